@@ -1,0 +1,16 @@
+/* cJSON behind the checks it does not make itself: size, depth, duplicate keys, trailing bytes. */
+#ifndef GM_FRONTEND_JSON_H
+#define GM_FRONTEND_JSON_H
+
+#include "runtime/base.h"
+
+#include <cjson/cJSON.h>
+
+/* Whole file into memory (NUL-terminated, free()). GM_IO with the system's reason; GM_FORMAT over max. */
+gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes);
+/* Parse text as one JSON value. Refuses depth > 64, duplicate keys in any object and trailing bytes, with
+ * the byte offset. The caller owns *out (cJSON_Delete). */
+gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, cJSON **out);
+gm_status fe_json_open(const char *path, size_t max_bytes, gm_diag *diag, cJSON **out);
+
+#endif

@@ -1,0 +1,43 @@
+/* Element types and their bytes: the table is dtype.def. */
+#ifndef GM_RUNTIME_DTYPE_H
+#define GM_RUNTIME_DTYPE_H
+
+#include "runtime/base.h"
+
+typedef enum rt_dtype {
+#define DTYPE(name, text, ggml, elems, bytes, class) RT_##name,
+#include "runtime/dtype.def"
+#undef DTYPE
+    RT_DTYPE_COUNT
+} rt_dtype;
+
+typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT } rt_dtype_class;
+
+typedef struct rt_dtype_info {
+    const char *text;
+    int ggml_id;
+    int block_elems; /* elements per block; 1 for plain types */
+    int block_bytes;
+    rt_dtype_class class;
+} rt_dtype_info;
+
+const rt_dtype_info *rt_dtype_of(rt_dtype dtype);
+/* False when no type has this name / this ggml number. */
+bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out);
+bool rt_dtype_from_ggml(uint32_t ggml_id, rt_dtype *out);
+
+/* Bytes of `elems` consecutive elements; elems must be a multiple of the block. */
+size_t rt_dtype_bytes(rt_dtype dtype, size_t elems);
+
+/* dst[0..elems) = the values of a row of `elems` elements stored at src (no alignment assumed) in any
+ * FLOAT or QUANT type, widened exactly to f32 in the order of arithmetic of the ggml reference. This
+ * defines what stored weights mean; compiled kernels are tested against it. */
+void rt_dequantize_row(rt_dtype dtype, const void *src, float *dst, size_t elems);
+
+float rt_f16_to_f32(uint16_t bits);
+float rt_bf16_to_f32(uint16_t bits);
+/* Round to nearest even; NaN stays a quiet NaN. */
+uint16_t rt_f32_to_bf16(float value);
+uint16_t rt_f32_to_f16(float value);
+
+#endif

@@ -1,0 +1,27 @@
+/* Choosing the next token from logits: greedy, or temperature, top-k, top-p, min-p and repeat penalty.
+ * Called by the compiled generate loop and by the interpreter, so both give the same token. */
+#ifndef GM_RUNTIME_SAMPLER_H
+#define GM_RUNTIME_SAMPLER_H
+
+#include "runtime/base.h"
+
+/* Index into the options tensor f32[RT_SAMPLE_OPTIONS] that the sample op reads. */
+typedef enum rt_sample_option {
+    RT_SAMPLE_TEMPERATURE,   /* 0: greedy, lowest id on ties */
+    RT_SAMPLE_TOP_K,         /* keep scores >= the k-th; 0: all */
+    RT_SAMPLE_TOP_P,         /* keep the smallest head of the distribution reaching p; 1: all */
+    RT_SAMPLE_MIN_P,         /* keep p(token) >= min_p * p(best); 0: all */
+    RT_SAMPLE_REPEAT_PENALTY,/* 1: none */
+    RT_SAMPLE_REPEAT_LAST_N, /* how many of the latest tokens it looks at */
+    RT_SAMPLE_OPTIONS = 8
+} rt_sample_option;
+
+/* logits [vocab] are not changed. tokens[0..position) is the sequence so far. The random number is a
+ * function of (seed, position) alone, so a run can be repeated from any point. scratch: at least
+ * rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside. Order: repeat penalty, temperature,
+ * top-k, top-p, min-p. A NaN logit is never chosen. */
+int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
+                  const float *options, uint64_t seed, void *scratch);
+size_t rt_sample_scratch_bytes(int64_t vocab);
+
+#endif

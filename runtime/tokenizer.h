@@ -1,0 +1,80 @@
+/* Text <-> token ids for the Gemma vocabularies (SentencePiece BPE with byte fallback).
+ *
+ * A reader (frontend/gguf.c, frontend/tokenizer_json.c) fills an rt_vocab; rt_tokenizer_new indexes
+ * it. Encoding is n·log n in the text's length.
+ */
+#ifndef GM_RUNTIME_TOKENIZER_H
+#define GM_RUNTIME_TOKENIZER_H
+
+#include "runtime/base.h"
+
+/* Piece types, numbered as in SentencePiece's ModelProto and GGUF's tokenizer.ggml.token_type. */
+typedef enum rt_piece_type {
+    RT_PIECE_NORMAL = 1,
+    RT_PIECE_UNKNOWN = 2,
+    RT_PIECE_CONTROL = 3,
+    RT_PIECE_USER = 4,
+    RT_PIECE_UNUSED = 5,
+    RT_PIECE_BYTE = 6
+} rt_piece_type;
+
+typedef struct rt_piece {
+    const char *text; /* UTF-8, not NUL-terminated */
+    uint32_t length;
+    float score; /* merge priority: higher merges first */
+    rt_piece_type type;
+} rt_piece;
+
+typedef struct rt_merge { /* explicit merges (tokenizer.json): pieces by id, in rank order */
+    int32_t left, right, result;
+} rt_merge;
+
+typedef struct rt_vocab {
+    gm_arena arena; /* owns texts and arrays */
+    rt_piece *pieces;
+    size_t count;
+    rt_merge *merges; /* NULL: merge by score */
+    size_t merge_count;
+    int32_t bos, eos, unk, pad; /* -1: none */
+    int32_t end_of_turn;        /* id of "<end_of_turn>", -1: none */
+    bool add_bos, add_eos;
+    bool json_rules; /* tokenizer.json semantics: control tokens in raw text match, byte runs decode as one */
+} rt_vocab;
+
+void rt_vocab_free(rt_vocab *vocab);
+
+typedef struct rt_tokenizer rt_tokenizer;
+
+/* Borrows `vocab`, which must outlive it. */
+gm_status rt_tokenizer_new(const rt_vocab *vocab, gm_diag *diag, rt_tokenizer **out);
+void rt_tokenizer_free(rt_tokenizer *tokenizer);
+
+typedef struct rt_ids {
+    int32_t *data;
+    size_t count, capacity;
+} rt_ids;
+void rt_ids_push(rt_ids *ids, int32_t id);
+void rt_ids_free(rt_ids *ids);
+
+/* Append the ids of text[0..length). parse_control: control pieces spelled in the text become their
+ * ids (for text made by a chat template); otherwise only user-defined pieces do. No BOS or EOS is
+ * added here. Invalid UTF-8 bytes are read as U+FFFD each. */
+void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control,
+               rt_ids *out);
+/* The id of a piece by its exact text, -1 when there is none. */
+int32_t rt_piece_id(const rt_tokenizer *tokenizer, const char *text);
+
+/* Whole-sequence decoding. Control pieces give nothing when skip_control, else their text. */
+void rt_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_control,
+               gm_string *out);
+
+/* Streaming decoding: appends only whole characters; bytes of an unfinished character are held back
+ * (at most 3 under SentencePiece rules). Zero-initialise. */
+typedef struct rt_stream {
+    uint8_t pending[8];
+    size_t pending_count;
+} rt_stream;
+void rt_stream_push(const rt_tokenizer *tokenizer, rt_stream *stream, int32_t id, gm_string *out);
+void rt_stream_finish(const rt_tokenizer *tokenizer, rt_stream *stream, gm_string *out);
+
+#endif

@@ -1,0 +1,45 @@
+/* The table of a model's weight tensors: name -> type, shape, bytes. Filled by a file format reader
+ * (frontend/safetensors.c, frontend/gguf.c, the .gmx reader), used by everything after it.
+ *
+ * Names are canonical, whatever the file calls them: the Hugging Face text-model suffixes
+ * "embed_tokens.weight", "layers.3.self_attn.q_proj.weight", …, "norm.weight", "lm_head.weight".
+ */
+#ifndef GM_RUNTIME_WEIGHTS_H
+#define GM_RUNTIME_WEIGHTS_H
+
+#include "runtime/dtype.h"
+
+enum { RT_MAX_TENSOR_RANK = 4 };
+
+typedef struct rt_tensor {
+    const char *name;
+    rt_dtype dtype;
+    int rank;
+    int64_t dim[RT_MAX_TENSOR_RANK]; /* slowest first: a matrix is [out, in] */
+    const void *data;                /* borrowed from a mapping; NULL when only the shape is known */
+    size_t bytes;
+} rt_tensor;
+
+typedef struct rt_mapping {
+    void *address;
+    size_t bytes;
+} rt_mapping;
+
+typedef struct rt_weights {
+    gm_arena arena; /* names */
+    rt_tensor *tensors;
+    size_t count, capacity;
+    rt_mapping *mappings;
+    size_t mapping_count;
+} rt_weights;
+
+/* Map a whole file read-only. GM_IO with the path and the system's reason. The mapping is owned by
+ * `weights` and unmapped by rt_weights_close. */
+gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, const uint8_t **out_data,
+                         size_t *out_bytes);
+/* Append a tensor (its name is copied). GM_FORMAT when the name is taken; `path` is for the message. */
+gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor, gm_diag *diag);
+const rt_tensor *rt_weights_find(const rt_weights *weights, const char *name);
+void rt_weights_close(rt_weights *weights);
+
+#endif
