@@ -42,6 +42,7 @@ uint32_t *ir_count_uses(const ir_func *func);
 typedef void (*ir_visit_fn)(const ir_inst *inst, void *user);
 void ir_visit(const ir_region *region, ir_visit_fn visit, void *user);
 
-bool ir_has_effect(const ir_inst *inst); /* itself or within its regions */
+/* Must be kept though nobody uses its results: an EFFECT or a dim, itself or within its regions. */
+bool ir_has_effect(const ir_inst *inst);
 
 #endif

@@ -1,0 +1,501 @@
+/* Type rules: the result types of every op from its operands, attributes and regions. One row per op in `rules`. */
+#include "ir/ir.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { WHY_BYTES = 256 };
+
+typedef struct rule_context {
+    const ir_module *module;
+    const ir_inst *inst;
+    ir_type *out;
+    char *why;
+} rule_context;
+
+typedef bool (*rule_fn)(const rule_context *c);
+
+#define FAIL(...) return snprintf(c->why, WHY_BYTES, __VA_ARGS__), false
+#define REQUIRE(cond, ...)                                                                         \
+    do {                                                                                           \
+        if (!(cond)) FAIL(__VA_ARGS__);                                                            \
+    } while (0)
+
+static const ir_type *operand(const rule_context *c, int i) {
+    return &c->inst->operands[i]->type;
+}
+
+static bool is_float(rt_dtype dtype) {
+    return rt_dtype_of(dtype)->class == RT_CLASS_FLOAT;
+}
+
+static bool is_index(const ir_type *type) {
+    return type->rank == 0 && type->dtype == RT_I32;
+}
+
+/* The axis attribute, checked against the operand's rank. */
+static bool axis_of(const rule_context *c, const ir_type *x, int *axis) {
+    const ir_attr *attr = ir_attr_find(c->inst, IR_ATTR_AXIS);
+    REQUIRE(attr && attr->i >= 0 && attr->i < x->rank, "axis must lie in 0..%d", x->rank - 1);
+    *axis = (int)attr->i;
+    return true;
+}
+
+/* ---- sources ---- */
+
+
+static bool rule_const(const rule_context *c) {
+    const ir_attr *list = ir_attr_find(c->inst, IR_ATTR_VALUES);
+    REQUIRE(list || ir_attr_find(c->inst, IR_ATTR_VALUE), "needs value or values");
+    REQUIRE(rt_dtype_of(c->out->dtype)->class != RT_CLASS_QUANT, "dtype cannot be a storage type");
+    int64_t elems = 1;
+    for (int i = 0; i < c->out->rank; i++) {
+        REQUIRE(!list || !ir_dim_is_symbol(c->out->dim[i]), "values need static extents");
+        if (list) elems *= c->out->dim[i];
+    }
+    REQUIRE(!list || (size_t)elems == list->n, "values must hold %lld numbers", (long long)elems);
+    return true;
+}
+
+static bool rule_iota(const rule_context *c) {
+    int axis;
+    REQUIRE(c->out->dtype == RT_I32, "result must be i32");
+    return axis_of(c, c->out, &axis);
+}
+
+static bool rule_weight(const rule_context *c) {
+    REQUIRE(ir_attr_string(c->inst, IR_ATTR_NAME), "needs name");
+    for (int i = 0; i < c->out->rank; i++)
+        REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
+    return true;
+}
+
+/* ---- element-wise ---- */
+
+static bool rule_unary_float(const rule_context *c) {
+    REQUIRE(operand(c, 0)->dtype == RT_F32, "operand must be f32");
+    *c->out = *operand(c, 0);
+    return true;
+}
+
+static bool rule_neg(const rule_context *c) {
+    rt_dtype dtype = operand(c, 0)->dtype;
+    REQUIRE(dtype == RT_F32 || dtype == RT_I32 || dtype == RT_I64, "operand must be f32, i32 or i64");
+    *c->out = *operand(c, 0);
+    return true;
+}
+
+static bool rule_not(const rule_context *c) {
+    REQUIRE(operand(c, 0)->dtype == RT_BOOL, "operand must be bool");
+    *c->out = *operand(c, 0);
+    return true;
+}
+
+static bool rule_convert(const rule_context *c) {
+    rt_dtype to = c->out->dtype;
+    REQUIRE(rt_dtype_of(to)->class != RT_CLASS_QUANT, "cannot convert to a storage type");
+    REQUIRE(rt_dtype_of(operand(c, 0)->dtype)->class != RT_CLASS_QUANT, "cannot convert a storage type");
+    *c->out = *operand(c, 0);
+    c->out->dtype = to;
+    return true;
+}
+
+static bool binary_types(const rule_context *c, int a, int b) {
+    const ir_type *x = operand(c, a), *y = operand(c, b);
+    REQUIRE(x->dtype == y->dtype, "operand dtypes differ: %s and %s", rt_dtype_of(x->dtype)->text,
+            rt_dtype_of(y->dtype)->text);
+    REQUIRE(ir_broadcast(x, y, c->out), "operand shapes do not broadcast");
+    return true;
+}
+
+static bool rule_arith(const rule_context *c) {
+    rt_dtype dtype = operand(c, 0)->dtype;
+    REQUIRE(dtype == RT_F32 || dtype == RT_I32 || dtype == RT_I64, "operands must be f32, i32 or i64");
+    return binary_types(c, 0, 1);
+}
+
+static bool rule_logic(const rule_context *c) {
+    REQUIRE(operand(c, 0)->dtype == RT_BOOL, "operands must be bool");
+    return binary_types(c, 0, 1);
+}
+
+static bool rule_compare(const rule_context *c) {
+    if (!rule_arith(c)) return false;
+    c->out->dtype = RT_BOOL;
+    return true;
+}
+
+static bool rule_select(const rule_context *c) {
+    REQUIRE(operand(c, 0)->dtype == RT_BOOL, "condition must be bool");
+    if (!binary_types(c, 1, 2)) return false;
+    ir_type both = *c->out;
+    REQUIRE(ir_broadcast(&both, operand(c, 0), c->out), "condition shape does not broadcast");
+    return true;
+}
+
+/* ---- reductions ---- */
+
+static bool rule_reduce(const rule_context *c) {
+    int axis;
+    const ir_type *x = operand(c, 0);
+    if (!axis_of(c, x, &axis)) return false;
+    bool max = c->inst->op == IR_REDUCE_MAX;
+    REQUIRE(x->dtype == RT_F32 || x->dtype == RT_I32 || (max && x->dtype == RT_BOOL),
+            "operand must be f32 or i32%s", max ? " or bool" : "");
+    *c->out = *x;
+    c->out->dim[axis] = 1;
+    return true;
+}
+
+static bool rule_argmax(const rule_context *c) {
+    const ir_type *x = operand(c, 0);
+    REQUIRE(x->rank >= 1 && x->dtype == RT_F32, "operand must be f32 of rank >= 1");
+    *c->out = *x;
+    c->out->dtype = RT_I32;
+    c->out->dim[x->rank - 1] = 1;
+    return true;
+}
+
+static bool rule_sample(const rule_context *c) {
+    const ir_type *logits = operand(c, 0), *tokens = operand(c, 1), *options = operand(c, 3);
+    REQUIRE(logits->dtype == RT_F32 && logits->rank == 2 && logits->dim[0] == 1, "logits must be f32[1,V]");
+    REQUIRE(tokens->dtype == RT_I32 && tokens->rank == 1, "tokens must be i32[S]");
+    REQUIRE(is_index(operand(c, 2)), "position must be i32");
+    REQUIRE(options->dtype == RT_F32 && options->rank == 1 && options->dim[0] == 8, "options must be f32[8]");
+    REQUIRE(operand(c, 4)->dtype == RT_I64 && operand(c, 4)->rank == 0, "seed must be i64");
+    *c->out = ir_scalar(RT_I32);
+    return true;
+}
+
+/* ---- contractions ---- */
+
+static bool rule_matmul(const rule_context *c) {
+    REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
+    const ir_type *x = operand(c, 0);
+    REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
+    int64_t rows = 0;
+    for (int i = 1; i < c->inst->operand_count; i++) {
+        const ir_type *w = operand(c, i);
+        rt_dtype_class class = rt_dtype_of(w->dtype)->class;
+        REQUIRE(w->rank == 2 && (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT), "weight must be a float matrix [N,K]");
+        REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[1] == x->dim[x->rank - 1], "weight columns must equal x's last extent");
+        rows += w->dim[0];
+    }
+    *c->out = *x;
+    c->out->dtype = RT_F32;
+    c->out->dim[x->rank - 1] = rows;
+    return true;
+}
+
+/* Bind each letter of one einsum operand to its extent. */
+static bool bind_letters(const rule_context *c, const char *letters, size_t n, const ir_type *type,
+                         ir_dim extent[26], bool bound[26]) {
+    REQUIRE((int)n == type->rank, "spec has %zu letters for an operand of rank %d", n, type->rank);
+    for (size_t i = 0; i < n; i++) {
+        REQUIRE(letters[i] >= 'a' && letters[i] <= 'z', "spec letters must be a-z");
+        int at = letters[i] - 'a';
+        REQUIRE(!bound[at] || extent[at] == type->dim[i], "extents of '%c' differ", letters[i]);
+        for (size_t j = 0; j < i; j++) REQUIRE(letters[j] != letters[i], "'%c' is repeated", letters[i]);
+        bound[at] = true;
+        extent[at] = type->dim[i];
+    }
+    return true;
+}
+
+static bool rule_einsum(const rule_context *c) {
+    const char *spec = ir_attr_string(c->inst, IR_ATTR_SPEC);
+    REQUIRE(spec, "needs spec");
+    const char *comma = strchr(spec, ','), *arrow = strstr(spec, "->");
+    REQUIRE(comma && arrow && comma < arrow, "spec must look like \"ab,cb->ac\"");
+    REQUIRE(operand(c, 0)->dtype == RT_F32 && operand(c, 1)->dtype == RT_F32, "operands must be f32");
+    ir_dim extent[26];
+    bool bound[26] = {false};
+    if (!bind_letters(c, spec, (size_t)(comma - spec), operand(c, 0), extent, bound)) return false;
+    if (!bind_letters(c, comma + 1, (size_t)(arrow - comma - 1), operand(c, 1), extent, bound)) return false;
+    const char *result = arrow + 2;
+    size_t rank = strlen(result);
+    REQUIRE(rank <= IR_MAX_RANK, "result rank exceeds %d", IR_MAX_RANK);
+    *c->out = (ir_type){.dtype = RT_F32, .rank = (int)rank};
+    for (size_t i = 0; i < rank; i++) {
+        REQUIRE(result[i] >= 'a' && result[i] <= 'z' && bound[result[i] - 'a'], "result letter '%c' is not in an operand", result[i]);
+        REQUIRE(!memchr(result, result[i], i), "'%c' is repeated", result[i]);
+        c->out->dim[i] = extent[result[i] - 'a'];
+    }
+    return true;
+}
+
+/* ---- views ---- */
+
+static bool rule_reshape(const rule_context *c) {
+    const ir_type *x = operand(c, 0);
+    int64_t from = 1, to = 1;
+    int symbols[2] = {0, 0}, sum[2] = {0, 0};
+    for (int i = 0; i < x->rank; i++) {
+        if (!ir_dim_is_symbol(x->dim[i])) from *= x->dim[i];
+        else symbols[0]++, sum[0] += ir_dim_symbol_of(x->dim[i]);
+    }
+    for (int i = 0; i < c->out->rank; i++) {
+        if (!ir_dim_is_symbol(c->out->dim[i])) to *= c->out->dim[i];
+        else symbols[1]++, sum[1] += ir_dim_symbol_of(c->out->dim[i]);
+    }
+    REQUIRE(c->out->dtype == x->dtype, "dtype must not change");
+    REQUIRE(from == to && symbols[0] == symbols[1] && sum[0] == sum[1], "element counts differ");
+    return true;
+}
+
+static bool rule_transpose(const rule_context *c) {
+    const ir_type *x = operand(c, 0);
+    const ir_attr *perm = ir_attr_find(c->inst, IR_ATTR_PERM);
+    REQUIRE(perm && (int)perm->n == x->rank, "perm must have %d entries", x->rank);
+    unsigned seen = 0;
+    *c->out = *x;
+    for (int i = 0; i < x->rank; i++) {
+        REQUIRE(perm->ints[i] >= 0 && perm->ints[i] < x->rank && !(seen >> perm->ints[i] & 1), "perm must be a permutation");
+        seen |= 1u << perm->ints[i];
+        c->out->dim[i] = x->dim[perm->ints[i]];
+    }
+    return true;
+}
+
+static bool rule_slice(const rule_context *c) {
+    int axis;
+    const ir_type *x = operand(c, 0);
+    if (!axis_of(c, x, &axis)) return false;
+    int64_t start = ir_attr_int(c->inst, IR_ATTR_START, -1), size = ir_attr_int(c->inst, IR_ATTR_SIZE, -1);
+    REQUIRE(start >= 0 && size >= 0, "needs start >= 0 and a static size");
+    REQUIRE(!ir_dim_is_symbol(x->dim[axis]) && start + size <= x->dim[axis], "slice leaves the axis");
+    *c->out = *x;
+    c->out->dim[axis] = size;
+    return true;
+}
+
+static bool rule_index(const rule_context *c) {
+    int axis;
+    const ir_type *x = operand(c, 0);
+    if (!axis_of(c, x, &axis)) return false;
+    REQUIRE(is_index(operand(c, 1)), "index must be an i32 scalar");
+    *c->out = (ir_type){.dtype = x->dtype, .rank = x->rank - 1};
+    for (int i = 0; i < c->out->rank; i++) c->out->dim[i] = x->dim[i < axis ? i : i + 1];
+    return true;
+}
+
+static bool rule_window(const rule_context *c) {
+    int axis;
+    const ir_type *x = operand(c, 0);
+    if (!axis_of(c, x, &axis)) return false;
+    const ir_attr *size = ir_attr_find(c->inst, IR_ATTR_SIZE);
+    REQUIRE(size, "needs size");
+    REQUIRE(is_index(operand(c, 1)), "start must be an i32 scalar");
+    *c->out = *x;
+    c->out->dim[axis] = size->i;
+    return true;
+}
+
+/* ---- movement ---- */
+
+static bool rule_concat(const rule_context *c) {
+    int axis;
+    REQUIRE(c->inst->operand_count >= 1, "needs an operand");
+    *c->out = *operand(c, 0);
+    if (!axis_of(c, c->out, &axis)) return false;
+    for (int i = 1; i < c->inst->operand_count; i++) {
+        const ir_type *x = operand(c, i);
+        REQUIRE(x->rank == c->out->rank && x->dtype == c->out->dtype, "operands differ in rank or dtype");
+        for (int d = 0; d < x->rank; d++)
+            REQUIRE(d == axis || x->dim[d] == c->out->dim[d], "extents differ off the axis");
+        REQUIRE(!ir_dim_is_symbol(x->dim[axis]) && !ir_dim_is_symbol(c->out->dim[axis]), "axis needs static extents");
+        c->out->dim[axis] += x->dim[axis];
+    }
+    return true;
+}
+
+static bool rule_gather(const rule_context *c) {
+    const ir_type *table = operand(c, 0), *ids = operand(c, 1);
+    rt_dtype_class class = rt_dtype_of(table->dtype)->class;
+    REQUIRE(table->rank == 2 && (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT), "table must be a float matrix [V,K]");
+    REQUIRE(ids->dtype == RT_I32 && ids->rank < IR_MAX_RANK, "ids must be i32");
+    *c->out = *ids;
+    c->out->dtype = RT_F32;
+    c->out->dim[c->out->rank++] = table->dim[1];
+    return true;
+}
+
+static bool rule_update(const rule_context *c) {
+    REQUIRE(c->inst->operand_count >= 3, "needs x, v and at least one start");
+    const ir_type *x = operand(c, 0), *v = operand(c, 1);
+    int starts = c->inst->operand_count - 2;
+    REQUIRE(v->rank == x->rank && v->dtype == x->dtype && starts <= x->rank, "v must have x's rank and dtype");
+    for (int i = 0; i < starts; i++) REQUIRE(is_index(operand(c, i + 2)), "starts must be i32 scalars");
+    for (int i = starts; i < x->rank; i++) REQUIRE(v->dim[i] == x->dim[i], "v must span the axes without a start");
+    *c->out = *x;
+    return true;
+}
+
+/* ---- control ---- */
+
+static bool same_types(const rule_context *c, ir_value *const *a, const ir_type *const b[], int n, const char *what) {
+    for (int i = 0; i < n; i++)
+        REQUIRE(ir_type_equal(&a[i]->type, b[i]), "%s %d has another type", what, i);
+    return true;
+}
+
+static bool types_match(const rule_context *c, ir_value *const *a, ir_value *const *b, int n, const char *what) {
+    for (int i = 0; i < n; i++) {
+        const ir_type *want[1] = {&b[i]->type};
+        if (!same_types(c, a + i, want, 1, what)) return false;
+    }
+    return true;
+}
+
+static bool rule_map(const rule_context *c) {
+    const ir_region *body = c->inst->regions[0];
+    const ir_attr *extent = ir_attr_find(c->inst, IR_ATTR_EXTENT);
+    REQUIRE(extent, "needs extent");
+    REQUIRE(body->param_count == 1 && is_index(&body->params[0]->type), "body must take one i32");
+    REQUIRE(body->yield_count == c->inst->result_count, "body must yield one value per result");
+    for (int i = 0; i < body->yield_count; i++) {
+        const ir_type *y = &body->yields[i]->type;
+        REQUIRE(y->rank < IR_MAX_RANK, "result rank exceeds %d", IR_MAX_RANK);
+        c->out[i] = (ir_type){.dtype = y->dtype, .rank = y->rank + 1};
+        c->out[i].dim[0] = extent->i;
+        memcpy(c->out[i].dim + 1, y->dim, sizeof(ir_dim) * (size_t)y->rank);
+    }
+    return true;
+}
+
+static bool rule_scan(const rule_context *c) {
+    const ir_region *body = c->inst->regions[0];
+    int carries = c->inst->operand_count - 1;
+    REQUIRE(carries >= 0 && is_index(operand(c, 0)), "needs an i32 trip count");
+    REQUIRE(body->param_count == carries + 1 && is_index(&body->params[0]->type), "body must take i and the carries");
+    REQUIRE(body->yield_count == carries && c->inst->result_count == carries, "body must yield the carries");
+    if (!types_match(c, body->params + 1, c->inst->operands + 1, carries, "carry")) return false;
+    if (!types_match(c, body->yields, c->inst->operands + 1, carries, "yield")) return false;
+    for (int i = 0; i < carries; i++) c->out[i] = *operand(c, i + 1);
+    return true;
+}
+
+static bool rule_while(const rule_context *c) {
+    const ir_region *test = c->inst->regions[0], *body = c->inst->regions[1];
+    int carries = c->inst->operand_count;
+    REQUIRE(test->param_count == carries && body->param_count == carries, "regions must take the carries");
+    REQUIRE(test->yield_count == 1 && test->yields[0]->type.rank == 0 && test->yields[0]->type.dtype == RT_BOOL, "test must yield one bool");
+    REQUIRE(body->yield_count == carries && c->inst->result_count == carries, "body must yield the carries");
+    if (!types_match(c, test->params, c->inst->operands, carries, "test parameter")) return false;
+    if (!types_match(c, body->params, c->inst->operands, carries, "carry")) return false;
+    if (!types_match(c, body->yields, c->inst->operands, carries, "yield")) return false;
+    for (int i = 0; i < carries; i++) c->out[i] = *operand(c, i);
+    return true;
+}
+
+static bool rule_if(const rule_context *c) {
+    const ir_region *yes = c->inst->regions[0], *no = c->inst->regions[1];
+    REQUIRE(operand(c, 0)->rank == 0 && operand(c, 0)->dtype == RT_BOOL, "condition must be a bool scalar");
+    REQUIRE(yes->param_count == 0 && no->param_count == 0, "branches take no parameters");
+    REQUIRE(yes->yield_count == c->inst->result_count && no->yield_count == c->inst->result_count, "branches must yield one value per result");
+    if (!types_match(c, no->yields, yes->yields, yes->yield_count, "else yield")) return false;
+    for (int i = 0; i < yes->yield_count; i++) c->out[i] = yes->yields[i]->type;
+    return true;
+}
+
+static bool rule_call(const rule_context *c) {
+    const char *name = ir_attr_string(c->inst, IR_ATTR_CALLEE);
+    REQUIRE(name, "needs callee");
+    const ir_func *callee = ir_func_find(c->module, name);
+    REQUIRE(callee, "no function @%s before this one", name);
+    const ir_region *body = callee->body;
+    REQUIRE(c->inst->operand_count == body->param_count, "@%s takes %d arguments", name, body->param_count);
+    REQUIRE(c->inst->result_count == body->yield_count, "@%s returns %d values", name, body->yield_count);
+    ir_dim bound[64];
+    bool known[64] = {false};
+    REQUIRE(c->module->symbol_count <= 64, "too many symbols");
+    for (int i = 0; i < body->param_count; i++) {
+        const ir_type *p = &body->params[i]->type, *a = operand(c, i);
+        REQUIRE(p->dtype == a->dtype && p->rank == a->rank, "argument %d has another dtype or rank", i);
+        for (int d = 0; d < p->rank; d++) {
+            if (!ir_dim_is_symbol(p->dim[d])) {
+                REQUIRE(p->dim[d] == a->dim[d], "argument %d has another extent", i);
+                continue;
+            }
+            int symbol = ir_dim_symbol_of(p->dim[d]);
+            REQUIRE(!known[symbol] || bound[symbol] == a->dim[d], "arguments bind %s twice", c->module->symbols[symbol].name);
+            known[symbol] = true;
+            bound[symbol] = a->dim[d];
+        }
+    }
+    for (int i = 0; i < body->yield_count; i++) {
+        c->out[i] = body->yields[i]->type;
+        for (int d = 0; d < c->out[i].rank; d++)
+            if (ir_dim_is_symbol(c->out[i].dim[d]) && known[ir_dim_symbol_of(c->out[i].dim[d])])
+                c->out[i].dim[d] = bound[ir_dim_symbol_of(c->out[i].dim[d])];
+    }
+    return true;
+}
+
+static bool rule_dim(const rule_context *c) {
+    const char *symbol = ir_attr_string(c->inst, IR_ATTR_SYMBOL);
+    REQUIRE(is_index(operand(c, 0)), "value must be an i32 scalar");
+    REQUIRE(symbol && ir_symbol_find(c->module, symbol) >= 0, "needs a declared symbol");
+    return true;
+}
+
+static bool rule_fuse(const rule_context *c) {
+    const ir_region *body = c->inst->regions[0];
+    REQUIRE(body->param_count == c->inst->operand_count, "body must take the operands");
+    REQUIRE(body->yield_count == c->inst->result_count, "body must yield one value per result");
+    if (!types_match(c, body->params, c->inst->operands, body->param_count, "parameter")) return false;
+    for (int i = 0; i < body->inst_count; i++) {
+        ir_class class = ir_op_of(body->insts[i]->op)->class;
+        REQUIRE(class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE, "%s cannot be fused", ir_op_of(body->insts[i]->op)->text);
+    }
+    for (int i = 0; i < body->yield_count; i++) c->out[i] = body->yields[i]->type;
+    return true;
+}
+
+static bool rule_emit(const rule_context *c) {
+    REQUIRE(is_index(operand(c, 0)), "token must be an i32 scalar");
+    return true;
+}
+
+static bool rule_attention(const rule_context *c) {
+    const ir_type *q = operand(c, 0), *k = operand(c, 1), *v = operand(c, 2);
+    REQUIRE(q->rank == 4 && k->rank == 3 && v->rank == 3, "needs q[T,KV,G,D], k[S,KV,D], v[S,KV,D]");
+    REQUIRE(q->dtype == RT_F32 && is_float(k->dtype) && k->dtype == v->dtype, "q must be f32, k and v of one float dtype");
+    REQUIRE(ir_type_equal(k, v) && k->dim[1] == q->dim[1] && k->dim[2] == q->dim[3], "extents of q, k, v do not fit");
+    REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
+    REQUIRE(ir_attr_find(c->inst, IR_ATTR_SCALE), "needs scale");
+    *c->out = *q;
+    return true;
+}
+
+static const rule_fn rules[IR_OP_COUNT] = {
+    [IR_CONST] = rule_const, [IR_IOTA] = rule_iota, [IR_WEIGHT] = rule_weight,
+    [IR_NEG] = rule_neg, [IR_EXP] = rule_unary_float, [IR_LOG] = rule_unary_float,
+    [IR_TANH] = rule_unary_float, [IR_ERF] = rule_unary_float, [IR_SQRT] = rule_unary_float,
+    [IR_RSQRT] = rule_unary_float, [IR_SIN] = rule_unary_float, [IR_COS] = rule_unary_float,
+    [IR_NOT] = rule_not, [IR_CONVERT] = rule_convert, [IR_ADD] = rule_arith, [IR_SUB] = rule_arith,
+    [IR_MUL] = rule_arith, [IR_DIV] = rule_arith, [IR_MAX] = rule_arith, [IR_MIN] = rule_arith,
+    [IR_AND] = rule_logic, [IR_OR] = rule_logic, [IR_LT] = rule_compare, [IR_LE] = rule_compare,
+    [IR_EQ] = rule_compare, [IR_SELECT] = rule_select, [IR_REDUCE_SUM] = rule_reduce,
+    [IR_REDUCE_MAX] = rule_reduce, [IR_ARGMAX] = rule_argmax, [IR_MATMUL] = rule_matmul,
+    [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
+    [IR_SLICE] = rule_slice, [IR_INDEX] = rule_index, [IR_WINDOW] = rule_window,
+    [IR_CONCAT] = rule_concat, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
+    [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
+    [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
+    [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention,
+};
+
+bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *why) {
+    rule_context context = {module, inst, out, why}, *c = &context;
+    const ir_op_info *info = ir_op_of(inst->op);
+    REQUIRE(info->operands < 0 || inst->operand_count == info->operands, "takes %d operands", info->operands);
+    REQUIRE(info->results < 0 || inst->result_count == info->results, "has %d results", info->results);
+    REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
+    for (int i = 0; i < inst->operand_count; i++) {
+        bool storage = rt_dtype_of(inst->operands[i]->type.dtype)->class == RT_CLASS_QUANT;
+        REQUIRE(!storage || (inst->op == IR_MATMUL && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
+                "operand %d has a storage type", i);
+    }
+    return rules[inst->op](c);
+}
