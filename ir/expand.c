@@ -1,0 +1,85 @@
+/* What each FUSED op means: the primitives it stands for. */
+#include "ir/interp_internal.h"
+
+#include <math.h>
+
+/* f32 of any float dtype. */
+static ir_value *widen(ir_builder *b, ir_value *x) {
+    return x->type.dtype == RT_F32 ? x : ir_convert(b, x, RT_F32);
+}
+
+/* Which key j each row t may see: [T,1,1,S] of bool. */
+static ir_value *visible_keys(ir_builder *b, ir_dim rows, ir_dim keys, ir_value *position,
+                              int64_t window) {
+    ir_value *j = ir_iota(b, 1, &keys, 0); /* [S] */
+    ir_value *t = ir_iota(b, 4, (ir_dim[]){rows, 1, 1, 1}, 0);
+    ir_value *last = ir_binary(b, IR_ADD, t, position);  /* [T,1,1,1] */
+    ir_value *visible = ir_binary(b, IR_LE, j, last);    /* [T,1,1,S] */
+    if (window <= 0) return visible;
+    ir_value *age = ir_binary(b, IR_SUB, last, j);
+    ir_value *recent = ir_binary(b, IR_LT, age, ir_const_int(b, window));
+    return ir_binary(b, IR_AND, visible, recent);
+}
+
+/* Over the last axis. */
+static ir_value *softmax(ir_builder *b, ir_value *x) {
+    int axis = x->type.rank - 1;
+    ir_value *shifted = ir_binary(b, IR_SUB, x, ir_reduce(b, IR_REDUCE_MAX, x, axis));
+    ir_value *e = ir_unary(b, IR_EXP, shifted);
+    return ir_binary(b, IR_DIV, e, ir_reduce(b, IR_REDUCE_SUM, e, axis));
+}
+
+static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
+    ir_value *q = operands[0];           /* [T,KV,G,D] */
+    ir_value *k = widen(b, operands[1]); /* [S,KV,D] */
+    ir_value *v = widen(b, operands[2]); /* [S,KV,D] */
+    double scale = ir_attr_float(inst, IR_ATTR_SCALE, 1), cap = ir_attr_float(inst, IR_ATTR_CAP, 0);
+    ir_value *scores = ir_einsum(b, "tkgd,skd->tkgs", q, k); /* [T,KV,G,S] */
+    scores = ir_binary(b, IR_MUL, scores, ir_const_float(b, scale));
+    if (cap > 0) {
+        scores = ir_binary(b, IR_DIV, scores, ir_const_float(b, cap));
+        scores = ir_unary(b, IR_TANH, scores);
+        scores = ir_binary(b, IR_MUL, scores, ir_const_float(b, cap));
+    }
+    ir_value *visible = visible_keys(b, q->type.dim[0], k->type.dim[0], operands[3],
+                                     ir_attr_int(inst, IR_ATTR_WINDOW, 0));
+    scores = ir_select(b, visible, scores, ir_const_float(b, -INFINITY));
+    return ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
+}
+
+typedef ir_value *expand_fn(ir_builder *b, const ir_inst *inst, ir_value *const *operands);
+
+#define EXPAND_SOURCE(name) NULL
+#define EXPAND_ELEM(name) NULL
+#define EXPAND_REDUCE(name) NULL
+#define EXPAND_CONTRACT(name) NULL
+#define EXPAND_MOVE(name) NULL
+#define EXPAND_SHAPE(name) NULL
+#define EXPAND_CONTROL(name) NULL
+#define EXPAND_EFFECT(name) NULL
+#define EXPAND_FUSED(name) expand_##name
+
+static expand_fn *const table[] = {
+#define OP(name, text, operands, results, regions, class) EXPAND_##class(name),
+#include "ir/ops.def"
+#undef OP
+};
+
+ir_value *ir_expand_inst(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
+    GM_ASSERT(table[inst->op]);
+    return table[inst->op](b, inst, operands);
+}
+
+static bool expand_hook(ir_rewrite *rewrite, const ir_inst *inst) {
+    if (!table[inst->op]) return false;
+    ir_value *operands[8];
+    GM_ASSERT(inst->operand_count <= (int)GM_COUNT(operands));
+    for (int i = 0; i < inst->operand_count; i++)
+        operands[i] = ir_rewrite_get(rewrite, inst->operands[i]);
+    ir_rewrite_map(rewrite, inst->results[0], ir_expand_inst(&rewrite->b, inst, operands));
+    return true;
+}
+
+ir_module *ir_expand_fused(const ir_module *module) {
+    return ir_rewrite_module(module, expand_hook, NULL);
+}

@@ -1,0 +1,167 @@
+/* The interpreter's reductions and contractions. Sums and dot products are accumulated in double and rounded
+ * once, so that the definition depends on no order of summation. */
+#include "ir/interp_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- along one axis ---- */
+
+/* x seen as [outer, n, inner] around an axis. */
+typedef struct axis_view {
+    int64_t outer, n, inner;
+} axis_view;
+
+static axis_view view_axis(const ir_array *x, int axis) {
+    axis_view v = {1, x->dim[axis], 1};
+    for (int i = 0; i < axis; i++) v.outer *= x->dim[i];
+    for (int i = axis + 1; i < x->rank; i++) v.inner *= x->dim[i];
+    return v;
+}
+
+gm_status interp_REDUCE_SUM(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                            ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    axis_view v = view_axis(in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0));
+    for (int64_t i = 0; i < v.outer * v.inner; i++) {
+        int64_t at = i / v.inner * v.n * v.inner + i % v.inner;
+        double sum = 0;
+        uint32_t wrapped = 0;
+        for (int64_t k = 0; k < v.n; k++, at += v.inner) {
+            if (in->dtype == RT_F32) sum += (double)((const float *)in->data)[at];
+            else wrapped += (uint32_t)((const int32_t *)in->data)[at];
+        }
+        if (in->dtype == RT_F32) ((float *)out->data)[i] = (float)sum;
+        else ((int32_t *)out->data)[i] = (int32_t)wrapped;
+    }
+    return GM_OK;
+}
+
+/* Of nothing: -inf, the least integer, false. */
+gm_status interp_REDUCE_MAX(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                            ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    axis_view v = view_axis(in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0));
+    for (int64_t i = 0; i < v.outer * v.inner; i++) {
+        int64_t at = i / v.inner * v.n * v.inner + i % v.inner;
+        float most = -INFINITY;
+        int64_t most_int = in->dtype == RT_BOOL ? 0 : INT32_MIN;
+        for (int64_t k = 0; k < v.n; k++, at += v.inner) {
+            if (in->dtype == RT_F32) {
+                most = fmaxf(most, ((const float *)in->data)[at]);
+            } else {
+                int64_t x = interp_load_int(in, at);
+                if (x > most_int) most_int = x;
+            }
+        }
+        if (in->dtype == RT_F32) ((float *)out->data)[i] = most;
+        else interp_store_int(out, i, most_int);
+    }
+    return GM_OK;
+}
+
+gm_status interp_ARGMAX(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                        ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    axis_view v = view_axis(in, in->rank - 1);
+    for (int64_t i = 0; i < v.outer; i++) {
+        const float *row = (const float *)in->data + i * v.n;
+        int64_t best = 0;
+        for (int64_t k = 1; k < v.n; k++)
+            if (row[k] > row[best] || (isnan(row[best]) && !isnan(row[k]))) best = k;
+        ((int32_t *)out->data)[i] = (int32_t)best;
+    }
+    return GM_OK;
+}
+
+/* ---- sums of products ---- */
+
+gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                        ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1];
+    int64_t rows = 1, column = 0;
+    for (int i = 0; i < in[0].rank - 1; i++) rows *= in[0].dim[i];
+    float *x = gm_arena_alloc(frame->arena, sizeof *x * (size_t)(rows * k)); /* [rows, k] */
+    float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
+    for (int64_t i = 0; i < rows * k; i++) x[i] = interp_load_float(&in[0], i);
+    for (int op = 1; op < inst->operand_count; op++) {
+        size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
+        for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
+            rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w,
+                              (size_t)k);
+            for (int64_t r = 0; r < rows; r++) {
+                double sum = 0;
+                for (int64_t i = 0; i < k; i++) sum += (double)x[r * k + i] * (double)w[i];
+                ((float *)out->data)[r * n + column] = (float)sum;
+            }
+        }
+    }
+    return GM_OK;
+}
+
+/* The letters of an einsum: those of the result first, then those summed over. */
+typedef struct einsum_plan {
+    int letters, kept;
+    char letter[26];
+    int64_t dim[26], stride[2][26]; /* a letter that an operand lacks has stride 0 there */
+} einsum_plan;
+
+static void plan_letter(einsum_plan *plan, char letter) {
+    for (int i = 0; i < plan->letters; i++)
+        if (plan->letter[i] == letter) return;
+    plan->letter[plan->letters++] = letter;
+}
+
+static void plan_operand(einsum_plan *plan, int operand, const char *spec, const ir_array *tensor) {
+    int64_t stride = 1;
+    for (int i = tensor->rank - 1; i >= 0; i--) {
+        for (int l = 0; l < plan->letters; l++) {
+            if (plan->letter[l] != spec[i]) continue;
+            plan->dim[l] = tensor->dim[i];
+            plan->stride[operand][l] = stride;
+        }
+        stride *= tensor->dim[i];
+    }
+}
+
+static einsum_plan plan_einsum(const char *spec, const ir_array *in) {
+    einsum_plan plan = {0};
+    for (const char *c = strstr(spec, "->") + 2; *c; c++) plan_letter(&plan, *c);
+    plan.kept = plan.letters;
+    for (int i = 0; i < in[0].rank; i++) plan_letter(&plan, spec[i]);
+    for (int i = 0; i < in[1].rank; i++) plan_letter(&plan, spec[in[0].rank + 1 + i]);
+    plan_operand(&plan, 0, spec, &in[0]);
+    plan_operand(&plan, 1, spec + in[0].rank + 1, &in[1]);
+    return plan;
+}
+
+/* Step letters [first, end) as an odometer; false when it wraps around. */
+static bool plan_step(const einsum_plan *plan, int first, int end, int64_t *at, int64_t offset[2]) {
+    for (int l = end - 1; l >= first; l--) {
+        for (int n = 0; n < 2; n++) offset[n] += plan->stride[n][l];
+        if (++at[l] < plan->dim[l]) return true;
+        for (int n = 0; n < 2; n++) offset[n] -= plan->stride[n][l] * plan->dim[l];
+        at[l] = 0;
+    }
+    return false;
+}
+
+gm_status interp_EINSUM(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                        ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    einsum_plan plan = plan_einsum(ir_attr_string(inst, IR_ATTR_SPEC), in);
+    int64_t at[26] = {0}, offset[2] = {0, 0}, elems = ir_array_elems(out);
+    bool empty = false;
+    for (int l = plan.kept; l < plan.letters; l++) empty = empty || plan.dim[l] == 0;
+    for (int64_t i = 0; i < elems; i++) {
+        double sum = 0;
+        if (!empty) do {
+                sum += (double)((const float *)in[0].data)[offset[0]] *
+                       (double)((const float *)in[1].data)[offset[1]];
+            } while (plan_step(&plan, plan.kept, plan.letters, at, offset));
+        ((float *)out->data)[i] = (float)sum;
+        plan_step(&plan, 0, plan.kept, at, offset);
+    }
+    return GM_OK;
+}
