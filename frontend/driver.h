@@ -1,0 +1,46 @@
+/* The whole pipeline behind one call: MODEL -> IR -> passes -> machine code -> session. */
+#ifndef GM_FRONTEND_DRIVER_H
+#define GM_FRONTEND_DRIVER_H
+
+#include "frontend/model.h"
+#include "ir/ir.h"
+#include "runtime/session.h"
+
+typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT8 } fe_precision;
+
+/* Where a dump goes and what is dumped: `--dump=after:merge_qkv | all | llvm | asm | dot`, `--dump-dir D`. */
+typedef struct fe_dump {
+    const char *what; /* NULL: nothing */
+    const char *dir;  /* NULL: standard output */
+} fe_dump;
+
+typedef struct fe_options {
+    int threads;             /* 0: what affinity and cgroup quota allow */
+    fe_precision precision;
+    int64_t context;         /* 0: min(4096, the model's) */
+    int64_t chunk;           /* 0: 512 */
+    const char *passes;      /* comma-separated list to run instead of the pipeline; NULL: the pipeline */
+    const char *skip;        /* comma-separated passes to leave out; NULL: none */
+    const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
+    bool no_weights;         /* read and compile only; no session */
+    bool time_passes;        /* one line per pass on stderr */
+    fe_dump dump;
+} fe_options;
+
+/* An opened model with its compiled program. */
+typedef struct fe_engine {
+    fe_model model;
+    rt_tokenizer *tokenizer; /* NULL: the model came without one */
+    ir_module *module;       /* the final IR */
+    struct cg_program *program;
+    rt_session *session;     /* NULL with no_weights */
+    double load_s, compile_s;
+} fe_engine;
+
+/* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
+gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
+void fe_engine_close(fe_engine *engine);
+/* Compile MODEL and write the artefact OUT.gmx (through a temporary file: nothing half-written stays). */
+gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag);
+
+#endif

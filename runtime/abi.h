@@ -1,0 +1,66 @@
+/* What compiled code and the runtime agree on: the entry signature, the frame, the host calls. libc includes only. Field
+ * offsets used by compiled code are taken with offsetof (codegen/emit.c), so both sides read this one header. */
+#ifndef GM_RUNTIME_ABI_H
+#define GM_RUNTIME_ABI_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { RT_MAX_THREADS = 64, RT_RING_CAPACITY = 1 << 16 };
+
+/* Tokens on their way from the compiled loop to the host: one writer, one reader. */
+typedef struct rt_ring {
+    _Alignas(64) atomic_uint_fast64_t written; /* tokens ever written */
+    int32_t token[RT_RING_CAPACITY];           /* slot = count mod capacity */
+} rt_ring;
+
+typedef struct rt_barrier {
+    _Alignas(64) atomic_uint arrived;
+    _Alignas(64) atomic_uint phase;
+} rt_barrier;
+
+struct rt_matmul;
+
+/* One per session; passed to every compiled function. */
+typedef struct rt_frame {
+    const void **weights;       /* stored tensors, by the program's weight number */
+    char *arena;                /* activations: shared by the team, planned by plan_memory */
+    char *scratch;              /* scratch_stride bytes per thread */
+    int64_t scratch_stride;
+    struct rt_matmul *matmuls;  /* packed products, by the program's site number */
+    rt_ring *ring;
+    int32_t *shared;            /* RT_SHARED_WORDS words for values one thread hands to the others */
+    void *trace_user;           /* for rt_trace */
+    void (*trace)(void *user, int64_t inst, int64_t result, const void *data);
+    rt_barrier barrier;
+    int32_t threads;
+} rt_frame;
+
+enum { RT_SHARED_WORDS = 4 * RT_MAX_THREADS };
+
+/* A compiled function. Every thread of the team calls it with its number. args / results: one pointer per parameter /
+ * returned value (scalars too); dims: the value of each module symbol. */
+typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void *const *args, void *const *results,
+                         const int64_t *dims);
+
+/* Host functions that compiled code calls: RTCALL(name). */
+#define RT_CALLS(RTCALL)                                                                                               \
+    RTCALL(rt_barrier_wait)                                                                                            \
+    RTCALL(rt_matmul_run)                                                                                              \
+    RTCALL(rt_sgemm)                                                                                                   \
+    RTCALL(rt_sample_call)                                                                                             \
+    RTCALL(rt_trace_call)
+
+void rt_barrier_wait(rt_frame *frame);
+/* out[0..m) rows (stride ldo) = x rows (stride ldx) · Wᵀ for the thread's share of the columns of site `site`. */
+void rt_matmul_run(rt_frame *frame, int64_t site, int32_t thread, const float *x, int64_t m, int64_t ldx, float *out,
+                   int64_t ldo);
+/* Row-major C[m,n] = A[m,k]·B, B stored [n,k] (transposed != 0) or [k,n]; runs on the calling thread alone. */
+void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+              int64_t ldb, float *c, int64_t ldc);
+int32_t rt_sample_call(rt_frame *frame, int32_t thread, const float *logits, int64_t vocab, const int32_t *tokens,
+                       int32_t position, const float *options, int64_t seed);
+void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, const void *data);
+
+#endif

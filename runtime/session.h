@@ -1,0 +1,47 @@
+/* A session runs one compiled program on one sequence: it owns the KV cache, the activations and the thread team. */
+#ifndef GM_RUNTIME_SESSION_H
+#define GM_RUNTIME_SESSION_H
+
+#include "runtime/base.h"
+
+typedef struct rt_session rt_session;
+
+typedef struct rt_sampling {
+    float temperature; /* 0: greedy */
+    int32_t top_k;     /* 0: all */
+    float top_p, min_p;
+    float repeat_penalty; /* 1: none */
+    int32_t repeat_last_n;
+    uint64_t seed;
+} rt_sampling;
+
+typedef enum rt_stop { RT_STOP_LENGTH, RT_STOP_EOS, RT_STOP_HOST } rt_stop;
+
+/* Called on the calling thread for each token as it comes; return false to stop after it. */
+typedef bool (*rt_token_fn)(void *user, int32_t token);
+
+/* Tokens in the cache so far, and the largest number it can hold. */
+int64_t rt_session_length(const rt_session *session);
+int64_t rt_session_context(const rt_session *session);
+int64_t rt_session_vocab(const rt_session *session);
+/* Forget the sequence (keeps memory). */
+void rt_session_reset(rt_session *session);
+
+/* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n = 0. */
+gm_status rt_session_prefill(rt_session *session, const int32_t *ids, int64_t n, gm_diag *diag);
+
+/* Generate up to max tokens after a prefill (or an earlier generate). stops: ids that end generation; the stop id itself is
+ * neither counted in *out_count nor passed to on_token. out must hold max ids. */
+gm_status rt_session_generate(rt_session *session, const rt_sampling *sampling, const int32_t *stops, int stop_count,
+                              int64_t max, rt_token_fn on_token, void *user, int32_t *out, int64_t *out_count,
+                              rt_stop *out_stop, gm_diag *diag);
+
+/* Append ids and give the logits after each of them: [n, vocab] into `logits`, piece by piece: on_logits is called with
+ * the rows of each piece, [rows, vocab], which it may read until it returns. */
+typedef bool (*rt_logits_fn)(void *user, int64_t first, int64_t rows, const float *logits);
+gm_status rt_session_score(rt_session *session, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user,
+                           gm_diag *diag);
+
+void rt_session_close(rt_session *session);
+
+#endif
