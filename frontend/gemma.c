@@ -19,7 +19,7 @@ typedef struct lowering {
     const fe_config *config;
     const rt_weights *weights;
     ir_builder b;
-    ir_dim t, s; /* the symbols T and S */
+    ir_dim t, s, r; /* the symbols T, S and R */
     ir_value *position, *k_cache, *v_cache;
 } lowering;
 
@@ -267,7 +267,7 @@ static void build_forward(lowering *l, ir_module *module) {
 static void build_head(lowering *l, ir_module *module) {
     const fe_config *c = l->config;
     ir_func_new(&l->b, module, "head");
-    ir_value *x = ir_param(&l->b, l->b.region, ir_tensor(RT_F32, 2, (ir_dim[]){l->t, c->hidden}), "x");
+    ir_value *x = ir_param(&l->b, l->b.region, ir_tensor(RT_F32, 2, (ir_dim[]){l->r, c->hidden}), "x");
     ir_value *normed = rms_norm(l, x, weight(l, "norm.weight", 1, c->hidden, 0));
     ir_value *w = weight(l, c->tied ? "embed_tokens.weight" : "lm_head.weight", 2, c->vocab, c->hidden);
     ir_value *logits = soft_cap(l, ir_matmul(&l->b, normed, &w, 1), c->final_cap);
@@ -279,6 +279,7 @@ ir_module *fe_gemma_build(const fe_config *config, const rt_weights *weights) {
     lowering l = {.config = config, .weights = weights};
     l.t = ir_dim_symbol(ir_symbol_intern(module, "T", 0));
     l.s = ir_dim_symbol(ir_symbol_intern(module, "S", config->context));
+    l.r = ir_dim_symbol(ir_symbol_intern(module, "R", 0));
     build_forward(&l, module);
     build_head(&l, module);
     return module;

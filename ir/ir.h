@@ -118,6 +118,7 @@ typedef struct ir_func {
     ir_region *body;  /* its params are the function's, its yields the returned values */
     uint32_t value_count;
     int *alias; /* per result: the parameter whose memory it takes over, -1: none; NULL: all -1 */
+    int64_t frame; /* arena bytes this function and its callees need; 0: not planned */
 } ir_func;
 
 typedef struct ir_symbol {

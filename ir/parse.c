@@ -402,7 +402,9 @@ static bool parse_func(parser *p) {
         if (count == MAX_ITEMS) return fail(p, "more than %d results", MAX_ITEMS);
         if ((count && !expect(p, ",")) || !parse_type(p, &types[count++])) return false;
     }
-    if (!parse_alias(p, func, count) || !expect(p, "{") || !parse_region(p, "return")) return false;
+    if (!parse_alias(p, func, count)) return false;
+    if (accept(p, "frame") && !parse_int(p, &func->frame)) return false;
+    if (!expect(p, "{") || !parse_region(p, "return")) return false;
     if (func->body->yield_count != count) return fail(p, "@%s declares %d results but returns %d", name, count, func->body->yield_count);
     for (int i = 0; i < count; i++)
         if (!ir_type_equal(&types[i], &func->body->yields[i]->type)) return fail(p, "@%s: returned value %d has another type", name, i);

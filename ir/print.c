@@ -190,7 +190,9 @@ void ir_print_func(const ir_module *module, const ir_func *func, gm_string *out)
     gm_string_printf(out, ")");
     for (int i = 0; func->alias && i < func->body->yield_count; i++)
         gm_string_printf(out, "%s%d", i ? ", " : " alias [", func->alias[i]);
-    gm_string_printf(out, "%s {\n", func->alias ? "]" : "");
+    gm_string_printf(out, "%s", func->alias ? "]" : "");
+    if (func->frame) gm_string_printf(out, " frame %lld", (long long)func->frame);
+    gm_string_printf(out, " {\n");
     print_region(&p, func->body, 1, "return");
     gm_string_printf(out, "}\n");
     gm_arena_free(&arena);

@@ -114,6 +114,7 @@ ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out,
         copy->alias = GM_NEW_ARRAY(&out->arena, int, count + 1);
         memcpy(copy->alias, func->alias, count * sizeof *copy->alias);
     }
+    copy->frame = func->frame;
     free(rewrite->map);
     free(rewrite->uses);
     return copy;

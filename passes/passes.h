@@ -6,7 +6,8 @@
 
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
-    int64_t chunk;   /* C: tokens per prefill chunk */
+    int64_t chunk;   /* largest T: tokens per prefill chunk */
+    int64_t rows;    /* largest R: rows per @head call */
 } pass_options;
 
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every

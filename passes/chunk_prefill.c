@@ -1,0 +1,79 @@
+/* chunk_prefill: the scan over tokens in @prefill becomes a scan over chunks of up to C tokens, so that every projection is a
+ * matrix-matrix product.
+ *
+ *   scan i < ceil(count / C):                    (C: the bound of symbol T)
+ *     n = min(C, count - i·C); dim T = n
+ *     x, k, v = @forward(tokens[start + i·C, … + T), start + i·C, k, v)     x: [T,h]
+ *     keep row n - 1 of x
+ *
+ * Legal because @forward over T tokens means T single steps (causal attention reads the cache that the chunk itself has
+ * written). Sums may be formed in another order: equal up to f32 rounding. Does nothing without @prefill's token scan.
+ */
+#include "passes/loops.h"
+#include "passes/passes.h"
+#include "ir/rewrite.h"
+
+#include <string.h>
+
+typedef struct chunking {
+    const pass_options *options;
+} chunking;
+
+/* The scan that form_prefill_loop makes: its body calls @forward once. */
+static bool is_token_scan(const ir_rewrite *rw, const ir_inst *inst) {
+    if (strcmp(rw->in_func->name, "prefill") || inst->op != IR_SCAN || inst->operand_count != 4) return false;
+    int calls = 0;
+    for (int i = 0; i < inst->regions[0]->inst_count; i++) {
+        const ir_inst *child = inst->regions[0]->insts[i];
+        if (child->op != IR_CALL) continue;
+        if (strcmp(ir_attr_string(child, IR_ATTR_CALLEE), "forward") || child->operands[0]->type.dim[0] != 1) return false;
+        calls++;
+    }
+    return calls == 1;
+}
+
+static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *count, ir_value *chunk) {
+    ir_builder *b = &rw->b;
+    const ir_region *params = rw->in_func->body;
+    ir_value *tokens = ir_rewrite_get(rw, params->params[0]), *start = ir_rewrite_get(rw, params->params[1]);
+    ir_region *outer = b->region, *body = ir_region_new(b);
+    b->region = body;
+    ir_value *i = ir_param(b, body, ir_scalar(RT_I32), "i");
+    ir_param(b, body, model->row, "x");
+    ir_value *k = ir_param(b, body, model->cache, "kc"), *v = ir_param(b, body, model->cache, "vc");
+    ir_value *offset = ir_binary(b, IR_MUL, i, chunk);
+    ir_value *n = ir_named(ir_binary(b, IR_MIN, chunk, ir_binary(b, IR_SUB, count, offset)), "n");
+    ir_attr symbol = ir_attr_make_string(IR_ATTR_SYMBOL, "T");
+    ir_emit(b, IR_DIM, &n, 1, &symbol, 1, NULL, 0, NULL, 0);
+    ir_value *position = ir_named(ir_binary(b, IR_ADD, start, offset), "position");
+    ir_dim t = ir_dim_symbol(ir_symbol_find(b->module, "T"));
+    ir_value *args[] = {loop_ids(b, tokens, position, t), position, k, v};
+    ir_inst *step = ir_call(b, model->forward, args, 4);
+    ir_value *last = ir_window(b, step->results[0], ir_binary(b, IR_SUB, n, ir_const_int(b, 1)), 0, 1);
+    ir_yield(b, (ir_value *[]){last, step->results[1], step->results[2]}, 3);
+    b->region = outer;
+    return body;
+}
+
+static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
+    loop_model model;
+    if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model)) return false;
+    int64_t size = ((const chunking *)rw->user)->options->chunk;
+    ir_symbol_intern(rw->out, "T", size);
+    ir_value *operands[4];
+    for (int i = 0; i < 4; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    ir_builder *b = &rw->b;
+    ir_value *count = operands[0], *chunk = ir_const_int(b, size);
+    ir_value *rounded = ir_binary(b, IR_ADD, count, ir_const_int(b, size - 1));
+    operands[0] = ir_named(ir_binary(b, IR_DIV, rounded, chunk), "chunks");
+    ir_region *body = build_body(rw, &model, count, chunk);
+    ir_inst *scan = ir_emit(b, IR_SCAN, operands, 4, NULL, 0, &body, 1, NULL, 3);
+    for (int i = 0; i < 3; i++) ir_rewrite_map(rw, inst->results[i], scan->results[i]);
+    return true;
+}
+
+gm_status pass_chunk_prefill(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    chunking user = {options};
+    *out = ir_rewrite_module(in, options->chunk > 1 ? chunk_scan : NULL, &user);
+    return GM_OK;
+}

@@ -1,0 +1,122 @@
+/* form_generate_loop: the token loop of generation becomes a `while` inside the IR, so that no host code runs per token.
+ *
+ *   @generate(x, tokens, position, count, options, seed, stops, k, v) -> (x, tokens, position, stopped, k, v)
+ *     while i < count and not stopped:
+ *       logits = @head(x); token = argmax or sample; tokens[position] = token; emit token
+ *       stopped = token in stops; x, k, v = @forward(token, position, k, v); position += 1
+ *
+ * x is the residual stream of the last token so far. The stop token is emitted and processed too, so that the cache holds the
+ * whole sequence and a later call can go on from it. Needs @forward and @head; leaves them as they are. Bit-exact: the same
+ * operations in the same order as the host's loop over @forward and @head.
+ */
+#include "passes/loops.h"
+#include "passes/passes.h"
+#include "ir/rewrite.h"
+
+#include "runtime/sampler.h"
+
+enum { STOPS = 16 };
+
+typedef struct generate {
+    ir_builder *b;
+    const loop_model *model;
+    ir_value *count, *options, *seed, *stops;
+} generate;
+
+static ir_value *option(generate *g, int index) {
+    return ir_index(g->b, g->options, ir_const_int(g->b, index), 0);
+}
+
+static ir_value *scalar_of(ir_builder *b, ir_value *x) {
+    return ir_reshape(b, x, 0, NULL);
+}
+
+/* Greedy without a repeat penalty is an argmax; everything else is the sampler's. */
+static ir_value *pick(generate *g, ir_value *logits, ir_value *tokens, ir_value *position) {
+    ir_builder *b = g->b;
+    ir_value *cold = ir_binary(b, IR_LE, option(g, RT_SAMPLE_TEMPERATURE), ir_const_float(b, 0));
+    ir_value *plain = ir_binary(b, IR_EQ, option(g, RT_SAMPLE_REPEAT_PENALTY), ir_const_float(b, 1));
+    ir_value *greedy = ir_binary(b, IR_AND, cold, plain);
+    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
+    b->region = regions[0];
+    ir_value *best = scalar_of(b, ir_reduce(b, IR_ARGMAX, logits, 1));
+    ir_yield(b, &best, 1);
+    b->region = regions[1];
+    ir_value *operands[] = {logits, tokens, position, g->options, g->seed};
+    ir_value *drawn = ir_emit1(b, IR_SAMPLE, operands, 5, NULL, 0, NULL);
+    ir_yield(b, &drawn, 1);
+    b->region = outer;
+    return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
+}
+
+enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_K, CARRY_V, CARRIES };
+
+static void carry_params(generate *g, ir_region *region, ir_value *const *init, ir_value **carry) {
+    static const char *const hints[CARRIES] = {"x", "tokens", "position", "stopped", "i", "kc", "vc"};
+    for (int i = 0; i < CARRIES; i++) carry[i] = ir_param(g->b, region, init[i]->type, hints[i]);
+}
+
+static ir_region *build_test(generate *g, ir_value *const *init) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *test = ir_region_new(b);
+    ir_value *carry[CARRIES];
+    b->region = test;
+    carry_params(g, test, init, carry);
+    ir_value *more = ir_binary(b, IR_LT, carry[CARRY_COUNT], g->count);
+    ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, carry[CARRY_DONE]));
+    ir_yield(b, &go, 1);
+    b->region = outer;
+    return test;
+}
+
+static ir_region *build_body(generate *g, ir_value *const *init) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *body = ir_region_new(b);
+    ir_value *c[CARRIES];
+    b->region = body;
+    carry_params(g, body, init, c);
+    ir_value *logits = ir_named(ir_call(b, g->model->head, &c[CARRY_X], 1)->results[0], "logits");
+    ir_value *token = pick(g, logits, c[CARRY_TOKENS], c[CARRY_POSITION]);
+    ir_dim one = 1;
+    ir_value *id = ir_named(ir_reshape(b, token, 1, &one), "id");
+    ir_value *tokens = ir_update(b, c[CARRY_TOKENS], id, &c[CARRY_POSITION], 1);
+    ir_emit(b, IR_EMIT, &token, 1, NULL, 0, NULL, 0, NULL, 0);
+    ir_value *hit = ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, g->stops, token), 0);
+    ir_value *stopped = scalar_of(b, hit), *next = ir_const_int(b, 1);
+    ir_value *args[] = {id, c[CARRY_POSITION], c[CARRY_K], c[CARRY_V]};
+    ir_inst *step = ir_call(b, g->model->forward, args, 4);
+    ir_value *yields[CARRIES] = {step->results[0], tokens, ir_binary(b, IR_ADD, c[CARRY_POSITION], next), stopped,
+                                 ir_binary(b, IR_ADD, c[CARRY_COUNT], next), step->results[1], step->results[2]};
+    ir_yield(b, yields, CARRIES);
+    b->region = outer;
+    return body;
+}
+
+static void build_generate(ir_module *module, const loop_model *model) {
+    ir_builder b;
+    ir_func_new(&b, module, "generate");
+    ir_region *body = b.region;
+    int64_t options = RT_SAMPLE_OPTIONS, stops = STOPS;
+    generate g = {.b = &b, .model = model};
+    ir_value *x = ir_param(&b, body, model->row, "x");
+    ir_value *tokens = ir_param(&b, body, model->tokens, "tokens");
+    ir_value *position = ir_param(&b, body, ir_scalar(RT_I32), "position");
+    g.count = ir_param(&b, body, ir_scalar(RT_I32), "count");
+    g.options = ir_param(&b, body, ir_tensor(RT_F32, 1, &options), "options");
+    g.seed = ir_param(&b, body, ir_scalar(RT_I64), "seed");
+    g.stops = ir_param(&b, body, ir_tensor(RT_I32, 1, &stops), "stops");
+    ir_value *k = ir_param(&b, body, model->cache, "kc"), *v = ir_param(&b, body, model->cache, "vc");
+    ir_value *init[CARRIES] = {x, tokens, position, ir_const_bool(&b, false), ir_const_int(&b, 0), k, v};
+    ir_region *regions[2] = {build_test(&g, init), build_body(&g, init)};
+    ir_inst *loop = ir_emit(&b, IR_WHILE, init, CARRIES, NULL, 0, regions, 2, NULL, CARRIES);
+    ir_value *results[] = {loop->results[CARRY_X],    loop->results[CARRY_TOKENS], loop->results[CARRY_POSITION],
+                           loop->results[CARRY_DONE], loop->results[CARRY_K],      loop->results[CARRY_V]};
+    ir_yield(&b, results, 6);
+}
+
+gm_status pass_form_generate_loop(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    loop_model model;
+    *out = ir_rewrite_module(in, NULL, NULL);
+    if (loop_model_of(*out, &model) && !ir_func_find(*out, "generate")) build_generate(*out, &model);
+    return GM_OK;
+}

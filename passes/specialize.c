@@ -1,0 +1,118 @@
+/* specialize: bind what is known before code is made.
+ *
+ *   symbol S -> the context length; bounds for T and R; a call whose arguments have other extents than the callee's symbols
+ *   calls a copy made for them: @forward at T = 1 becomes @forward.T1 (the decode step), @head at R = 1 becomes @head.R1.
+ *
+ * The one-token copies are always made: the host may drive them token by token. Changes no value.
+ */
+#include "passes/passes.h"
+#include "ir/rewrite.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_SYMBOLS = 16 };
+
+typedef struct specializer {
+    const ir_module *in;
+    ir_module *out;
+    ir_dim identity[MAX_SYMBOLS]; /* what a symbol is where nothing else binds it */
+    const ir_dim *current;        /* of the function being copied */
+} specializer;
+
+static ir_dim resolve(const ir_dim *substitute, ir_dim dim) {
+    return ir_dim_is_symbol(dim) ? substitute[ir_dim_symbol_of(dim)] : dim;
+}
+
+/* What the call's arguments make of the callee's symbols. */
+static void bind_call(const specializer *s, const ir_inst *call, const ir_func *callee, const ir_dim *caller, ir_dim *out) {
+    memcpy(out, s->identity, sizeof s->identity);
+    for (int i = 0; i < call->operand_count; i++) {
+        const ir_type *param = &callee->body->params[i]->type, *arg = &call->operands[i]->type;
+        for (int d = 0; d < param->rank; d++)
+            if (ir_dim_is_symbol(param->dim[d])) out[ir_dim_symbol_of(param->dim[d])] = resolve(caller, arg->dim[d]);
+    }
+}
+
+/* "forward" with T = 1 is "forward.T1"; symbols that stay what they are add nothing. */
+static const char *name_for(const specializer *s, const char *name, const ir_dim *substitute) {
+    for (int i = 0; i < s->in->symbol_count; i++) {
+        if (substitute[i] == s->identity[i]) continue;
+        name = ir_dim_is_symbol(substitute[i])
+                   ? gm_arena_printf(&s->out->arena, "%s.%s%s", name, s->in->symbols[i].name, s->in->symbols[ir_dim_symbol_of(substitute[i])].name)
+                   : gm_arena_printf(&s->out->arena, "%s.%s%lld", name, s->in->symbols[i].name, (long long)substitute[i]);
+    }
+    return name;
+}
+
+static bool redirect_call(ir_rewrite *rw, const ir_inst *inst) {
+    specializer *s = rw->user;
+    if (inst->op != IR_CALL) return false;
+    const ir_func *callee = ir_func_find(s->in, ir_attr_string(inst, IR_ATTR_CALLEE));
+    ir_dim substitute[MAX_SYMBOLS];
+    bind_call(s, inst, callee, s->current, substitute);
+    const ir_func *copy = ir_func_find(s->out, name_for(s, callee->name, substitute));
+    ir_value *args[64];
+    GM_ASSERT(inst->operand_count <= (int)GM_COUNT(args));
+    for (int i = 0; i < inst->operand_count; i++) args[i] = ir_rewrite_get(rw, inst->operands[i]);
+    ir_inst *call = ir_call(&rw->b, copy, args, inst->operand_count);
+    for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], call->results[i]);
+    return true;
+}
+
+static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitute);
+
+typedef struct callee_visit {
+    specializer *s;
+    const ir_dim *substitute;
+} callee_visit;
+
+static void copy_callee(const ir_inst *inst, void *user) {
+    callee_visit *visit = user;
+    if (inst->op != IR_CALL) return;
+    const ir_func *callee = ir_func_find(visit->s->in, ir_attr_string(inst, IR_ATTR_CALLEE));
+    ir_dim substitute[MAX_SYMBOLS];
+    bind_call(visit->s, inst, callee, visit->substitute, substitute);
+    copy_for(visit->s, callee, substitute);
+}
+
+/* Callees first, so that the text form never names a function before its definition. */
+static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitute) {
+    const char *name = name_for(s, func->name, substitute);
+    if (ir_func_find(s->out, name)) return;
+    callee_visit visit = {s, substitute};
+    ir_visit(func->body, copy_callee, &visit);
+    s->current = substitute;
+    ir_clone_func(s->in, func, s->out, name, substitute, redirect_call, s);
+}
+
+static void copy_single(specializer *s, const char *name, const char *symbol) {
+    const ir_func *func = ir_func_find(s->in, name);
+    int at = ir_symbol_find(s->in, symbol);
+    if (!func || at < 0) return;
+    ir_dim substitute[MAX_SYMBOLS];
+    memcpy(substitute, s->identity, sizeof substitute);
+    substitute[at] = 1;
+    copy_for(s, func, substitute);
+}
+
+static void bind_symbol(specializer *s, const char *name, int64_t value, bool constant) {
+    int at = ir_symbol_find(s->in, name);
+    if (at < 0) return;
+    if (constant) s->identity[at] = value;
+    else ir_symbol_intern(s->out, name, value);
+}
+
+gm_status pass_specialize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    if (in->symbol_count > MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "specialize: more than %d symbols", MAX_SYMBOLS);
+    specializer s = {.in = in, .out = ir_module_like(in)};
+    for (int i = 0; i < in->symbol_count; i++) s.identity[i] = ir_dim_symbol(i);
+    bind_symbol(&s, "S", options->context, true);
+    bind_symbol(&s, "T", options->chunk, false);
+    bind_symbol(&s, "R", options->rows, false);
+    copy_single(&s, "forward", "T");
+    copy_single(&s, "head", "R");
+    for (int i = 0; i < in->func_count; i++) copy_for(&s, in->funcs[i], s.identity);
+    *out = s.out;
+    return GM_OK;
+}
