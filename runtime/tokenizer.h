@@ -2,6 +2,10 @@
  *
  * A reader (frontend/gguf.c, frontend/tokenizer_json.c) fills an rt_vocab; rt_tokenizer_new indexes
  * it. Encoding is n·log n in the text's length.
+ *
+ * User pieces match leftmost-longest before any merging. Under json_rules, and when the file spells runs
+ * of blanks with U+2581, they match the raw text; when it spells them with plain spaces (the GGUF
+ * converter's rewriting), they match the escaped text, where a space and U+2581 are the same.
  */
 #ifndef GM_RUNTIME_TOKENIZER_H
 #define GM_RUNTIME_TOKENIZER_H
@@ -19,7 +23,7 @@ typedef enum rt_piece_type {
 } rt_piece_type;
 
 typedef struct rt_piece {
-    const char *text; /* UTF-8, not NUL-terminated */
+    const char *text; /* UTF-8 as the file spells it, need not be NUL-terminated */
     uint32_t length;
     float score; /* merge priority: higher merges first */
     rt_piece_type type;
@@ -64,15 +68,19 @@ void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, b
 /* The id of a piece by its exact text, -1 when there is none. */
 int32_t rt_piece_id(const rt_tokenizer *tokenizer, const char *text);
 
-/* Whole-sequence decoding. Control pieces give nothing when skip_control, else their text. */
+/* Whole-sequence decoding. Control pieces give nothing when skip_control, else their text; ids outside
+ * the vocabulary give nothing. Bytes that are not UTF-8 become U+FFFD: each bad one under SentencePiece
+ * rules, all of an invalid run of byte pieces under json_rules. */
 void rt_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_control,
                gm_string *out);
 
-/* Streaming decoding: appends only whole characters; bytes of an unfinished character are held back
- * (at most 3 under SentencePiece rules). Zero-initialise. */
+/* Streaming decoding: appends only whole characters, in sum what rt_decode with skip_control gives.
+ * Bytes of an unfinished character are held back, under json_rules the whole run of byte pieces while
+ * it can still turn out invalid. Zero-initialise; rt_stream_finish also releases it. */
 typedef struct rt_stream {
-    uint8_t pending[8];
-    size_t pending_count;
+    gm_string pending;
+    size_t checked; /* leading bytes of pending known to be whole characters */
+    bool invalid;   /* json_rules: the current run is not UTF-8, whatever follows */
 } rt_stream;
 void rt_stream_push(const rt_tokenizer *tokenizer, rt_stream *stream, int32_t id, gm_string *out);
 void rt_stream_finish(const rt_tokenizer *tokenizer, rt_stream *stream, gm_string *out);

@@ -1,0 +1,93 @@
+/* The tokenizer's index structures, shared by tokenizer.c (builds), _encode.c and _decode.c. */
+#ifndef GM_RUNTIME_TOKENIZER_IMPL_H
+#define GM_RUNTIME_TOKENIZER_IMPL_H
+
+#include "runtime/tokenizer.h"
+
+/* Open addressing, linear probing, at most half full; id < 0: free. The stored hash spares most
+ * look-ups the visit to the piece's text. */
+typedef struct rt_piece_slot {
+    uint32_t hash;
+    int32_t id;
+} rt_piece_slot;
+
+typedef struct rt_merge_slot { /* result < 0: free */
+    int32_t left, right, result;
+    uint32_t rank;
+} rt_merge_slot;
+
+/* Byte trie of the pieces cut out of the text before merging; node 0 is unused, so 0 means none. */
+typedef struct rt_trie_node {
+    uint32_t child, sibling;
+    int32_t id; /* piece ending here, -1: none */
+    uint8_t byte;
+} rt_trie_node;
+
+/* Bits of a Bloom filter over the pairs of adjacent characters inside pieces; 34 k such pairs exist
+ * in Gemma 3. Between two characters that no piece holds side by side, no merge can happen. */
+enum { RT_ADJACENT_BITS = 1 << 21 };
+
+struct rt_tokenizer {
+    const rt_vocab *vocab;
+    rt_piece_slot *pieces;
+    size_t piece_mask;
+    rt_merge_slot *merges; /* NULL: merge by score */
+    size_t merge_mask;
+    rt_trie_node *trie;
+    uint32_t trie_count, trie_capacity;
+    uint32_t trie_root[256];
+    uint64_t *adjacent;
+    int32_t byte_ids[256]; /* -1: none */
+    bool match_escaped;    /* cut pieces match the text after space -> U+2581 */
+    bool has_unused;
+};
+
+/* U+2581, which stands for a space inside pieces. */
+#define RT_BLANK "\xE2\x96\x81"
+/* U+FFFD, which replaces what is not UTF-8. */
+#define RT_REPLACEMENT "\xEF\xBF\xBD"
+enum { RT_BLANK_BYTES = 3, RT_REPLACEMENT_BYTES = 3 };
+
+/* Length 1..4 of the well-formed UTF-8 character at text[0..length), length > 0; 0: the first byte
+ * is part of none; -1: text ends inside what may become one. */
+static inline int rt_utf8_scan(const char *text, size_t length) {
+    const uint8_t *byte = (const uint8_t *)text;
+    uint8_t lead = byte[0], low = 0x80, high = 0xBF;
+    if (lead < 0x80) return 1;
+    if (lead < 0xC2 || lead > 0xF4) return 0;
+    int size = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if (lead == 0xE0) low = 0xA0;  /* overlong */
+    if (lead == 0xED) high = 0x9F; /* surrogates */
+    if (lead == 0xF0) low = 0x90;  /* overlong */
+    if (lead == 0xF4) high = 0x8F; /* above U+10FFFF */
+    for (int i = 1; i < size; i++) {
+        if ((size_t)i == length) return -1;
+        if (byte[i] < low || byte[i] > high) return 0;
+        low = 0x80, high = 0xBF;
+    }
+    return size;
+}
+
+/* The bytes of one character packed into a word: distinct for distinct characters. */
+static inline uint32_t rt_utf8_pack(const char *text, int size) {
+    uint32_t packed = 0;
+    for (int i = 0; i < size; i++) packed = packed << 8 | (uint8_t)text[i];
+    return packed;
+}
+
+static inline uint32_t rt_adjacent_bit(uint32_t before, uint32_t after) {
+    uint64_t mixed = ((uint64_t)before << 32 | after) * 0x9E3779B97F4A7C15u;
+    return (uint32_t)((mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9u >> 43);
+}
+
+static inline bool rt_mergeable(const rt_piece *piece) {
+    return piece->type == RT_PIECE_NORMAL || piece->type == RT_PIECE_USER ||
+           piece->type == RT_PIECE_UNUSED;
+}
+
+/* Any piece with this text, -1: none. */
+int32_t rt_piece_find(const rt_tokenizer *tokenizer, const char *text, size_t length);
+/* The explicit merge of two pieces, NULL: none. */
+const rt_merge_slot *rt_merge_find(const rt_tokenizer *tokenizer, int32_t left, int32_t right);
+
+#endif
