@@ -1,0 +1,216 @@
+/* Choosing the next token. Filters keep (score, id) pairs in id order at the front of the scratch;
+ * no step sorts the vocabulary: thresholds are found by radix selection over order-preserving
+ * integer keys. */
+#include "runtime/sampler.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct kept {
+    float *score;  /* logit after penalty and temperature */
+    float *weight; /* exp(score - best score) */
+    int32_t *id;   /* ascending */
+    int64_t count;
+} kept;
+
+static size_t row_bytes(int64_t vocab) {
+    return ((size_t)vocab * sizeof(float) + 63) & ~(size_t)63;
+}
+
+size_t rt_sample_scratch_bytes(int64_t vocab) {
+    return 3 * row_bytes(vocab);
+}
+
+/* ---- randomness: a function of (seed, position) ---- */
+
+/* The finaliser of SplitMix64. */
+static uint64_t mix(uint64_t x) {
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
+
+/* Uniform in [0, 1). */
+static double uniform(uint64_t seed, int64_t position) {
+    const uint64_t golden = 0x9E3779B97F4A7C15u;
+    uint64_t bits = mix(mix(seed + golden) + golden * ((uint64_t)position + 1));
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
+/* ---- selection ---- */
+
+/* Keys compare as unsigned integers the way the (non-NaN) floats do. */
+static uint32_t order_key(float value) {
+    uint32_t bits;
+    value += 0.0f; /* -0 and +0 are equal */
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* The largest key whose entries, with all larger ones, have at least `target` of mass; *above is
+ * the mass strictly over it. An entry's mass is its weight, or 1 when weight is NULL. If rounding
+ * keeps the total under the target, the smallest key. */
+static uint32_t select_key(const float *score, const float *weight, int64_t count, double target,
+                           double *above) {
+    static const struct { int shift, bits; } digits[] = {{21, 11}, {10, 11}, {0, 10}};
+    uint32_t prefix = 0, known = 0; /* the key's leading bits, and which those are */
+    *above = 0;
+    for (size_t d = 0; d < GM_COUNT(digits); d++) {
+        double mass[1 << 11] = {0};
+        bool used[1 << 11] = {0};
+        uint32_t mask = (1u << digits[d].bits) - 1;
+        for (int64_t i = 0; i < count; i++) {
+            uint32_t key = order_key(score[i]);
+            if ((key & known) != prefix) continue;
+            uint32_t digit = key >> digits[d].shift & mask;
+            mass[digit] += weight ? weight[i] : 1;
+            used[digit] = true;
+        }
+        uint32_t digit = 0;
+        double sum = *above;
+        for (uint32_t at = mask + 1; at-- > 0;) {
+            if (!used[at]) continue;
+            digit = at;
+            *above = sum;
+            sum += mass[at];
+            if (sum >= target) break;
+        }
+        prefix |= digit << digits[d].shift;
+        known |= mask << digits[d].shift;
+    }
+    return prefix;
+}
+
+static void keep_entry(kept *set, int64_t to, int64_t from) {
+    set->score[to] = set->score[from];
+    set->weight[to] = set->weight[from];
+    set->id[to] = set->id[from];
+}
+
+/* ---- the steps ---- */
+
+/* A penalised logit is computed from the original one, so a token counts once however often it
+ * occurs. */
+static void penalise(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
+                     const float *options, float *score) {
+    float penalty = options[RT_SAMPLE_REPEAT_PENALTY], last_n = options[RT_SAMPLE_REPEAT_LAST_N];
+    if (!(penalty > 0) || penalty == 1 || !(last_n >= 1)) return;
+    int64_t window = last_n < (float)position ? (int64_t)last_n : position;
+    for (int64_t i = position - window; i < position; i++) {
+        int32_t id = tokens[i];
+        if (id < 0 || id >= vocab || isnan(logits[id])) continue;
+        score[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+    }
+}
+
+/* Lowest id on ties; the first number when all are -inf; 0 when none is a number. */
+static int32_t best_id(const float *score, int64_t count) {
+    int64_t best = -1;
+    float top = -INFINITY;
+    for (int64_t i = 0; i < count; i++) {
+        if (!(score[i] > top)) continue;
+        top = score[i];
+        best = i;
+    }
+    for (int64_t i = 0; i < count && best < 0; i++)
+        if (!isnan(score[i])) best = i;
+    return best < 0 ? 0 : (int32_t)best;
+}
+
+/* Scores >= the k-th largest: ties with it stay. */
+static void keep_top_k(kept *set, float top_k) {
+    if (!(top_k >= 1) || top_k >= (float)set->count) return;
+    double above;
+    uint32_t threshold = select_key(set->score, NULL, set->count, floor((double)top_k), &above);
+    int64_t count = 0;
+    for (int64_t i = 0; i < set->count; i++)
+        if (order_key(set->score[i]) >= threshold) keep_entry(set, count++, i);
+    set->count = count;
+}
+
+static double weigh(kept *set) {
+    float best = -INFINITY;
+    double total = 0;
+    for (int64_t i = 0; i < set->count; i++)
+        if (set->score[i] > best) best = set->score[i];
+    for (int64_t i = 0; i < set->count; i++) {
+        set->weight[i] = expf(set->score[i] - best);
+        total += set->weight[i];
+    }
+    return total;
+}
+
+/* In descending order (ties: lower id first) an entry stays while those before it have less than p
+ * of the total; so at least one does. Returns the total that is left. */
+static double keep_top_p(kept *set, float top_p, double total) {
+    if (!(top_p < 1)) return total;
+    double target = top_p > 0 ? (double)top_p * total : 0, above, left = 0;
+    uint32_t threshold = select_key(set->score, set->weight, set->count, target, &above);
+    int64_t count = 0;
+    for (int64_t i = 0; i < set->count; i++) {
+        uint32_t key = order_key(set->score[i]);
+        if (key < threshold) continue;
+        if (key == threshold) {
+            if (above > 0 && above >= target) continue;
+            above += set->weight[i];
+        }
+        left += set->weight[i];
+        keep_entry(set, count++, i);
+    }
+    set->count = count;
+    return left;
+}
+
+/* The best entry's weight is 1, so weights are the ratios min-p speaks of. */
+static double keep_min_p(kept *set, float min_p, double total) {
+    if (!(min_p > 0)) return total;
+    double left = 0;
+    int64_t count = 0;
+    for (int64_t i = 0; i < set->count; i++) {
+        if (set->weight[i] < min_p && set->weight[i] < 1) continue;
+        left += set->weight[i];
+        keep_entry(set, count++, i);
+    }
+    set->count = count;
+    return left;
+}
+
+static int32_t draw(const kept *set, double total, double random) {
+    double target = random * total, sum = 0;
+    int32_t last = set->id[0];
+    for (int64_t i = 0; i < set->count; i++) {
+        if (set->weight[i] == 0) continue;
+        last = set->id[i];
+        sum += set->weight[i];
+        if (sum > target) break;
+    }
+    return last;
+}
+
+int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
+                  const float *options, uint64_t seed, void *scratch) {
+    char *memory = scratch;
+    kept set = {
+        .score = (float *)memory,
+        .weight = (float *)(memory + row_bytes(vocab)),
+        .id = (int32_t *)(memory + 2 * row_bytes(vocab)),
+        .count = vocab,
+    };
+    memcpy(set.score, logits, (size_t)vocab * sizeof(float));
+    penalise(logits, vocab, tokens, position, options, set.score);
+    float temperature = options[RT_SAMPLE_TEMPERATURE];
+    int32_t best = best_id(set.score, vocab);
+    /* Without a finite best there is no distribution to draw from. */
+    if (!(temperature > 0) || !isfinite(set.score[best] / temperature)) return best;
+    set.count = 0;
+    for (int64_t i = 0; i < vocab; i++) {
+        if (isnan(set.score[i])) continue;
+        set.score[set.count] = set.score[i] / temperature;
+        set.id[set.count++] = (int32_t)i;
+    }
+    keep_top_k(&set, options[RT_SAMPLE_TOP_K]);
+    double total = weigh(&set);
+    total = keep_top_p(&set, options[RT_SAMPLE_TOP_P], total);
+    total = keep_min_p(&set, options[RT_SAMPLE_MIN_P], total);
+    return draw(&set, total, uniform(seed, position));
+}
