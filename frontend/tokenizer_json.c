@@ -1,0 +1,367 @@
+/* Reads the vocabulary of an HF tokenizer.json, refusing every setting that Gemma's does not have.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "frontend/json.h"
+#include "frontend/model.h"
+
+enum { MAX_BYTES = 1 << 28 };
+
+#define BLANK "\xE2\x96\x81" /* U+2581 stands for a space */
+
+typedef struct reader {
+    const char *path;
+    gm_diag *diag;
+    rt_vocab *vocab;
+    const cJSON *entries, *added, *merges; /* model.vocab, added_tokens, model.merges */
+    gm_string joined;                      /* scratch: both texts of a merge */
+} reader;
+
+/* ---- settings ---- */
+
+static const cJSON *get(const cJSON *object, const char *key) {
+    return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+static bool is_text(const cJSON *item, const char *text) {
+    return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
+}
+
+static bool is_none(const cJSON *item) {
+    return !item || cJSON_IsNull(item);
+}
+
+static bool has_type(const cJSON *item, const char *type) {
+    return is_text(get(item, "type"), type);
+}
+
+static bool is_replace(const cJSON *item, const char *from, const char *to) {
+    return has_type(item, "Replace") && is_text(get(get(item, "pattern"), "String"), from) &&
+           is_text(get(item, "content"), to);
+}
+
+/* Splitting on spaces does nothing once the normalizer has replaced them all. */
+static bool is_split(const cJSON *item) {
+    return has_type(item, "Split") && is_text(get(get(item, "pattern"), "String"), " ") &&
+           !cJSON_IsTrue(get(item, "invert"));
+}
+
+static bool is_decoder(const cJSON *item) {
+    const cJSON *steps = get(item, "decoders");
+    return has_type(item, "Sequence") && cJSON_GetArraySize(steps) == 3 &&
+           is_replace(cJSON_GetArrayItem(steps, 0), BLANK, " ") &&
+           has_type(cJSON_GetArrayItem(steps, 1), "ByteFallback") &&
+           has_type(cJSON_GetArrayItem(steps, 2), "Fuse");
+}
+
+static bool is_empty_text(const cJSON *item) {
+    return is_none(item) || is_text(item, "");
+}
+
+static gm_status check_settings(reader *in, const cJSON *root) {
+    const cJSON *model = get(root, "model"), *dropout = get(model, "dropout");
+    if (!has_type(model, "BPE"))
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.type: expected \"BPE\"", in->path);
+    if (!cJSON_IsTrue(get(model, "byte_fallback")))
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.byte_fallback: expected true",
+                       in->path);
+    if (cJSON_IsTrue(get(model, "ignore_merges")))
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.ignore_merges: expected false",
+                       in->path);
+    if (!is_none(dropout) && !(cJSON_IsNumber(dropout) && dropout->valuedouble == 0))
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.dropout: expected null", in->path);
+    if (!is_empty_text(get(model, "continuing_subword_prefix")))
+        return gm_fail(in->diag, GM_UNSUPPORTED,
+                       "%s: model.continuing_subword_prefix: expected null", in->path);
+    if (!is_empty_text(get(model, "end_of_word_suffix")))
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.end_of_word_suffix: expected null",
+                       in->path);
+    if (!is_replace(get(root, "normalizer"), " ", BLANK))
+        return gm_fail(in->diag, GM_UNSUPPORTED,
+                       "%s: normalizer: expected Replace of \" \" by U+2581", in->path);
+    if (!is_none(get(root, "pre_tokenizer")) && !is_split(get(root, "pre_tokenizer")))
+        return gm_fail(in->diag, GM_UNSUPPORTED,
+                       "%s: pre_tokenizer: expected null or Split on \" \"", in->path);
+    if (!is_decoder(get(root, "decoder")))
+        return gm_fail(in->diag, GM_UNSUPPORTED,
+                       "%s: decoder: expected Replace of U+2581 by \" \", ByteFallback, Fuse",
+                       in->path);
+    return GM_OK;
+}
+
+/* The template for one text: [<bos>] A [<eos>]. */
+static gm_status read_template(reader *in, const cJSON *processor) {
+    if (is_none(processor)) return GM_OK;
+    bool seen_text = false, valid = has_type(processor, "TemplateProcessing");
+    const cJSON *item;
+    cJSON_ArrayForEach(item, get(processor, "single")) {
+        const cJSON *special = get(get(item, "SpecialToken"), "id");
+        if (is_text(get(get(item, "Sequence"), "id"), "A") && !seen_text)
+            seen_text = true;
+        else if (is_text(special, "<bos>") && !seen_text && !in->vocab->add_bos)
+            in->vocab->add_bos = true;
+        else if (is_text(special, "<eos>") && seen_text && !in->vocab->add_eos)
+            in->vocab->add_eos = true;
+        else
+            valid = false;
+    }
+    if (!valid || !seen_text)
+        return gm_fail(in->diag, GM_UNSUPPORTED,
+                       "%s: post_processor: expected null or the template [<bos>] A [<eos>]",
+                       in->path);
+    return GM_OK;
+}
+
+/* ---- pieces ---- */
+
+static gm_status read_id(reader *in, const cJSON *item, const char *text, int32_t *id) {
+    double value = cJSON_IsNumber(item) ? item->valuedouble : -1;
+    if (!(value >= 0 && value < (double)in->vocab->count) || value != floor(value))
+        return gm_fail(in->diag, GM_FORMAT, "%s: id of \"%.80s\": expected an integer 0..%zu",
+                       in->path, text, in->vocab->count - 1);
+    *id = (int32_t)value;
+    return GM_OK;
+}
+
+static gm_status add_piece(reader *in, int32_t id, const char *text, rt_piece_type type) {
+    rt_piece *piece = &in->vocab->pieces[id];
+    size_t length = strlen(text);
+    if (piece->text)
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: \"%.80s\": id %d is taken by \"%.80s\", expected one text per id",
+                       in->path, text, id, piece->text);
+    if (length == 0)
+        return gm_fail(in->diag, GM_FORMAT, "%s: id %d: expected a text that is not empty",
+                       in->path, id);
+    *piece = (rt_piece){
+        .text = gm_arena_strndup(&in->vocab->arena, text, length),
+        .length = (uint32_t)length,
+        .type = type,
+    };
+    return GM_OK;
+}
+
+static bool is_byte_piece(const char *text) {
+    const char *digits = "0123456789ABCDEF";
+    return strlen(text) == 6 && memcmp(text, "<0x", 3) == 0 && strchr(digits, text[3]) &&
+           strchr(digits, text[4]) && text[5] == '>';
+}
+
+static gm_status read_entries(reader *in) {
+    const cJSON *item;
+    cJSON_ArrayForEach(item, in->entries) {
+        int32_t id;
+        GM_TRY(read_id(in, item, item->string, &id));
+        GM_TRY(add_piece(in, id, item->string,
+                         is_byte_piece(item->string) ? RT_PIECE_BYTE : RT_PIECE_NORMAL));
+    }
+    return GM_OK;
+}
+
+static gm_status check_flags(reader *in, const cJSON *item) {
+    const char *flags[] = {"single_word", "lstrip", "rstrip", "normalized"};
+    for (size_t i = 0; i < GM_COUNT(flags); i++)
+        if (!cJSON_IsFalse(get(item, flags[i])))
+            return gm_fail(in->diag, GM_UNSUPPORTED,
+                           "%s: added token \"%.80s\": %s: expected false", in->path,
+                           get(item, "content")->valuestring, flags[i]);
+    return GM_OK;
+}
+
+/* An added token either names a piece of the vocabulary or brings a new one. */
+static gm_status read_added(reader *in) {
+    const cJSON *item;
+    cJSON_ArrayForEach(item, in->added) {
+        const cJSON *content = get(item, "content");
+        int32_t id;
+        if (!cJSON_IsString(content))
+            return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: content: expected a string",
+                           in->path);
+        GM_TRY(check_flags(in, item));
+        GM_TRY(read_id(in, get(item, "id"), content->valuestring, &id));
+        rt_piece *piece = &in->vocab->pieces[id];
+        bool special = cJSON_IsTrue(get(item, "special"));
+        if (piece->text && strcmp(piece->text, content->valuestring) == 0 &&
+            piece->type == RT_PIECE_NORMAL)
+            piece->type = special ? RT_PIECE_CONTROL : RT_PIECE_USER;
+        else
+            GM_TRY(add_piece(in, id, content->valuestring,
+                             special ? RT_PIECE_CONTROL : RT_PIECE_USER));
+    }
+    return GM_OK;
+}
+
+static size_t id_end(const cJSON *id, size_t end) {
+    double value = cJSON_IsNumber(id) ? id->valuedouble : -1;
+    return value >= (double)end && value < INT32_MAX ? (size_t)value + 1 : end;
+}
+
+/* Sized by the largest id, which the number of entries bounds. */
+static gm_status make_pieces(reader *in) {
+    size_t entries = 0, end = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, in->entries) {
+        end = id_end(item, end);
+        entries++;
+    }
+    cJSON_ArrayForEach(item, in->added) {
+        end = id_end(get(item, "id"), end);
+        entries++;
+    }
+    if (end == 0 || end > entries)
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: model.vocab: largest id + 1 is %zu, expected 1..%zu", in->path, end,
+                       entries);
+    in->vocab->count = end;
+    in->vocab->pieces = GM_NEW_ARRAY(&in->vocab->arena, rt_piece, end);
+    return GM_OK;
+}
+
+/* No id is left out, and byte fallback has all its pieces. */
+static gm_status check_pieces(reader *in) {
+    int bytes = 0;
+    for (size_t id = 0; id < in->vocab->count; id++) {
+        const rt_piece *piece = &in->vocab->pieces[id];
+        if (!piece->text)
+            return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an entry with id %zu",
+                           in->path, id);
+        if (piece->type == RT_PIECE_BYTE) bytes++;
+    }
+    if (bytes != 256)
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: model.vocab: %d byte pieces, expected <0x00> to <0xFF>", in->path,
+                       bytes);
+    return GM_OK;
+}
+
+/* ---- merges ---- */
+
+/* Fills in->joined with "left\0right": from a pair, or from one string with one space. */
+static bool split_merge(reader *in, const cJSON *item, const char **left, const char **right) {
+    in->joined.length = 0;
+    if (cJSON_IsString(item)) {
+        const char *text = item->valuestring, *space = strchr(text, ' ');
+        if (!space || strchr(space + 1, ' ')) return false;
+        gm_string_append(&in->joined, text, strlen(text) + 1);
+        in->joined.data[space - text] = '\0';
+        *right = in->joined.data + (space - text) + 1;
+    } else {
+        const cJSON *first = cJSON_IsArray(item) ? item->child : NULL,
+                    *second = first ? first->next : NULL;
+        if (!cJSON_IsString(first) || !cJSON_IsString(second) || second->next) return false;
+        size_t length = strlen(first->valuestring) + 1;
+        gm_string_append(&in->joined, first->valuestring, length);
+        gm_string_append(&in->joined, second->valuestring, strlen(second->valuestring) + 1);
+        *right = in->joined.data + length;
+    }
+    *left = in->joined.data;
+    return true;
+}
+
+static gm_status read_merge(reader *in, const rt_tokenizer *lookup, const cJSON *item,
+                            size_t rank) {
+    const char *left, *right;
+    if (!split_merge(in, item, &left, &right))
+        return gm_fail(in->diag, GM_FORMAT, "%s: merge %zu: expected a pair of strings", in->path,
+                       rank);
+    rt_merge *merge = &in->vocab->merges[rank];
+    merge->left = rt_piece_id(lookup, left);
+    merge->right = rt_piece_id(lookup, right);
+    if (merge->left < 0 || merge->right < 0)
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: merge %zu: \"%.80s\": expected a piece of the vocabulary", in->path,
+                       rank, merge->left < 0 ? left : right);
+    const rt_piece *pieces = in->vocab->pieces;
+    if (pieces[merge->left].type == RT_PIECE_BYTE || pieces[merge->right].type == RT_PIECE_BYTE)
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: merge %zu: expected no byte pieces", in->path,
+                       rank);
+    char *joint = in->joined.data + (right - left) - 1;
+    memmove(joint, right, strlen(right) + 1);
+    merge->result = rt_piece_id(lookup, left);
+    if (merge->result < 0)
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: merge %zu: result \"%.80s\": expected a piece of the vocabulary",
+                       in->path, rank, left);
+    return GM_OK;
+}
+
+static gm_status read_merges_with(reader *in, const rt_tokenizer *lookup) {
+    size_t rank = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, in->merges) {
+        GM_TRY(read_merge(in, lookup, item, rank));
+        rank++;
+    }
+    return GM_OK;
+}
+
+/* A tokenizer over the pieces alone serves to find them by text. */
+static gm_status read_merges(reader *in) {
+    size_t count = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, in->merges) count++;
+    rt_tokenizer *lookup;
+    GM_TRY(rt_tokenizer_new(in->vocab, in->diag, &lookup));
+    /* Not NULL even when empty: NULL would mean merging by score. */
+    in->vocab->merges = GM_NEW_ARRAY(&in->vocab->arena, rt_merge, count + 1);
+    in->vocab->merge_count = count;
+    gm_status status = read_merges_with(in, lookup);
+    rt_tokenizer_free(lookup);
+    return status;
+}
+
+/* ---- the file ---- */
+
+static int32_t piece_named(const rt_vocab *vocab, const char *text) {
+    for (size_t id = 0; id < vocab->count; id++)
+        if (strcmp(vocab->pieces[id].text, text) == 0) return (int32_t)id;
+    return -1;
+}
+
+static gm_status name_pieces(reader *in, const cJSON *unk) {
+    rt_vocab *vocab = in->vocab;
+    vocab->bos = piece_named(vocab, "<bos>");
+    vocab->eos = piece_named(vocab, "<eos>");
+    vocab->pad = piece_named(vocab, "<pad>");
+    vocab->unk = cJSON_IsString(unk) ? piece_named(vocab, unk->valuestring) : -1;
+    vocab->end_of_turn = piece_named(vocab, "<end_of_turn>");
+    if ((vocab->add_bos && vocab->bos < 0) || (vocab->add_eos && vocab->eos < 0))
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: model.vocab: expected the <bos> and <eos> of post_processor", in->path);
+    return GM_OK;
+}
+
+static gm_status read_vocab(reader *in, const cJSON *root) {
+    const cJSON *model = get(root, "model");
+    in->entries = get(model, "vocab");
+    in->merges = get(model, "merges");
+    in->added = get(root, "added_tokens");
+    GM_TRY(check_settings(in, root));
+    if (!cJSON_IsObject(in->entries))
+        return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an object", in->path);
+    if (!cJSON_IsArray(in->merges))
+        return gm_fail(in->diag, GM_FORMAT, "%s: model.merges: expected an array", in->path);
+    if (!is_none(in->added) && !cJSON_IsArray(in->added))
+        return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: expected an array", in->path);
+    in->vocab->json_rules = true;
+    GM_TRY(make_pieces(in));
+    GM_TRY(read_entries(in));
+    GM_TRY(read_added(in));
+    GM_TRY(check_pieces(in));
+    GM_TRY(read_template(in, get(root, "post_processor")));
+    GM_TRY(name_pieces(in, get(model, "unk_token")));
+    return read_merges(in);
+}
+
+gm_status fe_tokenizer_json_open(const char *path, gm_diag *diag, rt_vocab *vocab) {
+    *vocab = (rt_vocab){0};
+    cJSON *root = NULL;
+    GM_TRY(fe_json_open(path, MAX_BYTES, diag, &root));
+    reader in = {.path = path, .diag = diag, .vocab = vocab};
+    gm_status status = read_vocab(&in, root);
+    gm_string_free(&in.joined);
+    cJSON_Delete(root);
+    if (status != GM_OK) rt_vocab_free(vocab);
+    return status;
+}
