@@ -1,0 +1,422 @@
+/* Runner of text tests: gir_test [--bless] FILE|FOLDER….
+ *
+ * A test is a .gir file whose comments carry directives:
+ *   # run: fold,dce             pipeline of passes, the module verified after each
+ *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
+ *   # jit: 3                    on 3 seeds, compiled code gives what the interpreter gives
+ *   # input: %x -2 2            range of the random values of a parameter (or of a symbol: "# input: T 1 9")
+ *   # weight: w = [1, 0*7]      values of a weight; "hex 003c 01*32" for storage types; seeded when there is no line
+ *   # call: @f T=2 [1, 2] 3     run @f on these arguments (row-major), then one or both of
+ *   # expect-values: [4] 5      … its results
+ *   # expect-emitted: [7, 7]    … the tokens it emits
+ *   # call-fails: @f 9 ~ text   running @f fails with a message containing the text
+ *   # expect-error: text        parsing fails with a message containing the text
+ *   # expect:                   the printed module after the passes, as comments to the end of the file
+ * Every file must also print the same after being parsed again. --bless rewrites what is under "# expect:".
+ */
+#include "tests/gir.h"
+
+#include "passes/passes.h"
+
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Weak, so that the runner links while a pass is not written yet. */
+#define PASS(name, required, summary)                                                                                  \
+    __attribute__((weak)) gm_status pass_##name(const pass_options *, const ir_module *, gm_diag *, ir_module **);
+#include "passes/passes.def"
+#undef PASS
+
+static const struct pass_row {
+    const char *name;
+    pass_fn run;
+} passes[] = {
+#define PASS(name, required, summary) {#name, pass_##name},
+#include "passes/passes.def"
+#undef PASS
+};
+
+bool gir_fail(gir_file *file, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    if (!file->why[0]) vsnprintf(file->why, sizeof file->why, format, args);
+    va_end(args);
+    return false;
+}
+
+/* ---- reading the file ---- */
+
+static const char *const keys[] = {"run",           "same-values",    "jit",        "input",        "weight", "call",
+                                   "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
+
+static bool read_bytes(gir_file *file) {
+    FILE *in = fopen(file->path, "rb");
+    if (!in) return gir_fail(file, "cannot be read");
+    gm_string text = {0};
+    char part[4096];
+    for (size_t n; (n = fread(part, 1, sizeof part, in)) > 0;) gm_string_append(&text, part, n);
+    fclose(in);
+    file->text = gm_arena_strndup(&file->arena, text.data ? text.data : "", text.length);
+    file->bytes = text.length;
+    gm_string_free(&text);
+    return true;
+}
+
+/* "# key: rest" with a known key. */
+static bool parse_directive(gir_file *file, const char *line, size_t length, gir_directive *out) {
+    const char *colon = memchr(line, ':', length);
+    if (length < 3 || line[0] != '#' || line[1] != ' ' || !colon) return false;
+    out->key = gm_arena_strndup(&file->arena, line + 2, (size_t)(colon - line - 2));
+    const char *rest = colon + 1;
+    while (rest < line + length && *rest == ' ') rest++;
+    out->rest = gm_arena_strndup(&file->arena, rest, (size_t)(line + length - rest));
+    for (size_t i = 0; i < GM_COUNT(keys); i++)
+        if (strcmp(keys[i], out->key) == 0) return true;
+    if (strspn(out->key, "abcdefghijklmnopqrstuvwxyz-") == strlen(out->key))
+        gir_fail(file, "no directive is called \"%s\"", out->key);
+    return false;
+}
+
+static void read_expectation(gir_file *file) {
+    gm_string text = {0};
+    gm_string_append(&text, "", 0);
+    for (const char *line = file->text + file->expect_offset; *line;) {
+        size_t length = strcspn(line, "\n"), mark = length >= 2 && line[1] == ' ' ? 2 : length >= 1;
+        if (line[0] == '#') gm_string_append(&text, line + mark, length - mark);
+        gm_string_append(&text, "\n", 1);
+        line += length + (line[length] == '\n');
+    }
+    file->expect = gm_arena_strndup(&file->arena, text.data, text.length);
+    gm_string_free(&text);
+}
+
+static void read_directives(gir_file *file) {
+    size_t lines = 1;
+    for (const char *c = file->text; *c; c++) lines += *c == '\n';
+    file->directives = GM_NEW_ARRAY(&file->arena, gir_directive, lines);
+    for (const char *line = file->text; *line;) {
+        size_t length = strcspn(line, "\n");
+        const char *next = line + length + (line[length] == '\n');
+        gir_directive directive;
+        if (parse_directive(file, line, length, &directive)) {
+            file->directives[file->directive_count++] = directive;
+            if (strcmp(directive.key, "expect") == 0) {
+                file->expect_offset = (size_t)(next - file->text);
+                read_expectation(file);
+                return;
+            }
+        }
+        line = next;
+    }
+}
+
+static const char *directive_of(const gir_file *file, const char *key) {
+    for (int i = 0; i < file->directive_count; i++)
+        if (strcmp(file->directives[i].key, key) == 0) return file->directives[i].rest;
+    return NULL;
+}
+
+/* ---- checks on text ---- */
+
+static char *print_module(gir_file *file, const ir_module *module) {
+    gm_string text = {0};
+    ir_print_module(module, &text);
+    char *copy = gm_arena_strndup(&file->arena, text.data, text.length);
+    gm_string_free(&text);
+    return copy;
+}
+
+static int line_of_difference(const char *a, const char *b) {
+    int line = 1;
+    for (; *a && *a == *b; a++, b++) line += *a == '\n';
+    return line;
+}
+
+static bool check_round_trip(gir_file *file, const ir_module *module, const char *what) {
+    gm_diag diag = {0};
+    ir_module *again = NULL;
+    char *once = print_module(file, module);
+    if (ir_parse(once, strlen(once), "printed", &diag, &again) != GM_OK)
+        return gir_fail(file, "%s: the printed text does not parse: %s", what, diag.message);
+    char *twice = print_module(file, again);
+    ir_module_free(again);
+    if (strcmp(once, twice) == 0) return true;
+    return gir_fail(file, "%s: prints differently after being parsed again, from line %d", what,
+                    line_of_difference(once, twice));
+}
+
+static bool check_error(gir_file *file, const char *want) {
+    gm_diag diag = {0};
+    ir_module *module = NULL;
+    if (ir_parse(file->text, file->bytes, file->path, &diag, &module) == GM_OK) {
+        ir_module_free(module);
+        return gir_fail(file, "parses, but should fail with \"%s\"", want);
+    }
+    if (*want && strstr(diag.message, want)) return true;
+    return gir_fail(file, "fails with \"%s\" instead of \"%s\"", diag.message, want);
+}
+
+static bool bless(gir_file *file, const char *printed) {
+    FILE *out = fopen(file->path, "wb");
+    if (!out) return gir_fail(file, "cannot be written");
+    fwrite(file->text, 1, file->expect_offset, out);
+    if (file->expect_offset && file->text[file->expect_offset - 1] != '\n') fputc('\n', out);
+    for (const char *line = printed; *line;) {
+        size_t length = strcspn(line, "\n");
+        fprintf(out, "#%s%.*s\n", length ? " " : "", (int)length, line);
+        line += length + (line[length] == '\n');
+    }
+    return fclose(out) == 0 || gir_fail(file, "cannot be written");
+}
+
+static bool check_expectation(gir_file *file, bool blessing) {
+    char *printed = print_module(file, file->after);
+    if (strcmp(printed, file->expect) == 0) return true;
+    if (blessing) return bless(file, printed);
+    return gir_fail(file, "prints something else from line %d of the expectation", line_of_difference(printed, file->expect));
+}
+
+/* ---- passes ---- */
+
+static bool run_pass(gir_file *file, const char *name) {
+    const pass_options options = {.context = 64, .chunk = 4};
+    for (size_t i = 0; i < GM_COUNT(passes); i++) {
+        if (strcmp(passes[i].name, name)) continue;
+        if (!passes[i].run) return gir_fail(file, "pass %s is not built", name);
+        gm_diag diag = {0};
+        ir_module *out = NULL;
+        char *before = print_module(file, file->after);
+        if (passes[i].run(&options, file->after, &diag, &out) != GM_OK)
+            return gir_fail(file, "pass %s: %s", name, diag.message);
+        bool kept = strcmp(before, print_module(file, file->after)) == 0;
+        if (file->after != file->module) ir_module_free(file->after);
+        file->after = out;
+        if (!kept) return gir_fail(file, "pass %s changed its input", name);
+        if (ir_verify(out, name, &diag) != GM_OK) return gir_fail(file, "%s", diag.message);
+        return true;
+    }
+    return gir_fail(file, "no pass is called %s", name);
+}
+
+static bool run_passes(gir_file *file, const char *list) {
+    char *names = gm_arena_strdup(&file->arena, list ? list : ""), *rest = NULL;
+    for (char *name = strtok_r(names, ", ", &rest); name; name = strtok_r(NULL, ", ", &rest))
+        if (!run_pass(file, name)) return false;
+    return true;
+}
+
+/* ---- runs ---- */
+
+typedef struct emit_sink {
+    gir_outcome *outcome;
+    gm_arena *arena;
+} emit_sink;
+
+static void take_token(void *user, int32_t token) {
+    gir_outcome *out = ((emit_sink *)user)->outcome;
+    if (out->emitted_count == out->emitted_capacity) {
+        int32_t *grown = GM_NEW_ARRAY(((emit_sink *)user)->arena, int32_t, 2 * out->emitted_capacity + 16);
+        if (out->emitted_count) memcpy(grown, out->emitted, sizeof *grown * (size_t)out->emitted_count);
+        out->emitted = grown;
+        out->emitted_capacity = 2 * out->emitted_capacity + 16;
+    }
+    out->emitted[out->emitted_count++] = token;
+}
+
+gm_status gir_run(gir_file *file, gir_run_fn *run, const ir_module *module, const ir_func *func,
+                  const ir_array *args, gir_outcome *out, gm_diag *diag) {
+    emit_sink sink = {out, &file->arena};
+    ir_interp_env env = {.weights = &file->weights, .emit = take_token, .user = &sink};
+    *out = (gir_outcome){.results = GM_NEW_ARRAY(&file->arena, ir_array, func->body->yield_count + 1)};
+    return run(module, func->name, &env, args, func->body->param_count, &file->arena, out->results, diag);
+}
+
+/* One function on one seed: interp of the module as written against `run` of the module after the passes. */
+static bool compare_run(gir_file *file, gir_run_fn *run, const char *what, const ir_func *before,
+                        const ir_func *after, uint64_t seed) {
+    gm_diag diag = {0};
+    gir_outcome want, got;
+    ir_array *args = GM_NEW_ARRAY(&file->arena, ir_array, before->body->param_count + 1);
+    if (!gir_random_args(file, file->module, before, after, seed, args)) return false;
+    if (gir_run(file, ir_interp, file->module, before, args, &want, &diag) != GM_OK)
+        return gir_fail(file, "interpreting: %s", diag.message);
+    if (gir_run(file, run, file->after, after, args, &got, &diag) != GM_OK)
+        return gir_fail(file, "%s: %s", what, diag.message);
+    if (before->body->yield_count != after->body->yield_count)
+        return gir_fail(file, "%s: @%s has another number of results", what, before->name);
+    return gir_same_outcome(file, file->module, before, &want, &got, what);
+}
+
+static bool compare_runs(gir_file *file, gir_run_fn *run, const char *what, const char *seeds) {
+    int count = atoi(seeds), compared = 0;
+    if (count < 1) return gir_fail(file, "%s needs a number of seeds", what);
+    for (int i = 0; i < file->module->func_count; i++) {
+        const ir_func *before = file->module->funcs[i], *after = ir_func_find(file->after, before->name);
+        if (!after) continue;
+        compared++;
+        for (int seed = 1; seed <= count; seed++)
+            if (!compare_run(file, run, what, before, after, (uint64_t)seed)) return false;
+    }
+    return compared || gir_fail(file, "%s: no function is left after the passes", what);
+}
+
+/* "@f …": the function in the module after the passes; *rest is what follows its name. */
+static const ir_func *called(gir_file *file, const char *text, const char **rest) {
+    size_t length = strcspn(text, " ");
+    const char *name = gm_arena_strndup(&file->arena, text, length);
+    const ir_func *func = name[0] == '@' ? ir_func_find(file->after, name + 1) : NULL;
+    if (!func) gir_fail(file, "no function is called %s", name);
+    *rest = text + length;
+    return func;
+}
+
+static bool check_emitted(gir_file *file, const char *text, const gir_outcome *outcome) {
+    int n = 0;
+    for (const char *at = text;; n++) {
+        at += strspn(at, " ,[]");
+        if (!*at) break;
+        char *stop;
+        long want = strtol(at, &stop, 10);
+        if (stop == at) return gir_fail(file, "expected a token at \"%.20s\"", at);
+        if (n >= outcome->emitted_count || outcome->emitted[n] != want)
+            return gir_fail(file, "token %d is not %ld", n, want);
+        at = stop;
+    }
+    return n == outcome->emitted_count || gir_fail(file, "%d tokens instead of %d", outcome->emitted_count, n);
+}
+
+/* The directive at `*at` is a call; the expectations follow it. */
+static bool check_call(gir_file *file, int *at) {
+    const char *rest;
+    const ir_func *func = called(file, file->directives[*at].rest, &rest);
+    if (!func) return false;
+    gm_diag diag = {0};
+    gir_outcome outcome;
+    ir_array *args = GM_NEW_ARRAY(&file->arena, ir_array, func->body->param_count + 1);
+    if (!gir_parse_args(file, file->after, func, rest, args)) return false;
+    if (gir_run(file, ir_interp, file->after, func, args, &outcome, &diag) != GM_OK)
+        return gir_fail(file, "calling: %s", diag.message);
+    int checks = 0;
+    for (; *at + 1 < file->directive_count; ++*at, ++checks) {
+        const gir_directive *next = &file->directives[*at + 1];
+        if (strcmp(next->key, "expect-values") == 0) {
+            if (!gir_check_values(file, file->after, func, next->rest, outcome.results)) return false;
+        } else if (strcmp(next->key, "expect-emitted") == 0) {
+            if (!check_emitted(file, next->rest, &outcome)) return false;
+        } else break;
+    }
+    return checks || gir_fail(file, "a call expects nothing");
+}
+
+static bool check_call_fails(gir_file *file, const char *text) {
+    const char *tilde = strstr(text, " ~ "), *rest;
+    if (!tilde) return gir_fail(file, "call-fails needs \"~ text\"");
+    char *call = gm_arena_strndup(&file->arena, text, (size_t)(tilde - text));
+    const ir_func *func = called(file, call, &rest);
+    if (!func) return false;
+    gm_diag diag = {0};
+    gir_outcome outcome;
+    ir_array *args = GM_NEW_ARRAY(&file->arena, ir_array, func->body->param_count + 1);
+    if (!gir_parse_args(file, file->after, func, rest, args)) return false;
+    if (gir_run(file, ir_interp, file->after, func, args, &outcome, &diag) == GM_OK)
+        return gir_fail(file, "%s runs, but should fail with \"%s\"", call, tilde + 3);
+    if (strstr(diag.message, tilde + 3)) return true;
+    return gir_fail(file, "%s fails with \"%s\" instead of \"%s\"", call, diag.message, tilde + 3);
+}
+
+static bool run_directives(gir_file *file, int *checks) {
+    for (int i = 0; i < file->directive_count; i++) {
+        const gir_directive *d = &file->directives[i];
+        bool ok = true;
+        if (strcmp(d->key, "same-values") == 0) ok = compare_runs(file, ir_interp, "after the passes", d->rest);
+        else if (strcmp(d->key, "jit") == 0) ok = compare_runs(file, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
+        else if (strcmp(d->key, "call") == 0) ok = check_call(file, &i);
+        else if (strcmp(d->key, "call-fails") == 0) ok = check_call_fails(file, d->rest);
+        else if (strncmp(d->key, "expect-", 7) == 0) ok = gir_fail(file, "%s without a call", d->key);
+        else continue;
+        if (!ok) return false;
+        ++*checks;
+    }
+    return true;
+}
+
+/* ---- one file ---- */
+
+static bool check_module(gir_file *file, bool blessing) {
+    int checks = file->expect != NULL;
+    if (!check_round_trip(file, file->module, "as written")) return false;
+    if (!run_passes(file, directive_of(file, "run"))) return false;
+    if (!check_round_trip(file, file->after, "after the passes")) return false;
+    if (!gir_make_weights(file, file->module) || !gir_make_weights(file, file->after)) return false;
+    if (!run_directives(file, &checks)) return false;
+    if (file->expect && !check_expectation(file, blessing)) return false;
+    return checks || gir_fail(file, "checks nothing");
+}
+
+static bool check_file(gir_file *file, bool blessing) {
+    if (!read_bytes(file)) return false;
+    read_directives(file);
+    if (file->why[0]) return false;
+    const char *error = directive_of(file, "expect-error");
+    if (error) return check_error(file, error);
+    gm_diag diag = {0};
+    if (ir_parse(file->text, file->bytes, file->path, &diag, &file->module) != GM_OK)
+        return gir_fail(file, "%s", diag.message);
+    file->after = file->module;
+    return check_module(file, blessing);
+}
+
+typedef struct tally {
+    int passed, failed;
+    bool bless;
+} tally;
+
+static void test_file(const char *path, tally *sum) {
+    gir_file file = {.path = path};
+    bool ok = check_file(&file, sum->bless);
+    if (ok) sum->passed++;
+    else sum->failed++;
+    if (!ok) printf("%s: %s\n", path, file.why);
+    if (file.after != file.module) ir_module_free(file.after);
+    ir_module_free(file.module);
+    rt_weights_close(&file.weights);
+    gm_arena_free(&file.arena);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static void test_path(const char *path, tally *sum) {
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode)) {
+        test_file(path, sum);
+        return;
+    }
+    struct dirent **entries;
+    int count = scandir(path, &entries, NULL, by_name);
+    for (int i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
+        size_t length = strlen(name);
+        char child[4096];
+        snprintf(child, sizeof child, "%s/%s", path, name);
+        bool folder = name[0] != '.' && stat(child, &info) == 0 && S_ISDIR(info.st_mode);
+        if (folder || (length > 4 && strcmp(name + length - 4, ".gir") == 0)) test_path(child, sum);
+        free(entries[i]);
+    }
+    if (count >= 0) free(entries);
+}
+
+int main(int argc, char **argv) {
+    tally sum = {0};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--bless") == 0) sum.bless = true;
+        else test_path(argv[i], &sum);
+    }
+    printf("%d passed, %d failed\n", sum.passed, sum.failed);
+    return sum.failed || !sum.passed;
+}
