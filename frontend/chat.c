@@ -1,7 +1,6 @@
 /* The chat templates of Gemma 1, 2 and 3, character for character as their jinja renders them. */
 #include "frontend/chat.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "frontend/json.h"
@@ -52,31 +51,34 @@ static void append_trimmed(gm_string *out, const char *text) {
 
 /* ---- rendering ---- */
 
+/* `source` opens the error messages: a path, or "chat". */
 static gm_status check_messages(fe_generation generation, const fe_message *messages, size_t count,
-                                gm_diag *diag) {
-    if (count == 0) return gm_fail(diag, GM_INVALID, "chat: no messages, expected at least one");
+                                const char *source, gm_diag *diag) {
+    if (count == 0)
+        return gm_fail(diag, GM_INVALID, "%s: no messages, expected at least one", source);
     for (size_t i = 0; i < count; i++)
         if (!messages[i].role || !messages[i].content)
-            return gm_fail(diag, GM_INVALID, "chat: message %zu: expected a role and a content", i);
+            return gm_fail(diag, GM_INVALID, "%s: message %zu: expected a role and a content",
+                           source, i);
     bool system = strcmp(messages[0].role, "system") == 0;
     if (system && generation < FE_GEMMA3)
         return gm_fail(diag, GM_INVALID,
-                       "chat: message 0: role \"system\" is not supported by Gemma %d",
+                       "%s: message 0: role \"system\" is not supported by Gemma %d", source,
                        (int)generation);
     for (size_t i = system, turn = 0; i < count; i++, turn++) {
         bool user = strcmp(messages[i].role, "user") == 0;
         if (user != (turn % 2 == 0))
             return gm_fail(diag, GM_INVALID,
-                           "chat: message %zu: role \"%.40s\", expected %s: roles must alternate",
-                           i, messages[i].role, user ? "\"assistant\"" : "\"user\"");
+                           "%s: message %zu: role \"%.40s\", expected %s: roles must alternate",
+                           source, i, messages[i].role, user ? "\"assistant\"" : "\"user\"");
     }
     return GM_OK;
 }
 
 /* A leading system message goes, untrimmed, before the first user text; alone it is dropped. */
-gm_status fe_chat_render(fe_generation generation, const fe_message *messages, size_t count,
-                         bool generation_prompt, gm_diag *diag, gm_string *out) {
-    GM_TRY(check_messages(generation, messages, count, diag));
+static gm_status render(fe_generation generation, const fe_message *messages, size_t count,
+                        bool generation_prompt, const char *source, gm_diag *diag, gm_string *out) {
+    GM_TRY(check_messages(generation, messages, count, source, diag));
     bool system = strcmp(messages[0].role, "system") == 0;
     append(out, "<bos>");
     for (size_t i = system; i < count; i++) {
@@ -93,6 +95,11 @@ gm_status fe_chat_render(fe_generation generation, const fe_message *messages, s
     }
     if (generation_prompt) append(out, "<start_of_turn>model\n");
     return GM_OK;
+}
+
+gm_status fe_chat_render(fe_generation generation, const fe_message *messages, size_t count,
+                         bool generation_prompt, gm_diag *diag, gm_string *out) {
+    return render(generation, messages, count, generation_prompt, "chat", diag, out);
 }
 
 /* ---- messages from a file ---- */
@@ -163,7 +170,7 @@ static gm_status render_list(fe_generation generation, const cJSON *list, const 
         index++;
     }
     if (status == GM_OK)
-        status = fe_chat_render(generation, messages, count, generation_prompt, diag, out);
+        status = render(generation, messages, count, generation_prompt, path, diag, out);
     gm_arena_free(&arena);
     return status;
 }

@@ -109,17 +109,11 @@ static void consider(encoder *work, const char *text, int32_t left) {
                                 .result = result});
 }
 
-/* Still the same pair? Explicit merges ask for the pair itself, as HF does: other symbols of the
- * same total length may have taken its place. */
-static bool is_current(encoder *work, const candidate *item, int32_t left) {
+/* Still the same pair? Symbols only ever grow, so the same length means that neither has changed.
+ */
+static bool is_current(const encoder *work, const candidate *item, int32_t left) {
     const symbol *a = &work->symbols[left];
-    if (a->length == 0 || a->next < 0) return false;
-    const symbol *b = &work->symbols[a->next];
-    if (a->length + b->length != item->length) return false;
-    if (!work->tokenizer->merges) return true;
-    const rt_merge_slot *merge =
-        a->id < 0 || b->id < 0 ? NULL : rt_merge_find(work->tokenizer, a->id, b->id);
-    return merge && merge->result == item->result;
+    return a->length && a->next >= 0 && a->length + work->symbols[a->next].length == item->length;
 }
 
 static void merge_all(encoder *work, const char *text) {

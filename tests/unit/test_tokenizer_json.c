@@ -1,0 +1,184 @@
+/* Tokenizer under tokenizer.json rules: the reference encodings and decodings, and what the reader
+ * refuses. */
+#include "tokenizer_checks.h"
+
+static void setup_json(void) {
+    json_vocab(&vocab);
+    index_vocab();
+}
+
+/* ---- reference lines ---- */
+
+START_TEST(json_encode) {
+    lines in = lines_open(DATA_DIR "encode.jsonl");
+    int count = 0;
+    for (cJSON *line; (line = lines_next(&in)) != NULL; cJSON_Delete(line), count++) {
+        gm_string text = text_of(line, "text");
+        rt_ids want = ids_of(line, "ids"), got = encode(text.data, text.length, false);
+        assert_ids(&got, &want, text.data);
+        gm_string decoded = decode(&got, false);
+        gm_string expected = cJSON_HasObjectItem(line, "decoded") ? text_of(line, "decoded") : text;
+        assert_text(&decoded, &expected);
+        check_stream(&got);
+        if (expected.data != text.data) gm_string_free(&expected);
+        gm_string_free(&decoded);
+        gm_string_free(&text);
+        rt_ids_free(&want);
+        rt_ids_free(&got);
+    }
+    ck_assert_int_eq(count, 519);
+}
+END_TEST
+
+START_TEST(json_decode) {
+    lines in = lines_open(DATA_DIR "decode.jsonl");
+    int count = 0;
+    for (cJSON *line; (line = lines_next(&in)) != NULL; cJSON_Delete(line), count++) {
+        rt_ids ids = ids_of(line, "ids");
+        const char *keys[] = {"text", "text_skip_special"};
+        for (int skip = 0; skip < 2; skip++) {
+            gm_string want = text_of(line, keys[skip]), got = decode(&ids, skip);
+            assert_text(&got, &want);
+            gm_string_free(&want);
+            gm_string_free(&got);
+        }
+        check_stream(&ids);
+        rt_ids_free(&ids);
+    }
+    ck_assert_int_eq(count, 79);
+}
+END_TEST
+
+START_TEST(json_details) {
+    ck_assert_uint_eq(vocab.count, 262145);
+    ck_assert_int_eq(vocab.bos, 2);
+    ck_assert_int_eq(vocab.eos, 1);
+    ck_assert_int_eq(vocab.unk, 3);
+    ck_assert_int_eq(vocab.pad, 0);
+    ck_assert_int_eq(vocab.end_of_turn, 106);
+    ck_assert(vocab.add_bos && !vocab.add_eos && vocab.json_rules);
+    ck_assert_int_eq(rt_piece_id(tokenizer, "<start_of_turn>"), 105);
+    ck_assert_int_eq(rt_piece_id(tokenizer, "\u2581the"), 506);
+    ck_assert_int_eq(rt_piece_id(tokenizer, "no such piece"), -1);
+    ck_assert_int_eq(rt_piece_id(tokenizer, ""), -1);
+    CHECK_ENCODE("<bos>", false, 2);
+    CHECK_ENCODE("a\xFF"
+                 "b",
+                 false, 236746, rt_piece_id(tokenizer, "\uFFFD"), 236763);
+}
+END_TEST
+
+START_TEST(json_random_decode) {
+    compare_decodings();
+}
+END_TEST
+
+/* ---- refusals of tokenizer.json ---- */
+
+static const char small_json[] =
+    "{\"added_tokens\":[{\"id\":256,\"content\":\"<bos>\",\"single_word\":false,\"lstrip\":false,"
+    "\"rstrip\":false,\"normalized\":false,\"special\":true}],"
+    "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"},"
+    "\"pre_tokenizer\":null,"
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":"
+    "\"<bos>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}]},"
+    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{"
+    "\"String\":"
+    "\"\u2581\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},"
+    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"fuse_unk\":true,"
+    "\"byte_fallback\":true,\"ignore_merges\":false,\"vocab\":{@\"\u2581\":257,\"a\":258,"
+    "\"\u2581a\":259,\"aa\":260},\"merges\":[[\"\u2581\",\"a\"],\"a a\"]}}";
+
+/* The small file with one text replaced; @ stands for the byte pieces. */
+static gm_status open_small(const char *from, const char *to, gm_diag *diag) {
+    gm_string text = {0}, edited = {0};
+    char path[256];
+    const char *at = strchr(small_json, '@');
+    gm_string_append(&text, small_json, (size_t)(at - small_json));
+    for (int i = 0; i < 256; i++) gm_string_printf(&text, "\"<0x%02X>\":%d,", i, i);
+    gm_string_append(&text, at + 1, strlen(at + 1));
+    const char *found = strstr(text.data, from);
+    ck_assert_msg(found != NULL, "%s", from);
+    gm_string_append(&edited, text.data, (size_t)(found - text.data));
+    gm_string_append(&edited, to, strlen(to));
+    gm_string_append(&edited, found + strlen(from), strlen(found + strlen(from)));
+    write_file(path, edited.data, edited.length);
+    gm_status status = fe_tokenizer_json_open(path, diag, &vocab);
+    if (diag->set)
+        ck_assert_msg(strncmp(diag->message, path, strlen(path)) == 0, "%s", diag->message);
+    unlink(path);
+    gm_string_free(&text);
+    gm_string_free(&edited);
+    return status;
+}
+
+START_TEST(small_accepted) {
+    gm_diag diag = {0};
+    ck_assert_msg(open_small("", "", &diag) == GM_OK, "%s", diag.message);
+    index_vocab();
+    ck_assert_int_eq(vocab.bos, 256);
+    ck_assert_int_eq(vocab.eos, -1);
+    CHECK_ENCODE("aa a<bos>é", false, 260, 259, 256, 0xC3, 0xA9);
+    teardown();
+    ck_assert_msg(open_small("[\"\u2581\",\"a\"],\"a a\"", "", &diag) == GM_OK, "%s", diag.message);
+    index_vocab();
+    CHECK_ENCODE("aa a", false, 258, 258, 257, 258); /* no merges: not by score either */
+    teardown();
+}
+END_TEST
+
+START_TEST(small_refused) {
+    static const char *edits[][3] = {
+        {"\"BPE\"", "\"Unigram\"", "model.type: expected"},
+        {"\"byte_fallback\":true", "\"byte_fallback\":false", "byte_fallback: expected true"},
+        {"\"ignore_merges\":false", "\"ignore_merges\":true", "ignore_merges: expected false"},
+        {"\"dropout\":null", "\"dropout\":0.1", "dropout: expected null"},
+        {"\"pre_tokenizer\":null", "\"pre_tokenizer\":{\"type\":\"ByteLevel\"}",
+         "pre_tokenizer: expected"},
+        {"\"Replace\"", "\"NFKC\"", "normalizer: expected"},
+        {"\"Fuse\"", "\"Strip\"", "decoder: expected"},
+        {"\"lstrip\":false", "\"lstrip\":true", "lstrip: expected false"},
+        {"\"normalized\":false", "\"normalized\":true", "normalized: expected false"},
+        {"\"SpecialToken\":{\"id\":\"<bos>\"", "\"SpecialToken\":{\"id\":\"<cls>\"",
+         "post_processor: expected"},
+        {"\"id\":256,", "\"id\":255,", "expected one text per id"},
+        {"\"id\":256,", "\"id\":256.5,", "expected an integer"},
+        {"\"id\":256,", "\"id\":-1,", "expected an integer"},
+        {"\"aa\":260", "\"aa\":262", "largest id + 1 is 263"},
+        {"\"aa\":260", "\"aa\":\"260\"", "expected"},
+        {"\"content\":\"<bos>\"", "\"content\":\"<cls>\"", "expected the <bos>"},
+        {"\"<0x07>\":7", "\"<0x7>\":7", "255 byte pieces"},
+        {"\"a a\"", "\"a a a\"", "merge 1: expected a pair"},
+        {"\"a a\"", "[\"a\"]", "merge 1: expected a pair"},
+        {"\"a a\"", "17", "merge 1: expected a pair"},
+        {"\"a a\"", "\"a b\"", "merge 1"},
+        {"\"a a\"", "\"a aa\"", "merge 1: result"},
+        {"\"a a\"", "\"a <0x41>\"", "no byte pieces"},
+        {"\"merges\":", "\"mergers\":", "model.merges: expected an array"},
+        {"\"vocab\":{", "\"vocab\":[],\"v\":{", "model.vocab: expected an object"},
+    };
+    for (size_t i = 0; i < GM_COUNT(edits); i++) {
+        gm_diag diag = {0};
+        ck_assert_msg(open_small(edits[i][0], edits[i][1], &diag) != GM_OK, "accepted: %s",
+                      edits[i][1]);
+        ck_assert_msg(strstr(diag.message, edits[i][2]) != NULL, "%s: %s", edits[i][1],
+                      diag.message);
+        ck_assert_uint_eq(vocab.count, 0);
+    }
+}
+END_TEST
+
+/* ---- the suite ---- */
+
+int main(void) {
+    Suite *suite = suite_create("tokenizer_json");
+    TCase *json = add_case(suite, "tokenizer.json", setup_json, teardown);
+    tcase_add_test(json, json_encode);
+    tcase_add_test(json, json_decode);
+    tcase_add_test(json, json_details);
+    tcase_add_test(json, json_random_decode);
+    TCase *small = add_case(suite, "small", NULL, NULL);
+    tcase_add_test(small, small_accepted);
+    tcase_add_test(small, small_refused);
+    return run_suite(suite);
+}
