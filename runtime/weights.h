@@ -40,6 +40,8 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, c
 /* Append a tensor (its name is copied). GM_FORMAT when the name is taken; `path` is for the message. */
 gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor, gm_diag *diag);
 const rt_tensor *rt_weights_find(const rt_weights *weights, const char *name);
+/* Forget a tensor, if there is one of that name. */
+void rt_weights_drop(rt_weights *weights, const char *name);
 void rt_weights_close(rt_weights *weights);
 
 #endif

@@ -1,0 +1,95 @@
+/* The table of element types and the conversions between 16-bit floats and f32. */
+#include "runtime/dtype.h"
+
+#include <string.h>
+
+static const rt_dtype_info infos[RT_DTYPE_COUNT] = {
+#define DTYPE(name, text, ggml, elems, bytes, class)                                               \
+    [RT_##name] = {text, ggml, elems, bytes, RT_CLASS_##class},
+#include "runtime/dtype.def"
+#undef DTYPE
+};
+
+const rt_dtype_info *rt_dtype_of(rt_dtype dtype) {
+    GM_ASSERT((unsigned)dtype < RT_DTYPE_COUNT);
+    return &infos[dtype];
+}
+
+bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out) {
+    for (int i = 0; i < RT_DTYPE_COUNT; i++) {
+        if (strlen(infos[i].text) != length || memcmp(infos[i].text, text, length) != 0) continue;
+        *out = (rt_dtype)i;
+        return true;
+    }
+    return false;
+}
+
+bool rt_dtype_from_ggml(uint32_t ggml_id, rt_dtype *out) {
+    for (int i = 0; i < RT_DTYPE_COUNT; i++) {
+        if (infos[i].ggml_id < 0 || (uint32_t)infos[i].ggml_id != ggml_id) continue;
+        *out = (rt_dtype)i;
+        return true;
+    }
+    return false;
+}
+
+size_t rt_dtype_bytes(rt_dtype dtype, size_t elems) {
+    const rt_dtype_info *info = rt_dtype_of(dtype);
+    size_t bytes = 0;
+    GM_ASSERT(elems % (size_t)info->block_elems == 0);
+    GM_ASSERT(gm_mul_size(elems / (size_t)info->block_elems, (size_t)info->block_bytes, &bytes));
+    return bytes;
+}
+
+/* ---- 16-bit floats ---- */
+
+static float float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static uint32_t bits_of_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+float rt_f16_to_f32(uint16_t bits) {
+    uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
+    uint32_t exponent = bits >> 10 & 31, mantissa = bits & 0x3FF;
+    if (exponent == 31) { /* infinity; a signalling NaN becomes quiet, as hardware makes it */
+        uint32_t quiet = mantissa ? 0x400000 : 0;
+        return float_of_bits(sign | 0x7F800000 | quiet | mantissa << 13);
+    }
+    if (exponent == 0) /* subnormal: an exact product */
+        return float_of_bits(sign | bits_of_float((float)mantissa * 0x1p-24f));
+    return float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
+float rt_bf16_to_f32(uint16_t bits) {
+    return float_of_bits((uint32_t)bits << 16);
+}
+
+uint16_t rt_f32_to_bf16(float value) {
+    uint32_t bits = bits_of_float(value);
+    if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+/* bits >> shift, rounded to nearest, ties to even; shift >= 1. */
+static uint32_t shift_round(uint32_t bits, uint32_t shift) {
+    uint32_t kept = bits >> shift, rest = bits & ((1u << shift) - 1), half = 1u << (shift - 1);
+    return kept + (rest > half || (rest == half && (kept & 1)));
+}
+
+uint16_t rt_f32_to_f16(float value) {
+    uint32_t bits = bits_of_float(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00 | (magnitude >> 13 & 0x3FF));
+    if (magnitude >= 0x477FF000) return (uint16_t)(sign | 0x7C00); /* rounds to 2^16 or more */
+    if (magnitude >= 0x38800000) /* normal: rounding may carry into the exponent, rightly */
+        return (uint16_t)(sign | shift_round(magnitude - 0x38000000, 13));
+    if (magnitude < 0x33000000) return (uint16_t)sign; /* below half the least subnormal */
+    uint32_t shift = 126 - (magnitude >> 23);          /* 14..24: the unit becomes 2^-24 */
+    return (uint16_t)(sign | shift_round((magnitude & 0x7FFFFF) | 0x800000, shift));
+}

@@ -1,0 +1,160 @@
+/* What stored weights mean: every block format of dtype.def widened to f32.
+ *
+ * One function per format, written as the ggml reference computes it: the same products and sums,
+ * in the same order, each rounded to f32 (hence -ffp-contract=off). Scales d, m, dmin are f16.
+ * These are definitions, not kernels: compiled code has its own and is tested against them.
+ */
+#include <string.h>
+
+#include "runtime/dtype.h"
+
+static uint16_t load_u16(const uint8_t *src) {
+    return (uint16_t)(src[0] | src[1] << 8);
+}
+
+static uint32_t load_u32(const uint8_t *src) {
+    return (uint32_t)load_u16(src) | (uint32_t)load_u16(src + 2) << 16;
+}
+
+static float load_f16(const uint8_t *src) {
+    return rt_f16_to_f32(load_u16(src));
+}
+
+/* ---- plain types ---- */
+
+static void rows_F32(const uint8_t *src, float *dst, size_t elems) {
+    memcpy(dst, src, elems * sizeof *dst);
+}
+
+static void rows_F16(const uint8_t *src, float *dst, size_t elems) {
+    for (size_t i = 0; i < elems; i++) dst[i] = load_f16(src + 2 * i);
+}
+
+static void rows_BF16(const uint8_t *src, float *dst, size_t elems) {
+    for (size_t i = 0; i < elems; i++) dst[i] = rt_bf16_to_f32(load_u16(src + 2 * i));
+}
+
+/* ---- blocks of 32 ---- */
+
+/* Element i of 32 nibbles: the low nibbles of the 16 bytes are the first half. */
+static int nibble(const uint8_t *bytes, int i) {
+    return i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4;
+}
+
+static int bit_of(uint32_t bits, int i) {
+    return (int)(bits >> i & 1);
+}
+
+static void block_Q4_0(const uint8_t *src, float *dst) { /* d, nibbles[16] */
+    float d = load_f16(src);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)(nibble(src + 2, i) - 8);
+}
+
+static void block_Q4_1(const uint8_t *src, float *dst) { /* d, m, nibbles[16] */
+    float d = load_f16(src), m = load_f16(src + 2);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)nibble(src + 4, i) + m;
+}
+
+static void block_Q5_0(const uint8_t *src, float *dst) { /* d, u32 fifth bits, nibbles[16] */
+    float d = load_f16(src);
+    uint32_t high = load_u32(src + 2);
+    for (int i = 0; i < 32; i++)
+        dst[i] = d * (float)((nibble(src + 6, i) | bit_of(high, i) << 4) - 16);
+}
+
+static void block_Q5_1(const uint8_t *src, float *dst) { /* d, m, u32 fifth bits, nibbles[16] */
+    float d = load_f16(src), m = load_f16(src + 2);
+    uint32_t high = load_u32(src + 4);
+    for (int i = 0; i < 32; i++)
+        dst[i] = d * (float)(nibble(src + 8, i) | bit_of(high, i) << 4) + m;
+}
+
+static void block_Q8_0(const uint8_t *src, float *dst) { /* d, i8[32] */
+    float d = load_f16(src);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)(int8_t)src[2 + i];
+}
+
+/* ---- blocks of 256: element i lies in half g, quarter j of it, at place l of 32 ---- */
+
+/* Scale and minimum of sub-block s (of 8), 6 bits each, packed in 12 bytes. */
+static void scale_min(const uint8_t *packed, int s, int *scale, int *minimum) {
+    if (s < 4) {
+        *scale = packed[s] & 63;
+        *minimum = packed[s + 4] & 63;
+    } else {
+        *scale = (packed[s + 4] & 15) | (packed[s - 4] >> 6) << 4;
+        *minimum = packed[s + 4] >> 4 | (packed[s] >> 6) << 4;
+    }
+}
+
+static void block_Q4_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12], nibbles[128] */
+    float d = load_f16(src), dmin = load_f16(src + 2);
+    const uint8_t *packed = src + 4, *codes = src + 16;
+    for (int s = 0; s < 8; s++) {
+        int scale, minimum;
+        scale_min(packed, s, &scale, &minimum);
+        float step = d * (float)scale, offset = dmin * (float)minimum;
+        for (int l = 0; l < 32; l++) {
+            int code = codes[32 * (s / 2) + l] >> 4 * (s % 2) & 15;
+            dst[32 * s + l] = step * (float)code - offset;
+        }
+    }
+}
+
+static void block_Q5_K(const uint8_t *src,
+                       float *dst) { /* d, dmin, scales[12], high[32], low[128] */
+    float d = load_f16(src), dmin = load_f16(src + 2);
+    const uint8_t *packed = src + 4, *high = src + 16, *codes = src + 48;
+    for (int s = 0; s < 8; s++) {
+        int scale, minimum;
+        scale_min(packed, s, &scale, &minimum);
+        float step = d * (float)scale, offset = dmin * (float)minimum;
+        for (int l = 0; l < 32; l++) {
+            int code = (codes[32 * (s / 2) + l] >> 4 * (s % 2) & 15) | bit_of(high[l], s) << 4;
+            dst[32 * s + l] = step * (float)code - offset;
+        }
+    }
+}
+
+static void block_Q6_K(const uint8_t *src, float *dst) { /* low[128], high[64], i8 scales[16], d */
+    const uint8_t *low = src, *high = src + 128, *scales = src + 192;
+    float d = load_f16(src + 208);
+    for (int i = 0; i < 256; i++) {
+        int g = i / 128, j = i % 128 / 32, l = i % 32;
+        int code = (low[64 * g + 32 * (j & 1) + l] >> 4 * (j / 2) & 15) |
+                   (high[32 * g + l] >> 2 * j & 3) << 4;
+        dst[i] = d * (float)(int8_t)scales[i / 16] * (float)(code - 32);
+    }
+}
+
+/* ---- dispatch: a row of dtype.def without its function does not compile ---- */
+
+#define ROWS_FLOAT(name, elems, bytes)
+#define ROWS_INT(name, elems, bytes)
+#define ROWS_BOOL(name, elems, bytes)
+#define ROWS_QUANT(name, elems, bytes)                                                             \
+    static void rows_##name(const uint8_t *src, float *dst, size_t count) {                        \
+        for (size_t i = 0; i < count / (elems); i++)                                               \
+            block_##name(src + i * (bytes), dst + i * (elems));                                    \
+    }
+#define DTYPE(name, text, ggml, elems, bytes, class) ROWS_##class(name, elems, bytes)
+#include "runtime/dtype.def"
+#undef DTYPE
+
+typedef void (*rows_function)(const uint8_t *src, float *dst, size_t elems);
+
+#define ENTRY_FLOAT(name) rows_##name
+#define ENTRY_INT(name)   NULL
+#define ENTRY_BOOL(name)  NULL
+#define ENTRY_QUANT(name) rows_##name
+static const rows_function rows_of[RT_DTYPE_COUNT] = {
+#define DTYPE(name, text, ggml, elems, bytes, class) [RT_##name] = ENTRY_##class(name),
+#include "runtime/dtype.def"
+#undef DTYPE
+};
+
+void rt_dequantize_row(rt_dtype dtype, const void *src, float *dst, size_t elems) {
+    GM_ASSERT(elems % (size_t)rt_dtype_of(dtype)->block_elems == 0);
+    GM_ASSERT(rows_of[dtype]);
+    rows_of[dtype](src, dst, elems);
+}

@@ -1,0 +1,131 @@
+/* The weight table: mapped files and a hash index from names to tensors.
+ *
+ * The index shares the allocation of the tensors: after `capacity` tensors come 2·capacity slots,
+ * each a tensor's number + 1, or 0. Capacity is a power of two; probing is linear.
+ */
+#include "runtime/weights.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- mapping ---- */
+
+static gm_status map_file(int file, const char *path, gm_diag *diag, rt_mapping *out) {
+    struct stat info;
+    if (fstat(file, &info) != 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode)) return gm_fail(diag, GM_IO, "%s: expected a regular file", path);
+    *out = (rt_mapping){.bytes = (size_t)info.st_size};
+    if (out->bytes == 0) return GM_OK; /* nothing to map; the format's reader will refuse it */
+    void *address = mmap(NULL, out->bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    if (address == MAP_FAILED) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
+    out->address = address;
+    return GM_OK;
+}
+
+gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
+                         const uint8_t **out_data, size_t *out_bytes) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
+    rt_mapping mapping;
+    gm_status status = map_file(file, path, diag, &mapping);
+    close(file);
+    GM_TRY(status);
+    size_t bytes = (weights->mapping_count + 1) * sizeof *weights->mappings;
+    rt_mapping *mappings = realloc(weights->mappings, bytes);
+    if (!mappings) gm_abort(__FILE__, __LINE__, "out of memory");
+    weights->mappings = mappings;
+    weights->mappings[weights->mapping_count++] = mapping;
+    *out_data = mapping.address ? mapping.address : (const void *)"";
+    *out_bytes = mapping.bytes;
+    return GM_OK;
+}
+
+/* ---- index ---- */
+
+static uint32_t *slots_of(const rt_weights *weights) {
+    return (uint32_t *)(weights->tensors + weights->capacity);
+}
+
+/* The slot that names this tensor, or the free one where it belongs. */
+static uint32_t *slot_of(const rt_weights *weights, const char *name) {
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *at = name; *at; at++) hash = (hash ^ (uint8_t)*at) * 1099511628211u;
+    size_t mask = 2 * weights->capacity - 1, at = (hash ^ hash >> 32) & mask;
+    uint32_t *slots = slots_of(weights);
+    while (slots[at] && strcmp(weights->tensors[slots[at] - 1].name, name) != 0)
+        at = (at + 1) & mask;
+    return &slots[at];
+}
+
+static void index_all(rt_weights *weights) {
+    memset(slots_of(weights), 0, 2 * weights->capacity * sizeof(uint32_t));
+    for (size_t i = 0; i < weights->count; i++)
+        *slot_of(weights, weights->tensors[i].name) = (uint32_t)i + 1;
+}
+
+static void grow(rt_weights *weights) {
+    size_t capacity = weights->capacity ? 2 * weights->capacity : 256, bytes;
+    if (!gm_mul_size(capacity, sizeof(rt_tensor) + 2 * sizeof(uint32_t), &bytes))
+        gm_abort(__FILE__, __LINE__, "out of memory");
+    weights->tensors = realloc(weights->tensors, bytes);
+    if (!weights->tensors) gm_abort(__FILE__, __LINE__, "out of memory");
+    weights->capacity = capacity;
+    index_all(weights);
+}
+
+/* ---- table ---- */
+
+/* Compiled code loads plain elements at their own alignment and f16 scales of blocks at 2; a file
+ * that puts the bytes elsewhere is legal, so such a tensor is copied. */
+static const void *aligned_data(rt_weights *weights, const rt_tensor *tensor) {
+    const rt_dtype_info *info = rt_dtype_of(tensor->dtype);
+    uintptr_t align = info->block_elems == 1 ? (uintptr_t)info->block_bytes : 2;
+    if (!tensor->data || (uintptr_t)tensor->data % align == 0) return tensor->data;
+    return memcpy(gm_arena_alloc(&weights->arena, tensor->bytes), tensor->data, tensor->bytes);
+}
+
+gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor,
+                         gm_diag *diag) {
+    GM_ASSERT(weights->count < UINT32_MAX);
+    if (weights->count == weights->capacity) grow(weights);
+    uint32_t *slot = slot_of(weights, tensor->name);
+    if (*slot)
+        return gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected only one of this name",
+                       path, tensor->name);
+    rt_tensor *added = &weights->tensors[weights->count++];
+    *slot = (uint32_t)weights->count;
+    *added = *tensor;
+    added->name = gm_arena_strdup(&weights->arena, tensor->name);
+    added->data = aligned_data(weights, tensor);
+    return GM_OK;
+}
+
+const rt_tensor *rt_weights_find(const rt_weights *weights, const char *name) {
+    if (weights->count == 0) return NULL;
+    uint32_t number = *slot_of(weights, name);
+    return number ? &weights->tensors[number - 1] : NULL;
+}
+
+void rt_weights_drop(rt_weights *weights, const char *name) {
+    uint32_t number = weights->count ? *slot_of(weights, name) : 0;
+    if (number == 0) return;
+    rt_tensor *at = &weights->tensors[number - 1];
+    weights->count--;
+    memmove(at, at + 1, (weights->count - (number - 1)) * sizeof *at);
+    index_all(weights);
+}
+
+void rt_weights_close(rt_weights *weights) {
+    for (size_t i = 0; i < weights->mapping_count; i++)
+        if (weights->mappings[i].address)
+            munmap(weights->mappings[i].address, weights->mappings[i].bytes);
+    free(weights->mappings);
+    free(weights->tensors);
+    gm_arena_free(&weights->arena);
+    *weights = (rt_weights){0};
+}
