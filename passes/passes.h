@@ -19,4 +19,39 @@ typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, g
 #include "passes/passes.def"
 #undef PASS
 
+/* A row of passes.def. */
+typedef struct pass_info {
+    const char *name, *summary;
+    bool required;
+    pass_fn run;
+} pass_info;
+
+/* Every pass once, in the order of passes.def. */
+const pass_info *pass_table(int *out_count);
+/* NULL: no pass has this name. */
+const pass_info *pass_find(const char *name, size_t length);
+
+/* What one step of the pipeline did. The modules live until the callback returns. */
+typedef struct pass_step {
+    const pass_info *pass;
+    int position; /* 1 for the first step that ran */
+    const ir_module *before, *after;
+    bool changed; /* the printed text differs; false unless the request asks for it */
+    double seconds;
+} pass_step;
+
+typedef struct pass_pipeline_request {
+    const pass_options *options;
+    const char *list;       /* comma-separated passes to run instead of the pipeline; NULL: the pipeline */
+    const char *skip;       /* comma-separated passes to leave out; NULL: none */
+    const char *stop_after; /* the first step of this name is the last; NULL: all */
+    bool want_changed;
+    void (*after_step)(void *user, const pass_step *step); /* NULL: none */
+    void *user;
+} pass_pipeline_request;
+
+/* Run the steps on `in`, which this takes over (freed on failure too), verifying after each. The caller owns *out.
+ * GM_INVALID: an unknown name, or a required pass skipped in the pipeline. */
+gm_status pass_run(const pass_pipeline_request *request, ir_module *in, gm_diag *diag, ir_module **out);
+
 #endif
