@@ -47,11 +47,9 @@ static uint32_t order_key(float value) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-/* The largest key whose entries, with all larger ones, have at least `target` of mass; *above is
- * the mass strictly over it. An entry's mass is its weight, or 1 when weight is NULL. If rounding
- * keeps the total under the target, the smallest key. */
-static uint32_t select_key(const float *score, const float *weight, int64_t count, double target,
-                           double *above) {
+/* The largest key whose entries, with all larger ones, have at least `target` of weight; *above is
+ * the weight strictly over it. If rounding keeps the total under the target, the smallest key. */
+static uint32_t select_key(const kept *set, double target, double *above) {
     static const struct { int shift, bits; } digits[] = {{21, 11}, {10, 11}, {0, 10}};
     uint32_t prefix = 0, known = 0; /* the key's leading bits, and which those are */
     *above = 0;
@@ -59,11 +57,11 @@ static uint32_t select_key(const float *score, const float *weight, int64_t coun
         double mass[1 << 11] = {0};
         bool used[1 << 11] = {0};
         uint32_t mask = (1u << digits[d].bits) - 1;
-        for (int64_t i = 0; i < count; i++) {
-            uint32_t key = order_key(score[i]);
+        for (int64_t i = 0; i < set->count; i++) {
+            uint32_t key = order_key(set->score[i]);
             if ((key & known) != prefix) continue;
             uint32_t digit = key >> digits[d].shift & mask;
-            mass[digit] += weight ? weight[i] : 1;
+            mass[digit] += set->weight[i];
             used[digit] = true;
         }
         uint32_t digit = 0;
@@ -117,15 +115,42 @@ static int32_t best_id(const float *score, int64_t count) {
     return best < 0 ? 0 : (int32_t)best;
 }
 
-/* Scores >= the k-th largest: ties with it stay. */
-static void keep_top_k(kept *set, float top_k) {
-    if (!(top_k >= 1) || top_k >= (float)set->count) return;
-    double above;
-    uint32_t threshold = select_key(set->score, NULL, set->count, floor((double)top_k), &above);
-    int64_t count = 0;
-    for (int64_t i = 0; i < set->count; i++)
-        if (order_key(set->score[i]) >= threshold) keep_entry(set, count++, i);
-    set->count = count;
+/* Restores the order of a heap with its smallest value in front, once that was replaced. */
+static void sift_down(float *heap, int64_t count) {
+    float item = heap[0];
+    int64_t at = 0;
+    for (int64_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && heap[child + 1] < heap[child]) child++;
+        if (item <= heap[child]) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = item;
+}
+
+/* The k-th largest score, k > 0; -inf if there are fewer numbers. The heap holds the k largest so
+ * far; with k small next to count, nearly every score fails the one comparison. */
+static float kth_largest(const float *score, int64_t count, int64_t k, float *heap) {
+    for (int64_t i = 0; i < k; i++) heap[i] = -INFINITY;
+    for (int64_t i = 0; i < count; i++) {
+        if (!(score[i] > heap[0])) continue;
+        heap[0] = score[i];
+        sift_down(heap, k);
+    }
+    return heap[0];
+}
+
+/* Gathers the entries that are numbers and, with top-k, not under the k-th largest: ties with it
+ * stay. */
+static void gather(kept *set, int64_t vocab, float top_k) {
+    float least = -INFINITY;
+    if (top_k >= 1 && top_k < (float)vocab)
+        least = kth_largest(set->score, vocab, (int64_t)top_k, set->weight);
+    set->count = 0;
+    for (int64_t i = 0; i < vocab; i++) {
+        if (!(set->score[i] >= least)) continue;
+        set->score[set->count] = set->score[i];
+        set->id[set->count++] = (int32_t)i;
+    }
 }
 
 static double weigh(kept *set) {
@@ -145,7 +170,7 @@ static double weigh(kept *set) {
 static double keep_top_p(kept *set, float top_p, double total) {
     if (!(top_p < 1)) return total;
     double target = top_p > 0 ? (double)top_p * total : 0, above, left = 0;
-    uint32_t threshold = select_key(set->score, set->weight, set->count, target, &above);
+    uint32_t threshold = select_key(set, target, &above);
     int64_t count = 0;
     for (int64_t i = 0; i < set->count; i++) {
         uint32_t key = order_key(set->score[i]);
@@ -194,7 +219,6 @@ int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int
         .score = (float *)memory,
         .weight = (float *)(memory + row_bytes(vocab)),
         .id = (int32_t *)(memory + 2 * row_bytes(vocab)),
-        .count = vocab,
     };
     memcpy(set.score, logits, (size_t)vocab * sizeof(float));
     penalise(logits, vocab, tokens, position, options, set.score);
@@ -202,13 +226,8 @@ int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int
     int32_t best = best_id(set.score, vocab);
     /* Without a finite best there is no distribution to draw from. */
     if (!(temperature > 0) || !isfinite(set.score[best] / temperature)) return best;
-    set.count = 0;
-    for (int64_t i = 0; i < vocab; i++) {
-        if (isnan(set.score[i])) continue;
-        set.score[set.count] = set.score[i] / temperature;
-        set.id[set.count++] = (int32_t)i;
-    }
-    keep_top_k(&set, options[RT_SAMPLE_TOP_K]);
+    for (int64_t i = 0; i < vocab; i++) set.score[i] /= temperature;
+    gather(&set, vocab, options[RT_SAMPLE_TOP_K]);
     double total = weigh(&set);
     total = keep_top_p(&set, options[RT_SAMPLE_TOP_P], total);
     total = keep_min_p(&set, options[RT_SAMPLE_MIN_P], total);
