@@ -151,7 +151,7 @@ static bool is_byte_piece(const char *text) {
 static gm_status read_entries(reader *in) {
     const cJSON *item;
     cJSON_ArrayForEach(item, in->entries) {
-        int32_t id;
+        int32_t id = -1;
         GM_TRY(read_id(in, item, item->string, &id));
         GM_TRY(add_piece(in, id, item->string,
                          is_byte_piece(item->string) ? RT_PIECE_BYTE : RT_PIECE_NORMAL));
@@ -174,7 +174,7 @@ static gm_status read_added(reader *in) {
     const cJSON *item;
     cJSON_ArrayForEach(item, in->added) {
         const cJSON *content = get(item, "content");
-        int32_t id;
+        int32_t id = -1;
         if (!cJSON_IsString(content))
             return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: content: expected a string",
                            in->path);
