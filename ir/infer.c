@@ -1,10 +1,11 @@
 /* Type rules: the result types of every op from its operands, attributes and regions. One row per op in `rules`. */
 #include "ir/ir.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { WHY_BYTES = 256 };
+enum { WHY_BYTES = 256, MAX_SYMBOLS = 64 };
 
 typedef struct rule_context {
     const ir_module *module;
@@ -54,6 +55,9 @@ static bool rule_const(const rule_context *c) {
         if (list) elems *= c->out->dim[i];
     }
     REQUIRE(!list || (size_t)elems == list->n, "values must hold %lld numbers", (long long)elems);
+    bool fractions = rt_dtype_of(c->out->dtype)->class == RT_CLASS_FLOAT;
+    for (size_t i = 0; list && !fractions && i < list->n; i++)
+        REQUIRE(fabs(list->floats[i]) < 9e15 && list->floats[i] == rint(list->floats[i]), "value %zu is not an integer", i);
     return true;
 }
 
@@ -226,20 +230,22 @@ static bool rule_einsum(const rule_context *c) {
 
 /* ---- views ---- */
 
+/* The product of the numbers; counts[] gains `step` for every symbol. */
+static int64_t split_extents(const ir_type *type, int step, int counts[]) {
+    int64_t numbers = 1;
+    for (int i = 0; i < type->rank; i++) {
+        if (ir_dim_is_symbol(type->dim[i])) counts[ir_dim_symbol_of(type->dim[i])] += step;
+        else numbers *= type->dim[i];
+    }
+    return numbers;
+}
+
 static bool rule_reshape(const rule_context *c) {
-    const ir_type *x = operand(c, 0);
-    int64_t from = 1, to = 1;
-    int symbols[2] = {0, 0}, sum[2] = {0, 0};
-    for (int i = 0; i < x->rank; i++) {
-        if (!ir_dim_is_symbol(x->dim[i])) from *= x->dim[i];
-        else symbols[0]++, sum[0] += ir_dim_symbol_of(x->dim[i]);
-    }
-    for (int i = 0; i < c->out->rank; i++) {
-        if (!ir_dim_is_symbol(c->out->dim[i])) to *= c->out->dim[i];
-        else symbols[1]++, sum[1] += ir_dim_symbol_of(c->out->dim[i]);
-    }
-    REQUIRE(c->out->dtype == x->dtype, "dtype must not change");
-    REQUIRE(from == to && symbols[0] == symbols[1] && sum[0] == sum[1], "element counts differ");
+    int counts[MAX_SYMBOLS] = {0};
+    REQUIRE(c->module->symbol_count <= MAX_SYMBOLS, "too many symbols");
+    REQUIRE(c->out->dtype == operand(c, 0)->dtype, "dtype must not change");
+    REQUIRE(split_extents(operand(c, 0), 1, counts) == split_extents(c->out, -1, counts), "element counts differ");
+    for (int i = 0; i < c->module->symbol_count; i++) REQUIRE(counts[i] == 0, "element counts differ");
     return true;
 }
 
@@ -263,7 +269,7 @@ static bool rule_slice(const rule_context *c) {
     if (!axis_of(c, x, &axis)) return false;
     int64_t start = ir_attr_int(c->inst, IR_ATTR_START, -1), size = ir_attr_int(c->inst, IR_ATTR_SIZE, -1);
     REQUIRE(start >= 0 && size >= 0, "needs start >= 0 and a static size");
-    REQUIRE(!ir_dim_is_symbol(x->dim[axis]) && start + size <= x->dim[axis], "slice leaves the axis");
+    REQUIRE(!ir_dim_is_symbol(x->dim[axis]) && size <= x->dim[axis] && start <= x->dim[axis] - size, "slice leaves the axis");
     *c->out = *x;
     c->out->dim[axis] = size;
     return true;
@@ -406,9 +412,9 @@ static bool rule_call(const rule_context *c) {
     const ir_region *body = callee->body;
     REQUIRE(c->inst->operand_count == body->param_count, "@%s takes %d arguments", name, body->param_count);
     REQUIRE(c->inst->result_count == body->yield_count, "@%s returns %d values", name, body->yield_count);
-    ir_dim bound[64];
-    bool known[64] = {false};
-    REQUIRE(c->module->symbol_count <= 64, "too many symbols");
+    ir_dim bound[MAX_SYMBOLS];
+    bool known[MAX_SYMBOLS] = {false};
+    REQUIRE(c->module->symbol_count <= MAX_SYMBOLS, "too many symbols");
     for (int i = 0; i < body->param_count; i++) {
         const ir_type *p = &body->params[i]->type, *a = operand(c, i);
         REQUIRE(p->dtype == a->dtype && p->rank == a->rank, "argument %d has another dtype or rank", i);

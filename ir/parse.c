@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ITEMS = 256, MAX_ATTRS = 16, MAX_DEPTH = 64 };
+enum { MAX_ITEMS = 256, MAX_ATTRS = 16, MAX_DEPTH = 64, MAX_SYMBOL_LENGTH = 12 };
+/* Types of this size and such symbols fit ir_type_text. */
+static const int64_t MAX_ELEMS = (int64_t)1 << 40;
 
 typedef struct scope_entry {
     const char *name;
@@ -93,7 +95,8 @@ static bool parse_int(parser *p, int64_t *out) {
     return true;
 }
 
-static bool parse_float(parser *p, double *out) {
+/* A number as f32 in *out; whole numbers are exact there and in *integer. */
+static bool parse_number(parser *p, double *out, int64_t *integer) {
     skip_space(p);
     char digits[64], *stop;
     size_t n = 0;
@@ -102,6 +105,16 @@ static bool parse_float(parser *p, double *out) {
     *out = (double)strtof(digits, &stop);
     if (stop == digits) return fail(p, "expected a number");
     p->at += stop - digits;
+    char *int_stop;
+    *integer = strtoll(digits, &int_stop, 10);
+    if (int_stop == stop) *out = strtod(digits, NULL);
+    return true;
+}
+
+static bool parse_float(parser *p, double *out) {
+    int64_t integer;
+    if (!parse_number(p, out, &integer)) return false;
+    *out = (double)(float)*out;
     return true;
 }
 
@@ -159,17 +172,33 @@ static bool parse_dim(parser *p, ir_dim *out) {
     return true;
 }
 
+/* What the rest of the compiler takes for granted about a type. */
+static bool check_type(parser *p, const ir_type *type) {
+    int64_t elems = 1;
+    for (int i = 0; i < type->rank; i++) {
+        int64_t extent = ir_dim_max(p->b.module, type->dim[i]);
+        if (extent > MAX_ELEMS || __builtin_mul_overflow(elems, extent ? extent : 1, &elems) || elems > MAX_ELEMS)
+            return fail(p, "the tensor is too large");
+    }
+    const rt_dtype_info *info = rt_dtype_of(type->dtype);
+    if (info->class != RT_CLASS_QUANT) return true;
+    ir_dim row = type->rank ? type->dim[type->rank - 1] : 1;
+    if (ir_dim_is_symbol(row) || row % info->block_elems)
+        return fail(p, "the last extent of %s must be a multiple of %d", info->text, info->block_elems);
+    return true;
+}
+
 static bool parse_type(parser *p, ir_type *out) {
     const char *name = word(p, "a type");
     if (!name) return false;
     *out = (ir_type){0};
     if (!rt_dtype_parse(name, strlen(name), &out->dtype)) return fail(p, "unknown dtype '%s'", name);
-    if (!accept(p, "[")) return true;
+    if (!accept(p, "[")) return check_type(p, out);
     do {
         if (out->rank == IR_MAX_RANK) return fail(p, "rank exceeds %d", IR_MAX_RANK);
         if (!parse_dim(p, &out->dim[out->rank++])) return false;
     } while (accept(p, ","));
-    return expect(p, "]");
+    return expect(p, "]") && check_type(p, out);
 }
 
 static bool parse_string(parser *p, const char **out) {
@@ -197,7 +226,7 @@ static bool parse_list(parser *p, bool floats, ir_attr *attr) {
             GM_ASSERT(numbers);
         }
         int64_t integer = 0;
-        ok = floats ? parse_float(p, &numbers[attr->n]) : parse_int(p, &integer);
+        ok = floats ? parse_number(p, &numbers[attr->n], &integer) : parse_int(p, &integer);
         if (!floats) numbers[attr->n] = (double)integer;
         attr->n++;
     }
@@ -225,16 +254,7 @@ static bool parse_attr(parser *p, ir_attr *attr) {
     case IR_KIND_INTS: return parse_list(p, false, attr);
     case IR_KIND_FLOATS: return parse_list(p, true, attr);
     case IR_KIND_DIM: return parse_dim(p, &attr->i);
-    case IR_KIND_NUMBER: {
-        const char *start = p->at;
-        if (!parse_float(p, &attr->f)) return false;
-        const char *stop = p->at;
-        p->at = start;
-        char *int_stop;
-        attr->i = strtoll(start, &int_stop, 10);
-        p->at = stop;
-        return true;
-    }
+    case IR_KIND_NUMBER: return parse_number(p, &attr->f, &attr->i);
     }
     return false;
 }
@@ -309,6 +329,12 @@ static bool check_and_emit(parser *p, inst_text *t, const char *start) {
     memcpy(inferred, t->types, sizeof inferred);
     const char *after = p->at;
     p->at = start;
+    for (int i = 0; i < t->attr_count; i++) {
+        const ir_attr *attr = &t->attrs[i];
+        if (ir_attr_of(attr->key)->kind == IR_KIND_NUMBER && t->type_count &&
+            rt_dtype_of(t->types[0].dtype)->class != RT_CLASS_FLOAT && (double)attr->i != attr->f)
+            return fail(p, "%s: %s is not an integer", ir_op_of(t->op)->text, ir_attr_of(attr->key)->text);
+    }
     if (t->type_count != t->result_count) return fail(p, "%d results but %d types", t->result_count, t->type_count);
     if (!ir_infer(p->b.module, &probe, inferred, why)) return fail(p, "%s: %s", ir_op_of(t->op)->text, why);
     for (int i = 0; i < t->type_count; i++) {
@@ -369,6 +395,7 @@ static bool parse_symbol(parser *p) {
     int64_t max = 0;
     if (!name) return false;
     if (ir_symbol_find(p->b.module, name) >= 0) return fail(p, "symbol %s is declared twice", name);
+    if (strlen(name) > MAX_SYMBOL_LENGTH) return fail(p, "symbol %s is longer than %d characters", name, MAX_SYMBOL_LENGTH);
     if (accept(p, "max") && (!parse_int(p, &max) || max <= 0)) return fail(p, "expected a bound of at least 1");
     ir_symbol_intern(p->b.module, name, max);
     return true;

@@ -95,6 +95,7 @@ static void print_dim(printer *p, ir_dim dim) {
 
 static void print_float(printer *p, double value) {
     if (isnan(value)) gm_string_printf(p->out, "nan");
+    else if (value == rint(value) && fabs(value) < 1e15) gm_string_printf(p->out, "%.0f", value);
     else gm_string_printf(p->out, "%.9g", value);
 }
 

@@ -50,6 +50,14 @@ static gm_status check_new(verifier *v, const ir_inst *inst, const ir_value *val
 
 static gm_status check_region(verifier *v, const ir_inst *owner, const ir_region *region);
 
+/* Functions call only what stands above them, so nothing recurses. */
+static gm_status check_callee(verifier *v, const ir_inst *inst) {
+    const char *callee = ir_attr_string(inst, IR_ATTR_CALLEE);
+    for (int i = 0; v->module->funcs[i] != v->func; i++)
+        if (strcmp(v->module->funcs[i]->name, callee) == 0) return GM_OK;
+    return broken(v, inst, "no function @%s before this one", callee);
+}
+
 static gm_status check_inst(verifier *v, const ir_inst *inst) {
     for (int i = 0; i < inst->operand_count; i++) GM_TRY(check_used(v, inst, inst->operands[i], "operand", i));
     for (int i = 0; i < inst->region_count; i++) GM_TRY(check_region(v, inst, inst->regions[i]));
@@ -66,6 +74,7 @@ static gm_status check_inst(verifier *v, const ir_inst *inst) {
     }
     free(types);
     GM_TRY(status);
+    if (inst->op == IR_CALL) GM_TRY(check_callee(v, inst));
     for (int i = 0; i < inst->result_count; i++) {
         if (inst->results[i]->def != inst) return broken(v, inst, "result %d names another definition", i);
         GM_TRY(check_new(v, inst, inst->results[i]));
