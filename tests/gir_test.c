@@ -1,7 +1,8 @@
 /* Runner of text tests: gir_test [--bless] FILE|FOLDER….
  *
  * A test is a .gir file whose comments carry directives:
- *   # run: fold,dce             pipeline of passes, the module verified after each
+ *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
+ *   # options: context 64       with chunk and rows: what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
  *   # jit: 3                    on 3 seeds, compiled code gives what the interpreter gives
  *   # input: %x -2 2            range of the random values of a parameter (or of a symbol: "# input: T 1 9")
@@ -16,6 +17,7 @@
  */
 #include "tests/gir.h"
 
+#include "ir/rewrite.h"
 #include "passes/passes.h"
 
 #include <dirent.h>
@@ -24,21 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-/* Weak, so that the runner links while a pass is not written yet. */
-#define PASS(name, required, summary)                                                                                  \
-    __attribute__((weak)) gm_status pass_##name(const pass_options *, const ir_module *, gm_diag *, ir_module **);
-#include "passes/passes.def"
-#undef PASS
-
-static const struct pass_row {
-    const char *name;
-    pass_fn run;
-} passes[] = {
-#define PASS(name, required, summary) {#name, pass_##name},
-#include "passes/passes.def"
-#undef PASS
-};
 
 bool gir_fail(gir_file *file, const char *format, ...) {
     va_list args;
@@ -50,8 +37,8 @@ bool gir_fail(gir_file *file, const char *format, ...) {
 
 /* ---- reading the file ---- */
 
-static const char *const keys[] = {"run",           "same-values",    "jit",        "input",        "weight", "call",
-                                   "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
+static const char *const keys[] = {"run",  "options",       "same-values",    "jit",        "input",        "weight",
+                                   "call", "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
 
 static bool read_bytes(gir_file *file) {
     FILE *in = fopen(file->path, "rb");
@@ -182,24 +169,42 @@ static bool check_expectation(gir_file *file, bool blessing) {
 
 /* ---- passes ---- */
 
-static bool run_pass(gir_file *file, const char *name) {
-    const pass_options options = {.context = 64, .chunk = 4};
-    for (size_t i = 0; i < GM_COUNT(passes); i++) {
-        if (strcmp(passes[i].name, name)) continue;
-        if (!passes[i].run) return gir_fail(file, "pass %s is not built", name);
-        gm_diag diag = {0};
-        ir_module *out = NULL;
-        char *before = print_module(file, file->after);
-        if (passes[i].run(&options, file->after, &diag, &out) != GM_OK)
-            return gir_fail(file, "pass %s: %s", name, diag.message);
-        bool kept = strcmp(before, print_module(file, file->after)) == 0;
-        if (file->after != file->module) ir_module_free(file->after);
-        file->after = out;
-        if (!kept) return gir_fail(file, "pass %s changed its input", name);
-        if (ir_verify(out, name, &diag) != GM_OK) return gir_fail(file, "%s", diag.message);
-        return true;
+/* "# options: context 64 chunk 4 rows 2", any of them. */
+static bool read_options(gir_file *file, pass_options *out) {
+    *out = (pass_options){.context = 64, .chunk = 4, .rows = 4};
+    const char *text = directive_of(file, "options");
+    char key[32];
+    long value;
+    int used;
+    for (; text && sscanf(text, " %31s %ld%n", key, &value, &used) == 2; text += used) {
+        if (strcmp(key, "context") == 0) out->context = value;
+        else if (strcmp(key, "chunk") == 0) out->chunk = value;
+        else if (strcmp(key, "rows") == 0) out->rows = value;
+        else return gir_fail(file, "no option is called %s", key);
     }
-    return gir_fail(file, "no pass is called %s", name);
+    return !text || !text[strspn(text, " ")] || gir_fail(file, "options are pairs of a name and a number");
+}
+
+/* Run a pass, or the whole pipeline, on file->after. */
+static bool run_pass(gir_file *file, const char *name) {
+    pass_options options;
+    gm_diag diag = {0};
+    ir_module *out = NULL;
+    gm_status status;
+    char *before = print_module(file, file->after);
+    if (!read_options(file, &options)) return false;
+    const pass_info *pass = pass_find(name, strlen(name));
+    if (strcmp(name, "pipeline") == 0) {
+        const pass_pipeline_request request = {.options = &options};
+        status = pass_run(&request, ir_rewrite_module(file->after, NULL, NULL), &diag, &out);
+    } else if (pass) status = pass->run(&options, file->after, &diag, &out);
+    else return gir_fail(file, "no pass is called %s", name);
+    if (status != GM_OK) return gir_fail(file, "pass %s: %s", name, diag.message);
+    bool kept = strcmp(before, print_module(file, file->after)) == 0;
+    if (file->after != file->module) ir_module_free(file->after);
+    file->after = out;
+    if (!kept) return gir_fail(file, "pass %s changed its input", name);
+    return ir_verify(out, name, &diag) == GM_OK || gir_fail(file, "%s", diag.message);
 }
 
 static bool run_passes(gir_file *file, const char *list) {
