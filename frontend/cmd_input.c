@@ -1,0 +1,156 @@
+/* What commands read: the model, its vocabulary, prompts. */
+#include "frontend/commands.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_TEXT_BYTES = 1 << 30 };
+
+/* ---- the model ---- */
+
+fe_options cmd_engine_options(const cmd_options *options) {
+    return (fe_options){
+        .threads = (int)options->threads,
+        .precision = (fe_precision)options->precision, /* the words of --precision in its order */
+        .context = options->context,
+        .chunk = options->chunk,
+        .passes = options->passes,
+        .skip = options->skip,
+        .target_cpu = options->target_cpu,
+        .no_weights = options->no_weights,
+        .time_passes = options->time,
+        .dump = {.what = options->dump, .dir = options->dump_dir},
+    };
+}
+
+gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out) {
+    if (options->model && options->input)
+        return gm_fail(diag, GM_INVALID, "the model is given twice: '%s' and -m '%s'",
+                       options->input, options->model);
+    *out = options->model ? options->model : options->input;
+    if (*out && **out) return GM_OK;
+    return gm_fail(diag, GM_INVALID,
+                   "no model given: expected model.json, a folder, config.json, .gguf or .gmx "
+                   "(see 'gemmac help')");
+}
+
+gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
+                          gm_diag *diag, fe_engine *out) {
+    const char *path = NULL;
+    *out = (fe_engine){0};
+    GM_TRY(cmd_model_path(options, diag, &path));
+    return fe_engine_open(path, engine_options, diag, out);
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, cmd_vocab *out) {
+    const char *path = NULL;
+    *out = (cmd_vocab){0};
+    GM_TRY(cmd_model_path(options, diag, &path));
+    if (ends_with(path, ".gmx")) {
+        fe_options engine_options = cmd_engine_options(options);
+        engine_options.no_weights = true;
+        GM_TRY(fe_engine_open(path, &engine_options, diag, &out->engine));
+        out->compiled = true;
+        return GM_OK;
+    }
+    GM_TRY(fe_model_open(path, !weights, diag, &out->engine.model));
+    const rt_vocab *vocab = &out->engine.model.vocab;
+    gm_status status = vocab->count ? rt_tokenizer_new(vocab, diag, &out->engine.tokenizer) : GM_OK;
+    if (status != GM_OK) cmd_vocab_close(out);
+    return status;
+}
+
+void cmd_vocab_close(cmd_vocab *vocab) {
+    if (vocab->compiled) {
+        fe_engine_close(&vocab->engine);
+    } else {
+        rt_tokenizer_free(vocab->engine.tokenizer);
+        fe_model_close(&vocab->engine.model);
+    }
+    *vocab = (cmd_vocab){0};
+}
+
+/* ---- texts and prompts ---- */
+
+gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out) {
+    char buffer[1 << 16];
+    bool standard = strcmp(path, "-") == 0;
+    const char *name = standard ? "standard input" : path;
+    FILE *file = standard ? stdin : fopen(path, "rb");
+    if (!file) return gm_fail(diag, GM_IO, "%s: cannot open: %s", name, strerror(errno));
+    gm_status status = GM_OK;
+    gm_string_append(out, "", 0);
+    for (size_t bytes; (bytes = fread(buffer, 1, sizeof buffer, file)) > 0 && status == GM_OK;) {
+        if (out->length + bytes > MAX_TEXT_BYTES)
+            status =
+                gm_fail(diag, GM_FORMAT, "%s: expected at most %d bytes", name, MAX_TEXT_BYTES);
+        else
+            gm_string_append(out, buffer, bytes);
+    }
+    if (ferror(file)) status = gm_fail(diag, GM_IO, "%s: cannot read: %s", name, strerror(errno));
+    if (!standard) fclose(file);
+    return status;
+}
+
+void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
+                size_t length, rt_ids *out) {
+    const rt_vocab *vocab = &engine->model.vocab;
+    int32_t bos = vocab->bos >= 0 ? vocab->bos : engine->model.config.bos;
+    if (vocab->add_bos && !options->no_bos && bos >= 0) rt_ids_push(out, bos);
+    rt_encode(engine->tokenizer, text, length, options->special, out);
+}
+
+gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_ids *out) {
+    for (size_t i = 0; i < options->ids.count; i++) {
+        int64_t id = options->ids.data[i];
+        if (id >= vocab)
+            return gm_fail(diag, GM_INVALID,
+                           "--ids: id %lld at position %zu is outside the vocabulary, expected "
+                           "0 to %lld",
+                           (long long)id, i, (long long)vocab - 1);
+        rt_ids_push(out, (int32_t)id);
+    }
+    return GM_OK;
+}
+
+gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag) {
+    int given = cmd_given(options, FLAG_IDS) + cmd_given(options, FLAG_PROMPT) +
+                cmd_given(options, FLAG_FILE);
+    if (given == 1) return GM_OK;
+    return gm_fail(diag, GM_INVALID, "%s: expected one of -p TEXT, -f FILE and --ids LIST",
+                   given ? "the prompt is given twice" : "no prompt given");
+}
+
+static gm_status encode_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
+                               rt_ids *out) {
+    gm_string text = {0};
+    if (!engine->tokenizer)
+        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer: give the prompt as --ids",
+                       engine->model.path);
+    gm_status status = GM_OK;
+    if (options->file)
+        status = cmd_read_text(options->file, diag, &text);
+    else
+        gm_string_append(&text, options->prompt, strlen(options->prompt));
+    if (options->file && text.length && text.data[text.length - 1] == '\n')
+        text.length--; /* the editor's, not the prompt's */
+    if (status == GM_OK) cmd_encode(engine, options, text.data, text.length, out);
+    gm_string_free(&text);
+    return status;
+}
+
+gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
+                     rt_ids *out) {
+    if (cmd_given(options, FLAG_IDS))
+        GM_TRY(cmd_ids(options, engine->model.config.vocab, diag, out));
+    else
+        GM_TRY(encode_prompt(engine, options, diag, out));
+    if (out->count) return GM_OK;
+    return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
+}

@@ -1,0 +1,131 @@
+/* What the commands of the gemmac binary share: parsed options, input, output. */
+#ifndef GM_FRONTEND_COMMANDS_H
+#define GM_FRONTEND_COMMANDS_H
+
+#include "frontend/driver.h"
+
+#define GM_VERSION "0.1.0"
+
+/* ---- options ---- */
+
+typedef enum cmd_flag {
+#define FLAG(name, short_text, long_text, kind, field, min, max, value, help) FLAG_##name,
+#include "frontend/options.def"
+#undef FLAG
+    FLAG_COUNT
+} cmd_flag;
+_Static_assert(FLAG_COUNT <= 64, "sets of flags are 64-bit masks");
+
+typedef struct cmd_ints {
+    int64_t *data;
+    size_t count;
+} cmd_ints;
+
+typedef struct cmd_texts {
+    const char **data;
+    size_t count;
+} cmd_texts;
+
+enum { CMD_TEXT, CMD_JSON };             /* format */
+enum { RUN_INTERP, RUN_JIT, RUN_CHECK }; /* run_mode */
+
+/* What the flags said; a field whose flag is absent is zero (see cmd_given), whatever the default
+ * is. */
+typedef struct cmd_options {
+    const char *input; /* the positional argument */
+    const char *model, *prompt, *file, *messages, *output, *passes, *skip, *target_cpu, *dump,
+        *dump_dir, *func, *dims;
+    cmd_ints ids, bench_prompt, bench_predict;
+    cmd_texts stops;
+    int64_t format, precision, kl_base, run_mode;
+    int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, depth,
+        repetitions;
+    double temperature, top_p, min_p, repeat_penalty;
+    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, no_weights;
+    uint64_t given; /* a bit per cmd_flag */
+    gm_arena arena; /* owns the lists */
+} cmd_options;
+
+static inline bool cmd_given(const cmd_options *options, cmd_flag flag) {
+    return options->given >> flag & 1;
+}
+static inline int64_t cmd_int_or(const cmd_options *options, cmd_flag flag, int64_t value,
+                                 int64_t otherwise) {
+    return cmd_given(options, flag) ? value : otherwise;
+}
+
+/* Read the arguments after the command's name. `accepted`: mask of the flags that it takes.
+ * GM_INVALID with one line that names the argument. Strings stay in argv; release the rest with
+ * cmd_options_free. */
+gm_status cmd_parse(const char *command, uint64_t accepted, int argc, char **argv, gm_diag *diag,
+                    cmd_options *out);
+void cmd_options_free(cmd_options *options);
+/* The accepted flags with their meaning, a line each, on standard output. */
+void cmd_print_flags(uint64_t accepted);
+
+/* ---- input (frontend/cmd_input.c) ---- */
+
+fe_options cmd_engine_options(const cmd_options *options);
+/* MODEL, positional or after -m. */
+gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out);
+gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
+                          gm_diag *diag, fe_engine *out);
+
+/* A model opened for its vocabulary and configuration only. */
+typedef struct cmd_vocab {
+    fe_engine engine; /* model and tokenizer are set */
+    bool compiled;    /* came from a .gmx */
+} cmd_vocab;
+/* weights: also map and check them. */
+gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, cmd_vocab *out);
+void cmd_vocab_close(cmd_vocab *vocab);
+
+/* The bytes of FILE, of standard input when it is "-". */
+gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out);
+/* Append <bos> as the vocabulary asks for it, then the text's ids. */
+void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
+                size_t length, rt_ids *out);
+/* GM_INVALID unless exactly one of --ids, -p and -f is there. */
+gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag);
+/* The ids of the prompt: never none, all within the vocabulary. One newline at the end of FILE does
+ * not count. */
+gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
+                     rt_ids *out);
+/* --ids as 32-bit numbers below `vocab`. */
+gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_ids *out);
+
+/* ---- output (frontend/cmd_output.c) ---- */
+
+/* A JSON string, whatever bytes the text holds: what is not UTF-8 becomes U+FFFD. */
+void cmd_json_text(gm_string *out, const char *text, size_t length);
+/* The shortest number that reads back the same; null when it is not finite. */
+void cmd_json_real(gm_string *out, double value);
+void cmd_json_ids(gm_string *out, const int32_t *ids, size_t count);
+
+/* A file that appears complete or not at all: written beside its place and renamed. What is not a
+ * regular file (a pipe, /dev/null) is written directly. */
+typedef struct cmd_file {
+    const char *path;
+    char *temporary; /* NULL: writing directly */
+    int fd;
+} cmd_file;
+gm_status cmd_file_open(const char *path, gm_diag *diag, cmd_file *out);
+gm_status cmd_file_write(cmd_file *file, const void *data, size_t bytes, gm_diag *diag);
+/* Ends the writing; the file appears when status is GM_OK and the rest goes well. Returns status,
+ * or what failed. */
+gm_status cmd_file_close(cmd_file *file, gm_status status, gm_diag *diag);
+/* A whole file at once, or standard output when path is NULL. */
+gm_status cmd_write_text(const char *path, const gm_string *text, gm_diag *diag);
+
+/* Run the passes of --passes on *module, without those of --skip, verifying after each
+ * (frontend/cmd_opt.c). */
+gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_diag *diag);
+
+/* ---- the commands, a file each ---- */
+
+typedef gm_status cmd_fn(const cmd_options *options, gm_diag *diag);
+cmd_fn cmd_generate, cmd_logits, cmd_perplexity, cmd_bench;
+cmd_fn cmd_tokenize, cmd_detokenize, cmd_render, cmd_inspect;
+cmd_fn cmd_compile, cmd_opt, cmd_run;
+
+#endif
