@@ -1,0 +1,73 @@
+/* gemmac perplexity: how well the model predicts a text, and how far the plan is from another one.
+ */
+#include "frontend/commands.h"
+#include "frontend/perplexity.h"
+
+#include <stdio.h>
+
+enum { DEFAULT_CHUNK = 512 };
+
+static gm_status read_ids(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
+                          rt_ids *out) {
+    gm_string text = {0};
+    if (!engine->tokenizer)
+        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", engine->model.path);
+    gm_status status = cmd_read_text(options->file, diag, &text);
+    if (status == GM_OK) cmd_encode(engine, options, text.data, text.length, out);
+    gm_string_free(&text);
+    if (cmd_given(options, FLAG_TOKENS) && (int64_t)out->count > options->tokens)
+        out->count = (size_t)options->tokens;
+    return status;
+}
+
+static void print_result(const cmd_options *options, const fe_perplexity *p) {
+    const char *const names[] = {"nll", "ppl", "kl_mean", "kl_p99", "kl_max", "top1"};
+    const double values[] = {p->nll, p->ppl, p->kl_mean, p->kl_p99, p->kl_max, p->top1};
+    size_t count = options->kl_base ? GM_COUNT(names) : 2;
+    gm_string out = {0};
+    bool json = options->format == CMD_JSON;
+    gm_string_printf(&out, json ? "{\"tokens\":%lld" : "tokens  %lld\n", (long long)p->tokens);
+    for (size_t i = 0; i < count; i++) {
+        gm_string_printf(&out, json ? ",\"%s\":" : "%-7s ", names[i]);
+        cmd_json_real(&out, values[i]);
+        if (!json) gm_string_append(&out, "\n", 1);
+    }
+    gm_string_printf(&out, json ? "}\n" : "");
+    fwrite(out.data, 1, out.length, stdout);
+    gm_string_free(&out);
+}
+
+/* Both engines are open; base->session is NULL without --kl-base. */
+static gm_status measure(const fe_engine *engine, const fe_engine *base, const cmd_options *options,
+                         int64_t chunk, gm_diag *diag) {
+    rt_ids ids = {0};
+    fe_perplexity result;
+    int32_t bos = engine->model.vocab.bos >= 0 ? engine->model.vocab.bos : engine->model.config.bos;
+    if (options->no_bos || !engine->model.vocab.add_bos) bos = -1;
+    gm_status status = read_ids(engine, options, diag, &ids);
+    if (status == GM_OK)
+        status = fe_perplexity_run(engine->session, base->session, ids.data, (int64_t)ids.count,
+                                   chunk, bos, diag, &result);
+    if (status == GM_OK) print_result(options, &result);
+    rt_ids_free(&ids);
+    return status;
+}
+
+gm_status cmd_perplexity(const cmd_options *options, gm_diag *diag) {
+    fe_engine engine, base = {0};
+    fe_options engine_options = cmd_engine_options(options);
+    if (!options->file) return gm_fail(diag, GM_INVALID, "no text given: expected -f FILE");
+    if (engine_options.context == 0) engine_options.context = DEFAULT_CHUNK;
+    GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
+    gm_status status = GM_OK;
+    if (options->kl_base) {
+        fe_options base_options = engine_options;
+        base_options.precision = (fe_precision)options->kl_base; /* same words in the same places */
+        base_options.dump = (fe_dump){0};
+        status = cmd_engine_open(options, &base_options, diag, &base);
+    }
+    if (status == GM_OK) status = measure(&engine, &base, options, engine_options.context, diag);
+    if (base.session) fe_engine_close(&base);
+    fe_engine_close(&engine);
+    return status;
+}
