@@ -1,0 +1,156 @@
+/* Made-up inputs for gemmac run: seeded random parameters and weights, shaped by the types of the
+ * module. */
+#include "frontend/cmd_run.h"
+
+#include "ir/rewrite.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_EXTENT = 4, INT_VALUES = 4 };
+
+static uint64_t next_random(uint64_t *state) { /* splitmix64 */
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static uint64_t hash_text(const char *text, uint64_t seed) {
+    uint64_t hash = 0xcbf29ce484222325u ^ seed;
+    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    return hash;
+}
+
+/* Floats in [-1, 1), integers in [0, 4), any bytes for blocks, save that no byte makes an f16 scale
+ * infinite. */
+static void fill(rt_dtype dtype, void *data, size_t bytes, int64_t elems, uint64_t state) {
+    if (rt_dtype_of(dtype)->class == RT_CLASS_QUANT) {
+        for (size_t i = 0; i < bytes; i++) ((uint8_t *)data)[i] = next_random(&state) & 0x3F;
+        return;
+    }
+    for (int64_t i = 0; i < elems; i++) {
+        uint64_t bits = next_random(&state);
+        float real = (float)(bits >> 40) * 0x1p-23f - 1;
+        int32_t integer = (int32_t)(bits >> 33) % INT_VALUES;
+        switch (dtype) {
+        case RT_F32:
+            ((float *)data)[i] = real;
+            break;
+        case RT_F16:
+            ((uint16_t *)data)[i] = rt_f32_to_f16(real);
+            break;
+        case RT_BF16:
+            ((uint16_t *)data)[i] = rt_f32_to_bf16(real);
+            break;
+        case RT_I64:
+            ((int64_t *)data)[i] = integer;
+            break;
+        case RT_I32:
+            ((int32_t *)data)[i] = integer;
+            break;
+        case RT_I8:
+            ((int8_t *)data)[i] = (int8_t)integer;
+            break;
+        case RT_BOOL:
+            ((uint8_t *)data)[i] = integer & 1;
+            break;
+        default:
+            GM_UNREACHABLE("element type");
+        }
+    }
+}
+
+/* ---- parameters ---- */
+
+/* Values for the symbols: "T=3,S=9" where given, else 4, 8, 12, … within their bounds, so that a
+ * position and the tokens after it usually fit the capacity. */
+static gm_status bind_symbols(const ir_module *module, const char *dims, gm_diag *diag,
+                              int64_t *values) {
+    for (int i = 0; i < module->symbol_count; i++) {
+        int64_t max = module->symbols[i].max;
+        values[i] = (int64_t)DEFAULT_EXTENT * (i + 1);
+        if (max > 0 && values[i] > max) values[i] = max;
+    }
+    for (const char *at = dims; at && *at;) {
+        char name[64], *end;
+        size_t length = strcspn(at, "=,");
+        bool fits = at[length] == '=' && length < sizeof name;
+        if (fits) memcpy(name, at, length), name[length] = '\0';
+        int symbol = fits ? ir_symbol_find(module, name) : -1;
+        int64_t value = fits ? strtoll(at + length + 1, &end, 10) : 0;
+        if (symbol < 0 || value < 1 || value > INT32_MAX || (*end && *end != ','))
+            return gm_fail(diag, GM_INVALID,
+                           "--dims %s: expected SYMBOL=NUMBER,… with symbols of the module", dims);
+        values[symbol] = value;
+        at = *end ? end + 1 : end;
+    }
+    return GM_OK;
+}
+
+static gm_status make_array(const ir_type *type, const int64_t *symbols, uint64_t state,
+                            gm_arena *arena, gm_diag *diag, ir_array *out) {
+    size_t elems = 1;
+    *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
+    for (int d = 0; d < type->rank; d++) {
+        bool symbolic = ir_dim_is_symbol(type->dim[d]);
+        out->dim[d] = symbolic ? symbols[ir_dim_symbol_of(type->dim[d])] : type->dim[d];
+        if (!gm_mul_size(elems, (size_t)out->dim[d], &elems) || elems > (size_t)1 << 34)
+            return gm_fail(diag, GM_INVALID, "a parameter has more than 2^34 elements");
+    }
+    int64_t row = type->rank ? out->dim[type->rank - 1] : 1;
+    if (row % rt_dtype_of(type->dtype)->block_elems)
+        return gm_fail(diag, GM_INVALID, "a row of %lld elements is not whole blocks of %s",
+                       (long long)row, rt_dtype_of(type->dtype)->text);
+    size_t bytes = rt_dtype_bytes(type->dtype, elems);
+    out->data = gm_arena_alloc(arena, bytes + 1);
+    fill(type->dtype, out->data, bytes, (int64_t)elems, state);
+    return GM_OK;
+}
+
+gm_status cmd_run_args(const ir_module *module, const ir_func *func, const char *dims,
+                       uint64_t seed, gm_arena *arena, gm_diag *diag, ir_array **out) {
+    int64_t *symbols = GM_NEW_ARRAY(arena, int64_t, module->symbol_count + 1);
+    ir_array *args = GM_NEW_ARRAY(arena, ir_array, func->body->param_count + 1);
+    GM_TRY(bind_symbols(module, dims, diag, symbols));
+    uint64_t state = hash_text(func->name, seed);
+    for (int i = 0; i < func->body->param_count; i++)
+        GM_TRY(make_array(&func->body->params[i]->type, symbols, next_random(&state), arena, diag,
+                          &args[i]));
+    *out = args;
+    return GM_OK;
+}
+
+/* ---- weights ---- */
+
+typedef struct weight_maker {
+    rt_weights *weights;
+    uint64_t seed;
+    gm_arena *arena;
+    gm_diag *diag;
+    gm_status status;
+} weight_maker;
+
+static void make_weight(const ir_inst *inst, void *user) {
+    weight_maker *m = user;
+    if (inst->op != IR_WEIGHT || m->status != GM_OK) return;
+    const char *name = ir_attr_string(inst, IR_ATTR_NAME);
+    const ir_type *type = &inst->results[0]->type;
+    ir_array array;
+    if (rt_weights_find(m->weights, name)) return;
+    m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
+    if (m->status != GM_OK) return;
+    rt_tensor tensor = {.name = name, .dtype = type->dtype, .rank = type->rank, .data = array.data};
+    GM_ASSERT(type->rank <= RT_MAX_TENSOR_RANK);
+    for (int d = 0; d < type->rank; d++) tensor.dim[d] = array.dim[d];
+    tensor.bytes = rt_dtype_bytes(type->dtype, (size_t)ir_array_elems(&array));
+    m->status = rt_weights_add(m->weights, name, &tensor, m->diag);
+}
+
+gm_status cmd_run_weights(const ir_module *module, uint64_t seed, gm_arena *arena, gm_diag *diag,
+                          rt_weights *out) {
+    weight_maker maker = {.weights = out, .seed = seed, .arena = arena, .diag = diag};
+    for (int i = 0; i < module->func_count; i++)
+        ir_visit(module->funcs[i]->body, make_weight, &maker);
+    return maker.status;
+}

@@ -1,0 +1,18 @@
+/* Running a .gir function as machine code, alone or against the interpreter. */
+#ifndef GM_FRONTEND_GIR_RUN_H
+#define GM_FRONTEND_GIR_RUN_H
+
+#include "ir/interp.h"
+
+/* Compile the module and run @func on args, shapes as in ir_interp. weights: for weight operations.
+ * results[] receives one tensor per returned value, allocated in `arena`. */
+gm_status fe_gir_run_jit(const ir_module *module, const char *func, const rt_weights *weights,
+                         const ir_array *args, int arg_count, gm_arena *arena, ir_array *results,
+                         gm_diag *diag);
+
+/* Run @func both ways. GM_INTERNAL when they differ; the message names the first operation whose
+ * value does. */
+gm_status fe_gir_check(const ir_module *module, const char *func, const rt_weights *weights,
+                       const ir_array *args, int arg_count, gm_diag *diag);
+
+#endif
