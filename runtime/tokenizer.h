@@ -61,8 +61,9 @@ void rt_ids_push(rt_ids *ids, int32_t id);
 void rt_ids_free(rt_ids *ids);
 
 /* Append the ids of text[0..length). parse_control: control pieces spelled in the text become their
- * ids (for text made by a chat template); otherwise only user-defined pieces do. No BOS or EOS is
- * added here. Invalid UTF-8 bytes are read as U+FFFD each. */
+ * ids (for text made by a chat template; under json_rules they always do); otherwise only user-defined
+ * pieces do. No BOS or EOS is added here. Invalid UTF-8 bytes are read as U+FFFD each. Positions are
+ * 32-bit: length must be below 2^31 / 3. */
 void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control,
                rt_ids *out);
 /* The id of a piece by its exact text, -1 when there is none. */

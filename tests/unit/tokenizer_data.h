@@ -126,7 +126,7 @@ static inline void mini_vocab(rt_vocab *vocab) {
 /* A new temporary file, whose name is written to path; the caller unlinks it. */
 static inline int temporary_file(char path[256]) {
     const char *folder = getenv("TMPDIR");
-    snprintf(path, 256, "%s/gemmac-test-XXXXXX", folder && *folder ? folder : "/tmp");
+    snprintf(path, 256, "%s/gemmac-test-XXXXXX", folder && *folder ? folder : P_tmpdir);
     int descriptor = mkstemp(path);
     ck_assert_int_ge(descriptor, 0);
     return descriptor;
