@@ -1,0 +1,127 @@
+/* argmax over the last axis: vector lanes keep a best value and its place; one row is shared out by columns and the threads'
+ * results are joined, several rows are shared out by rows. The lowest index wins ties; NaN never wins.
+ */
+#include "codegen/cg.h"
+
+#include <math.h>
+
+typedef struct argmax_job {
+    ir_dim rows, columns;
+    int64_t row_stride;
+    int x, out;
+    bool single;
+} argmax_job;
+
+typedef struct best {
+    LLVMValueRef value, index; /* variables */
+} best;
+
+/* Keep (value, index) when it beats the best: larger, or equal at a lower place. */
+static void challenge(cg *c, best *b, LLVMValueRef value, LLVMValueRef index) {
+    LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, b->value, ""), place = LLVMBuildLoad2(c->b, c->i32, b->index, "");
+    LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, value, old, "");
+    LLVMValueRef equal = LLVMBuildFCmp(c->b, LLVMRealOEQ, value, old, "");
+    LLVMValueRef lower = LLVMBuildICmp(c->b, LLVMIntULT, index, place, "");
+    LLVMValueRef wins = LLVMBuildOr(c->b, larger, LLVMBuildAnd(c->b, equal, lower, ""), "");
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, value, old, ""), b->value);
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, place, ""), b->index);
+}
+
+/* Whole vectors of row[from, to); returns where the rest begins. */
+static LLVMValueRef scan_lanes(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+    unsigned lanes = (unsigned)c->lanes;
+    LLVMTypeRef floats = LLVMVectorType(c->f32, lanes), ints = LLVMVectorType(c->i32, lanes);
+    LLVMValueRef lane[64];
+    for (unsigned i = 0; i < lanes; i++) lane[i] = cg_i32(c, i);
+    LLVMValueRef top = cg_variable(c, floats, cg_splat(c, cg_f32(c, -INFINITY), c->lanes));
+    LLVMValueRef where = cg_variable(c, ints, LLVMConstAllOnes(ints));
+    LLVMValueRef whole = cg_sub(c, to, LLVMBuildSRem(c->b, cg_sub(c, to, from), cg_i64(c, lanes), ""));
+    cg_loop loop = cg_loop_begin(c, from, whole, lanes);
+    LLVMValueRef x = cg_load(c, floats, cg_at(c, c->f32, row, loop.index), 4), old = LLVMBuildLoad2(c->b, floats, top, "");
+    LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, x, old, "");
+    LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, loop.index, c->i32, ""), c->lanes), LLVMConstVector(lane, lanes));
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, x, old, ""), top);
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, LLVMBuildLoad2(c->b, ints, where, ""), ""), where);
+    cg_loop_end(c, &loop);
+    LLVMValueRef values = LLVMBuildLoad2(c->b, floats, top, ""), places = LLVMBuildLoad2(c->b, ints, where, "");
+    for (unsigned i = 0; i < lanes; i++)
+        challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
+    return whole;
+}
+
+/* The best of row[from, to), in `b`; index -1 when nothing beats -inf. */
+static void scan(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+    LLVMBuildStore(c->b, cg_f32(c, -INFINITY), b->value);
+    LLVMBuildStore(c->b, cg_i32(c, -1), b->index);
+    LLVMValueRef rest = scan_lanes(c, b, row, from, to);
+    cg_loop loop = cg_loop_begin(c, rest, to, 1);
+    challenge(c, b, cg_load(c, c->f32, cg_at(c, c->f32, row, loop.index), 4), LLVMBuildTrunc(c->b, loop.index, c->i32, ""));
+    cg_loop_end(c, &loop);
+}
+
+static LLVMValueRef shared_word(cg *c, LLVMValueRef thread, int word) {
+    LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, shared), c->ptr);
+    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildSExt(c->b, thread, c->i64, ""), cg_i64(c, 2)), cg_i64(c, word));
+    return cg_at(c, c->i32, base, at);
+}
+
+/* -1 (nothing beat -inf) means the first element. */
+static void store_index(cg *c, best *b, LLVMValueRef out) {
+    LLVMValueRef index = cg_max(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), cg_i32(c, 0));
+    cg_store(c, index, out, 4);
+}
+
+static void emit_single(cg *c, argmax_job *job, best *b) {
+    LLVMValueRef from, to;
+    cg_share(c, cg_dim(c, job->columns), 16, &from, &to);
+    scan(c, b, c->code.args[job->x], from, to);
+    cg_store(c, LLVMBuildLoad2(c->b, c->f32, b->value, ""), shared_word(c, c->code.thread, 0), 4);
+    cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), shared_word(c, c->code.thread, 1), 4);
+    cg_host_call(c, "rt_barrier_wait", c->void_t, &c->code.frame, 1);
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
+    LLVMValueRef threads = LLVMBuildSExt(c->b, c->code.threads, c->i64, "");
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 1), threads, 1);
+    LLVMValueRef thread = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
+    challenge(c, b, cg_load(c, c->f32, shared_word(c, thread, 0), 4), cg_load(c, c->i32, shared_word(c, thread, 1), 4));
+    cg_loop_end(c, &loop);
+    store_index(c, b, c->code.args[job->out]);
+    cg_end_if(c, &first);
+}
+
+static void emit_many(cg *c, argmax_job *job, best *b) {
+    LLVMValueRef from, to;
+    cg_share(c, cg_dim(c, job->rows), 1, &from, &to);
+    cg_loop loop = cg_loop_begin(c, from, to, 1);
+    LLVMValueRef row = cg_at(c, c->f32, c->code.args[job->x], cg_mul(c, loop.index, cg_i64(c, job->row_stride)));
+    scan(c, b, row, cg_i64(c, 0), cg_dim(c, job->columns));
+    store_index(c, b, cg_at(c, c->i32, c->code.args[job->out], loop.index));
+    cg_loop_end(c, &loop);
+}
+
+static void emit_argmax(cg *c, void *user) {
+    argmax_job *job = user;
+    best b = {cg_variable(c, c->f32, NULL), cg_variable(c, c->i32, NULL)};
+    if (job->single) emit_single(c, job, &b);
+    else emit_many(c, job, &b);
+}
+
+void cg_emit_argmax(cg *c, const ir_inst *inst) {
+    const ir_type *x = &inst->operands[0]->type;
+    const cg_slot *read = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]);
+    argmax_job job = {.rows = 1, .columns = x->dim[x->rank - 1]};
+    int wide = 0;
+    for (int i = 0; i + 1 < x->rank; i++)
+        if (x->dim[i] != 1) job.rows = x->dim[i], job.row_stride = read->layout.stride[i], wide++;
+    if (wide > 1 || (job.columns != 1 && read->layout.stride[x->rank - 1] != 1)) {
+        cg_unsupported(c, inst, "more than one leading axis or a strided last axis");
+        return;
+    }
+    job.single = wide == 0;
+    cg_access(c, &read, 1, &write, 1);
+    cg_kernel kernel = {.count = 0};
+    job.x = cg_kernel_arg(&kernel, read->base);
+    job.out = cg_kernel_arg(&kernel, write->base);
+    gm_string_printf(&kernel.key, "argmax %lld %lld %lld", (long long)job.rows, (long long)job.columns, (long long)job.row_stride);
+    cg_kernel_call(c, &kernel, "argmax", emit_argmax, &job);
+    if (job.single) cg_barrier(c); /* the shared words may be written again */
+}

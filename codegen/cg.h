@@ -1,0 +1,198 @@
+/* Shared by the emitters: the state of one compilation, value slots, kernels, loops. Internal to codegen/.
+ *
+ * A program is SPMD: every thread of the team runs each function with its own number. Tensors live in shared memory at their
+ * planned offsets; rank-0 values are registers that each thread computes for itself. Work is done by kernels, internal LLVM
+ * functions shared by all instructions of the same shape: kernel(frame, thread, threads, symbols…, args…). Between kernels
+ * that touch the same bytes the function calls the barrier (hazard.c).
+ */
+#ifndef GM_CODEGEN_CG_H
+#define GM_CODEGEN_CG_H
+
+#include "codegen/codegen.h"
+#include "codegen/llvm.h"
+#include "ir/layout.h"
+
+enum { CG_MAX_SYMBOLS = 16, CG_MAX_ARGS = 64, CG_MAX_WEIGHTS = 8192, CG_MAX_SITES = 4096 };
+
+/* Where bytes lie, for hazards. object 0: this function's arena; -1: never written; else a parameter. */
+typedef struct cg_extent {
+    int object;
+    int64_t low, high; /* bytes; within the object */
+} cg_extent;
+
+typedef struct cg_slot {
+    LLVMValueRef reg;  /* rank-0 value */
+    LLVMValueRef base; /* pointer to element [0,0,…] */
+    ir_layout layout;
+    cg_extent extent;
+} cg_slot;
+
+enum { CG_MAX_PENDING = 512 };
+typedef struct cg_hazards {
+    cg_extent read[CG_MAX_PENDING], written[CG_MAX_PENDING];
+    int read_count, written_count;
+} cg_hazards;
+
+/* The LLVM function being filled: a compiled IR function or a kernel. */
+typedef struct cg_code {
+    LLVMValueRef fn, frame, thread, threads;
+    LLVMValueRef symbol[CG_MAX_SYMBOLS]; /* i64; NULL: not bound here */
+    LLVMValueRef args[CG_MAX_ARGS];      /* of a kernel */
+} cg_code;
+
+typedef struct cg_kernel_entry {
+    char *key;
+    LLVMValueRef fn;
+    LLVMTypeRef type;
+} cg_kernel_entry;
+
+typedef struct cg {
+    const ir_module *module;
+    const cg_options *options;
+    gm_diag *diag;
+    gm_status status;
+    cg_program *program;
+    gm_arena arena;
+    LLVMContextRef context;
+    LLVMModuleRef llvm;
+    LLVMBuilderRef b;
+    LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
+    int lanes; /* floats per vector register of the target */
+    cg_kernel_entry *kernels;
+    int kernel_count, kernel_capacity;
+    /* the IR function being compiled */
+    const ir_func *func;
+    cg_slot *slots; /* by value id */
+    LLVMValueRef arena_base;
+    cg_hazards hazards;
+    cg_code code;
+} cg;
+
+struct cg_program {
+    const ir_module *module;
+    char **weight_names;
+    int weight_count;
+    cg_site *sites;
+    int site_count;
+    int64_t scratch_bytes;
+    LLVMOrcLLJITRef jit;
+    char *object_copy;
+    size_t object_bytes;
+};
+
+/* ---- emit.c: functions, slots, small arithmetic ---- */
+
+gm_status cg_emit_module(cg *c);
+void cg_emit_region(cg *c, const ir_region *region);
+cg_slot *cg_slot_of(cg *c, const ir_value *value);
+LLVMTypeRef cg_type(cg *c, rt_dtype dtype); /* in memory */
+LLVMTypeRef cg_reg_type(cg *c, rt_dtype dtype); /* in registers: bool is i1 */
+/* Memory of result i at its planned offset; false when the plan gives none. */
+bool cg_place_result(cg *c, const ir_inst *inst, int i);
+LLVMValueRef cg_dim(cg *c, ir_dim dim);
+LLVMValueRef cg_i64(cg *c, int64_t value);
+LLVMValueRef cg_i32(cg *c, int64_t value);
+LLVMValueRef cg_f32(cg *c, double value);
+LLVMValueRef cg_add(cg *c, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef cg_sub(cg *c, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef cg_mul(cg *c, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef cg_min(cg *c, LLVMValueRef x, LLVMValueRef y); /* signed */
+LLVMValueRef cg_max(cg *c, LLVMValueRef x, LLVMValueRef y);
+/* pointer + index elements of `type` */
+LLVMValueRef cg_at(cg *c, LLVMTypeRef type, LLVMValueRef pointer, LLVMValueRef index);
+LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
+void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
+LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
+LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
+LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
+LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
+LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init); /* alloca in the entry block */
+LLVMValueRef cg_frame_field(cg *c, size_t offset, LLVMTypeRef type);
+/* This thread's scratch; `bytes` is added to what the program asks for. */
+LLVMValueRef cg_scratch(cg *c, int64_t bytes);
+LLVMValueRef cg_host_call(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef *args, int count);
+void cg_unsupported(cg *c, const ir_inst *inst, const char *what);
+
+typedef struct cg_loop {
+    LLVMBasicBlockRef head, body, exit;
+    LLVMValueRef index; /* i64 */
+    LLVMValueRef step;
+} cg_loop;
+cg_loop cg_loop_begin(cg *c, LLVMValueRef from, LLVMValueRef to, int64_t step);
+void cg_loop_end(cg *c, cg_loop *loop);
+typedef struct cg_branch {
+    LLVMBasicBlockRef otherwise, join;
+} cg_branch;
+cg_branch cg_if(cg *c, LLVMValueRef condition);
+void cg_else(cg *c, cg_branch *branch);
+void cg_end_if(cg *c, cg_branch *branch);
+/* [from, to) = this thread's share of 0..count, in whole multiples of `grain`. */
+void cg_share(cg *c, LLVMValueRef count, int64_t grain, LLVMValueRef *from, LLVMValueRef *to);
+
+/* ---- hazard.c ---- */
+
+void cg_barrier(cg *c);         /* unconditional; forgets what was pending */
+void cg_settle(cg *c);          /* a barrier if anything is pending */
+/* Emits the barrier that these accesses need, then records them. */
+void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot *const *writes, int write_count);
+
+/* ---- kernel.c ---- */
+
+typedef struct cg_kernel {
+    gm_string key;
+    LLVMValueRef args[CG_MAX_ARGS];
+    int count;
+} cg_kernel;
+typedef void (*cg_kernel_fn)(cg *c, void *user);
+void cg_add_attribute(cg *c, LLVMValueRef fn, unsigned index, const char *name);
+/* Adds an argument and returns its number: c->code.args[number] inside the kernel. */
+int cg_kernel_arg(cg_kernel *kernel, LLVMValueRef value);
+/* Call the kernel with this key, emitting its body by `emit` when it is new. Frees the key. */
+void cg_kernel_call(cg *c, cg_kernel *kernel, const char *name, cg_kernel_fn emit, void *user);
+
+/* ---- emitters, one per class ---- */
+
+/* One element-wise operation on registers or vectors of registers. */
+LLVMValueRef cg_elem(cg *c, const ir_inst *inst, LLVMValueRef *operands);
+LLVMValueRef cg_exp(cg *c, LLVMValueRef x);
+LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);
+/* Memory representation <-> register representation. */
+LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
+LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
+
+void cg_emit_rows(cg *c, const ir_inst *inst);      /* elem, reduce, fuse, iota on tensors */
+/* dst[…] = src[…] for the extents of `type`. */
+void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst);
+void cg_emit_matmul(cg *c, const ir_inst *inst);
+void cg_emit_gather(cg *c, const ir_inst *inst);
+void cg_emit_einsum(cg *c, const ir_inst *inst);
+void cg_emit_attention(cg *c, const ir_inst *inst);
+void cg_emit_argmax(cg *c, const ir_inst *inst);
+void cg_emit_control(cg *c, const ir_inst *inst); /* map, scan, while, if, call, dim */
+void cg_emit_move(cg *c, const ir_inst *inst);    /* views, concat, update */
+void cg_emit_source(cg *c, const ir_inst *inst);
+/* Parameters of an internal function after frame, thread, threads: arena, symbols, then one per IR parameter and per result. */
+LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type);
+
+/* 32 consecutive elements of a stored block as floats: value = scale · code - minus. */
+typedef struct cg_codes {
+    LLVMValueRef part[8];  /* 32 / lanes vectors, in element order */
+    LLVMValueRef scale[2]; /* f32 of elements 0-15 and 16-31; NULL: 1 */
+    LLVMValueRef minus;    /* f32; NULL: 0 */
+} cg_codes;
+/* False when compiled code cannot read this dtype. */
+bool cg_can_decode(rt_dtype dtype);
+void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
+
+/* ---- target.c / jit.c ---- */
+
+typedef struct cg_target {
+    char *triple, *cpu, *features;
+    int lanes;
+    LLVMTargetMachineRef machine;
+} cg_target;
+gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out);
+void cg_target_close(cg_target *target);
+gm_status cg_jit_load(cg_program *program, gm_diag *diag);
+
+#endif

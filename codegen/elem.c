@@ -1,0 +1,175 @@
+/* Element-wise operations as LLVM values: exact where the interpreter is exact, polynomials for exp and tanh.
+ *
+ * exp: Cody-Waite reduction x = n·ln2 + r and a degree-6 polynomial for e^r; tanh: (1 - e)/(1 + e) with e = exp(-2|x|), and an
+ * odd polynomial near 0 (both after Cephes, S. Moshier). Errors are a few ulp; tests/tol.def has the bound. The code is
+ * branch-free so that the loop around it vectorises.
+ */
+#include "codegen/cg.h"
+
+#include <math.h>
+
+static LLVMValueRef fp(cg *c, LLVMOpcode op, LLVMValueRef x, LLVMValueRef y) {
+    return LLVMBuildBinOp(c->b, op, x, y, "");
+}
+
+static LLVMValueRef fcmp(cg *c, LLVMRealPredicate predicate, LLVMValueRef x, LLVMValueRef y) {
+    return LLVMBuildFCmp(c->b, predicate, x, y, "");
+}
+
+static LLVMValueRef polynomial(cg *c, LLVMValueRef x, const double *coefficients, int count) {
+    LLVMValueRef sum = cg_f32(c, coefficients[0]);
+    for (int i = 1; i < count; i++) sum = cg_fma(c, sum, x, cg_f32(c, coefficients[i]));
+    return sum;
+}
+
+LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
+    static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
+    LLVMValueRef magic = cg_f32(c, 12582912.0); /* 1.5·2^23: adding it rounds to an integer in the low bits */
+    LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic);
+    LLVMValueRef n = fp(c, LLVMFSub, shifted, magic);
+    LLVMValueRef r = cg_fma(c, n, cg_f32(c, -0.693359375), x);
+    r = cg_fma(c, n, cg_f32(c, 2.12194440e-4), r);
+    LLVMValueRef y = cg_fma(c, polynomial(c, r, p, 6), fp(c, LLVMFMul, r, r), fp(c, LLVMFAdd, r, cg_f32(c, 1.0)));
+    /* 2^n in two factors, so that results near the ends of the range come out right. */
+    LLVMValueRef bits = LLVMBuildSub(c->b, LLVMBuildBitCast(c->b, shifted, c->i32, ""), cg_i32(c, 0x4B400000), "");
+    LLVMValueRef half = LLVMBuildAShr(c->b, bits, cg_i32(c, 1), ""), rest = LLVMBuildSub(c->b, bits, half, "");
+    LLVMValueRef bias = cg_i32(c, 127), width = cg_i32(c, 23);
+    LLVMValueRef f1 = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, half, bias, ""), width, ""), c->f32, "");
+    LLVMValueRef f2 = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, rest, bias, ""), width, ""), c->f32, "");
+    y = fp(c, LLVMFMul, fp(c, LLVMFMul, y, f1), f2);
+    y = LLVMBuildSelect(c->b, fcmp(c, LLVMRealOLT, x, cg_f32(c, -104.0)), cg_f32(c, 0.0), y, "");
+    y = LLVMBuildSelect(c->b, fcmp(c, LLVMRealOGT, x, cg_f32(c, 88.8)), cg_f32(c, INFINITY), y, "");
+    return LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), x, y, "");
+}
+
+LLVMValueRef cg_tanh(cg *c, LLVMValueRef x) {
+    static const double p[] = {-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1};
+    LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", c->f32, &x, 1), one = cg_f32(c, 1.0);
+    LLVMValueRef e = cg_exp(c, fp(c, LLVMFMul, size, cg_f32(c, -2.0)));
+    LLVMValueRef far = fp(c, LLVMFDiv, fp(c, LLVMFSub, one, e), fp(c, LLVMFAdd, one, e));
+    far = cg_intrinsic(c, "llvm.copysign", c->f32, (LLVMValueRef[]){far, x}, 2);
+    LLVMValueRef square = fp(c, LLVMFMul, x, x);
+    LLVMValueRef near = cg_fma(c, fp(c, LLVMFMul, polynomial(c, square, p, 5), square), x, x);
+    return LLVMBuildSelect(c->b, fcmp(c, LLVMRealOLT, size, cg_f32(c, 0.625)), near, far, "");
+}
+
+/* ---- memory and register forms ---- */
+
+LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value) {
+    return dtype == RT_BOOL ? LLVMBuildICmp(c->b, LLVMIntNE, value, LLVMConstInt(c->i8, 0, 0), "") : value;
+}
+
+LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value) {
+    return dtype == RT_BOOL ? LLVMBuildZExt(c->b, value, c->i8, "") : value;
+}
+
+static LLVMValueRef to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
+    switch (from) {
+    case RT_F32: return x;
+    case RT_F16: return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, x, c->f16, ""), c->f32, "");
+    case RT_BF16: return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildZExt(c->b, x, c->i32, ""), cg_i32(c, 16), ""), c->f32, "");
+    case RT_BOOL: return LLVMBuildUIToFP(c->b, x, c->f32, "");
+    default: return LLVMBuildSIToFP(c->b, x, c->f32, "");
+    }
+}
+
+/* Round to nearest even; NaN becomes a quiet NaN. */
+static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, c->i32, ""), width = cg_i32(c, 16);
+    LLVMValueRef upper = LLVMBuildLShr(c->b, bits, width, "");
+    LLVMValueRef odd = LLVMBuildAnd(c->b, upper, cg_i32(c, 1), "");
+    LLVMValueRef rounded = LLVMBuildLShr(c->b, LLVMBuildAdd(c->b, LLVMBuildAdd(c->b, bits, cg_i32(c, 0x7FFF), ""), odd, ""), width, "");
+    LLVMValueRef quiet = LLVMBuildOr(c->b, upper, cg_i32(c, 0x40), "");
+    LLVMValueRef both = LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), quiet, rounded, "");
+    return LLVMBuildTrunc(c->b, both, c->i16, "");
+}
+
+static LLVMValueRef from_f32(cg *c, rt_dtype to, LLVMValueRef x) {
+    switch (to) {
+    case RT_F32: return x;
+    case RT_F16: return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, c->f16, ""), c->i16, "");
+    case RT_BF16: return to_bf16(c, x);
+    case RT_BOOL: return fcmp(c, LLVMRealUNE, x, cg_f32(c, 0.0));
+    default: {
+        LLVMTypeRef to_type = cg_reg_type(c, to), from_type = c->f32, overloads[] = {to_type, from_type};
+        unsigned id = LLVMLookupIntrinsicID("llvm.fptosi.sat", 15);
+        LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, overloads, 2);
+        return LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, overloads, 2), fn, &x, 1, "");
+    }
+    }
+}
+
+static LLVMValueRef convert(cg *c, rt_dtype from, rt_dtype to, LLVMValueRef x) {
+    rt_dtype_class a = rt_dtype_of(from)->class, b = rt_dtype_of(to)->class;
+    if (from == to) return x;
+    if (a == RT_CLASS_FLOAT || b == RT_CLASS_FLOAT) return from_f32(c, to, to_f32(c, from, x));
+    if (to == RT_BOOL) return LLVMBuildICmp(c->b, LLVMIntNE, x, LLVMConstInt(cg_reg_type(c, from), 0, 0), "");
+    return LLVMBuildIntCast2(c->b, x, cg_reg_type(c, to), from != RT_BOOL, "");
+}
+
+/* ---- dispatch ---- */
+
+static LLVMValueRef libm(cg *c, const char *name, LLVMValueRef x) {
+    return cg_host_call(c, name, c->f32, &x, 1);
+}
+
+static LLVMValueRef float_op(cg *c, const ir_inst *inst, LLVMValueRef *x) {
+    switch (inst->op) {
+    case IR_NEG: return LLVMBuildFNeg(c->b, x[0], "");
+    case IR_EXP: return cg_exp(c, x[0]);
+    case IR_LOG: return libm(c, "logf", x[0]);
+    case IR_TANH: return cg_tanh(c, x[0]);
+    case IR_ERF: return libm(c, "erff", x[0]);
+    case IR_SIN: return libm(c, "sinf", x[0]);
+    case IR_COS: return libm(c, "cosf", x[0]);
+    case IR_SQRT: return cg_intrinsic(c, "llvm.sqrt", c->f32, x, 1);
+    case IR_RSQRT: return fp(c, LLVMFDiv, cg_f32(c, 1.0), cg_intrinsic(c, "llvm.sqrt", c->f32, x, 1));
+    case IR_ADD: return fp(c, LLVMFAdd, x[0], x[1]);
+    case IR_SUB: return fp(c, LLVMFSub, x[0], x[1]);
+    case IR_MUL: return fp(c, LLVMFMul, x[0], x[1]);
+    case IR_DIV: return fp(c, LLVMFDiv, x[0], x[1]);
+    case IR_MAX: return cg_intrinsic(c, "llvm.maxnum", c->f32, x, 2);
+    case IR_MIN: return cg_intrinsic(c, "llvm.minnum", c->f32, x, 2);
+    case IR_LT: return fcmp(c, LLVMRealOLT, x[0], x[1]);
+    case IR_LE: return fcmp(c, LLVMRealOLE, x[0], x[1]);
+    case IR_EQ: return fcmp(c, LLVMRealOEQ, x[0], x[1]);
+    default: GM_UNREACHABLE("not an element-wise op on floats");
+    }
+}
+
+/* Truncating; a zero divisor gives 0, as does the overflow of INT_MIN / -1 (its wrapped value). */
+static LLVMValueRef int_divide(cg *c, LLVMValueRef x, LLVMValueRef y) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    LLVMValueRef zero = LLVMConstInt(type, 0, 0), one = LLVMConstInt(type, 1, 0), minus = LLVMConstAllOnes(type);
+    LLVMValueRef is_zero = LLVMBuildICmp(c->b, LLVMIntEQ, y, zero, ""), is_minus = LLVMBuildICmp(c->b, LLVMIntEQ, y, minus, "");
+    LLVMValueRef safe = LLVMBuildSelect(c->b, LLVMBuildOr(c->b, is_zero, is_minus, ""), one, y, "");
+    LLVMValueRef quotient = LLVMBuildSDiv(c->b, x, safe, "");
+    quotient = LLVMBuildSelect(c->b, is_minus, LLVMBuildNeg(c->b, x, ""), quotient, "");
+    return LLVMBuildSelect(c->b, is_zero, zero, quotient, "");
+}
+
+static LLVMValueRef int_op(cg *c, const ir_inst *inst, LLVMValueRef *x) {
+    switch (inst->op) {
+    case IR_NEG: return LLVMBuildNeg(c->b, x[0], "");
+    case IR_NOT: return LLVMBuildNot(c->b, x[0], "");
+    case IR_ADD: return cg_add(c, x[0], x[1]);
+    case IR_SUB: return cg_sub(c, x[0], x[1]);
+    case IR_MUL: return cg_mul(c, x[0], x[1]);
+    case IR_DIV: return int_divide(c, x[0], x[1]);
+    case IR_MAX: return cg_max(c, x[0], x[1]);
+    case IR_MIN: return cg_min(c, x[0], x[1]);
+    case IR_AND: return LLVMBuildAnd(c->b, x[0], x[1], "");
+    case IR_OR: return LLVMBuildOr(c->b, x[0], x[1], "");
+    case IR_LT: return LLVMBuildICmp(c->b, LLVMIntSLT, x[0], x[1], "");
+    case IR_LE: return LLVMBuildICmp(c->b, LLVMIntSLE, x[0], x[1], "");
+    case IR_EQ: return LLVMBuildICmp(c->b, LLVMIntEQ, x[0], x[1], "");
+    default: GM_UNREACHABLE("not an element-wise op on integers");
+    }
+}
+
+LLVMValueRef cg_elem(cg *c, const ir_inst *inst, LLVMValueRef *x) {
+    rt_dtype dtype = inst->operands[0]->type.dtype;
+    if (inst->op == IR_SELECT) return LLVMBuildSelect(c->b, x[0], x[1], x[2], "");
+    if (inst->op == IR_CONVERT) return convert(c, dtype, inst->results[0]->type.dtype, x[0]);
+    return dtype == RT_F32 ? float_op(c, inst, x) : int_op(c, inst, x);
+}

@@ -1,0 +1,240 @@
+/* cg_compile: emit, optimise, make an object in memory, load it with ORC. */
+#include "codegen/cg.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- loading ---- */
+
+static gm_status orc_fail(gm_diag *diag, LLVMErrorRef error, const char *what) {
+    char *message = LLVMGetErrorMessage(error);
+    gm_status status = gm_fail(diag, GM_INTERNAL, "%s: %s", what, message);
+    LLVMDisposeErrorMessage(message);
+    return status;
+}
+
+typedef struct host_symbol {
+    const char *name;
+    void *address;
+} host_symbol;
+
+static const host_symbol host_symbols[] = {
+#define RTCALL(name) {#name, (void *)name},
+    RT_CALLS(RTCALL)
+#undef RTCALL
+};
+
+static LLVMErrorRef define_host_symbols(LLVMOrcLLJITRef jit) {
+    LLVMOrcCSymbolMapPair pairs[GM_COUNT(host_symbols)];
+    for (size_t i = 0; i < GM_COUNT(host_symbols); i++) {
+        pairs[i].Name = LLVMOrcLLJITMangleAndIntern(jit, host_symbols[i].name);
+        pairs[i].Sym.Address = (LLVMOrcExecutorAddress)(uintptr_t)host_symbols[i].address;
+        pairs[i].Sym.Flags.GenericFlags = LLVMJITSymbolGenericFlagsExported | LLVMJITSymbolGenericFlagsCallable;
+        pairs[i].Sym.Flags.TargetFlags = 0;
+    }
+    LLVMOrcMaterializationUnitRef unit = LLVMOrcAbsoluteSymbols(pairs, GM_COUNT(pairs));
+    return LLVMOrcJITDylibDefine(LLVMOrcLLJITGetMainJITDylib(jit), unit);
+}
+
+/* libm and libc, from the process. */
+static LLVMErrorRef search_process(LLVMOrcLLJITRef jit) {
+    LLVMOrcDefinitionGeneratorRef generator;
+    LLVMErrorRef error = LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(&generator, LLVMOrcLLJITGetGlobalPrefix(jit), NULL, NULL);
+    if (!error) LLVMOrcJITDylibAddGenerator(LLVMOrcLLJITGetMainJITDylib(jit), generator);
+    return error;
+}
+
+gm_status cg_jit_load(cg_program *program, gm_diag *diag) {
+    LLVMErrorRef error = LLVMOrcCreateLLJIT(&program->jit, NULL);
+    if (error) return orc_fail(diag, error, "cannot start the JIT");
+    if ((error = define_host_symbols(program->jit))) return orc_fail(diag, error, "cannot define host functions");
+    if ((error = search_process(program->jit))) return orc_fail(diag, error, "cannot search the process");
+    LLVMMemoryBufferRef copy = LLVMCreateMemoryBufferWithMemoryRangeCopy(program->object_copy, program->object_bytes, "gemmac");
+    error = LLVMOrcLLJITAddObjectFile(program->jit, LLVMOrcLLJITGetMainJITDylib(program->jit), copy);
+    if (error) return orc_fail(diag, error, "cannot load compiled code");
+    return GM_OK;
+}
+
+rt_entry cg_entry(const cg_program *program, const char *name) {
+    char symbol[256];
+    LLVMOrcExecutorAddress address = 0;
+    snprintf(symbol, sizeof symbol, "gm_entry.%s", name);
+    LLVMErrorRef error = LLVMOrcLLJITLookup(program->jit, &address, symbol);
+    if (error) {
+        LLVMConsumeError(error);
+        return NULL;
+    }
+    return (rt_entry)(uintptr_t)address;
+}
+
+/* ---- compiling ---- */
+
+static void open_types(cg *c) {
+    c->void_t = LLVMVoidTypeInContext(c->context);
+    c->i1 = LLVMInt1TypeInContext(c->context);
+    c->i8 = LLVMInt8TypeInContext(c->context);
+    c->i16 = LLVMInt16TypeInContext(c->context);
+    c->i32 = LLVMInt32TypeInContext(c->context);
+    c->i64 = LLVMInt64TypeInContext(c->context);
+    c->f16 = LLVMHalfTypeInContext(c->context);
+    c->f32 = LLVMFloatTypeInContext(c->context);
+    c->ptr = LLVMPointerTypeInContext(c->context, 0);
+}
+
+/* 512-bit vectors are used where the emitters ask for them, whatever the CPU's tuning prefers. */
+static void mark_functions(cg *c, const cg_target *target) {
+    for (LLVMValueRef fn = LLVMGetFirstFunction(c->llvm); fn; fn = LLVMGetNextFunction(fn)) {
+        if (LLVMIsDeclaration(fn)) continue;
+        LLVMAddTargetDependentFunctionAttr(fn, "target-cpu", target->cpu);
+        if (*target->features) LLVMAddTargetDependentFunctionAttr(fn, "target-features", target->features);
+        if (c->lanes != 16) continue;
+        LLVMAddTargetDependentFunctionAttr(fn, "prefer-vector-width", "512");
+        LLVMAddTargetDependentFunctionAttr(fn, "min-legal-vector-width", "512");
+    }
+}
+
+static gm_status optimise(cg *c, const cg_target *target) {
+    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+    LLVMPassBuilderOptionsSetLoopVectorization(options, 1);
+    LLVMPassBuilderOptionsSetLoopInterleaving(options, 1);
+    LLVMErrorRef error = LLVMRunPasses(c->llvm, "default<O2>", target->machine, options);
+    LLVMDisposePassBuilderOptions(options);
+    return error ? orc_fail(c->diag, error, "LLVM passes") : GM_OK;
+}
+
+static void append_text(gm_string *out, char *text) {
+    gm_string_append(out, text, strlen(text));
+    LLVMDisposeMessage(text);
+}
+
+static gm_status make_object(cg *c, const cg_target *target) {
+    char *error = NULL;
+    LLVMMemoryBufferRef buffer;
+    if (c->options->llvm_text) append_text(c->options->llvm_text, LLVMPrintModuleToString(c->llvm));
+    if (c->options->assembly) {
+        LLVMModuleRef copy = LLVMCloneModule(c->llvm);
+        if (LLVMTargetMachineEmitToMemoryBuffer(target->machine, copy, LLVMAssemblyFile, &error, &buffer))
+            return gm_fail(c->diag, GM_INTERNAL, "assembly: %s", error);
+        gm_string_append(c->options->assembly, LLVMGetBufferStart(buffer), LLVMGetBufferSize(buffer));
+        LLVMDisposeMemoryBuffer(buffer);
+        LLVMDisposeModule(copy);
+    }
+    if (LLVMTargetMachineEmitToMemoryBuffer(target->machine, c->llvm, LLVMObjectFile, &error, &buffer))
+        return gm_fail(c->diag, GM_INTERNAL, "object code: %s", error);
+    cg_program *p = c->program;
+    p->object_bytes = LLVMGetBufferSize(buffer);
+    p->object_copy = malloc(p->object_bytes);
+    GM_ASSERT(p->object_copy);
+    memcpy(p->object_copy, LLVMGetBufferStart(buffer), p->object_bytes);
+    LLVMDisposeMemoryBuffer(buffer);
+    return GM_OK;
+}
+
+static gm_status build(cg *c, const cg_target *target) {
+    char *error = NULL;
+    GM_TRY(cg_emit_module(c));
+    mark_functions(c, target);
+    if (LLVMVerifyModule(c->llvm, LLVMReturnStatusAction, &error)) {
+        gm_status status = gm_fail(c->diag, GM_INTERNAL, "emitted LLVM IR is broken: %s", error);
+        LLVMDisposeMessage(error);
+        return status;
+    }
+    LLVMDisposeMessage(error);
+    GM_TRY(optimise(c, target));
+    GM_TRY(make_object(c, target));
+    return cg_jit_load(c->program, c->diag);
+}
+
+gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out) {
+    if (module->symbol_count > CG_MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "more than %d symbols", CG_MAX_SYMBOLS);
+    cg_target target;
+    GM_TRY(cg_target_open(options->target_cpu, diag, &target));
+    cg_program *program = calloc(1, sizeof *program);
+    GM_ASSERT(program);
+    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(cg_site))};
+    GM_ASSERT(program->weight_names && program->sites);
+    cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes};
+    c.context = LLVMContextCreate();
+    c.llvm = LLVMModuleCreateWithNameInContext("gemmac", c.context);
+    c.b = LLVMCreateBuilderInContext(c.context);
+    LLVMSetTarget(c.llvm, target.triple);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(target.machine);
+    LLVMSetModuleDataLayout(c.llvm, layout);
+    LLVMDisposeTargetData(layout);
+    open_types(&c);
+    gm_status status = build(&c, &target);
+    LLVMDisposeBuilder(c.b);
+    LLVMDisposeModule(c.llvm);
+    LLVMContextDispose(c.context);
+    free(c.kernels);
+    free(c.slots);
+    gm_arena_free(&c.arena);
+    cg_target_close(&target);
+    if (status != GM_OK) {
+        cg_program_free(program);
+        return status;
+    }
+    *out = program;
+    return GM_OK;
+}
+
+void cg_program_free(cg_program *program) {
+    if (!program) return;
+    if (program->jit) {
+        LLVMErrorRef error = LLVMOrcDisposeLLJIT(program->jit);
+        if (error) LLVMConsumeError(error);
+    }
+    for (int i = 0; i < program->weight_count; i++) free(program->weight_names[i]);
+    free(program->weight_names);
+    free(program->sites);
+    free(program->object_copy);
+    free(program);
+}
+
+/* ---- what the runtime asks ---- */
+
+int cg_weight_count(const cg_program *program) {
+    return program->weight_count;
+}
+
+const char *cg_weight_name(const cg_program *program, int weight) {
+    return program->weight_names[weight];
+}
+
+int cg_site_count(const cg_program *program) {
+    return program->site_count;
+}
+
+const cg_site *cg_site_of(const cg_program *program, int site) {
+    return &program->sites[site];
+}
+
+int64_t cg_scratch_bytes(const cg_program *program) {
+    return program->scratch_bytes;
+}
+
+const void *cg_object(const cg_program *program, size_t *bytes) {
+    *bytes = program->object_bytes;
+    return program->object_copy;
+}
+
+/* ---- numbers for traces ---- */
+
+static bool find_number(const ir_region *region, const ir_inst *wanted, int64_t *next) {
+    for (int i = 0; i < region->inst_count; i++) {
+        const ir_inst *inst = region->insts[i];
+        if (inst == wanted) return true;
+        ++*next;
+        for (int r = 0; inst->op != IR_FUSE && r < inst->region_count; r++)
+            if (find_number(inst->regions[r], wanted, next)) return true;
+    }
+    return false;
+}
+
+int64_t cg_trace_number(const ir_module *module, const ir_inst *inst) {
+    int64_t number = 0;
+    for (int i = 0; i < module->func_count; i++)
+        if (find_number(module->funcs[i]->body, inst, &number)) return number;
+    return -1;
+}

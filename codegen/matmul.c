@@ -1,0 +1,282 @@
+/* matmul and gather: compiled matrix-vector kernels on stored blocks, and calls of the runtime's matrix-matrix products.
+ *
+ * A gemv kernel computes a range of rows of W·x. For each 32-element piece it forms Σ code·x in vector lanes and adds
+ * scale · that to the row's accumulator, so that the scale costs one multiply per vector of sums; types with a minimum
+ * subtract minus · Σx, with the sums of x made once per call. Several rows go together to share the loads of x.
+ */
+#include "codegen/cg.h"
+
+#include <string.h>
+
+enum { PIECE = 32, MAX_ROWS = 4 };
+
+typedef struct gemv_job {
+    rt_dtype dtype;
+    int64_t columns;
+    int w, x, out, low, high; /* kernel arguments */
+    LLVMValueRef sums;        /* Σx per piece; NULL when no type needs it */
+} gemv_job;
+
+/* Columns handled by one trip of the inner loop, and its bytes. */
+static int64_t unit_elems(rt_dtype dtype) {
+    int64_t block = rt_dtype_of(dtype)->block_elems;
+    return block < PIECE ? PIECE : block;
+}
+
+static bool has_minimum(rt_dtype dtype) {
+    return dtype == RT_Q4_1 || dtype == RT_Q5_1 || dtype == RT_Q4_K || dtype == RT_Q5_K;
+}
+
+static LLVMTypeRef lanes_type(cg *c) {
+    return LLVMVectorType(c->f32, (unsigned)c->lanes);
+}
+
+static LLVMValueRef load_x(cg *c, LLVMValueRef x, LLVMValueRef column, int p) {
+    return cg_load(c, lanes_type(c), cg_at(c, c->f32, x, cg_add(c, column, cg_i64(c, p * c->lanes))), 4);
+}
+
+/* sums[i] = Σ x[32i … 32i+31] */
+static void emit_piece_sums(cg *c, gemv_job *job) {
+    job->sums = cg_scratch(c, job->columns / PIECE * 4);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->columns / PIECE), 1);
+    LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, PIECE)), total = load_x(c, c->code.args[job->x], column, 0);
+    for (int p = 1; p < PIECE / c->lanes; p++) total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
+    cg_store(c, cg_sum_lanes(c, total), cg_at(c, c->f32, job->sums, loop.index), 4);
+    cg_loop_end(c, &loop);
+}
+
+/* acc + Σ over one piece of decoded codes. */
+static LLVMValueRef accumulate(cg *c, const cg_codes *codes, LLVMValueRef const *x, LLVMValueRef acc) {
+    int parts = PIECE / c->lanes, half = parts / 2;
+    if (!codes->scale[0]) {
+        for (int p = 0; p < parts; p++) acc = cg_fma(c, codes->part[p], x[p], acc);
+        return acc;
+    }
+    bool split = codes->scale[0] != codes->scale[1];
+    for (int h = 0; h < (split ? 2 : 1); h++) {
+        int from = split ? h * half : 0, to = split ? from + half : parts;
+        LLVMValueRef sum = LLVMBuildFMul(c->b, codes->part[from], x[from], "");
+        for (int p = from + 1; p < to; p++) sum = cg_fma(c, codes->part[p], x[p], sum);
+        acc = cg_fma(c, cg_splat(c, codes->scale[h], c->lanes), sum, acc);
+    }
+    return acc;
+}
+
+/* Rows first … first+rows-1 of W·x. */
+static void emit_gemv_rows(cg *c, const gemv_job *job, LLVMValueRef first, int rows) {
+    const rt_dtype_info *info = rt_dtype_of(job->dtype);
+    int64_t unit = unit_elems(job->dtype), row_bytes = (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns);
+    int64_t unit_bytes = unit / info->block_elems * info->block_bytes;
+    LLVMValueRef acc[MAX_ROWS], low[MAX_ROWS], row[MAX_ROWS];
+    for (int r = 0; r < rows; r++) {
+        acc[r] = cg_variable(c, lanes_type(c), LLVMConstNull(lanes_type(c)));
+        low[r] = job->sums ? cg_variable(c, c->f32, cg_f32(c, 0)) : NULL;
+        LLVMValueRef offset = cg_mul(c, cg_add(c, first, cg_i64(c, r)), cg_i64(c, row_bytes));
+        row[r] = cg_at(c, c->i8, c->code.args[job->w], offset);
+    }
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->columns / unit), 1);
+    for (int sub = 0; sub < unit / PIECE; sub++) {
+        LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * PIECE)), x[8];
+        for (int p = 0; p < PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
+        for (int r = 0; r < rows; r++) {
+            cg_codes codes;
+            cg_decode(c, job->dtype, cg_at(c, c->i8, row[r], cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
+            LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc[r], "")), acc[r]);
+            if (!codes.minus) continue;
+            LLVMValueRef piece = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit / PIECE)), cg_i64(c, sub));
+            LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, piece), 4);
+            LLVMBuildStore(c->b, cg_fma(c, codes.minus, sum, LLVMBuildLoad2(c->b, c->f32, low[r], "")), low[r]);
+        }
+    }
+    cg_loop_end(c, &loop);
+    for (int r = 0; r < rows; r++) {
+        LLVMValueRef y = cg_sum_lanes(c, LLVMBuildLoad2(c->b, lanes_type(c), acc[r], ""));
+        if (low[r]) y = LLVMBuildFSub(c->b, y, LLVMBuildLoad2(c->b, c->f32, low[r], ""), "");
+        cg_store(c, y, cg_at(c, c->f32, c->code.args[job->out], cg_add(c, first, cg_i64(c, r))), 4);
+    }
+}
+
+static void emit_gemv(cg *c, void *user) {
+    gemv_job *job = user;
+    LLVMValueRef low = c->code.args[job->low], high = c->code.args[job->high];
+    int group = unit_elems(job->dtype) > PIECE ? 2 : MAX_ROWS;
+    if (has_minimum(job->dtype)) emit_piece_sums(c, job);
+    LLVMValueRef whole = LLVMBuildSDiv(c->b, cg_sub(c, high, low), cg_i64(c, group), "");
+    LLVMValueRef middle = cg_add(c, low, cg_mul(c, cg_max(c, whole, cg_i64(c, 0)), cg_i64(c, group)));
+    cg_loop many = cg_loop_begin(c, low, middle, group);
+    emit_gemv_rows(c, job, many.index, group);
+    cg_loop_end(c, &many);
+    cg_loop rest = cg_loop_begin(c, middle, high, 1);
+    emit_gemv_rows(c, job, rest.index, 1);
+    cg_loop_end(c, &rest);
+}
+
+/* ---- the instruction ---- */
+
+static int weight_number(cg *c, const ir_value *value) {
+    if (!value->def || value->def->op != IR_WEIGHT) return -1;
+    const char *name = ir_attr_string(value->def, IR_ATTR_NAME);
+    for (int i = 0; i < c->program->weight_count; i++)
+        if (strcmp(c->program->weight_names[i], name) == 0) return i;
+    return -1;
+}
+
+/* out[row segment] = W_i·x for this thread's rows of all weights in order. */
+static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef out) {
+    int64_t columns = inst->operands[0]->type.dim[inst->operands[0]->type.rank - 1], start = 0;
+    int64_t total = inst->results[0]->type.dim[inst->results[0]->type.rank - 1];
+    LLVMValueRef from, to;
+    cg_share(c, cg_i64(c, total), 16, &from, &to);
+    for (int i = 1; i < inst->operand_count; i++) {
+        const ir_type *w = &inst->operands[i]->type;
+        gemv_job job = {.dtype = w->dtype, .columns = columns};
+        cg_kernel kernel = {.count = 0};
+        LLVMValueRef origin = cg_i64(c, start), zero = cg_i64(c, 0);
+        job.w = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[i])->base);
+        job.x = cg_kernel_arg(&kernel, x);
+        job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out, origin));
+        job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, origin), zero));
+        job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
+        gm_string_printf(&kernel.key, "gemv %s %lld", rt_dtype_of(w->dtype)->text, (long long)columns);
+        char name[32] = "gemv_";
+        strcat(name, rt_dtype_of(w->dtype)->text);
+        cg_kernel_call(c, &kernel, name, emit_gemv, &job);
+        start += w->dim[0];
+    }
+}
+
+static int site_new(cg *c, const ir_inst *inst, bool stream) {
+    GM_ASSERT(c->program->site_count < CG_MAX_SITES);
+    cg_site *site = &c->program->sites[c->program->site_count];
+    const ir_type *x = &inst->operands[0]->type;
+    *site = (cg_site){.columns = x->dim[x->rank - 1], .stream = stream, .compute = x->dtype};
+    for (int i = 1; i < inst->operand_count; i++) {
+        int weight = weight_number(c, inst->operands[i]);
+        if (weight < 0 || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
+        site->weights[site->weight_count] = weight;
+        site->dtypes[site->weight_count] = inst->operands[i]->type.dtype;
+        site->rows[site->weight_count++] = inst->operands[i]->type.dim[0];
+    }
+    return c->program->site_count++;
+}
+
+/* Rows of x as one matrix: [rows, K] with a constant distance between rows. */
+static bool as_matrix(cg *c, const ir_type *type, const ir_layout *layout, LLVMValueRef *rows, int64_t *stride) {
+    *rows = cg_i64(c, 1);
+    *stride = type->dim[type->rank - 1];
+    if (ir_dim_is_symbol(*stride) || (type->dim[type->rank - 1] != 1 && layout->stride[type->rank - 1] != 1)) return false;
+    int64_t expected = 0;
+    for (int i = type->rank - 1; i-- > 0;) {
+        if (type->dim[i] == 1) continue;
+        if (expected && layout->stride[i] != expected) return false;
+        if (!expected) *stride = layout->stride[i];
+        if (ir_dim_is_symbol(type->dim[i]) && i > 0) return false;
+        expected = ir_dim_is_symbol(type->dim[i]) ? -1 : layout->stride[i] * type->dim[i];
+        *rows = cg_mul(c, *rows, cg_dim(c, type->dim[i]));
+    }
+    return true;
+}
+
+static void gemv_rows(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
+    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
+    gemv_call(c, inst, cg_at(c, c->f32, x->base, cg_mul(c, loop.index, cg_i64(c, x_stride))),
+              cg_at(c, c->f32, out->base, cg_mul(c, loop.index, cg_i64(c, out_stride))));
+    cg_loop_end(c, &loop);
+}
+
+static bool all_stored(cg *c, const ir_inst *inst) {
+    for (int i = 1; i < inst->operand_count; i++) {
+        const ir_type *w = &inst->operands[i]->type;
+        if (!cg_can_decode(w->dtype) || w->dim[1] % unit_elems(w->dtype)) return false;
+    }
+    return true;
+}
+
+void cg_emit_matmul(cg *c, const ir_inst *inst) {
+    const ir_value *x = inst->operands[0], *y = inst->results[0];
+    const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
+    LLVMValueRef rows, out_rows;
+    int64_t in_stride, out_stride;
+    cg_access(c, &in, 1, &out, 1);
+    if (!as_matrix(c, &x->type, &in->layout, &rows, &in_stride) || !as_matrix(c, &y->type, &out->layout, &out_rows, &out_stride)) {
+        cg_unsupported(c, inst, "rows of x at varying distances");
+        return;
+    }
+    const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
+    bool gemv = impl && strcmp(impl, "gemv") == 0;
+    if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
+        gemv_rows(c, inst, rows, in_stride, out_stride);
+        return;
+    }
+    int site = site_new(c, inst, impl && strcmp(impl, "stream") == 0);
+    if (site < 0) {
+        cg_unsupported(c, inst, "a matrix that is not a stored weight");
+        return;
+    }
+    LLVMValueRef args[] = {c->code.frame, cg_i64(c, site), c->code.thread, in->base, rows, cg_i64(c, in_stride), out->base, cg_i64(c, out_stride)};
+    cg_host_call(c, "rt_matmul_run", c->void_t, args, 8);
+}
+
+/* ---- gather ---- */
+
+typedef struct gather_job {
+    rt_dtype dtype;
+    int64_t columns, rows;
+    ir_dim count;
+    int table, ids, out;
+    int64_t id_stride, out_stride;
+} gather_job;
+
+static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRef row, LLVMValueRef out) {
+    const rt_dtype_info *info = rt_dtype_of(dtype);
+    int64_t unit = unit_elems(dtype), unit_bytes = unit / info->block_elems * info->block_bytes;
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns / unit), 1);
+    for (int sub = 0; sub < unit / PIECE; sub++) {
+        cg_codes codes;
+        cg_decode(c, dtype, cg_at(c, c->i8, row, cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
+        for (int p = 0; p < PIECE / c->lanes; p++) {
+            LLVMValueRef value = codes.part[p], scale = codes.scale[p * c->lanes >= 16];
+            if (scale) value = LLVMBuildFMul(c->b, value, cg_splat(c, scale, c->lanes), "");
+            if (codes.minus) value = LLVMBuildFSub(c->b, value, cg_splat(c, codes.minus, c->lanes), "");
+            LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * PIECE + p * c->lanes));
+            cg_store(c, value, cg_at(c, c->f32, out, column), 4);
+        }
+    }
+    cg_loop_end(c, &loop);
+}
+
+static void emit_gather(cg *c, void *user) {
+    gather_job *job = user;
+    LLVMValueRef from, to;
+    cg_share(c, cg_dim(c, job->count), 1, &from, &to);
+    cg_loop loop = cg_loop_begin(c, from, to, 1);
+    LLVMValueRef at = cg_at(c, c->i32, c->code.args[job->ids], cg_mul(c, loop.index, cg_i64(c, job->id_stride)));
+    LLVMValueRef id = LLVMBuildSExt(c->b, cg_load(c, c->i32, at, 4), c->i64, "");
+    id = cg_max(c, cg_i64(c, 0), cg_min(c, id, cg_i64(c, job->rows - 1)));
+    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns));
+    LLVMValueRef row = cg_at(c, c->i8, c->code.args[job->table], cg_mul(c, id, bytes));
+    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->out_stride)));
+    emit_decoded_row(c, job->dtype, job->columns, row, out);
+    cg_loop_end(c, &loop);
+}
+
+void cg_emit_gather(cg *c, const ir_inst *inst) {
+    const ir_value *table = inst->operands[0], *ids = inst->operands[1], *out = inst->results[0];
+    const cg_slot *reads[] = {cg_slot_of(c, ids)}, *write = cg_slot_of(c, out);
+    int64_t columns = table->type.dim[1];
+    if (ids->type.rank != 1 || !cg_can_decode(table->type.dtype) || columns % unit_elems(table->type.dtype)) {
+        cg_unsupported(c, inst, "this table or this rank of ids");
+        return;
+    }
+    cg_access(c, reads, 1, &write, 1);
+    gather_job job = {.dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .count = ids->type.dim[0],
+                      .id_stride = reads[0]->layout.stride[0], .out_stride = write->layout.stride[0]};
+    cg_kernel kernel = {.count = 0};
+    job.table = cg_kernel_arg(&kernel, cg_slot_of(c, table)->base);
+    job.ids = cg_kernel_arg(&kernel, reads[0]->base);
+    job.out = cg_kernel_arg(&kernel, write->base);
+    gm_string_printf(&kernel.key, "gather %d %lld %lld %lld %lld %lld", job.dtype, (long long)columns, (long long)job.rows,
+                     (long long)job.count, (long long)job.id_stride, (long long)job.out_stride);
+    cg_kernel_call(c, &kernel, "gather", emit_gather, &job);
+}

@@ -1,0 +1,167 @@
+/* Sources, views and movement: what gives a value its slot without arithmetic. */
+#include "codegen/cg.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static LLVMValueRef widen(cg *c, LLVMValueRef x) {
+    return LLVMBuildSExt(c->b, x, c->i64, "");
+}
+
+/* ---- sources ---- */
+
+static LLVMValueRef const_element(cg *c, rt_dtype dtype, const ir_attr *attr) {
+    if (dtype == RT_F32) return LLVMConstReal(c->f32, attr->f);
+    if (dtype == RT_BF16) return LLVMConstInt(c->i16, rt_f32_to_bf16((float)attr->f), 0);
+    if (dtype == RT_F16) return LLVMConstInt(c->i16, rt_f32_to_f16((float)attr->f), 0);
+    return LLVMConstInt(cg_type(c, dtype), (unsigned long long)attr->i, 1);
+}
+
+static LLVMValueRef const_global(cg *c, LLVMValueRef value) {
+    LLVMValueRef global = LLVMAddGlobal(c->llvm, LLVMTypeOf(value), "const");
+    LLVMSetInitializer(global, value);
+    LLVMSetGlobalConstant(global, 1);
+    LLVMSetLinkage(global, LLVMInternalLinkage);
+    LLVMSetAlignment(global, 64);
+    return global;
+}
+
+static LLVMValueRef const_list(cg *c, rt_dtype dtype, const ir_attr *list) {
+    LLVMValueRef *elements = calloc(list->n + 1, sizeof *elements);
+    GM_ASSERT(elements);
+    for (size_t i = 0; i < list->n; i++) {
+        ir_attr element = {.f = list->floats[i], .i = (int64_t)list->floats[i]};
+        elements[i] = const_element(c, dtype, &element);
+    }
+    LLVMValueRef array = LLVMConstArray2(cg_type(c, dtype), elements, list->n);
+    free(elements);
+    return array;
+}
+
+/* A splat is one stored element with strides of 0. */
+static void emit_const(cg *c, const ir_inst *inst) {
+    const ir_type *type = &inst->results[0]->type;
+    const ir_attr *list = ir_attr_find(inst, IR_ATTR_VALUES), *value = ir_attr_find(inst, IR_ATTR_VALUE);
+    cg_slot *slot = cg_slot_of(c, inst->results[0]);
+    *slot = (cg_slot){.extent = {.object = -1}};
+    if (type->rank == 0) {
+        ir_attr first = {0};
+        if (list) first = (ir_attr){.f = list->floats[0], .i = (int64_t)list->floats[0]};
+        LLVMValueRef element = const_element(c, type->dtype, list ? &first : value);
+        slot->reg = type->dtype == RT_BOOL ? LLVMConstInt(c->i1, (unsigned long long)(list ? first.i : value->i), 0) : element;
+        return;
+    }
+    if (list) slot->layout = ir_layout_dense(c->module, type);
+    slot->base = const_global(c, list ? const_list(c, type->dtype, list) : const_element(c, type->dtype, value));
+}
+
+static int weight_number(cg_program *program, const char *name) {
+    for (int i = 0; i < program->weight_count; i++)
+        if (strcmp(program->weight_names[i], name) == 0) return i;
+    GM_ASSERT(program->weight_count < CG_MAX_WEIGHTS);
+    program->weight_names[program->weight_count] = strdup(name);
+    return program->weight_count++;
+}
+
+static void emit_weight(cg *c, const ir_inst *inst) {
+    int number = weight_number(c->program, ir_attr_string(inst, IR_ATTR_NAME));
+    LLVMValueRef table = cg_frame_field(c, offsetof(rt_frame, weights), c->ptr);
+    LLVMValueRef base = LLVMBuildLoad2(c->b, c->ptr, cg_at(c, c->ptr, table, cg_i64(c, number)), "");
+    *cg_slot_of(c, inst->results[0]) = (cg_slot){
+        .base = base, .layout = ir_layout_dense(c->module, &inst->results[0]->type), .extent = {.object = -1}};
+}
+
+void cg_emit_source(cg *c, const ir_inst *inst) {
+    if (inst->op == IR_CONST) emit_const(c, inst);
+    else if (inst->op == IR_WEIGHT) emit_weight(c, inst);
+    else {
+        GM_ASSERT(cg_place_result(c, inst, 0));
+        cg_emit_rows(c, inst);
+    }
+}
+
+/* ---- views ---- */
+
+/* Elements from the operand's first to the view's first. */
+static LLVMValueRef view_offset(cg *c, const ir_inst *inst, const cg_slot *x) {
+    if (inst->op == IR_RESHAPE || inst->op == IR_TRANSPOSE) return cg_i64(c, 0);
+    int64_t stride = x->layout.stride[ir_attr_int(inst, IR_ATTR_AXIS, 0)];
+    if (inst->op == IR_SLICE) return cg_i64(c, stride * ir_attr_int(inst, IR_ATTR_START, 0));
+    return cg_mul(c, widen(c, cg_slot_of(c, inst->operands[1])->reg), cg_i64(c, stride));
+}
+
+static LLVMValueRef load_scalar(cg *c, const cg_slot *slot, rt_dtype dtype) {
+    cg_access(c, &slot, 1, NULL, 0);
+    return cg_from_memory(c, dtype, LLVMBuildLoad2(c->b, cg_type(c, dtype), slot->base, ""));
+}
+
+static void store_scalar(cg *c, const cg_slot *slot, rt_dtype dtype, LLVMValueRef value) {
+    cg_access(c, NULL, 0, &slot, 1);
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
+    LLVMBuildStore(c->b, cg_to_memory(c, dtype, value), slot->base);
+    cg_end_if(c, &first);
+}
+
+static void emit_view(cg *c, const ir_inst *inst) {
+    const ir_value *x = inst->operands[0], *y = inst->results[0];
+    cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y), view = *in;
+    rt_dtype dtype = x->type.dtype;
+    if (x->type.rank == 0) {
+        if (y->type.rank == 0) *out = *in;
+        else if (cg_place_result(c, inst, 0)) store_scalar(c, out, dtype, in->reg);
+        return;
+    }
+    view.base = cg_at(c, cg_type(c, dtype), in->base, view_offset(c, inst, in));
+    if (y->type.rank == 0) {
+        out->reg = load_scalar(c, &view, dtype);
+        return;
+    }
+    if (!cg_place_result(c, inst, 0)) {
+        bool seen = ir_layout_view(c->module, inst, &in->layout, &view.layout);
+        GM_ASSERT(seen && "the planner took this for a view");
+        *out = view;
+        return;
+    }
+    cg_slot dense = *out;
+    dense.layout = ir_layout_dense(c->module, &x->type);
+    cg_emit_copy(c, &x->type, in, &dense);
+}
+
+/* ---- concat, update ---- */
+
+static void emit_concat(cg *c, const ir_inst *inst) {
+    int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
+    int64_t start = 0;
+    GM_ASSERT(cg_place_result(c, inst, 0));
+    for (int i = 0; i < inst->operand_count; i++) {
+        const ir_value *x = inst->operands[i];
+        cg_slot part = *cg_slot_of(c, inst->results[0]);
+        part.base = cg_at(c, cg_type(c, x->type.dtype), part.base, cg_i64(c, start * part.layout.stride[axis]));
+        /* The parts are disjoint: the first write stands for all of them. */
+        if (i > 0) part.extent.object = -1;
+        cg_emit_copy(c, &x->type, cg_slot_of(c, x), &part);
+        start += x->type.dim[axis];
+    }
+}
+
+static void emit_update(cg *c, const ir_inst *inst) {
+    const ir_value *x = inst->operands[0], *v = inst->operands[1];
+    cg_slot *out = cg_slot_of(c, inst->results[0]);
+    if (cg_place_result(c, inst, 0)) cg_emit_copy(c, &x->type, cg_slot_of(c, x), out);
+    else *out = *cg_slot_of(c, x);
+    cg_slot part = *out;
+    LLVMValueRef offset = cg_i64(c, 0);
+    for (int i = 2; i < inst->operand_count; i++) {
+        LLVMValueRef start = widen(c, cg_slot_of(c, inst->operands[i])->reg);
+        offset = cg_add(c, offset, cg_mul(c, start, cg_i64(c, out->layout.stride[i - 2])));
+    }
+    part.base = cg_at(c, cg_type(c, x->type.dtype), out->base, offset);
+    cg_emit_copy(c, &v->type, cg_slot_of(c, v), &part);
+}
+
+void cg_emit_move(cg *c, const ir_inst *inst) {
+    if (ir_op_of(inst->op)->class == IR_CLASS_SHAPE) emit_view(c, inst);
+    else if (inst->op == IR_CONCAT) emit_concat(c, inst);
+    else if (inst->op == IR_UPDATE) emit_update(c, inst);
+    else GM_UNREACHABLE("not a movement op");
+}

@@ -1,0 +1,390 @@
+/* Element-wise operations, reductions, fused groups, iota and copies: one loop nest over the rows of a row space.
+ *
+ * The row space is a shape [d0, …, dn-1]; its rows (all axes but the last) are shared out between the threads. Within a row each
+ * reduction is a loop over the columns that recomputes its operand from the inputs, and one last loop writes the outputs; cheap
+ * arithmetic is done twice rather than kept in memory.
+ */
+#include "codegen/cg.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64 };
+
+typedef struct row_input {
+    const ir_value *value; /* in the body's terms */
+    int arg;
+    bool reg;
+    int64_t stride[IR_MAX_RANK]; /* aligned to the space */
+} row_input;
+
+typedef struct row_output {
+    const ir_value *value;
+    int arg;
+    rt_dtype dtype;
+    bool full; /* has a column per column of the space */
+    int64_t stride[IR_MAX_RANK];
+} row_output;
+
+typedef struct row_job {
+    int rank;
+    ir_dim dim[IR_MAX_RANK];
+    row_input inputs[MAX_INPUTS];
+    int input_count;
+    row_output outputs[MAX_OUTPUTS];
+    int output_count;
+    ir_inst *const *insts; /* the body, in order */
+    int inst_count;
+    bool reduces;
+    uint32_t id_limit;
+    /* while emitting */
+    LLVMValueRef *row_value;   /* by value id: what holds for the whole row */
+    LLVMValueRef *column_value; /* by value id: memo of the current column */
+    LLVMValueRef index[IR_MAX_RANK];
+    LLVMValueRef input_row[MAX_INPUTS];
+} row_job;
+
+/* ---- describing the job ---- */
+
+static void align_strides(const row_job *job, const ir_type *type, const ir_layout *layout, int64_t *out) {
+    memset(out, 0, sizeof(int64_t) * IR_MAX_RANK);
+    for (int i = 0; i < type->rank; i++)
+        if (type->dim[i] != 1) out[job->rank - type->rank + i] = layout->stride[i];
+}
+
+static void key_dims(gm_string *key, const ir_dim *dims, int rank) {
+    for (int i = 0; i < rank; i++) gm_string_printf(key, "%lld,", (long long)dims[i]);
+}
+
+static void key_inst(gm_string *key, const ir_inst *inst) {
+    gm_string_printf(key, ";%u=%s", inst->results[0]->id, ir_op_of(inst->op)->text);
+    for (int i = 0; i < inst->operand_count; i++) gm_string_printf(key, " %u", inst->operands[i]->id);
+    for (int i = 0; i < inst->attr_count; i++) {
+        const ir_attr *a = &inst->attrs[i];
+        if (a->key == IR_ATTR_OFFSET) continue;
+        gm_string_printf(key, " %d:%lld:%a", a->key, (long long)a->i, a->f);
+        for (size_t k = 0; a->floats && k < a->n; k++) gm_string_printf(key, " %a", a->floats[k]);
+    }
+    gm_string_printf(key, ":%d/%d", inst->results[0]->type.dtype, inst->results[0]->type.rank);
+    key_dims(key, inst->results[0]->type.dim, inst->results[0]->type.rank);
+}
+
+/* Value ids differ between instructions of the same shape: number them from the first one seen. */
+typedef struct renumber {
+    uint32_t *map;
+    uint32_t next;
+} renumber;
+
+static void add_input(cg *c, row_job *job, cg_kernel *kernel, const ir_value *inner, const ir_value *outer) {
+    GM_ASSERT(job->input_count < MAX_INPUTS);
+    row_input *input = &job->inputs[job->input_count++];
+    const cg_slot *slot = cg_slot_of(c, outer);
+    *input = (row_input){.value = inner, .reg = outer->type.rank == 0};
+    input->arg = cg_kernel_arg(kernel, input->reg ? slot->reg : slot->base);
+    if (!input->reg) align_strides(job, &outer->type, &slot->layout, input->stride);
+}
+
+static void add_output(row_job *job, cg_kernel *kernel, const ir_value *inner, const ir_type *type, const cg_slot *slot) {
+    GM_ASSERT(job->output_count < MAX_OUTPUTS);
+    row_output *output = &job->outputs[job->output_count++];
+    *output = (row_output){.value = inner, .dtype = type->dtype, .arg = cg_kernel_arg(kernel, slot->base)};
+    align_strides(job, type, &slot->layout, output->stride);
+    output->full = type->rank > 0 && type->dim[type->rank - 1] == job->dim[job->rank - 1];
+}
+
+static uint32_t renumbered(renumber *r, uint32_t id) {
+    if (!r->map[id]) r->map[id] = ++r->next;
+    return r->map[id];
+}
+
+static void make_key(cg *c, const row_job *job, gm_string *key) {
+    renumber r = {calloc(job->id_limit + 1, sizeof(uint32_t)), 0};
+    GM_ASSERT(r.map);
+    gm_string_printf(key, "rows %d:", job->rank);
+    key_dims(key, job->dim, job->rank);
+    for (int i = 0; i < job->input_count; i++) {
+        const row_input *input = &job->inputs[i];
+        gm_string_printf(key, "|%u %d %d ", renumbered(&r, input->value->id), input->reg, input->value->type.dtype);
+        key_dims(key, input->stride, job->rank);
+    }
+    for (int i = 0; i < job->inst_count; i++) {
+        ir_inst copy = *job->insts[i];
+        ir_value *operands[16], values[17], *result = &values[16];
+        for (int k = 0; k < copy.operand_count; k++) {
+            values[k] = *copy.operands[k];
+            values[k].id = renumbered(&r, values[k].id);
+            operands[k] = &values[k];
+        }
+        values[16] = *copy.results[0];
+        values[16].id = renumbered(&r, values[16].id);
+        copy.operands = operands;
+        copy.results = &result;
+        key_inst(key, &copy);
+    }
+    for (int i = 0; i < job->output_count; i++) {
+        const row_output *output = &job->outputs[i];
+        gm_string_printf(key, ">%u %d %d ", renumbered(&r, output->value->id), output->dtype, output->full);
+        key_dims(key, output->stride, job->rank);
+    }
+    free(r.map);
+}
+
+/* ---- emission ---- */
+
+static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, LLVMValueRef column);
+
+static LLVMValueRef load_input(cg *c, row_job *job, const row_input *input, LLVMValueRef column) {
+    rt_dtype dtype = input->value->type.dtype;
+    int64_t step = input->stride[job->rank - 1];
+    int at = (int)(input - job->inputs);
+    LLVMValueRef pointer = job->input_row[at];
+    if (step && column) pointer = cg_at(c, cg_type(c, dtype), pointer, cg_mul(c, column, cg_i64(c, step)));
+    LLVMValueRef loaded = LLVMBuildLoad2(c->b, cg_type(c, dtype), pointer, "");
+    return cg_from_memory(c, dtype, loaded);
+}
+
+static LLVMValueRef const_at(cg *c, const row_job *job, const ir_inst *inst, LLVMValueRef column) {
+    const ir_type *type = &inst->results[0]->type;
+    const ir_attr *value = ir_attr_find(inst, IR_ATTR_VALUE);
+    GM_ASSERT(value && "a list constant is an input, not part of a body");
+    if (type->dtype == RT_F32) return cg_f32(c, value->f);
+    return LLVMConstInt(cg_reg_type(c, type->dtype), (unsigned long long)value->i, 1);
+}
+
+static LLVMValueRef iota_at(cg *c, const row_job *job, const ir_inst *inst, LLVMValueRef column) {
+    const ir_type *type = &inst->results[0]->type;
+    int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0) + job->rank - type->rank;
+    LLVMValueRef index = axis == job->rank - 1 ? column : job->index[axis];
+    return LLVMBuildTrunc(c->b, index, c->i32, "");
+}
+
+static LLVMValueRef inst_at(cg *c, row_job *job, const ir_inst *inst, LLVMValueRef column) {
+    if (inst->op == IR_CONST) return const_at(c, job, inst, column);
+    if (inst->op == IR_IOTA) return iota_at(c, job, inst, column);
+    LLVMValueRef operands[4];
+    for (int i = 0; i < inst->operand_count; i++) operands[i] = value_at(c, job, inst->operands[i], column);
+    return cg_elem(c, inst, operands);
+}
+
+static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, LLVMValueRef column) {
+    if (job->row_value[value->id]) return job->row_value[value->id];
+    LLVMValueRef *memo = &job->column_value[value->id];
+    if (*memo) return *memo;
+    for (int i = 0; i < job->input_count; i++)
+        if (job->inputs[i].value == value) return *memo = load_input(c, job, &job->inputs[i], column);
+    GM_ASSERT(value->def);
+    return *memo = inst_at(c, job, value->def, column);
+}
+
+static void forget_column(row_job *job) {
+    memset(job->column_value, 0, sizeof *job->column_value * job->id_limit);
+}
+
+static LLVMValueRef reduce_start(cg *c, const ir_inst *inst) {
+    rt_dtype dtype = inst->operands[0]->type.dtype;
+    bool sum = inst->op == IR_REDUCE_SUM;
+    if (dtype == RT_F32) return sum ? cg_f32(c, -0.0) : LLVMConstReal(c->f32, -INFINITY);
+    if (dtype == RT_BOOL) return LLVMConstInt(c->i1, 0, 0);
+    return cg_i32(c, sum ? 0 : INT32_MIN);
+}
+
+static LLVMValueRef reduce_step(cg *c, const ir_inst *inst, LLVMValueRef so_far, LLVMValueRef x) {
+    rt_dtype dtype = inst->operands[0]->type.dtype;
+    bool sum = inst->op == IR_REDUCE_SUM;
+    if (dtype == RT_BOOL) return LLVMBuildOr(c->b, so_far, x, "");
+    if (dtype == RT_I32) return sum ? cg_add(c, so_far, x) : cg_max(c, so_far, x);
+    if (!sum) {
+        LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, x, so_far, "");
+        LLVMValueRef result = LLVMBuildSelect(c->b, larger, x, so_far, "");
+        LLVMSetFastMathFlags(larger, LLVMFastMathNoSignedZeros | LLVMFastMathNoNaNs);
+        LLVMSetFastMathFlags(result, LLVMFastMathNoSignedZeros | LLVMFastMathNoNaNs);
+        return result;
+    }
+    LLVMValueRef added = LLVMBuildFAdd(c->b, so_far, x, "");
+    LLVMSetFastMathFlags(added, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
+    return added;
+}
+
+/* The reduction over this row's columns, left in row_value. */
+static void emit_reduction(cg *c, row_job *job, const ir_inst *inst) {
+    LLVMTypeRef type = cg_reg_type(c, inst->results[0]->type.dtype);
+    LLVMValueRef total = cg_variable(c, type, reduce_start(c, inst));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_dim(c, job->dim[job->rank - 1]), 1);
+    forget_column(job);
+    LLVMValueRef x = value_at(c, job, inst->operands[0], loop.index);
+    LLVMBuildStore(c->b, reduce_step(c, inst, LLVMBuildLoad2(c->b, type, total, ""), x), total);
+    cg_loop_end(c, &loop);
+    forget_column(job);
+    job->row_value[inst->results[0]->id] = LLVMBuildLoad2(c->b, type, total, "");
+}
+
+static void store_output(cg *c, row_job *job, const row_output *output, LLVMValueRef row, LLVMValueRef column) {
+    LLVMTypeRef type = cg_type(c, output->dtype);
+    LLVMValueRef value = value_at(c, job, output->value, column), pointer = row;
+    int64_t step = output->stride[job->rank - 1];
+    if (output->full && step) pointer = cg_at(c, type, row, cg_mul(c, column, cg_i64(c, step)));
+    LLVMBuildStore(c->b, cg_to_memory(c, output->dtype, value), pointer);
+}
+
+static LLVMValueRef row_pointer(cg *c, const row_job *job, LLVMTypeRef type, LLVMValueRef base, const int64_t *stride) {
+    LLVMValueRef offset = cg_i64(c, 0);
+    for (int i = 0; i + 1 < job->rank; i++)
+        if (stride[i]) offset = cg_add(c, offset, cg_mul(c, job->index[i], cg_i64(c, stride[i])));
+    return cg_at(c, type, base, offset);
+}
+
+static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef column_to) {
+    memset(job->row_value, 0, sizeof *job->row_value * job->id_limit);
+    for (int i = 0; i < job->input_count; i++) {
+        const row_input *input = &job->inputs[i];
+        LLVMValueRef base = c->code.args[input->arg];
+        if (input->reg) job->row_value[input->value->id] = base;
+        else job->input_row[i] = row_pointer(c, job, cg_type(c, input->value->type.dtype), base, input->stride);
+    }
+    for (int i = 0; i < job->inst_count; i++)
+        if (ir_op_of(job->insts[i]->op)->class == IR_CLASS_REDUCE) emit_reduction(c, job, job->insts[i]);
+    LLVMValueRef rows[MAX_OUTPUTS];
+    bool full = false;
+    forget_column(job);
+    for (int i = 0; i < job->output_count; i++) {
+        const row_output *output = &job->outputs[i];
+        rows[i] = row_pointer(c, job, cg_type(c, output->dtype), c->code.args[output->arg], output->stride);
+        if (output->full) full = true;
+        else store_output(c, job, output, rows[i], cg_i64(c, 0));
+    }
+    if (!full) return;
+    cg_loop loop = cg_loop_begin(c, column_from, column_to, 1);
+    forget_column(job);
+    for (int i = 0; i < job->output_count; i++)
+        if (job->outputs[i].full) store_output(c, job, &job->outputs[i], rows[i], loop.index);
+    cg_loop_end(c, &loop);
+    forget_column(job);
+}
+
+/* Few rows and no reduction: share out the columns; else the rows. */
+static void emit_job(cg *c, void *user) {
+    row_job *job = user;
+    LLVMValueRef rows = cg_i64(c, 1), columns = cg_dim(c, job->dim[job->rank - 1]);
+    int64_t static_rows = 1;
+    for (int i = 0; i + 1 < job->rank; i++) {
+        rows = cg_mul(c, rows, cg_dim(c, job->dim[i]));
+        static_rows = ir_dim_is_symbol(job->dim[i]) ? INT32_MAX : static_rows * job->dim[i];
+    }
+    LLVMValueRef row_from = cg_i64(c, 0), row_to = rows, column_from = cg_i64(c, 0), column_to = columns;
+    if (!job->reduces && static_rows < SPLIT_ROWS) cg_share(c, columns, COLUMN_GRAIN, &column_from, &column_to);
+    else cg_share(c, rows, 1, &row_from, &row_to);
+    cg_loop loop = cg_loop_begin(c, row_from, row_to, 1);
+    LLVMValueRef rest = loop.index;
+    for (int i = job->rank - 1; i-- > 0;) {
+        LLVMValueRef extent = cg_dim(c, job->dim[i]);
+        job->index[i] = i ? LLVMBuildURem(c->b, rest, extent, "") : rest;
+        if (i) rest = LLVMBuildUDiv(c->b, rest, extent, "");
+    }
+    emit_row(c, job, column_from, column_to);
+    cg_loop_end(c, &loop);
+}
+
+static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
+    job->id_limit = c->func->value_count + 2;
+    job->row_value = calloc(job->id_limit, sizeof *job->row_value);
+    job->column_value = calloc(job->id_limit, sizeof *job->column_value);
+    GM_ASSERT(job->row_value && job->column_value);
+    make_key(c, job, &kernel->key);
+    cg_kernel_call(c, kernel, name, emit_job, job);
+    free(job->row_value);
+    free(job->column_value);
+}
+
+/* ---- what is a job ---- */
+
+/* The row space of an instruction: the broadcast of all shapes of its body. */
+static void widen_space(row_job *job, const ir_type *type) {
+    ir_type space = {.rank = job->rank}, joined;
+    memcpy(space.dim, job->dim, sizeof space.dim);
+    GM_ASSERT(ir_broadcast(&space, type, &joined));
+    job->rank = joined.rank;
+    memcpy(job->dim, joined.dim, sizeof joined.dim);
+}
+
+static void space_of(row_job *job, const ir_inst *inst) {
+    for (int i = 0; i < inst->operand_count; i++) widen_space(job, &inst->operands[i]->type);
+    for (int i = 0; i < inst->result_count; i++) widen_space(job, &inst->results[i]->type);
+    for (int i = 0; i < job->inst_count; i++) {
+        widen_space(job, &job->insts[i]->results[0]->type);
+        if (ir_op_of(job->insts[i]->op)->class == IR_CLASS_REDUCE) job->reduces = true;
+    }
+    if (job->rank == 0) job->rank = 1, job->dim[0] = 1;
+}
+
+/* A reduction over another axis than the last: exchange the two in every layout. */
+static void swap_axes(row_job *job, int axis) {
+    int last = job->rank - 1;
+    ir_dim dim = job->dim[axis];
+    job->dim[axis] = job->dim[last];
+    job->dim[last] = dim;
+    for (int i = 0; i < job->input_count; i++) {
+        int64_t s = job->inputs[i].stride[axis];
+        job->inputs[i].stride[axis] = job->inputs[i].stride[last];
+        job->inputs[i].stride[last] = s;
+    }
+    for (int i = 0; i < job->output_count; i++) {
+        int64_t s = job->outputs[i].stride[axis];
+        job->outputs[i].stride[axis] = job->outputs[i].stride[last];
+        job->outputs[i].stride[last] = s;
+        job->outputs[i].full = false;
+    }
+}
+
+static void access_job(cg *c, const ir_inst *inst) {
+    const cg_slot *reads[MAX_INPUTS], *writes[MAX_OUTPUTS];
+    for (int i = 0; i < inst->operand_count; i++) reads[i] = cg_slot_of(c, inst->operands[i]);
+    for (int i = 0; i < inst->result_count; i++) writes[i] = cg_slot_of(c, inst->results[i]);
+    cg_access(c, reads, inst->operand_count, writes, inst->result_count);
+}
+
+void cg_emit_rows(cg *c, const ir_inst *inst) {
+    row_job job = {.rank = 0};
+    cg_kernel kernel = {.count = 0};
+    bool fused = inst->op == IR_FUSE;
+    ir_inst *self[1] = {(ir_inst *)inst};
+    job.insts = fused ? inst->regions[0]->insts : self;
+    job.inst_count = fused ? inst->regions[0]->inst_count : 1;
+    if (inst->operand_count > MAX_INPUTS || inst->result_count > MAX_OUTPUTS) {
+        cg_unsupported(c, inst, "that many operands");
+        return;
+    }
+    space_of(&job, inst);
+    access_job(c, inst);
+    for (int i = 0; i < inst->operand_count; i++) {
+        bool seen = false;
+        const ir_value *inner = fused ? inst->regions[0]->params[i] : inst->operands[i];
+        for (int k = 0; k < job.input_count; k++) seen |= job.inputs[k].value == inner;
+        if (!seen) add_input(c, &job, &kernel, inner, inst->operands[i]);
+    }
+    for (int i = 0; i < inst->result_count; i++) {
+        const ir_value *result = inst->results[i], *inner = fused ? inst->regions[0]->yields[i] : result;
+        add_output(&job, &kernel, inner, &result->type, cg_slot_of(c, result));
+    }
+    if (!fused && job.reduces) {
+        job.outputs[0].full = false;
+        int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
+        if (axis != job.rank - 1) swap_axes(&job, axis);
+    }
+    run_job(c, &job, &kernel, fused ? "fuse" : ir_op_of(inst->op)->text);
+}
+
+void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst) {
+    row_job job = {.rank = 0};
+    cg_kernel kernel = {.count = 0};
+    ir_value value = {.type = *type, .id = c->func->value_count};
+    cg_access(c, &src, 1, &dst, 1);
+    widen_space(&job, type);
+    if (job.rank == 0) job.rank = 1, job.dim[0] = 1;
+    row_input *input = &job.inputs[job.input_count++];
+    *input = (row_input){.value = &value, .arg = cg_kernel_arg(&kernel, src->base)};
+    align_strides(&job, type, &src->layout, input->stride);
+    add_output(&job, &kernel, &value, type, dst);
+    job.outputs[0].full = true;
+    run_job(c, &job, &kernel, "copy");
+}
