@@ -425,6 +425,8 @@ static bool rule_call(const rule_context *c) {
             }
             int symbol = ir_dim_symbol_of(p->dim[d]);
             REQUIRE(!known[symbol] || bound[symbol] == a->dim[d], "arguments bind %s twice", c->module->symbols[symbol].name);
+            int64_t max = c->module->symbols[symbol].max;
+            REQUIRE(!max || ir_dim_max(c->module, a->dim[d]) <= max, "argument %d exceeds the bound of %s", i, c->module->symbols[symbol].name);
             known[symbol] = true;
             bound[symbol] = a->dim[d];
         }
