@@ -43,9 +43,13 @@ typedef struct parse {
     size_t spelled_length;
 } parse;
 
+static gm_status bad_part(const parse *p, const char *value, size_t length, const char *why) {
+    return gm_fail(p->diag, GM_INVALID, "%.*s %.*s: %s (see 'gemmac help %s')",
+                   (int)p->spelled_length, p->spelled, (int)length, value, why, p->command);
+}
+
 static gm_status bad_value(const parse *p, const char *value, const char *why) {
-    return gm_fail(p->diag, GM_INVALID, "%.*s %s: %s (see 'gemmac help %s')",
-                   (int)p->spelled_length, p->spelled, value, why, p->command);
+    return bad_part(p, value, strlen(value), why);
 }
 
 /* ---- values ---- */
@@ -67,11 +71,11 @@ static bool read_int(const char *text, size_t length, int64_t *out) {
 static gm_status store_int(const parse *p, const flag_row *row, const char *text, size_t length,
                            int64_t *out) {
     char why[96];
-    if (!read_int(text, length, out)) return bad_value(p, text, "expected a whole number");
+    if (!read_int(text, length, out)) return bad_part(p, text, length, "expected a whole number");
     if (*out >= row->min && *out <= row->max) return GM_OK;
     snprintf(why, sizeof why, "expected a number from %lld to %lld", (long long)row->min,
              (long long)row->max);
-    return bad_value(p, text, why);
+    return bad_part(p, text, length, why);
 }
 
 static gm_status store_ints(const parse *p, const flag_row *row, const char *text, gm_arena *arena,

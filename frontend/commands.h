@@ -117,7 +117,7 @@ gm_status cmd_file_close(cmd_file *file, gm_status status, gm_diag *diag);
 /* A whole file at once, or standard output when path is NULL. */
 gm_status cmd_write_text(const char *path, const gm_string *text, gm_diag *diag);
 
-/* Run the passes of --passes on *module, without those of --skip, verifying after each
+/* Run the passes of --passes, without those of --skip, on *module, which is NULL after a failure
  * (frontend/cmd_opt.c). */
 gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_diag *diag);
 

@@ -47,11 +47,11 @@ static const command commands[] = {
      "MODEL --messages FILE.json", "the chat template's text and ids for a list of messages"},
     {"inspect", cmd_inspect, MODEL_FLAGS | F(NO_WEIGHTS), "MODEL",
      "architecture, sizes, tensor types and vocabulary of a model"},
-    {"opt", cmd_opt, COMMON_FLAGS | F(OPT_PASSES) | F(CONTEXT) | F(CHUNK) | F(OUTPUT),
+    {"opt", cmd_opt, COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(OUTPUT),
      "[-p PASS,PASS] IN.gir [-o OUT.gir]", "run passes on a module in text form"},
     {"run", cmd_run,
-     COMMON_FLAGS | F(PASSES) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(SEED) | F(FORMAT) |
-         F(INTERP) | F(JIT) | F(CHECK),
+     COMMON_FLAGS | F(PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(SEED) |
+         F(FORMAT) | F(INTERP) | F(JIT) | F(CHECK),
      "IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on made-up inputs"},
 };
 
