@@ -1,0 +1,52 @@
+# opt and run on .gir files. Sourced by run.sh.
+gir=$work/add.gir
+cat >"$gir" <<'END'
+symbol T max 8
+
+func @add(%x: f32[T,2], %y: f32[2]) -> (f32[T,2]) {
+  %sum = add %x, %y : f32[T,2]
+  %unused = mul %x, %x : f32[T,2]
+  return %sum
+}
+END
+if ! grep -q '^}' "$gir"; then fail gir "test file not written"; fi
+
+good opt_prints '.*func @add\(.*%unused.*' opt "$gir"
+cp "$work/out" "$work/printed.gir"
+good opt_is_stable '.*func @add\(.*' opt "$work/printed.gir"
+same opt_prints_the_same "$work/out" "$work/printed.gir"
+input=$gir
+good opt_from_standard_input '.*func @add\(.*' opt -
+input=/dev/null
+gm opt -p dce "$gir"
+check opt_runs_passes "still there: $(cat "$work/out")" sh -c "! grep -q unused '$work/out'"
+gm opt -p dce --skip dce "$gir"
+check opt_skips_passes "left out" grep -q unused "$work/out"
+gm opt "$gir" -o result.gir
+same opt_writes_its_output "$work/cwd/result.gir" "$work/printed.gir"
+check opt_leaves_one_file "left: $(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = result.gir ]
+
+good run_interprets '0: f32\[4,2\] =( -?[0-9.e-]+){8}' run "$gir" --interp
+cp "$work/out" "$work/first"
+good run_again '0: f32.*' run "$gir" --seed 0
+same run_is_repeatable "$work/out" "$work/first"
+good run_another_seed '0: f32.*' run "$gir" --seed 1
+check run_seed_matters "same values" sh -c "! cmp -s '$work/out' '$work/first'"
+good run_dims '0: f32\[3,2\] =.*' run "$gir" --dims T=3
+json run_json '\{"results":\[\{"dtype":"f32","shape":\[4,2\],"values":\[(-?[0-9.e-]+,?){8}\]\}\]\}' run "$gir" --func add --format json
+good run_compiles '0: f32\[4,2\] =.*' run "$gir" --jit
+same run_compiled_gives_the_same "$work/out" "$work/first"
+good run_compares '@add: .*agree' run "$gir" --check
+
+bad gir_missing 'no/such.gir' opt no/such.gir
+bad run_unknown_function 'add.gir.*@nope' run "$gir" --func nope
+bad run_unknown_symbol '--dims Q=3' run "$gir" --dims Q=3
+bad opt_unknown_pass "unknown pass 'nope'" opt -p dce,nope "$gir" -o out.gir
+printf 'func @f(' >"$work/cut.gir"
+bad gir_cut_off 'cut.gir:1:[0-9]+' opt "$work/cut.gir" -o out.gir
+sed 's/add %x/frobnicate %x/' "$gir" >"$work/op.gir"
+bad gir_unknown_op 'op.gir:4:[0-9]+.*frobnicate' run "$work/op.gir"
+sed 's/%y: f32\[2\]/%y: f32[3]/' "$gir" >"$work/shape.gir"
+bad gir_shapes_differ 'shape.gir|@add' run "$work/shape.gir"
+head -c 100 /dev/urandom >"$work/noise.gir"
+bad gir_noise 'noise.gir' opt "$work/noise.gir"

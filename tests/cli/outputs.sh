@@ -1,0 +1,110 @@
+# The machine-readable outputs, and that commands agree with each other. Sourced by run.sh.
+hf=$data/tiny/gemma3-tiny
+gguf=$data/gguf/gemma3-tiny-q8_0.gguf
+ids='[0-9]+(,[0-9]+)*'
+real='-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?'
+# field FILE NAME: the value of an integer list or number in a flat JSON object.
+field() { sed -n "s/.*\"$2\":\(\[[^]]*\]\|[-0-9.e+]*\).*/\1/p" "$1"; }
+
+# ---- tokenize, detokenize, render, inspect ----
+printf 'the the' >"$work/the.txt"
+input=$work/the.txt
+json tokenize '\{"ids":\[2,279,265,269\]\}' tokenize "$gguf" --format json
+json tokenize_no_bos '\{"ids":\[279,265,269\]\}' tokenize "$gguf" --no-bos --format json
+good tokenize_text ' *2 "<bos>" +279 .*' tokenize "$gguf"
+input=/dev/null
+json tokenize_nothing '\{"ids":\[2\]\}' tokenize "$gguf" --format json
+json tokenize_nothing_no_bos '\{"ids":\[\]\}' tokenize "$gguf" --no-bos --format json
+json tokenize_flag '\{"ids":\[2,279,265\]\}' tokenize -m "$gguf" -p the --format=json
+json detokenize '\{"text":"the the"\}' detokenize "$gguf" --ids 279,265,269 --format json
+json detokenize_control '\{"text":"<bos>the"\}' detokenize "$gguf" --ids 2,279,265 --format json
+json detokenize_skips_control '\{"text":"the"\}' detokenize "$gguf" --ids 2,279,265 --skip-special --format json
+printf 'a "quote", a \\ and \001\t\177, é世界, cut \303' >"$work/odd.txt"
+json tokenize_odd_text "\\{\"ids\":\\[$ids\\]\\}" tokenize "$gguf" -f "$work/odd.txt" --no-bos --format json
+list=$(field "$work/out" ids | tr -d '[]')
+json detokenize_odd_text '\{"text":"a \\"quote\\", a \\\\ and \\u0001\\t\\u007f, é世界, cut �"\}' detokenize "$gguf" --ids "${list:-0}" --format json
+printf '[{"role":"user","content":"Hi \\"you\\""}]' >"$work/chat.json"
+turn='<bos><start_of_turn>user\\nHi \\"you\\"<end_of_turn>\\n'
+json render "\\{\"text\":\"$turn<start_of_turn>model\\\\n\",\"ids\":\\[2,$ids\\]\\}" render "$gguf" --messages "$work/chat.json" --format json
+json render_closed "\\{\"text\":\"$turn\",\"ids\":\\[2,$ids\\]\\}" render "$gguf" --messages "$work/chat.json" --no-generation-prompt --format json
+good render_text '<bos><start_of_turn>user Hi "you"<end_of_turn> <start_of_turn>model' render "$gguf" --messages "$work/chat.json"
+json inspect '\{"architecture":"gemma3[a-z_]*",.*"hidden":32,.*"layers":12,.*"types":\{"f32":\{"tensors":[0-9]+,"bytes":[0-9]+\}\}.*\}' inspect "$hf" --format json
+json inspect_gguf '\{"architecture":"gemma3",.*"q8_0":\{"tensors":[0-9]+,"bytes":[0-9]+\}.*"pieces":288.*\}' inspect "$gguf" --format json
+good inspect_text 'architecture +gemma3.*layer_kinds +lllllglllllg.*' inspect "$gguf"
+
+# ---- generate ----
+generated() { printf '\\{"prompt_ids":\\[%s\\],"ids":\\[%s\\],"text":"%s","stop":"%s","prefill_s":%s,"generate_s":%s\\}' "$1" "$2" "$3" "$4" "$real" "$real"; }
+for model in "$hf" "$gguf"; do
+    json "generate_json $model" "$(generated 2,5,9 "$ids" '.*' length)" generate "$model" --ids 2,5,9 -n 6 --temp 0 --ignore-eos --format json
+    six=$(field "$work/out" ids)
+    json "generate_prefix $model" "$(generated 2,5,9 "$ids" '.*' length)" generate "$model" --ids 2,5,9 -n 3 --temp 0 --ignore-eos --format json
+    three=$(field "$work/out" ids)
+    check "generate_prefix_agrees $model" "$three / $six" [ "${six#"${three%]}",}" != "$six" ]
+done
+text_ids=$six
+json generate_one_thread "$(generated 2,5,9 "$ids" '.*' length)" generate "$gguf" --ids 2,5,9 -n 6 --temp 0 --ignore-eos -t 1 --format json
+check generate_threads_agree "$text_ids / $(cat "$work/out")" [ "$(field "$work/out" ids)" = "$text_ids" ]
+json generate_prompt "$(generated 2,279,265 "$ids" '.*' length)" generate "$gguf" -p the -n 2 --temp 0 --ignore-eos --format json
+json generate_from_file "$(generated 2,279,265,269 "$ids" '.*' length)" generate "$gguf" -f "$work/the.txt" -n 2 --temp 0 --ignore-eos --format json
+json generate_nothing "$(generated 2 '' '' length)" generate "$gguf" --ids 2 -n 0 --format json
+json generate_to_the_end "$(generated 2,5 "[0-9]+(,[0-9]+){5}" '.*' length)" generate "$gguf" --ids 2,5 -c 8 -n -1 --ignore-eos --temp 0 --format json
+json generate_sampled "$(generated 2,5,9 "$ids" '.*' '[a-z]+')" generate "$gguf" --ids 2,5,9 -n 8 --temp 1.5 --seed 7 --format json
+sampled=$(field "$work/out" ids)
+json generate_sampled_again "$(generated 2,5,9 "$ids" '.*' '[a-z]+')" generate "$gguf" --ids 2,5,9 -n 8 --temp 1.5 --seed 7 --format json
+check generate_is_repeatable "$sampled / $(cat "$work/out")" [ "$(field "$work/out" ids)" = "$sampled" ]
+gm generate "$gguf" --ids 2,5,9 -n 24 --temp 0 --ignore-eos --format json
+text=$(sed -n 's/.*"text":"\(.*\)","stop".*/\1/p' "$work/out")
+stop=$(printf %s "$text" | grep -Eo '[a-z ]{2,}' | head -n 1)
+if [ -n "$stop" ]; then
+    before=${text%%"$stop"*}
+    gm generate "$gguf" --ids 2,5,9 -n 24 --temp 0 --ignore-eos --stop "$stop" --format json
+    check generate_stops "text before '$stop' of $text expected: $(cat "$work/out")" grep -qF -e "\"text\":\"$before\",\"stop\":\"stop\"" "$work/out"
+fi
+good generate_text '.*' generate "$gguf" -p the -n 4 --temp 0
+check generate_reports_speed "$(cat "$work/err")" grep -Eq '^prefill 3 tokens [0-9.]+ tok/s, decode [0-9]+ tokens [0-9.]+ tok/s' "$work/err"
+
+# ---- logits ----
+for model in "$hf" "$gguf"; do
+    gm logits "$model" --ids 2,5,9 -o out.safetensors
+    check "logits $model" "$(cat "$work/err")" [ "$status" -eq 0 ]
+    check "logits_header $model" "not found" grep -aqF '{"logits":{"dtype":"F32","shape":[3,288],"data_offsets":[0,3456]}}' "$work/cwd/out.safetensors"
+    header=$(od -An -tu8 -N8 "$work/cwd/out.safetensors" 2>/dev/null | tr -d ' ')
+    check "logits_size $model" "header $header" [ "$(wc -c <"$work/cwd/out.safetensors")" -eq $((8 + ${header:-0} + 3456)) ]
+    check "logits_one_file $model" "$(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = out.safetensors ]
+done
+
+# ---- compile ----
+gm compile "$gguf"
+check compile_default_name "$(ls -A "$work/cwd") $(cat "$work/err")" [ "$(ls -A "$work/cwd")" = gemma3-tiny-q8_0.gmx ]
+cp "$work/cwd"/*.gmx "$work/model.gmx" 2>/dev/null
+json generate_compiled "$(generated 2,5,9 "$ids" '.*' length)" generate "$work/model.gmx" --ids 2,5,9 -n 6 --temp 0 --ignore-eos --format json
+check compiled_agrees "$text_ids / $(cat "$work/out")" [ "$(field "$work/out" ids)" = "$text_ids" ]
+json tokenize_compiled '\{"ids":\[2,279,265\]\}' tokenize "$work/model.gmx" -p the --format json
+gm compile "$gguf" --dump=after:dce
+check dump_prints_ir "$(head -c 300 "$work/err")" grep -q 'func @' "$work/out"
+check dump_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
+cp "$work/out" "$work/dump.gir"
+good dump_parses_back '.*func @.*' opt "$work/dump.gir"
+gm compile "$gguf" --dump=all --dump-dir dumps
+check dump_all "$(ls "$work/cwd" "$work/err")" [ "$(ls "$work/cwd/dumps" 2>/dev/null | wc -l)" -ge 10 ]
+gm compile "$gguf" --dump=llvm
+check dump_llvm "$(head -c 300 "$work/err")" grep -q '^define ' "$work/out"
+gm compile "$gguf" --dump=asm
+check dump_asm "$(head -c 300 "$work/err")" grep -q 'ret' "$work/out"
+gm compile "$gguf" --dump=dot
+check dump_dot "$(head -c 300 "$work/err")" grep -q '^digraph' "$work/out"
+bad dump_unknown 'nope' compile "$gguf" --dump=nope
+
+# ---- perplexity and bench ----
+text=$here/run.sh
+json perplexity "\\{\"tokens\":[0-9]+,\"nll\":$real,\"ppl\":$real\\}" perplexity "$gguf" -f "$text" -c 64 --tokens 200 --format json
+check perplexity_tokens "$(cat "$work/out")" [ "$(field "$work/out" tokens)" = 189 ]
+json perplexity_kl "\\{\"tokens\":63,\"nll\":$real,\"ppl\":$real,\"kl_mean\":$real,\"kl_p99\":$real,\"kl_max\":$real,\"top1\":$real\\}" \
+    perplexity "$gguf" -f "$text" -c 64 --tokens 64 --kl-base f32 --format json
+json perplexity_kl_of_itself '\{.*"kl_max":(0|[0-9.]+e-(0[789]|1[0-9])),"top1":1\}' \
+    perplexity "$gguf" -f "$text" -c 64 --tokens 64 --precision f32 --kl-base f32 --format json
+row() { printf '\\{"test":"%s","mean":%s,"std":%s,"unit":"%s"\\}' "$1" "$real" "$real" "$2"; }
+json bench "\\[ $(row pp16 tok/s), $(row pp32 tok/s), $(row tg8 tok/s), $(row load s), $(row compile s) \\]" \
+    bench "$gguf" -p 16,32 -n 8 -r 2 -t 2 --format json
+json bench_depth "\\[ $(row 'pp16 @ d32' tok/s), $(row 'tg8 @ d32' tok/s), .*\\]" bench "$gguf" -p 16 -n 8 -d 32 -r 1 --format json
+good bench_text 'test .*pp16 .*tok/s +tg8 .*' bench "$gguf" -p 16 -n 8 -r 1
