@@ -72,7 +72,7 @@ struct cg_program {
     const ir_module *module;
     char **weight_names;
     int weight_count;
-    cg_site *sites;
+    rt_site *sites;
     int site_count;
     int64_t scratch_bytes;
     LLVMOrcLLJITRef jit;

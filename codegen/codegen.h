@@ -14,17 +14,6 @@ typedef struct cg_options {
     gm_string *assembly;    /* when not NULL: receives the assembly */
 } cg_options;
 
-/* A product that the runtime runs: x·Wᵀ with the rows of several stored weights in order. */
-typedef struct cg_site {
-    int64_t columns;      /* K */
-    int weight_count;
-    int weights[16];      /* numbers of cg_weight_name */
-    rt_dtype dtypes[16];
-    int64_t rows[16];     /* N of each */
-    bool stream;          /* widen W on the fly instead of packing */
-    rt_dtype compute;     /* F32 or BF16: what both sides are rounded to */
-} cg_site;
-
 /* Compile a planned module (passes/plan_memory.c) for this process. `module` must outlive the program. */
 gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out);
 void cg_program_free(cg_program *program);
@@ -36,7 +25,7 @@ rt_entry cg_entry(const cg_program *program, const char *name);
 int cg_weight_count(const cg_program *program);
 const char *cg_weight_name(const cg_program *program, int weight);
 int cg_site_count(const cg_program *program);
-const cg_site *cg_site_of(const cg_program *program, int site);
+const rt_site *cg_site_of(const cg_program *program, int site);
 int64_t cg_scratch_bytes(const cg_program *program); /* per thread */
 
 /* Number of an instruction in trace calls: pre-order over functions in order, bodies of fuse left out. -1: none. */

@@ -152,7 +152,7 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     GM_TRY(cg_target_open(options->target_cpu, diag, &target));
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
-    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(cg_site))};
+    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site))};
     GM_ASSERT(program->weight_names && program->sites);
     cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes};
     c.context = LLVMContextCreate();
@@ -206,7 +206,7 @@ int cg_site_count(const cg_program *program) {
     return program->site_count;
 }
 
-const cg_site *cg_site_of(const cg_program *program, int site) {
+const rt_site *cg_site_of(const cg_program *program, int site) {
     return &program->sites[site];
 }
 

@@ -145,11 +145,12 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
     }
 }
 
-static int site_new(cg *c, const ir_inst *inst, bool stream) {
+static int site_new(cg *c, const ir_inst *inst, bool stream, int64_t x_stride, int64_t out_stride) {
     GM_ASSERT(c->program->site_count < CG_MAX_SITES);
-    cg_site *site = &c->program->sites[c->program->site_count];
+    rt_site *site = &c->program->sites[c->program->site_count];
     const ir_type *x = &inst->operands[0]->type;
-    *site = (cg_site){.columns = x->dim[x->rank - 1], .stream = stream, .compute = x->dtype};
+    *site = (rt_site){.columns = x->dim[x->rank - 1], .stream = stream, .bf16 = x->dtype == RT_BF16,
+                      .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .x_stride = x_stride, .out_stride = out_stride};
     for (int i = 1; i < inst->operand_count; i++) {
         int weight = weight_number(c, inst->operands[i]);
         if (weight < 0 || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
@@ -209,13 +210,13 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         gemv_rows(c, inst, rows, in_stride, out_stride);
         return;
     }
-    int site = site_new(c, inst, impl && strcmp(impl, "stream") == 0);
+    int site = site_new(c, inst, impl && strcmp(impl, "stream") == 0, in_stride, out_stride);
     if (site < 0) {
         cg_unsupported(c, inst, "a matrix that is not a stored weight");
         return;
     }
-    LLVMValueRef args[] = {c->code.frame, cg_i64(c, site), c->code.thread, in->base, rows, cg_i64(c, in_stride), out->base, cg_i64(c, out_stride)};
-    cg_host_call(c, "rt_matmul_run", c->void_t, args, 8);
+    LLVMValueRef args[] = {c->code.frame, cg_i64(c, site), c->code.thread, in->base, rows, out->base};
+    cg_host_call(c, "rt_matmul_run", c->void_t, args, 6);
 }
 
 /* ---- gather ---- */

@@ -20,6 +20,20 @@ typedef struct rt_barrier {
     _Alignas(64) atomic_uint phase;
 } rt_barrier;
 
+/* A product that the runtime runs for compiled code: x·Wᵀ with the rows of several stored weights in order. */
+enum { RT_SITE_WEIGHTS = 16 };
+typedef struct rt_site {
+    int64_t columns;                 /* K */
+    int64_t rows[RT_SITE_WEIGHTS];   /* N of each weight */
+    int weights[RT_SITE_WEIGHTS];    /* numbers in the program's table */
+    int dtypes[RT_SITE_WEIGHTS];     /* rt_dtype as stored */
+    int weight_count;
+    int stream;                      /* widen W on the fly instead of keeping a packed copy */
+    int bf16;                        /* x is bf16, and W is rounded to it */
+    int64_t max_rows;                /* most rows of x */
+    int64_t x_stride, out_stride;    /* elements between rows */
+} rt_site;
+
 struct rt_matmul;
 
 /* One per session; passed to every compiled function. */
@@ -28,10 +42,11 @@ typedef struct rt_frame {
     char *arena;                /* activations: shared by the team, planned by plan_memory */
     char *scratch;              /* scratch_stride bytes per thread */
     int64_t scratch_stride;
-    struct rt_matmul *matmuls;  /* packed products, by the program's site number */
+    struct rt_matmul *matmul;   /* prepared products of all sites */
     rt_ring *ring;
     int32_t *shared;            /* RT_SHARED_WORDS words for values one thread hands to the others */
-    void *trace_user;           /* for rt_trace */
+    void *sample_scratch;       /* rt_sample_scratch_bytes(vocab) */
+    void *trace_user;
     void (*trace)(void *user, int64_t inst, int64_t result, const void *data);
     rt_barrier barrier;
     int32_t threads;
@@ -53,9 +68,8 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_trace_call)
 
 void rt_barrier_wait(rt_frame *frame);
-/* out[0..m) rows (stride ldo) = x rows (stride ldx) · Wᵀ for the thread's share of the columns of site `site`. */
-void rt_matmul_run(rt_frame *frame, int64_t site, int32_t thread, const float *x, int64_t m, int64_t ldx, float *out,
-                   int64_t ldo);
+/* The thread's share of the columns of out[m,N] = x[m,K]·Wᵀ at site `site`, with the site's strides. */
+void rt_matmul_run(rt_frame *frame, int64_t site, int32_t thread, const void *x, int64_t m, float *out);
 /* Row-major C[m,n] = A[m,k]·B, B stored [n,k] (transposed != 0) or [k,n]; runs on the calling thread alone. */
 void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
               int64_t ldb, float *c, int64_t ldc);

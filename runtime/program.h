@@ -1,0 +1,33 @@
+/* What a session needs to know of a compiled program: entries, sizes, tables. Filled by frontend/driver.c, which alone sees both the
+ * compiler and the runtime. */
+#ifndef GM_RUNTIME_PROGRAM_H
+#define GM_RUNTIME_PROGRAM_H
+
+#include "runtime/abi.h"
+
+enum { RT_MAX_RESULTS = 8, RT_MAX_DIMS = 16 };
+
+/* One compiled function; alias[i] is the parameter whose memory result i takes over, -1: none. */
+typedef struct rt_function {
+    rt_entry entry; /* NULL: the program has no such function */
+    int alias[RT_MAX_RESULTS];
+} rt_function;
+
+typedef struct rt_program {
+    rt_function forward;  /* (ids[T], position, k, v) -> (x[T,h], k, v), T <= chunk */
+    rt_function step;     /* the same at T = 1 */
+    rt_function head;     /* (x[R,h]) -> logits[R,V], R <= rows */
+    rt_function head_one; /* the same at R = 1 */
+    rt_function prefill;  /* (tokens[S], start, count, k, v) -> (x[1,h], k, v) */
+    rt_function generate; /* (x, tokens, position, count, options, seed, stops, k, v) -> (x, tokens, position, stopped, k, v) */
+    int64_t hidden, vocab, context, chunk, rows;
+    int64_t cache_elems;   /* of k and of v, f32 */
+    int64_t dims[RT_MAX_DIMS]; /* value of each module symbol unless a call binds it */
+    int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
+    int64_t arena_bytes, scratch_bytes;
+    const void *const *weights;
+    const rt_site *sites;
+    int site_count;
+} rt_program;
+
+#endif

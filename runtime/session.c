@@ -1,0 +1,413 @@
+/* Sessions: the KV cache, the activations, and calls of compiled functions by the team. */
+#include "runtime/session.h"
+
+#include "runtime/matmul.h"
+#include "runtime/program.h"
+#include "runtime/sampler.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum { MAX_STOPS = 16, SLICE = 32, POLL_NANOSECONDS = 500000 };
+
+struct rt_session {
+    rt_program program;
+    rt_team *team;
+    rt_frame *frame;
+    int32_t *tokens, *spare_tokens; /* [context] */
+    float *k, *v, *spare_k, *spare_v;
+    float *x, *spare_x;             /* [1, hidden]: residual stream of the last token */
+    float *rows;                    /* [chunk, hidden], for scoring; made when first needed */
+    float *logits;                  /* [rows, vocab], likewise */
+    void *sample_scratch;
+    int64_t length;
+    bool has_x; /* x belongs to tokens[length - 1] */
+};
+
+/* ---- memory ---- */
+
+/* Zero pages on demand: a long context costs only what is used. */
+static void *pages_new(size_t bytes) {
+    void *address = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+static void pages_free(void *address, size_t bytes) {
+    if (address) munmap(address, bytes ? bytes : 1);
+}
+
+static bool takes_over(const rt_function *f, int first, int count) {
+    for (int i = first; f->entry && i < first + count; i++)
+        if (f->alias[i] < 0) return false;
+    return true;
+}
+
+/* Functions that do not update in place need second buffers to write to. */
+static bool needs_spare_cache(const rt_program *p) {
+    return !(takes_over(&p->forward, 1, 2) && takes_over(&p->step, 1, 2) && takes_over(&p->prefill, 1, 2) && takes_over(&p->generate, 4, 2));
+}
+
+static gm_status open_memory(rt_session *s, gm_diag *diag) {
+    const rt_program *p = &s->program;
+    size_t cache = (size_t)p->cache_elems * sizeof(float);
+    s->k = pages_new(cache);
+    s->v = pages_new(cache);
+    bool ok = s->k && s->v;
+    if (needs_spare_cache(p)) {
+        s->spare_k = pages_new(cache);
+        s->spare_v = pages_new(cache);
+        ok = ok && s->spare_k && s->spare_v;
+    }
+    s->tokens = calloc((size_t)p->context, sizeof *s->tokens);
+    s->spare_tokens = calloc((size_t)p->context, sizeof *s->spare_tokens);
+    s->x = calloc((size_t)p->hidden, sizeof *s->x);
+    s->spare_x = calloc((size_t)p->hidden, sizeof *s->spare_x);
+    s->sample_scratch = malloc(rt_sample_scratch_bytes(p->vocab));
+    ok = ok && s->tokens && s->spare_tokens && s->x && s->spare_x && s->sample_scratch;
+    return ok ? GM_OK : gm_fail(diag, GM_NOMEM, "out of memory for a context of %lld tokens", (long long)p->context);
+}
+
+static gm_status open_frame(rt_session *s, gm_diag *diag) {
+    const rt_program *p = &s->program;
+    int threads = rt_team_threads(s->team);
+    rt_frame *frame = s->frame = aligned_alloc(64, (sizeof *frame + 63) / 64 * 64);
+    if (!frame) return gm_fail(diag, GM_NOMEM, "out of memory");
+    memset(frame, 0, sizeof *frame);
+    frame->threads = threads;
+    frame->weights = (const void **)p->weights;
+    frame->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096;
+    frame->arena = pages_new((size_t)p->arena_bytes);
+    frame->scratch = pages_new((size_t)(frame->scratch_stride * threads));
+    frame->shared = aligned_alloc(64, RT_SHARED_WORDS * sizeof *frame->shared);
+    frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
+    if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring) return gm_fail(diag, GM_NOMEM, "out of memory for activations");
+    memset(frame->ring, 0, sizeof *frame->ring);
+    frame->sample_scratch = s->sample_scratch;
+    GM_TRY(rt_matmul_open(p->sites, p->site_count, p->weights, s->team, diag, &frame->matmul));
+    return rt_matmul_prepare(frame->matmul, p->chunk, s->team, diag);
+}
+
+gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag, rt_session **out) {
+    rt_session *s = calloc(1, sizeof *s);
+    if (!s) return gm_fail(diag, GM_NOMEM, "out of memory");
+    s->program = *program;
+    gm_status status = rt_team_open(threads, diag, &s->team);
+    if (status == GM_OK) status = open_memory(s, diag);
+    if (status == GM_OK) status = open_frame(s, diag);
+    if (status != GM_OK) {
+        rt_session_close(s);
+        return status;
+    }
+    *out = s;
+    return GM_OK;
+}
+
+static void close_frame(rt_frame *frame, const rt_program *p) {
+    if (!frame) return;
+    rt_matmul_close(frame->matmul);
+    pages_free(frame->arena, (size_t)p->arena_bytes);
+    pages_free(frame->scratch, (size_t)(frame->scratch_stride * frame->threads));
+    free(frame->shared);
+    free(frame->ring);
+    free(frame);
+}
+
+void rt_session_close(rt_session *s) {
+    if (!s) return;
+    size_t cache = (size_t)s->program.cache_elems * sizeof(float);
+    close_frame(s->frame, &s->program);
+    rt_team_close(s->team);
+    pages_free(s->k, cache);
+    pages_free(s->v, cache);
+    pages_free(s->spare_k, cache);
+    pages_free(s->spare_v, cache);
+    free(s->tokens);
+    free(s->spare_tokens);
+    free(s->x);
+    free(s->spare_x);
+    free(s->rows);
+    free(s->logits);
+    free(s->sample_scratch);
+    free(s);
+}
+
+int64_t rt_session_length(const rt_session *s) {
+    return s->length;
+}
+
+int64_t rt_session_context(const rt_session *s) {
+    return s->program.context;
+}
+
+int64_t rt_session_vocab(const rt_session *s) {
+    return s->program.vocab;
+}
+
+int rt_session_threads(const rt_session *s) {
+    return rt_team_threads(s->team);
+}
+
+void rt_session_reset(rt_session *s) {
+    s->length = 0;
+    s->has_x = false;
+}
+
+/* ---- calling compiled functions ---- */
+
+typedef struct call {
+    rt_session *session;
+    const rt_function *function;
+    void *args[12], *results[RT_MAX_RESULTS];
+    int64_t dims[RT_MAX_DIMS];
+} call;
+
+static void call_on_thread(void *user, int thread, int threads) {
+    call *c = user;
+    c->function->entry(c->session->frame, thread, threads, c->args, c->results, c->dims);
+}
+
+static call call_of(rt_session *s, const rt_function *function) {
+    call c = {.session = s, .function = function};
+    memcpy(c.dims, s->program.dims, sizeof c.dims);
+    return c;
+}
+
+/* Where result i goes: the parameter it takes over, else the spare buffer. */
+static void *result_for(const call *c, int i, void *spare) {
+    int alias = c->function->alias[i];
+    return alias >= 0 ? c->args[alias] : spare;
+}
+
+static void swap_pointers(void *a, void *b) {
+    void *t;
+    memcpy(&t, a, sizeof t);
+    memcpy(a, b, sizeof t);
+    memcpy(b, &t, sizeof t);
+}
+
+/* After a call: results that went to a spare buffer become the current ones. */
+static void adopt_cache(rt_session *s, const call *c, int k) {
+    if (c->function->alias[k] < 0) swap_pointers(&s->k, &s->spare_k);
+    if (c->function->alias[k + 1] < 0) swap_pointers(&s->v, &s->spare_v);
+}
+
+static void run_forward(rt_session *s, const rt_function *f, int32_t *ids, int64_t n, float *x) {
+    call c = call_of(s, f);
+    int32_t position = (int32_t)s->length;
+    if (s->program.dim_t >= 0) c.dims[s->program.dim_t] = n;
+    c.args[0] = ids, c.args[1] = &position, c.args[2] = s->k, c.args[3] = s->v;
+    c.results[0] = x;
+    c.results[1] = result_for(&c, 1, s->spare_k);
+    c.results[2] = result_for(&c, 2, s->spare_v);
+    rt_team_run(s->team, call_on_thread, &c);
+    adopt_cache(s, &c, 1);
+    s->length += n;
+}
+
+static void run_head(rt_session *s, const rt_function *f, float *x, int64_t rows, float *logits) {
+    call c = call_of(s, f);
+    if (s->program.dim_r >= 0) c.dims[s->program.dim_r] = rows;
+    c.args[0] = x;
+    c.results[0] = logits;
+    rt_team_run(s->team, call_on_thread, &c);
+}
+
+static gm_status check_ids(const rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
+    if (n < 1) return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
+    if (n > s->program.context - s->length)
+        return gm_fail(diag, GM_INVALID, "%lld tokens after %lld do not fit the context of %lld", (long long)n, (long long)s->length, (long long)s->program.context);
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->program.vocab)
+            return gm_fail(diag, GM_INVALID, "token id %d (number %lld) is outside the vocabulary 0..%lld", ids[i], (long long)i, (long long)s->program.vocab - 1);
+    return GM_OK;
+}
+
+/* ---- prefill ---- */
+
+static void prefill_by_steps(rt_session *s, int64_t n) {
+    for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
+}
+
+static void prefill_by_loop(rt_session *s, int64_t n) {
+    call c = call_of(s, &s->program.prefill);
+    int32_t start = (int32_t)s->length, count = (int32_t)n;
+    c.args[0] = s->tokens, c.args[1] = &start, c.args[2] = &count, c.args[3] = s->k, c.args[4] = s->v;
+    c.results[0] = s->x;
+    c.results[1] = result_for(&c, 1, s->spare_k);
+    c.results[2] = result_for(&c, 2, s->spare_v);
+    rt_team_run(s->team, call_on_thread, &c);
+    adopt_cache(s, &c, 1);
+    s->length += n;
+}
+
+gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
+    GM_TRY(check_ids(s, ids, n, diag));
+    memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
+    if (s->program.prefill.entry) {
+        GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
+        prefill_by_loop(s, n);
+    } else prefill_by_steps(s, n);
+    s->has_x = true;
+    return GM_OK;
+}
+
+/* ---- generate ---- */
+
+typedef struct generation {
+    rt_session *s;
+    const rt_sampling *sampling;
+    float options[RT_SAMPLE_OPTIONS];
+    int32_t stops[MAX_STOPS];
+    rt_token_fn on_token;
+    void *user;
+    int32_t *out;
+    int64_t max, count; /* wanted; handed out */
+    uint64_t read;      /* of the ring */
+    bool stopped, cancelled;
+} generation;
+
+static void set_options(generation *g, const int32_t *stops, int stop_count) {
+    const rt_sampling *p = g->sampling;
+    g->options[RT_SAMPLE_TEMPERATURE] = p->temperature;
+    g->options[RT_SAMPLE_TOP_K] = (float)p->top_k;
+    g->options[RT_SAMPLE_TOP_P] = p->top_p;
+    g->options[RT_SAMPLE_MIN_P] = p->min_p;
+    g->options[RT_SAMPLE_REPEAT_PENALTY] = p->repeat_penalty;
+    g->options[RT_SAMPLE_REPEAT_LAST_N] = (float)p->repeat_last_n;
+    for (int i = 0; i < MAX_STOPS; i++) g->stops[i] = i < stop_count ? stops[i] : -1;
+}
+
+static bool is_stop(const generation *g, int32_t token) {
+    for (int i = 0; i < MAX_STOPS; i++)
+        if (g->stops[i] == token) return true;
+    return false;
+}
+
+/* A new token, in order: counted and handed on unless it is a stop id or generation has ended. */
+static void take_token(generation *g, int32_t token) {
+    if (g->stopped || g->cancelled) return;
+    if (is_stop(g, token)) {
+        g->stopped = true;
+        return;
+    }
+    g->out[g->count++] = token;
+    if (g->on_token && !g->on_token(g->user, token)) g->cancelled = true;
+}
+
+static void drain_ring(generation *g) {
+    rt_ring *ring = g->s->frame->ring;
+    uint64_t written = atomic_load_explicit(&ring->written, memory_order_acquire);
+    while (g->read < written) take_token(g, ring->token[g->read++ % RT_RING_CAPACITY]);
+}
+
+static void wait_and_drain(generation *g) {
+    while (g->on_token && !rt_team_done(g->s->team)) {
+        drain_ring(g);
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NANOSECONDS}, NULL);
+    }
+    rt_team_wait(g->s->team);
+    drain_ring(g);
+}
+
+/* One call of the compiled loop, for up to n tokens. */
+static void generate_slice(generation *g, int64_t n) {
+    rt_session *s = g->s;
+    call c = call_of(s, &s->program.generate);
+    int32_t position = (int32_t)s->length, count = (int32_t)n, end = 0;
+    int64_t seed = (int64_t)g->sampling->seed;
+    uint8_t stopped = 0;
+    c.args[0] = s->x, c.args[1] = s->tokens, c.args[2] = &position, c.args[3] = &count, c.args[4] = g->options;
+    c.args[5] = &seed, c.args[6] = g->stops, c.args[7] = s->k, c.args[8] = s->v;
+    c.results[0] = result_for(&c, 0, s->spare_x);
+    c.results[1] = result_for(&c, 1, s->spare_tokens);
+    c.results[2] = &end, c.results[3] = &stopped;
+    c.results[4] = result_for(&c, 4, s->spare_k);
+    c.results[5] = result_for(&c, 5, s->spare_v);
+    rt_team_start(s->team, call_on_thread, &c);
+    wait_and_drain(g);
+    if (c.function->alias[0] < 0) swap_pointers(&s->x, &s->spare_x);
+    if (c.function->alias[1] < 0) swap_pointers(&s->tokens, &s->spare_tokens);
+    adopt_cache(s, &c, 4);
+    s->length = end;
+}
+
+/* The host's own loop, when the program has none: logits come back, the host picks, one call per token. */
+static gm_status generate_by_steps(generation *g, gm_diag *diag) {
+    rt_session *s = g->s;
+    if (!s->logits) s->logits = malloc((size_t)(s->program.rows * s->program.vocab) * sizeof *s->logits);
+    if (!s->logits) return gm_fail(diag, GM_NOMEM, "out of memory for logits");
+    while (g->count < g->max && !g->stopped && !g->cancelled) {
+        run_head(s, &s->program.head_one, s->x, 1, s->logits);
+        int32_t token = rt_sample(s->logits, s->program.vocab, s->tokens, s->length, g->options, g->sampling->seed, s->sample_scratch);
+        s->tokens[s->length] = token;
+        run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
+        take_token(g, token);
+    }
+    return GM_OK;
+}
+
+/* A host stop may come after the loop has run on: the sequence ends with the last token taken. */
+static void cut_after(generation *g, int64_t start) {
+    int64_t kept = start + g->count + (g->stopped ? 1 : 0);
+    if (kept >= g->s->length) return;
+    g->s->length = kept;
+    g->s->has_x = false;
+}
+
+gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const int32_t *stops, int stop_count, int64_t max, rt_token_fn on_token,
+                              void *user, int32_t *out, int64_t *out_count, rt_stop *out_stop, gm_diag *diag) {
+    if (!s->length) return gm_fail(diag, GM_INVALID, "nothing to continue: generate needs a prompt first");
+    if (stop_count > MAX_STOPS) return gm_fail(diag, GM_INVALID, "more than %d stop ids", MAX_STOPS);
+    if (!s->has_x) {
+        int32_t last = s->tokens[--s->length];
+        GM_TRY(rt_session_prefill(s, &last, 1, diag));
+    }
+    generation g = {.s = s, .sampling = sampling, .on_token = on_token, .user = user, .out = out};
+    int64_t start = s->length, room = s->program.context - s->length;
+    g.max = max < room ? max : room;
+    g.read = atomic_load(&s->frame->ring->written);
+    set_options(&g, stops, stop_count);
+    if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
+    while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
+        int64_t left = g.max - g.count, slice = on_token ? SLICE : RT_RING_CAPACITY;
+        generate_slice(&g, left < slice ? left : slice);
+    }
+    cut_after(&g, start);
+    *out_count = g.count;
+    *out_stop = g.stopped ? RT_STOP_EOS : g.cancelled ? RT_STOP_HOST : RT_STOP_LENGTH;
+    return GM_OK;
+}
+
+/* ---- scoring ---- */
+
+static gm_status open_scoring(rt_session *s, gm_diag *diag) {
+    const rt_program *p = &s->program;
+    if (!s->rows) s->rows = malloc((size_t)(p->chunk * p->hidden) * sizeof *s->rows);
+    if (!s->logits) s->logits = malloc((size_t)(p->rows * p->vocab) * sizeof *s->logits);
+    return s->rows && s->logits ? GM_OK : gm_fail(diag, GM_NOMEM, "out of memory for logits");
+}
+
+static bool score_rows(rt_session *s, int64_t first, int64_t count, rt_logits_fn on_logits, void *user) {
+    for (int64_t done = 0; done < count; done += s->program.rows) {
+        int64_t rows = count - done < s->program.rows ? count - done : s->program.rows;
+        run_head(s, &s->program.head, s->rows + done * s->program.hidden, rows, s->logits);
+        if (!on_logits(user, first + done, rows, s->logits)) return false;
+    }
+    return true;
+}
+
+gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user, gm_diag *diag) {
+    GM_TRY(check_ids(s, ids, n, diag));
+    GM_TRY(open_scoring(s, diag));
+    memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
+    s->has_x = false;
+    for (int64_t done = 0; done < n; done += s->program.chunk) {
+        int64_t rows = n - done < s->program.chunk ? n - done : s->program.chunk;
+        GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
+        run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
+        if (!score_rows(s, done, rows, on_logits, user)) return GM_OK;
+    }
+    return GM_OK;
+}

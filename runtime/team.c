@@ -1,0 +1,160 @@
+/* The thread team and the barrier that compiled code calls. */
+#include "runtime/team.h"
+
+#include "runtime/abi.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SPINS_BEFORE_YIELD = 4000 };
+
+struct rt_team {
+    pthread_t conductor;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int threads;
+    bool busy, quit;
+    rt_team_fn work;
+    void *user;
+};
+
+/* ---- how many threads ---- */
+
+/* CPUs' worth of time per period, from cgroup v2, else v1; 0: no limit known. */
+static double cgroup_quota(void) {
+    double quota = 0, period = 0;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (file) {
+        int found = fscanf(file, "%lf %lf", &quota, &period);
+        fclose(file);
+        return found == 2 && period > 0 ? quota / period : 0;
+    }
+    FILE *q = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"), *p = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r");
+    bool both = q && p && fscanf(q, "%lf", &quota) == 1 && fscanf(p, "%lf", &period) == 1;
+    if (q) fclose(q);
+    if (p) fclose(p);
+    return both && quota > 0 && period > 0 ? quota / period : 0;
+}
+
+int rt_team_default_threads(void) {
+    cpu_set_t set;
+    int threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    double quota = cgroup_quota();
+    if (quota > 0 && quota < threads) threads = (int)(quota + 0.5);
+    if (threads < 1) threads = 1;
+    return threads > RT_MAX_THREADS ? RT_MAX_THREADS : threads;
+}
+
+/* ---- the conductor ---- */
+
+static void conduct(rt_team *team) {
+#pragma omp parallel num_threads(team->threads)
+    team->work(team->user, omp_get_thread_num(), team->threads);
+}
+
+static void *conductor_main(void *argument) {
+    rt_team *team = argument;
+    omp_set_dynamic(0);
+    pthread_mutex_lock(&team->lock);
+    while (!team->quit) {
+        if (!team->busy) {
+            pthread_cond_wait(&team->changed, &team->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&team->lock);
+        conduct(team);
+        pthread_mutex_lock(&team->lock);
+        team->busy = false;
+        pthread_cond_broadcast(&team->changed);
+    }
+    pthread_mutex_unlock(&team->lock);
+    return NULL;
+}
+
+gm_status rt_team_open(int threads, gm_diag *diag, rt_team **out) {
+    if (threads < 0 || threads > RT_MAX_THREADS) return gm_fail(diag, GM_INVALID, "threads must be 1..%d, found %d", RT_MAX_THREADS, threads);
+    rt_team *team = calloc(1, sizeof *team);
+    if (!team) return gm_fail(diag, GM_NOMEM, "out of memory");
+    team->threads = threads ? threads : rt_team_default_threads();
+    pthread_mutex_init(&team->lock, NULL);
+    pthread_cond_init(&team->changed, NULL);
+    if (pthread_create(&team->conductor, NULL, conductor_main, team)) {
+        free(team);
+        return gm_fail(diag, GM_NOMEM, "cannot start a thread");
+    }
+    *out = team;
+    return GM_OK;
+}
+
+int rt_team_threads(const rt_team *team) {
+    return team->threads;
+}
+
+void rt_team_start(rt_team *team, rt_team_fn work, void *user) {
+    pthread_mutex_lock(&team->lock);
+    GM_ASSERT(!team->busy);
+    team->work = work;
+    team->user = user;
+    team->busy = true;
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->lock);
+}
+
+bool rt_team_done(rt_team *team) {
+    pthread_mutex_lock(&team->lock);
+    bool done = !team->busy;
+    pthread_mutex_unlock(&team->lock);
+    return done;
+}
+
+void rt_team_wait(rt_team *team) {
+    pthread_mutex_lock(&team->lock);
+    while (team->busy) pthread_cond_wait(&team->changed, &team->lock);
+    pthread_mutex_unlock(&team->lock);
+}
+
+void rt_team_run(rt_team *team, rt_team_fn work, void *user) {
+    rt_team_start(team, work, user);
+    rt_team_wait(team);
+}
+
+void rt_team_close(rt_team *team) {
+    if (!team) return;
+    pthread_mutex_lock(&team->lock);
+    team->quit = true;
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->lock);
+    pthread_join(team->conductor, NULL);
+    pthread_mutex_destroy(&team->lock);
+    pthread_cond_destroy(&team->changed);
+    free(team);
+}
+
+/* ---- the barrier ---- */
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Counting barrier with a phase number: the last to arrive opens the next phase. Spins briefly (a kernel is microseconds), then
+ * yields, so that more threads than cores still get on. */
+void rt_barrier_wait(rt_frame *frame) {
+    rt_barrier *barrier = &frame->barrier;
+    if (frame->threads == 1) return;
+    unsigned phase = atomic_load_explicit(&barrier->phase, memory_order_relaxed);
+    unsigned arrived = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1;
+    if (arrived == (unsigned)frame->threads) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase; spins++) {
+        if (spins < SPINS_BEFORE_YIELD) relax();
+        else sched_yield();
+    }
+}
