@@ -77,6 +77,7 @@ char *gm_arena_strdup(gm_arena *arena, const char *text) {
 }
 
 char *gm_arena_printf(gm_arena *arena, const char *format, ...) {
+    GM_ASSERT(format); /* without this gcc warns under the sanitizers */
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
