@@ -152,7 +152,7 @@ poke "$m" "$name" 'output_nrom'
 refuse gguf_tensor_missing 'tensor_missing\.gguf.*output_n' "$m"
 gguf_copy nan
 key=$(offset "$gguf" gemma3.attention.layer_norm_rms_epsilon)
-poke "$m" $((key + 42)) '\000\000\300\177'
+poke "$m" $((key + 43)) '\000\000\300\177'
 refuse gguf_epsilon_nan 'nan\.gguf.*(epsilon)' "$m"
 
 # ---- a compiled artefact ----
