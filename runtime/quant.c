@@ -4,6 +4,7 @@
  * in the same order, each rounded to f32 (hence -ffp-contract=off). Scales d, m, dmin are f16.
  * These are definitions, not kernels: compiled code has its own and is tested against them.
  */
+#include <math.h>
 #include <string.h>
 
 #include "runtime/dtype.h"
@@ -124,6 +125,85 @@ static void block_Q6_K(const uint8_t *src, float *dst) { /* low[128], high[64], 
         int code = (low[64 * g + 32 * (j & 1) + l] >> 4 * (j / 2) & 15) |
                    (high[32 * g + l] >> 2 * j & 3) << 4;
         dst[i] = d * (float)(int8_t)scales[i / 16] * (float)(code - 32);
+    }
+}
+
+static void block_Q2_K(const uint8_t *src, float *dst) { /* scales[16], codes[64], d, dmin */
+    const uint8_t *scales = src, *codes = src + 16;
+    float d = load_f16(src + 80), dmin = load_f16(src + 82);
+    for (int i = 0; i < 256; i++) {
+        int g = i / 128, j = i % 128 / 32, l = i % 32, scale = scales[i / 16];
+        float step = d * (float)(scale & 15), offset = dmin * (float)(scale >> 4);
+        dst[i] = step * (float)(codes[32 * g + l] >> 2 * j & 3) - offset;
+    }
+}
+
+static void block_Q3_K(const uint8_t *src, float *dst) { /* high[32], codes[64], scales[12], d */
+    const uint8_t *high = src, *codes = src + 32, *packed = src + 96;
+    float d = load_f16(src + 108);
+    for (int i = 0; i < 256; i++) {
+        int g = i / 128, j = i % 128 / 32, l = i % 32, k = i / 16;
+        int scale = (k < 8 ? packed[k] & 15 : packed[k - 8] >> 4) |
+                    (packed[8 + k % 4] >> 2 * (k / 4) & 3) << 4;
+        int code = (codes[32 * g + l] >> 2 * j & 3) - (bit_of(high[l], 4 * g + j) ? 0 : 4);
+        dst[i] = d * (float)(scale - 32) * (float)code;
+    }
+}
+
+/* ---- codes that number the values of a small table ---- */
+
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
+
+static void block_IQ4_NL(const uint8_t *src, float *dst) { /* d, nibbles[16] */
+    float d = load_f16(src);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)iq4_values[nibble(src + 2, i)];
+}
+
+static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4], nibbles[128] */
+    float d = load_f16(src);
+    uint32_t high = load_u16(src + 2);
+    for (int s = 0; s < 8; s++) {
+        int scale = (src[4 + s / 2] >> 4 * (s % 2) & 15) | (int)(high >> 2 * s & 3) << 4;
+        float step = d * (float)(scale - 32);
+        for (int l = 0; l < 32; l++)
+            dst[32 * s + l] = step * (float)iq4_values[nibble(src + 8 + 16 * s, l)];
+    }
+}
+
+static void block_MXFP4(const uint8_t *src, float *dst) { /* u8 exponent, nibbles[16] */
+    static const int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    float d = ldexpf(1.0f, src[0] - 128); /* twice E2M1's unit, hence 128 */
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)values[nibble(src + 1, i)];
+}
+
+/* ---- ternary ---- */
+
+/* Digit p of a byte that holds a number below 3^5, scaled to fill it. */
+static int ternary_digit(uint8_t byte, int p) {
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    return (uint8_t)(byte * power[p]) * 3 >> 8;
+}
+
+static void block_TQ1_0(const uint8_t *src, float *dst) { /* digits[48], last digits[4], d */
+    float d = load_f16(src + 52);
+    for (int i = 0; i < 256; i++) {
+        int digit;
+        if (i < 160)
+            digit = ternary_digit(src[i % 32], i / 32);
+        else if (i < 240)
+            digit = ternary_digit(src[32 + (i - 160) % 16], (i - 160) / 16);
+        else
+            digit = ternary_digit(src[48 + (i - 240) % 4], (i - 240) / 4);
+        dst[i] = d * (float)(digit - 1);
+    }
+}
+
+static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
+    float d = load_f16(src + 64);
+    for (int i = 0; i < 256; i++) {
+        int g = i / 128, j = i % 128 / 32, l = i % 32;
+        dst[i] = d * (float)((src[32 * g + l] >> 2 * j & 3) - 1);
     }
 }
 
