@@ -118,7 +118,7 @@ static gm_status run(const cmd_options *options, const ir_module *module, const 
     }
     ir_interp_env env = {.weights = weights};
     if (options->run_mode == RUN_JIT)
-        GM_TRY(fe_gir_run_jit(module, func->name, weights, args, arg_count, arena, results, diag));
+        GM_TRY(fe_gir_run_jit(module, func->name, &env, args, arg_count, arena, results, diag));
     else
         GM_TRY(ir_interp(module, func->name, &env, args, arg_count, arena, results, diag));
     print_results(options, results, func->body->yield_count);

@@ -34,6 +34,7 @@ typedef struct fe_engine {
     ir_module *module;       /* the final IR */
     struct cg_program *program;
     rt_session *session;     /* NULL with no_weights */
+    struct fe_tables *tables; /* what the session borrows */
     double load_s, compile_s;
 } fe_engine;
 

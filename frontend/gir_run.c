@@ -1,0 +1,278 @@
+/* Running a .gir function as machine code, alone or in step with the interpreter. */
+#include "frontend/gir_run.h"
+
+#include "codegen/codegen.h"
+#include "ir/rewrite.h"
+#include "passes/passes.h"
+#include "runtime/matmul.h"
+#include "runtime/sampler.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { THREADS = 2, PAD_BYTES = 64 };
+
+typedef void (*trace_fn)(void *user, int64_t inst, int64_t result, const void *data);
+
+typedef struct gir_program {
+    ir_module *module; /* planned */
+    const ir_func *func;
+    cg_program *program;
+    rt_team *team;
+    rt_frame *frame;
+    const void **weights;
+    rt_site *sites;
+    int64_t dims[64];
+} gir_program;
+
+/* ---- getting ready ---- */
+
+/* The symbols' values are the extents of the arguments. */
+static gm_status bind_symbols(ir_module *module, const char *name, const ir_array *args, int arg_count, gm_diag *diag) {
+    const ir_func *func = ir_func_find(module, name);
+    if (!func) return gm_fail(diag, GM_INVALID, "no function @%s", name);
+    if (func->body->param_count != arg_count) return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
+    for (int i = 0; i < arg_count; i++) {
+        const ir_type *type = &func->body->params[i]->type;
+        for (int d = 0; d < type->rank; d++)
+            if (ir_dim_is_symbol(type->dim[d])) module->symbols[ir_dim_symbol_of(type->dim[d])].max = args[i].dim[d];
+    }
+    return GM_OK;
+}
+
+static gm_status plan(gir_program *p, gm_diag *diag) {
+    pass_options limits = {.context = 1, .chunk = 1, .rows = 1};
+    pass_pipeline_request request = {.options = &limits, .list = "choose_matmul,plan_memory"};
+    ir_module *in = p->module;
+    p->module = NULL;
+    return pass_run(&request, in, diag, &p->module);
+}
+
+static gm_status bind_weights(gir_program *p, const rt_weights *weights, gm_diag *diag) {
+    int count = cg_weight_count(p->program);
+    p->weights = calloc((size_t)count + 1, sizeof *p->weights);
+    GM_ASSERT(p->weights);
+    for (int i = 0; i < count; i++) {
+        const rt_tensor *tensor = weights ? rt_weights_find(weights, cg_weight_name(p->program, i)) : NULL;
+        if (!tensor || !tensor->data) return gm_fail(diag, GM_INVALID, "weight \"%s\" is not given", cg_weight_name(p->program, i));
+        p->weights[i] = tensor->data;
+    }
+    return GM_OK;
+}
+
+static int64_t sample_vocab(const ir_module *module);
+
+static gm_status open_frame(gir_program *p, gm_diag *diag) {
+    rt_frame *frame = p->frame = aligned_alloc(64, (sizeof *frame + 63) / 64 * 64);
+    int sites = cg_site_count(p->program);
+    GM_ASSERT(frame);
+    memset(frame, 0, sizeof *frame);
+    frame->threads = THREADS;
+    frame->weights = p->weights;
+    frame->scratch_stride = cg_scratch_bytes(p->program) + PAD_BYTES;
+    frame->scratch = calloc(THREADS, (size_t)frame->scratch_stride);
+    int64_t bytes = 0;
+    for (int i = 0; i < p->module->func_count; i++)
+        if (bytes < p->module->funcs[i]->frame) bytes = p->module->funcs[i]->frame;
+    frame->arena = aligned_alloc(64, (size_t)(bytes + PAD_BYTES) / 64 * 64 + 64);
+    frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
+    frame->shared = calloc(RT_SHARED_WORDS, sizeof *frame->shared);
+    frame->sample_scratch = malloc(rt_sample_scratch_bytes(sample_vocab(p->module)));
+    p->sites = calloc((size_t)sites + 1, sizeof *p->sites);
+    GM_ASSERT(frame->scratch && frame->arena && frame->ring && frame->shared && frame->sample_scratch && p->sites);
+    memset(frame->ring, 0, sizeof *frame->ring);
+    for (int i = 0; i < sites; i++) p->sites[i] = *cg_site_of(p->program, i);
+    return rt_matmul_open(p->sites, sites, p->weights, p->team, diag, &frame->matmul);
+}
+
+static void find_sample(const ir_inst *inst, void *user) {
+    int64_t *vocab = user;
+    if (inst->op == IR_SAMPLE && inst->operands[0]->type.dim[1] > *vocab) *vocab = inst->operands[0]->type.dim[1];
+}
+
+static int64_t sample_vocab(const ir_module *module) {
+    int64_t vocab = 1;
+    for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, find_sample, &vocab);
+    return vocab;
+}
+
+static void program_close(gir_program *p) {
+    if (p->frame) {
+        rt_matmul_close(p->frame->matmul);
+        free(p->frame->scratch);
+        free(p->frame->arena);
+        free(p->frame->ring);
+        free(p->frame->shared);
+        free(p->frame->sample_scratch);
+        free(p->frame);
+    }
+    rt_team_close(p->team);
+    cg_program_free(p->program);
+    free(p->weights);
+    free(p->sites);
+    ir_module_free(p->module);
+}
+
+static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
+                              bool trace, gm_diag *diag, gir_program *p) {
+    *p = (gir_program){.module = ir_rewrite_module(module, NULL, NULL)};
+    GM_TRY(bind_symbols(p->module, name, args, arg_count, diag));
+    GM_TRY(plan(p, diag));
+    p->func = ir_func_find(p->module, name);
+    cg_options options = {.trace = trace};
+    GM_TRY(cg_compile(p->module, &options, diag, &p->program));
+    GM_TRY(rt_team_open(THREADS, diag, &p->team));
+    GM_TRY(bind_weights(p, weights, diag));
+    for (int i = 0; i < p->module->symbol_count; i++) p->dims[i] = p->module->symbols[i].max;
+    return open_frame(p, diag);
+}
+
+/* ---- running ---- */
+
+typedef struct gir_call {
+    gir_program *program;
+    rt_entry entry;
+    void **args, **results;
+} gir_call;
+
+static void call_on_thread(void *user, int thread, int threads) {
+    gir_call *call = user;
+    call->entry(call->program->frame, thread, threads, call->args, call->results, call->program->dims);
+}
+
+static size_t array_bytes(const ir_array *array) {
+    return rt_dtype_bytes(array->dtype, (size_t)ir_array_elems(array));
+}
+
+/* Arguments are copied: a function may take over their memory. */
+static void run(gir_program *p, const ir_array *args, int arg_count, gm_arena *arena, ir_array *results) {
+    const ir_region *body = p->func->body;
+    gir_call call = {.program = p, .entry = cg_entry(p->program, p->func->name)};
+    GM_ASSERT(call.entry);
+    call.args = GM_NEW_ARRAY(arena, void *, arg_count + 1);
+    call.results = GM_NEW_ARRAY(arena, void *, body->yield_count + 1);
+    for (int i = 0; i < arg_count; i++) {
+        call.args[i] = gm_arena_alloc(arena, array_bytes(&args[i]) + PAD_BYTES);
+        memcpy(call.args[i], args[i].data, array_bytes(&args[i]));
+    }
+    for (int i = 0; i < body->yield_count; i++) {
+        const ir_type *type = &body->yields[i]->type;
+        results[i] = (ir_array){.dtype = type->dtype, .rank = type->rank};
+        for (int d = 0; d < type->rank; d++) results[i].dim[d] = ir_dim_max(p->module, type->dim[d]);
+        int alias = p->func->alias ? p->func->alias[i] : -1;
+        results[i].data = alias >= 0 ? call.args[alias] : gm_arena_alloc(arena, array_bytes(&results[i]) + PAD_BYTES);
+        call.results[i] = results[i].data;
+    }
+    rt_team_run(p->team, call_on_thread, &call);
+}
+
+gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count,
+                         gm_arena *arena, ir_array *results, gm_diag *diag) {
+    gir_program program;
+    gm_status status = program_open(module, func, env->weights, args, arg_count, false, diag, &program);
+    if (status == GM_OK) {
+        run(&program, args, arg_count, arena, results);
+        uint64_t written = atomic_load(&program.frame->ring->written);
+        for (uint64_t i = 0; env->emit && i < written; i++) env->emit(env->user, program.frame->ring->token[i % RT_RING_CAPACITY]);
+    }
+    program_close(&program);
+    return status;
+}
+
+/* ---- --check: both, value by value ---- */
+
+typedef struct record {
+    const ir_func *func;
+    const ir_inst *inst;
+    int64_t number, result;
+    ir_array value;
+} record;
+
+typedef struct checker {
+    const ir_module *module;
+    gm_arena arena;
+    record *records;
+    size_t count, capacity, cursor;
+    bool differs;
+    gm_diag *diag;
+} checker;
+
+/* The interpreter's values, in order. */
+static void record_values(void *user, const ir_func *func, const ir_inst *inst, const ir_array *results) {
+    checker *c = user;
+    int64_t number = cg_trace_number(c->module, inst);
+    for (int i = 0; number >= 0 && i < inst->result_count; i++) {
+        if (c->count == c->capacity) {
+            c->capacity = c->capacity ? 2 * c->capacity : 256;
+            c->records = realloc(c->records, c->capacity * sizeof *c->records);
+            GM_ASSERT(c->records);
+        }
+        record *r = &c->records[c->count++];
+        *r = (record){func, inst, number, i, results[i]};
+        r->value.data = gm_arena_alloc(&c->arena, array_bytes(&results[i]) + PAD_BYTES);
+        memcpy(r->value.data, results[i].data, array_bytes(&results[i]));
+    }
+}
+
+/* Sums may be formed in another order: 5e-5 of the tensor's largest finite value. */
+static bool same_floats(const float *want, const float *got, int64_t n, int64_t *where) {
+    float scale = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (isfinite(want[i]) && fabsf(want[i]) > scale) scale = fabsf(want[i]);
+    for (int64_t i = 0; i < n; i++) {
+        bool same = want[i] == got[i] || (isnan(want[i]) && isnan(got[i])) || fabsf(want[i] - got[i]) <= 1e-6f + 5e-5f * scale;
+        if (!same) return *where = i, false;
+    }
+    return true;
+}
+
+static void compare(checker *c, const record *r, const void *data) {
+    gm_arena arena = {0};
+    const char **names = ir_value_names(r->func, &arena);
+    const char *name = names[r->inst->results[r->result]->id], *op = ir_op_of(r->inst->op)->text;
+    int64_t n = ir_array_elems(&r->value), at = 0;
+    if (r->value.dtype == RT_F32 && !same_floats(r->value.data, data, n, &at)) {
+        gm_fail(c->diag, GM_INTERNAL, "@%s: %%%s = %s: element %lld is %.9g compiled, %.9g interpreted", r->func->name, name, op, (long long)at,
+                (double)((const float *)data)[at], (double)((const float *)r->value.data)[at]);
+        c->differs = true;
+    } else if (r->value.dtype != RT_F32 && memcmp(r->value.data, data, array_bytes(&r->value))) {
+        gm_fail(c->diag, GM_INTERNAL, "@%s: %%%s = %s: compiled and interpreted values differ", r->func->name, name, op);
+        c->differs = true;
+    }
+    gm_arena_free(&arena);
+}
+
+/* Compiled code leaves out views: look for the next record of this instruction. */
+static void check_value(void *user, int64_t inst, int64_t result, const void *data) {
+    checker *c = user;
+    if (c->differs) return;
+    for (size_t i = c->cursor; i < c->count; i++) {
+        if (c->records[i].number != inst || c->records[i].result != result) continue;
+        c->cursor = i + 1;
+        compare(c, &c->records[i], data);
+        return;
+    }
+    c->differs = true;
+    gm_fail(c->diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)inst);
+}
+
+gm_status fe_gir_check(const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
+    gir_program program;
+    checker c = {.diag = diag};
+    gm_status status = program_open(module, func, weights, args, arg_count, true, diag, &program);
+    if (status == GM_OK) {
+        ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, program.func->body->yield_count + 1);
+        ir_interp_env env = {.weights = weights, .trace = record_values, .user = &c};
+        c.module = program.module;
+        status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
+        program.frame->trace = check_value;
+        program.frame->trace_user = &c;
+        if (status == GM_OK) run(&program, args, arg_count, &c.arena, results);
+        if (status == GM_OK && c.differs) status = GM_INTERNAL;
+    }
+    program_close(&program);
+    free(c.records);
+    gm_arena_free(&c.arena);
+    return status;
+}
