@@ -188,17 +188,31 @@ static void letters_before_transpose(const ir_inst *transpose, const char *lette
     out[perm->n] = '\0';
 }
 
-/* Letters of the operand's source before a reshape that only added extents of 1. Their letters go, which needs the other
- * operand to carry them, or the result not to. */
+/* Letters of the operand's source before a reshape that changed extents of 1 only. Which of those letters goes where does not
+ * matter. Letters left over go, which needs the other operand to carry them, or the result not to. */
 static bool letters_before_units(const ir_type *from, const ir_type *to, const char *letters, const char *other,
                                  const char *result, char *out) {
-    int i = 0;
-    for (int j = 0; j < to->rank; j++) {
-        if (i < from->rank && from->dim[i] == to->dim[j]) out[i++] = letters[j];
-        else if (to->dim[j] != 1 || (!strchr(other, letters[j]) && strchr(result, letters[j]))) return false;
+    char units[IR_MAX_RANK + 1] = {0};
+    int unit_count = 0, needed = 0, used = 0, at = 0;
+    if (!same_but_units(from, to)) return false;
+    for (int pass = 0; pass < 2; pass++) /* the needed ones first */
+        for (int j = 0; j < to->rank; j++) {
+            bool must_stay = !strchr(other, letters[j]) && strchr(result, letters[j]);
+            if (to->dim[j] != 1 || must_stay != (pass == 0)) continue;
+            units[unit_count++] = letters[j];
+            needed += must_stay;
+        }
+    for (int i = 0; i < from->rank; i++) {
+        if (from->dim[i] == 1) {
+            if (used == unit_count) return false;
+            out[i] = units[used++];
+            continue;
+        }
+        while (to->dim[at] == 1) at++;
+        out[i] = letters[at++];
     }
-    out[i] = '\0';
-    return i == from->rank;
+    out[from->rank] = '\0';
+    return used >= needed;
 }
 
 static ir_value *einsum_view(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
