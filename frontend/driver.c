@@ -7,6 +7,7 @@
 #include "passes/passes.h"
 #include "runtime/program.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,8 +166,10 @@ static gm_status build_engine(const char *path, const fe_options *options, gm_di
     GM_TRY(run_passes(options, &limits, naive, diag, &engine->module));
     if (!options->no_weights || fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm"))
         GM_TRY(compile_module(options, engine->module, diag, &engine->program));
+    double compiled = gm_now();
     if (!options->no_weights) GM_TRY(open_session(engine, options, &limits, diag));
     engine->compile_s = gm_now() - start;
+    if (options->time_passes) fprintf(stderr, "passes and code %.3f s, session %.3f s\n", compiled - start, gm_now() - compiled);
     return GM_OK;
 }
 

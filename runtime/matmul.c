@@ -30,6 +30,7 @@ typedef struct share {
 typedef struct worker {
     dnnl_stream_t stream;
     float *widened; /* STREAM_ROWS rows of the widest stream */
+    float *plain;   /* while opening: the largest share, widened */
     share *shares;  /* by site */
     dnnl_status_t status;
 } worker;
@@ -115,19 +116,16 @@ static dnnl_status_t pack_share(const rt_matmul *matmul, const rt_site *site, sh
     dnnl_dims_t dims = {site->columns, s->count};
     dnnl_memory_desc_t any;
     dnnl_primitive_desc_t desc;
-    float *plain = malloc((size_t)s->count * (size_t)site->columns * sizeof *plain);
-    if (!plain) return dnnl_out_of_memory;
-    widen_rows(matmul, site, s->first, s->count, plain);
+    widen_rows(matmul, site, s->first, s->count, w->plain);
     dnnl_status_t status = dnnl_memory_desc_create_with_tag(&any, 2, dims, compute_type(site), dnnl_format_tag_any);
     if (status == dnnl_success) {
         status = describe(matmul, site, s, site->max_rows, any, &desc);
         dnnl_memory_desc_destroy(any);
     }
     if (status == dnnl_success) {
-        status = pack_from(matmul, site, s, w, dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0), plain);
+        status = pack_from(matmul, site, s, w, dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0), w->plain);
         dnnl_primitive_desc_destroy(desc);
     }
-    free(plain);
     return status;
 }
 
@@ -165,9 +163,8 @@ static dnnl_status_t plan_make(const rt_matmul *matmul, const rt_site *site, sha
 
 /* ---- opening ---- */
 
-static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
-    DNNL_TRY(dnnl_stream_create(&w->stream, matmul->engine, dnnl_stream_default_flags));
-    size_t widest = 0;
+/* The thread's columns of each site; returns by pointer the largest numbers of floats it has to widen at once. */
+static void deal_out(const rt_matmul *matmul, worker *w, int thread, size_t *packed, size_t *stream) {
     for (int i = 0; i < matmul->count; i++) {
         const rt_site *site = &matmul->sites[i];
         share *s = &w->shares[i];
@@ -175,11 +172,23 @@ static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
         int64_t from = units * thread / matmul->threads * GRAIN, to = units * (thread + 1) / matmul->threads * GRAIN;
         s->first = from < total ? from : total;
         s->count = (to < total ? to : total) - s->first;
-        if (site->stream && (size_t)site->columns > widest) widest = (size_t)site->columns;
-        if (!site->stream && s->count) DNNL_TRY(pack_share(matmul, site, s, w));
+        size_t rows = site->stream ? STREAM_ROWS : (size_t)s->count, floats = rows * (size_t)site->columns;
+        size_t *most = site->stream ? stream : packed;
+        if (*most < floats) *most = floats;
     }
-    w->widened = widest ? malloc(widest * STREAM_ROWS * sizeof *w->widened) : NULL;
-    return widest && !w->widened ? dnnl_out_of_memory : dnnl_success;
+}
+
+static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
+    size_t packed = 0, stream = 0;
+    DNNL_TRY(dnnl_stream_create(&w->stream, matmul->engine, dnnl_stream_default_flags));
+    deal_out(matmul, w, thread, &packed, &stream);
+    w->widened = malloc((stream + 1) * sizeof *w->widened);
+    w->plain = malloc((packed + 1) * sizeof *w->plain);
+    dnnl_status_t status = w->widened && w->plain ? dnnl_success : dnnl_out_of_memory;
+    for (int i = 0; i < matmul->count && status == dnnl_success; i++)
+        if (!matmul->sites[i].stream && w->shares[i].count) status = pack_share(matmul, &matmul->sites[i], &w->shares[i], w);
+    free(w->plain);
+    return status;
 }
 
 static void open_on_thread(void *user, int thread, int threads) {
