@@ -31,7 +31,26 @@ int64_t cg_scratch_bytes(const cg_program *program); /* per thread */
 /* Number of an instruction in trace calls: pre-order over functions in order, bodies of fuse left out. -1: none. */
 int64_t cg_trace_number(const ir_module *module, const ir_inst *inst);
 
-/* The relocatable object, borrowed; it can be kept and loaded again by cg_load. */
+/* The relocatable object, borrowed; with the metadata of cg_image_write it can be kept and loaded again by cg_image_read. */
 const void *cg_object(const cg_program *program, size_t *bytes);
+
+/* ---- codegen/image.c: programs as bytes ---- */
+
+typedef struct cg_image {
+    const void *metadata, *object; /* borrowed until cg_image_read returns */
+    size_t metadata_bytes, object_bytes;
+} cg_image;
+
+/* Append what the object alone does not say: weight names, products, scratch size. */
+void cg_image_write(const cg_program *program, gm_string *out);
+/* Load machine code made from `module`, which must outlive the program, under the same target text and fingerprint. GM_FORMAT when the
+ * tables do not fit the module. */
+gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag *diag, cg_program **out);
+/* Append the LLVM version and what cg_compile would compile for: triple, CPU, features. */
+gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out);
+/* Is this machine known to run code for this --target-cpu? */
+bool cg_target_runs(const char *cpu);
+/* Of everything that compiled code, IR text and metadata take for granted about this build. */
+uint64_t cg_fingerprint(void);
 
 #endif

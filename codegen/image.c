@@ -1,0 +1,176 @@
+/* A compiled program as bytes, so that it can be kept in a file and loaded again: the metadata here, the object by cg_object.
+ *
+ * Metadata, little-endian: four 64-bit numbers (weights, sites, bytes of a site, scratch bytes per thread), the rt_site table, the
+ * names of the weights, each with its NUL. It is read back only where cg_fingerprint is what it was when it was written.
+ */
+#include "codegen/cg.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct image_head {
+    uint64_t weights, sites, site_bytes, scratch;
+} image_head;
+
+void cg_image_write(const cg_program *program, gm_string *out) {
+    image_head head = {(uint64_t)program->weight_count, (uint64_t)program->site_count, sizeof(rt_site), (uint64_t)program->scratch_bytes};
+    gm_string_append(out, (const char *)&head, sizeof head);
+    gm_string_append(out, (const char *)program->sites, sizeof(rt_site) * (size_t)program->site_count);
+    for (int i = 0; i < program->weight_count; i++) gm_string_append(out, program->weight_names[i], strlen(program->weight_names[i]) + 1);
+}
+
+/* ---- reading ---- */
+
+static gm_status refuse(gm_diag *diag, const char *expected) {
+    return gm_fail(diag, GM_FORMAT, "compiled program: expected %s", expected);
+}
+
+static gm_status read_names(cg_program *program, const char *at, const char *end, uint64_t count, gm_diag *diag) {
+    for (uint64_t i = 0; i < count; i++) {
+        size_t length = strnlen(at, (size_t)(end - at));
+        if (length == (size_t)(end - at)) return refuse(diag, "as many weight names as it says");
+        program->weight_names[program->weight_count++] = strdup(at);
+        at += length + 1;
+    }
+    return at == end ? GM_OK : refuse(diag, "nothing after the weight names");
+}
+
+/* The types that the module's weight instructions give the program's weights, by number. They come in much the same order, so the
+ * search for each goes on where the last one ended. */
+typedef struct weight_types {
+    const cg_program *program;
+    const ir_type **types;
+    int next;
+} weight_types;
+
+static void find_types(weight_types *w, const ir_region *region) {
+    int count = w->program->weight_count;
+    for (int i = 0; i < region->inst_count; i++) {
+        const ir_inst *inst = region->insts[i];
+        for (int r = 0; r < inst->region_count; r++) find_types(w, inst->regions[r]);
+        if (inst->op != IR_WEIGHT) continue;
+        const char *name = ir_attr_string(inst, IR_ATTR_NAME);
+        for (int tried = 0; tried < count; tried++) {
+            int at = (w->next + tried) % count;
+            if (strcmp(w->program->weight_names[at], name) != 0) continue;
+            w->types[at] = &inst->results[0]->type;
+            w->next = at + 1;
+            break;
+        }
+    }
+}
+
+static bool site_holds(const cg_program *program, const rt_site *site, const ir_type *const *types) {
+    int64_t total = 0;
+    if (site->weight_count < 1 || site->weight_count > RT_SITE_WEIGHTS) return false;
+    for (int i = 0; i < site->weight_count; i++) {
+        if (site->weights[i] < 0 || site->weights[i] >= program->weight_count) return false;
+        const ir_type *type = types[site->weights[i]];
+        if (type->rank != 2 || type->dim[0] != site->rows[i] || type->dim[1] != site->columns || (int)type->dtype != site->dtypes[i]) return false;
+        total += site->rows[i];
+    }
+    return site->max_rows >= 1 && site->x_stride >= site->columns && site->out_stride >= total;
+}
+
+static gm_status check_tables(const cg_program *program, gm_diag *diag) {
+    const ir_type **types = calloc((size_t)program->weight_count + 1, sizeof *types);
+    weight_types all = {.program = program, .types = types};
+    bool read = true, hold = true;
+    GM_ASSERT(types);
+    for (int i = 0; i < program->module->func_count; i++) find_types(&all, program->module->funcs[i]->body);
+    for (int i = 0; i < program->weight_count; i++) read &= types[i] != NULL;
+    for (int i = 0; i < program->site_count && read; i++) hold &= site_holds(program, &program->sites[i], types);
+    free(types);
+    if (!read) return refuse(diag, "only weights that the IR reads");
+    return hold ? GM_OK : refuse(diag, "products of weights that the IR reads, with their shapes");
+}
+
+static gm_status check_entries(const cg_program *program, gm_diag *diag) {
+    for (int i = 0; i < program->module->func_count; i++) {
+        const char *name = program->module->funcs[i]->name;
+        if (!cg_entry(program, name)) return gm_fail(diag, GM_FORMAT, "compiled program: expected code of @%.100s", name);
+    }
+    return GM_OK;
+}
+
+static gm_status read_tables(cg_program *program, const void *metadata, size_t bytes, gm_diag *diag) {
+    image_head head;
+    if (bytes < sizeof head) return refuse(diag, "its head");
+    memcpy(&head, metadata, sizeof head);
+    if (head.site_bytes != sizeof(rt_site) || head.weights > CG_MAX_WEIGHTS || head.sites > CG_MAX_SITES || head.scratch > INT32_MAX)
+        return refuse(diag, "tables of possible sizes");
+    size_t sites = (size_t)head.sites * sizeof(rt_site);
+    if (bytes - sizeof head < sites) return refuse(diag, "as many products as it says");
+    const char *at = (const char *)metadata + sizeof head;
+    memcpy(program->sites, at, sites);
+    program->site_count = (int)head.sites;
+    program->scratch_bytes = (int64_t)head.scratch;
+    GM_TRY(read_names(program, at + sites, (const char *)metadata + bytes, head.weights, diag));
+    return check_tables(program, diag);
+}
+
+static gm_status load(cg_program *program, const void *metadata, size_t bytes, gm_diag *diag) {
+    cg_target host; /* opened only for LLVM's initialisation */
+    GM_TRY(read_tables(program, metadata, bytes, diag));
+    GM_TRY(cg_target_open(NULL, diag, &host));
+    cg_target_close(&host);
+    GM_TRY(cg_jit_load(program, diag));
+    return check_entries(program, diag);
+}
+
+gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag *diag, cg_program **out) {
+    cg_program *program = calloc(1, sizeof *program);
+    GM_ASSERT(program);
+    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site)),
+                            .object_copy = malloc(image->object_bytes + 1), .object_bytes = image->object_bytes};
+    GM_ASSERT(program->weight_names && program->sites && program->object_copy);
+    memcpy(program->object_copy, image->object, image->object_bytes);
+    gm_status status = load(program, image->metadata, image->metadata_bytes, diag);
+    if (status == GM_OK) *out = program;
+    else cg_program_free(program);
+    return status;
+}
+
+/* ---- where an image may run ---- */
+
+gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out) {
+    cg_target target;
+    unsigned major, minor, patch;
+    GM_TRY(cg_target_open(cpu, diag, &target));
+    LLVMGetVersion(&major, &minor, &patch);
+    gm_string_printf(out, "LLVM %u.%u.%u %s %s %s", major, minor, patch, target.triple, target.cpu, target.features);
+    cg_target_close(&target);
+    return GM_OK;
+}
+
+bool cg_target_runs(const char *cpu) {
+    __builtin_cpu_init();
+    if (strcmp(cpu, "x86-64") == 0) return true;
+    if (strcmp(cpu, "x86-64-v2") == 0) return __builtin_cpu_supports("x86-64-v2");
+    if (strcmp(cpu, "x86-64-v3") == 0) return __builtin_cpu_supports("x86-64-v3");
+    if (strcmp(cpu, "x86-64-v4") == 0) return __builtin_cpu_supports("x86-64-v4");
+    char *host = LLVMGetHostCPUName();
+    bool same = strcmp(cpu, host) == 0;
+    LLVMDisposeMessage(host);
+    return same;
+}
+
+static uint64_t mix(uint64_t hash, const void *data, size_t bytes) { /* FNV-1a */
+    for (size_t i = 0; i < bytes; i++) hash = (hash ^ ((const uint8_t *)data)[i]) * 1099511628211u;
+    return hash;
+}
+
+uint64_t cg_fingerprint(void) {
+    static const size_t layout[] = {
+        sizeof(rt_frame), offsetof(rt_frame, weights), offsetof(rt_frame, arena), offsetof(rt_frame, scratch), offsetof(rt_frame, scratch_stride),
+        offsetof(rt_frame, ring), offsetof(rt_frame, shared), offsetof(rt_frame, trace), offsetof(rt_frame, threads), offsetof(rt_ring, token),
+        sizeof(rt_site), offsetof(rt_site, rows), offsetof(rt_site, weights), offsetof(rt_site, dtypes), offsetof(rt_site, stream),
+        offsetof(rt_site, max_rows), RT_RING_CAPACITY, RT_SHARED_WORDS, RT_DTYPE_COUNT, IR_OP_COUNT, IR_ATTR_COUNT};
+    uint64_t hash = mix(14695981039346656037u, layout, sizeof layout);
+#define RTCALL(name) hash = mix(hash, #name, sizeof #name);
+    RT_CALLS(RTCALL)
+#undef RTCALL
+    for (int i = 0; i < IR_OP_COUNT; i++) hash = mix(hash, ir_op_of((ir_op)i)->text, strlen(ir_op_of((ir_op)i)->text) + 1);
+    for (int i = 0; i < IR_ATTR_COUNT; i++) hash = mix(hash, ir_attr_of((ir_attr_key)i)->text, strlen(ir_attr_of((ir_attr_key)i)->text) + 1);
+    return hash;
+}
