@@ -108,7 +108,8 @@ LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
 LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init); /* alloca in the entry block */
 LLVMValueRef cg_frame_field(cg *c, size_t offset, LLVMTypeRef type);
-/* This thread's scratch; `bytes` is added to what the program asks for. */
+/* This thread's scratch, at least `bytes` of it. */
+void cg_reserve_scratch(cg *c, int64_t bytes);
 LLVMValueRef cg_scratch(cg *c, int64_t bytes);
 LLVMValueRef cg_host_call(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef *args, int count);
 void cg_unsupported(cg *c, const ir_inst *inst, const char *what);
@@ -157,6 +158,7 @@ LLVMValueRef cg_elem(cg *c, const ir_inst *inst, LLVMValueRef *operands);
 LLVMValueRef cg_exp(cg *c, LLVMValueRef x);
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);
 /* Memory representation <-> register representation. */
+LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x);
 LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 

@@ -63,7 +63,7 @@ LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value) {
     return dtype == RT_BOOL ? LLVMBuildZExt(c->b, value, c->i8, "") : value;
 }
 
-static LLVMValueRef to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
+LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
     switch (from) {
     case RT_F32: return x;
     case RT_F16: return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, x, c->f16, ""), c->f32, "");
@@ -102,7 +102,7 @@ static LLVMValueRef from_f32(cg *c, rt_dtype to, LLVMValueRef x) {
 static LLVMValueRef convert(cg *c, rt_dtype from, rt_dtype to, LLVMValueRef x) {
     rt_dtype_class a = rt_dtype_of(from)->class, b = rt_dtype_of(to)->class;
     if (from == to) return x;
-    if (a == RT_CLASS_FLOAT || b == RT_CLASS_FLOAT) return from_f32(c, to, to_f32(c, from, x));
+    if (a == RT_CLASS_FLOAT || b == RT_CLASS_FLOAT) return from_f32(c, to, cg_to_f32(c, from, x));
     if (to == RT_BOOL) return LLVMBuildICmp(c->b, LLVMIntNE, x, LLVMConstInt(cg_reg_type(c, from), 0, 0), "");
     return LLVMBuildIntCast2(c->b, x, cg_reg_type(c, to), from != RT_BOOL, "");
 }

@@ -12,8 +12,8 @@ enum { PIECE = 32, MAX_ROWS = 4 };
 
 typedef struct gemv_job {
     rt_dtype dtype;
-    int64_t columns;
-    int w, x, out, low, high; /* kernel arguments */
+    int64_t columns;                   /* of this call, for the scratch it needs */
+    int w, x, out, low, high, units;   /* kernel arguments; units: trips of the inner loop */
     LLVMValueRef sums;        /* Σx per piece; NULL when no type needs it */
 } gemv_job;
 
@@ -38,7 +38,8 @@ static LLVMValueRef load_x(cg *c, LLVMValueRef x, LLVMValueRef column, int p) {
 /* sums[i] = Σ x[32i … 32i+31] */
 static void emit_piece_sums(cg *c, gemv_job *job) {
     job->sums = cg_scratch(c, job->columns / PIECE * 4);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->columns / PIECE), 1);
+    LLVMValueRef pieces = cg_mul(c, c->code.args[job->units], cg_i64(c, unit_elems(job->dtype) / PIECE));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), pieces, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, PIECE)), total = load_x(c, c->code.args[job->x], column, 0);
     for (int p = 1; p < PIECE / c->lanes; p++) total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
     cg_store(c, cg_sum_lanes(c, total), cg_at(c, c->f32, job->sums, loop.index), 4);
@@ -65,16 +66,16 @@ static LLVMValueRef accumulate(cg *c, const cg_codes *codes, LLVMValueRef const 
 /* Rows first … first+rows-1 of W·x. */
 static void emit_gemv_rows(cg *c, const gemv_job *job, LLVMValueRef first, int rows) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
-    int64_t unit = unit_elems(job->dtype), row_bytes = (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns);
-    int64_t unit_bytes = unit / info->block_elems * info->block_bytes;
+    int64_t unit = unit_elems(job->dtype), unit_bytes = unit / info->block_elems * info->block_bytes;
+    LLVMValueRef units = c->code.args[job->units], row_bytes = cg_mul(c, units, cg_i64(c, unit_bytes));
     LLVMValueRef acc[MAX_ROWS], low[MAX_ROWS], row[MAX_ROWS];
     for (int r = 0; r < rows; r++) {
         acc[r] = cg_variable(c, lanes_type(c), LLVMConstNull(lanes_type(c)));
         low[r] = job->sums ? cg_variable(c, c->f32, cg_f32(c, 0)) : NULL;
-        LLVMValueRef offset = cg_mul(c, cg_add(c, first, cg_i64(c, r)), cg_i64(c, row_bytes));
+        LLVMValueRef offset = cg_mul(c, cg_add(c, first, cg_i64(c, r)), row_bytes);
         row[r] = cg_at(c, c->i8, c->code.args[job->w], offset);
     }
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->columns / unit), 1);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, 1);
     for (int sub = 0; sub < unit / PIECE; sub++) {
         LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * PIECE)), x[8];
         for (int p = 0; p < PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
@@ -137,7 +138,9 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
         job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out, origin));
         job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, origin), zero));
         job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
-        gm_string_printf(&kernel.key, "gemv %s %lld", rt_dtype_of(w->dtype)->text, (long long)columns);
+        job.units = cg_kernel_arg(&kernel, cg_i64(c, columns / unit_elems(w->dtype)));
+        gm_string_printf(&kernel.key, "gemv %s", rt_dtype_of(w->dtype)->text);
+        if (has_minimum(w->dtype)) cg_reserve_scratch(c, columns / PIECE * 4);
         char name[32] = "gemv_";
         strcat(name, rt_dtype_of(w->dtype)->text);
         cg_kernel_call(c, &kernel, name, emit_gemv, &job);
@@ -245,6 +248,10 @@ static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRe
         }
     }
     cg_loop_end(c, &loop);
+    cg_loop rest = cg_loop_begin(c, cg_i64(c, columns / unit * unit), cg_i64(c, columns), 1); /* plain types only */
+    LLVMValueRef element = LLVMBuildLoad2(c->b, cg_type(c, dtype), cg_at(c, cg_type(c, dtype), row, rest.index), "");
+    if (info->block_elems == 1) cg_store(c, cg_to_f32(c, dtype, element), cg_at(c, c->f32, out, rest.index), 4);
+    cg_loop_end(c, &rest);
 }
 
 static void emit_gather(cg *c, void *user) {
@@ -266,7 +273,8 @@ void cg_emit_gather(cg *c, const ir_inst *inst) {
     const ir_value *table = inst->operands[0], *ids = inst->operands[1], *out = inst->results[0];
     const cg_slot *reads[] = {cg_slot_of(c, ids)}, *write = cg_slot_of(c, out);
     int64_t columns = table->type.dim[1];
-    if (ids->type.rank != 1 || !cg_can_decode(table->type.dtype) || columns % unit_elems(table->type.dtype)) {
+    bool whole = rt_dtype_of(table->type.dtype)->block_elems == 1 || columns % unit_elems(table->type.dtype) == 0;
+    if (ids->type.rank != 1 || !cg_can_decode(table->type.dtype) || !whole) {
         cg_unsupported(c, inst, "this table or this rank of ids");
         return;
     }

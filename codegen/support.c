@@ -111,9 +111,13 @@ LLVMValueRef cg_frame_field(cg *c, size_t offset, LLVMTypeRef type) {
     return LLVMBuildLoad2(c->b, type, cg_at(c, c->i8, c->code.frame, cg_i64(c, (int64_t)offset)), "");
 }
 
-LLVMValueRef cg_scratch(cg *c, int64_t bytes) {
+void cg_reserve_scratch(cg *c, int64_t bytes) {
     bytes = (bytes + 63) / 64 * 64;
     if (c->program->scratch_bytes < bytes) c->program->scratch_bytes = bytes;
+}
+
+LLVMValueRef cg_scratch(cg *c, int64_t bytes) {
+    cg_reserve_scratch(c, bytes);
     LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, scratch), c->ptr);
     LLVMValueRef stride = cg_frame_field(c, offsetof(rt_frame, scratch_stride), c->i64);
     LLVMValueRef thread = LLVMBuildSExt(c->b, c->code.thread, c->i64, "");

@@ -148,18 +148,21 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     return GM_OK;
 }
 
-static gm_status check_precision(const fe_options *options, gm_diag *diag) {
-    if (options->precision == FE_PRECISION_AUTO || options->precision == FE_PRECISION_F32) return GM_OK;
-    return gm_fail(diag, GM_UNSUPPORTED, "--precision %s is not available: expected f32 or auto", options->precision == FE_PRECISION_BF16 ? "bf16" : "int8");
+/* auto: bf16 where the CPU multiplies it natively, else f32. */
+static gm_status choose_precision(const fe_options *options, gm_diag *diag, pass_options *limits) {
+    if (options->precision == FE_PRECISION_INT8) return gm_fail(diag, GM_UNSUPPORTED, "--precision int8 is not available: expected f32, bf16 or auto");
+    bool native = __builtin_cpu_supports("avx512bf16") && !options->target_cpu;
+    limits->bf16 = options->precision == FE_PRECISION_BF16 || (options->precision == FE_PRECISION_AUTO && native);
+    return GM_OK;
 }
 
 static gm_status build_engine(const char *path, const fe_options *options, gm_diag *diag, fe_engine *engine) {
     pass_options limits;
     double start = gm_now();
-    GM_TRY(check_precision(options, diag));
     GM_TRY(fe_model_open(path, options->no_weights, diag, &engine->model));
     if (engine->model.vocab.count) GM_TRY(rt_tokenizer_new(&engine->model.vocab, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, &limits));
+    GM_TRY(choose_precision(options, diag, &limits));
     engine->load_s = gm_now() - start;
     start = gm_now();
     ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);

@@ -8,6 +8,7 @@ typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
     int64_t chunk;   /* largest T: tokens per prefill chunk */
     int64_t rows;    /* largest R: rows per @head call */
+    bool bf16;       /* matrix-matrix products round their operands to bf16 */
 } pass_options;
 
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every

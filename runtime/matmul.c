@@ -30,7 +30,7 @@ typedef struct share {
 typedef struct worker {
     dnnl_stream_t stream;
     float *widened; /* STREAM_ROWS rows of the widest stream */
-    float *plain;   /* while opening: the largest share, widened */
+    float *plain;   /* while opening: the largest share, widened; later x of an emulated product */
     share *shares;  /* by site */
     dnnl_status_t status;
 } worker;
@@ -39,6 +39,7 @@ struct rt_matmul {
     dnnl_engine_t engine;
     const rt_site *sites;
     int count, threads;
+    bool native_bf16;
     const void *const *weights;
     worker workers[RT_MAX_THREADS];
     int64_t prepare_rows;
@@ -71,17 +72,26 @@ static void widen_rows(const rt_matmul *matmul, const rt_site *site, int64_t fir
 
 /* ---- primitives ---- */
 
-static dnnl_data_type_t compute_type(const rt_site *site) {
-    return site->bf16 ? dnnl_bf16 : dnnl_f32;
+/* bf16 products of a CPU that has none are f32 products of the rounded values: the same up to the order of sums. */
+static bool emulated(const rt_matmul *matmul, const rt_site *site) {
+    return site->bf16 && !matmul->native_bf16;
+}
+
+static dnnl_data_type_t compute_type(const rt_matmul *matmul, const rt_site *site) {
+    return site->bf16 && matmul->native_bf16 ? dnnl_bf16 : dnnl_f32;
+}
+
+static int64_t x_stride(const rt_matmul *matmul, const rt_site *site) {
+    return emulated(matmul, site) ? site->columns : site->x_stride;
 }
 
 /* The primitive for `rows` rows; `weights` is the packed layout, or format "any" to let oneDNN choose it. */
 static dnnl_status_t describe(const rt_matmul *matmul, const rt_site *site, const share *s, int64_t rows, const_dnnl_memory_desc_t weights,
                               dnnl_primitive_desc_t *out) {
-    dnnl_dims_t x_dims = {rows, site->columns}, x_strides = {site->x_stride, 1};
+    dnnl_dims_t x_dims = {rows, site->columns}, x_strides = {x_stride(matmul, site), 1};
     dnnl_dims_t out_dims = {rows, s->count}, out_strides = {site->out_stride, 1};
     dnnl_memory_desc_t x, y;
-    DNNL_TRY(dnnl_memory_desc_create_with_strides(&x, 2, x_dims, compute_type(site), x_strides));
+    DNNL_TRY(dnnl_memory_desc_create_with_strides(&x, 2, x_dims, compute_type(matmul, site), x_strides));
     dnnl_status_t status = dnnl_memory_desc_create_with_strides(&y, 2, out_dims, dnnl_f32, out_strides);
     if (status == dnnl_success) {
         status = dnnl_matmul_primitive_desc_create(out, matmul->engine, x, weights, NULL, y, NULL);
@@ -112,12 +122,17 @@ static dnnl_status_t pack_from(const rt_matmul *matmul, const rt_site *site, sha
     return dnnl_memory_desc_destroy(plain_desc);
 }
 
+static void round_values(float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++) values[i] = rt_bf16_to_f32(rt_f32_to_bf16(values[i]));
+}
+
 static dnnl_status_t pack_share(const rt_matmul *matmul, const rt_site *site, share *s, worker *w) {
     dnnl_dims_t dims = {site->columns, s->count};
     dnnl_memory_desc_t any;
     dnnl_primitive_desc_t desc;
     widen_rows(matmul, site, s->first, s->count, w->plain);
-    dnnl_status_t status = dnnl_memory_desc_create_with_tag(&any, 2, dims, compute_type(site), dnnl_format_tag_any);
+    if (emulated(matmul, site)) round_values(w->plain, s->count * site->columns);
+    dnnl_status_t status = dnnl_memory_desc_create_with_tag(&any, 2, dims, compute_type(matmul, site), dnnl_format_tag_any);
     if (status == dnnl_success) {
         status = describe(matmul, site, s, site->max_rows, any, &desc);
         dnnl_memory_desc_destroy(any);
@@ -173,6 +188,7 @@ static void deal_out(const rt_matmul *matmul, worker *w, int thread, size_t *pac
         s->first = from < total ? from : total;
         s->count = (to < total ? to : total) - s->first;
         size_t rows = site->stream ? STREAM_ROWS : (size_t)s->count, floats = rows * (size_t)site->columns;
+        if (emulated(matmul, site) && rows < (size_t)site->max_rows) floats = (size_t)site->max_rows * (size_t)site->columns;
         size_t *most = site->stream ? stream : packed;
         if (*most < floats) *most = floats;
     }
@@ -187,7 +203,6 @@ static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
     dnnl_status_t status = w->widened && w->plain ? dnnl_success : dnnl_out_of_memory;
     for (int i = 0; i < matmul->count && status == dnnl_success; i++)
         if (!matmul->sites[i].stream && w->shares[i].count) status = pack_share(matmul, &matmul->sites[i], &w->shares[i], w);
-    free(w->plain);
     return status;
 }
 
@@ -209,6 +224,7 @@ gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *wei
     rt_matmul *matmul = calloc(1, sizeof *matmul);
     if (!matmul) return gm_fail(diag, GM_NOMEM, "out of memory");
     *matmul = (rt_matmul){.sites = sites, .count = count, .threads = rt_team_threads(team), .weights = weights};
+    matmul->native_bf16 = __builtin_cpu_supports("avx512bf16");
     gm_status status = GM_OK;
     for (int i = 0; i < matmul->threads; i++)
         if (!(matmul->workers[i].shares = calloc((size_t)count + 1, sizeof(share)))) status = gm_fail(diag, GM_NOMEM, "out of memory");
@@ -270,6 +286,7 @@ void rt_matmul_close(rt_matmul *matmul) {
         for (int i = 0; w->shares && i < matmul->count; i++) close_share(&w->shares[i]);
         free(w->shares);
         free(w->widened);
+        free(w->plain);
         if (w->stream) dnnl_stream_destroy(w->stream);
     }
     if (matmul->engine) dnnl_engine_destroy(matmul->engine);
@@ -291,6 +308,12 @@ static void run_stream(const rt_matmul *matmul, const rt_site *site, const share
     }
 }
 
+static const float *widen_x(const rt_site *site, worker *w, const uint16_t *x, int64_t m) {
+    for (int64_t row = 0; row < m; row++)
+        for (int64_t k = 0; k < site->columns; k++) w->plain[row * site->columns + k] = rt_bf16_to_f32(x[row * site->x_stride + k]);
+    return w->plain;
+}
+
 void rt_matmul_run(rt_frame *frame, int64_t number, int32_t thread, const void *x, int64_t m, float *out) {
     rt_matmul *matmul = frame->matmul;
     worker *w = &matmul->workers[thread];
@@ -303,6 +326,7 @@ void rt_matmul_run(rt_frame *frame, int64_t number, int32_t thread, const void *
     }
     plan *p = plan_find(s, m);
     if (!p) GM_ASSERT(plan_make(matmul, site, s, m, &p) == dnnl_success);
+    if (emulated(matmul, site)) x = widen_x(site, w, x, m);
     dnnl_memory_set_data_handle(p->x, (void *)x);
     dnnl_memory_set_data_handle(p->out, out + s->first);
     dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, p->x}, {DNNL_ARG_WEIGHTS, s->packed}, {DNNL_ARG_DST, p->out}};
