@@ -258,11 +258,10 @@ static gm_status add_shard(const char *path, int64_t number, int64_t count, gm_d
 /* A model in several files is opened by its first: <prefix>-00001-of-<count>.gguf, which has all
  * keys. */
 static gm_status add_shards(const gguf_file *file, fe_model *model) {
-    int64_t number = 0, count = 1;
+    int64_t number, count = 1;
     char ending[64];
     GM_TRY(gguf_int(file, "split.count", false, 0, MAX_SHARDS, &count));
     if (count <= 1) return GM_OK;
-    GM_TRY(gguf_int(file, "split.no", true, 0, 0, &number));
     size_t length = strlen(file->path);
     int size = snprintf(ending, sizeof ending, "-00001-of-%05d.gguf", (int)count);
     if (length < (size_t)size || strcmp(file->path + length - size, ending) != 0)
@@ -283,7 +282,17 @@ static gm_status add_shards(const gguf_file *file, fe_model *model) {
 
 /* ---- the whole ---- */
 
+static gm_status check_first(const gguf_file *file) {
+    int64_t number = 0;
+    GM_TRY(gguf_int(file, "split.no", false, 0, MAX_SHARDS, &number));
+    if (number == 0) return GM_OK;
+    return gm_fail(file->diag, GM_INVALID,
+                   "%s: expected the first file of a split model, found number %lld", file->path,
+                   (long long)number + 1);
+}
+
 static gm_status read_model(const gguf_file *file, fe_model *model) {
+    GM_TRY(check_first(file));
     GM_TRY(read_config(file, model));
     GM_TRY(read_vocab(file, model));
     GM_TRY(add_tensors(file, model));
