@@ -10,6 +10,7 @@
  */
 #include "frontend/model.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,7 +173,15 @@ static gm_status read_generation(parts *in) {
     return fe_generation_from_json(in->generation, in->model->path, true, in->diag, in->model);
 }
 
+static gm_status check_weights_exist(const parts *in) {
+    for (size_t i = 0; i < in->weight_count; i++)
+        if (access(in->weights[i], R_OK) != 0)
+            return gm_fail(in->diag, GM_IO, "%s: %s", in->weights[i], strerror(errno));
+    return GM_OK;
+}
+
 static gm_status open_parts(parts *in) {
+    if (!in->no_weights) GM_TRY(check_weights_exist(in));
     if (in->weight_count == 1 && kind_of(in->weights[0]) == 'G') {
         GM_TRY(open_gguf(in, in->weights[0]));
     } else {
