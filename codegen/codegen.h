@@ -37,6 +37,7 @@ const void *cg_object(const cg_program *program, size_t *bytes);
 /* ---- codegen/image.c: programs as bytes ---- */
 
 typedef struct cg_image {
+    const char *path;              /* for messages */
     const void *metadata, *object; /* borrowed until cg_image_read returns */
     size_t metadata_bytes, object_bytes;
 } cg_image;

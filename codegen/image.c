@@ -21,18 +21,18 @@ void cg_image_write(const cg_program *program, gm_string *out) {
 
 /* ---- reading ---- */
 
-static gm_status refuse(gm_diag *diag, const char *expected) {
-    return gm_fail(diag, GM_FORMAT, "compiled program: expected %s", expected);
+static gm_status refuse(const char *path, gm_diag *diag, const char *expected) {
+    return gm_fail(diag, GM_FORMAT, "%s: compiled program: expected %s", path, expected);
 }
 
-static gm_status read_names(cg_program *program, const char *at, const char *end, uint64_t count, gm_diag *diag) {
+static gm_status read_names(cg_program *program, const char *at, const char *end, uint64_t count, const char *path, gm_diag *diag) {
     for (uint64_t i = 0; i < count; i++) {
         size_t length = strnlen(at, (size_t)(end - at));
-        if (length == (size_t)(end - at)) return refuse(diag, "as many weight names as it says");
+        if (length == (size_t)(end - at)) return refuse(path, diag, "as many weight names as it says");
         program->weight_names[program->weight_count++] = strdup(at);
         at += length + 1;
     }
-    return at == end ? GM_OK : refuse(diag, "nothing after the weight names");
+    return at == end ? GM_OK : refuse(path, diag, "nothing after the weight names");
 }
 
 /* The types that the module's weight instructions give the program's weights, by number. They come in much the same order, so the
@@ -72,7 +72,7 @@ static bool site_holds(const cg_program *program, const rt_site *site, const ir_
     return site->max_rows >= 1 && site->x_stride >= site->columns && site->out_stride >= total;
 }
 
-static gm_status check_tables(const cg_program *program, gm_diag *diag) {
+static gm_status check_tables(const cg_program *program, const char *path, gm_diag *diag) {
     const ir_type **types = calloc((size_t)program->weight_count + 1, sizeof *types);
     weight_types all = {.program = program, .types = types};
     bool read = true, hold = true;
@@ -81,41 +81,41 @@ static gm_status check_tables(const cg_program *program, gm_diag *diag) {
     for (int i = 0; i < program->weight_count; i++) read &= types[i] != NULL;
     for (int i = 0; i < program->site_count && read; i++) hold &= site_holds(program, &program->sites[i], types);
     free(types);
-    if (!read) return refuse(diag, "only weights that the IR reads");
-    return hold ? GM_OK : refuse(diag, "products of weights that the IR reads, with their shapes");
+    if (!read) return refuse(path, diag, "only weights that the IR reads");
+    return hold ? GM_OK : refuse(path, diag, "products of weights that the IR reads, with their shapes");
 }
 
-static gm_status check_entries(const cg_program *program, gm_diag *diag) {
+static gm_status check_entries(const cg_program *program, const char *path, gm_diag *diag) {
     for (int i = 0; i < program->module->func_count; i++) {
         const char *name = program->module->funcs[i]->name;
-        if (!cg_entry(program, name)) return gm_fail(diag, GM_FORMAT, "compiled program: expected code of @%.100s", name);
+        if (!cg_entry(program, name)) return gm_fail(diag, GM_FORMAT, "%s: compiled program: expected code of @%.100s", path, name);
     }
     return GM_OK;
 }
 
-static gm_status read_tables(cg_program *program, const void *metadata, size_t bytes, gm_diag *diag) {
+static gm_status read_tables(cg_program *program, const void *metadata, size_t bytes, const char *path, gm_diag *diag) {
     image_head head;
-    if (bytes < sizeof head) return refuse(diag, "its head");
+    if (bytes < sizeof head) return refuse(path, diag, "its head");
     memcpy(&head, metadata, sizeof head);
     if (head.site_bytes != sizeof(rt_site) || head.weights > CG_MAX_WEIGHTS || head.sites > CG_MAX_SITES || head.scratch > INT32_MAX)
-        return refuse(diag, "tables of possible sizes");
+        return refuse(path, diag, "tables of possible sizes");
     size_t sites = (size_t)head.sites * sizeof(rt_site);
-    if (bytes - sizeof head < sites) return refuse(diag, "as many products as it says");
+    if (bytes - sizeof head < sites) return refuse(path, diag, "as many products as it says");
     const char *at = (const char *)metadata + sizeof head;
     memcpy(program->sites, at, sites);
     program->site_count = (int)head.sites;
     program->scratch_bytes = (int64_t)head.scratch;
-    GM_TRY(read_names(program, at + sites, (const char *)metadata + bytes, head.weights, diag));
-    return check_tables(program, diag);
+    GM_TRY(read_names(program, at + sites, (const char *)metadata + bytes, head.weights, path, diag));
+    return check_tables(program, path, diag);
 }
 
-static gm_status load(cg_program *program, const void *metadata, size_t bytes, gm_diag *diag) {
+static gm_status load(cg_program *program, const cg_image *image, gm_diag *diag) {
     cg_target host; /* opened only for LLVM's initialisation */
-    GM_TRY(read_tables(program, metadata, bytes, diag));
+    GM_TRY(read_tables(program, image->metadata, image->metadata_bytes, image->path, diag));
     GM_TRY(cg_target_open(NULL, diag, &host));
     cg_target_close(&host);
     GM_TRY(cg_jit_load(program, diag));
-    return check_entries(program, diag);
+    return check_entries(program, image->path, diag);
 }
 
 gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag *diag, cg_program **out) {
@@ -125,7 +125,7 @@ gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag 
                             .object_copy = malloc(image->object_bytes + 1), .object_bytes = image->object_bytes};
     GM_ASSERT(program->weight_names && program->sites && program->object_copy);
     memcpy(program->object_copy, image->object, image->object_bytes);
-    gm_status status = load(program, image->metadata, image->metadata_bytes, diag);
+    gm_status status = load(program, image, diag);
     if (status == GM_OK) *out = program;
     else cg_program_free(program);
     return status;

@@ -2,8 +2,10 @@
 #include "frontend/driver.h"
 
 #include "codegen/codegen.h"
+#include "frontend/commands.h"
 #include "frontend/dump.h"
 #include "frontend/gemma.h"
+#include "frontend/gmx.h"
 #include "passes/passes.h"
 #include "runtime/program.h"
 
@@ -137,6 +139,66 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, cons
     return rt_session_open(&program, options->threads, diag, &engine->session);
 }
 
+/* ---- artefacts ---- */
+
+/* What the options ask for; `target` holds a text of the key. */
+static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target, fe_gmx_key *out) {
+    GM_TRY(cg_target_text(options->target_cpu, diag, target));
+    *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : DEFAULT_CHUNK, .precision = options->precision,
+                        .passes = options->passes, .skip = options->skip, .target_cpu = options->target_cpu, .target = target->data,
+                        .gemmac = GM_VERSION, .fingerprint = cg_fingerprint()};
+    return GM_OK;
+}
+
+/* *out is NULL when the artefact's machine code can run, else the reason why not. */
+static gm_status why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *limits, gm_diag *diag, const char **out) {
+    gm_string target = {0};
+    fe_gmx_key wanted;
+    gm_status status = key_of(options, limits, diag, &target, &wanted);
+    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : fe_gmx_difference(gmx, &wanted);
+    gm_string_free(&target);
+    return status;
+}
+
+/* The module fits the configuration as far as the session counts on it. */
+static gm_status check_forward(const fe_engine *engine, const pass_options *limits, gm_diag *diag) {
+    const fe_config *config = &engine->model.config;
+    const ir_func *forward = ir_func_find(engine->module, "forward");
+    int chunk = ir_symbol_find(engine->module, "T");
+    int64_t cache = config->layers * limits->context * config->kv_heads * config->head_dim;
+    bool fits = forward && forward->body->param_count == 4 && (chunk < 0 || engine->module->symbols[chunk].max == limits->chunk);
+    for (int i = 2; i < 4 && fits; i++) fits = ir_type_max_elems(engine->module, &forward->body->params[i]->type) == cache;
+    return fits ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected @forward of this configuration", engine->model.path);
+}
+
+static gm_status start_warm(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
+    const fe_gmx *gmx = engine->model.gmx;
+    cg_image image = {.path = engine->model.path, .metadata = gmx->program.data, .metadata_bytes = gmx->program.bytes,
+                      .object = gmx->object.data, .object_bytes = gmx->object.bytes};
+    GM_TRY(ir_parse(gmx->ir.data, gmx->ir.bytes, engine->model.path, diag, &engine->module));
+    GM_TRY(fe_gmx_check_module(&engine->model, engine->module, diag));
+    GM_TRY(check_forward(engine, limits, diag));
+    return options->no_weights ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
+}
+
+static gm_status write_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
+    gm_string target = {0}, ir = {0}, program = {0};
+    fe_gmx gmx = {0};
+    gm_status status = key_of(options, limits, diag, &target, &gmx.key);
+    if (status == GM_OK) {
+        ir_print_module(engine->module, &ir);
+        cg_image_write(engine->program, &program);
+        gmx.ir = (fe_gmx_section){ir.data, ir.length};
+        gmx.program = (fe_gmx_section){program.data, program.length};
+        gmx.object.data = cg_object(engine->program, &gmx.object.bytes);
+        status = fe_gmx_write(out_path, &engine->model, &gmx, diag);
+    }
+    gm_string_free(&target);
+    gm_string_free(&ir);
+    gm_string_free(&program);
+    return status;
+}
+
 /* ---- the engine ---- */
 
 static gm_status limits_of(const fe_options *options, const fe_config *config, gm_diag *diag, pass_options *out) {
@@ -156,30 +218,55 @@ static gm_status choose_precision(const fe_options *options, gm_diag *diag, pass
     return GM_OK;
 }
 
-static gm_status build_engine(const char *path, const fe_options *options, gm_diag *diag, fe_engine *engine) {
-    pass_options limits;
+/* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */
+static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine, pass_options *limits) {
     double start = gm_now();
     GM_TRY(fe_model_open(path, options->no_weights, diag, &engine->model));
+    const fe_gmx *gmx = engine->model.gmx;
+    if (gmx) fe_gmx_adopt(gmx, options);
+    if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
     if (engine->model.vocab.count) GM_TRY(rt_tokenizer_new(&engine->model.vocab, diag, &engine->tokenizer));
-    GM_TRY(limits_of(options, &engine->model.config, diag, &limits));
-    GM_TRY(choose_precision(options, diag, &limits));
+    GM_TRY(limits_of(options, &engine->model.config, diag, limits));
+    GM_TRY(choose_precision(options, diag, limits));
     engine->load_s = gm_now() - start;
-    start = gm_now();
+    return GM_OK;
+}
+
+static gm_status compile_cold(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
     ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
-    GM_TRY(run_passes(options, &limits, naive, diag, &engine->module));
-    if (!options->no_weights || fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm"))
-        GM_TRY(compile_module(options, engine->module, diag, &engine->program));
-    double compiled = gm_now();
-    if (!options->no_weights) GM_TRY(open_session(engine, options, &limits, diag));
+    GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
+    if (options->no_weights && !fe_dump_wants(options, "llvm") && !fe_dump_wants(options, "asm")) return GM_OK;
+    return compile_module(options, engine->module, diag, &engine->program);
+}
+
+static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
+    const char *why = NULL;
+    double start = gm_now();
+    if (engine->model.gmx) GM_TRY(why_cold(engine->model.gmx, options, limits, diag, &why));
+    engine->warm = engine->model.gmx && !why;
+    if (why && options->time_passes) fprintf(stderr, "%s: compiled again, since %s\n", engine->model.path, why);
+    GM_TRY(engine->warm ? start_warm(engine, options, limits, diag) : compile_cold(engine, options, limits, diag));
     engine->compile_s = gm_now() - start;
-    if (options->time_passes) fprintf(stderr, "passes and code %.3f s, session %.3f s\n", compiled - start, gm_now() - compiled);
+    if (options->time_passes) fprintf(stderr, "%s %.3f s\n", engine->warm ? "warm start" : "passes and code", engine->compile_s);
+    return GM_OK;
+}
+
+static gm_status build_engine(const char *path, fe_options options, gm_diag *diag, fe_engine *engine) {
+    pass_options limits;
+    GM_TRY(load_model(path, &options, diag, engine, &limits));
+    GM_TRY(compile_model(engine, &options, &limits, diag));
+    if (options.no_weights) return GM_OK;
+    double start = gm_now();
+    GM_TRY(open_session(engine, &options, &limits, diag));
+    engine->compile_s += gm_now() - start;
+    if (options.time_passes) fprintf(stderr, "session %.3f s\n", gm_now() - start);
     return GM_OK;
 }
 
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out) {
     *out = (fe_engine){.tables = calloc(1, sizeof *out->tables)};
     GM_ASSERT(out->tables);
-    gm_status status = build_engine(path, options, diag, out);
+    gm_status status = build_engine(path, *options, diag, out);
     if (status != GM_OK) fe_engine_close(out);
     return status;
 }
@@ -196,4 +283,16 @@ void fe_engine_close(fe_engine *engine) {
     }
     free(engine->tables);
     *engine = (fe_engine){0};
+}
+
+gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag) {
+    fe_engine engine = {0};
+    fe_options settled = *options;
+    pass_options limits;
+    if (options->no_weights) return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
+    gm_status status = load_model(path, &settled, diag, &engine, &limits);
+    if (status == GM_OK) status = compile_model(&engine, &settled, &limits, diag);
+    if (status == GM_OK) status = write_artefact(&engine, &settled, &limits, out_path, diag);
+    fe_engine_close(&engine);
+    return status;
 }

@@ -36,6 +36,7 @@ typedef struct fe_engine {
     rt_session *session;     /* NULL with no_weights */
     struct fe_tables *tables; /* what the session borrows */
     double load_s, compile_s;
+    bool warm;               /* an artefact's own machine code runs */
 } fe_engine;
 
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */

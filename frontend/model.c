@@ -1,4 +1,5 @@
-/* MODEL, whatever it is: a GGUF file, an HF folder or its config.json, or a model.json manifest.
+/* MODEL, whatever it is: a GGUF file, an artefact, an HF folder or its config.json, or a model.json
+ * manifest.
  *
  * A manifest is an object with any of
  *   "architecture": the keys of an HF config.json, or the path of one
@@ -18,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "frontend/gmx.h"
 #include "frontend/model_impl.h"
 
 /* Where the parts of one model are. */
@@ -60,13 +62,14 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-/* The first bytes of a file tell GGUF from JSON; 0: neither, or the file cannot be read. */
+/* The first bytes of a file tell GGUF, an artefact (X) and JSON apart; 0: neither, or the file cannot be read. */
 static char kind_of(const char *path) {
     char start[256];
     FILE *file = fopen(path, "rb");
     size_t count = file ? fread(start, 1, sizeof start, file) : 0, at = 0;
     if (file) fclose(file);
     if (count >= 4 && memcmp(start, "GGUF", 4) == 0) return 'G';
+    if (fe_gmx_is(start, count)) return 'X';
     while (at < count && strchr(" \t\r\n", start[at]) && start[at]) at++;
     return at < count && start[at] == '{' ? '{' : 0;
 }
@@ -285,10 +288,12 @@ static gm_status open_any(parts *in, const char *path) {
     }
     char kind = kind_of(path);
     if (kind == 'G') return open_gguf(in, path);
+    if (kind == 'X') return fe_gmx_open(path, in->no_weights, in->diag, in->model);
     if (kind == '{' || !exists(path)) return open_json(in, path);
     return gm_fail(
         in->diag, GM_FORMAT,
-        "%s: expected a GGUF file, a folder with config.json, a config.json or a model.json", path);
+        "%s: expected a GGUF file, an artefact, a folder with config.json, a config.json or "
+        "a model.json", path);
 }
 
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out) {
@@ -309,6 +314,7 @@ gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_mod
 void fe_model_close(fe_model *model) {
     rt_weights_close(&model->weights);
     rt_vocab_free(&model->vocab);
+    fe_gmx_free(model->gmx);
     free(model->path);
     free(model->architecture);
     *model = (fe_model){0};

@@ -18,10 +18,11 @@ typedef struct fe_model {
     rt_weights weights;  /* canonical names; shapes checked against config; empty when no_weights */
     rt_vocab vocab;      /* count 0: the model came without a tokenizer */
     fe_defaults defaults;
+    struct fe_gmx *gmx;  /* of an artefact: what else it holds (frontend/gmx.h); NULL: another format */
 } fe_model;
 
-/* Open MODEL: a model.json manifest, an HF folder or its config.json, or a .gguf file. no_weights: read
- * the configuration only (and, for GGUF, the tensor types: data stays NULL). Everything is validated: see
+/* Open MODEL: a model.json manifest, an HF folder or its config.json, a .gguf or a .gmx file. no_weights:
+ * read the configuration only (and, for GGUF and artefacts, the tensor types: data stays NULL). Everything is validated: see
  * fe_model_check. On failure nothing is left open. */
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out);
 void fe_model_close(fe_model *model);
