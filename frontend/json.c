@@ -136,22 +136,31 @@ static bool scan_utf8(scanner *s) {
     return true;
 }
 
+/* Stands for itself in a string, one byte long. */
+static bool is_plain(uint8_t c) {
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
 static bool scan_string(scanner *s) {
     if (!take(s, '"')) return stop(s, "a string");
-    while (!take(s, '"')) {
-        if (s->at >= s->bytes) return stop(s, "the end of the string");
-        uint8_t c = (uint8_t)s->text[s->at];
+    for (;;) {
+        size_t at = s->at;
+        while (at < s->bytes && is_plain((uint8_t)s->text[at])) at++;
+        s->at = at;
+        if (at >= s->bytes) return stop(s, "the end of the string");
+        uint8_t c = (uint8_t)s->text[at];
+        if (c == '"') {
+            s->at++;
+            return true;
+        }
         if (c < 0x20) return stop(s, "no control character in a string");
         if (c == '\\') {
             s->at++;
             if (!scan_escape(s)) return false;
-        } else if (c < 0x80) {
-            s->at++;
         } else if (!scan_utf8(s)) {
             return false;
         }
     }
-    return true;
 }
 
 static bool scan_literal(scanner *s, const char *literal) {
@@ -241,7 +250,7 @@ static const cJSON *find_in_children(const cJSON *item, key_set *keys, size_t *k
             if (!set_add(keys, child->string)) return child;
             ++*key_number;
         }
-        const cJSON *found = find_duplicate(child, key_number);
+        const cJSON *found = child->child ? find_duplicate(child, key_number) : NULL;
         if (found) return found;
     }
     return NULL;

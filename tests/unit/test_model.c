@@ -62,9 +62,8 @@ START_TEST(folder) {
     unlink(temp_file("config.json"));
     expect_open_failure(temp_folder, GM_IO, "expected config.json in the folder");
     expect_open_failure(temp_file("none"), GM_IO, "none: No such file");
-    expect_open_failure(temp_text("x.bin", "abc"), GM_FORMAT,
-                        "x.bin: expected a GGUF file, a folder");
-    expect_open_failure(temp_text("empty", ""), GM_FORMAT, "empty: expected a GGUF file, a folder");
+    expect_open_failure(temp_text("x.bin", "abc"), GM_FORMAT, "x.bin: expected a GGUF file");
+    expect_open_failure(temp_text("empty", ""), GM_FORMAT, "empty: expected a GGUF file");
     expect_open_failure(temp_text("x.json", "{}"), GM_FORMAT,
                         "x.json: expected key \"model_type\"");
 }
