@@ -19,7 +19,7 @@ static char temp_path[512]; /* the last path made by temp_file */
 
 static inline void temp_make(void) {
     const char *root = getenv("TMPDIR");
-    snprintf(temp_folder, sizeof temp_folder, "%s/gemmac-test-XXXXXX", root ? root : "/tmp");
+    snprintf(temp_folder, sizeof temp_folder, "%s/gemmac-test-XXXXXX", root ? root : P_tmpdir);
     ck_assert_ptr_nonnull(mkdtemp(temp_folder));
 }
 
