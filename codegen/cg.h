@@ -134,6 +134,8 @@ void cg_share(cg *c, LLVMValueRef count, int64_t grain, LLVMValueRef *from, LLVM
 
 void cg_barrier(cg *c);         /* unconditional; forgets what was pending */
 void cg_settle(cg *c);          /* a barrier if anything is pending */
+/* Records a write that has been waited for already. */
+void cg_wrote(cg *c, const cg_slot *slot);
 /* Emits the barrier that these accesses need, then records them. */
 void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot *const *writes, int write_count);
 

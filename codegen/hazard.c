@@ -23,6 +23,12 @@ void cg_settle(cg *c) {
     if (c->hazards.read_count || c->hazards.written_count) cg_barrier(c);
 }
 
+void cg_wrote(cg *c, const cg_slot *slot) {
+    cg_hazards *h = &c->hazards;
+    if (h->written_count == CG_MAX_PENDING) cg_barrier(c);
+    else h->written[h->written_count++] = slot->extent;
+}
+
 void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot *const *writes, int write_count) {
     cg_hazards *h = &c->hazards;
     bool wait = h->read_count + read_count > CG_MAX_PENDING || h->written_count + write_count > CG_MAX_PENDING;

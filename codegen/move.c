@@ -137,11 +137,13 @@ static void emit_concat(cg *c, const ir_inst *inst) {
         const ir_value *x = inst->operands[i];
         cg_slot part = *cg_slot_of(c, inst->results[0]);
         part.base = cg_at(c, cg_type(c, x->type.dtype), part.base, cg_i64(c, start * part.layout.stride[axis]));
-        /* The parts are disjoint: the first write stands for all of them. */
+        /* The parts are disjoint: only the first has to wait for earlier users of this memory, none for another part. */
         if (i > 0) part.extent.object = -1;
         cg_emit_copy(c, &x->type, cg_slot_of(c, x), &part);
         start += x->type.dim[axis];
     }
+    /* A barrier between two parts has forgotten the first. */
+    cg_wrote(c, cg_slot_of(c, inst->results[0]));
 }
 
 static void emit_update(cg *c, const ir_inst *inst) {
