@@ -12,9 +12,12 @@ enum { MAX_ITEMS = 256, MAX_ATTRS = 16, MAX_DEPTH = 64, MAX_SYMBOL_LENGTH = 12 }
 /* Types of this size and such symbols fit ir_type_text. */
 static const int64_t MAX_ELEMS = (int64_t)1 << 40;
 
+enum { SCOPE_BUCKETS = 4096 };
+
 typedef struct scope_entry {
     const char *name;
     ir_value *value;
+    size_t bucket, next; /* number + 1 of an earlier entry of the bucket; 0: none */
 } scope_entry;
 
 typedef struct parser {
@@ -26,6 +29,8 @@ typedef struct parser {
     gm_arena scratch;
     scope_entry *scope;
     size_t scope_count, scope_capacity;
+    size_t *buckets;        /* SCOPE_BUCKETS: number + 1 of the latest entry */
+    struct inst_text *idle; /* for reuse: they are large */
     int depth;
 } parser;
 
@@ -120,6 +125,12 @@ static bool parse_float(parser *p, double *out) {
 
 /* ---- scope ---- */
 
+static size_t bucket_of(const char *name) {
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *at = name; *at; at++) hash = (hash ^ (uint8_t)*at) * 1099511628211u;
+    return (hash ^ hash >> 32) % SCOPE_BUCKETS;
+}
+
 static void define(parser *p, const char *name, ir_value *value) {
     const char *dot = strrchr(name, '.');
     size_t length = strlen(name);
@@ -131,12 +142,21 @@ static void define(parser *p, const char *name, ir_value *value) {
         p->scope = realloc(p->scope, p->scope_capacity * sizeof *p->scope);
         GM_ASSERT(p->scope);
     }
-    p->scope[p->scope_count++] = (scope_entry){name, value};
+    size_t bucket = bucket_of(name);
+    p->scope[p->scope_count++] = (scope_entry){name, value, bucket, p->buckets[bucket]};
+    p->buckets[bucket] = p->scope_count;
+}
+
+static void leave_scope(parser *p, size_t count) {
+    while (p->scope_count > count) {
+        const scope_entry *entry = &p->scope[--p->scope_count];
+        p->buckets[entry->bucket] = entry->next;
+    }
 }
 
 static ir_value *lookup(const parser *p, const char *name) {
-    for (size_t i = p->scope_count; i-- > 0;)
-        if (strcmp(p->scope[i].name, name) == 0) return p->scope[i].value;
+    for (size_t i = p->buckets[bucket_of(name)]; i; i = p->scope[i - 1].next)
+        if (strcmp(p->scope[i - 1].name, name) == 0) return p->scope[i - 1].value;
     return NULL;
 }
 
@@ -295,12 +315,12 @@ static bool parse_inst_region(parser *p, ir_region **out) {
     *out = p->b.region = ir_region_new(&p->b);
     bool ok = parse_params(p, *out) && expect(p, "{") && parse_region(p, "yield");
     p->b.region = outer;
-    p->scope_count = visible;
+    leave_scope(p, visible);
     p->depth--;
     return ok;
 }
 
-typedef struct inst_text {
+typedef struct inst_text { /* fields count only up to the counts */
     const char *results[MAX_ITEMS];
     ir_value *operands[MAX_ITEMS];
     ir_attr attrs[MAX_ATTRS];
@@ -308,6 +328,7 @@ typedef struct inst_text {
     ir_type types[MAX_ITEMS];
     int result_count, operand_count, attr_count, region_count, type_count;
     ir_op op;
+    struct inst_text *next; /* idle */
 } inst_text;
 
 static bool parse_results(parser *p, inst_text *t) {
@@ -326,7 +347,8 @@ static bool check_and_emit(parser *p, inst_text *t, const char *start) {
                      .regions = t->regions, .attrs = t->attrs};
     ir_type inferred[MAX_ITEMS];
     char why[256];
-    memcpy(inferred, t->types, sizeof inferred);
+    inferred[0] = ir_scalar(RT_F32);
+    memcpy(inferred, t->types, sizeof *inferred * (size_t)t->type_count);
     const char *after = p->at;
     p->at = start;
     for (int i = 0; i < t->attr_count; i++) {
@@ -349,8 +371,16 @@ static bool check_and_emit(parser *p, inst_text *t, const char *start) {
     return true;
 }
 
+static inst_text *inst_text_new(parser *p) {
+    inst_text *t = p->idle;
+    if (!t) return GM_NEW(&p->scratch, inst_text);
+    p->idle = t->next;
+    t->result_count = t->operand_count = t->attr_count = t->region_count = t->type_count = 0;
+    return t;
+}
+
 static bool parse_inst(parser *p) {
-    inst_text *t = GM_NEW(&p->scratch, inst_text);
+    inst_text *t = inst_text_new(p);
     skip_space(p);
     const char *start = p->at;
     if (!parse_results(p, t)) return false;
@@ -370,7 +400,10 @@ static bool parse_inst(parser *p) {
             if (!parse_type(p, &t->types[t->type_count++])) return false;
         } while (accept(p, ","));
     }
-    return check_and_emit(p, t, start);
+    if (!check_and_emit(p, t, start)) return false;
+    t->next = p->idle;
+    p->idle = t;
+    return true;
 }
 
 /* Instructions up to `last` (yield or return), its values and the closing brace. */
@@ -423,7 +456,7 @@ static bool parse_func(parser *p) {
     if (ir_func_find(p->b.module, name)) return fail(p, "@%s is defined twice", name);
     ir_module *module = p->b.module;
     ir_func *func = ir_func_new(&p->b, module, name);
-    p->scope_count = 0;
+    leave_scope(p, 0);
     if (!parse_params(p, func->body) || !expect(p, "->") || !expect(p, "(")) return false;
     while (!accept(p, ")")) {
         if (count == MAX_ITEMS) return fail(p, "more than %d results", MAX_ITEMS);
@@ -439,7 +472,9 @@ static bool parse_func(parser *p) {
 }
 
 gm_status ir_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, ir_module **out) {
-    parser p = {.text = text, .at = text, .end = text + bytes, .path = path, .diag = diag};
+    parser p = {.text = text, .at = text, .end = text + bytes, .path = path, .diag = diag,
+                .buckets = calloc(SCOPE_BUCKETS, sizeof *p.buckets)};
+    GM_ASSERT(p.buckets);
     p.b.module = ir_module_new();
     ir_module *module = p.b.module;
     bool ok = true;
@@ -450,6 +485,7 @@ gm_status ir_parse(const char *text, size_t bytes, const char *path, gm_diag *di
     }
     gm_arena_free(&p.scratch);
     free(p.scope);
+    free(p.buckets);
     gm_status status = ok ? ir_verify(module, path, diag) : p.status;
     if (status != GM_OK) {
         ir_module_free(module);
