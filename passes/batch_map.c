@@ -120,7 +120,8 @@ static ir_value *aligned(ir_rewrite *rw, const batching *t, const ir_value *old,
 
 static ir_value *batch_elem(ir_rewrite *rw, const batching *t, const ir_inst *inst) {
     ir_value *operands[3];
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = aligned(rw, t, inst->operands[i], inst->results[0]->type.rank);
+    for (int i = 0; i < inst->operand_count; i++)
+        operands[i] = aligned(rw, t, inst->operands[i], inst->results[0]->type.rank);
     ir_type type = with_extent(t, &inst->results[0]->type);
     return ir_emit1(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, &type);
 }

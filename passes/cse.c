@@ -99,11 +99,13 @@ static bool visible(const value_table *t, int at, const ir_region *current) {
     return false;
 }
 
-static ir_inst *find(const value_table *t, const ir_inst *inst, ir_value *const *operands, uint64_t hash, const ir_region *current) {
+static ir_inst *find(const value_table *t, const ir_inst *inst, ir_value *const *operands, uint64_t hash,
+                     const ir_region *current) {
     for (int at = t->bucket[hash % BUCKETS]; at >= 0; at = t->entries[at].next) {
         ir_inst *made = t->entries[at].inst;
         if (made->op == inst->op && made->operand_count == inst->operand_count && visible(t, at, current) &&
-            same_operands(made, operands) && same_attrs(made, inst) && ir_type_equal(&made->results[0]->type, &inst->results[0]->type))
+            same_operands(made, operands) && same_attrs(made, inst) &&
+            ir_type_equal(&made->results[0]->type, &inst->results[0]->type))
             return made;
     }
     return NULL;

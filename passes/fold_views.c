@@ -231,7 +231,8 @@ static ir_value *einsum_view(ir_builder *b, const ir_inst *inst, ir_value *const
         changed = true;
     }
     if (!changed) return NULL;
-    return ir_einsum(b, gm_arena_printf(&b->module->arena, "%s,%s->%s", spec.operand[0], spec.operand[1], spec.result), source[0], source[1]);
+    const char *text = gm_arena_printf(&b->module->arena, "%s,%s->%s", spec.operand[0], spec.operand[1], spec.result);
+    return ir_einsum(b, text, source[0], source[1]);
 }
 
 const fold_row fold_view_rows[] = {

@@ -235,7 +235,9 @@ static int choose_group(const grouping *g, const ir_inst *inst, int first) {
         if (best == NO_GROUP || broadcasts_to(&g->groups[best].space, &g->groups[at].space)) best = at;
     }
     for (int at = first; at < g->count && best == NO_GROUP; at++)
-        if (g->groups[at].open && same_space(&g->groups[at].space, own_space(inst)) && may_join(g, at, NO_GROUP, inst, &space)) best = at;
+        if (g->groups[at].open && same_space(&g->groups[at].space, own_space(inst)) &&
+            may_join(g, at, NO_GROUP, inst, &space))
+            best = at;
     return best;
 }
 
