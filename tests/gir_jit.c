@@ -1,4 +1,6 @@
 /* How a "# jit:" line runs compiled code. */
 #include "tests/gir.h"
 
-gir_run_fn *const gir_jit = NULL;
+#include "frontend/gir_run.h"
+
+gir_run_fn *const gir_jit = fe_gir_run_jit;
