@@ -19,17 +19,27 @@ typedef struct chunking {
     const pass_options *options;
 } chunking;
 
-/* The scan that form_prefill_loop makes: its body calls @forward once. */
+/* The scan that form_prefill_loop makes: its body does nothing but step @forward through the tokens. */
 static bool is_token_scan(const ir_rewrite *rw, const ir_inst *inst) {
-    if (strcmp(rw->in_func->name, "prefill") || inst->op != IR_SCAN || inst->operand_count != 4) return false;
-    int calls = 0;
-    for (int i = 0; i < inst->regions[0]->inst_count; i++) {
-        const ir_inst *child = inst->regions[0]->insts[i];
-        if (child->op != IR_CALL) continue;
-        if (strcmp(ir_attr_string(child, IR_ATTR_CALLEE), "forward") || child->operands[0]->type.dim[0] != 1) return false;
-        calls++;
-    }
-    return calls == 1;
+    const ir_region *func = rw->in_func->body;
+    if (strcmp(rw->in_func->name, "prefill") || inst->op != IR_SCAN || inst->operand_count != 4 || func->param_count < 2) return false;
+    const ir_region *body = inst->regions[0];
+    if (body->inst_count != 3) return false;
+    const ir_inst *position = body->insts[0], *ids = body->insts[1], *step = body->insts[2];
+    if (position->op != IR_ADD || ids->op != IR_WINDOW || step->op != IR_CALL || step->operand_count != 4) return false;
+    if (strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward") || ids->results[0]->type.dim[0] != 1) return false;
+    const ir_value *at = position->results[0];
+    bool chain = position->operands[0] == func->params[1] && position->operands[1] == body->params[0] &&
+                 ids->operands[0] == func->params[0] && ids->operands[1] == at && step->operands[0] == ids->results[0] &&
+                 step->operands[1] == at && step->operands[2] == body->params[2] && step->operands[3] == body->params[3];
+    for (int i = 0; i < 3; i++) chain = chain && body->yields[i] == step->results[i];
+    return chain;
+}
+
+/* @forward takes any number of tokens, and calls it T. */
+static bool takes_chunks(const ir_module *module, const loop_model *model) {
+    ir_dim tokens = model->forward->body->params[0]->type.dim[0];
+    return ir_dim_is_symbol(tokens) && ir_dim_symbol_of(tokens) == ir_symbol_find(module, "T");
 }
 
 static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *count, ir_value *chunk) {
@@ -57,7 +67,7 @@ static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *
 
 static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     loop_model model;
-    if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model)) return false;
+    if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model) || !takes_chunks(rw->out, &model)) return false;
     int64_t size = ((const chunking *)rw->user)->options->chunk;
     ir_symbol_intern(rw->out, "T", size);
     ir_value *operands[4];
