@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A field added to cg_program must be written and read here. */
+_Static_assert(sizeof(cg_program) == 72, "cg_program has a field that images do not keep");
+
 typedef struct image_head {
     uint64_t weights, sites, site_bytes, scratch;
 } image_head;
