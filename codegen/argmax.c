@@ -6,9 +6,9 @@
 #include <math.h>
 
 typedef struct argmax_job {
-    ir_dim rows, columns;
+    ir_dim columns;
     int64_t row_stride;
-    int x, out;
+    int x, out, rows;
     bool single;
 } argmax_job;
 
@@ -90,7 +90,7 @@ static void emit_single(cg *c, argmax_job *job, best *b) {
 
 static void emit_many(cg *c, argmax_job *job, best *b) {
     LLVMValueRef from, to;
-    cg_share(c, cg_dim(c, job->rows), 1, &from, &to);
+    cg_share(c, c->code.args[job->rows], 1, &from, &to);
     cg_loop loop = cg_loop_begin(c, from, to, 1);
     LLVMValueRef row = cg_at(c, c->f32, c->code.args[job->x], cg_mul(c, loop.index, cg_i64(c, job->row_stride)));
     scan(c, b, row, cg_i64(c, 0), cg_dim(c, job->columns));
@@ -108,20 +108,22 @@ static void emit_argmax(cg *c, void *user) {
 void cg_emit_argmax(cg *c, const ir_inst *inst) {
     const ir_type *x = &inst->operands[0]->type;
     const cg_slot *read = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]);
-    argmax_job job = {.rows = 1, .columns = x->dim[x->rank - 1]};
-    int wide = 0;
-    for (int i = 0; i + 1 < x->rank; i++)
-        if (x->dim[i] != 1) job.rows = x->dim[i], job.row_stride = read->layout.stride[i], wide++;
-    if (wide > 1 || (job.columns != 1 && read->layout.stride[x->rank - 1] != 1)) {
-        cg_unsupported(c, inst, "more than one leading axis or a strided last axis");
+    argmax_job job = {.columns = x->dim[x->rank - 1], .single = true};
+    LLVMValueRef rows = cg_i64(c, 1);
+    if (!ir_layout_matrix(x, &read->layout, &job.row_stride)) {
+        cg_unsupported(c, inst, "rows at varying distances");
         return;
     }
-    job.single = wide == 0;
+    for (int i = 0; i + 1 < x->rank; i++) {
+        rows = cg_mul(c, rows, cg_dim(c, x->dim[i]));
+        job.single &= x->dim[i] == 1;
+    }
     cg_access(c, &read, 1, &write, 1);
     cg_kernel kernel = {.count = 0};
     job.x = cg_kernel_arg(&kernel, read->base);
     job.out = cg_kernel_arg(&kernel, write->base);
-    gm_string_printf(&kernel.key, "argmax %lld %lld %lld", (long long)job.rows, (long long)job.columns, (long long)job.row_stride);
+    job.rows = cg_kernel_arg(&kernel, rows);
+    gm_string_printf(&kernel.key, "argmax %d %lld %lld", job.single, (long long)job.columns, (long long)job.row_stride);
     cg_kernel_call(c, &kernel, "argmax", emit_argmax, &job);
     if (job.single) cg_barrier(c); /* the shared words may be written again */
 }

@@ -36,37 +36,40 @@ static carry carry_open(cg *c, const ir_inst *inst, int i, const ir_value *init)
     return (carry){.slot = *slot};
 }
 
-static bool same_memory(const cg_slot *a, const cg_slot *b) {
-    return a->base == b->base;
+/* The yield is this carry's memory already. */
+static bool at_home(const cg_slot *yield, const carry *home, const ir_type *type) {
+    bool same = yield->base == home->slot.base;
+    for (int i = 0; i < type->rank; i++) same &= type->dim[i] == 1 || yield->layout.stride[i] == home->slot.layout.stride[i];
+    return same;
 }
 
-static bool overlaps(const cg_extent *a, const cg_extent *b) {
-    return a->object == b->object && a->object >= 0 && a->low < b->high && b->low < a->high;
-}
-
-/* Copying into carry i must not destroy what a later yield still reads. */
-static bool exchanges(cg *c, ir_value *const *yields, carry *carries, int count) {
-    for (int i = 0; i < count; i++)
-        for (int j = 0; j < count; j++) {
-            if (i == j || carries[i].scalar || carries[j].scalar) continue;
-            const cg_slot *yield = cg_slot_of(c, yields[j]);
-            if (!same_memory(yield, &carries[j].slot) && overlaps(&yield->extent, &carries[i].slot.extent)) return true;
-        }
-    return false;
+/* Where carry i waits while others are copied; false when it need not. */
+static bool waiting_slot(cg *c, const ir_inst *inst, int i, cg_slot *out) {
+    const ir_attr *offset = ir_attr_find(inst, IR_ATTR_OFFSET);
+    int64_t at = offset->ints[inst->result_count + i];
+    if (at < 0) return false;
+    const ir_type *type = &inst->results[i]->type;
+    int64_t bytes = (int64_t)rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(c->module, type));
+    *out = (cg_slot){.base = cg_at(c, c->i8, c->arena_base, cg_i64(c, at)), .layout = ir_layout_dense(c->module, type), .extent = {0, at, at + bytes}};
+    return true;
 }
 
 static void carry_next(cg *c, const ir_inst *inst, ir_value *const *yields, carry *carries, int count) {
-    if (exchanges(c, yields, carries, count)) {
-        cg_unsupported(c, inst, "loop carries that exchange their tensors");
-        return;
+    if (c->status != GM_OK) return;
+    cg_slot *waiting = calloc((size_t)count + 1, sizeof *waiting);
+    GM_ASSERT(waiting);
+    for (int i = 0; i < count; i++) {
+        if (carries[i].scalar || !waiting_slot(c, inst, i, &waiting[i])) continue;
+        cg_emit_copy(c, &yields[i]->type, cg_slot_of(c, yields[i]), &waiting[i]);
     }
     for (int i = 0; i < count; i++) {
-        const cg_slot *yield = cg_slot_of(c, yields[i]);
-        if (carries[i].scalar || same_memory(yield, &carries[i].slot)) continue;
+        const cg_slot *yield = waiting[i].base ? &waiting[i] : cg_slot_of(c, yields[i]);
+        if (carries[i].scalar || at_home(yield, &carries[i], &yields[i]->type)) continue;
         cg_emit_copy(c, &yields[i]->type, yield, &carries[i].slot);
     }
     for (int i = 0; i < count; i++)
         if (carries[i].scalar) LLVMBuildStore(c->b, cg_slot_of(c, yields[i])->reg, carries[i].variable);
+    free(waiting);
     cg_settle(c);
 }
 
@@ -108,6 +111,10 @@ static void emit_while(cg *c, const ir_inst *inst) {
     LLVMPositionBuilderAtEnd(c->b, head);
     for (int i = 0; i < count; i++) bind_param(c, test->params[i], &carries[i]);
     cg_emit_region(c, test);
+    if (c->status != GM_OK) {
+        free(carries);
+        return;
+    }
     cg_settle(c);
     LLVMBuildCondBr(c->b, cg_slot_of(c, test->yields[0])->reg, inside, exit);
     LLVMPositionBuilderAtEnd(c->b, inside);
@@ -122,6 +129,7 @@ static void emit_while(cg *c, const ir_inst *inst) {
 
 static void emit_arm(cg *c, const ir_inst *inst, const ir_region *arm, carry *results) {
     cg_emit_region(c, arm);
+    if (c->status != GM_OK) return;
     for (int i = 0; i < inst->result_count; i++) {
         const cg_slot *yield = cg_slot_of(c, arm->yields[i]);
         if (results[i].scalar) LLVMBuildStore(c->b, yield->reg, results[i].variable);
@@ -171,19 +179,12 @@ static void emit_map(cg *c, const ir_inst *inst) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_dim(c, ir_attr_int(inst, IR_ATTR_EXTENT, 0)), 1);
     cg_slot_of(c, body->params[0])->reg = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
     cg_emit_region(c, body);
-    for (int i = 0; i < inst->result_count; i++) stack_yield(c, body->yields[i], inst->results[i], loop.index);
+    for (int i = 0; c->status == GM_OK && i < inst->result_count; i++) stack_yield(c, body->yields[i], inst->results[i], loop.index);
     cg_settle(c);
     cg_loop_end(c, &loop);
 }
 
 /* ---- calls ---- */
-
-static bool is_dense(const cg *c, const ir_type *type, const ir_layout *layout) {
-    ir_layout dense = ir_layout_dense(c->module, type);
-    for (int i = 0; i < type->rank; i++)
-        if (type->dim[i] != 1 && layout->stride[i] != dense.stride[i]) return false;
-    return true;
-}
 
 static LLVMValueRef symbol_for_call(cg *c, const ir_inst *inst, const ir_func *callee, int symbol) {
     for (int i = 0; i < inst->operand_count; i++) {
@@ -210,7 +211,7 @@ static void emit_call(cg *c, const ir_inst *inst) {
     for (int i = 0; i < inst->operand_count; i++) {
         const ir_value *operand = inst->operands[i];
         const cg_slot *slot = cg_slot_of(c, operand);
-        if (operand->type.rank && !is_dense(c, &operand->type, &slot->layout)) {
+        if (operand->type.rank && !ir_layout_is_dense(c->module, &operand->type, &slot->layout)) {
             cg_unsupported(c, inst, "a strided view as an argument");
             return;
         }

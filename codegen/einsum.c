@@ -96,6 +96,6 @@ void cg_emit_einsum(cg *c, const ir_inst *inst) {
                          (long long)job.stride[1][l], (long long)job.stride[2][l]);
     cg_kernel_call(c, &kernel, "einsum", emit_nest, &job);
     if (inst->results[0]->type.rank) return;
-    cg_barrier(c);
+    cg_access(c, &write, 1, NULL, 0);
     result->reg = cg_load(c, c->f32, result->base, 4);
 }

@@ -78,7 +78,7 @@ static void emit_return(cg *c, unsigned first_result) {
         }
         int alias = c->func->alias ? c->func->alias[i] : -1;
         const cg_slot *home = alias >= 0 ? cg_slot_of(c, body->params[alias]) : NULL;
-        if (home && home->base == slot->base) continue;
+        if (home && home->base == slot->base && memcmp(&home->layout, &slot->layout, sizeof slot->layout) == 0) continue;
         cg_slot out = {.base = pointer, .layout = ir_layout_dense(c->module, &value->type), .extent = {1000 + i, 0, INT64_MAX}};
         if (home) out = *home;
         cg_emit_copy(c, &value->type, slot, &out);
@@ -112,7 +112,7 @@ static void emit_function(cg *c, const ir_func *func) {
         else *cg_slot_of(c, param) = (cg_slot){.base = LLVMGetParam(fn, n), .layout = ir_layout_dense(c->module, &param->type), .extent = {1 + i, 0, INT64_MAX}};
     }
     cg_emit_region(c, func->body);
-    emit_return(c, n);
+    if (c->status == GM_OK) emit_return(c, n);
     free(c->slots);
     c->slots = NULL;
 }

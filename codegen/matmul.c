@@ -164,21 +164,10 @@ static int site_new(cg *c, const ir_inst *inst, bool stream, int64_t x_stride, i
     return c->program->site_count++;
 }
 
-/* Rows of x as one matrix: [rows, K] with a constant distance between rows. */
-static bool as_matrix(cg *c, const ir_type *type, const ir_layout *layout, LLVMValueRef *rows, int64_t *stride) {
-    *rows = cg_i64(c, 1);
-    *stride = type->dim[type->rank - 1];
-    if (ir_dim_is_symbol(*stride) || (type->dim[type->rank - 1] != 1 && layout->stride[type->rank - 1] != 1)) return false;
-    int64_t expected = 0;
-    for (int i = type->rank - 1; i-- > 0;) {
-        if (type->dim[i] == 1) continue;
-        if (expected && layout->stride[i] != expected) return false;
-        if (!expected) *stride = layout->stride[i];
-        if (ir_dim_is_symbol(type->dim[i]) && i > 0) return false;
-        expected = ir_dim_is_symbol(type->dim[i]) ? -1 : layout->stride[i] * type->dim[i];
-        *rows = cg_mul(c, *rows, cg_dim(c, type->dim[i]));
-    }
-    return true;
+static LLVMValueRef leading_rows(cg *c, const ir_type *type) {
+    LLVMValueRef rows = cg_i64(c, 1);
+    for (int i = 0; i + 1 < type->rank; i++) rows = cg_mul(c, rows, cg_dim(c, type->dim[i]));
+    return rows;
 }
 
 static void gemv_rows(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
@@ -200,13 +189,13 @@ static bool all_stored(cg *c, const ir_inst *inst) {
 void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const ir_value *x = inst->operands[0], *y = inst->results[0];
     const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
-    LLVMValueRef rows, out_rows;
     int64_t in_stride, out_stride;
     cg_access(c, &in, 1, &out, 1);
-    if (!as_matrix(c, &x->type, &in->layout, &rows, &in_stride) || !as_matrix(c, &y->type, &out->layout, &out_rows, &out_stride)) {
+    if (!ir_layout_matrix(&x->type, &in->layout, &in_stride) || !ir_layout_matrix(&y->type, &out->layout, &out_stride)) {
         cg_unsupported(c, inst, "rows of x at varying distances");
         return;
     }
+    LLVMValueRef rows = leading_rows(c, &x->type);
     const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
     bool gemv = impl && strcmp(impl, "gemv") == 0;
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
@@ -227,9 +216,8 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
 typedef struct gather_job {
     rt_dtype dtype;
     int64_t columns, rows;
-    ir_dim count;
-    int table, ids, out;
-    int64_t id_stride, out_stride;
+    int table, ids, out, count;
+    bool scalar; /* ids is a register */
 } gather_job;
 
 static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRef row, LLVMValueRef out) {
@@ -257,14 +245,15 @@ static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRe
 static void emit_gather(cg *c, void *user) {
     gather_job *job = user;
     LLVMValueRef from, to;
-    cg_share(c, cg_dim(c, job->count), 1, &from, &to);
+    cg_share(c, c->code.args[job->count], 1, &from, &to);
     cg_loop loop = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef at = cg_at(c, c->i32, c->code.args[job->ids], cg_mul(c, loop.index, cg_i64(c, job->id_stride)));
-    LLVMValueRef id = LLVMBuildSExt(c->b, cg_load(c, c->i32, at, 4), c->i64, "");
+    LLVMValueRef id = c->code.args[job->ids];
+    if (!job->scalar) id = cg_load(c, c->i32, cg_at(c, c->i32, id, loop.index), 4);
+    id = LLVMBuildSExt(c->b, id, c->i64, "");
     id = cg_max(c, cg_i64(c, 0), cg_min(c, id, cg_i64(c, job->rows - 1)));
     LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns));
     LLVMValueRef row = cg_at(c, c->i8, c->code.args[job->table], cg_mul(c, id, bytes));
-    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->out_stride)));
+    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->columns)));
     emit_decoded_row(c, job->dtype, job->columns, row, out);
     cg_loop_end(c, &loop);
 }
@@ -274,18 +263,19 @@ void cg_emit_gather(cg *c, const ir_inst *inst) {
     const cg_slot *reads[] = {cg_slot_of(c, ids)}, *write = cg_slot_of(c, out);
     int64_t columns = table->type.dim[1];
     bool whole = rt_dtype_of(table->type.dtype)->block_elems == 1 || columns % unit_elems(table->type.dtype) == 0;
-    if (ids->type.rank != 1 || !cg_can_decode(table->type.dtype) || !whole) {
-        cg_unsupported(c, inst, "this table or this rank of ids");
+    if (!cg_can_decode(table->type.dtype) || !whole) {
+        cg_unsupported(c, inst, "a table of this storage type");
         return;
     }
     cg_access(c, reads, 1, &write, 1);
-    gather_job job = {.dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .count = ids->type.dim[0],
-                      .id_stride = reads[0]->layout.stride[0], .out_stride = write->layout.stride[0]};
+    gather_job job = {.dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .scalar = ids->type.rank == 0};
     cg_kernel kernel = {.count = 0};
+    LLVMValueRef count = cg_i64(c, 1);
+    for (int i = 0; i < ids->type.rank; i++) count = cg_mul(c, count, cg_dim(c, ids->type.dim[i]));
+    job.count = cg_kernel_arg(&kernel, count);
     job.table = cg_kernel_arg(&kernel, cg_slot_of(c, table)->base);
-    job.ids = cg_kernel_arg(&kernel, reads[0]->base);
+    job.ids = cg_kernel_arg(&kernel, job.scalar ? reads[0]->reg : reads[0]->base);
     job.out = cg_kernel_arg(&kernel, write->base);
-    gm_string_printf(&kernel.key, "gather %d %lld %lld %lld %lld %lld", job.dtype, (long long)columns, (long long)job.rows,
-                     (long long)job.count, (long long)job.id_stride, (long long)job.out_stride);
+    gm_string_printf(&kernel.key, "gather %d %lld %lld %d", job.dtype, (long long)columns, (long long)job.rows, job.scalar);
     cg_kernel_call(c, &kernel, "gather", emit_gather, &job);
 }

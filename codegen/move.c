@@ -102,6 +102,13 @@ static void store_scalar(cg *c, const cg_slot *slot, rt_dtype dtype, LLVMValueRe
     cg_end_if(c, &first);
 }
 
+/* A symbol below its bound leaves gaps unless it is the leading extent. */
+static bool gaps(const ir_type *type) {
+    for (int i = 1; i < type->rank; i++)
+        if (ir_dim_is_symbol(type->dim[i])) return true;
+    return false;
+}
+
 static void emit_view(cg *c, const ir_inst *inst) {
     const ir_value *x = inst->operands[0], *y = inst->results[0];
     cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y), view = *in;
@@ -120,6 +127,10 @@ static void emit_view(cg *c, const ir_inst *inst) {
         bool seen = ir_layout_view(c->module, inst, &in->layout, &view.layout);
         GM_ASSERT(seen && "the planner took this for a view");
         *out = view;
+        return;
+    }
+    if (gaps(&x->type) || gaps(&y->type)) {
+        cg_unsupported(c, inst, "moving a symbol away from the leading extent");
         return;
     }
     cg_slot dense = *out;

@@ -375,6 +375,7 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
 }
 
 void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst) {
+    if (c->status != GM_OK) return;
     row_job job = {.rank = 0};
     cg_kernel kernel = {.count = 0};
     ir_value value = {.type = *type, .id = c->func->value_count};

@@ -28,25 +28,25 @@ typedef struct gir_program {
 
 /* ---- getting ready ---- */
 
-/* The symbols' values are the extents of the arguments. */
-static gm_status bind_symbols(ir_module *module, const char *name, const ir_array *args, int arg_count, gm_diag *diag) {
-    const ir_func *func = ir_func_find(module, name);
+/* @name and what it calls, its symbols bound to the extents of the arguments, with a memory plan. */
+static gm_status prepare(const ir_module *in, const char *name, const ir_array *args, int arg_count, gm_diag *diag, ir_module **out) {
+    const ir_func *func = ir_func_find(in, name);
+    int64_t values[64];
     if (!func) return gm_fail(diag, GM_INVALID, "no function @%s", name);
     if (func->body->param_count != arg_count) return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
+    for (size_t i = 0; i < GM_COUNT(values); i++) values[i] = -1;
     for (int i = 0; i < arg_count; i++) {
         const ir_type *type = &func->body->params[i]->type;
         for (int d = 0; d < type->rank; d++)
-            if (ir_dim_is_symbol(type->dim[d])) module->symbols[ir_dim_symbol_of(type->dim[d])].max = args[i].dim[d];
+            if (ir_dim_is_symbol(type->dim[d])) values[ir_dim_symbol_of(type->dim[d])] = args[i].dim[d];
     }
-    return GM_OK;
-}
-
-static gm_status plan(gir_program *p, gm_diag *diag) {
+    ir_module *bound;
+    GM_TRY(pass_specialize_for(in, func, values, diag, &bound));
+    for (int i = 0; i < bound->symbol_count; i++) /* no longer used: any bound will do */
+        if (values[i] >= 0 || !bound->symbols[i].max) bound->symbols[i].max = values[i] > 0 ? values[i] : 1;
     pass_options limits = {.context = 1, .chunk = 1, .rows = 1};
-    pass_pipeline_request request = {.options = &limits, .list = "choose_matmul,plan_memory"};
-    ir_module *in = p->module;
-    p->module = NULL;
-    return pass_run(&request, in, diag, &p->module);
+    pass_pipeline_request request = {.options = &limits, .list = "choose_matmul,legalize,plan_memory"};
+    return pass_run(&request, bound, diag, out);
 }
 
 static gm_status bind_weights(gir_program *p, const rt_weights *weights, gm_diag *diag) {
@@ -116,9 +116,8 @@ static void program_close(gir_program *p) {
 
 static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
                               bool trace, gm_diag *diag, gir_program *p) {
-    *p = (gir_program){.module = ir_rewrite_module(module, NULL, NULL)};
-    GM_TRY(bind_symbols(p->module, name, args, arg_count, diag));
-    GM_TRY(plan(p, diag));
+    *p = (gir_program){.module = NULL};
+    GM_TRY(prepare(module, name, args, arg_count, diag, &p->module));
     p->func = ir_func_find(p->module, name);
     cg_options options = {.trace = trace};
     GM_TRY(cg_compile(p->module, &options, diag, &p->program));

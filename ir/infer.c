@@ -447,6 +447,14 @@ static bool rule_dim(const rule_context *c) {
     return true;
 }
 
+/* Is `value` a parameter of the region or a result of its first n instructions? */
+static bool defined_in(const ir_region *region, int n, const ir_value *value) {
+    if (value->param_of == region) return true;
+    for (int i = 0; i < n; i++)
+        if (value->def == region->insts[i]) return true;
+    return false;
+}
+
 static bool rule_fuse(const rule_context *c) {
     const ir_region *body = c->inst->regions[0];
     REQUIRE(body->param_count == c->inst->operand_count, "body must take the operands");
@@ -455,6 +463,8 @@ static bool rule_fuse(const rule_context *c) {
     for (int i = 0; i < body->inst_count; i++) {
         ir_class class = ir_op_of(body->insts[i]->op)->class;
         REQUIRE(class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE, "%s cannot be fused", ir_op_of(body->insts[i]->op)->text);
+        for (int k = 0; k < body->insts[i]->operand_count; k++)
+            REQUIRE(defined_in(body, i, body->insts[i]->operands[k]), "the body uses a value that is not its own");
     }
     for (int i = 0; i < body->yield_count; i++) c->out[i] = body->yields[i]->type;
     return true;

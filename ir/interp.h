@@ -32,4 +32,8 @@ gm_status ir_interp(const ir_module *module, const char *func, const ir_interp_e
 /* A module in which every FUSED op is replaced by its expansion into primitives (ir/expand.c); the caller owns it. */
 ir_module *ir_expand_fused(const ir_module *module);
 
+/* The expansion of one FUSED instruction over the given operands, at the builder's insertion point; its result. */
+struct ir_builder;
+ir_value *ir_expand_inst(struct ir_builder *b, const ir_inst *inst, ir_value *const *operands);
+
 #endif

@@ -71,7 +71,4 @@ int64_t interp_load_int(const ir_array *tensor, int64_t i);
 void interp_store_int(ir_array *tensor, int64_t i, int64_t value);
 static inline int32_t interp_scalar(const ir_array *tensor) { return *(const int32_t *)tensor->data; }
 
-/* The instructions of a FUSED op in primitives (expand.c). */
-ir_value *ir_expand_inst(ir_builder *b, const ir_inst *inst, ir_value *const *operands);
-
 #endif

@@ -86,3 +86,25 @@ bool ir_layout_view(const ir_module *module, const ir_inst *inst, const ir_layou
     default: GM_UNREACHABLE("not a SHAPE op");
     }
 }
+
+bool ir_layout_is_dense(const ir_module *module, const ir_type *type, const ir_layout *layout) {
+    ir_layout dense = ir_layout_dense(module, type);
+    for (int i = 0; i < type->rank; i++)
+        if (type->dim[i] != 1 && layout->stride[i] != dense.stride[i]) return false;
+    return true;
+}
+
+bool ir_layout_matrix(const ir_type *type, const ir_layout *layout, int64_t *out_stride) {
+    int last = type->rank - 1;
+    if (ir_dim_is_symbol(type->dim[last]) || (type->dim[last] != 1 && layout->stride[last] != 1)) return false;
+    int64_t expected = 0;
+    *out_stride = type->dim[last];
+    for (int i = last; i-- > 0;) {
+        if (type->dim[i] == 1) continue;
+        bool symbol = ir_dim_is_symbol(type->dim[i]);
+        if ((expected && layout->stride[i] != expected) || (symbol && i > 0)) return false;
+        if (!expected) *out_stride = layout->stride[i];
+        expected = symbol ? -1 : layout->stride[i] * type->dim[i];
+    }
+    return true;
+}

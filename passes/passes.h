@@ -20,6 +20,9 @@ typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, g
 #include "passes/passes.def"
 #undef PASS
 
+/* `func` and what it calls, with symbol i bound to values[i] where that is not negative; func keeps its name. */
+gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out);
+
 /* A row of passes.def. */
 typedef struct pass_info {
     const char *name, *summary;

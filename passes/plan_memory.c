@@ -2,7 +2,7 @@
  *
  * Each instruction gets `offset = [o0, o1, …]`: per result the byte offset in the function's frame, or -1 when the result has
  * no memory of its own (a view, a register, a stored weight, or memory taken over in place); a call has one more entry, where
- * the callee's frame begins. The function gets `frame`, the bytes it and its callees need.
+ * the callee's frame begins; a loop has one more per result, where that carry waits when carries trade places, or -1. The function gets `frame`, the bytes it and its callees need.
  *
  * A buffer lives from its definition to the last use of it or of any view of it; a use inside a loop of something defined
  * outside lives until the loop ends. Buffers are placed first-fit in order of definition (Pisarchyk & Lee 2020 compare
@@ -88,8 +88,28 @@ static void plan_update(planner *p, const ir_inst *inst) {
     } else set_dense(p, y, buffer_for(p, y));
 }
 
+/* Is the yield of carry i simply that carry's memory, as the parameter itself or updated in place? */
+static bool stays_home(const planner *p, const ir_value *yield, int home) {
+    ir_layout dense = ir_layout_dense(p->module, &yield->type);
+    return p->root[yield->id] == home && memcmp(&dense, &p->layout[yield->id], sizeof dense) == 0;
+}
+
+/* Carries that trade places (or a view of one) go through a buffer of their own at the end of a trip: exchange[i], else NO_ROOT. */
+static void plan_exchange(planner *p, const ir_inst *inst, int carries, int *exchange) {
+    const ir_region *body = inst->regions[inst->region_count - 1];
+    for (int i = 0; i < carries; i++) {
+        const ir_value *yield = body->yields[i];
+        int root = p->root[yield->id];
+        exchange[i] = NO_ROOT;
+        if (root == NO_ROOT || stays_home(p, yield, p->root[inst->results[i]->id])) continue;
+        for (int j = 0; j < carries; j++)
+            if (root == p->root[inst->results[j]->id]) exchange[i] = -2;
+        if (exchange[i] == -2) exchange[i] = buffer_for(p, inst->results[i]);
+    }
+}
+
 /* Carries of scan and while: one buffer for init (in place) or result, parameters and yields. */
-static void plan_loop(planner *p, const ir_inst *inst) {
+static void plan_loop(planner *p, const ir_inst *inst, int *exchange) {
     int first = inst->op == IR_SCAN ? 1 : 0, carries = inst->operand_count - first;
     bool inplace = ir_attr_int(inst, IR_ATTR_INPLACE, 0);
     for (int i = 0; i < carries; i++) {
@@ -104,6 +124,7 @@ static void plan_loop(planner *p, const ir_inst *inst) {
     for (int r = 0; r < inst->region_count; r++) plan_region(p, inst->regions[r]);
     for (int i = 0; i < carries; i++) touch(p, inst->results[i]);
     extend_over_loop(p, before, first_inner);
+    plan_exchange(p, inst, carries, exchange);
 }
 
 static void plan_results(planner *p, const ir_inst *inst) {
@@ -141,26 +162,30 @@ static void plan_sources(planner *p, const ir_inst *inst) {
     set_dense(p, inst->results[0], inst->op == IR_IOTA && inst->results[0]->type.rank ? buffer_for(p, inst->results[0]) : NO_ROOT);
 }
 
-static ir_attr offsets_attr(planner *p, const ir_inst *inst, int frame, const int *own_first) {
-    int64_t *offsets = GM_NEW_ARRAY((gm_arena *)&p->module->arena, int64_t, inst->result_count + 1);
+static ir_attr offsets_attr(planner *p, const ir_inst *inst, int frame, const int *exchange, const int *own_first) {
+    int64_t *offsets = GM_NEW_ARRAY((gm_arena *)&p->module->arena, int64_t, 2 * inst->result_count + 1);
     size_t n = 0;
     for (int i = 0; i < inst->result_count; i++) {
         int root = p->root[inst->results[i]->id];
         offsets[n++] = root != NO_ROOT && own_first && root >= own_first[0] && root < own_first[1] ? root : EXTERNAL;
     }
     if (inst->op == IR_CALL) offsets[n++] = frame;
+    for (int i = 0; exchange && i < inst->result_count; i++) offsets[n++] = exchange[i];
     return (ir_attr){.key = IR_ATTR_OFFSET, .ints = offsets, .n = n};
 }
 
 static void plan_inst(planner *p, ir_inst *inst) {
     p->position++;
     for (int i = 0; i < inst->operand_count; i++) touch(p, inst->operands[i]);
-    int own[2] = {p->buffer_count, 0}, frame = NO_ROOT;
+    int own[2] = {p->buffer_count, 0}, frame = NO_ROOT, *exchange = NULL;
     ir_class class = ir_op_of(inst->op)->class;
     if (inst->op == IR_SCAN || inst->op == IR_WHILE || inst->op == IR_MAP || inst->op == IR_IF) own[1] = own[0] + inst->result_count;
     if (class == IR_CLASS_SHAPE) plan_view(p, inst);
     else if (inst->op == IR_UPDATE) plan_update(p, inst);
-    else if (inst->op == IR_SCAN || inst->op == IR_WHILE) plan_loop(p, inst);
+    else if (inst->op == IR_SCAN || inst->op == IR_WHILE) {
+        exchange = GM_NEW_ARRAY((gm_arena *)&p->module->arena, int, inst->result_count + 1);
+        plan_loop(p, inst, exchange);
+    }
     else if (inst->op == IR_MAP || inst->op == IR_IF) plan_regions(p, inst);
     else if (inst->op == IR_CALL) plan_call(p, inst, &frame);
     else if (class == IR_CLASS_SOURCE) plan_sources(p, inst);
@@ -169,7 +194,7 @@ static void plan_inst(planner *p, ir_inst *inst) {
     /* Offsets hold buffer numbers until place_buffers has run; see finish_offsets. */
     ir_attr *attrs = GM_NEW_ARRAY((gm_arena *)&p->module->arena, ir_attr, inst->attr_count + 1);
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    if (inst->result_count || inst->op == IR_CALL) attrs[inst->attr_count++] = offsets_attr(p, inst, frame, own);
+    if (inst->result_count || inst->op == IR_CALL) attrs[inst->attr_count++] = offsets_attr(p, inst, frame, exchange, own);
     inst->attrs = attrs;
 }
 

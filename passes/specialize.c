@@ -103,6 +103,15 @@ static void bind_symbol(specializer *s, const char *name, int64_t value, bool co
     else ir_symbol_intern(s->out, name, value);
 }
 
+gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out) {
+    if (in->symbol_count > MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "more than %d symbols", MAX_SYMBOLS);
+    specializer s = {.in = in, .out = ir_module_like(in)};
+    for (int i = 0; i < in->symbol_count; i++) s.identity[i] = values[i] >= 0 ? values[i] : ir_dim_symbol(i);
+    copy_for(&s, func, s.identity);
+    *out = s.out;
+    return GM_OK;
+}
+
 gm_status pass_specialize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     if (in->symbol_count > MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "specialize: more than %d symbols", MAX_SYMBOLS);
     specializer s = {.in = in, .out = ir_module_like(in)};

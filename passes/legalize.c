@@ -1,0 +1,104 @@
+/* legalize: rewrite what compiled code does not take as it stands.
+ *
+ *   call/matmul/argmax/sample/gather/attention of a strided view  ->  the view is copied first (a concat of one operand)
+ *   attention over caches that are not f32                        ->  its expansion into primitives
+ *
+ * matmul takes rows at one constant distance, attention any strides but a dense head dimension; the others want dense operands.
+ * Changes no value. Layouts are those that plan_memory and codegen will use (ir/layout.h).
+ */
+#include "passes/passes.h"
+#include "ir/interp.h"
+#include "ir/layout.h"
+#include "ir/rewrite.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct layouts {
+    const ir_func *func;
+    ir_layout *of; /* by value id of the function that is read */
+} layouts;
+
+static void set_layouts(const ir_rewrite *rw, layouts *l, const ir_inst *inst) {
+    for (int i = 0; i < inst->result_count; i++) {
+        const ir_value *y = inst->results[i];
+        l->of[y->id] = ir_layout_dense(rw->in, &y->type);
+        if (inst->op == IR_CONST && ir_attr_find(inst, IR_ATTR_VALUE)) l->of[y->id] = (ir_layout){{0}};
+        if (ir_op_of(inst->op)->class != IR_CLASS_SHAPE || y->type.rank == 0 || inst->operands[0]->type.rank == 0) continue;
+        ir_layout view;
+        if (ir_layout_view(rw->in, inst, &l->of[inst->operands[0]->id], &view)) l->of[y->id] = view;
+    }
+    if (inst->op == IR_UPDATE) l->of[inst->results[0]->id] = l->of[inst->operands[0]->id];
+}
+
+static void set_params(const ir_rewrite *rw, layouts *l, const ir_region *region) {
+    for (int i = 0; i < region->param_count; i++) l->of[region->params[i]->id] = ir_layout_dense(rw->in, &region->params[i]->type);
+    for (int i = 0; i < region->inst_count; i++)
+        for (int r = 0; r < region->insts[i]->region_count; r++) set_params(rw, l, region->insts[i]->regions[r]);
+}
+
+static bool last_dense(const ir_type *type, const ir_layout *layout) {
+    return type->dim[type->rank - 1] == 1 || layout->stride[type->rank - 1] == 1;
+}
+
+/* Can compiled code read operand i of inst through this layout? */
+static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_layout *layout) {
+    const ir_type *type = &inst->operands[i]->type;
+    int64_t stride;
+    if (type->rank == 0 || rt_dtype_of(type->dtype)->class == RT_CLASS_QUANT) return true;
+    switch (inst->op) {
+    case IR_MATMUL: return i > 0 || ir_layout_matrix(type, layout, &stride);
+    case IR_ATTENTION: return last_dense(type, layout);
+    case IR_ARGMAX: return ir_layout_matrix(type, layout, &stride);
+    case IR_CALL:
+    case IR_SAMPLE:
+    case IR_GATHER: return ir_layout_is_dense(rw->in, type, layout);
+    default: return true;
+    }
+}
+
+static ir_value *copy_of(ir_rewrite *rw, ir_value *view) {
+    return ir_concat(&rw->b, &view, 1, 0);
+}
+
+static bool needs_expansion(const ir_inst *inst) {
+    return inst->op == IR_ATTENTION && inst->operands[1]->type.dtype != RT_F32;
+}
+
+static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
+    layouts *l = rw->user;
+    if (l->func != rw->in_func) {
+        free(l->of);
+        *l = (layouts){rw->in_func, calloc(rw->in_func->value_count + 1, sizeof *l->of)};
+        GM_ASSERT(l->of);
+        set_params(rw, l, rw->in_func->body);
+    }
+    set_layouts(rw, l, inst);
+    bool expand = needs_expansion(inst), changed = expand;
+    ir_value *operands[64];
+    if (inst->region_count || inst->operand_count > (int)GM_COUNT(operands)) return false;
+    for (int i = 0; i < inst->operand_count; i++) {
+        operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+        if (takes(rw, inst, i, &l->of[inst->operands[i]->id])) continue;
+        operands[i] = copy_of(rw, operands[i]);
+        changed = true;
+    }
+    if (!changed) return false;
+    if (expand) {
+        ir_rewrite_map(rw, inst->results[0], ir_expand_inst(&rw->b, inst, operands));
+        return true;
+    }
+    ir_type types[64];
+    GM_ASSERT(inst->result_count <= (int)GM_COUNT(types));
+    for (int i = 0; i < inst->result_count; i++) types[i] = inst->results[i]->type;
+    ir_inst *copy = ir_emit(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL, 0, types, inst->result_count);
+    for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], copy->results[i]);
+    return true;
+}
+
+gm_status pass_legalize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    layouts l = {NULL, NULL};
+    *out = ir_rewrite_module(in, legalize, &l);
+    free(l.of);
+    return GM_OK;
+}
