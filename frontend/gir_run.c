@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { THREADS = 2, PAD_BYTES = 64 };
+enum { THREADS = 2, PAD_BYTES = 64, MAX_SYMBOLS = 64 };
 
 typedef void (*trace_fn)(void *user, int64_t inst, int64_t result, const void *data);
 
@@ -23,18 +23,18 @@ typedef struct gir_program {
     rt_frame *frame;
     const void **weights;
     rt_site *sites;
-    int64_t dims[64];
+    int64_t dims[MAX_SYMBOLS];
 } gir_program;
 
 /* ---- getting ready ---- */
 
 /* @name and what it calls, its symbols bound to the extents of the arguments, with a memory plan. */
-static gm_status prepare(const ir_module *in, const char *name, const ir_array *args, int arg_count, gm_diag *diag, ir_module **out) {
+static gm_status prepare(const ir_module *in, const char *name, const ir_array *args, int arg_count, gm_diag *diag, int64_t *values,
+                         ir_module **out) {
     const ir_func *func = ir_func_find(in, name);
-    int64_t values[64];
     if (!func) return gm_fail(diag, GM_INVALID, "no function @%s", name);
     if (func->body->param_count != arg_count) return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
-    for (size_t i = 0; i < GM_COUNT(values); i++) values[i] = -1;
+    for (int i = 0; i < MAX_SYMBOLS; i++) values[i] = -1;
     for (int i = 0; i < arg_count; i++) {
         const ir_type *type = &func->body->params[i]->type;
         for (int d = 0; d < type->rank; d++)
@@ -42,8 +42,11 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
     }
     ir_module *bound;
     GM_TRY(pass_specialize_for(in, func, values, diag, &bound));
-    for (int i = 0; i < bound->symbol_count; i++) /* no longer used: any bound will do */
-        if (values[i] >= 0 || !bound->symbols[i].max) bound->symbols[i].max = values[i] > 0 ? values[i] : 1;
+    for (int i = 0; i < bound->symbol_count; i++) {
+        ir_symbol *symbol = &bound->symbols[i];
+        if (!symbol->max || symbol->max < values[i]) symbol->max = values[i] > 0 ? values[i] : 1;
+        if (values[i] < 0) values[i] = symbol->max;
+    }
     pass_options limits = {.context = 1, .chunk = 1, .rows = 1};
     pass_pipeline_request request = {.options = &limits, .list = "choose_matmul,legalize,plan_memory"};
     return pass_run(&request, bound, diag, out);
@@ -117,13 +120,12 @@ static void program_close(gir_program *p) {
 static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
                               bool trace, gm_diag *diag, gir_program *p) {
     *p = (gir_program){.module = NULL};
-    GM_TRY(prepare(module, name, args, arg_count, diag, &p->module));
+    GM_TRY(prepare(module, name, args, arg_count, diag, p->dims, &p->module));
     p->func = ir_func_find(p->module, name);
     cg_options options = {.trace = trace};
     GM_TRY(cg_compile(p->module, &options, diag, &p->program));
     GM_TRY(rt_team_open(THREADS, diag, &p->team));
     GM_TRY(bind_weights(p, weights, diag));
-    for (int i = 0; i < p->module->symbol_count; i++) p->dims[i] = p->module->symbols[i].max;
     return open_frame(p, diag);
 }
 
@@ -158,7 +160,7 @@ static void run(gir_program *p, const ir_array *args, int arg_count, gm_arena *a
     for (int i = 0; i < body->yield_count; i++) {
         const ir_type *type = &body->yields[i]->type;
         results[i] = (ir_array){.dtype = type->dtype, .rank = type->rank};
-        for (int d = 0; d < type->rank; d++) results[i].dim[d] = ir_dim_max(p->module, type->dim[d]);
+        for (int d = 0; d < type->rank; d++) results[i].dim[d] = ir_dim_is_symbol(type->dim[d]) ? p->dims[ir_dim_symbol_of(type->dim[d])] : type->dim[d];
         int alias = p->func->alias ? p->func->alias[i] : -1;
         results[i].data = alias >= 0 ? call.args[alias] : gm_arena_alloc(arena, array_bytes(&results[i]) + PAD_BYTES);
         call.results[i] = results[i].data;

@@ -2,6 +2,7 @@
  *
  *   call/matmul/argmax/sample/gather/attention of a strided view  ->  the view is copied first (a concat of one operand)
  *   attention over caches that are not f32                        ->  its expansion into primitives
+ *   matmul with a computed matrix instead of a stored weight      ->  an einsum per matrix
  *
  * matmul takes rows at one constant distance, attention any strides but a dense head dimension; the others want dense operands.
  * Changes no value. Layouts are those that plan_memory and codegen will use (ir/layout.h).
@@ -11,6 +12,7 @@
 #include "ir/layout.h"
 #include "ir/rewrite.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,8 +63,29 @@ static ir_value *copy_of(ir_rewrite *rw, ir_value *view) {
     return ir_concat(&rw->b, &view, 1, 0);
 }
 
+/* Fused ops and products that have no kernel of their own. */
 static bool needs_expansion(const ir_inst *inst) {
-    return inst->op == IR_ATTENTION && inst->operands[1]->type.dtype != RT_F32;
+    if (inst->op == IR_ATTENTION) return inst->operands[1]->type.dtype != RT_F32;
+    bool computed = false, stored = false;
+    for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++) {
+        const ir_value *w = inst->operands[i];
+        computed |= !w->def || w->def->op != IR_WEIGHT;
+        stored |= rt_dtype_of(w->type.dtype)->class == RT_CLASS_QUANT;
+    }
+    return computed && !stored;
+}
+
+static ir_value *as_f32(ir_rewrite *rw, ir_value *x) {
+    return x->type.dtype == RT_F32 ? x : ir_convert(&rw->b, x, RT_F32);
+}
+
+static ir_value *matmul_as_einsum(ir_rewrite *rw, ir_value *const *operands, int count) {
+    ir_value *x = as_f32(rw, operands[0]), *parts[16];
+    char spec[32];
+    int lead = x->type.rank - 1;
+    snprintf(spec, sizeof spec, "%.*sy,zy->%.*sz", lead, "abcdef", lead, "abcdef");
+    for (int i = 1; i < count; i++) parts[i - 1] = ir_einsum(&rw->b, spec, x, as_f32(rw, operands[i]));
+    return count == 2 ? parts[0] : ir_concat(&rw->b, parts, count - 1, lead);
 }
 
 static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
@@ -85,7 +108,8 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     }
     if (!changed) return false;
     if (expand) {
-        ir_rewrite_map(rw, inst->results[0], ir_expand_inst(&rw->b, inst, operands));
+        bool product = inst->op == IR_MATMUL;
+        ir_rewrite_map(rw, inst->results[0], product ? matmul_as_einsum(rw, operands, inst->operand_count) : ir_expand_inst(&rw->b, inst, operands));
         return true;
     }
     ir_type types[64];

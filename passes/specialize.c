@@ -76,14 +76,31 @@ static void copy_callee(const ir_inst *inst, void *user) {
     copy_for(visit->s, callee, substitute);
 }
 
+typedef struct rebinding {
+    const specializer *s;
+    ir_dim *substitute;
+} rebinding;
+
+static void keep_symbol(const ir_inst *inst, void *user) {
+    rebinding *r = user;
+    if (inst->op != IR_DIM) return;
+    int symbol = ir_symbol_find(r->s->in, ir_attr_string(inst, IR_ATTR_SYMBOL));
+    r->substitute[symbol] = ir_dim_symbol(symbol);
+}
+
 /* Callees first, so that the text form never names a function before its definition. */
 static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitute) {
     const char *name = name_for(s, func->name, substitute);
     if (ir_func_find(s->out, name)) return;
-    callee_visit visit = {s, substitute};
+    /* A symbol that a dim in the body gives other values stays a symbol. */
+    ir_dim fixed[MAX_SYMBOLS];
+    memcpy(fixed, substitute, sizeof fixed);
+    rebinding r = {s, fixed};
+    ir_visit(func->body, keep_symbol, &r);
+    callee_visit visit = {s, fixed};
     ir_visit(func->body, copy_callee, &visit);
-    s->current = substitute;
-    ir_clone_func(s->in, func, s->out, name, substitute, redirect_call, s);
+    s->current = fixed;
+    ir_clone_func(s->in, func, s->out, name, fixed, redirect_call, s);
 }
 
 static void copy_single(specializer *s, const char *name, const char *symbol) {
@@ -100,7 +117,7 @@ static void bind_symbol(specializer *s, const char *name, int64_t value, bool co
     int at = ir_symbol_find(s->in, name);
     if (at < 0) return;
     if (constant) s->identity[at] = value;
-    else ir_symbol_intern(s->out, name, value);
+    ir_symbol_intern(s->out, name, value);
 }
 
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out) {
