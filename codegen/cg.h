@@ -197,6 +197,7 @@ typedef struct cg_target {
 } cg_target;
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out);
 void cg_target_close(cg_target *target);
+void cg_release_compiler(void); /* release.c */
 gm_status cg_jit_load(cg_program *program, gm_diag *diag);
 
 #endif

@@ -171,6 +171,7 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     free(c.slots);
     gm_arena_free(&c.arena);
     cg_target_close(&target);
+    cg_release_compiler();
     if (status != GM_OK) {
         cg_program_free(program);
         return status;

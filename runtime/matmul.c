@@ -194,6 +194,12 @@ static void deal_out(const rt_matmul *matmul, worker *w, int thread, size_t *pac
     }
 }
 
+static bool any_bf16(const rt_matmul *matmul) {
+    for (int i = 0; i < matmul->count; i++)
+        if (matmul->sites[i].bf16) return true;
+    return false;
+}
+
 static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
     size_t packed = 0, stream = 0;
     DNNL_TRY(dnnl_stream_create(&w->stream, matmul->engine, dnnl_stream_default_flags));
@@ -203,6 +209,10 @@ static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
     dnnl_status_t status = w->widened && w->plain ? dnnl_success : dnnl_out_of_memory;
     for (int i = 0; i < matmul->count && status == dnnl_success; i++)
         if (!matmul->sites[i].stream && w->shares[i].count) status = pack_share(matmul, &matmul->sites[i], &w->shares[i], w);
+    if (matmul->native_bf16 || !any_bf16(matmul)) {
+        free(w->plain);
+        w->plain = NULL;
+    }
     return status;
 }
 
