@@ -4,8 +4,6 @@
 
 #include <stdio.h>
 
-enum { DEFAULT_CONTEXT = 4096, DEFAULT_CHUNK = 512 };
-
 static void print_step(void *user, const pass_step *step) {
     fprintf(stderr, "%02d.%-20s %8.3f ms%s\n", step->position, step->pass->name,
             1e3 * step->seconds, step->changed ? "" : "  (unchanged)");
@@ -13,8 +11,10 @@ static void print_step(void *user, const pass_step *step) {
 
 gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_diag *diag) {
     pass_options settings = {
-        .context = cmd_int_or(options, FLAG_CONTEXT, options->context, DEFAULT_CONTEXT),
-        .chunk = cmd_int_or(options, FLAG_CHUNK, options->chunk, DEFAULT_CHUNK)};
+        .context = cmd_int_or(options, FLAG_CONTEXT, options->context, PASS_DEFAULT_CONTEXT),
+        .chunk = cmd_int_or(options, FLAG_CHUNK, options->chunk, PASS_DEFAULT_CHUNK),
+        .rows = PASS_DEFAULT_ROWS,
+        .bf16 = options->precision == FE_PRECISION_BF16};
     pass_pipeline_request request = {.options = &settings,
                                      .list = options->passes ? options->passes : "",
                                      .skip = options->skip,

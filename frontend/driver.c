@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_CONTEXT = 4096, DEFAULT_CHUNK = 512, HEAD_ROWS = 16 };
-
 /* What fe_engine keeps besides the public fields: tables that the session borrows. */
 struct fe_tables {
     const void **weights;
@@ -144,7 +142,7 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, cons
 /* What the options ask for; `target` holds a text of the key. */
 static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target, fe_gmx_key *out) {
     GM_TRY(cg_target_text(options->target_cpu, diag, target));
-    *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : DEFAULT_CHUNK, .precision = options->precision,
+    *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK, .precision = options->precision,
                         .passes = options->passes, .skip = options->skip, .target_cpu = options->target_cpu, .target = target->data,
                         .gemmac = GM_VERSION, .fingerprint = cg_fingerprint()};
     return GM_OK;
@@ -202,11 +200,11 @@ static gm_status write_artefact(const fe_engine *engine, const fe_options *optio
 /* ---- the engine ---- */
 
 static gm_status limits_of(const fe_options *options, const fe_config *config, gm_diag *diag, pass_options *out) {
-    int64_t context = options->context ? options->context : config->context < DEFAULT_CONTEXT ? config->context : DEFAULT_CONTEXT;
+    int64_t context = options->context ? options->context : config->context < PASS_DEFAULT_CONTEXT ? config->context : PASS_DEFAULT_CONTEXT;
     if (context < 1 || context > config->context)
         return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
-    int64_t chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
-    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = HEAD_ROWS};
+    int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
+    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS};
     return GM_OK;
 }
 

@@ -4,6 +4,9 @@
 
 #include "ir/ir.h"
 
+/* What options are when nobody says otherwise. */
+enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 512, PASS_DEFAULT_ROWS = 16 };
+
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
     int64_t chunk;   /* largest T: tokens per prefill chunk */
