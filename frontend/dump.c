@@ -60,6 +60,8 @@ void fe_dump_step(void *user, const pass_step *step) {
     const char *after = after_of(options), *name = step->pass->name;
     if (options->time_passes) fprintf(stderr, "%2d %-20s %8.3f ms%s\n", step->position, name, step->seconds * 1e3, step->changed ? "" : " (unchanged)");
     bool last = strcmp(name, "plan_memory") == 0;
-    bool wanted = fe_dump_wants(options, "all") || (after && strcmp(after, name) == 0) || (last && fe_dump_wants(options, "dot"));
+    bool named = after && !state->named_seen && strcmp(after, name) == 0; /* a pass that runs again is dumped the first time */
+    state->named_seen |= named;
+    bool wanted = fe_dump_wants(options, "all") || named || (last && fe_dump_wants(options, "dot"));
     if (wanted && state->status == GM_OK) state->status = dump_module(options, step->position, name, step->after, &state->diag);
 }

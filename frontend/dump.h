@@ -9,6 +9,7 @@ typedef struct fe_dump_state {
     const fe_options *options;
     gm_status status; /* of the first dump that failed */
     gm_diag diag;
+    bool named_seen; /* the pass of after:NAME has been dumped */
 } fe_dump_state;
 
 /* Is `kind` ("all", "llvm", "asm", "dot") asked for? `all` covers the IR only. */

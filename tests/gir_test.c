@@ -2,7 +2,7 @@
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
- *   # options: context 64       with chunk and rows: what the passes are told
+ *   # options: context 64       with chunk, rows and bf16: what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
  *   # jit: 3                    on 3 seeds, compiled code gives what the interpreter gives
  *   # input: %x -2 2            range of the random values of a parameter (or of a symbol: "# input: T 1 9")
@@ -180,6 +180,7 @@ static bool read_options(gir_file *file, pass_options *out) {
         if (strcmp(key, "context") == 0) out->context = value;
         else if (strcmp(key, "chunk") == 0) out->chunk = value;
         else if (strcmp(key, "rows") == 0) out->rows = value;
+        else if (strcmp(key, "bf16") == 0) out->bf16 = value != 0;
         else return gir_fail(file, "no option is called %s", key);
     }
     return !text || !text[strspn(text, " ")] || gir_fail(file, "options are pairs of a name and a number");

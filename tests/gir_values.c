@@ -261,12 +261,15 @@ bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *fu
 /* "# input: name least most", for a symbol or a parameter. */
 static bool range_of(const gir_file *file, const char *name, double *least, double *most) {
     for (int i = 0; name && i < file->directive_count; i++) {
+        const char *rest = file->directives[i].rest;
         char key[64];
-        if (strcmp(file->directives[i].key, "input") == 0 &&
-            sscanf(file->directives[i].rest, " %%%63s %lf %lf", key, least, most) != 3 &&
-            sscanf(file->directives[i].rest, " %63s %lf %lf", key, least, most) != 3)
-            continue;
-        if (strcmp(file->directives[i].key, "input") == 0 && strcmp(key, name) == 0) return true;
+        double low, high;
+        if (strcmp(file->directives[i].key, "input")) continue;
+        if (sscanf(rest, " %%%63s %lf %lf", key, &low, &high) != 3 && sscanf(rest, " %63s %lf %lf", key, &low, &high) != 3) continue;
+        if (strcmp(key, name)) continue;
+        *least = low;
+        *most = high;
+        return true;
     }
     return false;
 }
