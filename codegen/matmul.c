@@ -2,13 +2,13 @@
  *
  * A gemv kernel computes a range of rows of W·x. For each 32-element piece it forms Σ code·x in vector lanes and adds
  * scale · that to the row's accumulator, so that the scale costs one multiply per vector of sums; types with a minimum
- * subtract minus · Σx, with the sums of x made once per call. Several rows go together to share the loads of x.
+ * subtract minus · Σx, with the sums of x made once per call.
  */
 #include "codegen/cg.h"
 
 #include <string.h>
 
-enum { PIECE = 32, MAX_ROWS = 4 };
+enum { PIECE = 32, CHAINS = 2, UNROLL_ELEMS = 256 };
 
 typedef struct gemv_job {
     rt_dtype dtype;
@@ -63,53 +63,59 @@ static LLVMValueRef accumulate(cg *c, const cg_codes *codes, LLVMValueRef const 
     return acc;
 }
 
-/* Rows first … first+rows-1 of W·x. */
-static void emit_gemv_rows(cg *c, const gemv_job *job, LLVMValueRef first, int rows) {
+/* One row's sums while its units are gone through: vector accumulators used in turn, and the minimum's share. */
+typedef struct row_sums {
+    LLVMValueRef row;             /* first byte */
+    LLVMValueRef acc[CHAINS], low; /* variables; low NULL: no minimum */
+} row_sums;
+
+/* The pieces of unit `unit`, added to the accumulators. */
+static void emit_unit(cg *c, const gemv_job *job, row_sums *sums, LLVMValueRef unit, int *turn) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
-    int64_t unit = unit_elems(job->dtype), unit_bytes = unit / info->block_elems * info->block_bytes;
-    LLVMValueRef units = c->code.args[job->units], row_bytes = cg_mul(c, units, cg_i64(c, unit_bytes));
-    LLVMValueRef acc[MAX_ROWS], low[MAX_ROWS], row[MAX_ROWS];
-    for (int r = 0; r < rows; r++) {
-        acc[r] = cg_variable(c, lanes_type(c), LLVMConstNull(lanes_type(c)));
-        low[r] = job->sums ? cg_variable(c, c->f32, cg_f32(c, 0)) : NULL;
-        LLVMValueRef offset = cg_mul(c, cg_add(c, first, cg_i64(c, r)), row_bytes);
-        row[r] = cg_at(c, c->i8, c->code.args[job->w], offset);
-    }
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, 1);
-    for (int sub = 0; sub < unit / PIECE; sub++) {
-        LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * PIECE)), x[8];
+    int64_t elems = unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
+    for (int sub = 0; sub < elems / PIECE; sub++, ++*turn) {
+        LLVMValueRef column = cg_add(c, cg_mul(c, unit, cg_i64(c, elems)), cg_i64(c, sub * PIECE)), x[8];
+        LLVMValueRef acc = sums->acc[*turn % CHAINS];
+        cg_codes codes;
         for (int p = 0; p < PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
-        for (int r = 0; r < rows; r++) {
-            cg_codes codes;
-            cg_decode(c, job->dtype, cg_at(c, c->i8, row[r], cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
-            LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc[r], "")), acc[r]);
-            if (!codes.minus) continue;
-            LLVMValueRef piece = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit / PIECE)), cg_i64(c, sub));
-            LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, piece), 4);
-            LLVMBuildStore(c->b, cg_fma(c, codes.minus, sum, LLVMBuildLoad2(c->b, c->f32, low[r], "")), low[r]);
-        }
+        cg_decode(c, job->dtype, cg_at(c, c->i8, sums->row, cg_mul(c, unit, cg_i64(c, bytes))), sub, &codes);
+        LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc, "")), acc);
+        if (!codes.minus) continue;
+        LLVMValueRef piece = cg_add(c, cg_mul(c, unit, cg_i64(c, elems / PIECE)), cg_i64(c, sub));
+        LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, piece), 4);
+        LLVMBuildStore(c->b, cg_fma(c, codes.minus, sum, LLVMBuildLoad2(c->b, c->f32, sums->low, "")), sums->low);
     }
-    cg_loop_end(c, &loop);
-    for (int r = 0; r < rows; r++) {
-        LLVMValueRef y = cg_sum_lanes(c, LLVMBuildLoad2(c->b, lanes_type(c), acc[r], ""));
-        if (low[r]) y = LLVMBuildFSub(c->b, y, LLVMBuildLoad2(c->b, c->f32, low[r], ""), "");
-        cg_store(c, y, cg_at(c, c->f32, c->code.args[job->out], cg_add(c, first, cg_i64(c, r))), 4);
-    }
+}
+
+/* out[index] = row index of W, times x. One row at a time: reading W as a single stream suits the prefetchers best. */
+static void emit_gemv_row(cg *c, const gemv_job *job, LLVMValueRef index) {
+    const rt_dtype_info *info = rt_dtype_of(job->dtype);
+    int64_t elems = unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
+    LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
+    row_sums sums = {.row = cg_at(c, c->i8, c->code.args[job->w], cg_mul(c, index, cg_mul(c, units, cg_i64(c, bytes))))};
+    for (int i = 0; i < CHAINS; i++) sums.acc[i] = cg_variable(c, lanes_type(c), zero);
+    if (job->sums) sums.low = cg_variable(c, c->f32, cg_f32(c, 0));
+    LLVMValueRef whole = cg_mul(c, LLVMBuildUDiv(c->b, units, cg_i64(c, unroll), ""), cg_i64(c, unroll));
+    int turn = 0;
+    cg_loop many = cg_loop_begin(c, cg_i64(c, 0), whole, unroll);
+    for (int i = 0; i < unroll; i++) emit_unit(c, job, &sums, cg_add(c, many.index, cg_i64(c, i)), &turn);
+    cg_loop_end(c, &many);
+    cg_loop rest = cg_loop_begin(c, whole, unroll > 1 ? units : whole, 1);
+    emit_unit(c, job, &sums, rest.index, &turn);
+    cg_loop_end(c, &rest);
+    LLVMValueRef total = LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[0], "");
+    for (int i = 1; i < CHAINS; i++) total = LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[i], ""), "");
+    LLVMValueRef y = cg_sum_lanes(c, total);
+    if (sums.low) y = LLVMBuildFSub(c->b, y, LLVMBuildLoad2(c->b, c->f32, sums.low, ""), "");
+    cg_store(c, y, cg_at(c, c->f32, c->code.args[job->out], index), 4);
 }
 
 static void emit_gemv(cg *c, void *user) {
     gemv_job *job = user;
-    LLVMValueRef low = c->code.args[job->low], high = c->code.args[job->high];
-    int group = unit_elems(job->dtype) > PIECE ? 2 : MAX_ROWS;
     if (has_minimum(job->dtype)) emit_piece_sums(c, job);
-    LLVMValueRef whole = LLVMBuildSDiv(c->b, cg_sub(c, high, low), cg_i64(c, group), "");
-    LLVMValueRef middle = cg_add(c, low, cg_mul(c, cg_max(c, whole, cg_i64(c, 0)), cg_i64(c, group)));
-    cg_loop many = cg_loop_begin(c, low, middle, group);
-    emit_gemv_rows(c, job, many.index, group);
-    cg_loop_end(c, &many);
-    cg_loop rest = cg_loop_begin(c, middle, high, 1);
-    emit_gemv_rows(c, job, rest.index, 1);
-    cg_loop_end(c, &rest);
+    cg_loop loop = cg_loop_begin(c, c->code.args[job->low], c->code.args[job->high], 1);
+    emit_gemv_row(c, job, loop.index);
+    cg_loop_end(c, &loop);
 }
 
 /* ---- the instruction ---- */
