@@ -18,6 +18,7 @@ typedef struct rt_ring {
 typedef struct rt_barrier {
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint phase;
+    atomic_uint sleepers; /* threads that wait in the kernel */
 } rt_barrier;
 
 /* A product that the runtime runs for compiled code: x·Wᵀ with the rows of several stored weights in order. */
@@ -50,6 +51,7 @@ typedef struct rt_frame {
     void (*trace)(void *user, int64_t inst, int64_t result, const void *data);
     rt_barrier barrier;
     int32_t threads;
+    int32_t crowded; /* more threads than CPUs: do not spin long */
 } rt_frame;
 
 enum { RT_SHARED_WORDS = 4 * RT_MAX_THREADS };

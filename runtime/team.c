@@ -3,13 +3,17 @@
 
 #include "runtime/abi.h"
 
+#include <limits.h>
+#include <linux/futex.h>
 #include <omp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-enum { SPINS_BEFORE_YIELD = 4000 };
+enum { SPINS = 4000, SPINS_CROWDED = 64, YIELDS = 16 };
 
 struct rt_team {
     pthread_t conductor;
@@ -142,8 +146,19 @@ static void relax(void) {
 #endif
 }
 
-/* Counting barrier with a phase number: the last to arrive opens the next phase. Spins briefly (a kernel is microseconds), then
- * yields, so that more threads than cores still get on. */
+static bool passed(rt_barrier *barrier, unsigned phase) {
+    return atomic_load_explicit(&barrier->phase, memory_order_acquire) != phase;
+}
+
+/* Sleep until the phase changes. The last to arrive looks for sleepers after changing it, so none is missed. */
+static void sleep_until(rt_barrier *barrier, unsigned phase) {
+    atomic_fetch_add(&barrier->sleepers, 1);
+    while (!passed(barrier, phase)) syscall(SYS_futex, &barrier->phase, FUTEX_WAIT_PRIVATE, phase, NULL, NULL, 0);
+    atomic_fetch_sub(&barrier->sleepers, 1);
+}
+
+/* Counting barrier with a phase number: the last to arrive opens the next phase. The others spin (a kernel is microseconds), then
+ * yield, then sleep, so that crowded cores still get on. */
 void rt_barrier_wait(rt_frame *frame) {
     rt_barrier *barrier = &frame->barrier;
     if (frame->threads == 1) return;
@@ -151,11 +166,11 @@ void rt_barrier_wait(rt_frame *frame) {
     unsigned arrived = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1;
     if (arrived == (unsigned)frame->threads) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
+        atomic_store(&barrier->phase, phase + 1);
+        if (atomic_load(&barrier->sleepers)) syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < SPINS_BEFORE_YIELD) relax();
-        else sched_yield();
-    }
+    for (int i = 0; i < (frame->crowded ? SPINS_CROWDED : SPINS) && !passed(barrier, phase); i++) relax();
+    for (int i = 0; i < YIELDS && !passed(barrier, phase); i++) sched_yield();
+    if (!passed(barrier, phase)) sleep_until(barrier, phase);
 }
