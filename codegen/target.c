@@ -4,20 +4,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* CPUs that --target-cpu names and whose vectors are wider than SSE. The host is asked directly. */
+/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register. The host is asked directly. */
 static const struct {
-    const char *prefix;
+    const char *name;
     int lanes;
 } known[] = {
-    {"haswell", 8},      {"broadwell", 8},   {"skylake-avx512", 16}, {"skylake", 8},   {"cascadelake", 16}, {"cooperlake", 16},
-    {"icelake", 16},     {"tigerlake", 16},  {"sapphirerapids", 16}, {"emeraldrapids", 16}, {"graniterapids", 16}, {"alderlake", 8},
-    {"znver4", 16},      {"znver5", 16},     {"znver", 8},           {"x86-64-v4", 16}, {"x86-64-v3", 8},
+    {"x86-64", 4},          {"x86-64-v2", 4},       {"nehalem", 4},         {"westmere", 4},        {"sandybridge", 4},
+    {"ivybridge", 4},       {"btver2", 4},          {"x86-64-v3", 8},       {"haswell", 8},         {"broadwell", 8},
+    {"skylake", 8},         {"alderlake", 8},       {"raptorlake", 8},      {"meteorlake", 8},      {"arrowlake", 8},
+    {"lunarlake", 8},       {"sierraforest", 8},    {"znver1", 8},          {"znver2", 8},          {"znver3", 8},
+    {"x86-64-v4", 16},      {"skylake-avx512", 16}, {"cascadelake", 16},    {"cooperlake", 16},     {"icelake-client", 16},
+    {"icelake-server", 16}, {"rocketlake", 16},     {"tigerlake", 16},      {"sapphirerapids", 16}, {"emeraldrapids", 16},
+    {"graniterapids", 16},  {"znver4", 16},         {"znver5", 16},
 };
 
+/* 0: not one of them. */
 static int lanes_of_cpu(const char *cpu) {
     for (size_t i = 0; i < GM_COUNT(known); i++)
-        if (strncmp(cpu, known[i].prefix, strlen(known[i].prefix)) == 0) return known[i].lanes;
-    return 4;
+        if (strcmp(cpu, known[i].name) == 0) return known[i].lanes;
+    return 0;
 }
 
 static int lanes_of_features(const char *features) {
@@ -26,6 +31,8 @@ static int lanes_of_features(const char *features) {
 }
 
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
+    if (cpu && !lanes_of_cpu(cpu))
+        return gm_fail(diag, GM_INVALID, "--target-cpu=%s: not a CPU that gemmac knows (haswell, znver4, x86-64-v3, … as LLVM names them)", cpu);
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
