@@ -182,7 +182,7 @@ LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type);
 typedef struct cg_codes {
     LLVMValueRef part[8];  /* 32 / lanes vectors, in element order */
     LLVMValueRef scale[2]; /* f32 of elements 0-15 and 16-31; NULL: 1 */
-    LLVMValueRef minus;    /* f32; NULL: 0 */
+    LLVMValueRef minus[2]; /* likewise; NULL: 0 */
 } cg_codes;
 /* False when compiled code cannot read this dtype. */
 bool cg_can_decode(rt_dtype dtype);

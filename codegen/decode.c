@@ -66,6 +66,10 @@ static void one_scale(cg_codes *out, LLVMValueRef scale) {
     out->scale[0] = out->scale[1] = scale;
 }
 
+static void one_minus(cg_codes *out, LLVMValueRef minus) {
+    out->minus[0] = out->minus[1] = minus;
+}
+
 /* ---- plain types ---- */
 
 static void decode_f32(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
@@ -120,7 +124,7 @@ static void decode_q4_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
 static void decode_q4_1(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     for (int p = 0; p < parts(c); p++) out->part[p] = to_float(c, nibbles(c, block, 4, p));
     one_scale(out, load_half(c, block, 0));
-    out->minus = LLVMBuildFNeg(c->b, load_half(c, block, 2), "");
+    one_minus(out, LLVMBuildFNeg(c->b, load_half(c, block, 2), ""));
 }
 
 static void decode_q5_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
@@ -135,7 +139,7 @@ static void decode_q5_1(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     for (int p = 0; p < parts(c); p++)
         out->part[p] = to_float(c, LLVMBuildOr(c->b, nibbles(c, block, 8, p), fifth_bits(c, block, 4, p), ""));
     one_scale(out, load_half(c, block, 0));
-    out->minus = LLVMBuildFNeg(c->b, load_half(c, block, 2), "");
+    one_minus(out, LLVMBuildFNeg(c->b, load_half(c, block, 2), ""));
 }
 
 /* ---- superblocks of 256 ---- */
@@ -159,7 +163,7 @@ static void k_affine(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     LLVMValueRef scale, minimum;
     k_scales(c, block, sub, &scale, &minimum);
     one_scale(out, mul_f(c, load_half(c, block, 0), int_to_float(c, scale)));
-    out->minus = mul_f(c, load_half(c, block, 2), int_to_float(c, minimum));
+    one_minus(out, mul_f(c, load_half(c, block, 2), int_to_float(c, minimum)));
 }
 
 static LLVMValueRef k_nibbles(cg *c, LLVMValueRef block, int64_t offset, int sub, int p) {
@@ -198,10 +202,155 @@ static void decode_q6_k(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     out->scale[1] = q6_scale(c, block, 2 * sub + 1);
 }
 
+/* The 2-bit codes of sub-block `sub`, four of which share 32 bytes. */
+static LLVMValueRef two_bits(cg *c, LLVMValueRef block, int64_t offset, int sub, int p) {
+    LLVMValueRef bytes = load_bytes(c, block, offset + 32 * (sub / 4) + p * c->lanes);
+    return op_and(c, shift_right(c, bytes, 2 * (sub % 4)), 3);
+}
+
+static void decode_q2_k(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    for (int p = 0; p < parts(c); p++) out->part[p] = to_float(c, two_bits(c, block, 16, sub, p));
+    for (int h = 0; h < 2; h++) {
+        LLVMValueRef both = scalar_byte(c, block, 2 * sub + h);
+        LLVMValueRef scale = LLVMBuildAnd(c->b, both, cg_i32(c, 15), ""), minimum = LLVMBuildLShr(c->b, both, cg_i32(c, 4), "");
+        out->scale[h] = mul_f(c, load_half(c, block, 80), int_to_float(c, scale));
+        out->minus[h] = mul_f(c, load_half(c, block, 82), int_to_float(c, minimum));
+    }
+}
+
+/* d · (6-bit scale - 32) of 16 elements: four low bits of scale k from one of 8 bytes, two high ones from one of 4. */
+static LLVMValueRef q3_scale(cg *c, LLVMValueRef block, int k) {
+    LLVMValueRef low = scalar_byte(c, block, 96 + k % 8), high = scalar_byte(c, block, 104 + k % 4);
+    low = k < 8 ? LLVMBuildAnd(c->b, low, cg_i32(c, 15), "") : LLVMBuildLShr(c->b, low, cg_i32(c, 4), "");
+    high = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, high, cg_i32(c, 2 * (k / 4)), ""), cg_i32(c, 3), "");
+    LLVMValueRef scale = LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, high, cg_i32(c, 4), ""), "");
+    return mul_f(c, load_half(c, block, 108), int_to_float(c, cg_sub(c, scale, cg_i32(c, 32))));
+}
+
+static void decode_q3_k(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    for (int p = 0; p < parts(c); p++) {
+        LLVMValueRef third = op_and(c, shift_right(c, load_bytes(c, block, p * c->lanes), sub), 1);
+        LLVMValueRef code = LLVMBuildOr(c->b, two_bits(c, block, 32, sub, p), shift_left(c, third, 2), "");
+        out->part[p] = to_float(c, cg_sub(c, code, splat_i32(c, 4)));
+    }
+    for (int h = 0; h < 2; h++) out->scale[h] = q3_scale(c, block, 2 * sub + h);
+}
+
+/* ---- by 16 bytes: codes that number the values of a table, and ternary digits ---- */
+
+static LLVMTypeRef bytes16(cg *c) {
+    return LLVMVectorType(c->i8, 16);
+}
+
+static LLVMValueRef splat_i8(cg *c, int value) {
+    return cg_splat(c, LLVMConstInt(c->i8, (unsigned char)value, 0), 16);
+}
+
+static LLVMValueRef load_16(cg *c, LLVMValueRef block, int64_t offset) {
+    return cg_load(c, bytes16(c), byte_at(c, block, offset), 1);
+}
+
+/* Signed bytes as the floats of elements 16·half…. */
+static void half_to_float(cg *c, LLVMValueRef bytes, int half, cg_codes *out) {
+    int in_half = 16 / c->lanes;
+    LLVMValueRef lane[16];
+    for (int p = 0; p < in_half; p++) {
+        for (int i = 0; i < c->lanes; i++) lane[i] = cg_i32(c, p * c->lanes + i);
+        LLVMValueRef part = LLVMBuildShuffleVector(c->b, bytes, LLVMGetPoison(bytes16(c)), LLVMConstVector(lane, (unsigned)c->lanes), "");
+        out->part[half * in_half + p] = to_float(c, LLVMBuildSExt(c->b, part, vector(c, c->i32), ""));
+    }
+}
+
+/* table[code] in each of 16 lanes. Where a register can be permuted by another, that is one instruction. */
+static LLVMValueRef look_up(cg *c, const int8_t *table, LLVMValueRef codes) {
+    LLVMValueRef level[16];
+    if (c->lanes >= 8) {
+        for (int i = 0; i < 16; i++) level[i] = LLVMConstInt(c->i8, (unsigned char)table[i], 0);
+        LLVMTypeRef type = LLVMFunctionType(bytes16(c), (LLVMTypeRef[]){bytes16(c), bytes16(c)}, 2, 0);
+        const char *name = "llvm.x86.ssse3.pshuf.b.128";
+        LLVMValueRef permute = LLVMGetNamedFunction(c->llvm, name);
+        if (!permute) permute = LLVMAddFunction(c->llvm, name, type);
+        return LLVMBuildCall2(c->b, type, permute, (LLVMValueRef[]){LLVMConstVector(level, 16), codes}, 2, "");
+    }
+    for (int i = 0; i < 16; i++) level[i] = splat_i8(c, table[i]);
+    for (int bit = 0; bit < 4; bit++) { /* halve the candidates by each bit of the codes */
+        LLVMValueRef set = LLVMBuildAnd(c->b, codes, splat_i8(c, 1 << bit), "");
+        set = LLVMBuildICmp(c->b, LLVMIntNE, set, splat_i8(c, 0), "");
+        for (int i = 0; i < 8 >> bit; i++) level[i] = LLVMBuildSelect(c->b, set, level[2 * i + 1], level[2 * i], "");
+    }
+    return level[0];
+}
+
+static void table_nibbles(cg *c, const int8_t *table, LLVMValueRef block, int64_t offset, cg_codes *out) {
+    LLVMValueRef bytes = load_16(c, block, offset);
+    half_to_float(c, look_up(c, table, LLVMBuildAnd(c->b, bytes, splat_i8(c, 15), "")), 0, out);
+    half_to_float(c, look_up(c, table, LLVMBuildLShr(c->b, bytes, splat_i8(c, 4), "")), 1, out);
+}
+
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* of twice the unit */
+
+static void decode_iq4_nl(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    table_nibbles(c, iq4_values, block, 2, out);
+    one_scale(out, load_half(c, block, 0));
+}
+
+static void decode_iq4_xs(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    LLVMValueRef low = LLVMBuildLShr(c->b, scalar_byte(c, block, 4 + sub / 2), cg_i32(c, 4 * (sub % 2)), "");
+    LLVMValueRef high = LLVMBuildLShr(c->b, scalar_byte(c, block, 2 + sub / 4), cg_i32(c, 2 * (sub % 4)), "");
+    low = LLVMBuildAnd(c->b, low, cg_i32(c, 15), "");
+    high = LLVMBuildShl(c->b, LLVMBuildAnd(c->b, high, cg_i32(c, 3), ""), cg_i32(c, 4), "");
+    LLVMValueRef scale = cg_sub(c, LLVMBuildOr(c->b, low, high, ""), cg_i32(c, 32));
+    table_nibbles(c, iq4_values, block, 8 + 16 * sub, out);
+    one_scale(out, mul_f(c, load_half(c, block, 0), int_to_float(c, scale)));
+}
+
+/* Scale 2^(e - 128): the bits of a normal float but for e = 0 and 1. */
+static void decode_mxfp4(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    LLVMValueRef e = scalar_byte(c, block, 0), one = cg_i32(c, 1);
+    LLVMValueRef normal = LLVMBuildShl(c->b, cg_sub(c, e, one), cg_i32(c, 23), "");
+    LLVMValueRef subnormal = LLVMBuildShl(c->b, cg_i32(c, 1 << 21), e, "");
+    LLVMValueRef bits = LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntUGT, e, one, ""), normal, subnormal, "");
+    table_nibbles(c, mxfp4_values, block, 1, out);
+    one_scale(out, LLVMBuildBitCast(c->b, bits, c->f32, ""));
+}
+
+/* The bytes that hold 16 ternary digits, times 3^place so that the wanted digit is the first. Places 0-4 of 32 bytes and of 16
+ * bytes, then places 0-3 of 4 bytes. */
+static LLVMValueRef ternary_bytes(cg *c, LLVMValueRef block, int sixteen) {
+    static const int power[5] = {1, 3, 9, 27, 81};
+    LLVMValueRef lane[16], four;
+    if (sixteen < 10) return LLVMBuildMul(c->b, load_16(c, block, 16 * (sixteen % 2)), splat_i8(c, power[sixteen / 2]), "");
+    if (sixteen < 15) return LLVMBuildMul(c->b, load_16(c, block, 32), splat_i8(c, power[sixteen - 10]), "");
+    four = cg_load(c, LLVMVectorType(c->i8, 4), byte_at(c, block, 48), 1);
+    for (int i = 0; i < 16; i++) lane[i] = cg_i32(c, i % 4);
+    four = LLVMBuildShuffleVector(c->b, four, LLVMGetPoison(LLVMTypeOf(four)), LLVMConstVector(lane, 16), "");
+    for (int i = 0; i < 16; i++) lane[i] = LLVMConstInt(c->i8, (unsigned)power[i / 4], 0);
+    return LLVMBuildMul(c->b, four, LLVMConstVector(lane, 16), "");
+}
+
+static void decode_tq1_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    LLVMTypeRef words = LLVMVectorType(c->i16, 16);
+    for (int h = 0; h < 2; h++) {
+        LLVMValueRef wide = LLVMBuildZExt(c->b, ternary_bytes(c, block, 2 * sub + h), words, "");
+        wide = LLVMBuildMul(c->b, wide, cg_splat(c, LLVMConstInt(c->i16, 3, 0), 16), "");
+        wide = LLVMBuildLShr(c->b, wide, cg_splat(c, LLVMConstInt(c->i16, 8, 0), 16), "");
+        half_to_float(c, cg_sub(c, LLVMBuildTrunc(c->b, wide, bytes16(c), ""), splat_i8(c, 1)), h, out);
+    }
+    one_scale(out, load_half(c, block, 52));
+}
+
+static void decode_tq2_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    for (int p = 0; p < parts(c); p++) out->part[p] = to_float(c, cg_sub(c, two_bits(c, block, 0, sub, p), splat_i32(c, 1)));
+    one_scale(out, load_half(c, block, 64));
+}
+
 static const decode_fn decoders[RT_DTYPE_COUNT] = {
     [RT_F32] = decode_f32,   [RT_F16] = decode_f16,   [RT_BF16] = decode_bf16, [RT_Q4_0] = decode_q4_0,
     [RT_Q4_1] = decode_q4_1, [RT_Q5_0] = decode_q5_0, [RT_Q5_1] = decode_q5_1, [RT_Q8_0] = decode_q8_0,
-    [RT_Q4_K] = decode_q4_k, [RT_Q5_K] = decode_q5_k, [RT_Q6_K] = decode_q6_k,
+    [RT_Q4_K] = decode_q4_k, [RT_Q5_K] = decode_q5_k, [RT_Q6_K] = decode_q6_k, [RT_Q2_K] = decode_q2_k,
+    [RT_Q3_K] = decode_q3_k, [RT_IQ4_NL] = decode_iq4_nl, [RT_IQ4_XS] = decode_iq4_xs, [RT_TQ1_0] = decode_tq1_0,
+    [RT_TQ2_0] = decode_tq2_0, [RT_MXFP4] = decode_mxfp4,
 };
 
 bool cg_can_decode(rt_dtype dtype) {
@@ -209,6 +358,6 @@ bool cg_can_decode(rt_dtype dtype) {
 }
 
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out) {
-    *out = (cg_codes){.minus = NULL};
+    *out = (cg_codes){.scale = {NULL}};
     decoders[dtype](c, block, sub, out);
 }

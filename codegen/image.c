@@ -146,16 +146,36 @@ gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out) {
     return GM_OK;
 }
 
+/* The levels of the x86-64 ABI: what each adds to the one before. */
+static const struct {
+    const char *cpu, *adds[13];
+} levels[] = {
+    {"x86-64", {"sse2"}},
+    {"x86-64-v2", {"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"}},
+    {"x86-64-v3", {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}},
+    {"x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}},
+};
+
+/* features: "+a,-b,…" */
+static bool has_feature(const char *features, const char *name) {
+    size_t length = strlen(name);
+    for (const char *at = features; (at = strstr(at, name)); at += length) {
+        bool begins = at > features && at[-1] == '+', ends = at[length] == ',' || !at[length];
+        if (begins && ends) return true;
+    }
+    return false;
+}
+
 bool cg_target_runs(const char *cpu) {
-    __builtin_cpu_init();
-    if (strcmp(cpu, "x86-64") == 0) return true;
-    if (strcmp(cpu, "x86-64-v2") == 0) return __builtin_cpu_supports("x86-64-v2");
-    if (strcmp(cpu, "x86-64-v3") == 0) return __builtin_cpu_supports("x86-64-v3");
-    if (strcmp(cpu, "x86-64-v4") == 0) return __builtin_cpu_supports("x86-64-v4");
-    char *host = LLVMGetHostCPUName();
-    bool same = strcmp(cpu, host) == 0;
+    char *host = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
+    bool runs = strcmp(cpu, host) == 0, level_runs = true;
+    for (size_t i = 0; i < GM_COUNT(levels) && !runs; i++) {
+        for (int k = 0; levels[i].adds[k]; k++) level_runs &= has_feature(features, levels[i].adds[k]);
+        runs = level_runs && strcmp(cpu, levels[i].cpu) == 0;
+    }
     LLVMDisposeMessage(host);
-    return same;
+    LLVMDisposeMessage(features);
+    return runs;
 }
 
 static uint64_t mix(uint64_t hash, const void *data, size_t bytes) { /* FNV-1a */

@@ -14,7 +14,7 @@ typedef struct gemv_job {
     rt_dtype dtype;
     int64_t columns;                   /* of this call, for the scratch it needs */
     int w, x, out, low, high, units;   /* kernel arguments; units: trips of the inner loop */
-    LLVMValueRef sums;        /* Σx per piece; NULL when no type needs it */
+    LLVMValueRef sums;        /* Σx per minimum; NULL when the type has none */
 } gemv_job;
 
 /* Columns handled by one trip of the inner loop, and its bytes. */
@@ -23,8 +23,10 @@ static int64_t unit_elems(rt_dtype dtype) {
     return block < PIECE ? PIECE : block;
 }
 
-static bool has_minimum(rt_dtype dtype) {
-    return dtype == RT_Q4_1 || dtype == RT_Q5_1 || dtype == RT_Q4_K || dtype == RT_Q5_K;
+/* Elements that share a minimum, at most a piece; 0: the type has none. */
+static int minimum_elems(rt_dtype dtype) {
+    if (dtype == RT_Q2_K) return PIECE / 2;
+    return dtype == RT_Q4_1 || dtype == RT_Q5_1 || dtype == RT_Q4_K || dtype == RT_Q5_K ? PIECE : 0;
 }
 
 static LLVMTypeRef lanes_type(cg *c) {
@@ -35,13 +37,14 @@ static LLVMValueRef load_x(cg *c, LLVMValueRef x, LLVMValueRef column, int p) {
     return cg_load(c, lanes_type(c), cg_at(c, c->f32, x, cg_add(c, column, cg_i64(c, p * c->lanes))), 4);
 }
 
-/* sums[i] = Σ x[32i … 32i+31] */
-static void emit_piece_sums(cg *c, gemv_job *job) {
-    job->sums = cg_scratch(c, job->columns / PIECE * 4);
-    LLVMValueRef pieces = cg_mul(c, c->code.args[job->units], cg_i64(c, unit_elems(job->dtype) / PIECE));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), pieces, 1);
-    LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, PIECE)), total = load_x(c, c->code.args[job->x], column, 0);
-    for (int p = 1; p < PIECE / c->lanes; p++) total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
+/* sums[i] = Σ x of the columns that share minimum i of a row. */
+static void emit_sums(cg *c, gemv_job *job) {
+    int elems = minimum_elems(job->dtype);
+    job->sums = cg_scratch(c, job->columns / elems * 4);
+    LLVMValueRef count = cg_mul(c, c->code.args[job->units], cg_i64(c, unit_elems(job->dtype) / elems));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
+    LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, elems)), total = load_x(c, c->code.args[job->x], column, 0);
+    for (int p = 1; p < elems / c->lanes; p++) total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
     cg_store(c, cg_sum_lanes(c, total), cg_at(c, c->f32, job->sums, loop.index), 4);
     cg_loop_end(c, &loop);
 }
@@ -80,10 +83,12 @@ static void emit_unit(cg *c, const gemv_job *job, row_sums *sums, LLVMValueRef u
         for (int p = 0; p < PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
         cg_decode(c, job->dtype, cg_at(c, c->i8, sums->row, cg_mul(c, unit, cg_i64(c, bytes))), sub, &codes);
         LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc, "")), acc);
-        if (!codes.minus) continue;
-        LLVMValueRef piece = cg_add(c, cg_mul(c, unit, cg_i64(c, elems / PIECE)), cg_i64(c, sub));
-        LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, piece), 4);
-        LLVMBuildStore(c->b, cg_fma(c, codes.minus, sum, LLVMBuildLoad2(c->b, c->f32, sums->low, "")), sums->low);
+        int minima = job->sums ? PIECE / minimum_elems(job->dtype) : 0;
+        for (int h = 0; h < minima; h++) {
+            LLVMValueRef at = cg_add(c, cg_mul(c, unit, cg_i64(c, elems / PIECE * minima)), cg_i64(c, sub * minima + h));
+            LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, at), 4);
+            LLVMBuildStore(c->b, cg_fma(c, codes.minus[h], sum, LLVMBuildLoad2(c->b, c->f32, sums->low, "")), sums->low);
+        }
     }
 }
 
@@ -112,7 +117,7 @@ static void emit_gemv_row(cg *c, const gemv_job *job, LLVMValueRef index) {
 
 static void emit_gemv(cg *c, void *user) {
     gemv_job *job = user;
-    if (has_minimum(job->dtype)) emit_piece_sums(c, job);
+    if (minimum_elems(job->dtype)) emit_sums(c, job);
     cg_loop loop = cg_loop_begin(c, c->code.args[job->low], c->code.args[job->high], 1);
     emit_gemv_row(c, job, loop.index);
     cg_loop_end(c, &loop);
@@ -146,7 +151,7 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
         job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
         job.units = cg_kernel_arg(&kernel, cg_i64(c, columns / unit_elems(w->dtype)));
         gm_string_printf(&kernel.key, "gemv %s", rt_dtype_of(w->dtype)->text);
-        if (has_minimum(w->dtype)) cg_reserve_scratch(c, columns / PIECE * 4);
+        if (minimum_elems(w->dtype)) cg_reserve_scratch(c, columns / minimum_elems(w->dtype) * 4);
         char name[32] = "gemv_";
         strcat(name, rt_dtype_of(w->dtype)->text);
         cg_kernel_call(c, &kernel, name, emit_gemv, &job);
@@ -234,9 +239,9 @@ static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRe
         cg_codes codes;
         cg_decode(c, dtype, cg_at(c, c->i8, row, cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
         for (int p = 0; p < PIECE / c->lanes; p++) {
-            LLVMValueRef value = codes.part[p], scale = codes.scale[p * c->lanes >= 16];
+            LLVMValueRef value = codes.part[p], scale = codes.scale[p * c->lanes >= 16], minus = codes.minus[p * c->lanes >= 16];
             if (scale) value = LLVMBuildFMul(c->b, value, cg_splat(c, scale, c->lanes), "");
-            if (codes.minus) value = LLVMBuildFSub(c->b, value, cg_splat(c, codes.minus, c->lanes), "");
+            if (minus) value = LLVMBuildFSub(c->b, value, cg_splat(c, minus, c->lanes), "");
             LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * PIECE + p * c->lanes));
             cg_store(c, value, cg_at(c, c->f32, out, column), 4);
         }

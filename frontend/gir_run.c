@@ -118,12 +118,11 @@ static void program_close(gir_program *p) {
 }
 
 static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
-                              bool trace, gm_diag *diag, gir_program *p) {
+                              const cg_options *options, gm_diag *diag, gir_program *p) {
     *p = (gir_program){.module = NULL};
     GM_TRY(prepare(module, name, args, arg_count, diag, p->dims, &p->module));
     p->func = ir_func_find(p->module, name);
-    cg_options options = {.trace = trace};
-    GM_TRY(cg_compile(p->module, &options, diag, &p->program));
+    GM_TRY(cg_compile(p->module, options, diag, &p->program));
     GM_TRY(rt_team_open(THREADS, diag, &p->team));
     GM_TRY(bind_weights(p, weights, diag));
     return open_frame(p, diag);
@@ -168,10 +167,11 @@ static void run(gir_program *p, const ir_array *args, int arg_count, gm_arena *a
     rt_team_run(p->team, call_on_thread, &call);
 }
 
-gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count,
-                         gm_arena *arena, ir_array *results, gm_diag *diag) {
+gm_status fe_gir_run_jit_for(const char *target_cpu, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
+                             int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag) {
     gir_program program;
-    gm_status status = program_open(module, func, env->weights, args, arg_count, false, diag, &program);
+    cg_options options = {.target_cpu = target_cpu};
+    gm_status status = program_open(module, func, env->weights, args, arg_count, &options, diag, &program);
     if (status == GM_OK) {
         run(&program, args, arg_count, arena, results);
         uint64_t written = atomic_load(&program.frame->ring->written);
@@ -179,6 +179,11 @@ gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_int
     }
     program_close(&program);
     return status;
+}
+
+gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count,
+                         gm_arena *arena, ir_array *results, gm_diag *diag) {
+    return fe_gir_run_jit_for(NULL, module, func, env, args, arg_count, arena, results, diag);
 }
 
 /* ---- --check: both, value by value ---- */
@@ -261,7 +266,8 @@ static void check_value(void *user, int64_t inst, int64_t result, const void *da
 gm_status fe_gir_check(const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
     gir_program program;
     checker c = {.diag = diag};
-    gm_status status = program_open(module, func, weights, args, arg_count, true, diag, &program);
+    cg_options options = {.trace = true};
+    gm_status status = program_open(module, func, weights, args, arg_count, &options, diag, &program);
     if (status == GM_OK) {
         ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, program.func->body->yield_count + 1);
         ir_interp_env env = {.weights = weights, .trace = record_values, .user = &c};

@@ -10,6 +10,10 @@
 gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count,
                          gm_arena *arena, ir_array *results, gm_diag *diag);
 
+/* The same for a --target-cpu; NULL: the host. GM_UNSUPPORTED when this machine's vectors are too narrow for it. */
+gm_status fe_gir_run_jit_for(const char *target_cpu, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
+                             int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag);
+
 /* Run @func both ways. GM_INTERNAL when they differ; the message names the first operation whose value does. */
 gm_status fe_gir_check(const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count,
                        gm_diag *diag);

@@ -221,6 +221,23 @@ static void open_on_thread(void *user, int thread, int threads) {
     matmul->workers[thread].status = open_worker(matmul, &matmul->workers[thread], thread);
 }
 
+/* Does oneDNN multiply bf16 on this CPU? Asked by describing a product of ordinary size. */
+static bool probe_bf16(dnnl_engine_t engine) {
+    enum { SIZE = 256 };
+    dnnl_dims_t dims = {SIZE, SIZE};
+    dnnl_memory_desc_t x = NULL, w = NULL, y = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    bool ok = dnnl_memory_desc_create_with_tag(&x, 2, dims, dnnl_bf16, dnnl_ab) == dnnl_success &&
+              dnnl_memory_desc_create_with_tag(&w, 2, dims, dnnl_bf16, dnnl_format_tag_any) == dnnl_success &&
+              dnnl_memory_desc_create_with_tag(&y, 2, dims, dnnl_f32, dnnl_ab) == dnnl_success &&
+              dnnl_matmul_primitive_desc_create(&desc, engine, x, w, NULL, y, NULL) == dnnl_success;
+    if (desc) dnnl_primitive_desc_destroy(desc);
+    if (x) dnnl_memory_desc_destroy(x);
+    if (w) dnnl_memory_desc_destroy(w);
+    if (y) dnnl_memory_desc_destroy(y);
+    return ok;
+}
+
 static gm_status collect(const rt_matmul *matmul, gm_diag *diag) {
     for (int i = 0; i < matmul->threads; i++) {
         dnnl_status_t status = matmul->workers[i].status;
@@ -234,13 +251,13 @@ gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *wei
     rt_matmul *matmul = calloc(1, sizeof *matmul);
     if (!matmul) return gm_fail(diag, GM_NOMEM, "out of memory");
     *matmul = (rt_matmul){.sites = sites, .count = count, .threads = rt_team_threads(team), .weights = weights};
-    matmul->native_bf16 = __builtin_cpu_supports("avx512bf16");
     gm_status status = GM_OK;
     for (int i = 0; i < matmul->threads; i++)
         if (!(matmul->workers[i].shares = calloc((size_t)count + 1, sizeof(share)))) status = gm_fail(diag, GM_NOMEM, "out of memory");
     if (status == GM_OK && dnnl_engine_create(&matmul->engine, dnnl_cpu, 0) != dnnl_success)
         status = gm_fail(diag, GM_UNSUPPORTED, "oneDNN has no CPU engine here");
     if (status == GM_OK) {
+        matmul->native_bf16 = __builtin_cpu_supports("avx512bf16") && probe_bf16(matmul->engine);
         rt_team_run(team, open_on_thread, matmul);
         status = collect(matmul, diag);
     }
