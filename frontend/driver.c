@@ -56,15 +56,16 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
     gm_arena arena = {0};
     fe_dump_state dump = {.options = options};
     gm_status status = check_pass_names(options->passes, diag);
+    if (status == GM_OK) status = fe_dump_start(&dump, in, diag);
     if (status != GM_OK) ir_module_free(in);
-    else status = fe_dump_start(&dump, in, diag);
-    if (status == GM_OK) {
+    else {
         pass_pipeline_request request = {.options = limits, .skip = skip_list(options, &arena), .want_changed = options->time_passes,
                                          .after_step = fe_dump_step, .user = &dump};
         status = pass_run(&request, in, diag, out);
     }
     if (status == GM_OK && dump.status != GM_OK) {
         ir_module_free(*out);
+        *out = NULL;
         status = gm_fail(diag, dump.status, "%s", dump.diag.message);
     }
     gm_arena_free(&arena);
