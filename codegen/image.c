@@ -148,7 +148,7 @@ gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out) {
 
 /* The levels of the x86-64 ABI: what each adds to the one before. */
 static const struct {
-    const char *cpu, *adds[13];
+    const char *cpu, *adds[10]; /* up to NULL */
 } levels[] = {
     {"x86-64", {"sse2"}},
     {"x86-64-v2", {"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"}},

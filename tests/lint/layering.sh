@@ -16,8 +16,8 @@ allow() {
     wrong=1
 }
 
-# What C and POSIX bring: no folder but sys/, or one of none.
-libc='[a-z]+\.h|sys/[a-z]+\.h'
+# What C, POSIX and Linux bring: headers of no folder, of sys/ or of linux/.
+libc='[a-z]+\.h|(sys|linux)/[a-z]+\.h'
 allow runtime "$libc|runtime/[a-z_]+\.(h|def)|oneapi/dnnl/dnnl\.h"
 allow ir "$libc|ir/[a-z_]+\.(h|def)|runtime/(base|dtype|weights|sampler)\.h|runtime/dtype\.def"
 allow passes "$libc|passes/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(base|dtype|sampler)\.h"
