@@ -1,0 +1,304 @@
+/* Compiled kernels on stored weights, for every FLOAT and QUANT type and several --target-cpu: gather gives the bits of
+ * rt_dequantize_row; products, compiled and of oneDNN, are near a sum in double. */
+#include "frontend/gir_run.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ROWS = 19, X_ROWS = 7, SECONDS = 240, MAX_WIDTHS = 5 };
+
+static const char *const cpus[] = {NULL, "haswell", "x86-64"};
+
+/* Rows 4 … 7 of every weight are not random. */
+enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE };
+
+/* How far a product may be off, of Σ|w·x|, and where a block's scales are. MXFP4's scale is a byte, an exponent: its blocks
+ * differ by powers of two, so that a few of them make the whole sum. */
+static const struct kernel_type {
+    rt_dtype dtype;
+    double tolerance;
+    int scale_count, offset[2];
+} types[] = {
+    {RT_F32, 1e-6, 0, {0}},         {RT_F16, 1e-6, 0, {0}},      {RT_BF16, 1e-6, 0, {0}},     {RT_Q4_0, 1e-6, 1, {0}},
+    {RT_Q4_1, 1e-6, 2, {0, 2}},     {RT_Q5_0, 1e-6, 1, {0}},     {RT_Q5_1, 1e-6, 2, {0, 2}},  {RT_Q8_0, 1e-6, 1, {0}},
+    {RT_Q2_K, 1e-6, 2, {80, 82}},   {RT_Q3_K, 1e-6, 1, {108}},   {RT_Q4_K, 1e-6, 2, {0, 2}},  {RT_Q5_K, 1e-6, 2, {0, 2}},
+    {RT_Q6_K, 1e-6, 1, {208}},      {RT_IQ4_NL, 1e-6, 1, {0}},   {RT_IQ4_XS, 1e-6, 1, {0}},   {RT_MXFP4, 2e-6, 1, {0}},
+    {RT_TQ1_0, 1e-6, 1, {52}},      {RT_TQ2_0, 1e-6, 1, {64}},
+};
+
+static const struct kernel_type *type_of(rt_dtype dtype) {
+    for (size_t i = 0; i < GM_COUNT(types); i++)
+        if (types[i].dtype == dtype) return &types[i];
+    return NULL;
+}
+
+START_TEST(table_is_complete) {
+    for (int i = 0; i < RT_DTYPE_COUNT; i++) {
+        const rt_dtype_info *info = rt_dtype_of((rt_dtype)i);
+        bool stored = info->class == RT_CLASS_FLOAT || info->class == RT_CLASS_QUANT;
+        ck_assert_msg(stored == (type_of((rt_dtype)i) != NULL), "%s", info->text);
+    }
+}
+END_TEST
+
+/* ---- random weights ---- */
+
+static uint64_t state;
+
+static uint32_t next_random(void) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+static float random_float(float low, float high) {
+    return low + (high - low) * (float)(next_random() & 0xFFFFFF) / 0x1p24f;
+}
+
+static void put_u16(uint8_t *at, uint16_t bits) {
+    memcpy(at, &bits, sizeof bits);
+}
+
+static void fill_element(rt_dtype dtype, uint8_t *at, int row) {
+    float value = row == NO_SCALE ? 0 : random_float(-0.5f, 0.5f);
+    uint32_t bits = 1; /* of the least subnormal */
+    if (dtype == RT_F16) put_u16(at, row == TINY_SCALE ? 1 : rt_f32_to_f16(value));
+    else if (dtype == RT_BF16) put_u16(at, row == TINY_SCALE ? 1 : rt_f32_to_bf16(value));
+    else memcpy(at, row == TINY_SCALE ? (void *)&bits : (void *)&value, sizeof value);
+}
+
+static void fill_block(const struct kernel_type *type, uint8_t *at, int row) {
+    int bytes = rt_dtype_of(type->dtype)->block_bytes;
+    if (row == ALL_ZERO || row == ALL_ONES) {
+        memset(at, row == ALL_ZERO ? 0 : 0xFF, (size_t)bytes);
+        return;
+    }
+    if (!type->scale_count) {
+        fill_element(type->dtype, at, row);
+        return;
+    }
+    for (int i = 0; i < bytes; i++) at[i] = (uint8_t)next_random();
+    for (int i = 0; i < type->scale_count; i++) {
+        uint16_t scale = rt_f32_to_f16(random_float(-0.01f, 0.01f));
+        if (row == NO_SCALE || row == TINY_SCALE) scale = row == TINY_SCALE;
+        if (type->dtype == RT_MXFP4) at[0] = row == NO_SCALE ? 0 : row == TINY_SCALE ? 1 : (uint8_t)(115 + next_random() % 16);
+        else put_u16(at + type->offset[i], scale);
+    }
+}
+
+static const rt_tensor *make_weight(rt_weights *weights, const char *name, rt_dtype dtype, int64_t rows, int64_t columns) {
+    gm_diag diag = {0};
+    size_t row_bytes = rt_dtype_bytes(dtype, (size_t)columns), block = (size_t)rt_dtype_of(dtype)->block_bytes;
+    uint8_t *data = gm_arena_alloc(&weights->arena, row_bytes * (size_t)rows);
+    for (int64_t row = 0; row < rows; row++)
+        for (size_t at = 0; at < row_bytes; at += block) fill_block(type_of(dtype), data + (size_t)row * row_bytes + at, (int)row);
+    rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {rows, columns}, .data = data, .bytes = row_bytes * (size_t)rows};
+    ck_assert(rt_weights_add(weights, "test", &tensor, &diag) == GM_OK);
+    return rt_weights_find(weights, name);
+}
+
+static float *widened_row(const rt_tensor *w, int64_t row, gm_arena *arena) {
+    float *values = GM_NEW_ARRAY(arena, float, w->dim[1]);
+    size_t bytes = rt_dtype_bytes(w->dtype, (size_t)w->dim[1]);
+    rt_dequantize_row(w->dtype, (const uint8_t *)w->data + bytes * (size_t)row, values, (size_t)w->dim[1]);
+    return values;
+}
+
+static ir_array random_x(int64_t rows, int64_t columns, gm_arena *arena) {
+    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {rows, columns}, .data = GM_NEW_ARRAY(arena, float, rows * columns)};
+    for (int64_t i = 0; i < rows * columns; i++) ((float *)x.data)[i] = random_float(-1, 1);
+    return x;
+}
+
+/* ---- comparison ---- */
+
+static void check_gather(const rt_tensor *w, const int32_t *ids, const ir_array *got, gm_arena *arena) {
+    for (int i = 0; i < X_ROWS; i++) {
+        const float *want = widened_row(w, ids[i], arena), *row = (const float *)got->data + i * w->dim[1];
+        for (int64_t k = 0; k < w->dim[1]; k++) {
+            bool same = memcmp(&want[k], &row[k], sizeof *row) == 0 || (isnan(want[k]) && isnan(row[k]));
+            ck_assert_msg(same, "gather of %lld columns, row %d: element %lld is %.9g instead of %.9g", (long long)w->dim[1], ids[i],
+                          (long long)k, (double)row[k], (double)want[k]);
+        }
+    }
+}
+
+/* y = w·x. Infinite weights are beyond the contract: a kernel may sum the codes before it multiplies by a huge scale. */
+static void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what) {
+    double sum = 0, size = 0, most = 0;
+    bool infinite = false, nan = false;
+    for (int64_t k = 0; k < w->dim[1]; k++) {
+        sum += (double)row[k] * (double)x[k];
+        size += fabs((double)row[k] * (double)x[k]);
+        infinite |= isinf(row[k]) != 0;
+        nan |= isnan(row[k]) != 0;
+    }
+    if (infinite) return;
+    most = type_of(w->dtype)->tolerance * size + (double)w->dim[1] * 0x1p-148; /* below normal numbers each term is rounded to 2^-149 */
+    bool near = nan ? isnan(y) != 0 : fabs((double)y - sum) <= most;
+    ck_assert_msg(near, "%s, %s, %lld columns: %.9g instead of %.9g, off by %.3g of the sum of magnitudes", what, rt_dtype_of(w->dtype)->text,
+                  (long long)w->dim[1], (double)y, sum, fabs((double)y - sum) / size);
+}
+
+/* got[rows, …]: columns first … of the result are those of w. */
+static void check_product(const rt_tensor *w, const float *x, int64_t rows, const ir_array *got, int64_t first, int64_t stride, const char *what) {
+    gm_arena arena = {0};
+    for (int64_t n = 0; n < w->dim[0]; n++) {
+        const float *row = widened_row(w, n, &arena);
+        for (int64_t m = 0; m < rows; m++)
+            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what);
+    }
+    gm_arena_free(&arena);
+}
+
+/* ---- one type: every kernel in one function ---- */
+
+/* Columns to test: 1, 2, 5 and 9 blocks; of plain types also a number that no vector divides. */
+static int widths_of(rt_dtype dtype, int64_t *widths) {
+    static const int blocks[] = {1, 2, 5, 9};
+    int64_t unit = rt_dtype_of(dtype)->block_elems;
+    int count = 0;
+    for (size_t i = 0; i < GM_COUNT(blocks); i++) widths[count++] = blocks[i] * (unit == 1 ? 32 : unit);
+    if (unit == 1) widths[count++] = 33;
+    return count;
+}
+
+static const struct product {
+    const char *name, *impl;
+    int64_t rows;
+} products[] = {{"gemv", "gemv", 1}, {"gemv of 3 rows", "gemv", 3}, {"packed", "packed", X_ROWS}, {"stream", "stream", X_ROWS}};
+enum { PRODUCTS = GM_COUNT(products), PER_WIDTH = PRODUCTS + 1 };
+
+/* Parameters: ids, then x of each number of rows of each width; results: of each width the gather, then the products. */
+static void write_function(const char *type, const int64_t *widths, int count, gm_string *out) {
+    gm_string_printf(out, "func @f(%%ids: i32[%d]", X_ROWS);
+    for (int i = 0; i < count; i++)
+        for (int p = 0; p < PRODUCTS; p++) gm_string_printf(out, ", %%x%d_%d: f32[%d,%d]", i, p, (int)products[p].rows, (int)widths[i]);
+    gm_string_printf(out, ") -> (");
+    for (int i = 0; i < count; i++) {
+        gm_string_printf(out, "%sf32[%d,%d]", i ? ", " : "", X_ROWS, (int)widths[i]);
+        for (int p = 0; p < PRODUCTS; p++) gm_string_printf(out, ", f32[%d,%d]", (int)products[p].rows, ROWS);
+    }
+    gm_string_printf(out, ") {\n");
+    for (int i = 0; i < count; i++) {
+        gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", i, i, type, ROWS, (int)widths[i]);
+        gm_string_printf(out, "  %%g%d = gather %%w%d, %%ids : f32[%d,%d]\n", i, i, X_ROWS, (int)widths[i]);
+        for (int p = 0; p < PRODUCTS; p++)
+            gm_string_printf(out, "  %%y%d_%d = matmul %%x%d_%d, %%w%d {impl = \"%s\"} : f32[%d,%d]\n", i, p, i, p, i, products[p].impl,
+                             (int)products[p].rows, ROWS);
+    }
+    gm_string_printf(out, "  return ");
+    for (int i = 0; i < count; i++) {
+        gm_string_printf(out, "%s%%g%d", i ? ", " : "", i);
+        for (int p = 0; p < PRODUCTS; p++) gm_string_printf(out, ", %%y%d_%d", i, p);
+    }
+    gm_string_printf(out, "\n}\n");
+}
+
+/* False when this machine cannot run code for the CPU. Frees the text. */
+static bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args, int arg_count, gm_arena *arena,
+                     ir_array *results) {
+    gm_diag diag = {.quiet = true};
+    ir_module *module = NULL;
+    ck_assert_msg(ir_parse(text->data, text->length, "test", &diag, &module) == GM_OK, "%s", diag.message);
+    ir_interp_env env = {.weights = weights};
+    gm_status status = fe_gir_run_jit_for(cpu, module, "f", &env, args, arg_count, arena, results, &diag);
+    ck_assert_msg(status == GM_OK || (cpu && strstr(diag.message, "wider vectors")), "%s", diag.message);
+    ir_module_free(module);
+    gm_string_free(text);
+    return status == GM_OK;
+}
+
+START_TEST(each_type) {
+    rt_dtype dtype = types[(size_t)_i / GM_COUNT(cpus)].dtype;
+    const char *cpu = cpus[(size_t)_i % GM_COUNT(cpus)];
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0};
+    int64_t widths[MAX_WIDTHS];
+    int count = widths_of(dtype, widths), arg_count = 1;
+    int32_t ids[X_ROWS] = {TINY_SCALE, ALL_ONES, ALL_ZERO, NO_SCALE, ROWS - 1, 0, 11};
+    const rt_tensor *w[MAX_WIDTHS];
+    ir_array args[1 + MAX_WIDTHS * PRODUCTS] = {{.dtype = RT_I32, .rank = 1, .dim = {X_ROWS}, .data = ids}};
+    ir_array results[MAX_WIDTHS * PER_WIDTH];
+    char name[MAX_WIDTHS][8];
+    state = (uint64_t)_i + 1;
+    for (int i = 0; i < count; i++) {
+        snprintf(name[i], sizeof name[i], "w%d", i);
+        make_weight(&weights, name[i], dtype, ROWS, widths[i]);
+        for (int p = 0; p < PRODUCTS; p++) args[arg_count++] = random_x(products[p].rows, widths[i], &arena);
+    }
+    for (int i = 0; i < count; i++) w[i] = rt_weights_find(&weights, name[i]);
+    write_function(rt_dtype_of(dtype)->text, widths, count, &text);
+    if (run_text(cpu, &text, &weights, args, arg_count, &arena, results)) {
+        for (int i = 0; i < count; i++) {
+            check_gather(w[i], ids, &results[i * PER_WIDTH], &arena);
+            for (int p = 0; p < PRODUCTS; p++)
+                check_product(w[i], args[1 + i * PRODUCTS + p].data, products[p].rows, &results[i * PER_WIDTH + 1 + p], 0, ROWS, products[p].name);
+        }
+    }
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
+/* ---- several types in one product ---- */
+
+enum { MIXED_COLUMNS = 1280 };
+
+/* Rows of weight i: odd, so that neither threads nor vectors divide them. */
+static int mixed_rows(int i) {
+    return 9 + 2 * (i % 3);
+}
+
+/* The product of `rows` rows with weights of types from … from+count-1. */
+static void check_mixed(const char *cpu, const char *impl, int64_t rows, int from, int count) {
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0}, list = {0};
+    int64_t total = 0;
+    char name[GM_COUNT(types)][8];
+    ir_array x = random_x(rows, MIXED_COLUMNS, &arena), y;
+    for (int i = 0; i < count; i++) total += mixed_rows(i);
+    gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", (int)rows, MIXED_COLUMNS, (int)rows, (int)total);
+    for (int i = 0; i < count; i++) {
+        rt_dtype dtype = types[from + i].dtype;
+        snprintf(name[i], sizeof name[i], "w%d", i);
+        make_weight(&weights, name[i], dtype, mixed_rows(i), MIXED_COLUMNS);
+        gm_string_printf(&text, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", i, i, rt_dtype_of(dtype)->text, mixed_rows(i), MIXED_COLUMNS);
+        gm_string_printf(&list, ", %%w%d", i);
+    }
+    gm_string_printf(&text, "  %%y = matmul %%x%s {impl = \"%s\"} : f32[%d,%d]\n  return %%y\n}\n", list.data, impl, (int)rows, (int)total);
+    if (run_text(cpu, &text, &weights, &x, 1, &arena, &y))
+        for (int64_t i = 0, first = 0; i < count; first += mixed_rows((int)i++))
+            check_product(rt_weights_find(&weights, name[i]), x.data, rows, &y, first, total, impl);
+    gm_string_free(&list);
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+
+START_TEST(mixed_types) {
+    const char *cpu = cpus[_i];
+    state = 77;
+    check_mixed(cpu, "gemv", 1, 0, GM_COUNT(types));
+    check_mixed(cpu, "gemv", 3, 4, 9);
+    check_mixed(cpu, "packed", X_ROWS, 7, 3);
+    check_mixed(cpu, "stream", X_ROWS, 12, 3);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("kernels");
+    TCase *tcase = tcase_create("stored weights");
+    tcase_set_timeout(tcase, SECONDS);
+    tcase_add_test(tcase, table_is_complete);
+    tcase_add_loop_test(tcase, each_type, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
+    tcase_add_loop_test(tcase, mixed_types, 0, (int)GM_COUNT(cpus));
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
