@@ -34,12 +34,12 @@ enum { RUN_INTERP, RUN_JIT, RUN_CHECK }; /* run_mode */
 typedef struct cmd_options {
     const char *input; /* the positional argument */
     const char *model, *prompt, *file, *messages, *output, *passes, *skip, *target_cpu, *dump,
-        *dump_dir, *func, *dims;
+        *dump_dir, *func, *dims, *rows, *base, *svg;
     cmd_ints ids, bench_prompt, bench_predict;
     cmd_texts stops;
     int64_t format, precision, kl_base, run_mode;
     int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, depth,
-        repetitions;
+        repetitions, memory;
     double temperature, top_p, min_p, repeat_penalty;
     bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, no_weights;
     uint64_t given; /* a bit per cmd_flag */
@@ -124,7 +124,7 @@ gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_di
 /* ---- the commands, a file each ---- */
 
 typedef gm_status cmd_fn(const cmd_options *options, gm_diag *diag);
-cmd_fn cmd_generate, cmd_logits, cmd_perplexity, cmd_bench;
+cmd_fn cmd_generate, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate;
 cmd_fn cmd_tokenize, cmd_detokenize, cmd_render, cmd_inspect;
 cmd_fn cmd_compile, cmd_opt, cmd_run;
 

@@ -4,7 +4,7 @@
  * A manifest is an object with any of
  *   "architecture": the keys of an HF config.json, or the path of one
  *   "weights": safetensors file(s), an index.json or a GGUF file
- *   "tokenizer": a tokenizer.json, or a GGUF file with a vocabulary
+ *   "tokenizer": a tokenizer.json, a SentencePiece *.model, or a GGUF file with a vocabulary
  *   "generation": temperature, top_k, top_p, min_p, repeat_penalty, eos_token_id
  * Paths are relative to it. What it leaves out is looked for beside the config.json (or the
  * manifest).
@@ -33,7 +33,7 @@ typedef struct parts {
     const cJSON *config;     /* NULL: the GGUF's own */
     const char **weights;    /* files */
     size_t weight_count;
-    const char *tokenizer;   /* NULL: folder/tokenizer.json, if there is one */
+    const char *tokenizer;   /* NULL: tokenizer.json or tokenizer.model in folder, if any */
     const cJSON *generation; /* of the manifest */
 } parts;
 
@@ -154,11 +154,15 @@ static gm_status open_tokenizer(parts *in) {
     if (!path) {
         if (model->vocab.count) return GM_OK; /* the GGUF's own */
         path = join(&in->arena, in->folder, "tokenizer.json");
+        if (!exists(path)) path = join(&in->arena, in->folder, "tokenizer.model");
         if (!exists(path)) return GM_OK;
     }
     rt_vocab_free(&model->vocab);
     if (kind_of(path) == 'G') return fe_gguf_open_vocab(path, in->diag, model);
-    GM_TRY(fe_tokenizer_json_open(path, in->diag, &model->vocab));
+    if (ends_with(path, ".model"))
+        GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));
+    else
+        GM_TRY(fe_tokenizer_json_open(path, in->diag, &model->vocab));
     cut_vocab(model);
     return GM_OK;
 }

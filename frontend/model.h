@@ -45,5 +45,7 @@ gm_status fe_safetensors_open(const char *path, gm_diag *diag, fe_model *model);
 gm_status fe_safetensors_open_index(const char *path, gm_diag *diag, fe_model *model);
 /* frontend/tokenizer_json.c: HF tokenizer.json -> vocab. */
 gm_status fe_tokenizer_json_open(const char *path, gm_diag *diag, rt_vocab *vocab);
+/* frontend/tokenizer_model.c: SentencePiece tokenizer.model -> vocab. */
+gm_status fe_tokenizer_model_open(const char *path, gm_diag *diag, rt_vocab *vocab);
 
 #endif

@@ -5,7 +5,7 @@
 #include "ir/ir.h"
 
 /* What options are when nobody says otherwise. */
-enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 512, PASS_DEFAULT_ROWS = 16 };
+enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 512, PASS_DEFAULT_ROWS = 32 };
 
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
