@@ -35,8 +35,9 @@ static const command commands[] = {
      MODEL_FLAGS | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS),
      "MODEL [-p 512] [-n 64] [-r 5]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,
-     (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS | F(ABLATE_PREDICT) |
-         F(REPETITIONS) | F(ABLATE_FORMAT) | F(ROWS) | F(BASE) | F(SVG) | F(MEMORY),
+     (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS |
+         F(ABLATE_PREDICT) | F(REPETITIONS) | F(ABLATE_FORMAT) | F(ROWS) | F(BASE) | F(SVG) |
+         F(MEMORY),
      "MODEL [-r 5] [-n 100] [-c 1024] [--rows LIST] [--base ROW] [--svg OUT.svg]",
      "what each pass is worth: program variants side by side"},
     {"perplexity", cmd_perplexity,

@@ -1,0 +1,70 @@
+/* gemmac ablate: program variants made by leaving passes out, measured side by side. */
+#ifndef GM_FRONTEND_ABLATE_H
+#define GM_FRONTEND_ABLATE_H
+
+#include "frontend/driver.h"
+
+/* A variant: a row of ablate_rows.def or the full pipeline without one pass. */
+typedef struct fe_ablate_row {
+    const char *name, *base, *skip; /* base NULL: none; skip is never NULL */
+    int slice;                      /* tokens per call of the generate loop; 0: all */
+    const char *report, *meaning;   /* report NULL: not in the report */
+} fe_ablate_row;
+
+/* Every row in order; the first is the reference for the tokens. They live in `arena`. */
+const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count);
+
+/* ---- statistics ---- */
+
+double fe_mean(const double *x, int64_t n);
+/* Of a sample: divides by n - 1; 0 for n = 1. */
+double fe_std(const double *x, int64_t n);
+/* The t with 95 % of Student's distribution between -t and t; INFINITY for less than one degree. */
+double fe_student_t95(int64_t degrees);
+
+/* x against base in % of base's mean, from paired runs, with a 95 % interval. */
+typedef struct fe_effect {
+    double percent, low, high; /* the interval is infinite for one run */
+    bool noise;                /* the interval spans 0 */
+} fe_effect;
+fe_effect fe_paired_effect(const double *x, const double *base, int64_t n);
+
+/* ---- measuring ---- */
+
+typedef struct fe_ablate_result {
+    const fe_ablate_row *row;
+    const char *base; /* what it was compared with; NULL: nothing */
+    bool measured;
+    bool same_program; /* its final IR and its mode are its base's: the effect can only be noise */
+    int group;         /* rows of one group were interleaved; from 1 */
+    double prefill_mean, prefill_std, generate_mean, generate_std, total_mean, total_std; /* s */
+    fe_effect effect;         /* of the total; without base NAN */
+    int64_t tokens_differ_at; /* first generated token unlike the reference's; -1: none */
+    double logit_margin;      /* there: how far this row puts its own token above the reference's */
+    int64_t memory;           /* bytes that the row's engine took */
+} fe_ablate_result;
+
+typedef struct fe_ablate_request {
+    const char *path;   /* the model */
+    fe_options options; /* skip and passes are the rows' */
+    const int32_t *ids; /* the prompt */
+    int64_t id_count, predict, repetitions;
+    int64_t memory; /* bytes that engines held open together may take */
+    const fe_ablate_row *reference;
+    void (*progress)(void *user, const char *line); /* NULL: none */
+    void *user;
+} fe_ablate_request;
+
+/* Half of the memory that the machine has available now. */
+int64_t fe_ablate_memory(void);
+
+/* Fill results[0..count), whose row and base are set: a base must be the row of another result. A
+ * warm-up of every row, then `repetitions` rounds over all rows. When the engines do not fit the
+ * memory together, rows are taken in groups, and each group repeats the base rows that it needs. */
+gm_status fe_ablate_run(const fe_ablate_request *request, fe_ablate_result *results, int count,
+                        gm_diag *diag);
+
+/* Horizontal bars, prefill and generation stacked, with error bars. */
+void fe_ablate_svg(const char *title, const fe_ablate_result *results, int count, gm_string *out);
+
+#endif
