@@ -112,8 +112,8 @@ static ir_value *rotate(lowering *l, ir_value *x, const fe_rope *rope) {
     ir_value *angle = op2(l, IR_MUL, pf, inverse_frequencies(l, rope));                      /* [T,1,D/2] */
     ir_value *cosine = ir_unary(b, IR_COS, angle), *sine = ir_unary(b, IR_SIN, angle);
     ir_value *x1 = ir_slice(b, x, 2, 0, half), *x2 = ir_slice(b, x, 2, half, half);          /* [T,heads,D/2] */
-    ir_value *y1 = op2(l, IR_SUB, op2(l, IR_MUL, x1, cosine), op2(l, IR_MUL, x2, sine));
-    ir_value *y2 = op2(l, IR_ADD, op2(l, IR_MUL, x2, cosine), op2(l, IR_MUL, x1, sine));
+    ir_value *s2 = op2(l, IR_MUL, x2, sine), *c1 = op2(l, IR_MUL, x1, cosine), *y1 = op2(l, IR_SUB, c1, s2);
+    ir_value *s1 = op2(l, IR_MUL, x1, sine), *c2 = op2(l, IR_MUL, x2, cosine), *y2 = op2(l, IR_ADD, c2, s1);
     return ir_concat(b, (ir_value *[]){y1, y2}, 2, 2);
 }
 
@@ -156,7 +156,7 @@ static ir_value *visible_keys(lowering *l, ir_value *p, bool local) {
     ir_value *j = ir_iota(b, 1, &l->s, 0);
     ir_value *seen = op2(l, IR_LE, j, p);
     if (!local) return seen;
-    ir_value *near = op2(l, IR_LT, op2(l, IR_SUB, p, j), ir_const_int(b, l->config->window));
+    ir_value *window = ir_const_int(b, l->config->window), *near = op2(l, IR_LT, op2(l, IR_SUB, p, j), window);
     return op2(l, IR_AND, seen, near);
 }
 
@@ -227,7 +227,8 @@ static ir_value *gelu(lowering *l, ir_value *x) {
         ir_value *inner = op2(l, IR_ADD, x, times(l, cube, 0.044715));
         gate = ir_unary(b, IR_TANH, times(l, inner, 0.79788456080286536));
     }
-    return op2(l, IR_MUL, times(l, x, 0.5), op2(l, IR_ADD, gate, one));
+    ir_value *shifted = op2(l, IR_ADD, gate, one);
+    return op2(l, IR_MUL, times(l, x, 0.5), shifted);
 }
 
 static ir_value *mlp(lowering *l, ir_value *x, int64_t i) {

@@ -135,7 +135,8 @@ static ir_value *batch_einsum(ir_rewrite *rw, const batching *t, const ir_inst *
     batched = gm_arena_printf(&rw->out->arena, "%s%.*s,%s%.*s->%s%s", is_batched(t, inst->operands[0]) ? letter : "",
                               (int)(comma - spec), spec, is_batched(t, inst->operands[1]) ? letter : "",
                               (int)(arrow - comma - 1), comma + 1, letter, arrow + 2);
-    return ir_einsum(&rw->b, batched, operand(rw, t, inst->operands[0]), operand(rw, t, inst->operands[1]));
+    ir_value *y = operand(rw, t, inst->operands[1]), *x = operand(rw, t, inst->operands[0]);
+    return ir_einsum(&rw->b, batched, x, y);
 }
 
 /* Element i of x along an axis, for all i: that axis in front, cut to the map's extent. */
@@ -160,7 +161,8 @@ static ir_value *batch_update(ir_rewrite *rw, const batching *t, const ir_inst *
     ir_value *starts[IR_MAX_RANK] = {ir_const_int(&rw->b, 0)};
     int count = inst->operand_count - 2;
     for (int i = 0; i < count; i++) starts[i + 1] = operand(rw, t, inst->operands[i + 2]);
-    return ir_update(&rw->b, operand(rw, t, inst->operands[0]), operand(rw, t, inst->operands[1]), starts, count + 1);
+    ir_value *v = operand(rw, t, inst->operands[1]), *x = operand(rw, t, inst->operands[0]);
+    return ir_update(&rw->b, x, v, starts, count + 1);
 }
 
 /* The same operation on the batched operands, its axis one further. */

@@ -34,8 +34,8 @@ static ir_value *scalar_of(ir_builder *b, ir_value *x) {
 /* Greedy without a repeat penalty is an argmax; everything else is the sampler's. */
 static ir_value *pick(generate *g, ir_value *logits, ir_value *tokens, ir_value *position) {
     ir_builder *b = g->b;
-    ir_value *cold = ir_binary(b, IR_LE, option(g, RT_SAMPLE_TEMPERATURE), ir_const_float(b, 0));
-    ir_value *plain = ir_binary(b, IR_EQ, option(g, RT_SAMPLE_REPEAT_PENALTY), ir_const_float(b, 1));
+    ir_value *zero = ir_const_float(b, 0), *cold = ir_binary(b, IR_LE, option(g, RT_SAMPLE_TEMPERATURE), zero);
+    ir_value *one = ir_const_float(b, 1), *plain = ir_binary(b, IR_EQ, option(g, RT_SAMPLE_REPEAT_PENALTY), one);
     ir_value *greedy = ir_binary(b, IR_AND, cold, plain);
     ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
     b->region = regions[0];
