@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MAX_STOPS = 16, SLICE = 32, POLL_NANOSECONDS = 500000 };
+enum { MAX_STOPS = 16, SLICE = 32, POLL_NANOSECONDS = 500000, RELEASE_TOKENS = 256 };
 
 struct rt_session {
     rt_program program;
@@ -243,12 +243,20 @@ static void prefill_by_loop(rt_session *s, int64_t n) {
     s->length += n;
 }
 
+/* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. */
+static void release_activations(rt_session *s, int64_t n) {
+    if (n < RELEASE_TOKENS) return;
+    madvise(s->frame->arena, (size_t)s->program.arena_bytes, MADV_DONTNEED);
+    madvise(s->frame->scratch, (size_t)(s->frame->scratch_stride * s->frame->threads), MADV_DONTNEED);
+}
+
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
     GM_TRY(check_ids(s, ids, n, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     if (s->program.prefill.entry) {
         GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
         prefill_by_loop(s, n);
+        release_activations(s, n);
     } else prefill_by_steps(s, n);
     s->has_x = true;
     return GM_OK;
