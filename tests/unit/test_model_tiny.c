@@ -180,7 +180,8 @@ static Suite *suite_of(const char *name) {
 }
 
 int main(void) {
-    snprintf(folder, sizeof folder, "/tmp/gemmac-tiny-XXXXXX");
+    const char *temporary = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%s/gemmac-tiny-XXXXXX", temporary ? temporary : P_tmpdir);
     if (!mkdtemp(folder)) return 2;
     find_subjects(GM_TEST_DATA "/tiny", "", add_folder);
     find_subjects(GM_TEST_DATA "/gguf", ".gguf", add_gguf);
