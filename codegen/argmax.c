@@ -61,7 +61,7 @@ static void scan(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueR
 
 static LLVMValueRef shared_word(cg *c, LLVMValueRef thread, int word) {
     LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, shared), c->ptr);
-    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildSExt(c->b, thread, c->i64, ""), cg_i64(c, 2)), cg_i64(c, word));
+    LLVMValueRef at = cg_add(c, cg_mul(c, cg_widen(c, thread), cg_i64(c, 2)), cg_i64(c, word));
     return cg_at(c, c->i32, base, at);
 }
 
@@ -79,7 +79,7 @@ static void emit_single(cg *c, argmax_job *job, best *b) {
     cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), shared_word(c, c->code.thread, 1), 4);
     cg_host_call(c, "rt_barrier_wait", c->void_t, &c->code.frame, 1);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
-    LLVMValueRef threads = LLVMBuildSExt(c->b, c->code.threads, c->i64, "");
+    LLVMValueRef threads = cg_widen(c, c->code.threads);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 1), threads, 1);
     LLVMValueRef thread = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
     challenge(c, b, cg_load(c, c->f32, shared_word(c, thread, 0), 4), cg_load(c, c->i32, shared_word(c, thread, 1), 4));

@@ -125,7 +125,7 @@ static void weigh_values(cg *c, const attention_job *job, LLVMValueRef weights, 
 
 static void emit_single(cg *c, attention_job *job) {
     LLVMValueRef scores = cg_scratch(c, job->capacity * 4), from, to, one = cg_i64(c, 1);
-    LLVMValueRef position = LLVMBuildSExt(c->b, c->code.args[job->position], c->i64, "");
+    LLVMValueRef position = cg_widen(c, c->code.args[job->position]);
     LLVMValueRef low = first_key(c, job, position), high = cg_add(c, position, one);
     cg_share(c, cg_i64(c, job->kv_heads * job->group), 1, &from, &to);
     cg_loop head = cg_loop_begin(c, from, to, 1);
@@ -211,15 +211,15 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
 static void emit_blocked(cg *c, attention_job *job) {
     int64_t tokens = job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group, rows = tokens * job->group;
     int64_t dense = rows * job->d * 4;
-    block b = {.position = LLVMBuildSExt(c->b, c->code.args[job->position], c->i64, "")};
+    block b = {.position = cg_widen(c, c->code.args[job->position])};
     b.rows = cg_scratch(c, 2 * dense + rows * job->capacity * 4);
     b.result = cg_at(c, c->i8, b.rows, cg_i64(c, dense));
     b.scores = cg_at(c, c->i8, b.rows, cg_i64(c, 2 * dense));
     LLVMValueRef all = cg_dim(c, job->tokens), step = cg_i64(c, tokens), heads = cg_i64(c, job->kv_heads);
     LLVMValueRef blocks = LLVMBuildSDiv(c->b, cg_add(c, all, cg_i64(c, tokens - 1)), step, "");
-    LLVMValueRef threads = LLVMBuildSExt(c->b, c->code.threads, c->i64, "");
+    LLVMValueRef threads = cg_widen(c, c->code.threads);
     /* Dealt out in turn: later blocks see more keys. */
-    cg_loop task = cg_loop_begin(c, LLVMBuildSExt(c->b, c->code.thread, c->i64, ""), cg_mul(c, blocks, heads), 1);
+    cg_loop task = cg_loop_begin(c, cg_widen(c, c->code.thread), cg_mul(c, blocks, heads), 1);
     task.step = threads;
     b.kv = LLVMBuildURem(c->b, task.index, heads, "");
     b.first = cg_mul(c, LLVMBuildUDiv(c->b, task.index, heads, ""), step);

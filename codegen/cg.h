@@ -90,6 +90,7 @@ LLVMTypeRef cg_reg_type(cg *c, rt_dtype dtype); /* in registers: bool is i1 */
 /* Memory of result i at its planned offset; false when the plan gives none. */
 bool cg_place_result(cg *c, const ir_inst *inst, int i);
 LLVMValueRef cg_dim(cg *c, ir_dim dim);
+LLVMValueRef cg_widen(cg *c, LLVMValueRef x); /* i32 -> i64, signed */
 LLVMValueRef cg_i64(cg *c, int64_t value);
 LLVMValueRef cg_i32(cg *c, int64_t value);
 LLVMValueRef cg_f32(cg *c, double value);
@@ -175,6 +176,8 @@ void cg_emit_argmax(cg *c, const ir_inst *inst);
 void cg_emit_control(cg *c, const ir_inst *inst); /* map, scan, while, if, call, dim */
 void cg_emit_move(cg *c, const ir_inst *inst);    /* views, concat, update */
 void cg_emit_source(cg *c, const ir_inst *inst);
+/* The number of the stored tensor `name` in the program's table, added when new. */
+int cg_weight_number(cg_program *program, const char *name);
 /* Parameters of an internal function after frame, thread, threads: arena, symbols, then one per IR parameter and per result. */
 LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type);
 

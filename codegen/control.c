@@ -77,15 +77,11 @@ static void bind_results(cg *c, const ir_inst *inst, const carry *carries) {
     for (int i = 0; i < inst->result_count; i++) bind_param(c, inst->results[i], &carries[i]);
 }
 
-static LLVMValueRef widen(cg *c, LLVMValueRef x) {
-    return LLVMBuildSExt(c->b, x, c->i64, "");
-}
-
 static void emit_scan(cg *c, const ir_inst *inst) {
     int count = inst->result_count;
     carry *carries = calloc((size_t)count + 1, sizeof *carries);
     const ir_region *body = inst->regions[0];
-    LLVMValueRef trips = widen(c, cg_slot_of(c, inst->operands[0])->reg);
+    LLVMValueRef trips = cg_widen(c, cg_slot_of(c, inst->operands[0])->reg);
     for (int i = 0; i < count; i++) carries[i] = carry_open(c, inst, i, inst->operands[i + 1]);
     cg_settle(c);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), trips, 1);
@@ -233,7 +229,7 @@ static void emit_call(cg *c, const ir_inst *inst) {
 
 static void emit_dim(cg *c, const ir_inst *inst) {
     int symbol = ir_symbol_find(c->module, ir_attr_string(inst, IR_ATTR_SYMBOL));
-    c->code.symbol[symbol] = widen(c, cg_slot_of(c, inst->operands[0])->reg);
+    c->code.symbol[symbol] = cg_widen(c, cg_slot_of(c, inst->operands[0])->reg);
 }
 
 void cg_emit_control(cg *c, const ir_inst *inst) {

@@ -125,14 +125,6 @@ static void emit_gemv(cg *c, void *user) {
 
 /* ---- the instruction ---- */
 
-static int weight_number(cg *c, const ir_value *value) {
-    if (!value->def || value->def->op != IR_WEIGHT) return -1;
-    const char *name = ir_attr_string(value->def, IR_ATTR_NAME);
-    for (int i = 0; i < c->program->weight_count; i++)
-        if (strcmp(c->program->weight_names[i], name) == 0) return i;
-    return -1;
-}
-
 /* out[row segment] = W_i·x for this thread's rows of all weights in order. */
 static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef out) {
     int64_t columns = inst->operands[0]->type.dim[inst->operands[0]->type.rank - 1], start = 0;
@@ -166,9 +158,9 @@ static int site_new(cg *c, const ir_inst *inst, bool stream, int64_t x_stride, i
     *site = (rt_site){.columns = x->dim[x->rank - 1], .stream = stream, .bf16 = x->dtype == RT_BF16,
                       .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .x_stride = x_stride, .out_stride = out_stride};
     for (int i = 1; i < inst->operand_count; i++) {
-        int weight = weight_number(c, inst->operands[i]);
-        if (weight < 0 || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
-        site->weights[site->weight_count] = weight;
+        const ir_inst *def = inst->operands[i]->def;
+        if (!def || def->op != IR_WEIGHT || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
+        site->weights[site->weight_count] = cg_weight_number(c->program, ir_attr_string(def, IR_ATTR_NAME));
         site->dtypes[site->weight_count] = inst->operands[i]->type.dtype;
         site->rows[site->weight_count++] = inst->operands[i]->type.dim[0];
     }
@@ -260,7 +252,7 @@ static void emit_gather(cg *c, void *user) {
     cg_loop loop = cg_loop_begin(c, from, to, 1);
     LLVMValueRef id = c->code.args[job->ids];
     if (!job->scalar) id = cg_load(c, c->i32, cg_at(c, c->i32, id, loop.index), 4);
-    id = LLVMBuildSExt(c->b, id, c->i64, "");
+    id = cg_widen(c, id);
     id = cg_max(c, cg_i64(c, 0), cg_min(c, id, cg_i64(c, job->rows - 1)));
     LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns));
     LLVMValueRef row = cg_at(c, c->i8, c->code.args[job->table], cg_mul(c, id, bytes));

@@ -4,10 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static LLVMValueRef widen(cg *c, LLVMValueRef x) {
-    return LLVMBuildSExt(c->b, x, c->i64, "");
-}
-
 /* ---- sources ---- */
 
 static LLVMValueRef const_element(cg *c, rt_dtype dtype, const ir_attr *attr) {
@@ -55,7 +51,7 @@ static void emit_const(cg *c, const ir_inst *inst) {
     slot->base = const_global(c, list ? const_list(c, type->dtype, list) : const_element(c, type->dtype, value));
 }
 
-static int weight_number(cg_program *program, const char *name) {
+int cg_weight_number(cg_program *program, const char *name) {
     for (int i = 0; i < program->weight_count; i++)
         if (strcmp(program->weight_names[i], name) == 0) return i;
     GM_ASSERT(program->weight_count < CG_MAX_WEIGHTS);
@@ -64,7 +60,7 @@ static int weight_number(cg_program *program, const char *name) {
 }
 
 static void emit_weight(cg *c, const ir_inst *inst) {
-    int number = weight_number(c->program, ir_attr_string(inst, IR_ATTR_NAME));
+    int number = cg_weight_number(c->program, ir_attr_string(inst, IR_ATTR_NAME));
     LLVMValueRef table = cg_frame_field(c, offsetof(rt_frame, weights), c->ptr);
     LLVMValueRef base = LLVMBuildLoad2(c->b, c->ptr, cg_at(c, c->ptr, table, cg_i64(c, number)), "");
     *cg_slot_of(c, inst->results[0]) = (cg_slot){
@@ -87,7 +83,7 @@ static LLVMValueRef view_offset(cg *c, const ir_inst *inst, const cg_slot *x) {
     if (inst->op == IR_RESHAPE || inst->op == IR_TRANSPOSE) return cg_i64(c, 0);
     int64_t stride = x->layout.stride[ir_attr_int(inst, IR_ATTR_AXIS, 0)];
     if (inst->op == IR_SLICE) return cg_i64(c, stride * ir_attr_int(inst, IR_ATTR_START, 0));
-    return cg_mul(c, widen(c, cg_slot_of(c, inst->operands[1])->reg), cg_i64(c, stride));
+    return cg_mul(c, cg_widen(c, cg_slot_of(c, inst->operands[1])->reg), cg_i64(c, stride));
 }
 
 static LLVMValueRef load_scalar(cg *c, const cg_slot *slot, rt_dtype dtype) {
@@ -165,7 +161,7 @@ static void emit_update(cg *c, const ir_inst *inst) {
     cg_slot part = *out;
     LLVMValueRef offset = cg_i64(c, 0);
     for (int i = 2; i < inst->operand_count; i++) {
-        LLVMValueRef start = widen(c, cg_slot_of(c, inst->operands[i])->reg);
+        LLVMValueRef start = cg_widen(c, cg_slot_of(c, inst->operands[i])->reg);
         offset = cg_add(c, offset, cg_mul(c, start, cg_i64(c, out->layout.stride[i - 2])));
     }
     part.base = cg_at(c, cg_type(c, x->type.dtype), out->base, offset);

@@ -19,6 +19,10 @@ LLVMTypeRef cg_reg_type(cg *c, rt_dtype dtype) {
     return dtype == RT_BOOL ? c->i1 : cg_type(c, dtype);
 }
 
+LLVMValueRef cg_widen(cg *c, LLVMValueRef x) {
+    return LLVMBuildSExt(c->b, x, c->i64, "");
+}
+
 LLVMValueRef cg_i64(cg *c, int64_t value) {
     return LLVMConstInt(c->i64, (unsigned long long)value, 1);
 }
@@ -120,7 +124,7 @@ LLVMValueRef cg_scratch(cg *c, int64_t bytes) {
     cg_reserve_scratch(c, bytes);
     LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, scratch), c->ptr);
     LLVMValueRef stride = cg_frame_field(c, offsetof(rt_frame, scratch_stride), c->i64);
-    LLVMValueRef thread = LLVMBuildSExt(c->b, c->code.thread, c->i64, "");
+    LLVMValueRef thread = cg_widen(c, c->code.thread);
     return cg_at(c, c->i8, base, cg_mul(c, stride, thread));
 }
 
@@ -190,8 +194,8 @@ void cg_end_if(cg *c, cg_branch *branch) {
 }
 
 void cg_share(cg *c, LLVMValueRef count, int64_t grain, LLVMValueRef *from, LLVMValueRef *to) {
-    LLVMValueRef thread = LLVMBuildSExt(c->b, c->code.thread, c->i64, "");
-    LLVMValueRef threads = LLVMBuildSExt(c->b, c->code.threads, c->i64, "");
+    LLVMValueRef thread = cg_widen(c, c->code.thread);
+    LLVMValueRef threads = cg_widen(c, c->code.threads);
     LLVMValueRef g = cg_i64(c, grain), round = cg_i64(c, grain - 1);
     LLVMValueRef units = LLVMBuildSDiv(c->b, cg_add(c, count, round), g, "");
     LLVMValueRef next = cg_add(c, thread, cg_i64(c, 1));

@@ -13,10 +13,6 @@ ir_layout ir_layout_dense(const ir_module *module, const ir_type *type) {
     return layout;
 }
 
-bool ir_is_register(const ir_value *value) {
-    return value->type.rank == 0;
-}
-
 /* Extents other than 1, with their strides, in order. */
 static int squeeze(const ir_type *type, const ir_layout *layout, ir_dim *dims, int64_t *strides, int *axes) {
     int n = 0;

@@ -18,7 +18,5 @@ bool ir_layout_is_dense(const ir_module *module, const ir_type *type, const ir_l
 /* Can the tensor be read as rows of its last axis at one constant distance, *out_stride elements apart? At most the leading extent
  * may be a symbol; the last axis is dense. */
 bool ir_layout_matrix(const ir_type *type, const ir_layout *layout, int64_t *out_stride);
-/* Rank-0 values live in registers, computed by every thread. */
-bool ir_is_register(const ir_value *value);
 
 #endif

@@ -22,7 +22,6 @@ typedef struct plan {
 typedef struct share {
     int64_t first, count;
     dnnl_memory_t packed; /* NULL for a stream */
-    size_t packed_bytes;
     plan plans[PLANS];
     int plan_count, next_victim;
 } share;
@@ -108,7 +107,6 @@ static dnnl_status_t pack_from(const rt_matmul *matmul, const rt_site *site, sha
     dnnl_primitive_desc_t desc;
     dnnl_primitive_t reorder;
     DNNL_TRY(dnnl_memory_create(&s->packed, packed, matmul->engine, DNNL_MEMORY_ALLOCATE));
-    s->packed_bytes = dnnl_memory_desc_get_size(packed);
     DNNL_TRY(dnnl_memory_desc_create_with_strides(&plain_desc, 2, dims, dnnl_f32, strides));
     DNNL_TRY(dnnl_memory_create(&source, plain_desc, matmul->engine, plain));
     DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, plain_desc, matmul->engine, packed, matmul->engine, NULL));
@@ -292,13 +290,6 @@ gm_status rt_matmul_prepare(rt_matmul *matmul, int64_t rows, rt_team *team, gm_d
     matmul->prepare_rows = rows;
     rt_team_run(team, prepare_on_thread, matmul);
     return collect(matmul, diag);
-}
-
-size_t rt_matmul_bytes(const rt_matmul *matmul) {
-    size_t bytes = 0;
-    for (int t = 0; t < matmul->threads; t++)
-        for (int i = 0; i < matmul->count; i++) bytes += matmul->workers[t].shares[i].packed_bytes;
-    return bytes;
 }
 
 static void close_share(share *s) {

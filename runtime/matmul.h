@@ -13,8 +13,6 @@ typedef struct rt_matmul rt_matmul;
 gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *weights, rt_team *team, gm_diag *diag, rt_matmul **out);
 /* Make the primitives for calls with `rows` rows of x, so that running them allocates nothing. */
 gm_status rt_matmul_prepare(rt_matmul *matmul, int64_t rows, rt_team *team, gm_diag *diag);
-/* Bytes kept for packed weights. */
-size_t rt_matmul_bytes(const rt_matmul *matmul);
 void rt_matmul_close(rt_matmul *matmul);
 
 #endif
