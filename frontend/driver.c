@@ -111,13 +111,6 @@ static gm_status bind_weights(fe_engine *engine, gm_diag *diag) {
     return GM_OK;
 }
 
-static int64_t arena_bytes(const ir_module *module) {
-    int64_t bytes = 0;
-    for (int i = 0; i < module->func_count; i++)
-        if (bytes < module->funcs[i]->frame) bytes = module->funcs[i]->frame;
-    return bytes;
-}
-
 static gm_status open_session(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
     const fe_config *config = &engine->model.config;
     GM_TRY(bind_weights(engine, diag));
@@ -132,7 +125,7 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, cons
         .hidden = config->hidden, .vocab = config->vocab, .context = limits->context, .chunk = limits->chunk, .rows = limits->rows,
         .cache_elems = config->layers * limits->context * config->kv_heads * config->head_dim,
         .dim_t = ir_symbol_find(engine->module, "T"), .dim_r = ir_symbol_find(engine->module, "R"),
-        .arena_bytes = arena_bytes(engine->module), .scratch_bytes = cg_scratch_bytes(engine->program),
+        .arena_bytes = ir_frame_bytes(engine->module), .scratch_bytes = cg_scratch_bytes(engine->program),
         .weights = (const void *const *)engine->tables->weights, .sites = engine->tables->sites, .site_count = sites};
     for (int i = 0; i < engine->module->symbol_count && i < RT_MAX_DIMS; i++) program.dims[i] = engine->module->symbols[i].max;
     return rt_session_open(&program, options->threads, diag, &engine->session);

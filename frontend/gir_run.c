@@ -75,9 +75,7 @@ static gm_status open_frame(gir_program *p, gm_diag *diag) {
     frame->weights = p->weights;
     frame->scratch_stride = cg_scratch_bytes(p->program) + PAD_BYTES;
     frame->scratch = calloc(THREADS, (size_t)frame->scratch_stride);
-    int64_t bytes = 0;
-    for (int i = 0; i < p->module->func_count; i++)
-        if (bytes < p->module->funcs[i]->frame) bytes = p->module->funcs[i]->frame;
+    int64_t bytes = ir_frame_bytes(p->module);
     frame->arena = aligned_alloc(64, (size_t)(bytes + PAD_BYTES) / 64 * 64 + 64);
     frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
     frame->shared = calloc(RT_SHARED_WORDS, sizeof *frame->shared);

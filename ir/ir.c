@@ -105,6 +105,13 @@ int64_t ir_type_max_elems(const ir_module *module, const ir_type *type) {
     return elems;
 }
 
+int64_t ir_frame_bytes(const ir_module *module) {
+    int64_t bytes = 0;
+    for (int i = 0; i < module->func_count; i++)
+        if (bytes < module->funcs[i]->frame) bytes = module->funcs[i]->frame;
+    return bytes;
+}
+
 bool ir_broadcast(const ir_type *a, const ir_type *b, ir_type *out) {
     ir_type result = {.dtype = a->dtype, .rank = a->rank > b->rank ? a->rank : b->rank};
     for (int i = 0; i < result.rank; i++) {

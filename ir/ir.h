@@ -149,6 +149,8 @@ bool ir_type_equal(const ir_type *a, const ir_type *b);
 /* Product of the extents with symbols at their bounds. */
 int64_t ir_type_max_elems(const ir_module *module, const ir_type *type);
 int64_t ir_dim_max(const ir_module *module, ir_dim dim);
+/* The arena that running any function of a planned module needs: the largest frame. */
+int64_t ir_frame_bytes(const ir_module *module);
 /* Trailing-aligned broadcast; false when extents differ and neither is 1. dtype is a's. */
 bool ir_broadcast(const ir_type *a, const ir_type *b, ir_type *out);
 

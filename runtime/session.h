@@ -10,7 +10,6 @@ struct rt_program;
 /* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_NOMEM when the cache,
  * the activations or the packed weights do not fit. */
 gm_status rt_session_open(const struct rt_program *program, int threads, gm_diag *diag, rt_session **out);
-int rt_session_threads(const rt_session *session);
 
 typedef struct rt_sampling {
     float temperature; /* 0: greedy */
