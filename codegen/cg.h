@@ -181,7 +181,14 @@ int cg_weight_number(cg_program *program, const char *name);
 /* Parameters of an internal function after frame, thread, threads: arena, symbols, then one per IR parameter and per result. */
 LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type);
 
-/* 32 consecutive elements of a stored block as floats: value = scale · code - minus. */
+/* f32 x times weights of any stored type, W streamed through the cache; false: not for these operands. */
+bool cg_can_stream(const ir_inst *inst);
+void cg_emit_stream(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
+
+enum { CG_PIECE = 32 };
+/* Elements decoded by one trip of a loop over a row: a block, or a piece of a plain type. */
+int64_t cg_unit_elems(rt_dtype dtype);
+/* 32 (CG_PIECE) consecutive elements of a stored block as floats: value = scale · code - minus. */
 typedef struct cg_codes {
     LLVMValueRef part[8];  /* 32 / lanes vectors, in element order */
     LLVMValueRef scale[2]; /* f32 of elements 0-15 and 16-31; NULL: 1 */

@@ -1,4 +1,4 @@
-/* matmul and gather: compiled matrix-vector kernels on stored blocks, and calls of the runtime's matrix-matrix products.
+/* matmul: compiled matrix-vector kernels on stored blocks, streamed and packed matrix-matrix products.
  *
  * A gemv kernel computes a range of rows of W·x. For each 32-element piece it forms Σ code·x in vector lanes and adds
  * scale · that to the row's accumulator, so that the scale costs one multiply per vector of sums; types with a minimum
@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { PIECE = 32, CHAINS = 2, UNROLL_ELEMS = 256 };
+enum { CHAINS = 2, UNROLL_ELEMS = 256 };
 
 typedef struct gemv_job {
     rt_dtype dtype;
@@ -17,16 +17,10 @@ typedef struct gemv_job {
     LLVMValueRef sums;        /* Σx per minimum; NULL when the type has none */
 } gemv_job;
 
-/* Columns handled by one trip of the inner loop, and its bytes. */
-static int64_t unit_elems(rt_dtype dtype) {
-    int64_t block = rt_dtype_of(dtype)->block_elems;
-    return block < PIECE ? PIECE : block;
-}
-
 /* Elements that share a minimum, at most a piece; 0: the type has none. */
 static int minimum_elems(rt_dtype dtype) {
-    if (dtype == RT_Q2_K) return PIECE / 2;
-    return dtype == RT_Q4_1 || dtype == RT_Q5_1 || dtype == RT_Q4_K || dtype == RT_Q5_K ? PIECE : 0;
+    if (dtype == RT_Q2_K) return CG_PIECE / 2;
+    return dtype == RT_Q4_1 || dtype == RT_Q5_1 || dtype == RT_Q4_K || dtype == RT_Q5_K ? CG_PIECE : 0;
 }
 
 static LLVMTypeRef lanes_type(cg *c) {
@@ -41,7 +35,7 @@ static LLVMValueRef load_x(cg *c, LLVMValueRef x, LLVMValueRef column, int p) {
 static void emit_sums(cg *c, gemv_job *job) {
     int elems = minimum_elems(job->dtype);
     job->sums = cg_scratch(c, job->columns / elems * 4);
-    LLVMValueRef count = cg_mul(c, c->code.args[job->units], cg_i64(c, unit_elems(job->dtype) / elems));
+    LLVMValueRef count = cg_mul(c, c->code.args[job->units], cg_i64(c, cg_unit_elems(job->dtype) / elems));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, elems)), total = load_x(c, c->code.args[job->x], column, 0);
     for (int p = 1; p < elems / c->lanes; p++) total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
@@ -51,7 +45,7 @@ static void emit_sums(cg *c, gemv_job *job) {
 
 /* acc + Σ over one piece of decoded codes. */
 static LLVMValueRef accumulate(cg *c, const cg_codes *codes, LLVMValueRef const *x, LLVMValueRef acc) {
-    int parts = PIECE / c->lanes, half = parts / 2;
+    int parts = CG_PIECE / c->lanes, half = parts / 2;
     if (!codes->scale[0]) {
         for (int p = 0; p < parts; p++) acc = cg_fma(c, codes->part[p], x[p], acc);
         return acc;
@@ -75,17 +69,17 @@ typedef struct row_sums {
 /* The pieces of unit `unit`, added to the accumulators. */
 static void emit_unit(cg *c, const gemv_job *job, row_sums *sums, LLVMValueRef unit, int *turn) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
-    int64_t elems = unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
-    for (int sub = 0; sub < elems / PIECE; sub++, ++*turn) {
-        LLVMValueRef column = cg_add(c, cg_mul(c, unit, cg_i64(c, elems)), cg_i64(c, sub * PIECE)), x[8];
+    int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
+    for (int sub = 0; sub < elems / CG_PIECE; sub++, ++*turn) {
+        LLVMValueRef column = cg_add(c, cg_mul(c, unit, cg_i64(c, elems)), cg_i64(c, sub * CG_PIECE)), x[8];
         LLVMValueRef acc = sums->acc[*turn % CHAINS];
         cg_codes codes;
-        for (int p = 0; p < PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
+        for (int p = 0; p < CG_PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
         cg_decode(c, job->dtype, cg_at(c, c->i8, sums->row, cg_mul(c, unit, cg_i64(c, bytes))), sub, &codes);
         LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc, "")), acc);
-        int minima = job->sums ? PIECE / minimum_elems(job->dtype) : 0;
+        int minima = job->sums ? CG_PIECE / minimum_elems(job->dtype) : 0;
         for (int h = 0; h < minima; h++) {
-            LLVMValueRef at = cg_add(c, cg_mul(c, unit, cg_i64(c, elems / PIECE * minima)), cg_i64(c, sub * minima + h));
+            LLVMValueRef at = cg_add(c, cg_mul(c, unit, cg_i64(c, elems / CG_PIECE * minima)), cg_i64(c, sub * minima + h));
             LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, at), 4);
             LLVMBuildStore(c->b, cg_fma(c, codes.minus[h], sum, LLVMBuildLoad2(c->b, c->f32, sums->low, "")), sums->low);
         }
@@ -95,7 +89,7 @@ static void emit_unit(cg *c, const gemv_job *job, row_sums *sums, LLVMValueRef u
 /* out[index] = row index of W, times x. One row at a time: reading W as a single stream suits the prefetchers best. */
 static void emit_gemv_row(cg *c, const gemv_job *job, LLVMValueRef index) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
-    int64_t elems = unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
+    int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
     row_sums sums = {.row = cg_at(c, c->i8, c->code.args[job->w], cg_mul(c, index, cg_mul(c, units, cg_i64(c, bytes))))};
     for (int i = 0; i < CHAINS; i++) sums.acc[i] = cg_variable(c, lanes_type(c), zero);
@@ -141,7 +135,7 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
         job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out, origin));
         job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, origin), zero));
         job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
-        job.units = cg_kernel_arg(&kernel, cg_i64(c, columns / unit_elems(w->dtype)));
+        job.units = cg_kernel_arg(&kernel, cg_i64(c, columns / cg_unit_elems(w->dtype)));
         gm_string_printf(&kernel.key, "gemv %s", rt_dtype_of(w->dtype)->text);
         if (minimum_elems(w->dtype)) cg_reserve_scratch(c, columns / minimum_elems(w->dtype) * 4);
         char name[32] = "gemv_";
@@ -151,11 +145,11 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
     }
 }
 
-static int site_new(cg *c, const ir_inst *inst, bool stream, int64_t x_stride, int64_t out_stride) {
+static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride) {
     GM_ASSERT(c->program->site_count < CG_MAX_SITES);
     rt_site *site = &c->program->sites[c->program->site_count];
     const ir_type *x = &inst->operands[0]->type;
-    *site = (rt_site){.columns = x->dim[x->rank - 1], .stream = stream, .bf16 = x->dtype == RT_BF16,
+    *site = (rt_site){.columns = x->dim[x->rank - 1], .bf16 = x->dtype == RT_BF16,
                       .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .x_stride = x_stride, .out_stride = out_stride};
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
@@ -184,7 +178,7 @@ static void gemv_rows(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_s
 static bool all_stored(cg *c, const ir_inst *inst) {
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
-        if (!cg_can_decode(w->dtype) || w->dim[1] % unit_elems(w->dtype)) return false;
+        if (!cg_can_decode(w->dtype) || w->dim[1] % cg_unit_elems(w->dtype)) return false;
     }
     return true;
 }
@@ -205,80 +199,16 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         gemv_rows(c, inst, rows, in_stride, out_stride);
         return;
     }
-    int site = site_new(c, inst, impl && strcmp(impl, "stream") == 0, in_stride, out_stride);
+    bool packed = impl && strcmp(impl, "packed") == 0;
+    if (!packed && cg_can_stream(inst)) {
+        cg_emit_stream(c, inst, rows, in_stride, out_stride);
+        return;
+    }
+    int site = site_new(c, inst, in_stride, out_stride);
     if (site < 0) {
         cg_unsupported(c, inst, "a matrix that is not a stored weight");
         return;
     }
     LLVMValueRef args[] = {c->code.frame, cg_i64(c, site), c->code.thread, in->base, rows, out->base};
     cg_host_call(c, "rt_matmul_run", c->void_t, args, 6);
-}
-
-/* ---- gather ---- */
-
-typedef struct gather_job {
-    rt_dtype dtype;
-    int64_t columns, rows;
-    int table, ids, out, count;
-    bool scalar; /* ids is a register */
-} gather_job;
-
-static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRef row, LLVMValueRef out) {
-    const rt_dtype_info *info = rt_dtype_of(dtype);
-    int64_t unit = unit_elems(dtype), unit_bytes = unit / info->block_elems * info->block_bytes;
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns / unit), 1);
-    for (int sub = 0; sub < unit / PIECE; sub++) {
-        cg_codes codes;
-        cg_decode(c, dtype, cg_at(c, c->i8, row, cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
-        for (int p = 0; p < PIECE / c->lanes; p++) {
-            LLVMValueRef value = codes.part[p], scale = codes.scale[p * c->lanes >= 16], minus = codes.minus[p * c->lanes >= 16];
-            if (scale) value = LLVMBuildFMul(c->b, value, cg_splat(c, scale, c->lanes), "");
-            if (minus) value = LLVMBuildFSub(c->b, value, cg_splat(c, minus, c->lanes), "");
-            LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * PIECE + p * c->lanes));
-            cg_store(c, value, cg_at(c, c->f32, out, column), 4);
-        }
-    }
-    cg_loop_end(c, &loop);
-    cg_loop rest = cg_loop_begin(c, cg_i64(c, columns / unit * unit), cg_i64(c, columns), 1); /* plain types only */
-    LLVMValueRef element = LLVMBuildLoad2(c->b, cg_type(c, dtype), cg_at(c, cg_type(c, dtype), row, rest.index), "");
-    if (info->block_elems == 1) cg_store(c, cg_to_f32(c, dtype, element), cg_at(c, c->f32, out, rest.index), 4);
-    cg_loop_end(c, &rest);
-}
-
-static void emit_gather(cg *c, void *user) {
-    gather_job *job = user;
-    LLVMValueRef from, to;
-    cg_share(c, c->code.args[job->count], 1, &from, &to);
-    cg_loop loop = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef id = c->code.args[job->ids];
-    if (!job->scalar) id = cg_load(c, c->i32, cg_at(c, c->i32, id, loop.index), 4);
-    id = cg_widen(c, id);
-    id = cg_max(c, cg_i64(c, 0), cg_min(c, id, cg_i64(c, job->rows - 1)));
-    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns));
-    LLVMValueRef row = cg_at(c, c->i8, c->code.args[job->table], cg_mul(c, id, bytes));
-    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->columns)));
-    emit_decoded_row(c, job->dtype, job->columns, row, out);
-    cg_loop_end(c, &loop);
-}
-
-void cg_emit_gather(cg *c, const ir_inst *inst) {
-    const ir_value *table = inst->operands[0], *ids = inst->operands[1], *out = inst->results[0];
-    const cg_slot *reads[] = {cg_slot_of(c, ids)}, *write = cg_slot_of(c, out);
-    int64_t columns = table->type.dim[1];
-    bool whole = rt_dtype_of(table->type.dtype)->block_elems == 1 || columns % unit_elems(table->type.dtype) == 0;
-    if (!cg_can_decode(table->type.dtype) || !whole) {
-        cg_unsupported(c, inst, "a table of this storage type");
-        return;
-    }
-    cg_access(c, reads, 1, &write, 1);
-    gather_job job = {.dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .scalar = ids->type.rank == 0};
-    cg_kernel kernel = {.count = 0};
-    LLVMValueRef count = cg_i64(c, 1);
-    for (int i = 0; i < ids->type.rank; i++) count = cg_mul(c, count, cg_dim(c, ids->type.dim[i]));
-    job.count = cg_kernel_arg(&kernel, count);
-    job.table = cg_kernel_arg(&kernel, cg_slot_of(c, table)->base);
-    job.ids = cg_kernel_arg(&kernel, job.scalar ? reads[0]->reg : reads[0]->base);
-    job.out = cg_kernel_arg(&kernel, write->base);
-    gm_string_printf(&kernel.key, "gather %d %lld %lld %d", job.dtype, (long long)columns, (long long)job.rows, job.scalar);
-    cg_kernel_call(c, &kernel, "gather", emit_gather, &job);
 }

@@ -1,19 +1,28 @@
 /* choose_matmul: say how each matmul will run, in its `impl` attribute.
  *
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most GEMV_ROWS rows of x, so reading W is the cost
- *   packed  oneDNN on weights packed once at load: the matrix-matrix steps of prefill
- *   stream  oneDNN on slices of W widened on the fly: weights too large to keep a second, packed copy (the head)
+ *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
+ *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
  *
- * An impl that is there already is left alone. Changes no value beyond the order of sums.
+ * The copies are small when one product has at most PACKED_MAX_ELEMS elements (the head has more) and all together at most
+ * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
+ * sums.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
 #include <string.h>
 
-enum { GEMV_ROWS = 4, PACKED_MAX_ELEMS = 64 * 1024 * 1024 };
+#define PACKED_MAX_ELEMS ((int64_t)64 << 20)
+#define PACKED_MAX_TOTAL ((int64_t)2 << 30)
+enum { GEMV_ROWS = 4 };
 
-static const char *impl_of(const ir_inst *inst) {
+typedef struct choice {
+    bool bf16;
+    int64_t packed; /* elements so far */
+} choice;
+
+static const char *impl_of(choice *state, const ir_inst *inst) {
     const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
     int64_t rows = 1;
     for (int i = 0; i + 1 < x->rank; i++) {
@@ -22,7 +31,9 @@ static const char *impl_of(const ir_inst *inst) {
     }
     if (rows <= GEMV_ROWS) return "gemv";
     int64_t elems = y->dim[y->rank - 1] * x->dim[x->rank - 1];
-    return elems <= PACKED_MAX_ELEMS ? "packed" : "stream";
+    if (!state->bf16 || elems > PACKED_MAX_ELEMS || elems > PACKED_MAX_TOTAL - state->packed) return "stream";
+    state->packed += elems;
+    return "packed";
 }
 
 static bool choose(ir_rewrite *rw, const ir_inst *inst) {
@@ -31,13 +42,14 @@ static bool choose(ir_rewrite *rw, const ir_inst *inst) {
     ir_attr attrs[8];
     GM_ASSERT(inst->attr_count < (int)GM_COUNT(attrs));
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, impl_of(inst));
+    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, impl_of(rw->user, inst));
     copy.attrs = attrs;
     ir_rewrite_clone(rw, &copy);
     return true;
 }
 
 gm_status pass_choose_matmul(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    *out = ir_rewrite_module(in, choose, NULL);
+    choice state = {.bf16 = options->bf16};
+    *out = ir_rewrite_module(in, choose, &state);
     return GM_OK;
 }

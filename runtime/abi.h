@@ -29,8 +29,7 @@ typedef struct rt_site {
     int weights[RT_SITE_WEIGHTS];    /* numbers in the program's table */
     int dtypes[RT_SITE_WEIGHTS];     /* rt_dtype as stored */
     int weight_count;
-    int stream;                      /* widen W on the fly instead of keeping a packed copy */
-    int bf16;                        /* x is bf16, and W is rounded to it */
+    int bf16;                        /* x is bf16, and W is rounded to it when it is packed */
     int64_t max_rows;                /* most rows of x */
     int64_t x_stride, out_stride;    /* elements between rows */
 } rt_site;

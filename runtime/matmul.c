@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GRAIN = 16, STREAM_ROWS = 128, PLANS = 8 };
+enum { GRAIN = 16, PLANS = 8 };
 
 /* A primitive for one number of rows. */
 typedef struct plan {
@@ -21,16 +21,15 @@ typedef struct plan {
 /* One thread's part of one site: result columns first … first+count-1. */
 typedef struct share {
     int64_t first, count;
-    dnnl_memory_t packed; /* NULL for a stream */
+    dnnl_memory_t packed; /* NULL: no columns */
     plan plans[PLANS];
     int plan_count, next_victim;
 } share;
 
 typedef struct worker {
     dnnl_stream_t stream;
-    float *widened; /* STREAM_ROWS rows of the widest stream */
-    float *plain;   /* while opening: the largest share, widened; later x of an emulated product */
-    share *shares;  /* by site */
+    float *plain;  /* while opening: the largest share, widened; later x of an emulated product */
+    share *shares; /* by site */
     dnnl_status_t status;
 } worker;
 
@@ -176,8 +175,9 @@ static dnnl_status_t plan_make(const rt_matmul *matmul, const rt_site *site, sha
 
 /* ---- opening ---- */
 
-/* The thread's columns of each site; returns by pointer the largest numbers of floats it has to widen at once. */
-static void deal_out(const rt_matmul *matmul, worker *w, int thread, size_t *packed, size_t *stream) {
+/* The thread's columns of each site; returns the largest number of floats it has to widen at once. */
+static size_t deal_out(const rt_matmul *matmul, worker *w, int thread) {
+    size_t most = 0;
     for (int i = 0; i < matmul->count; i++) {
         const rt_site *site = &matmul->sites[i];
         share *s = &w->shares[i];
@@ -185,11 +185,10 @@ static void deal_out(const rt_matmul *matmul, worker *w, int thread, size_t *pac
         int64_t from = units * thread / matmul->threads * GRAIN, to = units * (thread + 1) / matmul->threads * GRAIN;
         s->first = from < total ? from : total;
         s->count = (to < total ? to : total) - s->first;
-        size_t rows = site->stream ? STREAM_ROWS : (size_t)s->count, floats = rows * (size_t)site->columns;
-        if (emulated(matmul, site) && rows < (size_t)site->max_rows) floats = (size_t)site->max_rows * (size_t)site->columns;
-        size_t *most = site->stream ? stream : packed;
-        if (*most < floats) *most = floats;
+        int64_t rows = emulated(matmul, site) && s->count < site->max_rows ? site->max_rows : s->count;
+        if (most < (size_t)(rows * site->columns)) most = (size_t)(rows * site->columns);
     }
+    return most;
 }
 
 static bool any_bf16(const rt_matmul *matmul) {
@@ -199,14 +198,11 @@ static bool any_bf16(const rt_matmul *matmul) {
 }
 
 static dnnl_status_t open_worker(rt_matmul *matmul, worker *w, int thread) {
-    size_t packed = 0, stream = 0;
     DNNL_TRY(dnnl_stream_create(&w->stream, matmul->engine, dnnl_stream_default_flags));
-    deal_out(matmul, w, thread, &packed, &stream);
-    w->widened = malloc((stream + 1) * sizeof *w->widened);
-    w->plain = malloc((packed + 1) * sizeof *w->plain);
-    dnnl_status_t status = w->widened && w->plain ? dnnl_success : dnnl_out_of_memory;
+    w->plain = malloc((deal_out(matmul, w, thread) + 1) * sizeof *w->plain);
+    dnnl_status_t status = w->plain ? dnnl_success : dnnl_out_of_memory;
     for (int i = 0; i < matmul->count && status == dnnl_success; i++)
-        if (!matmul->sites[i].stream && w->shares[i].count) status = pack_share(matmul, &matmul->sites[i], &w->shares[i], w);
+        if (w->shares[i].count) status = pack_share(matmul, &matmul->sites[i], &w->shares[i], w);
     if (matmul->native_bf16 || !any_bf16(matmul)) {
         free(w->plain);
         w->plain = NULL;
@@ -303,7 +299,6 @@ void rt_matmul_close(rt_matmul *matmul) {
         worker *w = &matmul->workers[t];
         for (int i = 0; w->shares && i < matmul->count; i++) close_share(&w->shares[i]);
         free(w->shares);
-        free(w->widened);
         free(w->plain);
         if (w->stream) dnnl_stream_destroy(w->stream);
     }
@@ -318,14 +313,6 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
     GM_ASSERT(status == dnnl_success);
 }
 
-static void run_stream(const rt_matmul *matmul, const rt_site *site, const share *s, worker *w, const float *x, int64_t m, float *out) {
-    for (int64_t done = 0; done < s->count; done += STREAM_ROWS) {
-        int64_t rows = s->count - done < STREAM_ROWS ? s->count - done : STREAM_ROWS, first = s->first + done;
-        widen_rows(matmul, site, first, rows, w->widened);
-        rt_sgemm(1, m, rows, site->columns, x, site->x_stride, w->widened, site->columns, out + first, site->out_stride);
-    }
-}
-
 static const float *widen_x(const rt_site *site, worker *w, const uint16_t *x, int64_t m) {
     for (int64_t row = 0; row < m; row++)
         for (int64_t k = 0; k < site->columns; k++) w->plain[row * site->columns + k] = rt_bf16_to_f32(x[row * site->x_stride + k]);
@@ -338,10 +325,6 @@ void rt_matmul_run(rt_frame *frame, int64_t number, int32_t thread, const void *
     const rt_site *site = &matmul->sites[number];
     share *s = &w->shares[number];
     if (!s->count || !m) return;
-    if (site->stream) {
-        run_stream(matmul, site, s, w, x, m, out);
-        return;
-    }
     plan *p = plan_find(s, m);
     if (!p) GM_ASSERT(plan_make(matmul, site, s, m, &p) == dnnl_success);
     if (emulated(matmul, site)) x = widen_x(site, w, x, m);
