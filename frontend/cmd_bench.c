@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 enum { DEFAULT_PROMPT = 512, DEFAULT_PREDICT = 64, DEFAULT_REPETITIONS = 5 };
 
@@ -106,6 +107,13 @@ static void fill_ids(bench *b, int64_t count) {
     if (bos >= 0 && bos < vocab) b->ids[0] = bos;
 }
 
+/* The most memory this process had in use, mapped files included, in MB of 10^6 bytes. */
+static double peak_memory(void) {
+    struct rusage usage;
+    GM_ASSERT(getrusage(RUSAGE_SELF, &usage) == 0);
+    return (double)usage.ru_maxrss * 1024 / 1e6;
+}
+
 static void print_rows(const bench *b, const cmd_options *options) {
     gm_string out = {0};
     bool json = options->format == CMD_JSON;
@@ -157,12 +165,14 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &b.engine));
     b.ids = malloc(sizeof *b.ids * (size_t)room);
     b.produced = malloc(sizeof *b.produced * (size_t)room);
-    b.rows = malloc(sizeof *b.rows * (prompts.count + predicts.count + 2));
+    b.rows = malloc(sizeof *b.rows * (prompts.count + predicts.count + 3));
     GM_ASSERT(b.ids && b.produced && b.rows);
     fill_ids(&b, room);
     gm_status status = run_tests(&b, &prompts, &predicts, diag);
     add_row(&b, "load", &b.engine.load_s, 1, "s");
     add_row(&b, "compile", &b.engine.compile_s, 1, "s");
+    double peak = peak_memory();
+    add_row(&b, "peak memory", &peak, 1, "MB");
     if (status == GM_OK) print_rows(&b, options);
     free(b.ids);
     free(b.produced);

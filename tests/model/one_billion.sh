@@ -1,0 +1,31 @@
+#!/bin/sh
+# A model of Gemma 3 1B's shape with random bf16 weights, 2 GB: one_billion.sh GEMMAC RANDOM_CHECKPOINT DATA FOLDER
+# It must load without a second copy of the weights, and its two ways through a prompt (matrix-matrix chunks, and one token at a time
+# through the kernels of decode) must draw the same tokens. FOLDER holds it meanwhile.
+gemmac=$1 random_checkpoint=$2 data=$3 folder=$4/one_billion
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 130' INT TERM
+rm -rf "$folder"
+"$random_checkpoint" "$data/configs/gemma-3-1b.json" "$folder" 3 || exit 1
+fail() {
+    echo "FAIL $*"
+    exit 1
+}
+
+ids=2
+i=1
+while [ $i -lt 40 ]; do
+    ids=$ids,$((i * 6007 % 262144))
+    i=$((i + 1))
+done
+tokens() { "$gemmac" generate "$folder" --ids "$ids" -n 6 --temp 1 --top-k 40 --seed 7 --ignore-eos --format json "$@" | grep -o '"ids":\[[0-9,]*\]'; }
+chunked=$(tokens) || fail "generate"
+single=$(tokens --skip chunk_prefill) || fail "generate --skip chunk_prefill"
+[ "$(echo "$chunked" | tr ',' '\n' | wc -l)" -eq 6 ] || fail "expected 6 tokens, found $chunked"
+[ "$chunked" = "$single" ] || fail "chunks of tokens give $chunked, single tokens $single"
+
+weights=$(cat "$folder"/*.safetensors | wc -c)
+peak=$("$gemmac" bench "$folder" -p 64 -n 2 -r 1 --precision f32 --format json | sed -n 's/.*"peak memory","mean":\([0-9]*\).*/\1/p')
+[ -n "$peak" ] || fail "bench prints no peak memory"
+[ "$peak" -le $((weights * 5 / 4000000)) ] || fail "peak memory $peak MB for $weights bytes of weights, expected at most 5/4 of them"
+echo "tokens $chunked, peak memory $peak MB for $((weights / 1000000)) MB of weights"
