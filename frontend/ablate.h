@@ -64,6 +64,10 @@ int64_t fe_ablate_memory(void);
 gm_status fe_ablate_run(const fe_ablate_request *request, fe_ablate_result *results, int count,
                         gm_diag *diag);
 
+/* A Markdown list: per row that has a lesson (ablate_lessons.def) its effect, the report's, whether the finding carries over, and
+ * why. */
+void fe_ablate_lessons(const fe_ablate_result *results, int count, gm_string *out);
+
 /* Horizontal bars, prefill and generation stacked, with error bars. */
 void fe_ablate_svg(const char *title, const fe_ablate_result *results, int count, gm_string *out);
 

@@ -273,6 +273,9 @@ static void print_table(ablate *a, gm_string *out, bool md) {
         print_line(out, cells, widths, md);
     }
     print_notes(a, out, md);
+    if (!md) return;
+    gm_string_printf(out, "\n");
+    fe_ablate_lessons(a->results, a->count, out);
 }
 
 /* ---- the command ---- */
