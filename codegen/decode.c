@@ -1,41 +1,18 @@
 /* Reading stored blocks: 32 consecutive elements as float vectors with their scales. Layouts: the ggml block formats.
  * value = scale · code - minus; the codes are small integers, exact in f32. One row of `decoders` per type.
  */
-#include "codegen/cg.h"
-
-typedef void (*decode_fn)(cg *c, LLVMValueRef block, int sub, cg_codes *out);
+#include "codegen/decode.h"
 
 /* ---- pieces ---- */
 
-static int parts(const cg *c) {
-    return 32 / c->lanes;
-}
-
-static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)c->lanes);
-}
-
 static LLVMValueRef splat_i32(cg *c, int64_t value) {
     return cg_splat(c, cg_i32(c, value), c->lanes);
-}
-
-static LLVMValueRef byte_at(cg *c, LLVMValueRef block, int64_t offset) {
-    return cg_at(c, c->i8, block, cg_i64(c, offset));
-}
-
-static LLVMValueRef load_half(cg *c, LLVMValueRef block, int64_t offset) {
-    LLVMValueRef half = cg_load(c, c->f16, byte_at(c, block, offset), 1);
-    return LLVMBuildFPExt(c->b, half, c->f32, "");
 }
 
 /* `lanes` bytes widened to i32, unsigned. */
 static LLVMValueRef load_bytes(cg *c, LLVMValueRef block, int64_t offset) {
     LLVMValueRef bytes = cg_load(c, vector(c, c->i8), byte_at(c, block, offset), 1);
     return LLVMBuildZExt(c->b, bytes, vector(c, c->i32), "");
-}
-
-static LLVMValueRef scalar_byte(cg *c, LLVMValueRef block, int64_t offset) {
-    return LLVMBuildZExt(c->b, cg_load(c, c->i8, byte_at(c, block, offset), 1), c->i32, "");
 }
 
 static LLVMValueRef op_and(cg *c, LLVMValueRef x, int64_t mask) {
@@ -48,22 +25,6 @@ static LLVMValueRef shift_right(cg *c, LLVMValueRef x, int64_t by) {
 
 static LLVMValueRef shift_left(cg *c, LLVMValueRef x, int64_t by) {
     return by ? LLVMBuildShl(c->b, x, splat_i32(c, by), "") : x;
-}
-
-static LLVMValueRef to_float(cg *c, LLVMValueRef codes) {
-    return LLVMBuildSIToFP(c->b, codes, vector(c, c->f32), "");
-}
-
-static LLVMValueRef mul_f(cg *c, LLVMValueRef x, LLVMValueRef y) {
-    return LLVMBuildFMul(c->b, x, y, "");
-}
-
-static LLVMValueRef int_to_float(cg *c, LLVMValueRef x) {
-    return LLVMBuildSIToFP(c->b, x, c->f32, "");
-}
-
-static void one_scale(cg_codes *out, LLVMValueRef scale) {
-    out->scale[0] = out->scale[1] = scale;
 }
 
 static void one_minus(cg_codes *out, LLVMValueRef minus) {
@@ -250,17 +211,6 @@ static LLVMValueRef load_16(cg *c, LLVMValueRef block, int64_t offset) {
     return cg_load(c, bytes16(c), byte_at(c, block, offset), 1);
 }
 
-/* Signed bytes as the floats of elements 16·half…. */
-static void half_to_float(cg *c, LLVMValueRef bytes, int half, cg_codes *out) {
-    int in_half = 16 / c->lanes;
-    LLVMValueRef lane[16];
-    for (int p = 0; p < in_half; p++) {
-        for (int i = 0; i < c->lanes; i++) lane[i] = cg_i32(c, p * c->lanes + i);
-        LLVMValueRef part = LLVMBuildShuffleVector(c->b, bytes, LLVMGetPoison(bytes16(c)), LLVMConstVector(lane, (unsigned)c->lanes), "");
-        out->part[half * in_half + p] = to_float(c, LLVMBuildSExt(c->b, part, vector(c, c->i32), ""));
-    }
-}
-
 /* table[code] in each of 16 lanes. Where a register can be permuted by another, that is one instruction. */
 static LLVMValueRef look_up(cg *c, const int8_t *table, LLVMValueRef codes) {
     LLVMValueRef level[16];
@@ -283,12 +233,12 @@ static LLVMValueRef look_up(cg *c, const int8_t *table, LLVMValueRef codes) {
 
 static void table_nibbles(cg *c, const int8_t *table, LLVMValueRef block, int64_t offset, cg_codes *out) {
     LLVMValueRef bytes = load_16(c, block, offset);
-    half_to_float(c, look_up(c, table, LLVMBuildAnd(c->b, bytes, splat_i8(c, 15), "")), 0, out);
-    half_to_float(c, look_up(c, table, LLVMBuildLShr(c->b, bytes, splat_i8(c, 4), "")), 1, out);
+    bytes_to_float(c, look_up(c, table, LLVMBuildAnd(c->b, bytes, splat_i8(c, 15), "")), 0, out);
+    bytes_to_float(c, look_up(c, table, LLVMBuildLShr(c->b, bytes, splat_i8(c, 4), "")), 16, out);
 }
 
 static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-static const int8_t mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* of twice the unit */
+static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* E2M1 in half units */
 
 static void decode_iq4_nl(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     table_nibbles(c, iq4_values, block, 2, out);
@@ -311,8 +261,31 @@ static void decode_mxfp4(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     LLVMValueRef normal = LLVMBuildShl(c->b, cg_sub(c, e, one), cg_i32(c, 23), "");
     LLVMValueRef subnormal = LLVMBuildShl(c->b, cg_i32(c, 1 << 21), e, "");
     LLVMValueRef bits = LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntUGT, e, one, ""), normal, subnormal, "");
-    table_nibbles(c, mxfp4_values, block, 1, out);
+    table_nibbles(c, fp4_values, block, 1, out);
     one_scale(out, LLVMBuildBitCast(c->b, bits, c->f32, ""));
+}
+
+/* Half of the E4M3 number in a byte, whose sign does not count: the same bits are an f16 with another exponent bias. The code of NaN
+ * stands for 0. */
+static LLVMValueRef half_e4m3(cg *c, LLVMValueRef block, int64_t offset) {
+    LLVMValueRef code = cg_load(c, c->i8, byte_at(c, block, offset), 1), seven = LLVMConstInt(c->i8, 0x7F, 0);
+    LLVMValueRef bits = LLVMBuildZExt(c->b, LLVMBuildAnd(c->b, code, seven, ""), c->i16, "");
+    bits = LLVMBuildShl(c->b, bits, LLVMConstInt(c->i16, 7, 0), "");
+    LLVMValueRef value = LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, bits, c->f16, ""), c->f32, "");
+    value = mul_f(c, value, cg_f32(c, 128)); /* 2^(15 - 7), and half of it */
+    return LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntEQ, code, seven, ""), cg_f32(c, 0), value, "");
+}
+
+/* A scale has 8 bytes: their low nibbles, then their high ones. */
+static void decode_nvfp4(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
+    LLVMValueRef bytes = load_16(c, block, 4 + 16 * sub), lane[16];
+    LLVMValueRef low = look_up(c, fp4_values, LLVMBuildAnd(c->b, bytes, splat_i8(c, 15), ""));
+    LLVMValueRef high = look_up(c, fp4_values, LLVMBuildLShr(c->b, bytes, splat_i8(c, 4), ""));
+    for (int h = 0; h < 2; h++) {
+        for (int i = 0; i < 16; i++) lane[i] = cg_i32(c, 8 * h + (i < 8 ? i : i + 8));
+        bytes_to_float(c, LLVMBuildShuffleVector(c->b, low, high, LLVMConstVector(lane, 16), ""), 16 * h, out);
+        out->scale[h] = half_e4m3(c, block, 2 * sub + h);
+    }
 }
 
 /* The bytes that hold 16 ternary digits, times 3^place so that the wanted digit is the first. Places 0-4 of 32 bytes and of 16
@@ -335,7 +308,7 @@ static void decode_tq1_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
         LLVMValueRef wide = LLVMBuildZExt(c->b, ternary_bytes(c, block, 2 * sub + h), words, "");
         wide = LLVMBuildMul(c->b, wide, cg_splat(c, LLVMConstInt(c->i16, 3, 0), 16), "");
         wide = LLVMBuildLShr(c->b, wide, cg_splat(c, LLVMConstInt(c->i16, 8, 0), 16), "");
-        half_to_float(c, cg_sub(c, LLVMBuildTrunc(c->b, wide, bytes16(c), ""), splat_i8(c, 1)), h, out);
+        bytes_to_float(c, cg_sub(c, LLVMBuildTrunc(c->b, wide, bytes16(c), ""), splat_i8(c, 1)), 16 * h, out);
     }
     one_scale(out, load_half(c, block, 52));
 }
@@ -349,8 +322,10 @@ static const decode_fn decoders[RT_DTYPE_COUNT] = {
     [RT_F32] = decode_f32,   [RT_F16] = decode_f16,   [RT_BF16] = decode_bf16, [RT_Q4_0] = decode_q4_0,
     [RT_Q4_1] = decode_q4_1, [RT_Q5_0] = decode_q5_0, [RT_Q5_1] = decode_q5_1, [RT_Q8_0] = decode_q8_0,
     [RT_Q4_K] = decode_q4_k, [RT_Q5_K] = decode_q5_k, [RT_Q6_K] = decode_q6_k, [RT_Q2_K] = decode_q2_k,
-    [RT_Q3_K] = decode_q3_k, [RT_IQ4_NL] = decode_iq4_nl, [RT_IQ4_XS] = decode_iq4_xs, [RT_TQ1_0] = decode_tq1_0,
-    [RT_TQ2_0] = decode_tq2_0, [RT_MXFP4] = decode_mxfp4,
+    [RT_Q3_K] = decode_q3_k, [RT_IQ1_S] = decode_iq1_s, [RT_IQ1_M] = decode_iq1_m, [RT_IQ2_XXS] = decode_iq2_xxs,
+    [RT_IQ2_XS] = decode_iq2_xs, [RT_IQ2_S] = decode_iq2_s, [RT_IQ3_XXS] = decode_iq3_xxs, [RT_IQ3_S] = decode_iq3_s,
+    [RT_IQ4_NL] = decode_iq4_nl, [RT_IQ4_XS] = decode_iq4_xs, [RT_TQ1_0] = decode_tq1_0, [RT_TQ2_0] = decode_tq2_0,
+    [RT_MXFP4] = decode_mxfp4, [RT_NVFP4] = decode_nvfp4,
 };
 
 bool cg_can_decode(rt_dtype dtype) {

@@ -171,9 +171,7 @@ static gm_status read_values(cursor *c, uint64_t count) {
 /* ggml types that are known but not read, for the message. */
 static const char *ggml_name(uint32_t type) {
     static const char *const names[] = {
-        [9] = "Q8_1",   [15] = "Q8_K",  [16] = "IQ2_XXS", [17] = "IQ2_XS", [18] = "IQ3_XXS",
-        [19] = "IQ1_S", [21] = "IQ3_S", [22] = "IQ2_S",   [25] = "I16",    [28] = "F64",
-        [29] = "IQ1_M", [40] = "NVFP4", [41] = "Q1_0",    [42] = "Q2_0",
+        [9] = "Q8_1", [15] = "Q8_K", [25] = "I16", [28] = "F64", [41] = "Q1_0", [42] = "Q2_0",
     };
     return type < GM_COUNT(names) && names[type] ? names[type] : "unknown";
 }

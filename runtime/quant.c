@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "runtime/dtype.h"
+#include "runtime/grid.h"
 
 static uint16_t load_u16(const uint8_t *src) {
     return (uint16_t)(src[0] | src[1] << 8);
@@ -171,10 +172,120 @@ static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4
     }
 }
 
+/* E2M1 in half units. */
+static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
 static void block_MXFP4(const uint8_t *src, float *dst) { /* u8 exponent, nibbles[16] */
-    static const int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     float d = ldexpf(1.0f, src[0] - 128); /* twice E2M1's unit, hence 128 */
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)values[nibble(src + 1, i)];
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[nibble(src + 1, i)];
+}
+
+/* Half of an E4M3 number without its sign: 3 bits of mantissa, exponent bias 7. The code of NaN stands for 0. */
+static float half_e4m3(uint8_t code) {
+    int exponent = code >> 3 & 15, mantissa = code & 7;
+    if (code == 0x7F) return 0;
+    return exponent ? ldexpf((float)(8 + mantissa), exponent - 11) : ldexpf((float)mantissa, -10);
+}
+
+static void block_NVFP4(const uint8_t *src, float *dst) { /* E4M3 scales[4], nibbles[32]: 8 bytes a scale, low ones first */
+    for (int g = 0; g < 4; g++) {
+        float d = half_e4m3(src[g]);
+        for (int i = 0; i < 16; i++) {
+            int byte = src[4 + 8 * g + i % 8];
+            dst[16 * g + i] = d * (float)fp4_values[i < 8 ? byte & 15 : byte >> 4];
+        }
+    }
+}
+
+/* ---- codes that number the entries of a grid ---- */
+
+/* Seven stored signs and the eighth, which makes their number even. */
+static int even_signs(uint32_t seven) {
+    int parity = __builtin_parity(seven & 127);
+    return (int)(seven & 127) | parity << 7;
+}
+
+/* dst[0..elems) = an entry of the grid, negated where the lowest bits of `signs` are set. */
+static void signed_entry(rt_grid_id id, int entry, float d, int signs, float *dst) {
+    const rt_grid *grid = rt_grid_of(id);
+    int8_t value[8];
+    rt_grid_entry(grid, entry, value);
+    for (int i = 0; i < grid->elems; i++) dst[i] = d * (float)(signs >> i & 1 ? -value[i] : value[i]);
+}
+
+static void block_IQ2_XXS(const uint8_t *src, float *dst) { /* d, 8 of (entries[4], u32 of 4 × 7 signs and a 4-bit scale) */
+    for (int s = 0; s < 8; s++) {
+        const uint8_t *entries = src + 2 + 8 * s;
+        uint32_t signs = load_u32(entries + 4);
+        float d = load_f16(src) * (0.5f + (float)(signs >> 28)) * 0.25f;
+        for (int g = 0; g < 4; g++) signed_entry(RT_GRID_IQ2_XXS, entries[g], d, even_signs(signs >> 7 * g), dst + 32 * s + 8 * g);
+    }
+}
+
+/* Scale of elements 16·k…, of the 2-bit formats with 4 bits of scale for 16 elements. */
+static float iq2_scale(const uint8_t *src, const uint8_t *scales, int k) {
+    return load_f16(src) * (0.5f + (float)(scales[k / 2] >> 4 * (k % 2) & 15)) * 0.25f;
+}
+
+static void block_IQ2_XS(const uint8_t *src, float *dst) { /* d, u16[32] of 9-bit entry and 7 signs, scales[8] */
+    for (int g = 0; g < 32; g++) {
+        uint32_t code = load_u16(src + 2 + 2 * g);
+        signed_entry(RT_GRID_IQ2_XS, code & 511, iq2_scale(src, src + 66, g / 2), even_signs(code >> 9), dst + 8 * g);
+    }
+}
+
+static void block_IQ2_S(const uint8_t *src, float *dst) { /* d, low[32], signs[32], high[8], scales[8] */
+    const uint8_t *low = src + 2, *signs = src + 34, *high = src + 66;
+    for (int g = 0; g < 32; g++) {
+        int entry = low[g] | (high[g / 4] >> 2 * (g % 4) & 3) << 8;
+        signed_entry(RT_GRID_IQ2_S, entry, iq2_scale(src, src + 74, g / 2), signs[g], dst + 8 * g);
+    }
+}
+
+static void block_IQ3_XXS(const uint8_t *src, float *dst) { /* d, entries[64], u32[8] as of IQ2_XXS */
+    for (int s = 0; s < 8; s++) {
+        uint32_t signs = load_u32(src + 66 + 4 * s);
+        float d = load_f16(src) * (0.5f + (float)(signs >> 28)) * 0.5f;
+        for (int g = 0; g < 8; g++) {
+            int eight = even_signs(signs >> 7 * (g / 2));
+            signed_entry(RT_GRID_IQ3_XXS, src[2 + 8 * s + g], d, eight >> 4 * (g % 2), dst + 32 * s + 4 * g);
+        }
+    }
+}
+
+static void block_IQ3_S(const uint8_t *src, float *dst) { /* d, low[64], high[8], signs[32], scales[4] */
+    const uint8_t *low = src + 2, *high = src + 66, *signs = src + 74, *scales = src + 106;
+    for (int g = 0; g < 64; g++) {
+        int s = g / 8, entry = low[g] | bit_of(high[s], g % 8) << 8;
+        float d = load_f16(src) * (float)(1 + 2 * (scales[s / 2] >> 4 * (s % 2) & 15));
+        signed_entry(RT_GRID_IQ3_S, entry, d, signs[g / 2] >> 4 * (g % 2), dst + 4 * g);
+    }
+}
+
+/* Eight elements d · (level ± 1/8). code: 11 bits of entry, then one that is set for minus. */
+static void shifted_entry(int code, float d, float *dst) {
+    float shift = code >> 11 & 1 ? -0.125f : 0.125f;
+    int8_t level[8];
+    rt_grid_entry(rt_grid_of(RT_GRID_IQ1_S), code & 2047, level);
+    for (int i = 0; i < 8; i++) dst[i] = d * ((float)level[i] + shift);
+}
+
+static void block_IQ1_S(const uint8_t *src, float *dst) { /* d, low[32], u16[8] of 4 × 3 high bits, 3-bit scale, sign of the shift */
+    for (int g = 0; g < 32; g++) {
+        int rest = load_u16(src + 34 + 2 * (g / 4)), high = rest >> 3 * (g % 4) & 7;
+        float d = load_f16(src) * (float)(2 * (rest >> 12 & 7) + 1);
+        shifted_entry(src[2 + g] | high << 8 | (rest >> 15) << 11, d, dst + 8 * g);
+    }
+}
+
+static void block_IQ1_M(const uint8_t *src, float *dst) { /* low[32], nibbles[16], u16[4] of 4 × 3-bit scales and a quarter of d */
+    const uint8_t *scales = src + 48;
+    int bits = 0;
+    for (int q = 0; q < 4; q++) bits |= load_u16(scales + 2 * q) >> 12 << 4 * q;
+    for (int g = 0; g < 32; g++) {
+        int scale = load_u16(scales + 2 * (g / 8)) >> 3 * (g / 2 % 4) & 7, high = src[32 + g / 2] >> 4 * (g % 2) & 15;
+        shifted_entry(src[g] | high << 8, rt_f16_to_f32((uint16_t)bits) * (float)(2 * scale + 1), dst + 8 * g);
+    }
 }
 
 /* ---- ternary ---- */

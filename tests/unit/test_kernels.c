@@ -14,8 +14,8 @@ static const char *const cpus[] = {NULL, "haswell", "x86-64"};
 /* Rows 4 … 7 of every weight are not random. */
 enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE };
 
-/* How far a product may be off, of Σ|w·x|, and where a block's scales are. MXFP4's scale is a byte, an exponent: its blocks
- * differ by powers of two, so that a few of them make the whole sum. */
+/* How far a product may be off, of Σ|w·x|, and where a block's scales are: f16 but for IQ1_M, MXFP4 and NVFP4 (put_scales). MXFP4's
+ * scale is a byte, an exponent: its blocks differ by powers of two, so that a few of them make the whole sum. */
 static const struct kernel_type {
     rt_dtype dtype;
     double tolerance;
@@ -25,7 +25,9 @@ static const struct kernel_type {
     {RT_Q4_1, 1e-6, 2, {0, 2}},     {RT_Q5_0, 1e-6, 1, {0}},     {RT_Q5_1, 1e-6, 2, {0, 2}},  {RT_Q8_0, 1e-6, 1, {0}},
     {RT_Q2_K, 1e-6, 2, {80, 82}},   {RT_Q3_K, 1e-6, 1, {108}},   {RT_Q4_K, 1e-6, 2, {0, 2}},  {RT_Q5_K, 1e-6, 2, {0, 2}},
     {RT_Q6_K, 1e-6, 1, {208}},      {RT_IQ4_NL, 1e-6, 1, {0}},   {RT_IQ4_XS, 1e-6, 1, {0}},   {RT_MXFP4, 2e-6, 1, {0}},
-    {RT_TQ1_0, 1e-6, 1, {52}},      {RT_TQ2_0, 1e-6, 1, {64}},
+    {RT_TQ1_0, 1e-6, 1, {52}},      {RT_TQ2_0, 1e-6, 1, {64}},   {RT_IQ1_S, 1e-6, 1, {0}},    {RT_IQ1_M, 1e-6, 1, {48}},
+    {RT_IQ2_XXS, 1e-6, 1, {0}},     {RT_IQ2_XS, 1e-6, 1, {0}},   {RT_IQ2_S, 1e-6, 1, {0}},    {RT_IQ3_XXS, 1e-6, 1, {0}},
+    {RT_IQ3_S, 1e-6, 1, {0}},       {RT_NVFP4, 1e-6, 1, {0}},
 };
 
 static const struct kernel_type *type_of(rt_dtype dtype) {
@@ -68,6 +70,22 @@ static void fill_element(rt_dtype dtype, uint8_t *at, int row) {
     else memcpy(at, row == TINY_SCALE ? (void *)&bits : (void *)&value, sizeof value);
 }
 
+/* The scales of a block of random bytes. */
+static void put_scales(const struct kernel_type *type, uint8_t *at, int row) {
+    bool zero = row == NO_SCALE, tiny = row == TINY_SCALE;
+    for (int i = 0; i < type->scale_count; i++) {
+        uint8_t *scale = at + type->offset[i];
+        uint16_t half = rt_f32_to_f16(random_float(-0.01f, 0.01f));
+        if (zero || tiny) half = tiny;
+        if (type->dtype == RT_MXFP4) at[0] = zero ? 0 : tiny ? 1 : (uint8_t)(115 + next_random() % 16);
+        else if (type->dtype == RT_NVFP4) /* all codes of a scale, but in two rows */
+            for (int k = 0; k < 4; k++) at[k] = zero || tiny ? (uint8_t)(tiny + k % 2 * 0x80) : at[k];
+        else if (type->dtype == RT_IQ1_M) /* in the highest four bits of each sixteen */
+            for (int k = 0; k < 4; k++) scale[2 * k + 1] = (uint8_t)((scale[2 * k + 1] & 15) | (half >> 4 * k & 15) << 4);
+        else put_u16(scale, half);
+    }
+}
+
 static void fill_block(const struct kernel_type *type, uint8_t *at, int row) {
     int bytes = rt_dtype_of(type->dtype)->block_bytes;
     if (row == ALL_ZERO || row == ALL_ONES) {
@@ -79,12 +97,7 @@ static void fill_block(const struct kernel_type *type, uint8_t *at, int row) {
         return;
     }
     for (int i = 0; i < bytes; i++) at[i] = (uint8_t)next_random();
-    for (int i = 0; i < type->scale_count; i++) {
-        uint16_t scale = rt_f32_to_f16(random_float(-0.01f, 0.01f));
-        if (row == NO_SCALE || row == TINY_SCALE) scale = row == TINY_SCALE;
-        if (type->dtype == RT_MXFP4) at[0] = row == NO_SCALE ? 0 : row == TINY_SCALE ? 1 : (uint8_t)(115 + next_random() % 16);
-        else put_u16(at + type->offset[i], scale);
-    }
+    put_scales(type, at, row);
 }
 
 static const rt_tensor *make_weight(rt_weights *weights, const char *name, rt_dtype dtype, int64_t rows, int64_t columns) {
