@@ -58,11 +58,11 @@ static inline void one_scale(cg_codes *out, LLVMValueRef scale) {
 
 /* Signed bytes as the floats of elements first…: as many as the vector has. */
 static inline void bytes_to_float(cg *c, LLVMValueRef bytes, int first, cg_codes *out) {
-    LLVMValueRef lane[16];
+    LLVMValueRef lane[16], none = LLVMGetPoison(LLVMTypeOf(bytes));
     int count = (int)LLVMGetVectorSize(LLVMTypeOf(bytes));
     for (int start = 0; start < count; start += c->lanes) {
         for (int i = 0; i < c->lanes; i++) lane[i] = cg_i32(c, start + i);
-        LLVMValueRef part = LLVMBuildShuffleVector(c->b, bytes, LLVMGetPoison(LLVMTypeOf(bytes)), LLVMConstVector(lane, (unsigned)c->lanes), "");
+        LLVMValueRef part = LLVMBuildShuffleVector(c->b, bytes, none, LLVMConstVector(lane, (unsigned)c->lanes), "");
         out->part[(first + start) / c->lanes] = to_float(c, LLVMBuildSExt(c->b, part, vector(c, c->i32), ""));
     }
 }

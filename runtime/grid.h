@@ -1,4 +1,4 @@
-/* Codebooks of block formats that store the number of a group of elements instead of the elements: the tables are grid.def. */
+/* Codebooks of the block formats that store numbers of groups of elements: the tables are grid.def. */
 #ifndef GM_RUNTIME_GRID_H
 #define GM_RUNTIME_GRID_H
 

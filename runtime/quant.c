@@ -180,14 +180,15 @@ static void block_MXFP4(const uint8_t *src, float *dst) { /* u8 exponent, nibble
     for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[nibble(src + 1, i)];
 }
 
-/* Half of an E4M3 number without its sign: 3 bits of mantissa, exponent bias 7. The code of NaN stands for 0. */
+/* Half of an E4M3 number without its sign: 3 bits of mantissa, exponent bias 7. NaN stands for 0. */
 static float half_e4m3(uint8_t code) {
     int exponent = code >> 3 & 15, mantissa = code & 7;
     if (code == 0x7F) return 0;
     return exponent ? ldexpf((float)(8 + mantissa), exponent - 11) : ldexpf((float)mantissa, -10);
 }
 
-static void block_NVFP4(const uint8_t *src, float *dst) { /* E4M3 scales[4], nibbles[32]: 8 bytes a scale, low ones first */
+/* E4M3 scales[4], nibbles[32]: of the 8 bytes of a scale the low nibbles come first */
+static void block_NVFP4(const uint8_t *src, float *dst) {
     for (int g = 0; g < 4; g++) {
         float d = half_e4m3(src[g]);
         for (int i = 0; i < 16; i++) {
@@ -210,15 +211,19 @@ static void signed_entry(rt_grid_id id, int entry, float d, int signs, float *ds
     const rt_grid *grid = rt_grid_of(id);
     int8_t value[8];
     rt_grid_entry(grid, entry, value);
-    for (int i = 0; i < grid->elems; i++) dst[i] = d * (float)(signs >> i & 1 ? -value[i] : value[i]);
+    for (int i = 0; i < grid->elems; i++)
+        dst[i] = d * (float)(signs >> i & 1 ? -value[i] : value[i]);
 }
 
-static void block_IQ2_XXS(const uint8_t *src, float *dst) { /* d, 8 of (entries[4], u32 of 4 × 7 signs and a 4-bit scale) */
+/* d, eight times entries[4] and a u32 of 4 × 7 signs and a 4-bit scale */
+static void block_IQ2_XXS(const uint8_t *src, float *dst) {
     for (int s = 0; s < 8; s++) {
         const uint8_t *entries = src + 2 + 8 * s;
         uint32_t signs = load_u32(entries + 4);
         float d = load_f16(src) * (0.5f + (float)(signs >> 28)) * 0.25f;
-        for (int g = 0; g < 4; g++) signed_entry(RT_GRID_IQ2_XXS, entries[g], d, even_signs(signs >> 7 * g), dst + 32 * s + 8 * g);
+        for (int g = 0; g < 4; g++)
+            signed_entry(RT_GRID_IQ2_XXS, entries[g], d, even_signs(signs >> 7 * g),
+                         dst + 32 * s + 8 * g);
     }
 }
 
@@ -227,14 +232,17 @@ static float iq2_scale(const uint8_t *src, const uint8_t *scales, int k) {
     return load_f16(src) * (0.5f + (float)(scales[k / 2] >> 4 * (k % 2) & 15)) * 0.25f;
 }
 
-static void block_IQ2_XS(const uint8_t *src, float *dst) { /* d, u16[32] of 9-bit entry and 7 signs, scales[8] */
+/* d, u16[32] of 9-bit entry and 7 signs, scales[8] */
+static void block_IQ2_XS(const uint8_t *src, float *dst) {
     for (int g = 0; g < 32; g++) {
         uint32_t code = load_u16(src + 2 + 2 * g);
-        signed_entry(RT_GRID_IQ2_XS, code & 511, iq2_scale(src, src + 66, g / 2), even_signs(code >> 9), dst + 8 * g);
+        signed_entry(RT_GRID_IQ2_XS, code & 511, iq2_scale(src, src + 66, g / 2),
+                     even_signs(code >> 9), dst + 8 * g);
     }
 }
 
-static void block_IQ2_S(const uint8_t *src, float *dst) { /* d, low[32], signs[32], high[8], scales[8] */
+/* d, low[32], signs[32], high[8], scales[8] */
+static void block_IQ2_S(const uint8_t *src, float *dst) {
     const uint8_t *low = src + 2, *signs = src + 34, *high = src + 66;
     for (int g = 0; g < 32; g++) {
         int entry = low[g] | (high[g / 4] >> 2 * (g % 4) & 3) << 8;
@@ -242,18 +250,21 @@ static void block_IQ2_S(const uint8_t *src, float *dst) { /* d, low[32], signs[3
     }
 }
 
-static void block_IQ3_XXS(const uint8_t *src, float *dst) { /* d, entries[64], u32[8] as of IQ2_XXS */
+/* d, entries[64], u32[8] as of IQ2_XXS */
+static void block_IQ3_XXS(const uint8_t *src, float *dst) {
     for (int s = 0; s < 8; s++) {
         uint32_t signs = load_u32(src + 66 + 4 * s);
         float d = load_f16(src) * (0.5f + (float)(signs >> 28)) * 0.5f;
         for (int g = 0; g < 8; g++) {
             int eight = even_signs(signs >> 7 * (g / 2));
-            signed_entry(RT_GRID_IQ3_XXS, src[2 + 8 * s + g], d, eight >> 4 * (g % 2), dst + 32 * s + 4 * g);
+            signed_entry(RT_GRID_IQ3_XXS, src[2 + 8 * s + g], d, eight >> 4 * (g % 2),
+                         dst + 32 * s + 4 * g);
         }
     }
 }
 
-static void block_IQ3_S(const uint8_t *src, float *dst) { /* d, low[64], high[8], signs[32], scales[4] */
+/* d, low[64], high[8], signs[32], scales[4] */
+static void block_IQ3_S(const uint8_t *src, float *dst) {
     const uint8_t *low = src + 2, *high = src + 66, *signs = src + 74, *scales = src + 106;
     for (int g = 0; g < 64; g++) {
         int s = g / 8, entry = low[g] | bit_of(high[s], g % 8) << 8;
@@ -270,7 +281,8 @@ static void shifted_entry(int code, float d, float *dst) {
     for (int i = 0; i < 8; i++) dst[i] = d * ((float)level[i] + shift);
 }
 
-static void block_IQ1_S(const uint8_t *src, float *dst) { /* d, low[32], u16[8] of 4 × 3 high bits, 3-bit scale, sign of the shift */
+/* d, low[32], u16[8] of 4 × 3 high bits, 3-bit scale, sign of the shift */
+static void block_IQ1_S(const uint8_t *src, float *dst) {
     for (int g = 0; g < 32; g++) {
         int rest = load_u16(src + 34 + 2 * (g / 4)), high = rest >> 3 * (g % 4) & 7;
         float d = load_f16(src) * (float)(2 * (rest >> 12 & 7) + 1);
@@ -278,13 +290,16 @@ static void block_IQ1_S(const uint8_t *src, float *dst) { /* d, low[32], u16[8] 
     }
 }
 
-static void block_IQ1_M(const uint8_t *src, float *dst) { /* low[32], nibbles[16], u16[4] of 4 × 3-bit scales and a quarter of d */
+/* low[32], nibbles[16] of 3 high bits and sign, u16[4] of 4 × 3-bit scales and 4 bits of d */
+static void block_IQ1_M(const uint8_t *src, float *dst) {
     const uint8_t *scales = src + 48;
     int bits = 0;
     for (int q = 0; q < 4; q++) bits |= load_u16(scales + 2 * q) >> 12 << 4 * q;
     for (int g = 0; g < 32; g++) {
-        int scale = load_u16(scales + 2 * (g / 8)) >> 3 * (g / 2 % 4) & 7, high = src[32 + g / 2] >> 4 * (g % 2) & 15;
-        shifted_entry(src[g] | high << 8, rt_f16_to_f32((uint16_t)bits) * (float)(2 * scale + 1), dst + 8 * g);
+        int scale = load_u16(scales + 2 * (g / 8)) >> 3 * (g / 2 % 4) & 7;
+        int high = src[32 + g / 2] >> 4 * (g % 2) & 15;
+        float d = rt_f16_to_f32((uint16_t)bits) * (float)(2 * scale + 1);
+        shifted_entry(src[g] | high << 8, d, dst + 8 * g);
     }
 }
 
