@@ -5,23 +5,14 @@
  * torch_dtype and dtype, sliding_window_pattern and layer_types, and a multimodal wrapper's
  * text_config.
  */
-#include "frontend/config.h"
-
 #include <math.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "frontend/model_impl.h"
-
-/* What the table's keys are read into: the configuration and what it is derived from. */
-typedef struct draft {
-    fe_config c;
-    int64_t attention_scalar, period;
-    double theta, local_theta;
-    bool bidirectional;
-} draft;
+#include "frontend/config_impl.h"
 
 typedef enum key_kind {
     INT,   /* at least 1 */
@@ -39,7 +30,7 @@ static const struct key {
     double max;
     double defaults[3]; /* Gemma 1, 2, 3 */
 } keys[] = {
-#define AT(field) offsetof(draft, field)
+#define AT(field) offsetof(config_draft, field)
     {"vocab_size", INT, AT(c.vocab), FE_MAX_SIZE, {256000, 256000, 262208}},
     {"hidden_size", INT, AT(c.hidden), FE_MAX_SIZE, {3072, 2304, 2304}},
     {"intermediate_size", INT, AT(c.ffn), FE_MAX_SIZE, {24576, 9216, 9216}},
@@ -62,26 +53,16 @@ static const struct key {
 };
 #undef NO
 
-typedef struct reader {
-    const char *path, *scope; /* scope: "text_config." or "", before key names in messages */
-    gm_diag *diag;
-    const cJSON *root, *text; /* text == root unless multimodal */
-    draft draft;
-} reader;
-
-static const cJSON *get(const cJSON *object, const char *key) {
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return item;
-}
-
-static bool is_none(const cJSON *item) {
-    return !item || cJSON_IsNull(item);
-}
-
 /* ---- messages ---- */
 
 static const char *describe(const cJSON *item, char *out, size_t bytes) {
-    if (cJSON_IsNumber(item))
+    int64_t integer;
+    if (fe_json_int(item, INT64_MIN, INT64_MAX, &integer))
+        snprintf(out, bytes, "%lld", (long long)integer);
+    else if (cJSON_IsNumber(item) && fabs(item->valuedouble) < 1e15 &&
+             item->valuedouble == floor(item->valuedouble))
+        snprintf(out, bytes, "%.1f", item->valuedouble); /* 168.0 is no integer */
+    else if (cJSON_IsNumber(item))
         snprintf(out, bytes, "%.17g", item->valuedouble);
     else if (cJSON_IsString(item))
         snprintf(out, bytes, "\"%.60s\"", item->valuestring);
@@ -95,49 +76,77 @@ static const char *describe(const cJSON *item, char *out, size_t bytes) {
     return out;
 }
 
-static gm_status refuse(const reader *in, gm_status code, const char *key, const char *expected,
-                        const cJSON *found) {
+gm_status config_refuse(const config_reader *in, gm_status code, const char *key,
+                        const char *expected, const cJSON *found) {
     char text[96];
     return gm_fail(in->diag, code, "%s: key \"%s%s\": expected %s, found %s", in->path, in->scope,
                    key, expected, describe(found, text, sizeof text));
 }
 
+void config_note(config_reader *in, const char *key, const char *format, ...) {
+    char name[96], value[128];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(value, sizeof value, format, args);
+    va_end(args);
+    snprintf(name, sizeof name, "%s%s", in->scope, key);
+    fe_note_default(&in->defaulted, name, "%s", value);
+}
+
 /* ---- the table ---- */
 
-static gm_status read_key(reader *in, const struct key *key, const cJSON *item, double *value) {
+static gm_status read_key(config_reader *in, const struct key *key, const cJSON *item, double *value) {
     char expected[96];
     bool number = cJSON_IsNumber(item);
     double found = number ? item->valuedouble : 0;
+    int64_t integer;
     switch (key->kind) {
     case INT:
-        if (number && found >= 1 && found <= key->max && found == floor(found)) break;
+        if (fe_json_int(item, 1, (int64_t)key->max, &integer)) break;
         snprintf(expected, sizeof expected, "an integer 1 to %.0f", key->max);
-        return refuse(in, GM_FORMAT, key->name, expected, item);
+        return config_refuse(in, GM_FORMAT, key->name, expected, item);
     case FLOAT:
         if (number && found > 0 && found <= key->max) break;
         snprintf(expected, sizeof expected, "a positive number up to %g", key->max);
-        return refuse(in, GM_FORMAT, key->name, expected, item);
+        return config_refuse(in, GM_FORMAT, key->name, expected, item);
     case CAP:
         if (cJSON_IsNull(item) || (number && found > 0 && found <= key->max)) break;
-        return refuse(in, GM_FORMAT, key->name, "a positive number or null", item);
+        return config_refuse(in, GM_FORMAT, key->name, "a positive number or null", item);
     case BOOL:
         found = cJSON_IsTrue(item);
         if (cJSON_IsBool(item)) break;
-        return refuse(in, GM_FORMAT, key->name, "true or false", item);
+        return config_refuse(in, GM_FORMAT, key->name, "true or false", item);
     case FALSE:
         if (cJSON_IsNull(item) || cJSON_IsFalse(item)) break;
-        return refuse(in, GM_UNSUPPORTED, key->name, "null or false", item);
+        return config_refuse(in, GM_UNSUPPORTED, key->name, "null or false", item);
     }
     *value = found;
     return GM_OK;
 }
 
-static gm_status read_keys(reader *in) {
+/* The bases of the rotary embedding and the pattern of local layers may stand under other keys, too: who
+ * reads those tells whether they are defaulted. */
+static void note_key(config_reader *in, const struct key *key, double value) {
+    if (key->offset == offsetof(config_draft, theta) || key->offset == offsetof(config_draft, local_theta) ||
+        key->offset == offsetof(config_draft, period))
+        return;
+    if (key->kind == BOOL || key->kind == FALSE)
+        config_note(in, key->name, value != 0 ? "true" : "false");
+    else if (key->kind == CAP && value == 0)
+        config_note(in, key->name, "null");
+    else
+        config_note(in, key->name, "%.9g", value);
+}
+
+static gm_status read_keys(config_reader *in) {
     for (size_t i = 0; i < GM_COUNT(keys); i++) {
         double value = keys[i].defaults[in->draft.c.generation - FE_GEMMA1];
         if (isnan(value)) continue;
-        const cJSON *item = get(in->text, keys[i].name);
-        if (item) GM_TRY(read_key(in, &keys[i], item, &value));
+        const cJSON *item = config_get(in->text, keys[i].name);
+        if (item)
+            GM_TRY(read_key(in, &keys[i], item, &value));
+        else
+            note_key(in, &keys[i], value);
         char *out = (char *)&in->draft + keys[i].offset;
         if (keys[i].kind == INT)
             *(int64_t *)(void *)out = (int64_t)value;
@@ -146,84 +155,6 @@ static gm_status read_keys(reader *in) {
         else
             *(bool *)out = value != 0;
     }
-    return GM_OK;
-}
-
-/* ---- rotary embedding ---- */
-
-/* One set of parameters on top of what *rope holds. legacy: only the old spelling "type" is there.
- */
-static gm_status read_rope(const reader *in, const char *key, const cJSON *item, fe_rope *rope,
-                           bool *legacy) {
-    if (!cJSON_IsObject(item)) return refuse(in, GM_FORMAT, key, "an object", item);
-    const cJSON *type = get(item, "rope_type"), *theta = get(item, "rope_theta");
-    const cJSON *factor = get(item, "factor"), *partial = get(item, "partial_rotary_factor");
-    *legacy = !type && get(item, "type");
-    if (!type) type = get(item, "type");
-    bool linear = cJSON_IsString(type) && strcmp(type->valuestring, "linear") == 0;
-    bool plain = !type || (cJSON_IsString(type) && strcmp(type->valuestring, "default") == 0);
-    char name[128];
-    if (!linear && !plain) {
-        snprintf(name, sizeof name, "%s.%s", key, type->string);
-        return refuse(in, GM_UNSUPPORTED, name, "\"default\" or \"linear\"", type);
-    }
-    if (theta && !(cJSON_IsNumber(theta) && theta->valuedouble > 0 && theta->valuedouble <= 1e12)) {
-        snprintf(name, sizeof name, "%s.rope_theta", key);
-        return refuse(in, GM_FORMAT, name, "a positive number up to 1e12", theta);
-    }
-    if (linear &&
-        !(cJSON_IsNumber(factor) && factor->valuedouble > 0 && factor->valuedouble <= 1e6)) {
-        snprintf(name, sizeof name, "%s.factor", key);
-        return refuse(in, GM_FORMAT, name, "a positive number up to 1e6", factor);
-    }
-    if (!is_none(partial) && !(cJSON_IsNumber(partial) && partial->valuedouble == 1)) {
-        snprintf(name, sizeof name, "%s.partial_rotary_factor", key);
-        return refuse(in, GM_UNSUPPORTED, name, "1", partial);
-    }
-    if (theta) rope->theta = theta->valuedouble;
-    rope->factor = linear ? factor->valuedouble : 1;
-    return GM_OK;
-}
-
-/* Gemma 1 and 2: one table for all layers; rope_scaling is the older name. */
-static gm_status read_single_rope(reader *in) {
-    fe_config *c = &in->draft.c;
-    const char *key = is_none(get(in->text, "rope_scaling")) ? "rope_parameters" : "rope_scaling";
-    bool legacy;
-    c->rope_global = (fe_rope){.theta = in->draft.theta, .factor = 1};
-    if (!is_none(get(in->text, key)))
-        GM_TRY(read_rope(in, key, get(in->text, key), &c->rope_global, &legacy));
-    c->rope_local = c->rope_global;
-    return GM_OK;
-}
-
-/* Gemma 3: rope_parameters holds one set per layer type; the older rope_scaling scales the global
- * one only. */
-static gm_status read_dual_rope(reader *in) {
-    fe_config *c = &in->draft.c;
-    const cJSON *parameters = get(in->text, "rope_parameters"), *item;
-    const cJSON *scaling = get(in->text, "rope_scaling");
-    bool legacy = false;
-    c->rope_global = (fe_rope){.theta = in->draft.theta, .factor = 1};
-    c->rope_local = (fe_rope){.theta = in->draft.local_theta, .factor = 1};
-    if (!is_none(parameters) && !cJSON_IsObject(parameters))
-        return refuse(in, GM_FORMAT, "rope_parameters", "an object", parameters);
-    cJSON_ArrayForEach(item, parameters) {
-        bool global = strcmp(item->string, "full_attention") == 0;
-        char name[96];
-        snprintf(name, sizeof name, "rope_parameters.%.60s", item->string);
-        if (!global && strcmp(item->string, "sliding_attention") != 0)
-            return refuse(in, GM_UNSUPPORTED, name,
-                          "only objects \"full_attention\" and \"sliding_attention\" in Gemma 3",
-                          item);
-        if (!is_none(item))
-            GM_TRY(read_rope(in, name, item, global ? &c->rope_global : &c->rope_local, &legacy));
-    }
-    if (is_none(scaling)) return GM_OK;
-    GM_TRY(read_rope(in, "rope_scaling", scaling, &c->rope_global, &legacy));
-    if (legacy)
-        gm_warn(in->diag, "%s: key \"%srope_scaling.type\": old spelling of rope_type, honoured",
-                in->path, in->scope);
     return GM_OK;
 }
 
@@ -239,23 +170,27 @@ void fe_config_settle_window(fe_config *config) {
     config->window = 0;
 }
 
-static gm_status read_layers(reader *in) {
+static gm_status read_layers(config_reader *in) {
     fe_config *c = &in->draft.c;
     if (c->generation == FE_GEMMA1) return GM_OK;
     fe_config_set_period(c, c->generation == FE_GEMMA2 ? 2 : in->draft.period);
-    const cJSON *types = get(in->text, "layer_types"), *item;
+    const cJSON *types = config_get(in->text, "layer_types"), *item;
     int64_t count = 0;
-    if (!is_none(types)) {
+    if (config_is_none(types) && c->generation == FE_GEMMA2)
+        config_note(in, "layer_types", "\"every 2nd layer global\"");
+    else if (config_is_none(types) && !config_get(in->text, "sliding_window_pattern"))
+        config_note(in, "sliding_window_pattern", "%lld", (long long)in->draft.period);
+    if (!config_is_none(types)) {
         if (!cJSON_IsArray(types) || cJSON_GetArraySize(types) != c->layers) {
             char expected[64];
             snprintf(expected, sizeof expected, "a list of %lld strings", (long long)c->layers);
-            return refuse(in, GM_FORMAT, "layer_types", expected, types);
+            return config_refuse(in, GM_FORMAT, "layer_types", expected, types);
         }
         cJSON_ArrayForEach(item, types) {
             bool text = cJSON_IsString(item);
             bool local = text && strcmp(item->valuestring, "sliding_attention") == 0;
             if (!local && !(text && strcmp(item->valuestring, "full_attention") == 0))
-                return refuse(in, GM_UNSUPPORTED, "layer_types",
+                return config_refuse(in, GM_UNSUPPORTED, "layer_types",
                               "\"sliding_attention\" or \"full_attention\"", item);
             c->local[count++] = local;
         }
@@ -267,55 +202,63 @@ static gm_status read_layers(reader *in) {
 /* ---- single keys ---- */
 
 /* "gelu" in a Gemma 1 file means the tanh form, too: its first files were mislabelled. */
-static gm_status read_activation(reader *in) {
+static gm_status read_activation(config_reader *in) {
     bool first = in->draft.c.generation == FE_GEMMA1;
     const char *key = first ? "hidden_act" : "hidden_activation";
-    const cJSON *item = get(in->text, key);
-    if (!item) return GM_OK;
+    const cJSON *item = config_get(in->text, key);
+    if (!item) {
+        config_note(in, key, "\"gelu_pytorch_tanh\"");
+        return GM_OK;
+    }
     bool exact = cJSON_IsString(item) && strcmp(item->valuestring, "gelu") == 0;
     if (!exact && !(cJSON_IsString(item) && strcmp(item->valuestring, "gelu_pytorch_tanh") == 0))
-        return refuse(in, GM_UNSUPPORTED, key, "\"gelu_pytorch_tanh\" or \"gelu\"", item);
+        return config_refuse(in, GM_UNSUPPORTED, key, "\"gelu_pytorch_tanh\" or \"gelu\"", item);
     in->draft.c.gelu_erf = exact && !first;
     return GM_OK;
 }
 
 /* A key of the text configuration or else of the wrapper. */
-static const cJSON *get_outer(const reader *in, const char *key) {
-    const cJSON *item = get(in->text, key);
-    return is_none(item) ? get(in->root, key) : item;
+static const cJSON *get_outer(const config_reader *in, const char *key) {
+    const cJSON *item = config_get(in->text, key);
+    return config_is_none(item) ? config_get(in->root, key) : item;
 }
 
-static gm_status read_dtype(reader *in) {
+static gm_status read_dtype(config_reader *in) {
     static const struct {
         const char *name;
         rt_dtype dtype;
     } known[] = {{"float32", RT_F32}, {"float16", RT_F16}, {"bfloat16", RT_BF16}};
-    const char *key = is_none(get_outer(in, "dtype")) ? "torch_dtype" : "dtype";
+    const char *key = config_is_none(get_outer(in, "dtype")) ? "torch_dtype" : "dtype";
     const cJSON *item = get_outer(in, key);
     in->draft.c.storage = RT_F32;
-    if (is_none(item)) return GM_OK;
+    if (config_is_none(item)) {
+        config_note(in, "dtype", "\"float32\"");
+        return GM_OK;
+    }
     for (size_t i = 0; i < GM_COUNT(known); i++) {
         if (!cJSON_IsString(item) || strcmp(item->valuestring, known[i].name) != 0) continue;
         in->draft.c.storage = known[i].dtype;
         return GM_OK;
     }
-    return refuse(in, GM_UNSUPPORTED, key, "\"float32\", \"float16\" or \"bfloat16\"", item);
+    return config_refuse(in, GM_UNSUPPORTED, key, "\"float32\", \"float16\" or \"bfloat16\"", item);
 }
 
-static gm_status read_tied(reader *in) {
+static gm_status read_tied(config_reader *in) {
     const cJSON *item = get_outer(in, "tie_word_embeddings");
     in->draft.c.tied = !item || cJSON_IsTrue(item);
+    if (!item) config_note(in, "tie_word_embeddings", "true");
     if (!item || cJSON_IsBool(item)) return GM_OK;
-    return refuse(in, GM_FORMAT, "tie_word_embeddings", "true or false", item);
+    return config_refuse(in, GM_FORMAT, "tie_word_embeddings", "true or false", item);
 }
 
-static gm_status read_token(reader *in, const char *key, int32_t preset, int32_t *out) {
-    const cJSON *item = get(in->text, key);
-    double id = !item ? preset : cJSON_IsNumber(item) ? item->valuedouble : -1;
+static gm_status read_token(config_reader *in, const char *key, int32_t preset, int32_t *out) {
+    const cJSON *item = config_get(in->text, key);
+    int64_t id = preset;
     *out = -1;
     if (cJSON_IsNull(item)) return GM_OK;
-    if (!(id >= 0 && id < (double)in->draft.c.vocab) || id != floor(id))
-        return refuse(in, GM_FORMAT, key, "a token id below vocab_size, or null", item);
+    if (!item) config_note(in, key, "%d", preset);
+    if (item ? !fe_json_int(item, 0, in->draft.c.vocab - 1, &id) : preset >= in->draft.c.vocab)
+        return config_refuse(in, GM_FORMAT, key, "a token id below vocab_size, or null", item);
     *out = (int32_t)id;
     return GM_OK;
 }
@@ -330,12 +273,15 @@ gm_status fe_config_add_stop(fe_config *config, int32_t id, const char *path, gm
     return GM_OK;
 }
 
-static gm_status read_tokens(reader *in) {
+static gm_status read_tokens(config_reader *in) {
     fe_config *c = &in->draft.c;
-    const cJSON *inner = get(in->text, "eos_token_id"), *outer = get(in->root, "eos_token_id");
+    const cJSON *inner = config_get(in->text, "eos_token_id"), *outer = config_get(in->root, "eos_token_id");
     GM_TRY(read_token(in, "bos_token_id", 2, &c->bos));
     GM_TRY(read_token(in, "pad_token_id", 0, &c->pad));
-    if (!inner && c->vocab > 1) GM_TRY(fe_config_add_stop(c, 1, in->path, in->diag));
+    if (!inner && c->vocab > 1) {
+        if (!outer) config_note(in, "eos_token_id", "1");
+        GM_TRY(fe_config_add_stop(c, 1, in->path, in->diag));
+    }
     GM_TRY(fe_stops_from_json(inner, in->path, "eos_token_id", in->diag, c));
     return fe_stops_from_json(outer, in->path, "eos_token_id", in->diag, c);
 }
@@ -343,7 +289,7 @@ static gm_status read_tokens(reader *in) {
 /* ---- the whole ---- */
 
 /* The generation, and for the multimodal wrapper the configuration of its text part. */
-static gm_status read_model_type(reader *in, const char **out_type) {
+static gm_status read_model_type(config_reader *in, const char **out_type) {
     static const struct {
         const char *name;
         fe_generation generation;
@@ -353,33 +299,33 @@ static gm_status read_model_type(reader *in, const char **out_type) {
         {"gemma3_text", FE_GEMMA3},
         {"gemma3", FE_GEMMA3},
     };
-    const cJSON *type = get(in->root, "model_type");
+    const cJSON *type = config_get(in->root, "model_type");
     for (size_t i = 0; i < GM_COUNT(known) && cJSON_IsString(type); i++) {
         if (strcmp(type->valuestring, known[i].name) != 0) continue;
         in->draft.c.generation = known[i].generation;
         *out_type = known[i].name;
         if (strcmp(known[i].name, "gemma3") != 0) return GM_OK;
-        const cJSON *text = get(in->root, "text_config"), *inner = get(text, "model_type");
-        if (!cJSON_IsObject(text)) return refuse(in, GM_FORMAT, "text_config", "an object", text);
+        const cJSON *text = config_get(in->root, "text_config"), *inner = config_get(text, "model_type");
+        if (!cJSON_IsObject(text)) return config_refuse(in, GM_FORMAT, "text_config", "an object", text);
         in->text = text;
         in->scope = "text_config.";
         if (!inner || (cJSON_IsString(inner) && strcmp(inner->valuestring, "gemma3_text") == 0))
             return GM_OK;
-        return refuse(in, GM_UNSUPPORTED, "model_type", "\"gemma3_text\"", inner);
+        return config_refuse(in, GM_UNSUPPORTED, "model_type", "\"gemma3_text\"", inner);
     }
-    return refuse(in, GM_UNSUPPORTED, "model_type",
+    return config_refuse(in, GM_UNSUPPORTED, "model_type",
                   "\"gemma\", \"gemma2\", \"gemma3_text\" or \"gemma3\"", type);
 }
 
-static gm_status refuse_unsupported(reader *in) {
+static gm_status refuse_unsupported(config_reader *in) {
     const cJSON *quantization = get_outer(in, "quantization_config");
-    if (!is_none(quantization))
-        return refuse(in, GM_UNSUPPORTED, "quantization_config", "null (plain weights)",
+    if (!config_is_none(quantization))
+        return config_refuse(in, GM_UNSUPPORTED, "quantization_config", "null (plain weights)",
                       quantization);
     fe_config *c = &in->draft.c;
     if (c->generation == FE_GEMMA3 && c->attention_cap != 0)
-        return refuse(in, GM_UNSUPPORTED, "attn_logit_softcapping", "null in Gemma 3",
-                      get(in->text, "attn_logit_softcapping"));
+        return config_refuse(in, GM_UNSUPPORTED, "attn_logit_softcapping", "null in Gemma 3",
+                      config_get(in->text, "attn_logit_softcapping"));
     if (in->text != in->root && c->final_cap != 0) {
         gm_warn(in->diag, "%s: key \"%sfinal_logit_softcapping\": not used by the multimodal model",
                 in->path, in->scope);
@@ -404,25 +350,36 @@ gm_status fe_config_check(const fe_config *c, const char *path, gm_diag *diag) {
         (long long)c->head_dim);
 }
 
-gm_status fe_config_from_json(const cJSON *root, const char *path, gm_diag *diag, fe_model *model) {
-    reader in = {.path = path, .scope = "", .diag = diag, .root = root, .text = root};
-    fe_config *c = &in.draft.c;
-    const char *type = "";
-    if (!cJSON_IsObject(root)) return gm_fail(diag, GM_FORMAT, "%s: expected an object", path);
-    GM_TRY(read_model_type(&in, &type));
-    GM_TRY(read_keys(&in));
-    GM_TRY(refuse_unsupported(&in));
-    GM_TRY(c->generation == FE_GEMMA3 ? read_dual_rope(&in) : read_single_rope(&in));
-    GM_TRY(read_layers(&in));
-    GM_TRY(read_activation(&in));
-    GM_TRY(read_dtype(&in));
-    GM_TRY(read_tied(&in));
-    GM_TRY(read_tokens(&in));
-    GM_TRY(fe_config_check(c, path, diag));
-    int64_t scalar = c->generation == FE_GEMMA1 ? c->head_dim : in.draft.attention_scalar;
+static gm_status read_all(config_reader *in, const char **out_type) {
+    fe_config *c = &in->draft.c;
+    GM_TRY(read_model_type(in, out_type));
+    GM_TRY(read_keys(in));
+    GM_TRY(refuse_unsupported(in));
+    GM_TRY(config_read_rope(in));
+    GM_TRY(read_layers(in));
+    GM_TRY(read_activation(in));
+    GM_TRY(read_dtype(in));
+    GM_TRY(read_tied(in));
+    GM_TRY(read_tokens(in));
+    GM_TRY(fe_config_check(c, in->path, in->diag));
+    int64_t scalar = c->generation == FE_GEMMA1 ? c->head_dim : in->draft.attention_scalar;
     c->attention_scale = 1 / sqrt((double)scalar);
     c->norm_plus_one = true;
-    model->config = *c;
+    return GM_OK;
+}
+
+gm_status fe_config_from_json(const cJSON *root, const char *path, gm_diag *diag, fe_model *model) {
+    config_reader in = {.path = path, .scope = "", .diag = diag, .root = root, .text = root};
+    const char *type = "";
+    if (!cJSON_IsObject(root)) return gm_fail(diag, GM_FORMAT, "%s: expected an object", path);
+    gm_status status = read_all(&in, &type);
+    if (status != GM_OK) {
+        fe_defaulted_free(&in.defaulted);
+        return status;
+    }
+    fe_defaulted_free(&model->defaulted);
+    model->defaulted = in.defaulted;
+    model->config = in.draft.c;
     free(model->architecture);
     model->architecture = strdup(type);
     return model->architecture ? GM_OK : gm_fail(diag, GM_NOMEM, "%s: out of memory", path);

@@ -1,5 +1,4 @@
 /* Sampling defaults and stop ids: generation_config.json, and "generation" in a manifest. */
-#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -29,18 +28,14 @@ static gm_status read_number(const cJSON *item, const char *path, double min, do
 }
 
 static gm_status read_top_k(const cJSON *item, const char *path, gm_diag *diag, int64_t *out) {
-    double value = -1;
-    GM_TRY(read_number(item, path, 0, INT32_MAX, diag, &value));
-    if (value != floor(value))
-        return gm_fail(diag, GM_FORMAT, "%s: key \"top_k\": expected an integer", path);
-    if (value >= 0) *out = (int64_t)value;
-    return GM_OK;
+    if (cJSON_IsNull(item) || fe_json_int(item, 0, INT32_MAX, out)) return GM_OK;
+    return gm_fail(diag, GM_FORMAT, "%s: key \"top_k\": expected an integer 0 to %d", path, INT32_MAX);
 }
 
 static gm_status read_stop(const cJSON *item, const char *path, const char *key, gm_diag *diag,
                            fe_config *config) {
-    double id = cJSON_IsNumber(item) ? item->valuedouble : -1;
-    if (!(id >= 0 && id < (double)config->vocab) || id != floor(id))
+    int64_t id;
+    if (!fe_json_int(item, 0, config->vocab - 1, &id))
         return gm_fail(diag, GM_FORMAT,
                        "%s: key \"%s\": expected a token id below %lld, a list of them or null",
                        path, key, (long long)config->vocab);

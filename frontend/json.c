@@ -2,18 +2,20 @@
  *
  * The scan accepts exactly RFC 8259 (cJSON alone also takes control characters in strings, numbers
  * such as 01 and broken UTF-8) and refuses the escape \u0000, at which cJSON's C strings would end
- * early.
+ * early. Numbers written with a fraction or an exponent get the flag REAL, which cJSON leaves alone,
+ * so that an integer can be told from 168.0.
  */
 #include "frontend/json.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_DEPTH = 64 };
+enum { MAX_DEPTH = 64, REAL = 1 << 16 };
 
 /* ---- files ---- */
 
@@ -60,6 +62,8 @@ typedef struct scanner {
     const char *expected; /* set at the first error; `at` is its offset */
     size_t keys;          /* keys seen so far, in the order of the text */
     size_t wanted_key, wanted_offset;
+    size_t numbers;   /* seen so far */
+    gm_string reals;  /* of size_t: which of them have a fraction or an exponent */
 } scanner;
 
 static bool stop(scanner *s, const char *expected) {
@@ -92,8 +96,12 @@ static bool scan_digits(scanner *s) {
 }
 
 static bool scan_number(scanner *s) {
+    size_t number = s->numbers++;
     take(s, '-');
     if (!take(s, '0') && !scan_digits(s)) return false;
+    char next = peek(s);
+    if (next != '.' && next != 'e' && next != 'E') return true;
+    gm_string_append(&s->reals, (const char *)&number, sizeof number);
     if (take(s, '.') && !scan_digits(s)) return false;
     if (take(s, 'e') || take(s, 'E')) {
         if (!take(s, '+')) take(s, '-');
@@ -269,14 +277,32 @@ static const cJSON *find_duplicate(const cJSON *item, size_t *key_number) {
     return found;
 }
 
+/* ---- integers ---- */
+
+/* Flag the numbers listed in reals[0..*left), which are in the order of the text. */
+static void mark_reals(cJSON *item, const size_t **reals, size_t *left, size_t *number) {
+    for (; item && *left; item = item->next) {
+        if (cJSON_IsNumber(item) && (*number)++ == **reals) {
+            item->type |= REAL;
+            ++*reals;
+            --*left;
+        }
+        mark_reals(item->child, reals, left, number);
+    }
+}
+
+bool fe_json_int(const cJSON *item, int64_t min, int64_t max, int64_t *out) {
+    if (!cJSON_IsNumber(item) || item->type & REAL) return false;
+    double value = item->valuedouble;
+    if (!(fabs(value) <= 0x1p53) || value < (double)min || value > (double)max) return false;
+    *out = (int64_t)value;
+    return true;
+}
+
 /* ---- the whole ---- */
 
-gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag,
-                        cJSON **out) {
-    *out = NULL;
-    scanner scan = {.text = text, .bytes = bytes, .wanted_key = SIZE_MAX};
-    if (!scan_text(&scan))
-        return gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected %s", path, scan.at, scan.expected);
+static gm_status parse_scanned(const char *text, size_t bytes, const gm_string *reals,
+                               const char *path, gm_diag *diag, cJSON **out) {
     const char *end = text;
     cJSON *root = cJSON_ParseWithLengthOpts(text, bytes, &end, false);
     if (!root) /* a lone surrogate, a number of more than 63 digits, or no memory */
@@ -286,13 +312,30 @@ gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_dia
     if (duplicate) {
         scanner again = {.text = text, .bytes = bytes, .wanted_key = key_number};
         scan_text(&again);
+        gm_string_free(&again.reals);
         gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected key \"%.200s\" only once", path,
                 again.wanted_offset, duplicate->string);
         cJSON_Delete(root);
         return GM_FORMAT;
     }
+    const size_t *number = (const size_t *)(const void *)reals->data;
+    size_t left = reals->length / sizeof *number, seen = 0;
+    mark_reals(root, &number, &left, &seen);
     *out = root;
     return GM_OK;
+}
+
+gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag,
+                        cJSON **out) {
+    *out = NULL;
+    scanner scan = {.text = text, .bytes = bytes, .wanted_key = SIZE_MAX};
+    gm_status status = GM_OK;
+    if (!scan_text(&scan))
+        status = gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected %s", path, scan.at, scan.expected);
+    else
+        status = parse_scanned(text, bytes, &scan.reals, path, diag, out);
+    gm_string_free(&scan.reals);
+    return status;
 }
 
 gm_status fe_json_open(const char *path, size_t max_bytes, gm_diag *diag, cJSON **out) {

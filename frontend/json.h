@@ -13,4 +13,7 @@ gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char *
 gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, cJSON **out);
 gm_status fe_json_open(const char *path, size_t max_bytes, gm_diag *diag, cJSON **out);
 
+/* Whether the item is an integer from min to max, and written as one: 168.0 and 1e2 are not. */
+bool fe_json_int(const cJSON *item, int64_t min, int64_t max, int64_t *out);
+
 #endif

@@ -82,6 +82,8 @@ static gm_status override_config(parts *in) {
     fe_config *stored = &in->model->config, *wanted = &described.config;
     gm_status status = fe_config_from_json(in->config, in->config_path, in->diag, &described);
     free(described.architecture);
+    fe_defaulted_free(&in->model->defaulted);
+    in->model->defaulted = described.defaulted;
     GM_TRY(status);
     if (wanted->generation != stored->generation)
         return gm_fail(in->diag, GM_INVALID, "%s: expected a configuration of %s, like the weights",
@@ -320,6 +322,7 @@ void fe_model_close(fe_model *model) {
     rt_vocab_free(&model->vocab);
     fe_gmx_free(model->gmx);
     free(model->path);
+    fe_defaulted_free(&model->defaulted);
     free(model->architecture);
     *model = (fe_model){0};
 }

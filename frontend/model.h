@@ -11,6 +11,17 @@ typedef struct fe_defaults { /* generation_config.json or the manifest; NAN / -1
     int64_t top_k;
 } fe_defaults;
 
+typedef struct fe_setting {
+    const char *key, *value; /* value: JSON text */
+} fe_setting;
+
+/* What the files leave out and the architecture's value stands in for, in the order it was looked for. */
+typedef struct fe_defaulted {
+    gm_arena arena;
+    fe_setting *items;
+    size_t count;
+} fe_defaulted;
+
 typedef struct fe_model {
     char *path;          /* as the user gave it; used in messages */
     char *architecture;  /* "gemma3", "gemma3_text", … as the file says */
@@ -18,6 +29,7 @@ typedef struct fe_model {
     rt_weights weights;  /* canonical names; shapes checked against config; empty when no_weights */
     rt_vocab vocab;      /* count 0: the model came without a tokenizer */
     fe_defaults defaults;
+    fe_defaulted defaulted;
     struct fe_gmx *gmx;  /* of an artefact: what else it holds (frontend/gmx.h); NULL: another format */
 } fe_model;
 

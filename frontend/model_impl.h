@@ -9,6 +9,13 @@
 enum { FE_MAX_SIZE = 1 << 24, FE_MAX_HEAD_DIM = 2048, FE_MAX_CONTEXT = 1 << 30 };
 enum { FE_MAX_JSON_BYTES = 1 << 28 };
 
+/* ---- defaulted.c ---- */
+
+/* The key is absent, and the formatted JSON text stands in for its value. */
+void fe_note_default(fe_defaulted *list, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void fe_defaulted_free(fe_defaulted *list);
+
 /* ---- config.c ---- */
 
 /* The relations between sizes that hold whatever the configuration was read from. */

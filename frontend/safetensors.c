@@ -5,7 +5,6 @@
  * Offsets count from the end of the header; sorted, they cover the data without gap or overlap.
  * Stored names have a prefix that depends on who saved the model; canonical names have none.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,8 +92,8 @@ static gm_status canonical_name(const shard *in, const char *name, int *prefix, 
 /* ---- header ---- */
 
 static bool read_uint(const cJSON *item, uint64_t *out) {
-    double value = cJSON_IsNumber(item) ? item->valuedouble : -1;
-    if (!(value >= 0 && value <= 9007199254740992.0) || value != floor(value)) return false;
+    int64_t value;
+    if (!fe_json_int(item, 0, INT64_MAX, &value)) return false;
     *out = (uint64_t)value;
     return true;
 }

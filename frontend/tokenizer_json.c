@@ -1,6 +1,5 @@
 /* Reads the vocabulary of an HF tokenizer.json, refusing every setting that Gemma's does not have.
  */
-#include <math.h>
 #include <string.h>
 
 #include "frontend/json.h"
@@ -116,8 +115,8 @@ static gm_status read_template(reader *in, const cJSON *processor) {
 /* ---- pieces ---- */
 
 static gm_status read_id(reader *in, const cJSON *item, const char *text, int32_t *id) {
-    double value = cJSON_IsNumber(item) ? item->valuedouble : -1;
-    if (!(value >= 0 && value < (double)in->vocab->count) || value != floor(value))
+    int64_t value;
+    if (!fe_json_int(item, 0, (int64_t)in->vocab->count - 1, &value))
         return gm_fail(in->diag, GM_FORMAT, "%s: id of \"%.80s\": expected an integer 0..%zu",
                        in->path, text, in->vocab->count - 1);
     *id = (int32_t)value;
@@ -193,8 +192,8 @@ static gm_status read_added(reader *in) {
 }
 
 static size_t id_end(const cJSON *id, size_t end) {
-    double value = cJSON_IsNumber(id) ? id->valuedouble : -1;
-    return value >= (double)end && value < INT32_MAX ? (size_t)value + 1 : end;
+    int64_t value;
+    return fe_json_int(id, (int64_t)end, INT32_MAX - 1, &value) ? (size_t)value + 1 : end;
 }
 
 /* Sized by the largest id, which the number of entries bounds. */

@@ -181,6 +181,12 @@ START_TEST(ropes) {
                "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":5},\"sliding_attention\":"
                "{\"rope_theta\":6,\"rope_type\":\"linear\",\"factor\":2}}",
                5, 1, 6, 2);
+    /* A set for all layers is not read in Gemma 3, as in the reference. */
+    check_rope("gemma3_text",
+               "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":8,\"rope_theta\":5}", 1e6, 1, 1e4, 1);
+    check_rope("gemma3_text",
+               "\"rope_theta\":7,\"rope_parameters\":{\"rope_type\":\"yarn\","
+               "\"sliding_attention\":{\"rope_theta\":6}}", 7, 1, 6, 1);
     check_rope("gemma3_text", "\"rope_parameters\":null,\"rope_scaling\":null", 1e6, 1, 1e4, 1);
 }
 END_TEST
@@ -213,7 +219,7 @@ START_TEST(single_keys) {
               RT_BF16);
     ck_assert(!with("gemma", "\"tie_word_embeddings\":false").tied);
     ck_assert(with("gemma", "\"attention_bias\":true").attention_bias);
-    ck_assert(with("gemma", "\"hidden_size\":3072.0").hidden == 3072);
+    ck_assert(with("gemma2", "\"rope_theta\":10000,\"final_logit_softcapping\":30").final_cap == 30);
     fe_config c =
         with("gemma", "\"eos_token_id\":[107,1,107],\"bos_token_id\":null,\"pad_token_id\":5");
     ck_assert(c.stop_count == 2 && c.stops[0] == 107 && c.stops[1] == 1 && c.bos == -1 &&
@@ -232,6 +238,13 @@ START_TEST(refused_keys) {
     } cases[] = {
         {"gemma", "\"hidden_size\":null", GM_FORMAT,
          "key \"hidden_size\": expected an integer 1 to 16777216, found null"},
+        {"gemma", "\"hidden_size\":168.0", GM_FORMAT,
+         "key \"hidden_size\": expected an integer 1 to 16777216, found 168.0"},
+        {"gemma2", "\"query_pre_attn_scalar\":144.0", GM_FORMAT, "found 144.0"},
+        {"gemma", "\"num_hidden_layers\":1e1", GM_FORMAT, "found 10.0"},
+        {"gemma", "\"bos_token_id\":2.0", GM_FORMAT, "key \"bos_token_id\""},
+        {"gemma", "\"eos_token_id\":[1,106.0]", GM_FORMAT, "key \"eos_token_id\""},
+        {"gemma3_text", "\"sliding_window_pattern\":6.0", GM_FORMAT, "found 6.0"},
         {"gemma", "\"hidden_size\":168.5", GM_FORMAT,
          "key \"hidden_size\": expected an integer 1 to 16777216, found 168.5"},
         {"gemma", "\"hidden_size\":\"8\"", GM_FORMAT, "found \"8\""},
@@ -298,8 +311,10 @@ START_TEST(refused_keys) {
          "key \"rope_parameters.rope_theta\""},
         {"gemma2", "\"rope_parameters\":{\"partial_rotary_factor\":0.25}", GM_UNSUPPORTED,
          "partial_rotary_factor\": expected 1, found 0.25"},
-        {"gemma3_text", "\"rope_parameters\":{\"rope_type\":\"default\"}", GM_UNSUPPORTED,
-         "key \"rope_parameters.rope_type\": expected only objects \"full_attention\""},
+        {"gemma3_text", "\"rope_parameters\":{\"chunked_attention\":{}}", GM_UNSUPPORTED,
+         "key \"rope_parameters.chunked_attention\": expected only \"full_attention\""},
+        {"gemma2", "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\"}}", GM_UNSUPPORTED,
+         "key \"rope_parameters.full_attention\": expected one set for all layers"},
         {"gemma3_text", "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"proportional\"}}",
          GM_UNSUPPORTED, "key \"rope_parameters.full_attention.rope_type\""},
         {"gemma3_text", "\"rope_parameters\":{\"sliding_attention\":3}", GM_FORMAT,

@@ -76,6 +76,26 @@ START_TEST(json_bad) {
 }
 END_TEST
 
+START_TEST(json_integers) {
+    static const char text[] = "{\"a\":[1.5,{\"x\":7,\"y\":7.0}],\"b\":-3,\"c\":1e2,\"d\":[],\"e\":9007199254740993,\"f\":100}";
+    gm_diag diag = {0};
+    cJSON *root;
+    int64_t value = 0;
+    ck_assert_int_eq(fe_json_parse(text, strlen(text), "f.json", &diag, &root), GM_OK);
+    const cJSON *inner = cJSON_GetArrayItem(cJSON_GetObjectItem(root, "a"), 1);
+    ck_assert(fe_json_int(cJSON_GetObjectItem(inner, "x"), 0, 7, &value) && value == 7);
+    ck_assert(!fe_json_int(cJSON_GetObjectItem(inner, "x"), 0, 6, &value));
+    ck_assert(!fe_json_int(cJSON_GetObjectItem(inner, "y"), 0, 7, &value));
+    ck_assert_double_eq(cJSON_GetObjectItem(inner, "y")->valuedouble, 7);
+    ck_assert(fe_json_int(cJSON_GetObjectItem(root, "b"), -3, 0, &value) && value == -3);
+    ck_assert(!fe_json_int(cJSON_GetObjectItem(root, "c"), 0, 1000, &value));
+    ck_assert(!fe_json_int(cJSON_GetObjectItem(root, "d"), 0, 1000, &value));
+    ck_assert(fe_json_int(cJSON_GetObjectItem(root, "f"), 0, 1000, &value) && value == 100);
+    ck_assert(!fe_json_int(cJSON_GetObjectItem(root, "g"), 0, 1000, &value)); /* none */
+    cJSON_Delete(root);
+}
+END_TEST
+
 START_TEST(json_depth) {
     char text[200];
     for (int depth = 60; depth < 70; depth++) {
@@ -239,6 +259,12 @@ START_TEST(safetensors_bad) {
         {"{" ENTRY("norm.weight", "F32", "[2]", "[8,0]") "}", 8, GM_FORMAT, "expected offsets"},
         {"{" ENTRY("norm.weight", "F32", "[-2]", "[0,8]") "}", 8, GM_FORMAT, "whole sizes"},
         {"{" ENTRY("norm.weight", "F32", "[2.5]", "[0,10]") "}", 10, GM_FORMAT, "whole sizes"},
+        {"{" ENTRY("norm.weight", "F32", "[2.0]", "[0,8]") "}", 8, GM_FORMAT, "whole sizes"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8e0]") "}", 8, GM_FORMAT, "two offsets"},
+        {"{" ENTRY("norm.weight", "F64", "[1]", "[0,8]") "}", 8, GM_UNSUPPORTED,
+         "tensor \"norm.weight\": expected dtype F32, F16 or BF16, found F64"},
+        {"{" ENTRY("norm.weight", "F8_E5M2", "[8]", "[0,8]") "}", 8, GM_UNSUPPORTED, "found F8_E5M2"},
+        {"{" ENTRY("norm.weight", "F4", "[16]", "[0,8]") "}", 8, GM_UNSUPPORTED, "found F4"},
         {"{" ENTRY("norm.weight", "F32", "2", "[0,8]") "}", 8, GM_FORMAT, "list of sizes"},
         {"{" ENTRY("norm.weight", "F32", "[4294967296,4294967296]", "[0,8]") "}", 8, GM_FORMAT,
          "fewer than 2^63"},
@@ -388,6 +414,7 @@ int main(void) {
     tcase_add_checked_fixture(tcase, temp_make, temp_remove);
     tcase_add_test(tcase, json_good);
     tcase_add_test(tcase, json_bad);
+    tcase_add_test(tcase, json_integers);
     tcase_add_test(tcase, json_depth);
     tcase_add_test(tcase, json_many_keys);
     tcase_add_test(tcase, json_files);
