@@ -1,7 +1,7 @@
 /* The vocabulary section of an artefact.
  *
  * Eight 32-bit numbers: pieces, merges, bos, eos, unk, pad, end_of_turn, flags; then arrays: 32-bit lengths and f32 scores of the
- * pieces, the merges (left, right, result), 8-bit types; then the texts one after the other. A section of zero bytes is no vocabulary.
+ * pieces, the merges (left, right, result), a byte per piece: its type and, 4 bits up, how it matches; then the texts one after the other. A section of zero bytes is no vocabulary.
  */
 #include "frontend/gmx_impl.h"
 
@@ -24,7 +24,7 @@ void gmx_vocab_write(const rt_vocab *vocab, gm_string *out) {
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&vocab->pieces[i].length, 4);
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&vocab->pieces[i].score, 4);
     if (vocab->merge_count) gm_string_append(out, (const char *)vocab->merges, vocab->merge_count * sizeof(rt_merge));
-    for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, &(char){(char)vocab->pieces[i].type}, 1);
+    for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, &(char){(char)(vocab->pieces[i].type | vocab->pieces[i].match << 4)}, 1);
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, vocab->pieces[i].text, vocab->pieces[i].length);
 }
 
@@ -46,9 +46,10 @@ static gm_status read_pieces(const uint8_t *lengths, const uint8_t *types, const
         memcpy(&piece->length, lengths + 4 * i, 4);
         memcpy(&piece->score, lengths + 4 * (vocab->count + i), 4);
         piece->text = text;
-        piece->type = (rt_piece_type)types[i];
+        piece->type = (rt_piece_type)(types[i] & 15);
+        piece->match = types[i] >> 4;
         if (piece->length > (size_t)(end - text)) return refuse(path, "as much text as it says", diag);
-        if (types[i] < RT_PIECE_NORMAL || types[i] > RT_PIECE_BYTE || !isfinite(piece->score))
+        if (piece->type < RT_PIECE_NORMAL || piece->type > RT_PIECE_BYTE || !isfinite(piece->score))
             return refuse(path, "types 1 to 6 and finite scores", diag);
         text += piece->length;
     }

@@ -46,6 +46,13 @@ static bool is_split(const cJSON *item) {
            !cJSON_IsTrue(get(item, "invert"));
 }
 
+/* Alone or as a sequence of one. */
+static bool is_normalizer(const cJSON *item) {
+    const cJSON *steps = get(item, "normalizers");
+    if (has_type(item, "Sequence") && cJSON_GetArraySize(steps) == 1) item = cJSON_GetArrayItem(steps, 0);
+    return is_replace(item, " ", BLANK);
+}
+
 static bool is_decoder(const cJSON *item) {
     const cJSON *steps = get(item, "decoders");
     return has_type(item, "Sequence") && cJSON_GetArraySize(steps) == 3 &&
@@ -76,7 +83,7 @@ static gm_status check_settings(reader *in, const cJSON *root) {
     if (!is_empty_text(get(model, "end_of_word_suffix")))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.end_of_word_suffix: expected null",
                        in->path);
-    if (!is_replace(get(root, "normalizer"), " ", BLANK))
+    if (!is_normalizer(get(root, "normalizer")))
         return gm_fail(in->diag, GM_UNSUPPORTED,
                        "%s: normalizer: expected Replace of \" \" by U+2581", in->path);
     if (!is_none(get(root, "pre_tokenizer")) && !is_split(get(root, "pre_tokenizer")))
@@ -89,8 +96,16 @@ static gm_status check_settings(reader *in, const cJSON *root) {
     return GM_OK;
 }
 
-/* The template for one text: [<bos>] A [<eos>]. */
+static int32_t piece_named(const rt_vocab *vocab, const char *text) {
+    for (size_t id = 0; id < vocab->count; id++)
+        if (strcmp(vocab->pieces[id].text, text) == 0) return (int32_t)id;
+    return -1;
+}
+
+/* The template for one text: [<bos>] A [<eos>]. A file without one leaves it to the library's Gemma class, which
+ * puts <bos> first. */
 static gm_status read_template(reader *in, const cJSON *processor) {
+    in->vocab->add_bos = is_none(processor) && piece_named(in->vocab, "<bos>") >= 0;
     if (is_none(processor)) return GM_OK;
     bool seen_text = false, valid = has_type(processor, "TemplateProcessing");
     const cJSON *item;
@@ -141,10 +156,12 @@ static gm_status add_piece(reader *in, int32_t id, const char *text, rt_piece_ty
     return GM_OK;
 }
 
-static bool is_byte_piece(const char *text) {
-    const char *digits = "0123456789ABCDEF";
-    return strlen(text) == 6 && memcmp(text, "<0x", 3) == 0 && strchr(digits, text[3]) &&
-           strchr(digits, text[4]) && text[5] == '>';
+/* The value of "<0xXX>", -1: another text. */
+static int byte_of(const char *text) {
+    static const char digits[] = "0123456789ABCDEF";
+    if (strlen(text) != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
+    const char *high = strchr(digits, text[3]), *low = strchr(digits, text[4]);
+    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
 }
 
 static gm_status read_entries(reader *in) {
@@ -153,18 +170,27 @@ static gm_status read_entries(reader *in) {
         int32_t id = -1;
         GM_TRY(read_id(in, item, item->string, &id));
         GM_TRY(add_piece(in, id, item->string,
-                         is_byte_piece(item->string) ? RT_PIECE_BYTE : RT_PIECE_NORMAL));
+                         byte_of(item->string) >= 0 ? RT_PIECE_BYTE : RT_PIECE_NORMAL));
     }
     return GM_OK;
 }
 
-static gm_status check_flags(reader *in, const cJSON *item) {
-    const char *flags[] = {"single_word", "lstrip", "rstrip", "normalized"};
-    for (size_t i = 0; i < GM_COUNT(flags); i++)
-        if (!cJSON_IsFalse(get(item, flags[i])))
-            return gm_fail(in->diag, GM_UNSUPPORTED,
-                           "%s: added token \"%.80s\": %s: expected false", in->path,
-                           get(item, "content")->valuestring, flags[i]);
+static gm_status read_match(reader *in, const cJSON *item, uint8_t *out) {
+    static const struct {
+        const char *name;
+        uint8_t bit;
+    } flags[] = {{"single_word", RT_MATCH_WORD},
+                 {"lstrip", RT_MATCH_LEFT},
+                 {"rstrip", RT_MATCH_RIGHT},
+                 {"normalized", RT_MATCH_ESCAPED}};
+    *out = 0;
+    for (size_t i = 0; i < GM_COUNT(flags); i++) {
+        const cJSON *flag = get(item, flags[i].name);
+        if (!cJSON_IsBool(flag))
+            return gm_fail(in->diag, GM_FORMAT, "%s: added token \"%.80s\": %s: expected true or false",
+                           in->path, get(item, "content")->valuestring, flags[i].name);
+        if (cJSON_IsTrue(flag)) *out |= flags[i].bit;
+    }
     return GM_OK;
 }
 
@@ -177,7 +203,8 @@ static gm_status read_added(reader *in) {
         if (!cJSON_IsString(content))
             return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: content: expected a string",
                            in->path);
-        GM_TRY(check_flags(in, item));
+        uint8_t match = 0;
+        GM_TRY(read_match(in, item, &match));
         GM_TRY(read_id(in, get(item, "id"), content->valuestring, &id));
         rt_piece *piece = &in->vocab->pieces[id];
         bool special = cJSON_IsTrue(get(item, "special"));
@@ -187,6 +214,7 @@ static gm_status read_added(reader *in) {
         else
             GM_TRY(add_piece(in, id, content->valuestring,
                              special ? RT_PIECE_CONTROL : RT_PIECE_USER));
+        piece->match = match;
     }
     return GM_OK;
 }
@@ -217,20 +245,22 @@ static gm_status make_pieces(reader *in) {
     return GM_OK;
 }
 
-/* No id is left out, and byte fallback has all its pieces. */
+/* No id is left out, and byte fallback has all its pieces. Gemma 1 and 2 spell the one of the tab as the
+ * character, which is then a piece like any other. */
 static gm_status check_pieces(reader *in) {
-    int bytes = 0;
+    bool seen[256] = {false};
     for (size_t id = 0; id < in->vocab->count; id++) {
         const rt_piece *piece = &in->vocab->pieces[id];
         if (!piece->text)
             return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an entry with id %zu",
                            in->path, id);
-        if (piece->type == RT_PIECE_BYTE) bytes++;
+        if (piece->type == RT_PIECE_BYTE) seen[byte_of(piece->text)] = true;
+        if (strcmp(piece->text, "\t") == 0) seen['\t'] = true;
     }
-    if (bytes != 256)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: model.vocab: %d byte pieces, expected <0x00> to <0xFF>", in->path,
-                       bytes);
+    for (int byte = 0; byte < 256; byte++)
+        if (!seen[byte])
+            return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected a byte piece <0x%02X>",
+                           in->path, byte);
     return GM_OK;
 }
 
@@ -311,12 +341,6 @@ static gm_status read_merges(reader *in) {
 }
 
 /* ---- the file ---- */
-
-static int32_t piece_named(const rt_vocab *vocab, const char *text) {
-    for (size_t id = 0; id < vocab->count; id++)
-        if (strcmp(vocab->pieces[id].text, text) == 0) return (int32_t)id;
-    return -1;
-}
 
 static gm_status name_pieces(reader *in, const cJSON *unk) {
     rt_vocab *vocab = in->vocab;

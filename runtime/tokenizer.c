@@ -165,8 +165,11 @@ static uint32_t trie_child(rt_tokenizer *tokenizer, uint32_t parent, uint8_t byt
 
 static void trie_add(rt_tokenizer *tokenizer, const char *text, size_t length, int32_t id) {
     uint8_t first = (uint8_t)text[0];
-    if (!tokenizer->trie_root[first]) tokenizer->trie_root[first] = trie_node(tokenizer, first);
-    uint32_t node = tokenizer->trie_root[first];
+    bool second = tokenizer->vocab->pieces[id].match & RT_MATCH_ESCAPED;
+    uint32_t *root = &tokenizer->trie_root[second][first];
+    if (!*root) *root = trie_node(tokenizer, first);
+    uint32_t node = *root;
+    tokenizer->has_second |= second;
     for (size_t i = 1; i < length; i++) node = trie_child(tokenizer, node, (uint8_t)text[i]);
     if (tokenizer->trie[node].id < 0) tokenizer->trie[node].id = id;
 }
@@ -205,7 +208,7 @@ static void build_trie(rt_tokenizer *tokenizer) {
     for (size_t id = 0; id < vocab->count; id++) {
         const rt_piece *piece = &vocab->pieces[id];
         if (!is_cut(piece)) continue;
-        if (tokenizer->match_escaped)
+        if (tokenizer->match_escaped || piece->match & RT_MATCH_ESCAPED)
             trie_add_escaped(tokenizer, piece, (int32_t)id);
         else
             trie_add(tokenizer, piece->text, piece->length, (int32_t)id);

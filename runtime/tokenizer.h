@@ -22,11 +22,21 @@ typedef enum rt_piece_type {
     RT_PIECE_BYTE = 6
 } rt_piece_type;
 
+/* How a piece that is cut out of the text matches (tokenizer.json's added tokens); 0: as it is spelled. */
+enum {
+    RT_MATCH_WORD = 1,      /* not where a word character touches it */
+    RT_MATCH_LEFT = 2,      /* takes the blanks before it along */
+    RT_MATCH_RIGHT = 4,     /* takes the blanks after it along */
+    RT_MATCH_ESCAPED = 8,   /* in what the others leave, where spaces are U+2581 already */
+    RT_MATCH_ALL = 15
+};
+
 typedef struct rt_piece {
     const char *text; /* UTF-8 as the file spells it, need not be NUL-terminated */
     uint32_t length;
     float score; /* merge priority: higher merges first */
     rt_piece_type type;
+    uint8_t match; /* RT_MATCH_… */
 } rt_piece;
 
 typedef struct rt_merge { /* explicit merges (tokenizer.json): pieces by id, in rank order */

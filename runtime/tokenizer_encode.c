@@ -223,26 +223,23 @@ static size_t clean(const char *text, size_t length, bool escape, char *out) {
     return used;
 }
 
-static void encode_gap(encoder *work, const char *text, size_t length) {
-    if (length == 0) return;
-    if (work->tokenizer->match_escaped) {
-        encode_escaped(work, text, length);
-    } else {
-        size_t escaped_length = clean(text, length, true, work->escaped);
-        encode_escaped(work, work->escaped, escaped_length);
-    }
-}
+/* A piece cut out of a text: where it was found, and what it takes up with its blanks. */
+typedef struct cut {
+    int32_t id;
+    size_t start, end; /* of the piece itself */
+    size_t from, to;   /* with the blanks around */
+} cut;
 
-/* The longest piece starting at text that may be cut out here, -1: none. */
-static int32_t cut_piece(const rt_tokenizer *tokenizer, const char *text, size_t length,
-                         bool parse_control) {
+/* The longest piece starting at text that may be cut out here; 0: none, else its bytes. */
+static size_t match_piece(const rt_tokenizer *tokenizer, int second, const char *text, size_t length,
+                          bool parse_control, int32_t *id) {
     const rt_trie_node *trie = tokenizer->trie;
-    uint32_t node = tokenizer->trie_root[(uint8_t)text[0]];
-    int32_t best = -1;
+    uint32_t node = tokenizer->trie_root[second][(uint8_t)text[0]];
+    size_t best = 0;
     for (size_t at = 1; node; at++) {
-        int32_t id = trie[node].id;
-        if (id >= 0 && (parse_control || tokenizer->vocab->pieces[id].type == RT_PIECE_USER))
-            best = id;
+        int32_t found = trie[node].id;
+        if (found >= 0 && (parse_control || tokenizer->vocab->pieces[found].type == RT_PIECE_USER))
+            best = at, *id = found;
         if (at == length) break;
         node = trie[node].child;
         while (node && trie[node].byte != (uint8_t)text[at]) node = trie[node].sibling;
@@ -250,30 +247,56 @@ static int32_t cut_piece(const rt_tokenizer *tokenizer, const char *text, size_t
     return best;
 }
 
-/* Bytes the piece takes up in the text it was matched in. */
-static size_t cut_length(const rt_tokenizer *tokenizer, const rt_piece *piece) {
-    size_t length = piece->length;
-    if (!tokenizer->match_escaped) return length;
-    for (uint32_t i = 0; i < piece->length; i++)
-        if (piece->text[i] == ' ') length += RT_BLANK_BYTES - 1;
-    return length;
+/* Whether the piece may stand where it was found; its blanks, those before it not below `gap`. */
+static bool settle_cut(const char *text, size_t length, size_t gap, int match, cut *found) {
+    found->from = found->start, found->to = found->end;
+    if (match & RT_MATCH_WORD && (rt_word_at_end(text, found->start) ||
+                                  rt_word_at_start(text + found->end, length - found->end)))
+        return false;
+    size_t blank;
+    if (match & RT_MATCH_LEFT)
+        while ((blank = rt_blank_at_end(text, found->from)) > 0 && found->from - blank >= gap)
+            found->from -= blank;
+    if (match & RT_MATCH_RIGHT)
+        while ((blank = rt_blank_at_start(text + found->to, length - found->to)) > 0)
+            found->to += blank;
+    return true;
 }
 
-static void encode_text(encoder *work, size_t length, bool parse_control) {
+static void encode_cut(encoder *work, int second, const char *text, size_t length, bool parse_control);
+
+static void encode_gap(encoder *work, int second, const char *text, size_t length) {
+    if (length == 0) return;
+    if (second || work->tokenizer->match_escaped) {
+        encode_escaped(work, text, length);
+        return;
+    }
+    size_t escaped_length = clean(text, length, true, work->escaped);
+    if (work->tokenizer->has_second)
+        encode_cut(work, 1, work->escaped, escaped_length, true);
+    else
+        encode_escaped(work, work->escaped, escaped_length);
+}
+
+/* Cut pieces out, leftmost and longest first. As in HF the search goes on behind the piece itself, so
+ * that a piece of blanks may be found among those that the one before took along. */
+static void encode_cut(encoder *work, int second, const char *text, size_t length, bool parse_control) {
     const rt_tokenizer *tokenizer = work->tokenizer;
     size_t gap = 0, at = 0;
     while (at < length) {
-        int32_t id = cut_piece(tokenizer, work->text + at, length - at, parse_control);
-        if (id < 0) {
-            at += (size_t)rt_utf8_scan(work->text + at, length - at);
+        cut found = {.id = -1, .start = at};
+        size_t size = match_piece(tokenizer, second, text + at, length - at, parse_control, &found.id);
+        if (size == 0) {
+            at += (size_t)rt_utf8_scan(text + at, length - at);
             continue;
         }
-        encode_gap(work, work->text + gap, at - gap);
-        rt_ids_push(work->out, id);
-        at += cut_length(tokenizer, &tokenizer->vocab->pieces[id]);
-        gap = at;
+        found.end = at += size;
+        if (!settle_cut(text, length, gap, tokenizer->vocab->pieces[found.id].match, &found)) continue;
+        if (found.from > gap) encode_gap(work, second, text + gap, found.from - gap);
+        rt_ids_push(work->out, found.id);
+        gap = found.to;
     }
-    encode_gap(work, work->text + gap, length - gap);
+    encode_gap(work, second, text + gap, length - gap);
 }
 
 static void *reserve(size_t bytes) {
@@ -294,7 +317,7 @@ void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, b
         work.unused_split = calloc(tokenizer->vocab->count, sizeof *work.unused_split);
         if (!work.unused_split) gm_abort(__FILE__, __LINE__, "out of memory");
     }
-    encode_text(&work, used, parse_control || tokenizer->vocab->json_rules);
+    encode_cut(&work, 0, work.text, used, parse_control || tokenizer->vocab->json_rules);
     free(work.text);
     free(work.escaped);
     free(work.symbols);

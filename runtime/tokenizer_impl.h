@@ -35,7 +35,8 @@ struct rt_tokenizer {
     size_t merge_mask;
     rt_trie_node *trie;
     uint32_t trie_count, trie_capacity;
-    uint32_t trie_root[256];
+    uint32_t trie_root[2][256]; /* of the raw text, and of what the pieces found there leave (RT_MATCH_ESCAPED) */
+    bool has_second;            /* there are pieces of the second kind */
     uint64_t *adjacent;
     int32_t byte_ids[256]; /* -1: none */
     bool match_escaped;    /* cut pieces match the text after space -> U+2581 */
@@ -84,6 +85,13 @@ static inline bool rt_mergeable(const rt_piece *piece) {
     return piece->type == RT_PIECE_NORMAL || piece->type == RT_PIECE_USER ||
            piece->type == RT_PIECE_UNUSED;
 }
+
+/* The bytes of a blank (Unicode's White_Space) or word character (letters, marks, digits, joiners,
+ * connectors) that text[0..length) begins with, or ends with; 0: it does not. */
+size_t rt_blank_at_start(const char *text, size_t length);
+size_t rt_blank_at_end(const char *text, size_t length);
+bool rt_word_at_start(const char *text, size_t length);
+bool rt_word_at_end(const char *text, size_t length);
 
 /* Any piece with this text, -1: none. */
 int32_t rt_piece_find(const rt_tokenizer *tokenizer, const char *text, size_t length);

@@ -163,7 +163,7 @@ START_TEST(nothing_is_lost) {
 END_TEST
 
 START_TEST(vocabulary_with_merges) {
-    rt_piece pieces[] = {{"a", 1, -1.5f, RT_PIECE_NORMAL}, {"b", 1, 0, RT_PIECE_USER}, {"ab", 2, 3, RT_PIECE_NORMAL}, {"", 0, 0, RT_PIECE_UNUSED}};
+    rt_piece pieces[] = {{"a", 1, -1.5f, RT_PIECE_NORMAL, 0}, {"b", 1, 0, RT_PIECE_USER, RT_MATCH_LEFT | RT_MATCH_ESCAPED}, {"ab", 2, 3, RT_PIECE_NORMAL, 0}, {"", 0, 0, RT_PIECE_UNUSED, 0}};
     rt_merge merges[] = {{0, 1, 2}, {1, 0, 2}};
     rt_vocab vocab = {.pieces = pieces, .count = 4, .merges = merges, .merge_count = 2, .bos = 1, .eos = -1, .unk = 3, .pad = 0, .end_of_turn = 2, .add_bos = true, .json_rules = true};
     rt_vocab back = {0};
@@ -176,6 +176,7 @@ START_TEST(vocabulary_with_merges) {
         ck_assert_uint_eq(back.pieces[i].length, pieces[i].length);
         ck_assert_mem_eq(back.pieces[i].text, pieces[i].text, pieces[i].length);
         ck_assert(back.pieces[i].score == pieces[i].score && back.pieces[i].type == pieces[i].type);
+        ck_assert_int_eq(back.pieces[i].match, pieces[i].match);
     }
     ck_assert_uint_eq(back.merge_count, 2);
     ck_assert_mem_eq(back.merges, merges, sizeof merges);

@@ -73,6 +73,56 @@ START_TEST(json_random_decode) {
 }
 END_TEST
 
+/* ---- small files of every age ---- */
+
+/* One line under the vocabulary that is open. */
+static void check_mini(const cJSON *line) {
+    rt_ids want = ids_of(line, "ids");
+    if (cJSON_HasObjectItem(line, "text")) {
+        gm_string text = text_of(line, "text");
+        rt_ids got = encode(text.data, text.length, false);
+        assert_ids(&got, &want, text.data);
+        rt_ids_free(&got);
+        gm_string_free(&text);
+    }
+    const char *keys[] = {"decoded", "skip"};
+    for (int skip = 0; skip < 2; skip++) {
+        gm_string expected = text_of(line, keys[skip]), got = decode(&want, skip);
+        assert_text(&got, &expected);
+        gm_string_free(&expected);
+        gm_string_free(&got);
+    }
+    check_stream(&want);
+    rt_ids_free(&want);
+}
+
+/* Gemma 1 as published (no <0x09>, merges as strings, four added tokens, no pre_tokenizer), as saved today, and
+ * with added tokens that have every flag; the lines are the reference library's. */
+START_TEST(mini_files) {
+    lines in = lines_open(DATA_DIR "mini_json.jsonl");
+    char open[64] = "";
+    int count = 0;
+    for (cJSON *line; (line = lines_next(&in)) != NULL; cJSON_Delete(line), count++) {
+        const char *name = cJSON_GetObjectItem(line, "file")->valuestring;
+        if (strcmp(open, name) != 0) {
+            char path[512];
+            gm_diag diag = {0};
+            if (open[0]) teardown();
+            snprintf(open, sizeof open, "%s", name);
+            snprintf(path, sizeof path, DATA_DIR "%s.json", name);
+            ck_assert_msg(fe_tokenizer_json_open(path, &diag, &vocab) == GM_OK, "%s", diag.message);
+            index_vocab();
+            ck_assert(vocab.bos == 2 && vocab.eos == 1 && vocab.add_bos && !vocab.add_eos);
+            ck_assert_int_eq(vocab.pieces[rt_piece_id(tokenizer, "\t")].type, RT_PIECE_NORMAL);
+            ck_assert_int_eq(rt_piece_id(tokenizer, "<0x09>"), -1);
+        }
+        check_mini(line);
+    }
+    teardown();
+    ck_assert_int_eq(count, 1198);
+}
+END_TEST
+
 /* ---- refusals of tokenizer.json ---- */
 
 static const char small_json[] =
@@ -120,6 +170,12 @@ START_TEST(small_accepted) {
     ck_assert_int_eq(vocab.eos, -1);
     CHECK_ENCODE("aa a<bos>é", false, 260, 259, 256, 0xC3, 0xA9);
     teardown();
+    ck_assert_msg(open_small("\"post_processor\":", "\"post_processor\":null,\"x\":", &diag) == GM_OK, "%s", diag.message);
+    ck_assert(vocab.add_bos && !vocab.add_eos);
+    rt_vocab_free(&vocab);
+    ck_assert_msg(open_small("\"normalizer\":", "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Replace\","
+                             "\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"x\":", &diag) == GM_OK, "%s", diag.message);
+    rt_vocab_free(&vocab);
     ck_assert_msg(open_small("[\"\u2581\",\"a\"],\"a a\"", "", &diag) == GM_OK, "%s", diag.message);
     index_vocab();
     CHECK_ENCODE("aa a", false, 258, 258, 257, 258); /* no merges: not by score either */
@@ -137,8 +193,8 @@ START_TEST(small_refused) {
          "pre_tokenizer: expected"},
         {"\"Replace\"", "\"NFKC\"", "normalizer: expected"},
         {"\"Fuse\"", "\"Strip\"", "decoder: expected"},
-        {"\"lstrip\":false", "\"lstrip\":true", "lstrip: expected false"},
-        {"\"normalized\":false", "\"normalized\":true", "normalized: expected false"},
+        {"\"lstrip\":false", "\"lstrip\":0", "lstrip: expected true or false"},
+        {",\"normalized\":false", "", "normalized: expected true or false"},
         {"\"SpecialToken\":{\"id\":\"<bos>\"", "\"SpecialToken\":{\"id\":\"<cls>\"",
          "post_processor: expected"},
         {"\"id\":256,", "\"id\":255,", "expected one text per id"},
@@ -147,7 +203,9 @@ START_TEST(small_refused) {
         {"\"aa\":260", "\"aa\":262", "largest id + 1 is 263"},
         {"\"aa\":260", "\"aa\":\"260\"", "expected"},
         {"\"content\":\"<bos>\"", "\"content\":\"<cls>\"", "expected the <bos>"},
-        {"\"<0x07>\":7", "\"<0x7>\":7", "255 byte pieces"},
+        {"\"<0x07>\":7", "\"<0x7>\":7", "expected a byte piece <0x07>"},
+        {"\"<0x09>\":9", "\"<0x9>\":9", "expected a byte piece <0x09>"},
+        {"\"<0x08>\":8", "\"\\b\":8", "expected a byte piece <0x08>"},
         {"\"a a\"", "\"a a a\"", "merge 1: expected a pair"},
         {"\"a a\"", "[\"a\"]", "merge 1: expected a pair"},
         {"\"a a\"", "17", "merge 1: expected a pair"},
@@ -178,6 +236,7 @@ int main(void) {
     tcase_add_test(json, json_details);
     tcase_add_test(json, json_random_decode);
     TCase *small = add_case(suite, "small", NULL, NULL);
+    tcase_add_test(small, mini_files);
     tcase_add_test(small, small_accepted);
     tcase_add_test(small, small_refused);
     return run_suite(suite);
