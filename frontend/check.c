@@ -193,13 +193,45 @@ static gm_status check_leftover(const fe_model *model, gm_diag *diag) {
     return GM_OK;
 }
 
-gm_status fe_model_check(const fe_model *model, gm_diag *diag) {
+/* ---- the vocabulary ---- */
+
+/* Rows that an embedding may have beyond the last piece: they pad it to a round number. */
+enum { MAX_PADDING = 1024 };
+
+/* A tokenizer that belongs to another model has another number of pieces, or other special ids. */
+static gm_status check_vocab(const fe_model *model, gm_diag *diag) {
     const fe_config *config = &model->config;
-    if ((int64_t)model->vocab.count > config->vocab)
+    const rt_vocab *vocab = &model->vocab;
+    int64_t count = (int64_t)vocab->count;
+    if (count == 0) return GM_OK;
+    if (count > config->vocab)
         return gm_fail(diag, GM_FORMAT,
                        "%s: tokenizer: expected at most the %" PRId64
-                       " pieces the embedding has rows for, found %zu",
-                       model->path, config->vocab, model->vocab.count);
+                       " pieces the embedding has rows for, found %" PRId64,
+                       model->path, config->vocab, count);
+    if (config->vocab - count > MAX_PADDING)
+        return gm_fail(diag, GM_FORMAT,
+                       "%s: tokenizer: expected as many pieces as the embedding has rows (%" PRId64
+                       ", of which at most %d pad it), found %" PRId64,
+                       model->path, config->vocab, MAX_PADDING, count);
+    if (config->bos >= 0 && vocab->bos >= 0 && config->bos != vocab->bos)
+        return gm_fail(diag, GM_FORMAT,
+                       "%s: tokenizer: expected <bos> to be %d, as in the configuration, found %d",
+                       model->path, config->bos, vocab->bos);
+    for (int i = 0; i < config->stop_count; i++)
+        if (config->stops[i] >= count)
+            return gm_fail(diag, GM_FORMAT,
+                           "%s: tokenizer: expected a piece for id %d, which ends generation, found "
+                           "%" PRId64 " pieces",
+                           model->path, config->stops[i], count);
+    return GM_OK;
+}
+
+/* ---- the whole ---- */
+
+gm_status fe_model_check(const fe_model *model, gm_diag *diag) {
+    const fe_config *config = &model->config;
+    GM_TRY(check_vocab(model, diag));
     if (model->weights.count == 0) return GM_OK; /* opened without weights */
     for (size_t i = 0; i < GM_COUNT(table); i++) {
         const tensor_row *row = &table[i];

@@ -141,6 +141,9 @@ static gm_status encode_prompt(const fe_engine *engine, const cmd_options *optio
     if (options->file && text.length && text.data[text.length - 1] == '\n')
         text.length--; /* the editor's, not the prompt's */
     if (status == GM_OK) cmd_encode(engine, options, text.data, text.length, out);
+    if (status == GM_OK && out->count > 1 && out->data[0] == out->data[1] &&
+        out->data[0] == engine->model.vocab.bos)
+        gm_warn(diag, "the prompt starts with <bos>, and another is put before it: --no-bos leaves that out");
     gm_string_free(&text);
     return status;
 }

@@ -18,6 +18,7 @@ typedef struct reader {
     const gguf_file *file;
     const char *architecture;
     fe_config *config;
+    fe_defaulted *defaulted;
     gm_diag *diag;
     char key[128]; /* scratch: the last key made by key_of */
 } reader;
@@ -25,6 +26,20 @@ typedef struct reader {
 static const char *key_of(reader *in, const char *name) {
     snprintf(in->key, sizeof in->key, "%s.%s", in->architecture, name);
     return in->key;
+}
+
+/* A key that may be missing: *out stays, and the default is noted. */
+static gm_status optional_int(reader *in, const char *name, int64_t min, int64_t max, int64_t *out) {
+    GM_TRY(gguf_int(in->file, key_of(in, name), false, min, max, out));
+    if (!gguf_find(in->file, in->key))
+        fe_note_default(in->defaulted, in->key, "%lld", (long long)*out);
+    return GM_OK;
+}
+
+static gm_status optional_float(reader *in, const char *name, double *out) {
+    GM_TRY(gguf_float(in->file, key_of(in, name), false, out));
+    if (!gguf_find(in->file, in->key)) fe_note_default(in->defaulted, in->key, "%.9g", *out);
+    return GM_OK;
 }
 
 /* ---- architecture ---- */
@@ -69,13 +84,10 @@ static gm_status read_sizes(reader *in) {
                         required[i].out));
     c->kv_heads = c->heads;
     c->head_dim = c->hidden / c->heads;
-    GM_TRY(gguf_int(in->file, key_of(in, "attention.head_count_kv"), false, 1, FE_MAX_SIZE,
-                    &c->kv_heads));
-    GM_TRY(gguf_int(in->file, key_of(in, "attention.key_length"), false, 1, FE_MAX_HEAD_DIM,
-                    &c->head_dim));
+    GM_TRY(optional_int(in, "attention.head_count_kv", 1, FE_MAX_SIZE, &c->kv_heads));
+    GM_TRY(optional_int(in, "attention.key_length", 1, FE_MAX_HEAD_DIM, &c->head_dim));
     int64_t value_length = c->head_dim;
-    GM_TRY(gguf_int(in->file, key_of(in, "attention.value_length"), false, c->head_dim, c->head_dim,
-                    &value_length));
+    GM_TRY(optional_int(in, "attention.value_length", c->head_dim, c->head_dim, &value_length));
     GM_TRY(
         gguf_float(in->file, key_of(in, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps));
     if (!(c->norm_eps > 0))
@@ -91,7 +103,7 @@ static gm_status read_pattern(reader *in) {
     const gguf_value *value = gguf_find(in->file, key_of(in, "attention.sliding_window_pattern"));
     int64_t period = c->generation == FE_GEMMA2 ? 2 : 6, local = 0;
     if (!value || !value->is_array) {
-        GM_TRY(gguf_int(in->file, in->key, false, 1, FE_MAX_LAYERS, &period));
+        GM_TRY(optional_int(in, "attention.sliding_window_pattern", 1, FE_MAX_LAYERS, &period));
         fe_config_set_period(c, period);
         return GM_OK;
     }
@@ -110,8 +122,11 @@ static gm_status read_window(reader *in) {
     fe_config *c = in->config;
     if (c->generation == FE_GEMMA1) return GM_OK;
     c->window = 4096;
-    GM_TRY(gguf_int(in->file, key_of(in, "attention.sliding_window"), c->generation == FE_GEMMA3, 1,
-                    FE_MAX_CONTEXT, &c->window));
+    if (c->generation == FE_GEMMA3)
+        GM_TRY(gguf_int(in->file, key_of(in, "attention.sliding_window"), true, 1, FE_MAX_CONTEXT,
+                        &c->window));
+    else
+        GM_TRY(optional_int(in, "attention.sliding_window", 1, FE_MAX_CONTEXT, &c->window));
     GM_TRY(read_pattern(in));
     fe_config_settle_window(c);
     return GM_OK;
@@ -132,6 +147,7 @@ static gm_status read_rope_factor(reader *in, double *factor) {
     *factor = 0;
     GM_TRY(gguf_float(in->file, key_of(in, "rope.scale_linear"), false, factor));
     GM_TRY(gguf_float(in->file, key_of(in, "rope.scaling.factor"), false, factor));
+    if (*factor == 0 && !none) fe_note_default(in->defaulted, in->key, "1");
     if (*factor < 0)
         return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number",
                        in->file->path, in->key);
@@ -143,12 +159,15 @@ static gm_status read_rope(reader *in) {
     fe_config *c = in->config;
     bool dual = c->generation == FE_GEMMA3;
     c->rope_global = (fe_rope){.theta = 10000, .factor = 1};
-    GM_TRY(gguf_float(in->file, key_of(in, "rope.freq_base"), dual, &c->rope_global.theta));
+    if (dual)
+        GM_TRY(gguf_float(in->file, key_of(in, "rope.freq_base"), true, &c->rope_global.theta));
+    else
+        GM_TRY(optional_float(in, "rope.freq_base", &c->rope_global.theta));
     GM_TRY(read_rope_factor(in, &c->rope_global.factor));
     c->rope_local = c->rope_global;
     if (dual) {
         c->rope_local = (fe_rope){.theta = 10000, .factor = 1};
-        GM_TRY(gguf_float(in->file, key_of(in, "rope.freq_base_swa"), false, &c->rope_local.theta));
+        GM_TRY(optional_float(in, "rope.freq_base_swa", &c->rope_local.theta));
     }
     if (!(c->rope_global.theta > 0) || !(c->rope_local.theta > 0))
         return gm_fail(
@@ -163,8 +182,8 @@ static gm_status read_caps(reader *in) {
     fe_config *c = in->config;
     if (c->generation == FE_GEMMA1) return GM_OK;
     if (c->generation == FE_GEMMA2) c->attention_cap = 50, c->final_cap = 30;
-    GM_TRY(gguf_float(in->file, key_of(in, "final_logit_softcapping"), false, &c->final_cap));
-    GM_TRY(gguf_float(in->file, key_of(in, "attn_logit_softcapping"), false, &c->attention_cap));
+    GM_TRY(optional_float(in, "final_logit_softcapping", &c->final_cap));
+    GM_TRY(optional_float(in, "attn_logit_softcapping", &c->attention_cap));
     if (c->attention_cap < 0 || c->final_cap < 0)
         return gm_fail(in->diag, GM_FORMAT, "%s: logit soft caps: expected no negative number",
                        in->file->path);
@@ -176,16 +195,18 @@ static gm_status read_caps(reader *in) {
 }
 
 /* 1/sqrt(head size), but hidden / heads in the two 27B models; no key tells. */
-static void set_attention_scale(fe_config *c) {
+static void set_attention_scale(reader *in) {
+    fe_config *c = in->config;
     bool is_27b = (c->generation == FE_GEMMA2 && c->layers == 46) ||
                   (c->generation == FE_GEMMA3 && c->layers == 62);
     double scalar = is_27b ? (double)c->hidden / (double)c->heads : (double)c->head_dim;
     c->attention_scale = 1 / sqrt(scalar);
+    fe_note_default(in->defaulted, "query_pre_attn_scalar", "%.9g", scalar);
 }
 
 static gm_status read_config(const gguf_file *file, fe_model *model) {
     fe_config *c = &model->config;
-    reader in = {.file = file, .config = c, .diag = file->diag};
+    reader in = {.file = file, .config = c, .defaulted = &model->defaulted, .diag = file->diag};
     *c = (fe_config){.bos = -1, .pad = -1};
     GM_TRY(read_architecture(file, model));
     in.architecture = model->architecture;
@@ -193,7 +214,7 @@ static gm_status read_config(const gguf_file *file, fe_model *model) {
     GM_TRY(read_window(&in));
     GM_TRY(read_rope(&in));
     GM_TRY(read_caps(&in));
-    set_attention_scale(c);
+    set_attention_scale(&in);
     for (size_t i = 0; i < file->info_count; i++) {
         const gguf_info *info = &file->infos[i];
         if (strcmp(info->name, "token_embd.weight") != 0) continue;
@@ -216,6 +237,15 @@ static gm_status read_vocab(const gguf_file *file, fe_model *model) {
     GM_TRY(gguf_read_vocab(file, &model->vocab));
     c->bos = model->vocab.bos;
     c->pad = model->vocab.pad;
+    const struct {
+        const char *key;
+        bool value;
+    } flags[] = {{"tokenizer.ggml.add_bos_token", true},
+                 {"tokenizer.ggml.add_eos_token", false},
+                 {"tokenizer.ggml.add_space_prefix", false}};
+    for (size_t i = 0; i < GM_COUNT(flags); i++)
+        if (!gguf_find(file, flags[i].key))
+            fe_note_default(&model->defaulted, flags[i].key, flags[i].value ? "true" : "false");
     int64_t end_of_turn = -1, last = (int64_t)model->vocab.count - 1;
     GM_TRY(gguf_int(file, "tokenizer.ggml.eot_token_id", false, 0, last, &end_of_turn));
     if (model->vocab.eos >= 0)
@@ -277,6 +307,9 @@ static gm_status add_shards(const gguf_file *file, fe_model *model) {
         status = add_shard(path.data, number, count, file->diag, model);
     }
     gm_string_free(&path);
+    int64_t tensors = (int64_t)model->weights.count, ignored;
+    if (status == GM_OK)
+        status = gguf_int(file, "split.tensors.count", false, tensors, tensors, &ignored);
     return status;
 }
 

@@ -106,6 +106,12 @@ static void add_defaults(cJSON *root, const fe_defaults *d) {
     add_real(object, "top_k", (double)d->top_k);
 }
 
+/* What the model's own files left out: key -> JSON text. */
+static void add_defaulted(cJSON *root, const fe_defaulted *list) {
+    cJSON *object = cJSON_AddObjectToObject(root, "defaulted");
+    for (size_t i = 0; i < list->count; i++) add_text(object, list->items[i].key, list->items[i].value);
+}
+
 static void add_key(cJSON *root, const fe_gmx_key *key) {
     cJSON *object = cJSON_AddObjectToObject(root, "compiled");
     add_text(object, "gemmac", key->gemmac);
@@ -139,6 +145,7 @@ char *gmx_header_print(const gmx_header *header) {
     add_text(root, "architecture", header->model->architecture);
     add_config(root, &header->model->config);
     add_defaults(root, &header->model->defaults);
+    add_defaulted(root, &header->model->defaulted);
     add_key(root, &header->gmx->key);
     sections = cJSON_AddObjectToObject(root, "sections");
     for (int i = 0; i < GMX_SECTIONS; i++) {
@@ -271,6 +278,16 @@ static gm_status read_defaults(const reader *in, const cJSON *object, fe_default
     return read_int(in, object, "top_k", -1, INT32_MAX, &d->top_k);
 }
 
+static gm_status read_defaulted(const reader *in, const cJSON *object, fe_defaulted *list) {
+    const cJSON *item;
+    if (!cJSON_IsObject(object)) return refuse(in, "defaulted", "an object of texts");
+    cJSON_ArrayForEach(item, object) {
+        if (!cJSON_IsString(item)) return refuse(in, "defaulted", "an object of texts");
+        fe_note_default(list, item->string, "%s", item->valuestring);
+    }
+    return GM_OK;
+}
+
 static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
     fe_gmx_key *key = &gmx->key;
     const char *precision;
@@ -339,6 +356,7 @@ static gm_status read_root(const reader *in, const cJSON *root, gmx_header *head
     GM_ASSERT(header->model->architecture);
     GM_TRY(read_config(in, get(root, "config"), &header->model->config));
     GM_TRY(read_defaults(in, get(root, "defaults"), &header->model->defaults));
+    GM_TRY(read_defaulted(in, get(root, "defaulted"), &header->model->defaulted));
     GM_TRY(read_key(in, get(root, "compiled"), header->gmx));
     for (int i = 0; i < GMX_SECTIONS; i++) {
         const cJSON *section = get(sections, gmx_section_names[i]);

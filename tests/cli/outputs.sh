@@ -6,7 +6,7 @@ real='-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?'
 # field FILE NAME: the value of an integer list or number in a flat JSON object.
 field() { sed -n "s/.*\"$2\":\(\[[^]]*\]\|[-0-9.e+]*\).*/\1/p" "$1"; }
 
-# ---- tokenize, detokenize, render, inspect ----
+# ---- tokenize, detokenize, render ----
 printf 'the the' >"$work/the.txt"
 input=$work/the.txt
 json tokenize '\{"ids":\[2,279,265,269\]\}' tokenize "$gguf" --format json
@@ -28,9 +28,6 @@ turn='<bos><start_of_turn>user\\nHi \\"you\\"<end_of_turn>\\n'
 json render "\\{\"text\":\"$turn<start_of_turn>model\\\\n\",\"ids\":\\[2,$ids\\]\\}" render "$gguf" --messages "$work/chat.json" --format json
 json render_closed "\\{\"text\":\"$turn\",\"ids\":\\[2,$ids\\]\\}" render "$gguf" --messages "$work/chat.json" --no-generation-prompt --format json
 good render_text '<bos><start_of_turn>user Hi "you"<end_of_turn> <start_of_turn>model' render "$gguf" --messages "$work/chat.json"
-json inspect '\{"architecture":"gemma3[a-z_]*",.*"hidden":32,.*"layers":12,.*"types":\{"f32":\{"tensors":[0-9]+,"bytes":[0-9]+\}\}.*\}' inspect "$hf" --format json
-json inspect_gguf '\{"architecture":"gemma3",.*"q8_0":\{"tensors":[0-9]+,"bytes":[0-9]+\}.*"pieces":288.*\}' inspect "$gguf" --format json
-good inspect_text 'architecture +gemma3.*layer_kinds +lllllglllllg.*' inspect "$gguf"
 
 # ---- generate ----
 generated() { printf '\\{"prompt_ids":\\[%s\\],"ids":\\[%s\\],"text":"%s","stop":"%s","prefill_s":%s,"generate_s":%s\\}' "$1" "$2" "$3" "$4" "$real" "$real"; }
