@@ -215,16 +215,6 @@ static gm_status read_config(const gguf_file *file, fe_model *model) {
     GM_TRY(read_rope(&in));
     GM_TRY(read_caps(&in));
     set_attention_scale(&in);
-    for (size_t i = 0; i < file->info_count; i++) {
-        const gguf_info *info = &file->infos[i];
-        if (strcmp(info->name, "token_embd.weight") != 0) continue;
-        c->vocab = info->tensor.rank == 2 ? info->tensor.dim[0] : 0;
-        c->storage = info->tensor.dtype;
-    }
-    if (c->vocab < 1 || c->vocab > FE_MAX_SIZE)
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: tensor \"token_embd.weight\": expected shape [vocabulary,%lld]",
-                       file->path, (long long)c->hidden);
     c->tied = true; /* until the tensors tell otherwise */
     return fe_config_check(c, file->path, file->diag);
 }
@@ -313,6 +303,22 @@ static gm_status add_shards(const gguf_file *file, fe_model *model) {
     return status;
 }
 
+/* The number of rows is only in the embedding, which any file of a split model may hold; without one,
+ * output.weight stands in for it. */
+static gm_status set_vocab(const gguf_file *file, fe_model *model) {
+    static const char *const names[] = {"embed_tokens.weight", "lm_head.weight"};
+    const rt_tensor *table = NULL;
+    for (size_t i = 0; i < GM_COUNT(names) && !table; i++) table = rt_weights_find(&model->weights, names[i]);
+    fe_config *c = &model->config;
+    c->vocab = table && table->rank == 2 ? table->dim[0] : 0;
+    if (c->vocab < 1 || c->vocab > FE_MAX_SIZE)
+        return gm_fail(file->diag, GM_FORMAT,
+                       "%s: tensor \"token_embd.weight\": expected shape [vocabulary,%lld]",
+                       file->path, (long long)c->hidden);
+    c->storage = table->dtype;
+    return GM_OK;
+}
+
 /* ---- the whole ---- */
 
 static gm_status check_first(const gguf_file *file) {
@@ -330,6 +336,7 @@ static gm_status read_model(const gguf_file *file, fe_model *model) {
     GM_TRY(read_vocab(file, model));
     GM_TRY(add_tensors(file, model));
     GM_TRY(add_shards(file, model));
+    GM_TRY(set_vocab(file, model));
     return fe_settle_head(model, file->diag);
 }
 

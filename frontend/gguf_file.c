@@ -369,6 +369,9 @@ gm_status gguf_int(const gguf_file *file, const char *key, bool required, int64_
     if (!valid)
         return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected an integer%s", file->path,
                        key, value->is_array ? " for all layers" : "");
+    if (min == max && first != min)
+        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected %lld, found %lld", file->path,
+                       key, (long long)min, (long long)first);
     if (first < min || first > max)
         return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected %lld to %lld, found %lld",
                        file->path, key, (long long)min, (long long)max, (long long)first);
