@@ -32,7 +32,8 @@ int64_t rt_session_vocab(const rt_session *session);
 /* Forget the sequence (keeps memory). */
 void rt_session_reset(rt_session *session);
 
-/* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n = 0. */
+/* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n = 0.
+ * GM_FORMAT: the activations are not finite. */
 gm_status rt_session_prefill(rt_session *session, const int32_t *ids, int64_t n, gm_diag *diag);
 
 /* Generate up to max tokens after a prefill (or an earlier generate). stops: ids that end generation; the stop id itself is

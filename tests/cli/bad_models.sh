@@ -53,6 +53,11 @@ config architecture_unknown 'config\.json.*(llama|supported|expected)' 's/gemma3
 config activation_unknown 'config\.json.*(activation|relu)' 's/gelu_pytorch_tanh/relu/'
 config rope_type_unknown 'config\.json.*(rope|yarn)' 's/"rope_type": "default"/"rope_type": "yarn", "factor": 2.0/'
 config layer_type_unknown 'config\.json.*(layer_types|chunked)' 's/"sliding_attention",/"chunked_attention",/'
+config integer_as_real 'config\.json: key "head_dim": expected an integer 1 to 2048, found 16\.0' 's/"head_dim": 16/"head_dim": 16.0/'
+config integer_null 'config\.json: key "vocab_size": expected an integer.*found null' 's/"vocab_size": 288/"vocab_size": null/'
+config cap_in_gemma3 'config\.json: key "attn_logit_softcapping": expected null in Gemma 3, found 50\.0' 's/"attn_logit_softcapping": null/"attn_logit_softcapping": 50.0/'
+config bias_missing 'config_bias_missing: tensor "layers\.0\.self_attn\.q_proj\.bias": expected shape \[64\], found no such tensor' 's/"attention_bias": false/"attention_bias": true/'
+config head_missing 'config_head_missing: tensor "lm_head\.weight": expected shape \[288,32\], found no such tensor' 's/"tie_word_embeddings": true/"tie_word_embeddings": false/'
 config quantised 'config\.json.*quantization' 's/"use_cache": true/"quantization_config": {"quant_method": "gptq"}/'
 config bidirectional 'config\.json.*bidirectional' 's/"use_bidirectional_attention": false/"use_bidirectional_attention": true/'
 config heads_not_divisible 'config\.json.*(head)' 's/"num_key_value_heads": 2/"num_key_value_heads": 3/'
@@ -97,6 +102,71 @@ refuse safetensors_header_too_short 'model\.safetensors.*' "$m"
 poke "$m/model.safetensors" 0 '\000\000\000\000\000\000\000\000'
 refuse safetensors_header_of_no_bytes 'model\.safetensors.*' "$m"
 
+# Values: a norm is refused at once, any other weight when it first spoils the activations.
+data_start=$((8 + $(od -An -tu8 -N8 "$hf/model.safetensors" | tr -d ' ')))
+hf_copy norm_nan
+poke "$m/model.safetensors" $((data_start + 36864)) '\000\000\300\177'
+refuse norm_nan 'norm_nan: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found -?nan at 0' "$m"
+hf_copy norm_inf
+poke "$m/model.safetensors" $((data_start + 36868)) '\000\000\200\177'
+refuse norm_inf 'norm_inf: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found inf at 1' "$m"
+hf_copy weight_nan
+poke "$m/model.safetensors" $((data_start + 36992)) '\000\000\300\177'
+bad weight_nan 'not finite' generate "$m" --ids 2,5 -n 2
+bad weight_nan_logits 'not finite' logits "$m" --ids 2,5 -o out.safetensors
+weights type_f64 'model\.safetensors.*embed_tokens\.weight": expected dtype F32, F16 or BF16, found F64' 's/"F32","shape":\[288,32\]/"F64","shape":[144,32]/'
+weights type_f8 'model\.safetensors.*embed_tokens\.weight": expected dtype F32, F16 or BF16, found F8_E5M2' 's/"F32","shape":\[288,32\]/"F8_E5M2","shape":[36864]/; s/"format":"pt"/"for":"pt"/'
+
+# ---- shards ----
+sharded=$data/tiny/gemma3-tiny-bf16
+# shards NAME PATTERN SED: the sharded model with its index edited is refused.
+shards() {
+    m=$work/hf/shards_$1
+    mkdir -p "$m"
+    cp "$sharded"/*config.json "$sharded"/model* "$m/"
+    chmod u+w "$m"/*
+    sed "$3" "$sharded/model.safetensors.index.json" >"$m/model.safetensors.index.json"
+    if cmp -s "$m/model.safetensors.index.json" "$sharded/model.safetensors.index.json"; then fail "$1" "the edit changes nothing"; fi
+    refuse "$1" "$2" "$m"
+}
+first='s/\("model\.embed_tokens\.weight": \)"model-00001-of-00006\.safetensors"'
+shards shard_absent 'model-00009-of-00006\.safetensors: No such file' "$first/\\1\"model-00009-of-00006.safetensors\"/"
+shards shard_wrong 'model-00002-of-00006\.safetensors: tensor "model\.embed_tokens\.weight": expected it here' "$first/\\1\"model-00002-of-00006.safetensors\"/"
+shards shard_above 'index\.json: key "weight_map\.model\.embed_tokens\.weight": expected a file name without folders' "$first/\\1\"..\"/"
+shards shard_elsewhere 'index\.json: key "weight_map\.model\.embed_tokens\.weight": expected a file name without folders' "$first/\\1\"\\/tmp\\/model-00001-of-00006.safetensors\"/"
+shards shard_number 'index\.json: key "weight_map\.model\.embed_tokens\.weight"' "$first/\\1 3/"
+shards shard_of_another 'tensor "model\.layers\.8\.' 's/model\.layers\.7\.mlp\.up_proj/model.layers.8.mlp.up_proj/'
+sed 's/"model\.layers\.0\.mlp\.up_proj\.weight"/"model.layers.0.mlp.up_proj.extra_"/' "$sharded/model-00002-of-00006.safetensors" >"$m/extra.safetensors"
+sed 's/"weight_map": {/&"model.layers.0.mlp.up_proj.extra_": "extra.safetensors",/' "$sharded/model.safetensors.index.json" >"$m/model.safetensors.index.json"
+refuse tensor_in_two_shards 'tensor "layers\.0\..*": expected only one of this name' "$m"
+
+# ---- tokenizers ----
+# tokenizer NAME PATTERN SED: a tokenizer of 369 pieces with the configuration edited is refused.
+tokenizer() {
+    hf_copy "tokenizer_$1"
+    cp "$data/tokenizer/gemma1-new.json" "$m/tokenizer.json"
+    sed "$3" "$hf/config.json" >"$m/config.json"
+    rm "$m/model.safetensors"
+    bad "$1" "$2" tokenize "$m" -p a
+    bad "$1_compile" "$2" compile "$m" --no-weights --dump=after:lower
+}
+tokenizer tokenizer_too_large 'tokenizer: expected at most the 288 pieces the embedding has rows for, found 369' 's/x/x/'
+tokenizer tokenizer_too_small 'tokenizer: expected as many pieces as the embedding has rows \(262144, .*found 369' 's/"vocab_size": 288/"vocab_size": 262144/'
+tokenizer tokenizer_other_bos 'tokenizer: expected <bos> to be 5, .*found 2' 's/"vocab_size": 288/"vocab_size": 384/; s/"bos_token_id": 2/"bos_token_id": 5/'
+tokenizer tokenizer_without_the_stop 'tokenizer: expected a piece for id 380, .*found 369 pieces' 's/"vocab_size": 288/"vocab_size": 384/; s/"eos_token_id": 1/"eos_token_id": 380/'
+hf_copy tokenizer_cut
+sed 's/"vocab_size": 288/"vocab_size": 384/' "$hf/config.json" >"$m/config.json"
+head -c 3000 "$data/tokenizer/gemma1-new.json" >"$m/tokenizer.json"
+rm "$m/model.safetensors"
+bad tokenizer_cut 'tokenizer\.json: byte 3000: expected' tokenize "$m" -p a
+sed 's/"<0x08>"/"<08>"/' "$data/tokenizer/gemma1-new.json" >"$m/tokenizer.json"
+bad tokenizer_without_a_byte 'tokenizer\.json: model\.vocab: expected a byte piece <0x08>' tokenize "$m" -p a
+sed 's/"lstrip":false/"lstrip":null/' "$data/tokenizer/gemma1-new.json" >"$m/tokenizer.json"
+bad tokenizer_flag 'tokenizer\.json: added token "<pad>": lstrip: expected true or false' tokenize "$m" -p a
+rm "$m/tokenizer.json"
+echo "not a model" >"$m/tokenizer.model"
+bad tokenizer_not_sentencepiece 'tokenizer\.model: ' tokenize "$m" -p a
+
 # ---- GGUF ----
 for bytes in 3 11 23 40 1000 17000 18000; do
     head -c $bytes "$gguf" >"$work/cut_$bytes.gguf"
@@ -111,6 +181,9 @@ refuse gguf_magic 'magic\.gguf.*' "$m"
 gguf_copy version
 poke "$m" 4 '\011'
 refuse gguf_version 'version\.gguf.*version' "$m"
+gguf_copy version_1
+poke "$m" 4 '\001'
+refuse gguf_version_1 'version_1\.gguf: expected GGUF version 2 or 3, found 1' "$m"
 gguf_copy big_endian
 poke "$m" 4 '\000\000\000\003'
 refuse gguf_big_endian 'big_endian\.gguf.*' "$m"
