@@ -112,5 +112,7 @@ static gm_status read_dual(config_reader *in) {
 }
 
 gm_status config_read_rope(config_reader *in) {
+    if (!config_get(in->text, "rope_scaling") && !config_get(in->text, "rope_parameters"))
+        config_note(in, "rope_scaling", "null");
     return in->draft.c.generation == FE_GEMMA3 ? read_dual(in) : read_single(in);
 }

@@ -54,6 +54,13 @@ gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char *
     return status;
 }
 
+gm_status fe_check_fetched(const void *data, size_t bytes, const char *path, gm_diag *diag) {
+    static const char start[] = "version https://git-lfs";
+    if (bytes < sizeof start - 1 || memcmp(data, start, sizeof start - 1) != 0) return GM_OK;
+    return gm_fail(diag, GM_FORMAT, "%s: expected the file itself, found a Git LFS pointer (git lfs pull fetches it)",
+                   path);
+}
+
 /* ---- the scan ---- */
 
 typedef struct scanner {
@@ -343,7 +350,8 @@ gm_status fe_json_open(const char *path, size_t max_bytes, gm_diag *diag, cJSON 
     size_t bytes;
     *out = NULL;
     GM_TRY(fe_read_file(path, max_bytes, diag, &text, &bytes));
-    gm_status status = fe_json_parse(text, bytes, path, diag, out);
+    gm_status status = fe_check_fetched(text, bytes, path, diag);
+    if (status == GM_OK) status = fe_json_parse(text, bytes, path, diag, out);
     free(text);
     return status;
 }

@@ -8,6 +8,8 @@
 
 /* Whole file into memory (NUL-terminated, free()). GM_IO with the system's reason; GM_FORMAT over max. */
 gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes);
+/* GM_FORMAT when the bytes are those that Git LFS leaves in place of a file it has not fetched. */
+gm_status fe_check_fetched(const void *data, size_t bytes, const char *path, gm_diag *diag);
 /* Parse text as one JSON value. Refuses depth > 64, duplicate keys in any object and trailing bytes, with
  * the byte offset. The caller owns *out (cJSON_Delete). */
 gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, cJSON **out);

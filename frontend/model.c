@@ -62,7 +62,8 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-/* The first bytes of a file tell GGUF, an artefact (X) and JSON apart; 0: neither, or the file cannot be read. */
+/* The first bytes of a file tell GGUF, an artefact (X), JSON and a Git LFS pointer (L) apart; 0: none of them, or the
+ * file cannot be read. */
 static char kind_of(const char *path) {
     char start[256];
     FILE *file = fopen(path, "rb");
@@ -70,6 +71,8 @@ static char kind_of(const char *path) {
     if (file) fclose(file);
     if (count >= 4 && memcmp(start, "GGUF", 4) == 0) return 'G';
     if (fe_gmx_is(start, count)) return 'X';
+    gm_diag ignored = {0};
+    if (fe_check_fetched(start, count, path, &ignored) != GM_OK) return 'L';
     while (at < count && strchr(" \t\r\n", start[at]) && start[at]) at++;
     return at < count && start[at] == '{' ? '{' : 0;
 }
@@ -161,10 +164,10 @@ static gm_status open_tokenizer(parts *in) {
     }
     rt_vocab_free(&model->vocab);
     if (kind_of(path) == 'G') return fe_gguf_open_vocab(path, in->diag, model);
-    if (ends_with(path, ".model"))
-        GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));
-    else
+    if (ends_with(path, ".json") || kind_of(path) == '{')
         GM_TRY(fe_tokenizer_json_open(path, in->diag, &model->vocab));
+    else
+        GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));
     cut_vocab(model);
     return GM_OK;
 }
@@ -295,7 +298,7 @@ static gm_status open_any(parts *in, const char *path) {
     char kind = kind_of(path);
     if (kind == 'G') return open_gguf(in, path);
     if (kind == 'X') return fe_gmx_open(path, in->no_weights, in->diag, in->model);
-    if (kind == '{' || !exists(path)) return open_json(in, path);
+    if (kind == '{' || kind == 'L' || !exists(path)) return open_json(in, path); /* which refuses a pointer */
     return gm_fail(
         in->diag, GM_FORMAT,
         "%s: expected a GGUF file, an artefact, a folder with config.json, a config.json or "

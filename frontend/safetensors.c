@@ -202,6 +202,7 @@ static gm_status shard_read(shard *in, rt_weights *weights) {
     size_t bytes;
     uint64_t header = 0;
     GM_TRY(rt_weights_map(weights, in->path, in->diag, &file, &bytes));
+    GM_TRY(fe_check_fetched(file, bytes, in->path, in->diag));
     for (size_t i = 0; i < 8 && bytes >= 8; i++) header |= (uint64_t)file[i] << 8 * i;
     if (bytes < 8 || header > MAX_HEADER || header > bytes - 8)
         return gm_fail(

@@ -363,7 +363,8 @@ gm_status fe_tokenizer_model_open(const char *path, gm_diag *diag, rt_vocab *voc
     GM_TRY(fe_read_file(path, MAX_BYTES, diag, &data, &bytes));
     const uint8_t *start = (const uint8_t *)data;
     reader in = {.path = path, .diag = diag, .vocab = vocab, .data = start};
-    gm_status status = read_model(&in, (span){start, start + bytes});
+    gm_status status = fe_check_fetched(data, bytes, path, diag);
+    if (status == GM_OK) status = read_model(&in, (span){start, start + bytes});
     free(data);
     if (status != GM_OK) rt_vocab_free(vocab);
     return status;

@@ -87,6 +87,16 @@ weights offset_beyond_the_end 'model\.safetensors.*(offset|bytes|expected)' 's/\
 weights tensor_missing '(model\.safetensors|tensor_missing).*norm.*' 's/"model\.norm\.weight"/"model.nrom.weight"/'
 weights tensor_twice 'model\.safetensors.*' 's/"model\.layers\.1\.input_layernorm/"model.layers.0.input_layernorm/'
 weights header_not_json 'model\.safetensors.*' 's/{"__metadata__"/x"__metadata__"/'
+hf_copy pointer
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 487040\n' >"$work/pointer"
+cp "$work/pointer" "$m/model.safetensors"
+refuse safetensors_not_fetched 'model\.safetensors: .*Git LFS' "$m"
+cp "$work/pointer" "$m/tokenizer.json"
+bad tokenizer_not_fetched 'tokenizer\.json: .*Git LFS' tokenize "$m" -p a
+mv "$m/tokenizer.json" "$m/tokenizer.model"
+bad sentencepiece_not_fetched 'tokenizer\.model: .*Git LFS' tokenize "$m" -p a
+cp "$work/pointer" "$work/pointer.gguf"
+refuse gguf_not_fetched 'pointer\.gguf: .*Git LFS' "$work/pointer.gguf"
 hf_copy truncated
 head -c 300000 "$hf/model.safetensors" >"$m/model.safetensors"
 refuse safetensors_truncated 'model\.safetensors.*' "$m"
