@@ -77,7 +77,7 @@ static void emit_single(cg *c, argmax_job *job, best *b) {
     scan(c, b, c->code.args[job->x], from, to);
     cg_store(c, LLVMBuildLoad2(c->b, c->f32, b->value, ""), shared_word(c, c->code.thread, 0), 4);
     cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), shared_word(c, c->code.thread, 1), 4);
-    cg_host_call(c, "rt_barrier_wait", c->void_t, &c->code.frame, 1);
+    cg_wait(c, -1);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
     LLVMValueRef threads = cg_widen(c, c->code.threads);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 1), threads, 1);

@@ -33,6 +33,12 @@ typedef struct cg_hazards {
     int read_count, written_count;
 } cg_hazards;
 
+/* For a profile: the instruction's work under way. */
+typedef struct cg_timing {
+    bool open;
+    int parts; /* begun so far: a barrier ends one, and work after it is another */
+} cg_timing;
+
 /* The LLVM function being filled: a compiled IR function or a kernel. */
 typedef struct cg_code {
     LLVMValueRef fn, frame, thread, threads;
@@ -64,6 +70,8 @@ typedef struct cg {
     const ir_func *func;
     cg_slot *slots; /* by value id */
     LLVMValueRef arena_base;
+    const ir_inst *inst; /* the innermost that is being emitted; NULL: none */
+    cg_timing timing;
     cg_hazards hazards;
     cg_code code;
 } cg;
@@ -139,6 +147,17 @@ void cg_settle(cg *c);          /* a barrier if anything is pending */
 void cg_wrote(cg *c, const cg_slot *slot);
 /* Emits the barrier that these accesses need, then records them. */
 void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot *const *writes, int write_count);
+
+/* The call alone, from wherever it is. */
+void cg_wait(cg *c, int64_t inst);
+
+/* ---- profile.c; all of it emits nothing unless options->profile ---- */
+
+/* The current instruction's work begins here, unless it has begun already: true when it is begun now. */
+bool cg_profile_begin(cg *c);
+void cg_profile_end(cg *c); /* if it has begun */
+/* As cg_profile_begin for instructions that do their own work; those that hold regions copy now and then, see cg_emit_copy. */
+void cg_profile_work(cg *c);
 
 /* ---- kernel.c ---- */
 

@@ -10,6 +10,7 @@ typedef struct cg_program cg_program;
 typedef struct cg_options {
     const char *target_cpu; /* LLVM CPU name; NULL: the host with its features */
     bool trace;             /* call frame->trace after every instruction with a dense result */
+    bool profile;           /* report every instruction's work and every barrier to the frame's profile */
     gm_string *llvm_text;   /* when not NULL: receives the optimised LLVM IR */
     gm_string *assembly;    /* when not NULL: receives the assembly */
 } cg_options;
@@ -28,7 +29,7 @@ int cg_site_count(const cg_program *program);
 const rt_site *cg_site_of(const cg_program *program, int site);
 int64_t cg_scratch_bytes(const cg_program *program); /* per thread */
 
-/* Number of an instruction in trace calls: pre-order over functions in order, bodies of fuse left out. -1: none. */
+/* Number of an instruction in trace calls and profiles: pre-order over functions in order, bodies of fuse left out. -1: none. */
 int64_t cg_trace_number(const ir_module *module, const ir_inst *inst);
 
 /* The relocatable object, borrowed; with the metadata of cg_image_write it can be kept and loaded again by cg_image_read. */

@@ -223,7 +223,7 @@ static void emit_trace(cg *c, const ir_inst *inst) {
     cg_barrier(c);
 }
 
-static void emit_inst(cg *c, const ir_inst *inst) {
+static void emit_by_class(cg *c, const ir_inst *inst) {
     switch (ir_op_of(inst->op)->class) {
     case IR_CLASS_SOURCE: cg_emit_source(c, inst); break;
     case IR_CLASS_ELEM: emit_elem(c, inst); break;
@@ -241,6 +241,15 @@ static void emit_inst(cg *c, const ir_inst *inst) {
     case IR_CLASS_CONTRACT:
     case IR_CLASS_FUSED: emit_computed(c, inst); break;
     }
+}
+
+static void emit_inst(cg *c, const ir_inst *inst) {
+    const ir_inst *outer = c->inst;
+    c->inst = inst;
+    c->timing.parts = 0;
+    emit_by_class(c, inst);
+    cg_profile_end(c);
+    c->inst = outer;
     if (c->options->trace && c->status == GM_OK) emit_trace(c, inst);
 }
 

@@ -14,8 +14,15 @@ static bool meets_any(const cg_extent *extent, const cg_extent *list, int count)
     return false;
 }
 
+void cg_wait(cg *c, int64_t inst) {
+    LLVMValueRef args[] = {c->code.frame, c->code.thread, cg_i32(c, inst)};
+    if (c->options->profile) cg_host_call(c, "rt_profile_barrier", c->void_t, args, 3);
+    else cg_host_call(c, "rt_barrier_wait", c->void_t, args, 1);
+}
+
 void cg_barrier(cg *c) {
-    cg_host_call(c, "rt_barrier_wait", c->void_t, &c->code.frame, 1);
+    cg_profile_end(c);
+    cg_wait(c, c->inst ? cg_trace_number(c->module, c->inst) : -1);
     c->hazards.read_count = c->hazards.written_count = 0;
 }
 
@@ -36,6 +43,7 @@ void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot
     for (int i = 0; i < write_count && !wait; i++)
         wait = meets_any(&writes[i]->extent, h->written, h->written_count) || meets_any(&writes[i]->extent, h->read, h->read_count);
     if (wait) cg_barrier(c);
+    cg_profile_work(c);
     for (int i = 0; i < read_count; i++)
         if (reads[i]->extent.object >= 0) h->read[h->read_count++] = reads[i]->extent;
     for (int i = 0; i < write_count; i++) h->written[h->written_count++] = writes[i]->extent;

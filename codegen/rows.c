@@ -380,6 +380,7 @@ void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot 
     cg_kernel kernel = {.count = 0};
     ir_value value = {.type = *type, .id = c->func->value_count};
     cg_access(c, &src, 1, &dst, 1);
+    bool timed = cg_profile_begin(c);
     widen_space(&job, type);
     if (job.rank == 0) job.rank = 1, job.dim[0] = 1;
     row_input *input = &job.inputs[job.input_count++];
@@ -388,4 +389,5 @@ void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot 
     add_output(&job, &kernel, &value, type, dst);
     job.outputs[0].full = true;
     run_job(c, &job, &kernel, "copy");
+    if (timed) cg_profile_end(c);
 }

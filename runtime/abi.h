@@ -21,6 +21,12 @@ typedef struct rt_barrier {
     atomic_uint sleepers; /* threads that wait in the kernel */
 } rt_barrier;
 
+typedef enum rt_event_kind {
+    RT_EVENT_OP,   /* an instruction at work */
+    RT_EVENT_MORE, /* the same instruction after it has waited for the other threads */
+    RT_EVENT_WAIT  /* waiting at a barrier, for the good of the instruction that comes next */
+} rt_event_kind; /* runtime/profile.h */
+
 /* A product that the runtime runs for compiled code: x·Wᵀ with the rows of several stored weights in order. */
 enum { RT_SITE_WEIGHTS = 16 };
 typedef struct rt_site {
@@ -35,6 +41,7 @@ typedef struct rt_site {
 } rt_site;
 
 struct rt_matmul;
+struct rt_profile;
 
 /* One per session; passed to every compiled function. */
 typedef struct rt_frame {
@@ -48,6 +55,7 @@ typedef struct rt_frame {
     void *sample_scratch;       /* rt_sample_scratch_bytes(vocab) */
     void *trace_user;
     void (*trace)(void *user, int64_t inst, int64_t result, const void *data);
+    struct rt_profile *profile; /* where code compiled for it leaves events; NULL: nowhere */
     rt_barrier barrier;
     int32_t threads;
     int32_t crowded; /* more threads than CPUs: do not spin long */
@@ -66,7 +74,10 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_matmul_run)                                                                                              \
     RTCALL(rt_sgemm)                                                                                                   \
     RTCALL(rt_sample_call)                                                                                             \
-    RTCALL(rt_trace_call)
+    RTCALL(rt_trace_call)                                                                                              \
+    RTCALL(rt_profile_begin)                                                                                           \
+    RTCALL(rt_profile_end)                                                                                             \
+    RTCALL(rt_profile_barrier)
 
 void rt_barrier_wait(rt_frame *frame);
 /* The thread's share of the columns of out[m,N] = x[m,K]·Wᵀ at site `site`, with the site's strides. */
@@ -77,5 +88,10 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
 int32_t rt_sample_call(rt_frame *frame, int32_t thread, const float *logits, int64_t vocab, const int32_t *tokens,
                        int32_t position, const float *options, int64_t seed);
 void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, const void *data);
+/* The thread starts on instruction `inst`, ends it (runtime/profile.h); kind is an rt_event_kind. */
+void rt_profile_begin(rt_frame *frame, int32_t thread, int32_t inst, int32_t kind, int32_t extent, int32_t position);
+void rt_profile_end(rt_frame *frame, int32_t thread);
+/* rt_barrier_wait as an event of its own, for the instruction that is open, else for `inst`. */
+void rt_profile_barrier(rt_frame *frame, int32_t thread, int32_t inst);
 
 #endif

@@ -147,6 +147,14 @@ int64_t rt_session_vocab(const rt_session *s) {
     return s->program.vocab;
 }
 
+int rt_session_threads(const rt_session *s) {
+    return rt_team_threads(s->team);
+}
+
+void rt_session_profile(rt_session *s, struct rt_profile *profile) {
+    s->frame->profile = profile;
+}
+
 void rt_session_reset(rt_session *s) {
     s->length = 0;
     s->has_x = false;

@@ -48,6 +48,12 @@ typedef bool (*rt_logits_fn)(void *user, int64_t first, int64_t rows, const floa
 gm_status rt_session_score(rt_session *session, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user,
                            gm_diag *diag);
 
+/* Where code that was compiled for a profile leaves its events from now on, NULL: nowhere. Borrowed. It must have room for the
+ * session's threads. */
+struct rt_profile;
+void rt_session_profile(rt_session *session, struct rt_profile *profile);
+int rt_session_threads(const rt_session *session);
+
 void rt_session_close(rt_session *session);
 
 #endif
