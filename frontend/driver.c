@@ -77,7 +77,7 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
 static gm_status compile_module(const fe_options *options, const ir_module *module, gm_diag *diag, cg_program **out) {
     gm_string llvm = {0}, assembly = {0};
     bool want_llvm = fe_dump_wants(options, "llvm"), want_asm = fe_dump_wants(options, "asm");
-    cg_options code = {.target_cpu = options->target_cpu, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
+    cg_options code = {.target_cpu = options->target_cpu, .profile = options->profile, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
     gm_status status = cg_compile(module, &code, diag, out);
     if (status == GM_OK && want_llvm) status = fe_dump_text(options, "module.ll", &llvm, diag);
     if (status == GM_OK && want_asm) status = fe_dump_text(options, "module.s", &assembly, diag);
@@ -147,7 +147,7 @@ static gm_status why_cold(const fe_gmx *gmx, const fe_options *options, const pa
     gm_string target = {0};
     fe_gmx_key wanted;
     gm_status status = key_of(options, limits, diag, &target, &wanted);
-    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : fe_gmx_difference(gmx, &wanted);
+    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : options->profile ? "a profile is asked for" : fe_gmx_difference(gmx, &wanted);
     gm_string_free(&target);
     return status;
 }

@@ -24,6 +24,7 @@ typedef struct fe_options {
     const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
     bool no_weights;         /* read and compile only; no session */
     bool time_passes;        /* one line per pass on stderr */
+    bool profile;            /* code that reports to a profile (rt_session_profile) */
     fe_dump dump;
 } fe_options;
 

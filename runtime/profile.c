@@ -29,7 +29,7 @@ gm_status rt_profile_open(int threads, int64_t events, gm_diag *diag, rt_profile
     if (!profile) return gm_fail(diag, GM_NOMEM, "out of memory");
     *profile = (rt_profile){.threads = threads, .capacity = events, .first_ticks = rt_ticks(), .first_seconds = gm_now()};
     size_t bytes = (size_t)events * sizeof(rt_event);
-    for (int i = 0; i < threads; i++) {
+    for (int i = 0; i < threads && events; i++) {
         void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
         if (pages == MAP_FAILED) {
             rt_profile_close(profile);
@@ -61,10 +61,8 @@ const rt_event *rt_profile_events(const rt_profile *profile, int thread, int64_t
     return profile->tracks[thread].events;
 }
 
-int64_t rt_profile_dropped(const rt_profile *profile) {
-    int64_t dropped = 0;
-    for (int i = 0; i < profile->threads; i++) dropped += profile->tracks[i].dropped;
-    return dropped;
+int64_t rt_profile_dropped(const rt_profile *profile, int thread) {
+    return profile->tracks[thread].dropped;
 }
 
 double rt_profile_rate(const rt_profile *profile) {

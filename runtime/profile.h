@@ -17,15 +17,15 @@ typedef struct rt_event {
 
 typedef struct rt_profile rt_profile;
 
-/* Room for `events` events of each thread, its pages already there. GM_NOMEM. */
+/* Room for `events` events of each thread, its pages already there; with 0 they are only counted, as dropped. GM_NOMEM. */
 gm_status rt_profile_open(int threads, int64_t events, gm_diag *diag, rt_profile **out);
 void rt_profile_close(rt_profile *profile);
 /* Forget all events, and how many were dropped. Not while compiled code runs. */
 void rt_profile_reset(rt_profile *profile);
 /* The events of one thread so far, in order; borrowed. */
 const rt_event *rt_profile_events(const rt_profile *profile, int thread, int64_t *out_count);
-/* Events that found their thread's buffer full, of all threads. */
-int64_t rt_profile_dropped(const rt_profile *profile);
+/* Events of one thread that found its buffer full. */
+int64_t rt_profile_dropped(const rt_profile *profile, int thread);
 
 /* The CPU's time-stamp counter, which runs at a constant rate in all cores of one machine. */
 int64_t rt_ticks(void);
