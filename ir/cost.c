@@ -32,9 +32,17 @@ static double bytes(const ir_module *module, const ir_type *type, const ir_cost_
     return type->rank ? elems(module, type, at) * info->block_bytes / info->block_elems : 0;
 }
 
+/* Is operand i a value that an operand before it is too? */
+static bool repeats(const ir_inst *inst, int i) {
+    for (int k = 0; k < i; k++)
+        if (inst->operands[k] == inst->operands[i]) return true;
+    return false;
+}
+
 static ir_cost in_and_out(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     ir_cost cost = {0};
-    for (int i = 0; i < inst->operand_count; i++) cost.read += bytes(module, &inst->operands[i]->type, at);
+    for (int i = 0; i < inst->operand_count; i++)
+        if (!repeats(inst, i)) cost.read += bytes(module, &inst->operands[i]->type, at);
     for (int i = 0; i < inst->result_count; i++) cost.written += bytes(module, &inst->results[i]->type, at);
     return cost;
 }
