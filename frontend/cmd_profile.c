@@ -29,7 +29,7 @@ static figures figures_of(const fe_profile_result *result, const fe_profile_phas
                  .bytes = cost->read + cost->written};
     f.flop_s = ratio(f.flop, f.time_s);
     f.bytes_s = ratio(f.bytes, f.time_s);
-    f.roofline_share = ratio(fe_roofline(&result->probe, cost), f.time_s);
+    f.roofline_share = ratio(rt_roofline_seconds(&result->probe, f.bytes, f.flop), f.time_s);
     return f;
 }
 

@@ -39,7 +39,7 @@ typedef struct cmd_options {
     cmd_texts stops;
     int64_t format, precision, kl_base, run_mode;
     int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, depth,
-        repetitions, memory;
+        repetitions, memory, plan_prompt;
     double temperature, top_p, min_p, repeat_penalty;
     bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, no_weights, no_probe;
     uint64_t given; /* a bit per cmd_flag */
@@ -124,7 +124,7 @@ gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_di
 /* ---- the commands, a file each ---- */
 
 typedef gm_status cmd_fn(const cmd_options *options, gm_diag *diag);
-cmd_fn cmd_generate, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate, cmd_profile;
+cmd_fn cmd_generate, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate, cmd_profile, cmd_plan;
 cmd_fn cmd_tokenize, cmd_detokenize, cmd_render, cmd_inspect;
 cmd_fn cmd_compile, cmd_opt, cmd_run;
 

@@ -17,6 +17,7 @@
 struct fe_tables {
     const void **weights;
     rt_site *sites;
+    rt_program program;
 };
 
 /* ---- passes ---- */
@@ -111,14 +112,14 @@ static gm_status bind_weights(fe_engine *engine, gm_diag *diag) {
     return GM_OK;
 }
 
-static gm_status open_session(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
+static void describe_program(fe_engine *engine, const pass_options *limits) {
     const fe_config *config = &engine->model.config;
-    GM_TRY(bind_weights(engine, diag));
     int sites = cg_site_count(engine->program);
     engine->tables->sites = calloc((size_t)sites + 1, sizeof(rt_site));
     GM_ASSERT(engine->tables->sites);
     for (int i = 0; i < sites; i++) engine->tables->sites[i] = *cg_site_of(engine->program, i);
-    rt_program program = {
+    rt_program *program = &engine->tables->program;
+    *program = (rt_program){
         .forward = function_of(engine, "forward"), .step = function_of(engine, "forward.T1"),
         .head = function_of(engine, "head"), .head_one = function_of(engine, "head.R1"),
         .prefill = function_of(engine, "prefill"), .generate = function_of(engine, "generate"),
@@ -126,9 +127,18 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, cons
         .cache_elems = config->layers * limits->context * config->kv_heads * config->head_dim,
         .dim_t = ir_symbol_find(engine->module, "T"), .dim_r = ir_symbol_find(engine->module, "R"),
         .arena_bytes = ir_frame_bytes(engine->module), .scratch_bytes = cg_scratch_bytes(engine->program),
-        .weights = (const void *const *)engine->tables->weights, .sites = engine->tables->sites, .site_count = sites};
-    for (int i = 0; i < engine->module->symbol_count && i < RT_MAX_DIMS; i++) program.dims[i] = engine->module->symbols[i].max;
-    return rt_session_open(&program, options->threads, diag, &engine->session);
+        .sites = engine->tables->sites, .site_count = sites};
+    for (int i = 0; i < engine->module->symbol_count && i < RT_MAX_DIMS; i++) program->dims[i] = engine->module->symbols[i].max;
+}
+
+const rt_program *fe_engine_program(const fe_engine *engine) {
+    return &engine->tables->program;
+}
+
+static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
+    GM_TRY(bind_weights(engine, diag));
+    engine->tables->program.weights = (const void *const *)engine->tables->weights;
+    return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
 }
 
 /* ---- artefacts ---- */
@@ -170,7 +180,7 @@ static gm_status start_warm(fe_engine *engine, const fe_options *options, const 
     GM_TRY(ir_parse(gmx->ir.data, gmx->ir.bytes, engine->model.path, diag, &engine->module));
     GM_TRY(fe_gmx_check_module(&engine->model, engine->module, diag));
     GM_TRY(check_forward(engine, limits, diag));
-    return options->no_weights ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
+    return options->no_weights && !options->no_session ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
 }
 
 static gm_status write_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
@@ -227,7 +237,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
 static gm_status compile_cold(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
     ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
     GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
-    if (options->no_weights && !fe_dump_wants(options, "llvm") && !fe_dump_wants(options, "asm")) return GM_OK;
+    if (options->no_weights && !options->no_session && !fe_dump_wants(options, "llvm") && !fe_dump_wants(options, "asm")) return GM_OK;
     return compile_module(options, engine->module, diag, &engine->program);
 }
 
@@ -247,9 +257,10 @@ static gm_status build_engine(const char *path, fe_options options, gm_diag *dia
     pass_options limits;
     GM_TRY(load_model(path, &options, diag, engine, &limits));
     GM_TRY(compile_model(engine, &options, &limits, diag));
-    if (options.no_weights) return GM_OK;
+    if (engine->program) describe_program(engine, &limits);
+    if (options.no_weights || options.no_session) return GM_OK;
     double start = gm_now();
-    GM_TRY(open_session(engine, &options, &limits, diag));
+    GM_TRY(open_session(engine, &options, diag));
     engine->compile_s += gm_now() - start;
     if (options.time_passes) fprintf(stderr, "session %.3f s\n", gm_now() - start);
     return GM_OK;

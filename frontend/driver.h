@@ -24,6 +24,7 @@ typedef struct fe_options {
     const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
     bool no_weights;         /* read and compile only; no session */
     bool time_passes;        /* one line per pass on stderr */
+    bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
     fe_dump dump;
 } fe_options;
@@ -34,7 +35,7 @@ typedef struct fe_engine {
     rt_tokenizer *tokenizer; /* NULL: the model came without one */
     ir_module *module;       /* the final IR */
     struct cg_program *program;
-    rt_session *session;     /* NULL with no_weights */
+    rt_session *session;     /* NULL with no_weights or no_session */
     struct fe_tables *tables; /* what the session borrows */
     double load_s, compile_s;
     bool warm;               /* an artefact's own machine code runs */
@@ -43,6 +44,9 @@ typedef struct fe_engine {
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
 void fe_engine_close(fe_engine *engine);
+/* What a session of the compiled program would take, without the weights; for an engine opened with no_session. */
+struct rt_program;
+const struct rt_program *fe_engine_program(const fe_engine *engine);
 /* Compile MODEL and write the artefact OUT.gmx (through a temporary file: nothing half-written stays). */
 gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag);
 

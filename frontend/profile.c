@@ -77,12 +77,6 @@ fe_op_call fe_profile_call(const fe_profile_result *result, const rt_event *even
     return call;
 }
 
-double fe_roofline(const rt_probe *probe, const ir_cost *cost) {
-    if (probe->bytes_per_s <= 0 || probe->flop_per_s <= 0) return 0;
-    double memory = (cost->read + cost->written) / probe->bytes_per_s, arithmetic = cost->flop / probe->flop_per_s;
-    return memory > arithmetic ? memory : arithmetic;
-}
-
 /* ---- adding up ---- */
 
 static fe_profile_row *row_for(fe_profile_rows *rows, const char *name, int layer) {

@@ -88,9 +88,6 @@ fe_op_call fe_profile_call(const fe_profile_result *result, const rt_event *even
 /* Instructions in the order of cg_trace_number; texts and list in `arena`. */
 fe_op *fe_profile_ops(const ir_module *module, gm_arena *arena, int *out_count);
 
-/* The least time that this machine could do it in, in s; 0 without a probe. */
-double fe_roofline(const rt_probe *probe, const ir_cost *cost);
-
 /* Every event as JSON of the Trace Event Format, which Perfetto and chrome://tracing read: complete events of one process, a track
  * per thread, times in µs since the prompt went in. */
 void fe_profile_trace(const fe_profile_result *result, gm_string *out);

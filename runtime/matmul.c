@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GRAIN = 16, PLANS = 8 };
+enum { GRAIN = 16, PLANS = 8, FIXED_BYTES = 12 << 20, FIXED_THREAD_BYTES = 3 << 20 };
 
 /* A primitive for one number of rows. */
 typedef struct plan {
@@ -241,6 +241,23 @@ static gm_status collect(const rt_matmul *matmul, gm_diag *diag) {
     return GM_OK;
 }
 
+static bool cpu_multiplies_bf16(void) {
+    return __builtin_cpu_supports("avx512bf16");
+}
+
+int64_t rt_matmul_packed_bytes(const rt_site *sites, int count) {
+    int64_t bytes = 0;
+    for (int i = 0; i < count; i++) {
+        int64_t elem = sites[i].bf16 && cpu_multiplies_bf16() ? (int64_t)sizeof(uint16_t) : (int64_t)sizeof(float);
+        bytes += total_rows(&sites[i]) * sites[i].columns * elem;
+    }
+    return bytes;
+}
+
+int64_t rt_matmul_fixed_bytes(int threads) {
+    return FIXED_BYTES + threads * (int64_t)FIXED_THREAD_BYTES;
+}
+
 gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *weights, rt_team *team, gm_diag *diag, rt_matmul **out) {
     rt_matmul *matmul = calloc(1, sizeof *matmul);
     if (!matmul) return gm_fail(diag, GM_NOMEM, "out of memory");
@@ -251,7 +268,7 @@ gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *wei
     if (status == GM_OK && dnnl_engine_create(&matmul->engine, dnnl_cpu, 0) != dnnl_success)
         status = gm_fail(diag, GM_UNSUPPORTED, "oneDNN has no CPU engine here");
     if (status == GM_OK) {
-        matmul->native_bf16 = __builtin_cpu_supports("avx512bf16") && probe_bf16(matmul->engine);
+        matmul->native_bf16 = cpu_multiplies_bf16() && probe_bf16(matmul->engine);
         rt_team_run(team, open_on_thread, matmul);
         status = collect(matmul, diag);
     }

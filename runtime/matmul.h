@@ -15,4 +15,10 @@ gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *wei
 gm_status rt_matmul_prepare(rt_matmul *matmul, int64_t rows, rt_team *team, gm_diag *diag);
 void rt_matmul_close(rt_matmul *matmul);
 
+/* Bytes of the packed copies that rt_matmul_open makes of the weights of these sites. */
+int64_t rt_matmul_packed_bytes(const rt_site *sites, int count);
+/* What else products keep in memory, with this many threads: oneDNN's code as far as it runs, and what it makes at run time. Measured,
+ * since oneDNN does not say. */
+int64_t rt_matmul_fixed_bytes(int threads);
+
 #endif

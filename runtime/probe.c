@@ -83,3 +83,9 @@ gm_status rt_probe_run(int threads, gm_diag *diag, rt_probe *out) {
     rt_team_close(team);
     return status;
 }
+
+double rt_roofline_seconds(const rt_probe *probe, double bytes, double flop) {
+    if (probe->bytes_per_s <= 0 || probe->flop_per_s <= 0) return 0;
+    double memory = bytes / probe->bytes_per_s, arithmetic = flop / probe->flop_per_s;
+    return memory > arithmetic ? memory : arithmetic;
+}

@@ -12,4 +12,7 @@ typedef struct rt_probe {
 /* The best of many short measurements with a team of `threads` (0: the default). GM_NOMEM. */
 gm_status rt_probe_run(int threads, gm_diag *diag, rt_probe *out);
 
+/* The least time in which such a machine moves the bytes and computes, in s; 0 when it was not probed. */
+double rt_roofline_seconds(const rt_probe *probe, double bytes, double flop);
+
 #endif

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MAX_STOPS = 16, SLICE = 32, POLL_NANOSECONDS = 500000, RELEASE_TOKENS = 256 };
+enum { MAX_STOPS = 16, SLICE = 32, POLL_NANOSECONDS = 500000 };
 
 struct rt_session {
     rt_program program;
@@ -104,6 +104,10 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     }
     *out = s;
     return GM_OK;
+}
+
+int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
+    return (int64_t)(sizeof(rt_ring) + rt_sample_scratch_bytes(p->vocab)) + rt_matmul_fixed_bytes(threads);
 }
 
 static void close_frame(rt_frame *frame, const rt_program *p) {
@@ -258,7 +262,7 @@ static void prefill_by_loop(rt_session *s, int64_t n) {
 
 /* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. */
 static void release_activations(rt_session *s, int64_t n) {
-    if (n < RELEASE_TOKENS) return;
+    if (n < RT_RELEASE_TOKENS) return;
     madvise(s->frame->arena, (size_t)s->program.arena_bytes, MADV_DONTNEED);
     madvise(s->frame->scratch, (size_t)(s->frame->scratch_stride * s->frame->threads), MADV_DONTNEED);
 }

@@ -4,12 +4,18 @@
 
 #include "runtime/base.h"
 
+/* After a prompt of this many tokens the memory of its activations is given back. */
+enum { RT_RELEASE_TOKENS = 256 };
+
 typedef struct rt_session rt_session;
 struct rt_program;
 
 /* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_NOMEM when the cache,
  * the activations or the packed weights do not fit. */
 gm_status rt_session_open(const struct rt_program *program, int threads, gm_diag *diag, rt_session **out);
+
+/* Bytes that a session takes at once whatever it is used for, its caches, activations and packed weights left out. */
+int64_t rt_session_fixed_bytes(const struct rt_program *program, int threads);
 
 typedef struct rt_sampling {
     float temperature; /* 0: greedy */

@@ -257,9 +257,9 @@ END_TEST
 
 START_TEST(rooflines_take_the_slower_limit) {
     rt_probe probe = {.bytes_per_s = 100, .flop_per_s = 1000};
-    ck_assert_double_eq(fe_roofline(&probe, &(ir_cost){50, 50, 100}), 1);
-    ck_assert_double_eq(fe_roofline(&probe, &(ir_cost){5, 5, 3000}), 3);
-    ck_assert_double_eq(fe_roofline(&(rt_probe){0}, &(ir_cost){5, 5, 3000}), 0);
+    ck_assert_double_eq(rt_roofline_seconds(&probe, 100, 100), 1);
+    ck_assert_double_eq(rt_roofline_seconds(&probe, 10, 3000), 3);
+    ck_assert_double_eq(rt_roofline_seconds(&(rt_probe){0}, 10, 3000), 0);
 }
 END_TEST
 
