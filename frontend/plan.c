@@ -6,6 +6,7 @@
 #include "runtime/matmul.h"
 #include "runtime/program.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,15 +86,20 @@ static void mark_tensors(planner *p) {
     }
 }
 
-/* Pages that hold what is read of the tensors, at `tokens` tokens. */
+/* Bytes that are resident once `tokens` rows anywhere in a tensor were read: a fault maps its neighbours too, as many as the system's
+ * default says. */
+static double resident_rows(const tensor_use *use, int64_t tokens) {
+    enum { FAULT_BYTES = 65536 };
+    double touched = (double)tokens * (double)(use->row_bytes + FAULT_BYTES);
+    return (double)use->bytes * (1 - exp(-touched / (double)use->bytes));
+}
+
 static int64_t resident_weights(const planner *p, bool decode, int64_t tokens) {
-    enum { PAGE = 4096 };
     int64_t bytes = 0;
     for (int i = 0; i < p->tensor_count; i++) {
         const tensor_use *use = &p->tensors[i];
-        int64_t rows = tokens * (use->row_bytes + PAGE);
         if (use->prefill || (decode && use->decode)) bytes += use->bytes;
-        else if (use->rows) bytes += rows < use->bytes ? rows : use->bytes;
+        else if (use->rows) bytes += (int64_t)resident_rows(use, tokens);
     }
     return bytes;
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GRAIN = 16, PLANS = 8, FIXED_BYTES = 12 << 20, FIXED_THREAD_BYTES = 3 << 20 };
+enum { GRAIN = 16, PLANS = 8, FIXED_BYTES = 8 << 20, FIXED_THREAD_BYTES = 2 << 20 };
 
 /* A primitive for one number of rows. */
 typedef struct plan {
