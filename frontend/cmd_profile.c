@@ -70,7 +70,7 @@ static void text_rows(const fe_profile_result *result, const fe_profile_phase *p
 static void text_phase(const fe_profile_result *result, int p, gm_string *out) {
     const fe_profile_phase *phase = &result->phases[p];
     double all = result->threads * phase->wall_s;
-    gm_string_printf(out, "%s: %lld tokens in %.1f ms on %d threads\n", phase->name,
+    gm_string_printf(out, "%s: %lld tokens in %.1f ms, threads: %d\n", phase->name,
                      (long long)phase->tokens, phase->wall_s * 1e3, result->threads);
     text_rows(result, phase, &phase->ops, "operation", out);
     figures f = figures_of(result, phase, &phase->cost, 0, phase->work_s, phase->wait_s);
