@@ -153,6 +153,33 @@ static int64_t process_bytes(const char *field) {
     return kib * 1024;
 }
 
+/* Resident bytes of the mapping that starts at `address`. */
+static int64_t mapping_bytes(const void *address) {
+    char line[512];
+    bool inside = false;
+    long long kib = 0;
+    unsigned long low, high;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (file && !kib && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%lx-%lx ", &low, &high) == 2) inside = low == (unsigned long)(uintptr_t)address;
+        else if (inside) sscanf(line, "Rss: %lld", &kib);
+    }
+    if (file) fclose(file);
+    return kib * 1024;
+}
+
+/* What is resident now and is none of the tensors: the pages of their files are counted by what the run reads of them, what else
+ * the files hold (a vocabulary, say) has been read. */
+static int64_t base_bytes(const rt_weights *weights) {
+    int64_t bytes = process_bytes("VmRSS"), rest = 0;
+    for (size_t i = 0; i < weights->mapping_count; i++) {
+        bytes -= mapping_bytes(weights->mappings[i].address);
+        rest += (int64_t)weights->mappings[i].bytes;
+    }
+    for (size_t i = 0; i < weights->count; i++) rest -= (int64_t)weights->tensors[i].bytes;
+    return rest > 0 ? bytes + rest : bytes;
+}
+
 /* The caches are @forward's parameters after ids and position; functions that do not update them in place need them twice. */
 static void plan_cache(planner *p) {
     const ir_func *forward = ir_func_find(p->engine.module, "forward");
@@ -166,11 +193,11 @@ static void plan_cache(planner *p) {
     p->plan->cache_token_bytes = p->plan->cache_bytes / p->plan->context;
 }
 
-/* The arena's buffers and the scratch hold rows; a prompt shorter than a chunk, fewer keys than the context, fill a part of them. */
+/* The arena's buffers hold rows: a prompt shorter than a chunk fills a part of them. */
 static int64_t prefill_activations(const planner *p, int64_t prompt) {
     const fe_plan *plan = p->plan;
-    double rows = prompt < plan->chunk ? (double)prompt / (double)plan->chunk : 1, keys = (double)prompt / (double)plan->context;
-    return (int64_t)(rows * (double)func_or(p, "prefill", "forward.T1")->frame + keys * (double)plan->scratch_bytes);
+    double rows = prompt < plan->chunk ? (double)prompt / (double)plan->chunk : 1;
+    return (int64_t)(rows * (double)func_or(p, "prefill", "forward.T1")->frame) + plan->scratch_bytes;
 }
 
 static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t predict) {
@@ -212,7 +239,7 @@ static double tokens_per_second(const rt_probe *probe, const ir_cost *cost) {
 
 static void plan_engine(planner *p, int threads, int64_t prompt, int64_t predict) {
     fe_plan *plan = p->plan;
-    p->base = process_bytes("VmRSS");
+    p->base = base_bytes(&p->engine.model.weights);
     p->compile_peak = process_bytes("VmHWM");
     p->program = fe_engine_program(&p->engine);
     *plan = (fe_plan){.threads = threads ? threads : rt_team_default_threads(), .context = p->program->context, .chunk = p->program->chunk};

@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GRAIN = 16, PLANS = 8, FIXED_BYTES = 8 << 20, FIXED_THREAD_BYTES = 2 << 20 };
+enum { GRAIN = 16, PLANS = 8 };
+/* Measured: oneDNN's code and tables; a primitive with what belongs to it, of which a prompt needs one for whole chunks and one for
+ * the rest. */
+enum { LIBRARY_BYTES = 4 << 20, PRIMITIVE_BYTES = 48 << 10, PROMPT_PRIMITIVES = 2 };
 
 /* A primitive for one number of rows. */
 typedef struct plan {
@@ -254,8 +257,19 @@ int64_t rt_matmul_packed_bytes(const rt_site *sites, int count) {
     return bytes;
 }
 
-int64_t rt_matmul_fixed_bytes(int threads) {
-    return FIXED_BYTES + threads * (int64_t)FIXED_THREAD_BYTES;
+/* Of each thread while products of bf16 are emulated: its columns widened, or x. */
+static int64_t plain_floats(const rt_site *sites, int count, int threads) {
+    int64_t most = 0;
+    for (int i = 0; i < count; i++) {
+        int64_t columns = total_rows(&sites[i]) / threads, rows = columns < sites[i].max_rows ? sites[i].max_rows : columns;
+        if (sites[i].bf16 && most < rows * sites[i].columns) most = rows * sites[i].columns;
+    }
+    return cpu_multiplies_bf16() ? 0 : most;
+}
+
+int64_t rt_matmul_fixed_bytes(const rt_site *sites, int count, int threads) {
+    int64_t per_thread = count * (int64_t)PRIMITIVE_BYTES * PROMPT_PRIMITIVES + plain_floats(sites, count, threads) * (int64_t)sizeof(float);
+    return LIBRARY_BYTES + threads * per_thread;
 }
 
 gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *weights, rt_team *team, gm_diag *diag, rt_matmul **out) {

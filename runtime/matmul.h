@@ -17,8 +17,8 @@ void rt_matmul_close(rt_matmul *matmul);
 
 /* Bytes of the packed copies that rt_matmul_open makes of the weights of these sites. */
 int64_t rt_matmul_packed_bytes(const rt_site *sites, int count);
-/* What else products keep in memory, with this many threads: oneDNN's code as far as it runs, and what it makes at run time. Measured,
- * since oneDNN does not say. */
-int64_t rt_matmul_fixed_bytes(int threads);
+/* What else products keep in memory: buffers, and of oneDNN its code as far as it runs and its primitives. oneDNN does not say how
+ * much that is, so its part is what has been measured. */
+int64_t rt_matmul_fixed_bytes(const rt_site *sites, int count, int threads);
 
 #endif

@@ -107,7 +107,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
 }
 
 int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
-    return (int64_t)(sizeof(rt_ring) + rt_sample_scratch_bytes(p->vocab)) + rt_matmul_fixed_bytes(threads);
+    return (int64_t)(sizeof(rt_ring) + rt_sample_scratch_bytes(p->vocab)) + rt_matmul_fixed_bytes(p->sites, p->site_count, threads);
 }
 
 static void close_frame(rt_frame *frame, const rt_program *p) {
