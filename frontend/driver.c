@@ -120,6 +120,7 @@ static void describe_program(fe_engine *engine, const pass_options *limits) {
     for (int i = 0; i < sites; i++) engine->tables->sites[i] = *cg_site_of(engine->program, i);
     rt_program *program = &engine->tables->program;
     *program = (rt_program){
+        .model = engine->model.path,
         .forward = function_of(engine, "forward"), .step = function_of(engine, "forward.T1"),
         .head = function_of(engine, "head"), .head_one = function_of(engine, "head.R1"),
         .prefill = function_of(engine, "prefill"), .generate = function_of(engine, "generate"),

@@ -14,6 +14,7 @@ typedef struct rt_function {
 } rt_function;
 
 typedef struct rt_program {
+    const char *model;    /* its path, for messages */
     rt_function forward;  /* (ids[T], position, k, v) -> (x[T,h], k, v), T <= chunk */
     rt_function step;     /* the same at T = 1 */
     rt_function head;     /* (x[R,h]) -> logits[R,V], R <= rows */

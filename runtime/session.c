@@ -235,10 +235,10 @@ static gm_status check_ids(const rt_session *s, const int32_t *ids, int64_t n, g
 }
 
 /* One weight that is NaN or infinite spoils the residual stream, and with it everything that would be said. */
-static gm_status check_finite(const float *x, int64_t count, gm_diag *diag) {
+static gm_status check_finite(const rt_session *s, const float *x, int64_t count, gm_diag *diag) {
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(x[i]))
-            return gm_fail(diag, GM_FORMAT, "the model's activations are not finite: expected weights without NaN and infinity");
+            return gm_fail(diag, GM_FORMAT, "%s: the activations are not finite: expected weights without NaN and infinity", s->program.model);
     return GM_OK;
 }
 
@@ -276,7 +276,7 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
         release_activations(s, n);
     } else prefill_by_steps(s, n);
     s->has_x = true;
-    return check_finite(s->x, s->program.hidden, diag);
+    return check_finite(s, s->x, s->program.hidden, diag);
 }
 
 /* ---- generate ---- */
@@ -433,7 +433,7 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
         int64_t rows = n - done < s->program.chunk ? n - done : s->program.chunk;
         GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
-        GM_TRY(check_finite(s->rows, rows * s->program.hidden, diag));
+        GM_TRY(check_finite(s, s->rows, rows * s->program.hidden, diag));
         if (!score_rows(s, done, rows, on_logits, user)) return GM_OK;
     }
     return GM_OK;

@@ -122,8 +122,8 @@ poke "$m/model.safetensors" $((data_start + 36868)) '\000\000\200\177'
 refuse norm_inf 'norm_inf: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found inf at 1' "$m"
 hf_copy weight_nan
 poke "$m/model.safetensors" $((data_start + 36992)) '\000\000\300\177'
-bad weight_nan 'not finite' generate "$m" --ids 2,5 -n 2
-bad weight_nan_logits 'not finite' logits "$m" --ids 2,5 -o out.safetensors
+bad weight_nan 'hf/weight_nan: the activations are not finite' generate "$m" --ids 2,5 -n 2
+bad weight_nan_logits 'hf/weight_nan: the activations are not finite' logits "$m" --ids 2,5 -o out.safetensors
 weights type_f64 'model\.safetensors.*embed_tokens\.weight": expected dtype F32, F16 or BF16, found F64' 's/"F32","shape":\[288,32\]/"F64","shape":[144,32]/'
 weights type_f8 'model\.safetensors.*embed_tokens\.weight": expected dtype F32, F16 or BF16, found F8_E5M2' 's/"F32","shape":\[288,32\]/"F8_E5M2","shape":[36864]/; s/"format":"pt"/"for":"pt"/'
 
