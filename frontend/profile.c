@@ -285,6 +285,8 @@ gm_status fe_profile_run(const fe_profile_request *request, gm_diag *diag, fe_pr
         for (int p = 0; p < FE_PHASES; p++) r.seconds[i][p] = GM_NEW_ARRAY(&out->arena, double, request->repetitions);
     gm_status status = run_both(&r, &plain, diag);
     fe_engine_close(&plain);
+    rt_session_close(out->engine.session); /* what it held must not be there when the machine is probed */
+    out->engine.session = NULL;
     if (status == GM_OK && request->probe) status = rt_probe_run(request->options.threads, diag, &out->probe);
     return status;
 }

@@ -68,7 +68,7 @@ typedef struct fe_profile_result {
     fe_effect overhead[FE_PHASES]; /* of the profile's calls on the time */
     bool same_tokens; /* with and without the profile's calls */
     rt_probe probe;   /* 0: not probed */
-    fe_engine engine; /* of the profiled program */
+    fe_engine engine; /* of the profiled program; its session is closed */
 } fe_profile_result;
 
 typedef struct fe_profile_request {

@@ -272,7 +272,7 @@ int main(void) {
     tcase_add_test(parts, rooflines_take_the_slower_limit);
     suite_add_tcase(suite, parts);
     tcase_set_timeout(run, 300);
-    tcase_add_checked_fixture(run, run_profile, free_profile);
+    tcase_add_unchecked_fixture(run, run_profile, free_profile); /* one run for all: the tests only read */
     tcase_add_test(run, tokens_are_the_same_and_no_event_is_lost);
     tcase_add_test(run, threads_agree);
     tcase_add_test(run, shares_add_up);
