@@ -41,6 +41,9 @@ static gm_status read_set(const config_reader *in, const char *key, const cJSON 
         return refuse_member(in, GM_UNSUPPORTED, key, "partial_rotary_factor", "1", partial);
     cJSON_ArrayForEach(item, set) if (cJSON_IsObject(item))
         return refuse_member(in, GM_UNSUPPORTED, key, item->string, "one set for all layers", item);
+    if (!linear && cJSON_IsNumber(factor) && factor->valuedouble != 1)
+        gm_warn(in->diag, "%s: key \"%s%s.factor\": not used without rope_type \"linear\", as in the reference",
+                in->path, in->scope, key);
     if (theta) rope->theta = theta->valuedouble, *has_theta = true;
     rope->factor = linear ? factor->valuedouble : 1;
     return GM_OK;

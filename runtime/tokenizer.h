@@ -3,9 +3,10 @@
  * A reader (frontend/gguf.c, frontend/tokenizer_json.c) fills an rt_vocab; rt_tokenizer_new indexes
  * it. Encoding is n·log n in the text's length.
  *
- * User pieces match leftmost-longest before any merging. Under json_rules, and when the file spells runs
- * of blanks with U+2581, they match the raw text; when it spells them with plain spaces (the GGUF
- * converter's rewriting), they match the escaped text, where a space and U+2581 are the same.
+ * User pieces match leftmost-longest before any merging, RT_MATCH_ESCAPED ones in what the others leave.
+ * Under json_rules, and when the file spells runs of blanks with U+2581, they match the raw text; when it
+ * spells them with plain spaces (the GGUF converter's rewriting), they match the escaped text, where a
+ * space and U+2581 are the same.
  */
 #ifndef GM_RUNTIME_TOKENIZER_H
 #define GM_RUNTIME_TOKENIZER_H

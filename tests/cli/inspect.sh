@@ -43,3 +43,5 @@ check flat_rope_is_not_read "$(cat "$work/out")" grep -q '"rope_theta":1e+06,"ro
 warns legacy_rope_type 'key "text_config\.rope_scaling\.type": .*honoured' '{"model_type":"gemma3","text_config":{"rope_scaling":{"type":"linear","factor":8.0}}}'
 check legacy_rope_is_read "$(cat "$work/out")" grep -q '"rope_theta":1e+06,"rope_factor":8,"rope_local_theta":10000,"rope_local_factor":1' "$work/out"
 warns cap_of_the_wrapper 'key "text_config\.final_logit_softcapping": not used' '{"model_type":"gemma3","text_config":{"final_logit_softcapping":30.0}}'
+warns factor_without_a_type 'key "rope_scaling\.factor": not used' '{"model_type":"gemma2","rope_scaling":{"factor":8.0}}'
+check factor_without_a_type_is_not_used "$(cat "$work/out")" grep -q '"rope_theta":10000,"rope_factor":1,' "$work/out"
