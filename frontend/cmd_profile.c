@@ -78,7 +78,7 @@ static void text_phase(const fe_profile_result *result, int p, gm_string *out) {
     text_row(result, "all", &f, out);
     gm_string_printf(out,
                      "  at work %.2f %%, waiting at barriers %.2f %%, between the two %.2f %% of the "
-                     "threads' time;\n  no thread at work in %.2f %% of the time\n",
+                     "threads' time;\n  idle share %.2f %%: wall time in which no thread was at work\n",
                      ratio(phase->work_s, all) * 100, ratio(phase->wait_s, all) * 100,
                      rest_share(result, phase) * 100, ratio(phase->idle_s, phase->wall_s) * 100);
     const fe_effect *overhead = &result->overhead[p];
