@@ -89,6 +89,19 @@ static gm_status compile_module(const fe_options *options, const ir_module *modu
 
 /* ---- session ---- */
 
+/* The caches are what @forward takes after ids and position; their sizes are those of its parameters. */
+static bool caches_of(const ir_module *module, rt_program *out) {
+    const ir_func *forward = ir_func_find(module, "forward");
+    out->cache_count = forward ? forward->body->param_count - 2 : 0;
+    if (out->cache_count < 1 || out->cache_count > RT_MAX_CACHES || forward->body->yield_count != out->cache_count + 1) return false;
+    for (int i = 0; i < out->cache_count; i++) {
+        const ir_type *type = &forward->body->params[2 + i]->type;
+        if (!ir_type_equal(type, &forward->body->yields[1 + i]->type)) return false;
+        out->cache_bytes[i] = (int64_t)rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(module, type));
+    }
+    return true;
+}
+
 static rt_function function_of(const fe_engine *engine, const char *name) {
     rt_function function = {.entry = NULL};
     const ir_func *func = ir_func_find(engine->module, name);
@@ -125,10 +138,10 @@ static void describe_program(fe_engine *engine, const pass_options *limits) {
         .head = function_of(engine, "head"), .head_one = function_of(engine, "head.R1"),
         .prefill = function_of(engine, "prefill"), .generate = function_of(engine, "generate"),
         .hidden = config->hidden, .vocab = config->vocab, .context = limits->context, .chunk = limits->chunk, .rows = limits->rows,
-        .cache_elems = config->layers * limits->context * config->kv_heads * config->head_dim,
         .dim_t = ir_symbol_find(engine->module, "T"), .dim_r = ir_symbol_find(engine->module, "R"),
         .arena_bytes = ir_frame_bytes(engine->module), .scratch_bytes = cg_scratch_bytes(engine->program),
         .sites = engine->tables->sites, .site_count = sites};
+    GM_ASSERT(caches_of(engine->module, program));
     for (int i = 0; i < engine->module->symbol_count && i < RT_MAX_DIMS; i++) program->dims[i] = engine->module->symbols[i].max;
 }
 
@@ -163,14 +176,27 @@ static gm_status why_cold(const fe_gmx *gmx, const fe_options *options, const pa
     return status;
 }
 
-/* The module fits the configuration as far as the session counts on it. */
+/* Where there is a function of that name, its parameters from `at` on are the caches of @forward. */
+static bool takes_caches(const ir_module *module, const char *name, int at) {
+    const ir_region *forward = ir_func_find(module, "forward")->body;
+    const ir_func *func = ir_func_find(module, name);
+    int caches = forward->param_count - 2;
+    if (func && func->body->param_count != at + caches) return false;
+    for (int i = 0; func && i < caches; i++)
+        if (!ir_type_equal(&func->body->params[at + i]->type, &forward->params[2 + i]->type)) return false;
+    return true;
+}
+
+/* The module is one that the session can run. */
 static gm_status check_forward(const fe_engine *engine, const pass_options *limits, gm_diag *diag) {
-    const fe_config *config = &engine->model.config;
-    const ir_func *forward = ir_func_find(engine->module, "forward");
+    rt_program program = {.cache_count = 0};
     int chunk = ir_symbol_find(engine->module, "T");
-    int64_t cache = config->layers * limits->context * config->kv_heads * config->head_dim;
-    bool fits = forward && forward->body->param_count == 4 && (chunk < 0 || engine->module->symbols[chunk].max == limits->chunk);
-    for (int i = 2; i < 4 && fits; i++) fits = ir_type_max_elems(engine->module, &forward->body->params[i]->type) == cache;
+    bool fits = caches_of(engine->module, &program) && (chunk < 0 || engine->module->symbols[chunk].max == limits->chunk);
+    static const struct {
+        const char *name;
+        int caches_at;
+    } users[] = {{"forward.T1", 2}, {"prefill", 3}, {"generate", 7}};
+    for (size_t i = 0; i < GM_COUNT(users) && fits; i++) fits = takes_caches(engine->module, users[i].name, users[i].caches_at);
     return fits ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected @forward of this configuration", engine->model.path);
 }
 

@@ -97,26 +97,46 @@ ir_module *ir_module_like(const ir_module *in) {
     return out;
 }
 
+static void keep_params(ir_rewrite *rewrite) {
+    clone_params(rewrite, rewrite->in_func->body, rewrite->b.region);
+}
+
+static void keep_yields(ir_rewrite *rewrite) {
+    clone_yields(rewrite, rewrite->in_func->body);
+}
+
+static ir_func *copy_func(rewrite_frame *frame, const char *name, ir_rewrite_part params, ir_rewrite_part yields) {
+    ir_rewrite *rewrite = &frame->base;
+    const ir_func *func = rewrite->in_func;
+    rewrite->map = calloc(func->value_count + 1, sizeof *rewrite->map);
+    rewrite->uses = ir_count_uses(func);
+    GM_ASSERT(rewrite->map);
+    ir_func *copy = ir_func_new(&rewrite->b, rewrite->out, name);
+    params(rewrite);
+    ir_rewrite_region_into(rewrite, func->body);
+    yields(rewrite);
+    free(rewrite->map);
+    free(rewrite->uses);
+    return copy;
+}
+
+ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, ir_rewrite_part params, ir_rewrite_part yields,
+                        ir_rewrite_fn hook, void *user) {
+    rewrite_frame frame = {.base = {.in = in, .in_func = func, .out = out, .hook = hook, .user = user}};
+    return copy_func(&frame, func->name, params, yields);
+}
+
 ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
                        const ir_dim *substitute, ir_rewrite_fn hook, void *user) {
     rewrite_frame frame = {.base = {.in = in, .in_func = func, .out = out, .hook = hook, .user = user},
                            .substitute = substitute};
-    ir_rewrite *rewrite = &frame.base;
-    rewrite->map = calloc(func->value_count + 1, sizeof *rewrite->map);
-    rewrite->uses = ir_count_uses(func);
-    GM_ASSERT(rewrite->map);
-    ir_func *copy = ir_func_new(&rewrite->b, out, name);
-    clone_params(rewrite, func->body, copy->body);
-    ir_rewrite_region_into(rewrite, func->body);
-    clone_yields(rewrite, func->body);
+    ir_func *copy = copy_func(&frame, name, keep_params, keep_yields);
     if (func->alias) {
         size_t count = (size_t)func->body->yield_count;
         copy->alias = GM_NEW_ARRAY(&out->arena, int, count + 1);
         memcpy(copy->alias, func->alias, count * sizeof *copy->alias);
     }
     copy->frame = func->frame;
-    free(rewrite->map);
-    free(rewrite->uses);
     return copy;
 }
 

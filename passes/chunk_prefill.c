@@ -3,7 +3,7 @@
  *
  *   scan i < ceil(count / C):                    (C: the bound of symbol T)
  *     n = min(C, count - i·C); dim T = n
- *     x, k, v = @forward(tokens[start + i·C, … + T), start + i·C, k, v)     x: [T,h]
+ *     x, caches = @forward(tokens[start + i·C, … + T), start + i·C, caches)     x: [T,h]
  *     keep row n - 1 of x
  *
  * Legal because @forward over T tokens means T single steps (causal attention reads the cache that the chunk itself has
@@ -22,17 +22,17 @@ typedef struct chunking {
 /* The scan that form_prefill_loop makes: its body does nothing but step @forward through the tokens. */
 static bool is_token_scan(const ir_rewrite *rw, const ir_inst *inst) {
     const ir_region *func = rw->in_func->body;
-    if (strcmp(rw->in_func->name, "prefill") || inst->op != IR_SCAN || inst->operand_count != 4 || func->param_count < 2) return false;
+    if (strcmp(rw->in_func->name, "prefill") || inst->op != IR_SCAN || func->param_count < 2) return false;
     const ir_region *body = inst->regions[0];
     if (body->inst_count != 3) return false;
     const ir_inst *position = body->insts[0], *ids = body->insts[1], *step = body->insts[2];
-    if (position->op != IR_ADD || ids->op != IR_WINDOW || step->op != IR_CALL || step->operand_count != 4) return false;
+    if (position->op != IR_ADD || ids->op != IR_WINDOW || step->op != IR_CALL || step->operand_count != inst->operand_count) return false;
     if (strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward") || ids->results[0]->type.dim[0] != 1) return false;
     const ir_value *at = position->results[0];
     bool chain = position->operands[0] == func->params[1] && position->operands[1] == body->params[0] &&
-                 ids->operands[0] == func->params[0] && ids->operands[1] == at && step->operands[0] == ids->results[0] &&
-                 step->operands[1] == at && step->operands[2] == body->params[2] && step->operands[3] == body->params[3];
-    for (int i = 0; i < 3; i++) chain = chain && body->yields[i] == step->results[i];
+                 ids->operands[0] == func->params[0] && ids->operands[1] == at && step->operands[0] == ids->results[0] && step->operands[1] == at;
+    for (int i = 2; i < step->operand_count; i++) chain = chain && step->operands[i] == body->params[i];
+    for (int i = 0; i < body->yield_count; i++) chain = chain && i < step->result_count && body->yields[i] == step->results[i];
     return chain;
 }
 
@@ -50,17 +50,18 @@ static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *
     b->region = body;
     ir_value *i = ir_param(b, body, ir_scalar(RT_I32), "i");
     ir_param(b, body, model->row, "x");
-    ir_value *k = ir_param(b, body, model->cache, "kc"), *v = ir_param(b, body, model->cache, "vc");
+    ir_value *caches[LOOP_MAX_CACHES], *yields[1 + LOOP_MAX_CACHES];
+    loop_cache_params(b, body, model, caches);
     ir_value *offset = ir_binary(b, IR_MUL, i, chunk);
     ir_value *n = ir_named(ir_binary(b, IR_MIN, chunk, ir_binary(b, IR_SUB, count, offset)), "n");
     ir_attr symbol = ir_attr_make_string(IR_ATTR_SYMBOL, "T");
     ir_emit(b, IR_DIM, &n, 1, &symbol, 1, NULL, 0, NULL, 0);
     ir_value *position = ir_named(ir_binary(b, IR_ADD, start, offset), "position");
     ir_dim t = ir_dim_symbol(ir_symbol_find(b->module, "T"));
-    ir_value *args[] = {loop_ids(b, tokens, position, t), position, k, v};
-    ir_inst *step = ir_call(b, model->forward, args, 4);
-    ir_value *last = ir_window(b, step->results[0], ir_binary(b, IR_SUB, n, ir_const_int(b, 1)), 0, 1);
-    ir_yield(b, (ir_value *[]){last, step->results[1], step->results[2]}, 3);
+    ir_inst *step = loop_step(b, model, loop_ids(b, tokens, position, t), position, caches);
+    yields[0] = ir_window(b, step->results[0], ir_binary(b, IR_SUB, n, ir_const_int(b, 1)), 0, 1);
+    for (int k = 1; k < step->result_count; k++) yields[k] = step->results[k];
+    ir_yield(b, yields, step->result_count);
     b->region = outer;
     return body;
 }
@@ -70,15 +71,16 @@ static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model) || !takes_chunks(rw->out, &model)) return false;
     int64_t size = ((const chunking *)rw->user)->options->chunk;
     ir_symbol_intern(rw->out, "T", size);
-    ir_value *operands[4];
-    for (int i = 0; i < 4; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    ir_value *operands[2 + LOOP_MAX_CACHES];
+    GM_ASSERT(inst->operand_count == 2 + model.cache_count);
+    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
     ir_builder *b = &rw->b;
     ir_value *count = operands[0], *chunk = ir_const_int(b, size);
     ir_value *rounded = ir_binary(b, IR_ADD, count, ir_const_int(b, size - 1));
     operands[0] = ir_named(ir_binary(b, IR_DIV, rounded, chunk), "chunks");
     ir_region *body = build_body(rw, &model, count, chunk);
-    ir_inst *scan = ir_emit(b, IR_SCAN, operands, 4, NULL, 0, &body, 1, NULL, 3);
-    for (int i = 0; i < 3; i++) ir_rewrite_map(rw, inst->results[i], scan->results[i]);
+    ir_inst *scan = ir_emit(b, IR_SCAN, operands, inst->operand_count, NULL, 0, &body, 1, NULL, inst->result_count);
+    for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], scan->results[i]);
     return true;
 }
 

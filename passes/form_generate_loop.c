@@ -1,9 +1,9 @@
 /* form_generate_loop: the token loop of generation becomes a `while` inside the IR, so that no host code runs per token.
  *
- *   @generate(x, tokens, position, count, options, seed, stops, k, v) -> (x, tokens, position, stopped, k, v)
+ *   @generate(x, tokens, position, count, options, seed, stops, caches…) -> (x, tokens, position, stopped, caches…)
  *     while i < count and not stopped:
  *       logits = @head(x); token = argmax or sample; tokens[position] = token; emit token
- *       stopped = token in stops; x, k, v = @forward(token, position, k, v); position += 1
+ *       stopped = token in stops; x, caches = @forward(token, position, caches); position += 1
  *
  * x is the residual stream of the last token so far. The stop token is emitted and processed too, so that the cache holds the
  * whole sequence and a later call can go on from it. Needs @forward and @head; leaves them as they are. Bit-exact: the same
@@ -49,17 +49,18 @@ static ir_value *pick(generate *g, ir_value *logits, ir_value *tokens, ir_value 
     return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
 }
 
-enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_K, CARRY_V, CARRIES };
+enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_CACHES, MAX_CARRIES = CARRY_CACHES + LOOP_MAX_CACHES };
 
 static void carry_params(generate *g, ir_region *region, ir_value *const *init, ir_value **carry) {
-    static const char *const hints[CARRIES] = {"x", "tokens", "position", "stopped", "i", "kc", "vc"};
-    for (int i = 0; i < CARRIES; i++) carry[i] = ir_param(g->b, region, init[i]->type, hints[i]);
+    static const char *const hints[CARRY_CACHES] = {"x", "tokens", "position", "stopped", "i"};
+    for (int i = 0; i < CARRY_CACHES; i++) carry[i] = ir_param(g->b, region, init[i]->type, hints[i]);
+    loop_cache_params(g->b, region, g->model, carry + CARRY_CACHES);
 }
 
 static ir_region *build_test(generate *g, ir_value *const *init) {
     ir_builder *b = g->b;
     ir_region *outer = b->region, *test = ir_region_new(b);
-    ir_value *carry[CARRIES];
+    ir_value *carry[MAX_CARRIES];
     b->region = test;
     carry_params(g, test, init, carry);
     ir_value *more = ir_binary(b, IR_LT, carry[CARRY_COUNT], g->count);
@@ -72,7 +73,7 @@ static ir_region *build_test(generate *g, ir_value *const *init) {
 static ir_region *build_body(generate *g, ir_value *const *init) {
     ir_builder *b = g->b;
     ir_region *outer = b->region, *body = ir_region_new(b);
-    ir_value *c[CARRIES];
+    ir_value *c[MAX_CARRIES];
     b->region = body;
     carry_params(g, body, init, c);
     ir_value *logits = ir_named(ir_call(b, g->model->head, &c[CARRY_X], 1)->results[0], "logits");
@@ -83,11 +84,11 @@ static ir_region *build_body(generate *g, ir_value *const *init) {
     ir_emit(b, IR_EMIT, &token, 1, NULL, 0, NULL, 0, NULL, 0);
     ir_value *hit = ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, g->stops, token), 0);
     ir_value *stopped = scalar_of(b, hit), *next = ir_const_int(b, 1);
-    ir_value *args[] = {id, c[CARRY_POSITION], c[CARRY_K], c[CARRY_V]};
-    ir_inst *step = ir_call(b, g->model->forward, args, 4);
-    ir_value *yields[CARRIES] = {step->results[0], tokens, ir_binary(b, IR_ADD, c[CARRY_POSITION], next), stopped,
-                                 ir_binary(b, IR_ADD, c[CARRY_COUNT], next), step->results[1], step->results[2]};
-    ir_yield(b, yields, CARRIES);
+    ir_inst *step = loop_step(b, g->model, id, c[CARRY_POSITION], c + CARRY_CACHES);
+    ir_value *position = ir_binary(b, IR_ADD, c[CARRY_POSITION], next), *count = ir_binary(b, IR_ADD, c[CARRY_COUNT], next);
+    ir_value *yields[MAX_CARRIES] = {step->results[0], tokens, position, stopped, count};
+    for (int i = 0; i < g->model->cache_count; i++) yields[CARRY_CACHES + i] = step->results[1 + i];
+    ir_yield(b, yields, CARRY_CACHES + g->model->cache_count);
     b->region = outer;
     return body;
 }
@@ -105,13 +106,17 @@ static void build_generate(ir_module *module, const loop_model *model) {
     g.options = ir_param(&b, body, ir_tensor(RT_F32, 1, &options), "options");
     g.seed = ir_param(&b, body, ir_scalar(RT_I64), "seed");
     g.stops = ir_param(&b, body, ir_tensor(RT_I32, 1, &stops), "stops");
-    ir_value *k = ir_param(&b, body, model->cache, "kc"), *v = ir_param(&b, body, model->cache, "vc");
-    ir_value *init[CARRIES] = {x, tokens, position, ir_const_bool(&b, false), ir_const_int(&b, 0), k, v};
+    ir_value *init[MAX_CARRIES] = {x, tokens, position};
+    loop_cache_params(&b, body, model, init + CARRY_CACHES);
+    init[CARRY_DONE] = ir_const_bool(&b, false);
+    init[CARRY_COUNT] = ir_const_int(&b, 0);
+    int caches = model->cache_count, carries = CARRY_CACHES + caches;
     ir_region *regions[2] = {build_test(&g, init), build_body(&g, init)};
-    ir_inst *loop = ir_emit(&b, IR_WHILE, init, CARRIES, NULL, 0, regions, 2, NULL, CARRIES);
-    ir_value *results[] = {loop->results[CARRY_X],    loop->results[CARRY_TOKENS], loop->results[CARRY_POSITION],
-                           loop->results[CARRY_DONE], loop->results[CARRY_K],      loop->results[CARRY_V]};
-    ir_yield(&b, results, 6);
+    ir_inst *loop = ir_emit(&b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
+    ir_value *results[MAX_CARRIES];
+    for (int i = 0; i <= CARRY_DONE; i++) results[i] = loop->results[i];
+    for (int i = 0; i < caches; i++) results[CARRY_DONE + 1 + i] = loop->results[CARRY_CACHES + i];
+    ir_yield(&b, results, CARRY_DONE + 1 + caches);
 }
 
 gm_status pass_form_generate_loop(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {

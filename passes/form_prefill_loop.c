@@ -1,7 +1,7 @@
 /* form_prefill_loop: the prompt becomes a `scan` over tokens inside the IR.
  *
- *   @prefill(tokens, start, count, k, v) -> (x, k, v)
- *     scan i < count: x, k, v = @forward(tokens[start + i], start + i, k, v)
+ *   @prefill(tokens, start, count, caches…) -> (x, caches…)
+ *     scan i < count: x, caches = @forward(tokens[start + i], start + i, caches)
  *
  * x is the residual stream of the last token; the head is not run for the others. Bit-exact against a host loop over
  * @forward. Needs @forward and @head.
@@ -15,11 +15,11 @@ static ir_region *build_body(ir_builder *b, const loop_model *model, ir_value *t
     b->region = body;
     ir_value *i = ir_param(b, body, ir_scalar(RT_I32), "i");
     ir_param(b, body, model->row, "x");
-    ir_value *k = ir_param(b, body, model->cache, "kc"), *v = ir_param(b, body, model->cache, "vc");
+    ir_value *caches[LOOP_MAX_CACHES];
+    loop_cache_params(b, body, model, caches);
     ir_value *position = ir_named(ir_binary(b, IR_ADD, start, i), "position");
-    ir_value *args[] = {loop_ids(b, tokens, position, 1), position, k, v};
-    ir_inst *step = ir_call(b, model->forward, args, 4);
-    ir_yield(b, step->results, 3);
+    ir_inst *step = loop_step(b, model, loop_ids(b, tokens, position, 1), position, caches);
+    ir_yield(b, step->results, step->result_count);
     b->region = outer;
     return body;
 }
@@ -31,12 +31,14 @@ static void build_prefill(ir_module *module, const loop_model *model) {
     ir_value *tokens = ir_param(&b, func, model->tokens, "tokens");
     ir_value *start = ir_param(&b, func, ir_scalar(RT_I32), "start");
     ir_value *count = ir_param(&b, func, ir_scalar(RT_I32), "count");
-    ir_value *k = ir_param(&b, func, model->cache, "kc"), *v = ir_param(&b, func, model->cache, "vc");
+    ir_value *init[2 + LOOP_MAX_CACHES] = {count};
+    loop_cache_params(&b, func, model, init + 2);
     ir_attr zero = ir_attr_make_float(IR_ATTR_VALUE, 0);
-    ir_value *x = ir_emit1(&b, IR_CONST, NULL, 0, &zero, 1, &model->row);
+    init[1] = ir_emit1(&b, IR_CONST, NULL, 0, &zero, 1, &model->row);
     ir_region *body = build_body(&b, model, tokens, start);
-    ir_inst *scan = ir_emit(&b, IR_SCAN, (ir_value *[]){count, x, k, v}, 4, NULL, 0, &body, 1, NULL, 3);
-    ir_yield(&b, scan->results, 3);
+    int carries = 1 + model->cache_count;
+    ir_inst *scan = ir_emit(&b, IR_SCAN, init, 1 + carries, NULL, 0, &body, 1, NULL, carries);
+    ir_yield(&b, scan->results, carries);
 }
 
 gm_status pass_form_prefill_loop(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {

@@ -5,7 +5,7 @@
 
 #include "runtime/abi.h"
 
-enum { RT_MAX_RESULTS = 8, RT_MAX_DIMS = 16 };
+enum { RT_MAX_CACHES = 8, RT_MAX_ARGS = 16, RT_MAX_RESULTS = 16, RT_MAX_DIMS = 16 };
 
 /* One compiled function; alias[i] is the parameter whose memory result i takes over, -1: none. */
 typedef struct rt_function {
@@ -15,14 +15,15 @@ typedef struct rt_function {
 
 typedef struct rt_program {
     const char *model;    /* its path, for messages */
-    rt_function forward;  /* (ids[T], position, k, v) -> (x[T,h], k, v), T <= chunk */
+    rt_function forward;  /* (ids[T], position, caches…) -> (x[T,h], caches…), T <= chunk */
     rt_function step;     /* the same at T = 1 */
     rt_function head;     /* (x[R,h]) -> logits[R,V], R <= rows */
     rt_function head_one; /* the same at R = 1 */
-    rt_function prefill;  /* (tokens[S], start, count, k, v) -> (x[1,h], k, v) */
-    rt_function generate; /* (x, tokens, position, count, options, seed, stops, k, v) -> (x, tokens, position, stopped, k, v) */
+    rt_function prefill;  /* (tokens[S], start, count, caches…) -> (x[1,h], caches…) */
+    rt_function generate; /* (x, tokens, position, count, options, seed, stops, caches…) -> (x, tokens, position, stopped, caches…) */
     int64_t hidden, vocab, context, chunk, rows;
-    int64_t cache_elems;   /* of k and of v, f32 */
+    int64_t cache_bytes[RT_MAX_CACHES]; /* zeros at first; what lies in them is the program's own business */
+    int cache_count;
     int64_t dims[RT_MAX_DIMS]; /* value of each module symbol unless a call binds it */
     int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;

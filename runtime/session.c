@@ -11,14 +11,14 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MAX_STOPS = 16, SLICE = 32, POLL_NANOSECONDS = 500000 };
+enum { MAX_STOPS = 16, POLL_NANOSECONDS = 500000 };
 
 struct rt_session {
     rt_program program;
     rt_team *team;
     rt_frame *frame;
     int32_t *tokens, *spare_tokens; /* [context] */
-    float *k, *v, *spare_k, *spare_v;
+    void *caches[RT_MAX_CACHES], *spare_caches[RT_MAX_CACHES];
     float *x, *spare_x;             /* [1, hidden]: residual stream of the last token */
     float *rows;                    /* [chunk, hidden], for scoring; made when first needed */
     float *logits;                  /* [rows, vocab], likewise */
@@ -46,20 +46,18 @@ static bool takes_over(const rt_function *f, int first, int count) {
 }
 
 /* Functions that do not update in place need second buffers to write to. */
-static bool needs_spare_cache(const rt_program *p) {
-    return !(takes_over(&p->forward, 1, 2) && takes_over(&p->step, 1, 2) && takes_over(&p->prefill, 1, 2) && takes_over(&p->generate, 4, 2));
+static bool needs_spare_caches(const rt_program *p) {
+    int n = p->cache_count;
+    return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) && takes_over(&p->generate, 4, n));
 }
 
 static gm_status open_memory(rt_session *s, gm_diag *diag) {
     const rt_program *p = &s->program;
-    size_t cache = (size_t)p->cache_elems * sizeof(float);
-    s->k = pages_new(cache);
-    s->v = pages_new(cache);
-    bool ok = s->k && s->v;
-    if (needs_spare_cache(p)) {
-        s->spare_k = pages_new(cache);
-        s->spare_v = pages_new(cache);
-        ok = ok && s->spare_k && s->spare_v;
+    bool ok = true, spare = needs_spare_caches(p);
+    for (int i = 0; i < p->cache_count && ok; i++) {
+        s->caches[i] = pages_new((size_t)p->cache_bytes[i]);
+        if (spare) s->spare_caches[i] = pages_new((size_t)p->cache_bytes[i]);
+        ok = s->caches[i] && (!spare || s->spare_caches[i]);
     }
     s->tokens = calloc((size_t)p->context, sizeof *s->tokens);
     s->spare_tokens = calloc((size_t)p->context, sizeof *s->spare_tokens);
@@ -122,13 +120,12 @@ static void close_frame(rt_frame *frame, const rt_program *p) {
 
 void rt_session_close(rt_session *s) {
     if (!s) return;
-    size_t cache = (size_t)s->program.cache_elems * sizeof(float);
     close_frame(s->frame, &s->program);
     rt_team_close(s->team);
-    pages_free(s->k, cache);
-    pages_free(s->v, cache);
-    pages_free(s->spare_k, cache);
-    pages_free(s->spare_v, cache);
+    for (int i = 0; i < s->program.cache_count; i++) {
+        pages_free(s->caches[i], (size_t)s->program.cache_bytes[i]);
+        pages_free(s->spare_caches[i], (size_t)s->program.cache_bytes[i]);
+    }
     free(s->tokens);
     free(s->spare_tokens);
     free(s->x);
@@ -169,7 +166,7 @@ void rt_session_reset(rt_session *s) {
 typedef struct call {
     rt_session *session;
     const rt_function *function;
-    void *args[12], *results[RT_MAX_RESULTS];
+    void *args[RT_MAX_ARGS], *results[RT_MAX_RESULTS];
     int64_t dims[RT_MAX_DIMS];
 } call;
 
@@ -197,22 +194,28 @@ static void swap_pointers(void *a, void *b) {
     memcpy(b, &t, sizeof t);
 }
 
+/* The caches as the last arguments, from `argument` on, and results, from `result` on. */
+static void pass_caches(call *c, int argument, int result) {
+    rt_session *s = c->session;
+    for (int i = 0; i < s->program.cache_count; i++) c->args[argument + i] = s->caches[i];
+    for (int i = 0; i < s->program.cache_count; i++) c->results[result + i] = result_for(c, result + i, s->spare_caches[i]);
+}
+
 /* After a call: results that went to a spare buffer become the current ones. */
-static void adopt_cache(rt_session *s, const call *c, int k) {
-    if (c->function->alias[k] < 0) swap_pointers(&s->k, &s->spare_k);
-    if (c->function->alias[k + 1] < 0) swap_pointers(&s->v, &s->spare_v);
+static void adopt_caches(rt_session *s, const call *c, int result) {
+    for (int i = 0; i < s->program.cache_count; i++)
+        if (c->function->alias[result + i] < 0) swap_pointers(&s->caches[i], &s->spare_caches[i]);
 }
 
 static void run_forward(rt_session *s, const rt_function *f, int32_t *ids, int64_t n, float *x) {
     call c = call_of(s, f);
     int32_t position = (int32_t)s->length;
     if (s->program.dim_t >= 0) c.dims[s->program.dim_t] = n;
-    c.args[0] = ids, c.args[1] = &position, c.args[2] = s->k, c.args[3] = s->v;
+    c.args[0] = ids, c.args[1] = &position;
     c.results[0] = x;
-    c.results[1] = result_for(&c, 1, s->spare_k);
-    c.results[2] = result_for(&c, 2, s->spare_v);
+    pass_caches(&c, 2, 1);
     rt_team_run(s->team, call_on_thread, &c);
-    adopt_cache(s, &c, 1);
+    adopt_caches(s, &c, 1);
     s->length += n;
 }
 
@@ -251,12 +254,11 @@ static void prefill_by_steps(rt_session *s, int64_t n) {
 static void prefill_by_loop(rt_session *s, int64_t n) {
     call c = call_of(s, &s->program.prefill);
     int32_t start = (int32_t)s->length, count = (int32_t)n;
-    c.args[0] = s->tokens, c.args[1] = &start, c.args[2] = &count, c.args[3] = s->k, c.args[4] = s->v;
+    c.args[0] = s->tokens, c.args[1] = &start, c.args[2] = &count;
     c.results[0] = s->x;
-    c.results[1] = result_for(&c, 1, s->spare_k);
-    c.results[2] = result_for(&c, 2, s->spare_v);
+    pass_caches(&c, 3, 1);
     rt_team_run(s->team, call_on_thread, &c);
-    adopt_cache(s, &c, 1);
+    adopt_caches(s, &c, 1);
     s->length += n;
 }
 
@@ -345,17 +347,16 @@ static void generate_slice(generation *g, int64_t n) {
     int64_t seed = (int64_t)g->sampling->seed;
     uint8_t stopped = 0;
     c.args[0] = s->x, c.args[1] = s->tokens, c.args[2] = &position, c.args[3] = &count, c.args[4] = g->options;
-    c.args[5] = &seed, c.args[6] = g->stops, c.args[7] = s->k, c.args[8] = s->v;
+    c.args[5] = &seed, c.args[6] = g->stops;
     c.results[0] = result_for(&c, 0, s->spare_x);
     c.results[1] = result_for(&c, 1, s->spare_tokens);
     c.results[2] = &end, c.results[3] = &stopped;
-    c.results[4] = result_for(&c, 4, s->spare_k);
-    c.results[5] = result_for(&c, 5, s->spare_v);
+    pass_caches(&c, 7, 4);
     rt_team_start(s->team, call_on_thread, &c);
     wait_and_drain(g);
     if (c.function->alias[0] < 0) swap_pointers(&s->x, &s->spare_x);
     if (c.function->alias[1] < 0) swap_pointers(&s->tokens, &s->spare_tokens);
-    adopt_cache(s, &c, 4);
+    adopt_caches(s, &c, 4);
     s->length = end;
 }
 
@@ -397,7 +398,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     set_options(&g, stops, stop_count);
     if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
-        int64_t left = g.max - g.count, slice = on_token ? SLICE : RT_RING_CAPACITY;
+        int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         generate_slice(&g, left < slice ? left : slice);
     }
     cut_after(&g, start);
