@@ -187,6 +187,13 @@ LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 void cg_emit_rows(cg *c, const ir_inst *inst);      /* elem, reduce, fuse, iota on tensors */
 /* dst[…] = src[…] for the extents of `type`. */
 void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst);
+/* The same into a ring: position p of `axis` goes to (start + p) mod slots, 0 <= start < slots. */
+typedef struct cg_ring {
+    int axis;
+    int64_t slots;
+    LLVMValueRef start; /* i64 */
+} cg_ring;
+void cg_emit_ring_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst, const cg_ring *ring);
 void cg_emit_matmul(cg *c, const ir_inst *inst);
 void cg_emit_gather(cg *c, const ir_inst *inst);
 void cg_emit_einsum(cg *c, const ir_inst *inst);

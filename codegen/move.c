@@ -159,13 +159,19 @@ static void emit_update(cg *c, const ir_inst *inst) {
     if (cg_place_result(c, inst, 0)) cg_emit_copy(c, &x->type, cg_slot_of(c, x), out);
     else *out = *cg_slot_of(c, x);
     cg_slot part = *out;
+    cg_ring ring = {.axis = ir_attr_int(inst, IR_ATTR_RING, 0) ? inst->operand_count - 3 : -1};
     LLVMValueRef offset = cg_i64(c, 0);
     for (int i = 2; i < inst->operand_count; i++) {
         LLVMValueRef start = cg_widen(c, cg_slot_of(c, inst->operands[i])->reg);
+        if (i - 2 == ring.axis) {
+            ring.slots = x->type.dim[ring.axis];
+            ring.start = LLVMBuildURem(c->b, start, cg_i64(c, ring.slots), "");
+            continue;
+        }
         offset = cg_add(c, offset, cg_mul(c, start, cg_i64(c, out->layout.stride[i - 2])));
     }
     part.base = cg_at(c, cg_type(c, x->type.dtype), out->base, offset);
-    cg_emit_copy(c, &v->type, cg_slot_of(c, v), &part);
+    cg_emit_ring_copy(c, &v->type, cg_slot_of(c, v), &part, ring.axis >= 0 ? &ring : NULL);
 }
 
 void cg_emit_move(cg *c, const ir_inst *inst) {

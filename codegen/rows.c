@@ -25,6 +25,8 @@ typedef struct row_output {
     rt_dtype dtype;
     bool full; /* has a column per column of the space */
     int64_t stride[IR_MAX_RANK];
+    int ring_axis, ring_start; /* positions of this axis go round, beginning at an argument; -1: none does */
+    int64_t ring_slots;
 } row_output;
 
 typedef struct row_job {
@@ -88,7 +90,7 @@ static void add_input(cg *c, row_job *job, cg_kernel *kernel, const ir_value *in
 static void add_output(row_job *job, cg_kernel *kernel, const ir_value *inner, const ir_type *type, const cg_slot *slot) {
     GM_ASSERT(job->output_count < MAX_OUTPUTS);
     row_output *output = &job->outputs[job->output_count++];
-    *output = (row_output){.value = inner, .dtype = type->dtype, .arg = cg_kernel_arg(kernel, slot->base)};
+    *output = (row_output){.value = inner, .dtype = type->dtype, .arg = cg_kernel_arg(kernel, slot->base), .ring_axis = -1};
     align_strides(job, type, &slot->layout, output->stride);
     output->full = type->rank > 0 && type->dim[type->rank - 1] == job->dim[job->rank - 1];
 }
@@ -124,7 +126,8 @@ static void make_key(cg *c, const row_job *job, gm_string *key) {
     }
     for (int i = 0; i < job->output_count; i++) {
         const row_output *output = &job->outputs[i];
-        gm_string_printf(key, ">%u %d %d ", renumbered(&r, output->value->id), output->dtype, output->full);
+        gm_string_printf(key, ">%u %d %d %d/%lld ", renumbered(&r, output->value->id), output->dtype, output->full, output->ring_axis,
+                         (long long)output->ring_slots);
         key_dims(key, output->stride, job->rank);
     }
     free(r.map);
@@ -219,9 +222,17 @@ static void emit_reduction(cg *c, row_job *job, const ir_inst *inst) {
     job->row_value[inst->results[0]->id] = LLVMBuildLoad2(c->b, type, total, "");
 }
 
+/* Where position `index` of the ring's axis is. */
+static LLVMValueRef go_round(cg *c, const row_output *output, LLVMValueRef index) {
+    LLVMValueRef slots = cg_i64(c, output->ring_slots), at = cg_add(c, index, c->code.args[output->ring_start]);
+    LLVMValueRef over = LLVMBuildICmp(c->b, LLVMIntSGE, at, slots, "");
+    return LLVMBuildSelect(c->b, over, cg_sub(c, at, slots), at, "");
+}
+
 static void store_output(cg *c, row_job *job, const row_output *output, LLVMValueRef row, LLVMValueRef column) {
     LLVMTypeRef type = cg_type(c, output->dtype);
     LLVMValueRef value = value_at(c, job, output->value, column), pointer = row;
+    if (output->ring_axis == job->rank - 1) column = go_round(c, output, column);
     int64_t step = output->stride[job->rank - 1];
     if (output->full && step) pointer = cg_at(c, type, row, cg_mul(c, column, cg_i64(c, step)));
     LLVMBuildStore(c->b, cg_to_memory(c, output->dtype, value), pointer);
@@ -232,6 +243,15 @@ static LLVMValueRef row_pointer(cg *c, const row_job *job, LLVMTypeRef type, LLV
     for (int i = 0; i + 1 < job->rank; i++)
         if (stride[i]) offset = cg_add(c, offset, cg_mul(c, job->index[i], cg_i64(c, stride[i])));
     return cg_at(c, type, base, offset);
+}
+
+static LLVMValueRef output_row(cg *c, row_job *job, const row_output *output) {
+    int ring = output->ring_axis;
+    LLVMValueRef index = ring >= 0 ? job->index[ring] : NULL;
+    if (ring >= 0 && ring < job->rank - 1) job->index[ring] = go_round(c, output, index);
+    LLVMValueRef row = row_pointer(c, job, cg_type(c, output->dtype), c->code.args[output->arg], output->stride);
+    if (ring >= 0) job->index[ring] = index;
+    return row;
 }
 
 static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef column_to) {
@@ -249,7 +269,7 @@ static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef
     forget_column(job);
     for (int i = 0; i < job->output_count; i++) {
         const row_output *output = &job->outputs[i];
-        rows[i] = row_pointer(c, job, cg_type(c, output->dtype), c->code.args[output->arg], output->stride);
+        rows[i] = output_row(c, job, output);
         if (output->full) full = true;
         else store_output(c, job, output, rows[i], cg_i64(c, 0));
     }
@@ -375,6 +395,10 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
 }
 
 void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst) {
+    cg_emit_ring_copy(c, type, src, dst, NULL);
+}
+
+void cg_emit_ring_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst, const cg_ring *ring) {
     if (c->status != GM_OK) return;
     row_job job = {.rank = 0};
     cg_kernel kernel = {.count = 0};
@@ -387,7 +411,14 @@ void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot 
     *input = (row_input){.value = &value, .arg = cg_kernel_arg(&kernel, src->base)};
     align_strides(&job, type, &src->layout, input->stride);
     add_output(&job, &kernel, &value, type, dst);
-    job.outputs[0].full = true;
-    run_job(c, &job, &kernel, "copy");
+    row_output *output = &job.outputs[0];
+    output->full = true;
+    if (ring) {
+        output->ring_axis = ring->axis + job.rank - type->rank;
+        output->ring_slots = ring->slots;
+        output->ring_start = cg_kernel_arg(&kernel, ring->start);
+        output->stride[output->ring_axis] = dst->layout.stride[ring->axis]; /* one position is put in its slot too */
+    }
+    run_job(c, &job, &kernel, ring ? "ring" : "copy");
     if (timed) cg_profile_end(c);
 }

@@ -26,7 +26,7 @@ const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count) {
     fe_ablate_row *rows = GM_NEW_ARRAY(arena, fe_ablate_row, GM_COUNT(table) + (size_t)passes);
     memcpy(rows, table, sizeof table);
     for (int i = 0; i < passes; i++)
-        if (!pass[i].required)
+        if (pass[i].when == PASS_USUAL)
             rows[count++] = (fe_ablate_row){
                 .name = gm_arena_printf(arena, "without-%s", pass[i].name),
                 .base = "full",

@@ -17,6 +17,7 @@ fe_options cmd_engine_options(const cmd_options *options) {
         .chunk = options->chunk,
         .passes = options->passes,
         .skip = options->skip,
+        .with = options->with,
         .target_cpu = options->target_cpu,
         .no_weights = options->no_weights,
         .time_passes = options->time,

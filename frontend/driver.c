@@ -36,10 +36,24 @@ static char *skip_list(const fe_options *options, gm_arena *arena) {
     int count;
     const pass_info *table = pass_table(&count);
     for (int i = 0; options->passes && i < count; i++)
-        if (!table[i].required && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
+        if (table[i].when == PASS_USUAL && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
             gm_string_printf(&skip, "%s%s", skip.length ? "," : "", table[i].name);
     char *text = skip.length ? gm_arena_strdup(arena, skip.data) : NULL;
     gm_string_free(&skip);
+    return text;
+}
+
+/* Passes on request: those of --with, and of --passes. */
+static char *with_list(const fe_options *options, gm_arena *arena) {
+    gm_string with = {0};
+    gm_string_printf(&with, "%s", options->with ? options->with : "");
+    int count;
+    const pass_info *table = pass_table(&count);
+    for (int i = 0; options->passes && i < count; i++)
+        if (table[i].when == PASS_ON_REQUEST && listed(options->passes, table[i].name) && !listed(with.data, table[i].name))
+            gm_string_printf(&with, "%s%s", with.length ? "," : "", table[i].name);
+    char *text = with.length ? gm_arena_strdup(arena, with.data) : NULL;
+    gm_string_free(&with);
     return text;
 }
 
@@ -60,7 +74,7 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
     if (status == GM_OK) status = fe_dump_start(&dump, in, diag);
     if (status != GM_OK) ir_module_free(in);
     else {
-        pass_pipeline_request request = {.options = limits, .skip = skip_list(options, &arena), .want_changed = options->time_passes,
+        pass_pipeline_request request = {.options = limits, .skip = skip_list(options, &arena), .with = with_list(options, &arena), .want_changed = options->time_passes,
                                          .after_step = fe_dump_step, .user = &dump};
         status = pass_run(&request, in, diag, out);
     }
@@ -161,7 +175,7 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, gm_d
 static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target, fe_gmx_key *out) {
     GM_TRY(cg_target_text(options->target_cpu, diag, target));
     *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK, .precision = options->precision,
-                        .passes = options->passes, .skip = options->skip, .target_cpu = options->target_cpu, .target = target->data,
+                        .passes = options->passes, .skip = options->skip, .with = options->with, .target_cpu = options->target_cpu, .target = target->data,
                         .gemmac = GM_VERSION, .fingerprint = cg_fingerprint()};
     return GM_OK;
 }

@@ -123,6 +123,7 @@ static void add_key(cJSON *root, const fe_gmx_key *key) {
     add_text(object, "precision", precision_names[key->precision]);
     add_text(object, "passes", key->passes);
     add_text(object, "skip", key->skip);
+    add_text(object, "with", key->with);
 }
 
 static void add_tensors(cJSON *root, const gmx_header *header) {
@@ -295,7 +296,8 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
         const char *name, **out;
         bool may_be_null;
     } texts[] = {{"gemmac", &key->gemmac, false}, {"target", &key->target, false}, {"target_cpu", &key->target_cpu, true},
-                 {"passes", &key->passes, true},  {"skip", &key->skip, true},      {"precision", &precision, false}};
+                 {"passes", &key->passes, true},  {"skip", &key->skip, true},      {"with", &key->with, true},
+                 {"precision", &precision, false}};
     for (size_t i = 0; i < GM_COUNT(texts); i++) {
         GM_TRY(read_text(in, object, texts[i].name, texts[i].may_be_null, texts[i].out));
         if (*texts[i].out) *texts[i].out = gm_arena_strdup(&gmx->arena, *texts[i].out);

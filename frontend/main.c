@@ -1,7 +1,7 @@
 /* The gemmac binary: a table of commands, and help made from the tables. */
 #include "frontend/commands.h"
 
-#include "ir/ir.h"
+#include "passes/passes.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -10,8 +10,8 @@
 #define F(name)      (UINT64_C(1) << FLAG_##name)
 #define COMMON_FLAGS (F(HELP) | F(THREADS) | F(PRECISION) | F(SKIP))
 #define MODEL_FLAGS                                                                                \
-    (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) | F(TIME) |       \
-     F(FORMAT))
+    (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) |       \
+     F(TIME) | F(FORMAT))
 #define DUMP_FLAGS   (F(DUMP) | F(DUMP_DIR))
 #define PROMPT_FLAGS (F(PROMPT) | F(FILE) | F(IDS) | F(NO_BOS) | F(SPECIAL))
 #define SAMPLING_FLAGS                                                                             \
@@ -35,7 +35,7 @@ static const command commands[] = {
      MODEL_FLAGS | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS),
      "MODEL [-p 512] [-n 64] [-r 5]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,
-     (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS |
+     (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(WITH) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS |
          F(ABLATE_PREDICT) | F(REPETITIONS) | F(ABLATE_FORMAT) | F(ROWS) | F(BASE) | F(SVG) |
          F(MEMORY),
      "MODEL [-r 5] [-n 100] [-c 1024] [--rows LIST] [--base ROW] [--svg OUT.svg]",
@@ -113,18 +113,19 @@ static void help_ops(void) {
 static void help_passes(void) {
     static const struct {
         const char *name;
-        bool required;
+        pass_when when;
         const char *summary;
     } rows[] = {
-#define PASS(name, required, summary) {#name, required, summary},
-#define PASS_AGAIN(name)              {#name, false, "(again)"},
+#define PASS(name, when, summary) {#name, PASS_##when, summary},
+#define PASS_AGAIN(name)          {#name, PASS_USUAL, "(again)"},
 #include "passes/passes.def"
 #undef PASS
 #undef PASS_AGAIN
     };
+    static const char *const notes[] = {
+        [PASS_REQUIRED] = " (required)", [PASS_USUAL] = "", [PASS_ON_REQUEST] = " (--with)"};
     for (size_t i = 0; i < GM_COUNT(rows); i++)
-        printf("%-20s %s%s\n", rows[i].name, rows[i].summary,
-               rows[i].required ? " (required)" : "");
+        printf("%-20s %s%s\n", rows[i].name, rows[i].summary, notes[rows[i].when]);
 }
 
 static gm_status help(const char *topic, gm_diag *diag) {

@@ -3,22 +3,33 @@
 
 #include <math.h>
 
-/* f32 of any float dtype. */
-static ir_value *widen(ir_builder *b, ir_value *x) {
-    return x->type.dtype == RT_F32 ? x : ir_convert(b, x, RT_F32);
+/* f32 of any float dtype, or of integers and a scale for each row; [S,KV,D]. */
+static ir_value *widen(ir_builder *b, ir_value *x, ir_value *scales) {
+    ir_value *wide = x->type.dtype == RT_F32 ? x : ir_convert(b, x, RT_F32);
+    if (!scales) return wide;
+    return ir_binary(b, IR_MUL, wide, ir_reshape(b, scales, 3, (ir_dim[]){x->type.dim[0], x->type.dim[1], 1}));
 }
 
-/* Which key j each row t may see: [T,1,1,S] of bool. */
-static ir_value *visible_keys(ir_builder *b, ir_dim rows, ir_dim keys, ir_value *position,
-                              int64_t window) {
-    ir_value *j = ir_iota(b, 1, &keys, 0); /* [S] */
+/* How long before `last` [T,1,1,1] the key in each slot was: slot j of a ring holds the latest key j, j + S, … */
+static ir_value *age_of_keys(ir_builder *b, ir_value *last, ir_dim slots, bool ring) {
+    ir_value *age = ir_binary(b, IR_SUB, last, ir_iota(b, 1, &slots, 0)); /* [T,1,1,S] */
+    if (!ring) return age;
+    ir_value *size = ir_const_int(b, slots);
+    age = ir_binary(b, IR_ADD, age, size);
+    return ir_binary(b, IR_SUB, age, ir_binary(b, IR_MUL, ir_binary(b, IR_DIV, age, size), size));
+}
+
+/* Which key each row t may see: [T,1,1,S] of bool. */
+static ir_value *visible_keys(ir_builder *b, const ir_inst *inst, ir_dim rows, ir_dim slots,
+                              ir_value *position) {
+    int64_t window = ir_attr_int(inst, IR_ATTR_WINDOW, 0);
+    bool ring = ir_attr_int(inst, IR_ATTR_RING, 0);
     ir_value *t = ir_iota(b, 4, (ir_dim[]){rows, 1, 1, 1}, 0);
-    ir_value *last = ir_binary(b, IR_ADD, t, position);  /* [T,1,1,1] */
-    ir_value *visible = ir_binary(b, IR_LE, j, last);    /* [T,1,1,S] */
+    ir_value *last = ir_binary(b, IR_ADD, t, position); /* [T,1,1,1] */
+    ir_value *age = age_of_keys(b, last, slots, ring);
+    ir_value *visible = ring ? ir_binary(b, IR_LE, age, last) : ir_binary(b, IR_LE, ir_const_int(b, 0), age);
     if (window <= 0) return visible;
-    ir_value *age = ir_binary(b, IR_SUB, last, j);
-    ir_value *recent = ir_binary(b, IR_LT, age, ir_const_int(b, window));
-    return ir_binary(b, IR_AND, visible, recent);
+    return ir_binary(b, IR_AND, visible, ir_binary(b, IR_LT, age, ir_const_int(b, window)));
 }
 
 /* Over the last axis. */
@@ -30,9 +41,10 @@ static ir_value *softmax(ir_builder *b, ir_value *x) {
 }
 
 static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
-    ir_value *q = operands[0];           /* [T,KV,G,D] */
-    ir_value *k = widen(b, operands[1]); /* [S,KV,D] */
-    ir_value *v = widen(b, operands[2]); /* [S,KV,D] */
+    bool scaled = inst->operand_count == 6;
+    ir_value *q = operands[0];                                       /* [T,KV,G,D] */
+    ir_value *k = widen(b, operands[1], scaled ? operands[4] : NULL); /* [S,KV,D] */
+    ir_value *v = widen(b, operands[2], scaled ? operands[5] : NULL); /* [S,KV,D] */
     double scale = ir_attr_float(inst, IR_ATTR_SCALE, 1), cap = ir_attr_float(inst, IR_ATTR_CAP, 0);
     ir_value *scores = ir_einsum(b, "tkgd,skd->tkgs", q, k); /* [T,KV,G,S] */
     scores = ir_binary(b, IR_MUL, scores, ir_const_float(b, scale));
@@ -41,8 +53,7 @@ static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *
         scores = ir_unary(b, IR_TANH, scores);
         scores = ir_binary(b, IR_MUL, scores, ir_const_float(b, cap));
     }
-    ir_value *visible = visible_keys(b, q->type.dim[0], k->type.dim[0], operands[3],
-                                     ir_attr_int(inst, IR_ATTR_WINDOW, 0));
+    ir_value *visible = visible_keys(b, inst, q->type.dim[0], k->type.dim[0], operands[3]);
     scores = ir_select(b, visible, scores, ir_const_float(b, -INFINITY));
     return ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
 }

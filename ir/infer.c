@@ -332,6 +332,9 @@ static bool rule_update(const rule_context *c) {
     int starts = c->inst->operand_count - 2;
     REQUIRE(v->rank == x->rank && v->dtype == x->dtype && starts <= x->rank, "v must have x's rank and dtype");
     for (int i = 0; i < starts; i++) REQUIRE(is_index(operand(c, i + 2)), "starts must be i32 scalars");
+    bool ring = ir_attr_int(c->inst, IR_ATTR_RING, 0);
+    REQUIRE(!ring || !ir_dim_is_symbol(x->dim[starts - 1]), "a ring has a number of slots");
+    REQUIRE(!ring || ir_dim_is_symbol(v->dim[starts - 1]) || v->dim[starts - 1] <= x->dim[starts - 1], "v does not fit the ring");
     for (int i = starts; i < x->rank; i++) REQUIRE(v->dim[i] == x->dim[i], "v must span the axes without a start");
     *c->out = *x;
     return true;
@@ -476,12 +479,22 @@ static bool rule_emit(const rule_context *c) {
 }
 
 static bool rule_attention(const rule_context *c) {
+    REQUIRE(c->inst->operand_count == 4 || c->inst->operand_count == 6, "takes 4 operands, or 6 with scales");
     const ir_type *q = operand(c, 0), *k = operand(c, 1), *v = operand(c, 2);
     REQUIRE(q->rank == 4 && k->rank == 3 && v->rank == 3, "needs q[T,KV,G,D], k[S,KV,D], v[S,KV,D]");
-    REQUIRE(q->dtype == RT_F32 && is_float(k->dtype) && k->dtype == v->dtype, "q must be f32, k and v of one float dtype");
+    bool scaled = c->inst->operand_count == 6, ring = ir_attr_int(c->inst, IR_ATTR_RING, 0);
+    REQUIRE(q->dtype == RT_F32 && (scaled ? k->dtype == RT_I8 : is_float(k->dtype)) && k->dtype == v->dtype,
+            "q must be f32, k and v of one float dtype or i8 with scales");
     REQUIRE(ir_type_equal(k, v) && k->dim[1] == q->dim[1] && k->dim[2] == q->dim[3], "extents of q, k, v do not fit");
     REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_SCALE), "needs scale");
+    int64_t window = ir_attr_int(c->inst, IR_ATTR_WINDOW, 0);
+    REQUIRE(!ring || (window > 0 && !ir_dim_is_symbol(k->dim[0])), "a ring needs a window and a number of slots");
+    REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1, "the ring is shorter than the window");
+    for (int i = 4; i < c->inst->operand_count; i++) {
+        const ir_type *s = operand(c, i);
+        REQUIRE(s->dtype == RT_F32 && s->rank == 2 && s->dim[0] == k->dim[0] && s->dim[1] == k->dim[1], "scales must be f32[S,KV]");
+    }
     *c->out = *q;
     return true;
 }

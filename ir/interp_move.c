@@ -145,10 +145,23 @@ gm_status interp_UPDATE(interp_frame *frame, const ir_inst *inst, const ir_array
     GM_TRY(interp_alloc(frame, inst, out));
     memcpy(out->data, in[0].data, interp_bytes(out));
     box_side to = side_of(out), from = side_of(&in[1]);
-    for (int i = 0; i < inst->operand_count - 2; i++) {
-        to.at[i] = interp_scalar(&in[i + 2]);
-        GM_TRY(check_range(frame, inst, i, to.at[i], in[1].dim[i], out->dim[i]));
+    int64_t size[IR_MAX_RANK];
+    int starts = inst->operand_count - 2, ring = ir_attr_int(inst, IR_ATTR_RING, 0) ? starts - 1 : -1;
+    memcpy(size, in[1].dim, sizeof size);
+    for (int i = 0; i < starts; i++) {
+        int64_t start = interp_scalar(&in[i + 2]), extent = out->dim[i];
+        if (i == ring && start >= 0 && extent > 0 && size[i] <= extent) {
+            start %= extent;
+            if (size[i] > extent - start) size[i] = extent - start;
+        }
+        GM_TRY(check_range(frame, inst, i, start, size[i], extent));
+        to.at[i] = start;
     }
-    copy_box(&to, &from, out->rank, in[1].dim, rt_dtype_bytes(out->dtype, 1));
+    copy_box(&to, &from, out->rank, size, rt_dtype_bytes(out->dtype, 1));
+    if (ring < 0 || size[ring] == in[1].dim[ring]) return GM_OK;
+    from.at[ring] = size[ring];
+    to.at[ring] = 0;
+    size[ring] = in[1].dim[ring] - size[ring];
+    copy_box(&to, &from, out->rank, size, rt_dtype_bytes(out->dtype, 1));
     return GM_OK;
 }

@@ -1,14 +1,13 @@
 /* legalize: rewrite what compiled code does not take as it stands.
  *
  *   call/matmul/argmax/sample/gather/attention of a strided view  ->  the view is copied first (a concat of one operand)
- *   attention over caches that are not f32                        ->  its expansion into primitives
  *   matmul with a computed matrix instead of a stored weight      ->  an einsum per matrix
  *
- * matmul takes rows at one constant distance, attention any strides but a dense head dimension; the others want dense operands.
+ * matmul takes rows at one constant distance, attention any strides that leave the head dimension dense, or in K the keys; the others
+ * want dense operands.
  * Changes no value. Layouts are those that plan_memory and codegen will use (ir/layout.h).
  */
 #include "passes/passes.h"
-#include "ir/interp.h"
 #include "ir/layout.h"
 #include "ir/rewrite.h"
 
@@ -50,7 +49,7 @@ static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_lay
     if (type->rank == 0 || rt_dtype_of(type->dtype)->class == RT_CLASS_QUANT) return true;
     switch (inst->op) {
     case IR_MATMUL: return i > 0 || ir_layout_matrix(type, layout, &stride);
-    case IR_ATTENTION: return last_dense(type, layout);
+    case IR_ATTENTION: return i > 3 || last_dense(type, layout) || (i == 1 && layout->stride[0] == 1);
     case IR_ARGMAX: return ir_layout_matrix(type, layout, &stride);
     case IR_CALL:
     case IR_SAMPLE:
@@ -63,9 +62,8 @@ static ir_value *copy_of(ir_rewrite *rw, ir_value *view) {
     return ir_concat(&rw->b, &view, 1, 0);
 }
 
-/* Fused ops and products that have no kernel of their own. */
-static bool needs_expansion(const ir_inst *inst) {
-    if (inst->op == IR_ATTENTION) return inst->operands[1]->type.dtype != RT_F32;
+/* A product that has no kernel of its own. */
+static bool needs_einsum(const ir_inst *inst) {
     bool computed = false, stored = false;
     for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++) {
         const ir_value *w = inst->operands[i];
@@ -97,7 +95,7 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
         set_params(rw, l, rw->in_func->body);
     }
     set_layouts(rw, l, inst);
-    bool expand = needs_expansion(inst), changed = expand;
+    bool einsum = needs_einsum(inst), changed = einsum;
     ir_value *operands[64];
     if (inst->region_count || inst->operand_count > (int)GM_COUNT(operands)) return false;
     for (int i = 0; i < inst->operand_count; i++) {
@@ -107,9 +105,8 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
         changed = true;
     }
     if (!changed) return false;
-    if (expand) {
-        bool product = inst->op == IR_MATMUL;
-        ir_rewrite_map(rw, inst->results[0], product ? matmul_as_einsum(rw, operands, inst->operand_count) : ir_expand_inst(&rw->b, inst, operands));
+    if (einsum) {
+        ir_rewrite_map(rw, inst->results[0], matmul_as_einsum(rw, operands, inst->operand_count));
         return true;
     }
     ir_type types[64];

@@ -18,7 +18,7 @@ typedef struct pass_options {
  * verified module: where it does not apply it copies. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
 
-#define PASS(name, required, summary)                                                                                  \
+#define PASS(name, when, summary)                                                                                      \
     gm_status pass_##name(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
 #include "passes/passes.def"
 #undef PASS
@@ -26,10 +26,12 @@ typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, g
 /* `func` and what it calls, with symbol i bound to values[i] where that is not negative; func keeps its name. */
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out);
 
+typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ON_REQUEST } pass_when;
+
 /* A row of passes.def. */
 typedef struct pass_info {
     const char *name, *summary;
-    bool required;
+    pass_when when;
     pass_fn run;
 } pass_info;
 
@@ -51,6 +53,7 @@ typedef struct pass_pipeline_request {
     const pass_options *options;
     const char *list;       /* comma-separated passes to run instead of the pipeline; NULL: the pipeline */
     const char *skip;       /* comma-separated passes to leave out; NULL: none */
+    const char *with;       /* comma-separated passes on request that are to run in the pipeline; NULL: none */
     const char *stop_after; /* the first step of this name is the last; NULL: all */
     bool want_changed;
     void (*after_step)(void *user, const pass_step *step); /* NULL: none */
@@ -58,7 +61,7 @@ typedef struct pass_pipeline_request {
 } pass_pipeline_request;
 
 /* Run the steps on `in`, which this takes over (freed on failure too), verifying after each. The caller owns *out.
- * GM_INVALID: an unknown name, or a required pass skipped in the pipeline. */
+ * GM_INVALID: an unknown name, a required pass skipped in the pipeline, or one asked for that runs anyway. */
 gm_status pass_run(const pass_pipeline_request *request, ir_module *in, gm_diag *diag, ir_module **out);
 
 #endif

@@ -6,14 +6,14 @@
 enum { MAX_STEPS = 128 };
 
 static const pass_info table[] = {
-#define PASS(name, required, summary) {#name, summary, required, pass_##name},
+#define PASS(name, when, summary) {#name, summary, PASS_##when, pass_##name},
 #include "passes/passes.def"
 #undef PASS
 };
 
 /* The steps in order, as names: passes that appear again are here twice. */
 static const char *const steps[] = {
-#define PASS(name, required, summary) #name,
+#define PASS(name, when, summary) #name,
 #define PASS_AGAIN(name) #name,
 #include "passes/passes.def"
 #undef PASS
@@ -56,9 +56,13 @@ static bool contains(const pass_info *const *list, int count, const pass_info *p
 
 /* Which passes run, in order. */
 static gm_status choose_steps(const pass_pipeline_request *request, gm_diag *diag, const pass_info **out, int *out_count) {
-    const pass_info *wanted[MAX_STEPS], *skipped[MAX_STEPS], *last = NULL;
-    int wanted_count = 0, skipped_count = 0;
+    const pass_info *wanted[MAX_STEPS], *skipped[MAX_STEPS], *asked[MAX_STEPS], *last = NULL;
+    int wanted_count = 0, skipped_count = 0, asked_count = 0;
     GM_TRY(read_list(request->skip, diag, skipped, &skipped_count));
+    GM_TRY(read_list(request->with, diag, asked, &asked_count));
+    for (int i = 0; i < asked_count; i++)
+        if (asked[i]->when != PASS_ON_REQUEST)
+            return gm_fail(diag, GM_INVALID, "pass '%s' need not be asked for: it runs unless it is skipped", asked[i]->name);
     if (request->stop_after) GM_TRY(find(request->stop_after, strlen(request->stop_after), diag, &last));
     if (request->list) GM_TRY(read_list(request->list, diag, wanted, &wanted_count));
     else
@@ -66,7 +70,8 @@ static gm_status choose_steps(const pass_pipeline_request *request, gm_diag *dia
     *out_count = 0;
     for (int i = 0; i < wanted_count; i++) {
         bool skip = contains(skipped, skipped_count, wanted[i]);
-        if (skip && wanted[i]->required && !request->list)
+        if (wanted[i]->when == PASS_ON_REQUEST && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
+        if (skip && wanted[i]->when == PASS_REQUIRED && !request->list)
             return gm_fail(diag, GM_INVALID, "pass '%s' is required and cannot be skipped", wanted[i]->name);
         if (!skip) out[(*out_count)++] = wanted[i];
         if (wanted[i] == last) break;

@@ -57,8 +57,19 @@ bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *fu
 /* Random arguments on which both functions can run; symbols of `before` that `after` has as numbers take those. */
 bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *before,
                      const ir_func *after, uint64_t seed, ir_array *args);
+/* Seeded values of a parameter for the elements of `out`, within its "# input:" range. */
+void gir_fill_random(gir_file *file, const ir_value *param, uint64_t *state, ir_array *out);
 /* Within the tolerance of the function's ops; says where they differ in file->why. */
+bool gir_same_result(gir_file *file, const ir_module *module, const ir_func *func, int i,
+                     const ir_array *want, const ir_array *got, const char *what);
 bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *func,
                       const gir_outcome *want, const gir_outcome *got, const char *what);
+
+/* ---- gir_steps.c ---- */
+
+/* @forward of both modules called for the numbers of tokens in `text` ("4*9 1 3"), the caches handed on: the same first
+ * result each time; all results when the module is the same. */
+bool gir_check_steps(gir_file *file, const ir_module *before, gir_run_fn *run, const char *what,
+                     const char *text);
 
 #endif

@@ -4,6 +4,9 @@
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
  *   # options: context 64       with chunk, rows and bf16: what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
+ *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on, gives
+ *                               the same first result before and after the passes, whatever form the caches have
+ *   # jit-steps: 4*9 1 3        the same, compiled against interpreted, and the caches too
  *   # jit: 3                    on 3 seeds, compiled code gives what the interpreter gives
  *   # input: %x -2 2            range of the random values of a parameter (or of a symbol: "# input: T 1 9")
  *   # weight: w = [1, 0*7]      values of a weight; "hex 003c 01*32" for storage types; seeded when there is no line
@@ -37,8 +40,8 @@ bool gir_fail(gir_file *file, const char *format, ...) {
 
 /* ---- reading the file ---- */
 
-static const char *const keys[] = {"run",  "options",       "same-values",    "jit",        "input",        "weight",
-                                   "call", "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
+static const char *const keys[] = {"run",        "options", "same-values",   "same-steps",     "jit",        "jit-steps",    "input",
+                                   "weight",     "call",    "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
 
 static bool read_bytes(gir_file *file) {
     FILE *in = fopen(file->path, "rb");
@@ -340,6 +343,8 @@ static bool run_directives(gir_file *file, int *checks) {
         bool ok = true;
         if (strcmp(d->key, "same-values") == 0) ok = compare_runs(file, ir_interp, "after the passes", d->rest);
         else if (strcmp(d->key, "jit") == 0) ok = compare_runs(file, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
+        else if (strcmp(d->key, "same-steps") == 0) ok = gir_check_steps(file, file->module, ir_interp, "after the passes", d->rest);
+        else if (strcmp(d->key, "jit-steps") == 0) ok = gir_check_steps(file, file->after, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
         else if (strcmp(d->key, "call") == 0) ok = check_call(file, &i);
         else if (strcmp(d->key, "call-fails") == 0) ok = check_call_fails(file, d->rest);
         else if (strncmp(d->key, "expect-", 7) == 0) ok = gir_fail(file, "%s without a call", d->key);

@@ -233,19 +233,21 @@ bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *fu
     return !*text || gir_fail(file, "@%s: more values than results: \"%.20s\"", func->name, text);
 }
 
+bool gir_same_result(gir_file *file, const ir_module *module, const ir_func *func, int i,
+                     const ir_array *want, const ir_array *got, const char *what) {
+    bool same = want->dtype == got->dtype && want->rank == got->rank;
+    for (int d = 0; same && d < want->rank; d++) same = want->dim[d] == got->dim[d];
+    if (!same) return gir_fail(file, "%s: result %d of @%s has another shape", what, i, func->name);
+    int64_t elems = ir_array_elems(want);
+    double *values = GM_NEW_ARRAY(&file->arena, double, elems + 1);
+    for (int64_t j = 0; j < elems; j++) values[j] = load(want->data, want->dtype, j);
+    return same_array(file, worst_class(module, func), values, got, what, i);
+}
+
 bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *func,
                       const gir_outcome *want, const gir_outcome *got, const char *what) {
-    ir_class class = worst_class(module, func);
-    for (int i = 0; i < func->body->yield_count; i++) {
-        const ir_array *a = &want->results[i], *b = &got->results[i];
-        bool same = a->dtype == b->dtype && a->rank == b->rank;
-        for (int d = 0; same && d < a->rank; d++) same = a->dim[d] == b->dim[d];
-        if (!same) return gir_fail(file, "%s: result %d of @%s has another shape", what, i, func->name);
-        int64_t elems = ir_array_elems(a);
-        double *values = GM_NEW_ARRAY(&file->arena, double, elems + 1);
-        for (int64_t j = 0; j < elems; j++) values[j] = load(a->data, a->dtype, j);
-        if (!same_array(file, class, values, b, what, i)) return false;
-    }
+    for (int i = 0; i < func->body->yield_count; i++)
+        if (!gir_same_result(file, module, func, i, &want->results[i], &got->results[i], what)) return false;
     if (want->emitted_count != got->emitted_count)
         return gir_fail(file, "%s: @%s emits %d tokens, expected %d", what, func->name,
                         got->emitted_count, want->emitted_count);
@@ -295,6 +297,18 @@ static void choose_symbols(const gir_file *file, const ir_module *module, const 
     }
 }
 
+void gir_fill_random(gir_file *file, const ir_value *param, uint64_t *state, ir_array *out) {
+    double least, most;
+    default_range(param->type.dtype, &least, &most);
+    range_of(file, param->hint, &least, &most);
+    bool is_float = rt_dtype_of(param->type.dtype)->class == RT_CLASS_FLOAT;
+    int64_t elems = ir_array_elems(out);
+    for (int64_t j = 0; j < elems; j++)
+        store(out->data, out->dtype, j,
+              is_float ? (double)random_float(state, least, most)
+                       : (double)random_int(state, (int64_t)least, (int64_t)most));
+}
+
 bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *before,
                      const ir_func *after, uint64_t seed, ir_array *args) {
     int64_t symbols[MAX_SYMBOLS];
@@ -305,18 +319,10 @@ bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *bef
     choose_symbols(file, module, before, after, &state, symbols);
     for (int i = 0; i < before->body->param_count; i++) {
         const ir_value *param = before->body->params[i];
-        double least, most;
         if (rt_dtype_of(param->type.dtype)->class == RT_CLASS_QUANT)
             return gir_fail(file, "@%s takes a storage type: write it as a weight", before->name);
         if (!shape_of(file, module, &param->type, symbols, &args[i])) return false;
-        default_range(param->type.dtype, &least, &most);
-        range_of(file, param->hint, &least, &most);
-        bool is_float = rt_dtype_of(param->type.dtype)->class == RT_CLASS_FLOAT;
-        int64_t elems = ir_array_elems(&args[i]);
-        for (int64_t j = 0; j < elems; j++)
-            store(args[i].data, args[i].dtype, j,
-                  is_float ? (double)random_float(&state, least, most)
-                           : (double)random_int(&state, (int64_t)least, (int64_t)most));
+        gir_fill_random(file, param, &state, &args[i]);
     }
     return true;
 }

@@ -1,0 +1,53 @@
+/* What the two forms of attention share. Internal to codegen/. */
+#ifndef GM_CODEGEN_ATTENTION_H
+#define GM_CODEGEN_ATTENTION_H
+
+#include "codegen/cg.h"
+
+/* K or V [S,KV,D] in memory, in any layout in which rows or columns are dense; scale: its f32[S,KV], -1: none. */
+typedef struct attention_cache {
+    rt_dtype dtype;
+    int64_t stride[3], scale_stride[2];
+    int data, scale; /* kernel arguments */
+} attention_cache;
+
+typedef struct attention_job {
+    ir_dim tokens;
+    int64_t kv_heads, group, d, slots;
+    int64_t q_stride[4], out_stride[4];
+    attention_cache k, v;
+    double factor, cap;
+    int64_t window;
+    bool ring; /* key j lies in slot j mod slots */
+    int q, position, out;
+} attention_job;
+
+/* Few queries: one token. */
+void attention_one(cg *c, const attention_job *job);
+/* Many: blocks of tokens. */
+void attention_blocks(cg *c, const attention_job *job);
+
+/* ---- attention.c ---- */
+
+/* The most keys that some query can see. */
+int64_t attention_most_keys(const attention_job *job);
+/* First key that the query at position p sees. */
+LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
+/* Softmax of scores[low, high) in place, not divided yet; returns 1 / sum. */
+LLVMValueRef attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high);
+/* a·sa + b·sb + g·sg */
+LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg);
+/* `width` elements from base[index] on as f32. */
+LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width);
+
+/* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most` keys to a run;
+ * 0: any number. */
+typedef struct attention_runs {
+    cg_loop loop;
+    bool looped;
+    LLVMValueRef first, slot, count;
+} attention_runs;
+attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys, int64_t most);
+void attention_runs_end(cg *c, attention_runs *runs);
+
+#endif

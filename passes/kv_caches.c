@@ -1,0 +1,145 @@
+/* What the passes that change the form of the KV caches share: finding the caches, and giving @forward others. */
+#include "passes/kv_caches.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- finding them ---- */
+
+static bool is_const_int(const ir_value *value, int64_t *out) {
+    const ir_attr *attr = value->def && value->def->op == IR_CONST && value->type.rank == 0 ? ir_attr_find(value->def, IR_ATTR_VALUE) : NULL;
+    if (attr) *out = attr->i;
+    return attr && value->type.dtype == RT_I32;
+}
+
+int kv_written(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
+    return inst->op == IR_UPDATE && is_const_int(inst->operands[2], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
+}
+
+int kv_read(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
+    return inst->op == IR_INDEX && is_const_int(inst->operands[1], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
+}
+
+static void note_call(const ir_inst *inst, void *user) {
+    if (inst->op == IR_CALL && strcmp(ir_attr_string(inst, IR_ATTR_CALLEE), "forward") == 0) *(bool *)user = true;
+}
+
+/* ids, position, then caches that come back as they went. */
+static bool has_signature(const ir_region *body, int caches) {
+    if (caches < 1 || caches > KV_MAX_CACHES || body->yield_count != caches + 1) return false;
+    const ir_type *position = &body->params[1]->type;
+    if (position->dtype != RT_I32 || position->rank) return false;
+    for (int i = 0; i < caches; i++) {
+        const ir_type *type = &body->params[KV_FIRST + i]->type;
+        if (type->rank < 3 || type->rank > 4 || ir_dim_is_symbol(type->dim[0]) || !ir_type_equal(type, &body->yields[1 + i]->type)) return false;
+    }
+    return true;
+}
+
+/* An update at (layer, position) of all the rows that a call brings. */
+static bool is_plain_update(const kv_caches *caches, const ir_inst *inst) {
+    int64_t layer;
+    const ir_value *position = caches->forward->body->params[1];
+    if (inst->op != IR_UPDATE || inst->operand_count != 4 || inst->operands[3] != position || !is_const_int(inst->operands[2], &layer)) return false;
+    return inst->operands[1]->type.dim[0] == 1 && !ir_attr_find(inst, IR_ATTR_RING);
+}
+
+static bool is_plain_read(const ir_inst *inst) {
+    int64_t layer;
+    return inst->op == IR_INDEX && ir_attr_int(inst, IR_ATTR_AXIS, 0) == 0 && is_const_int(inst->operands[1], &layer);
+}
+
+/* Marks the states; false when something else touches one. reader[id]: the value is a layer of a cache. */
+static bool mark_states(kv_caches *caches, bool *layer_of, int *updates) {
+    const ir_region *body = caches->forward->body;
+    for (int i = 0; i < body->inst_count; i++) {
+        const ir_inst *inst = body->insts[i];
+        if (inst->region_count) return false;
+        for (int k = 0; k < inst->operand_count; k++) {
+            uint32_t id = inst->operands[k]->id;
+            if (layer_of[id] && !(inst->op == IR_ATTENTION && k != 0 && k != 3)) return false;
+            if (caches->cache_of[id] < 0) continue;
+            if (k != 0) return false;
+            if (is_plain_read(inst)) layer_of[inst->results[0]->id] = true;
+            else if (is_plain_update(caches, inst) && updates[id]++ == 0) caches->cache_of[inst->results[0]->id] = caches->cache_of[id];
+            else return false;
+        }
+    }
+    for (int i = 0; i < body->yield_count; i++) {
+        uint32_t id = body->yields[i]->id;
+        if (layer_of[id] || caches->cache_of[id] != i - 1 || (i && updates[id])) return false;
+    }
+    return true;
+}
+
+bool kv_caches_open(const ir_module *in, kv_caches *out) {
+    bool called = false;
+    *out = (kv_caches){.module = in, .forward = ir_func_find(in, "forward")};
+    for (int i = 0; i < in->func_count; i++) ir_visit(in->funcs[i]->body, note_call, &called);
+    if (!out->forward || called || out->forward->body->param_count <= KV_FIRST) return false;
+    const ir_region *body = out->forward->body;
+    size_t values = out->forward->value_count + 1;
+    out->count = body->param_count - KV_FIRST;
+    out->cache_of = malloc(values * sizeof *out->cache_of);
+    out->beside = calloc(values, sizeof *out->beside);
+    bool *layer_of = calloc(values, sizeof *layer_of);
+    int *updates = calloc(values, sizeof *updates);
+    GM_ASSERT(out->cache_of && out->beside && layer_of && updates);
+    for (size_t i = 0; i < values; i++) out->cache_of[i] = -1;
+    bool plain = has_signature(body, out->count);
+    for (int i = 0; i < out->count && plain; i++) {
+        const ir_value *cache = body->params[KV_FIRST + i];
+        out->cache_of[cache->id] = i;
+        out->part[i][0] = (kv_part){cache->type, cache->hint};
+    }
+    plain = plain && mark_states(out, layer_of, updates);
+    free(layer_of);
+    free(updates);
+    return plain;
+}
+
+void kv_caches_close(kv_caches *caches) {
+    free(caches->cache_of);
+    free(caches->beside);
+}
+
+/* ---- other caches for @forward ---- */
+
+static void new_params(ir_rewrite *rw) {
+    const kv_caches *caches = rw->user;
+    const ir_region *old = rw->in_func->body;
+    for (int i = 0; i < KV_FIRST; i++) ir_rewrite_map(rw, old->params[i], ir_param(&rw->b, rw->b.region, old->params[i]->type, old->params[i]->hint));
+    for (int p = 0; p < 2; p++)
+        for (int i = 0; i < caches->count; i++) {
+            const kv_part *part = &caches->part[i][p];
+            uint32_t id = old->params[KV_FIRST + i]->id;
+            if (!part->type.rank) continue;
+            ir_value *param = ir_param(&rw->b, rw->b.region, part->type, part->hint);
+            if (p == 0) rw->map[id] = param;
+            else caches->beside[id] = param;
+        }
+}
+
+static void new_yields(ir_rewrite *rw) {
+    const kv_caches *caches = rw->user;
+    const ir_region *old = rw->in_func->body;
+    ir_value *yields[1 + 2 * KV_MAX_CACHES] = {ir_rewrite_get(rw, old->yields[0])};
+    int count = 1;
+    for (int p = 0; p < 2; p++)
+        for (int i = 0; i < caches->count; i++) {
+            uint32_t id = old->yields[1 + i]->id;
+            if (caches->part[i][p].type.rank) yields[count++] = p == 0 ? rw->map[id] : caches->beside[id];
+        }
+    ir_yield(&rw->b, yields, count);
+}
+
+ir_module *kv_caches_rewrite(kv_caches *caches, ir_rewrite_fn hook) {
+    const ir_module *in = caches->module;
+    ir_module *out = ir_module_like(in);
+    for (int i = 0; i < in->func_count; i++) {
+        const ir_func *func = in->funcs[i];
+        if (func == caches->forward) ir_retype_func(in, func, out, new_params, new_yields, hook, caches);
+        else ir_clone_func(in, func, out, func->name, NULL, NULL, NULL);
+    }
+    return out;
+}
