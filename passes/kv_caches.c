@@ -41,7 +41,7 @@ static bool is_plain_update(const kv_caches *caches, const ir_inst *inst) {
     int64_t layer;
     const ir_value *position = caches->forward->body->params[1];
     if (inst->op != IR_UPDATE || inst->operand_count != 4 || inst->operands[3] != position || !is_const_int(inst->operands[2], &layer)) return false;
-    return inst->operands[1]->type.dim[0] == 1 && !ir_attr_find(inst, IR_ATTR_RING);
+    return inst->operands[1]->type.dim[0] == 1;
 }
 
 static bool is_plain_read(const ir_inst *inst) {
@@ -49,7 +49,7 @@ static bool is_plain_read(const ir_inst *inst) {
     return inst->op == IR_INDEX && ir_attr_int(inst, IR_ATTR_AXIS, 0) == 0 && is_const_int(inst->operands[1], &layer);
 }
 
-/* Marks the states; false when something else touches one. reader[id]: the value is a layer of a cache. */
+/* Marks the states; false when something else touches one. layer_of[id]: the value is a layer of a cache. */
 static bool mark_states(kv_caches *caches, bool *layer_of, int *updates) {
     const ir_region *body = caches->forward->body;
     for (int i = 0; i < body->inst_count; i++) {
@@ -101,9 +101,23 @@ bool kv_caches_open(const ir_module *in, kv_caches *out) {
 void kv_caches_close(kv_caches *caches) {
     free(caches->cache_of);
     free(caches->beside);
+    gm_arena_free(&caches->arena);
+}
+
+bool kv_has_rings(const kv_caches *caches) {
+    const ir_region *body = caches->forward->body;
+    for (int i = 0; i < body->inst_count; i++)
+        if (ir_attr_int(body->insts[i], IR_ATTR_RING, 0)) return true;
+    return false;
 }
 
 /* ---- other caches for @forward ---- */
+
+ir_value *kv_write(ir_rewrite *rw, const ir_inst *inst, ir_value *state, ir_value *value, ir_value *const *starts, int count) {
+    ir_value *operands[2 + IR_MAX_RANK] = {state, value};
+    for (int i = 0; i < count; i++) operands[2 + i] = starts[i];
+    return ir_emit1(&rw->b, IR_UPDATE, operands, 2 + count, inst->attrs, inst->attr_count, NULL);
+}
 
 static void new_params(ir_rewrite *rw) {
     const kv_caches *caches = rw->user;

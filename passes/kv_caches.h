@@ -15,6 +15,7 @@ typedef struct kv_part {
 /* The caches of @forward(ids, position, caches…) -> (x, caches…), and what each becomes: itself in another form, part[0], or that
  * and a second tensor beside it, part[1]. */
 typedef struct kv_caches {
+    gm_arena arena; /* for names of parts */
     const ir_module *module;
     const ir_func *forward;
     int count;
@@ -24,13 +25,17 @@ typedef struct kv_caches {
 } kv_caches;
 
 /* Does every cache have the plain form? It is [L,S,KV,D] or [L,S,KV]; each state of it is written by one `update` at (a layer's
- * number, position) at most, read by `index` of a layer for an attention, and the last one is returned. No function calls @forward
- * yet. Close it either way. */
+ * number, position) at most, a ring or not, read by `index` of a layer for an attention, and the last one is returned. No function
+ * calls @forward yet. Close it either way. */
 bool kv_caches_open(const ir_module *in, kv_caches *out);
 void kv_caches_close(kv_caches *caches);
 /* The cache of which `inst` writes or reads a layer, and which layer; -1: neither. */
 int kv_written(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer);
 int kv_read(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer);
+/* `inst`, a write, with another state, value and starts (of the leading axes); it keeps to be a ring or not. */
+ir_value *kv_write(ir_rewrite *rw, const ir_inst *inst, ir_value *state, ir_value *value, ir_value *const *starts, int count);
+/* Has a cache of @forward become a ring already? */
+bool kv_has_rings(const kv_caches *caches);
 /* The module with @forward's caches as `part` says. The hook gets `caches` as rewrite->user; it sets map and beside of the results of
  * every update. */
 ir_module *kv_caches_rewrite(kv_caches *caches, ir_rewrite_fn hook);

@@ -137,7 +137,7 @@ static bool applies(ring *r, const pass_options *options) {
     r->local = calloc((size_t)r->layers + 1, sizeof *r->local);
     r->global = calloc((size_t)r->layers + 1, sizeof *r->global);
     GM_ASSERT(r->number && r->local && r->global);
-    if (2 * r->caches.count > KV_MAX_CACHES || !same_layers(r) || !find_local(r) || !all_known(r)) return false;
+    if (2 * r->caches.count > KV_MAX_CACHES || kv_has_rings(&r->caches) || !same_layers(r) || !find_local(r) || !all_known(r)) return false;
     int64_t most = options->chunk > RT_MAX_ROLLBACK ? options->chunk : RT_MAX_ROLLBACK + 1, slots = r->window - 1 + most;
     if (slots >= options->context) return false;
     split_caches(r, slots);
