@@ -15,7 +15,8 @@
 /* ---- the rows ---- */
 
 static const fe_ablate_row table[] = {
-#define ROW(name, base, skip, slice, report, meaning) {name, base, skip, slice, report, meaning},
+#define ROW(name, base, skip, with, slice, report, meaning)                                        \
+    {name, base, skip, with, slice, report, meaning},
 #include "frontend/ablate_rows.def"
 #undef ROW
 };
@@ -31,6 +32,7 @@ const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count) {
                 .name = gm_arena_printf(arena, "without-%s", pass[i].name),
                 .base = "full",
                 .skip = pass[i].name,
+                .with = "",
                 .meaning = gm_arena_printf(arena, "the full pipeline without %s", pass[i].name)};
     *out_count = count;
     return rows;
@@ -165,6 +167,7 @@ static gm_status check_tokens(ablation *a, variant *v) {
 static gm_status open_engine(const ablation *a, const fe_ablate_row *row, fe_engine *out) {
     fe_options options = a->request->options;
     options.skip = row->skip;
+    options.with = row->with;
     options.passes = NULL;
     return fe_engine_open(a->request->path, &options, a->diag, out);
 }

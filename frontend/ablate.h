@@ -6,9 +6,9 @@
 
 /* A variant: a row of ablate_rows.def or the full pipeline without one pass. */
 typedef struct fe_ablate_row {
-    const char *name, *base, *skip; /* base NULL: none; skip is never NULL */
-    int slice;                      /* tokens per call of the generate loop; 0: all */
-    const char *report, *meaning;   /* report NULL: not in the report */
+    const char *name, *base, *skip, *with; /* base NULL: none; skip and with are never NULL */
+    int slice;                             /* tokens per call of the generate loop; 0: all */
+    const char *report, *meaning;          /* report NULL: not in the report */
 } fe_ablate_row;
 
 /* Every row in order; the first is the reference for the tokens. They live in `arena`. */
@@ -46,7 +46,7 @@ typedef struct fe_ablate_result {
 
 typedef struct fe_ablate_request {
     const char *path;   /* the model */
-    fe_options options; /* skip and passes are the rows' */
+    fe_options options; /* skip, with and passes are the rows' */
     const int32_t *ids; /* the prompt */
     int64_t id_count, predict, repetitions;
     int64_t memory; /* bytes that engines held open together may take */

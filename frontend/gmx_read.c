@@ -106,8 +106,9 @@ void fe_gmx_adopt(const fe_gmx *gmx, fe_options *options) {
     options->with = key->with;
 }
 
+/* Nothing given and an empty list are the same. */
 static bool same_text(const char *a, const char *b) {
-    return a && b ? strcmp(a, b) == 0 : a == b;
+    return strcmp(a ? a : "", b ? b : "") == 0;
 }
 
 static int64_t chunk_of(const fe_gmx_key *key) {

@@ -74,6 +74,22 @@ START_TEST(rows_name_passes_and_rows_that_exist) {
                           at);
             at += length + (at[length] == ',');
         }
+        const pass_info *asked = pass_find(rows[i].with, strlen(rows[i].with));
+        ck_assert(!rows[i].with[0] || (asked && asked->when == PASS_ON_REQUEST));
+    }
+    gm_arena_free(&arena);
+}
+END_TEST
+
+START_TEST(every_pass_on_request_has_a_row) {
+    gm_arena arena = {0};
+    int count, passes;
+    const fe_ablate_row *rows = fe_ablate_rows(&arena, &count);
+    const pass_info *pass = pass_table(&passes);
+    for (int i = 0; i < passes; i++) {
+        int found = 0;
+        for (int k = 0; k < count; k++) found += strcmp(rows[k].with, pass[i].name) == 0;
+        ck_assert_msg(found == (pass[i].when == PASS_ON_REQUEST), "%s", pass[i].name);
     }
     gm_arena_free(&arena);
 }
@@ -125,7 +141,8 @@ static void count_inst(const ir_inst *inst, void *user) {
 
 static ir_module *module_of(const fe_model *model, const fe_ablate_row *row, const char *last) {
     pass_options limits = {.context = 64, .chunk = 16, .rows = PASS_DEFAULT_ROWS};
-    pass_pipeline_request request = {.options = &limits, .skip = row->skip, .stop_after = last};
+    pass_pipeline_request request = {
+        .options = &limits, .skip = row->skip, .with = row->with, .stop_after = last};
     gm_diag diag = {0};
     ir_module *module = NULL;
     gm_status status = pass_run(&request, fe_gemma_build(&model->config, NULL), &diag, &module);
@@ -203,6 +220,54 @@ START_TEST(the_nest_of_maps_is_there_or_gone) {
 }
 END_TEST
 
+/* The caches of @forward as text: "f32[2,S,1,16] f32[2,S,1,16]". */
+static char *caches_of(gm_arena *arena, const char *name) {
+    ir_module *module = module_of(&model, row_of(rows, row_count, name), "chunk_prefill");
+    const ir_region *forward = ir_func_find(module, "forward")->body;
+    const ir_func *prefill = ir_func_find(module, "prefill"), *loop = ir_func_find(module, "generate");
+    gm_string text = {0};
+    for (int i = 2; i < forward->param_count; i++) {
+        char type[96];
+        gm_string_printf(&text, "%s%s", i == 2 ? "" : " ",
+                         ir_type_text(module, &forward->params[i]->type, type));
+    }
+    ck_assert_int_eq(prefill->body->param_count, forward->param_count + 1);
+    ck_assert_int_eq(loop->body->param_count, forward->param_count + 5);
+    char *copy = gm_arena_strdup(arena, text.data);
+    gm_string_free(&text);
+    ir_module_free(module);
+    return copy;
+}
+
+START_TEST(caches_have_the_form_that_the_row_says) {
+    const fe_config *c = &model.config;
+    long long layers = c->layers, local = 0, kv = c->kv_heads, d = c->head_dim;
+    long long slots = c->window - 1 + 33; /* more than the chunk of 16: room for tokens taken back */
+    gm_arena arena = {0};
+    for (int64_t i = 0; i < c->layers; i++) local += c->local[i];
+    ck_assert(local > 0 && local < layers && kv > 1);
+    const char *plain = gm_arena_printf(&arena, "[%lld,S,%lld,%lld]", layers, kv, d);
+    const char *heads = gm_arena_printf(&arena, "[%lld,%lld,S,%lld]", layers, kv, d);
+    const char *turned = gm_arena_printf(&arena, "[%lld,%lld,%lld,S]", layers, kv, d);
+    const char *whole = gm_arena_printf(&arena, "f32[%lld,S,%lld,%lld]", layers - local, kv, d);
+    const char *ring = gm_arena_printf(&arena, "f32[%lld,%lld,%lld,%lld]", local, slots, kv, d);
+    const char *scale = gm_arena_printf(&arena, "f32[%lld,S,%lld]", layers, kv);
+    const struct {
+        const char *row, *caches;
+    } wanted[] = {
+        {"full", gm_arena_printf(&arena, "f32%s f32%s", plain, plain)},
+        {"kv-head-major", gm_arena_printf(&arena, "f32%s f32%s", heads, heads)},
+        {"kv-k-transposed", gm_arena_printf(&arena, "f32%s f32%s", turned, heads)},
+        {"kv-ring", gm_arena_printf(&arena, "%s %s %s %s", whole, whole, ring, ring)},
+        {"kv-bf16", gm_arena_printf(&arena, "bf16%s bf16%s", plain, plain)},
+        {"kv-int8", gm_arena_printf(&arena, "i8%s i8%s %s %s", plain, plain, scale, scale)},
+    };
+    for (size_t i = 0; i < GM_COUNT(wanted); i++)
+        ck_assert_str_eq(caches_of(&arena, wanted[i].row), wanted[i].caches);
+    gm_arena_free(&arena);
+}
+END_TEST
+
 /* The final text of a row's program; free it. */
 static gm_string text_of(const fe_ablate_row *row) {
     gm_string text = {0};
@@ -214,7 +279,7 @@ static gm_string text_of(const fe_ablate_row *row) {
 
 /* Other passes end with their own clean-up, so that nothing is left for dce in this model. */
 static bool same_programs(const fe_ablate_row *a, const fe_ablate_row *b) {
-    return strcmp(a->skip, b->skip) == 0 ||
+    return (strcmp(a->skip, b->skip) == 0 && strcmp(a->with, b->with) == 0) ||
            (strcmp(a->name, "without-dce") == 0 && strcmp(b->name, "full") == 0);
 }
 
@@ -258,8 +323,10 @@ static void run_rows(int first, int count, int64_t memory, int *groups) {
     ck_assert_msg(status == GM_OK, "%s", diag.message);
     for (int i = 0; i < count; i++) {
         ck_assert(results[i].measured && results[i].total_mean > 0);
-        ck_assert_msg(results[i].tokens_differ_at == -1, "%s: token %lld", results[i].row->name,
+        bool same = results[i].tokens_differ_at == -1, rounds = strstr(results[i].row->meaning, "rounds");
+        ck_assert_msg(same || rounds, "%s: token %lld", results[i].row->name,
                       (long long)results[i].tokens_differ_at);
+        ck_assert(same == isnan(results[i].logit_margin));
         ck_assert(isnan(results[i].effect.percent) == !results[i].base);
         ck_assert(results[i].same_program == (strcmp(results[i].row->name, "without-dce") == 0));
         if (results[i].group > *groups) *groups = results[i].group;
@@ -314,6 +381,7 @@ int main(void) {
     tcase_add_test(parts, mean_and_deviation);
     tcase_add_test(parts, paired_effects);
     tcase_add_test(parts, rows_name_passes_and_rows_that_exist);
+    tcase_add_test(parts, every_pass_on_request_has_a_row);
     tcase_add_test(parts, every_optional_pass_is_left_out_once);
     suite_add_tcase(suite, parts);
     tcase_set_timeout(programs, 900);
@@ -321,6 +389,7 @@ int main(void) {
     tcase_add_test(programs, loops_are_in_the_ir_where_the_row_says_so);
     tcase_add_test(programs, one_projection_or_three);
     tcase_add_test(programs, the_nest_of_maps_is_there_or_gone);
+    tcase_add_test(programs, caches_have_the_form_that_the_row_says);
     tcase_add_test(programs, rows_are_different_programs);
     tcase_add_test(programs, all_rows_give_the_same_tokens);
     tcase_add_test(programs, rows_without_memory_run_in_groups);
