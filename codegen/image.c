@@ -46,19 +46,24 @@ typedef struct weight_types {
     int next;
 } weight_types;
 
-static void find_types(weight_types *w, const ir_region *region) {
+static void note_type(weight_types *w, const char *name, const ir_type *type) {
     int count = w->program->weight_count;
+    for (int tried = 0; tried < count; tried++) {
+        int at = (w->next + tried) % count;
+        if (strcmp(w->program->weight_names[at], name) != 0) continue;
+        w->types[at] = type;
+        w->next = at + 1;
+        return;
+    }
+}
+
+static void find_types(weight_types *w, const ir_region *region) {
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
         for (int r = 0; r < inst->region_count; r++) find_types(w, inst->regions[r]);
-        if (inst->op != IR_WEIGHT) continue;
-        const char *name = ir_attr_string(inst, IR_ATTR_NAME);
-        for (int tried = 0; tried < count; tried++) {
-            int at = (w->next + tried) % count;
-            if (strcmp(w->program->weight_names[at], name) != 0) continue;
-            w->types[at] = &inst->results[0]->type;
-            w->next = at + 1;
-            break;
+        for (int64_t k = 0; k < ir_stored_count(inst); k++) {
+            char text[IR_NAME_BYTES];
+            note_type(w, ir_stored_name(inst, k, text), &inst->results[0]->type);
         }
     }
 }

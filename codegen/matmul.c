@@ -145,7 +145,8 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
     }
 }
 
-static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride) {
+/* A site for the weights of iteration `layer`, which only layer_weights mind. */
+static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride, int64_t layer) {
     GM_ASSERT(c->program->site_count < CG_MAX_SITES);
     rt_site *site = &c->program->sites[c->program->site_count];
     const ir_type *x = &inst->operands[0]->type;
@@ -153,12 +154,31 @@ static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_st
                       .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .x_stride = x_stride, .out_stride = out_stride};
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
-        if (!def || def->op != IR_WEIGHT || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
-        site->weights[site->weight_count] = cg_weight_number(c->program, ir_attr_string(def, IR_ATTR_NAME));
+        char name[IR_NAME_BYTES];
+        if (!def || layer >= ir_stored_count(def) || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
+        site->weights[site->weight_count] = cg_weight_number(c->program, ir_stored_name(def, layer, name));
         site->dtypes[site->weight_count] = inst->operands[i]->type.dtype;
         site->rows[site->weight_count++] = inst->operands[i]->type.dim[0];
     }
     return c->program->site_count++;
+}
+
+/* Sites in a row for all that the weights stand for; NULL: the operands are not stored weights of one index. */
+static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride) {
+    const ir_inst *first = inst->operands[1]->def;
+    int64_t layers = first ? ir_stored_count(first) : 0;
+    int site = -1;
+    for (int i = 1; i < inst->operand_count; i++) {
+        const ir_inst *def = inst->operands[i]->def;
+        if (!def || ir_stored_count(def) != layers || (layers > 1 && def->operands[0] != first->operands[0])) return NULL;
+    }
+    for (int64_t i = 0; i < layers; i++) {
+        int at = site_new(c, inst, x_stride, out_stride, i);
+        if (at < 0) return NULL;
+        if (i == 0) site = at;
+    }
+    if (layers <= 1) return layers ? cg_i64(c, site) : NULL;
+    return cg_add(c, cg_i64(c, site), cg_widen(c, cg_slot_of(c, first->operands[0])->reg));
 }
 
 static LLVMValueRef leading_rows(cg *c, const ir_type *type) {
@@ -204,11 +224,11 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         cg_emit_stream(c, inst, rows, in_stride, out_stride);
         return;
     }
-    int site = site_new(c, inst, in_stride, out_stride);
-    if (site < 0) {
+    LLVMValueRef site = sites_new(c, inst, in_stride, out_stride);
+    if (!site) {
         cg_unsupported(c, inst, "a matrix that is not a stored weight");
         return;
     }
-    LLVMValueRef args[] = {c->code.frame, cg_i64(c, site), c->code.thread, in->base, rows, out->base};
+    LLVMValueRef args[] = {c->code.frame, site, c->code.thread, in->base, rows, out->base};
     cg_host_call(c, "rt_matmul_run", c->void_t, args, 6);
 }

@@ -59,17 +59,32 @@ int cg_weight_number(cg_program *program, const char *name) {
     return program->weight_count++;
 }
 
+/* Which entry of the program's table; of a layer's weight looked up in a list of them. */
+static LLVMValueRef weight_number(cg *c, const ir_inst *inst) {
+    int64_t count = ir_stored_count(inst);
+    char text[IR_NAME_BYTES];
+    LLVMValueRef *numbers = calloc((size_t)count, sizeof *numbers);
+    GM_ASSERT(numbers);
+    for (int64_t i = 0; i < count; i++) numbers[i] = cg_i64(c, cg_weight_number(c->program, ir_stored_name(inst, i, text)));
+    LLVMValueRef number = numbers[0];
+    if (inst->op == IR_LAYER_WEIGHT) {
+        LLVMValueRef list = const_global(c, LLVMConstArray2(c->i64, numbers, (uint64_t)count));
+        number = LLVMBuildLoad2(c->b, c->i64, cg_at(c, c->i64, list, cg_widen(c, cg_slot_of(c, inst->operands[0])->reg)), "");
+    }
+    free(numbers);
+    return number;
+}
+
 static void emit_weight(cg *c, const ir_inst *inst) {
-    int number = cg_weight_number(c->program, ir_attr_string(inst, IR_ATTR_NAME));
     LLVMValueRef table = cg_frame_field(c, offsetof(rt_frame, weights), c->ptr);
-    LLVMValueRef base = LLVMBuildLoad2(c->b, c->ptr, cg_at(c, c->ptr, table, cg_i64(c, number)), "");
+    LLVMValueRef base = LLVMBuildLoad2(c->b, c->ptr, cg_at(c, c->ptr, table, weight_number(c, inst)), "");
     *cg_slot_of(c, inst->results[0]) = (cg_slot){
         .base = base, .layout = ir_layout_dense(c->module, &inst->results[0]->type), .extent = {.object = -1}};
 }
 
 void cg_emit_source(cg *c, const ir_inst *inst) {
     if (inst->op == IR_CONST) emit_const(c, inst);
-    else if (inst->op == IR_WEIGHT) emit_weight(c, inst);
+    else if (ir_stored_count(inst)) emit_weight(c, inst);
     else {
         GM_ASSERT(cg_place_result(c, inst, 0));
         cg_emit_rows(c, inst);

@@ -131,13 +131,9 @@ typedef struct weight_maker {
     gm_status status;
 } weight_maker;
 
-static void make_weight(const ir_inst *inst, void *user) {
-    weight_maker *m = user;
-    if (inst->op != IR_WEIGHT || m->status != GM_OK) return;
-    const char *name = ir_attr_string(inst, IR_ATTR_NAME);
-    const ir_type *type = &inst->results[0]->type;
+static void make_weight(weight_maker *m, const char *name, const ir_type *type) {
     ir_array array;
-    if (rt_weights_find(m->weights, name)) return;
+    if (m->status != GM_OK || rt_weights_find(m->weights, name)) return;
     m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
     if (m->status != GM_OK) return;
     rt_tensor tensor = {.name = name, .dtype = type->dtype, .rank = type->rank, .data = array.data};
@@ -147,10 +143,17 @@ static void make_weight(const ir_inst *inst, void *user) {
     m->status = rt_weights_add(m->weights, name, &tensor, m->diag);
 }
 
+static void make_weights(const ir_inst *inst, void *user) {
+    weight_maker *m = user;
+    char text[IR_NAME_BYTES];
+    for (int64_t i = 0; i < ir_stored_count(inst); i++)
+        make_weight(m, gm_arena_strdup(m->arena, ir_stored_name(inst, i, text)), &inst->results[0]->type);
+}
+
 gm_status cmd_run_weights(const ir_module *module, uint64_t seed, gm_arena *arena, gm_diag *diag,
                           rt_weights *out) {
     weight_maker maker = {.weights = out, .seed = seed, .arena = arena, .diag = diag};
     for (int i = 0; i < module->func_count; i++)
-        ir_visit(module->funcs[i]->body, make_weight, &maker);
+        ir_visit(module->funcs[i]->body, make_weights, &maker);
     return maker.status;
 }

@@ -130,12 +130,14 @@ static gm_status check_region(const fe_model *model, const ir_region *region, gm
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
         for (int r = 0; r < inst->region_count; r++) GM_TRY(check_region(model, inst->regions[r], diag));
-        if (inst->op != IR_WEIGHT) continue;
-        const char *name = ir_attr_string(inst, IR_ATTR_NAME);
-        const ir_type *type = &inst->results[0]->type;
-        const rt_tensor *tensor = rt_weights_find(&model->weights, name);
-        if (!tensor || tensor->dtype != type->dtype || tensor->rank != type->rank || memcmp(tensor->dim, type->dim, (size_t)tensor->rank * sizeof tensor->dim[0]) != 0)
-            return gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected weights as the tensors are, found another \"%.200s\"", model->path, name);
+        for (int64_t k = 0; k < ir_stored_count(inst); k++) {
+            char text[IR_NAME_BYTES];
+            const char *name = ir_stored_name(inst, k, text);
+            const ir_type *type = &inst->results[0]->type;
+            const rt_tensor *tensor = rt_weights_find(&model->weights, name);
+            if (!tensor || tensor->dtype != type->dtype || tensor->rank != type->rank || memcmp(tensor->dim, type->dim, (size_t)tensor->rank * sizeof tensor->dim[0]) != 0)
+                return gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected weights as the tensors are, found another \"%.200s\"", model->path, name);
+        }
     }
     return GM_OK;
 }

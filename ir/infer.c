@@ -74,6 +74,17 @@ static bool rule_weight(const rule_context *c) {
     return true;
 }
 
+static bool rule_layer_weight(const rule_context *c) {
+    const char *name = ir_attr_string(c->inst, IR_ATTR_NAME), *star = name ? strchr(name, '*') : NULL;
+    const ir_attr *extent = ir_attr_find(c->inst, IR_ATTR_EXTENT);
+    REQUIRE(is_index(operand(c, 0)), "operand must be an i32 scalar");
+    REQUIRE(star && !strchr(star + 1, '*') && strlen(name) < IR_NAME_BYTES - 24, "needs a name with one '*'");
+    REQUIRE(ir_attr_find(c->inst, IR_ATTR_START) && ir_attr_find(c->inst, IR_ATTR_STEP), "needs start and step");
+    REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= INT16_MAX, "needs extent, a number");
+    for (int i = 0; i < c->out->rank; i++) REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
+    return true;
+}
+
 /* ---- element-wise ---- */
 
 static bool rule_unary_float(const rule_context *c) {
@@ -500,7 +511,7 @@ static bool rule_attention(const rule_context *c) {
 }
 
 static const rule_fn rules[IR_OP_COUNT] = {
-    [IR_CONST] = rule_const, [IR_IOTA] = rule_iota, [IR_WEIGHT] = rule_weight,
+    [IR_CONST] = rule_const, [IR_IOTA] = rule_iota, [IR_WEIGHT] = rule_weight, [IR_LAYER_WEIGHT] = rule_layer_weight,
     [IR_NEG] = rule_neg, [IR_EXP] = rule_unary_float, [IR_LOG] = rule_unary_float,
     [IR_TANH] = rule_unary_float, [IR_ERF] = rule_unary_float, [IR_SQRT] = rule_unary_float,
     [IR_RSQRT] = rule_unary_float, [IR_SIN] = rule_unary_float, [IR_COS] = rule_unary_float,

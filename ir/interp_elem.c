@@ -72,9 +72,7 @@ gm_status interp_IOTA(interp_frame *frame, const ir_inst *inst, const ir_array *
     return GM_OK;
 }
 
-gm_status interp_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
-    const char *name = ir_attr_string(inst, IR_ATTR_NAME);
+static gm_status find_stored(interp_frame *frame, const ir_inst *inst, const char *name, ir_array *out) {
     const rt_weights *weights = frame->run->env->weights;
     const rt_tensor *tensor = weights ? rt_weights_find(weights, name) : NULL;
     if (!tensor) return interp_fail(frame, inst, "no weight is called \"%s\"", name);
@@ -84,6 +82,20 @@ gm_status interp_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array
     if (!tensor->data) return interp_fail(frame, inst, "the bytes of \"%s\" are not loaded", name);
     out->data = (void *)(uintptr_t)tensor->data; /* values are never written to */
     return GM_OK;
+}
+
+gm_status interp_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                        ir_array *out) {
+    return find_stored(frame, inst, ir_attr_string(inst, IR_ATTR_NAME), out);
+}
+
+gm_status interp_LAYER_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                              ir_array *out) {
+    char name[IR_NAME_BYTES];
+    int64_t i = interp_scalar(&in[0]);
+    if (i < 0 || i >= ir_stored_count(inst))
+        return interp_fail(frame, inst, "%lld is not in 0..%lld", (long long)i, (long long)ir_stored_count(inst) - 1);
+    return find_stored(frame, inst, ir_stored_name(inst, i, name), out);
 }
 
 /* ---- the walk over broadcast operands ---- */

@@ -2,6 +2,7 @@
 #include "ir/ir.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 const ir_op_info *ir_op_of(ir_op op) {
@@ -145,4 +146,29 @@ double ir_attr_float(const ir_inst *inst, ir_attr_key key, double otherwise) {
 const char *ir_attr_string(const ir_inst *inst, ir_attr_key key) {
     const ir_attr *attr = ir_attr_find(inst, key);
     return attr ? attr->s : NULL;
+}
+
+static bool same_text(const char *a, const char *b) {
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_bytes(const void *a, const void *b, size_t bytes) {
+    return (!a && !b) || (a && b && memcmp(a, b, bytes) == 0);
+}
+
+bool ir_attr_equal(const ir_attr *a, const ir_attr *b) {
+    return a->key == b->key && a->i == b->i && memcmp(&a->f, &b->f, sizeof a->f) == 0 && same_text(a->s, b->s) && a->n == b->n &&
+           same_bytes(a->ints, b->ints, a->n * sizeof *a->ints) && same_bytes(a->floats, b->floats, a->n * sizeof *a->floats);
+}
+
+int64_t ir_stored_count(const ir_inst *inst) {
+    return inst->op == IR_WEIGHT ? 1 : inst->op == IR_LAYER_WEIGHT ? ir_attr_int(inst, IR_ATTR_EXTENT, 0) : 0;
+}
+
+const char *ir_stored_name(const ir_inst *inst, int64_t i, char *text) {
+    const char *name = ir_attr_string(inst, IR_ATTR_NAME), *star = strchr(name, '*');
+    if (inst->op == IR_WEIGHT) return name;
+    int64_t number = ir_attr_int(inst, IR_ATTR_START, 0) + i * ir_attr_int(inst, IR_ATTR_STEP, 0);
+    snprintf(text, IR_NAME_BYTES, "%.*s%lld%s", (int)(star - name), name, (long long)number, star + 1);
+    return text;
 }

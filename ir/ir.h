@@ -160,6 +160,13 @@ const ir_attr *ir_attr_find(const ir_inst *inst, ir_attr_key key); /* NULL: abse
 int64_t ir_attr_int(const ir_inst *inst, ir_attr_key key, int64_t otherwise);
 double ir_attr_float(const ir_inst *inst, ir_attr_key key, double otherwise);
 const char *ir_attr_string(const ir_inst *inst, ir_attr_key key); /* NULL: absent */
+/* Bitwise, so that 0 and -0 stay apart. */
+bool ir_attr_equal(const ir_attr *a, const ir_attr *b);
+
+/* The stored tensors that a weight or a layer_weight stands for: how many (0: another op), and the name of each, in `text`. */
+enum { IR_NAME_BYTES = 256 };
+int64_t ir_stored_count(const ir_inst *inst);
+const char *ir_stored_name(const ir_inst *inst, int64_t i, char *text);
 
 /* ---- type rules, text, checks ---- */
 

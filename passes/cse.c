@@ -60,25 +60,11 @@ static uint64_t hash_of(const ir_inst *inst, ir_value *const *operands) {
     return hash;
 }
 
-static bool same_text(const char *a, const char *b) {
-    return a == b || (a && b && strcmp(a, b) == 0);
-}
-
-static bool same_bytes(const void *a, const void *b, size_t bytes) {
-    return (!a && !b) || (a && b && memcmp(a, b, bytes) == 0);
-}
-
-/* Bitwise, so that 0 and -0 stay apart. */
-static bool same_attr(const ir_attr *a, const ir_attr *b) {
-    return a->i == b->i && memcmp(&a->f, &b->f, sizeof a->f) == 0 && same_text(a->s, b->s) && a->n == b->n &&
-           same_bytes(a->ints, b->ints, a->n * sizeof *a->ints) && same_bytes(a->floats, b->floats, a->n * sizeof *a->floats);
-}
-
 static bool same_attrs(const ir_inst *a, const ir_inst *b) {
     if (a->attr_count != b->attr_count) return false;
     for (int i = 0; i < a->attr_count; i++) {
         const ir_attr *other = ir_attr_find(b, a->attrs[i].key);
-        if (!other || !same_attr(&a->attrs[i], other)) return false;
+        if (!other || !ir_attr_equal(&a->attrs[i], other)) return false;
     }
     return true;
 }

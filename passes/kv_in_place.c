@@ -76,7 +76,7 @@ static bool is_view(const ir_value *value) {
 }
 
 static bool is_stored(const ir_value *value) {
-    return value->def && (value->def->op == IR_CONST || value->def->op == IR_WEIGHT);
+    return value->def && (value->def->op == IR_CONST || ir_stored_count(value->def));
 }
 
 static bool dies_here(const takeover *f, int object) {

@@ -422,10 +422,12 @@ typedef struct weight_search {
 
 static void note_weight(const ir_inst *inst, void *user) {
     weight_search *search = user;
-    if (inst->op != IR_WEIGHT || !search->ok) return;
-    const char *name = ir_attr_string(inst, IR_ATTR_NAME);
-    if (!rt_weights_find(&search->file->weights, name))
-        search->ok = make_weight(search->file, name, &inst->results[0]->type);
+    char text[IR_NAME_BYTES];
+    for (int64_t i = 0; i < ir_stored_count(inst) && search->ok; i++) {
+        const char *name = gm_arena_strdup(&search->file->arena, ir_stored_name(inst, i, text));
+        if (!rt_weights_find(&search->file->weights, name))
+            search->ok = make_weight(search->file, name, &inst->results[0]->type);
+    }
 }
 
 bool gir_make_weights(gir_file *file, const ir_module *module) {

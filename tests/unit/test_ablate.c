@@ -118,6 +118,7 @@ typedef struct census {
     int maps, unit_maps;       /* maps; those over one element */
     int softmaxes, attentions; /* exponentials of scores outside of any map; attention operations */
     int whiles, scans, chunks; /* loops; scans that set the chunk's size */
+    int by_layer, by_name;     /* weights that a loop over layers picks; others */
 } census;
 
 static void count_inst(const ir_inst *inst, void *user) {
@@ -125,7 +126,7 @@ static void count_inst(const ir_inst *inst, void *user) {
     int weights = 0;
     for (int i = 0; inst->op == IR_MATMUL && i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
-        const char *name = def && def->op == IR_WEIGHT ? ir_attr_string(def, IR_ATTR_NAME) : NULL;
+        const char *name = def && ir_stored_count(def) ? ir_attr_string(def, IR_ATTR_NAME) : NULL;
         weights += name && (strstr(name, "q_proj.w") || strstr(name, "k_proj.w") ||
                             strstr(name, "v_proj.w"));
     }
@@ -137,6 +138,8 @@ static void count_inst(const ir_inst *inst, void *user) {
     c->whiles += inst->op == IR_WHILE;
     c->scans += inst->op == IR_SCAN;
     c->chunks += inst->op == IR_DIM;
+    c->by_layer += inst->op == IR_LAYER_WEIGHT;
+    c->by_name += inst->op == IR_WEIGHT;
 }
 
 static ir_module *module_of(const fe_model *model, const fe_ablate_row *row, const char *last) {
@@ -217,6 +220,25 @@ START_TEST(the_nest_of_maps_is_there_or_gone) {
     ck_assert(batched.maps == 0 && batched.softmaxes == layers); /* one softmax per layer */
     ck_assert(stack.maps == 0 && stack.softmaxes == layers && stack.merged == layers);
     ck_assert(full.maps == 0 && full.softmaxes == 0 && full.attentions == layers);
+}
+END_TEST
+
+START_TEST(layers_are_a_loop_or_one_after_another) {
+    enum { PERIOD = 6 }; /* of Gemma 3's local and global layers */
+    int layers = (int)model.config.layers;
+    census full = census_of(&model, rows, row_count, "full");
+    census rolled = census_of(&model, rows, row_count, "roll-layers");
+    ck_assert(layers == 2 * PERIOD && full.by_layer == 0);
+    ck_assert(rolled.scans == full.scans + 1 && rolled.whiles == full.whiles);
+    ck_assert(rolled.merged == PERIOD && rolled.attentions == PERIOD);
+    /* Outside the layers: the embedding, the last norm and the head's matrix. */
+    ck_assert(rolled.by_name == 3 && full.by_name - 3 == 2 * rolled.by_layer);
+    ir_module *module = module_of(&model, row_of(rows, row_count, "roll-layers"), "chunk_prefill");
+    const ir_region *forward = ir_func_find(module, "forward")->body;
+    int loops = 0;
+    for (int i = 0; i < forward->inst_count; i++) loops += forward->insts[i]->op == IR_SCAN;
+    ck_assert_int_eq(loops, 1);
+    ir_module_free(module);
 }
 END_TEST
 
@@ -389,6 +411,7 @@ int main(void) {
     tcase_add_test(programs, loops_are_in_the_ir_where_the_row_says_so);
     tcase_add_test(programs, one_projection_or_three);
     tcase_add_test(programs, the_nest_of_maps_is_there_or_gone);
+    tcase_add_test(programs, layers_are_a_loop_or_one_after_another);
     tcase_add_test(programs, caches_have_the_form_that_the_row_says);
     tcase_add_test(programs, rows_are_different_programs);
     tcase_add_test(programs, all_rows_give_the_same_tokens);
