@@ -390,7 +390,7 @@ START_TEST(the_picture_is_closed_and_escaped) {
     fe_ablate_svg("a<b & c", results, 2, &out);
     ck_assert(strncmp(out.data, "<svg ", 5) == 0 && strstr(out.data, "</svg>\n"));
     ck_assert(strstr(out.data, "a&lt;b &amp; c") && !strstr(out.data, "script"));
-    ck_assert(strstr(out.data, ">host-loop<") && strstr(out.data, "-90.0 %"));
+    ck_assert(strstr(out.data, ">host-loop<") && strstr(out.data, "−90.0 %"));
     ck_assert(!strstr(out.data, "nan") && !strstr(out.data, "inf"));
     gm_string_free(&out);
 }
