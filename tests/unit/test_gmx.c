@@ -101,9 +101,15 @@ START_TEST(other_options_compile_again) {
     char path[512], again[512];
     const fe_options none = {.threads = 2}, context = {.threads = 2, .context = 32}, model_context = {.threads = 2, .context = 32, .chunk = 8};
     const fe_options skip = {.threads = 2, .skip = "merge_qkv"}, model_skip = {.threads = 2, .context = 48, .chunk = 8, .skip = "merge_qkv"};
+    const fe_options with = {.threads = 2, .with = "kv_ring,kv_k_transposed,roll_layers"};
+    fe_options model_with = with;
+    model_with.context = 48, model_with.chunk = 8;
     copy_name(path, "a.gmx");
     copy_name(again, "b.gmx");
     make(GGUF, &small, path);
+    expect_same(GGUF, &model_with, path, &with, false);
+    make(path, &with, again);
+    expect_same(GGUF, &model_with, again, &none, true);
     expect_same(GGUF, &model_context, path, &context, false);
     expect_same(GGUF, &model_skip, path, &skip, false);
     make(path, &skip, again); /* an artefact of an artefact */

@@ -35,6 +35,8 @@ static const struct variant {
     {"one thread, chunks of 5", {.threads = 1, .chunk = 5}},
     {"two threads, token scan", {.threads = 2, .skip = "chunk_prefill"}},
     {"host loops", {.threads = 1, .skip = "form_generate_loop,form_prefill_loop"}},
+    {"rings, layers in a loop", {.threads = 2, .chunk = 5, .with = "kv_ring,roll_layers"}},
+    {"K transposed", {.threads = 1, .with = "kv_k_transposed"}},
     {"no optional pass", {.threads = 1, .passes = "specialize"}},
 };
 
