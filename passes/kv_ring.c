@@ -9,8 +9,8 @@
  * its layer, C = W - 1 + max(chunk, RT_MAX_ROLLBACK + 1): when a call has written its up to `chunk` tokens, the window of the first
  * of them is still there, and also after the host has taken back the last tokens of a generation and goes on from there.
  *
- * The same keys are seen, so the same values come out; only the interpreter adds them in the order of the slots instead of that of
- * the tokens (compiled code keeps that order: bit-exact there). Memory and reading are bounded by the window whatever the context is.
+ * The same keys are seen, so the same values come out up to the order of sums: the interpreter adds in the order of the slots, compiled
+ * prefill in two parts where a block's keys lie across the ring's end; compiled decoding adds in the order of the tokens as before. Memory and reading are bounded by the window whatever the context is.
  * Legal before the token loops are formed, on caches in the plain form (passes/kv_caches.h), so after fuse_attention. Does nothing
  * where a ring would be no shorter than the context, without local layers, or where a layer is read both with and without a window.
  */
