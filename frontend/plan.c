@@ -27,6 +27,10 @@ typedef struct planner {
     tensor_use *tensors;
     int tensor_count;
     int64_t base, compile_peak; /* resident bytes after and at most while compiling */
+    struct {
+        int64_t bytes, slots; /* slots: tokens that fill it */
+    } caches[RT_MAX_CACHES];
+    int cache_count;
 } planner;
 
 /* ---- which tensors are read when ---- */
@@ -37,14 +41,16 @@ static int64_t type_bytes(const ir_type *type) {
     return (int64_t)rt_dtype_bytes(type->dtype, (size_t)elems);
 }
 
-static tensor_use *use_of(planner *p, const ir_inst *weight) {
-    const char *name = ir_attr_string(weight, IR_ATTR_NAME);
+static tensor_use *use_of(planner *p, const ir_inst *weight, int64_t number) {
+    char text[IR_NAME_BYTES];
+    const char *name = ir_stored_name(weight, number, text);
     const ir_type *type = &weight->results[0]->type;
     for (int i = 0; i < p->tensor_count; i++)
         if (strcmp(p->tensors[i].name, name) == 0) return &p->tensors[i];
     p->tensors = realloc(p->tensors, sizeof *p->tensors * (size_t)(p->tensor_count + 1));
     GM_ASSERT(p->tensors);
     tensor_use *use = &p->tensors[p->tensor_count++];
+    name = gm_arena_strdup(&p->engine.module->arena, name);
     *use = (tensor_use){.name = name, .bytes = type_bytes(type), .elems = 1};
     for (int i = 0; i < type->rank; i++) use->elems *= type->dim[i];
     use->row_bytes = type->rank ? use->bytes / type->dim[0] : use->bytes;
@@ -56,10 +62,11 @@ static void mark_region(planner *p, const ir_region *region, bool decode) {
         const ir_inst *inst = region->insts[i];
         for (int k = 0; k < inst->operand_count; k++) {
             const ir_inst *def = inst->operands[k]->def;
-            if (!def || def->op != IR_WEIGHT) continue;
-            tensor_use *use = use_of(p, def);
-            if (inst->op == IR_GATHER && k == 0) use->rows = true;
-            else *(decode ? &use->decode : &use->prefill) = true;
+            for (int64_t n = 0; def && n < ir_stored_count(def); n++) {
+                tensor_use *use = use_of(p, def, n);
+                if (inst->op == IR_GATHER && k == 0) use->rows = true;
+                else *(decode ? &use->decode : &use->prefill) = true;
+            }
         }
         if (inst->op == IR_CALL) mark_region(p, ir_func_find(p->engine.module, ir_attr_string(inst, IR_ATTR_CALLEE))->body, decode);
         for (int r = 0; r < inst->region_count; r++) mark_region(p, inst->regions[r], decode);
@@ -180,17 +187,44 @@ static int64_t base_bytes(const rt_weights *weights) {
     return rest > 0 ? bytes + rest : bytes;
 }
 
+/* The axis along which tokens are put into caches of this type: that of an update's last start. */
+typedef struct token_axis {
+    const ir_type *type;
+    int axis;
+} token_axis;
+
+static void find_axis(const ir_inst *inst, void *user) {
+    token_axis *t = user;
+    if (inst->op == IR_UPDATE && ir_type_equal(&inst->operands[0]->type, t->type)) t->axis = inst->operand_count - 3;
+}
+
 /* The caches are @forward's parameters after ids and position; functions that do not update them in place need them twice. */
 static void plan_cache(planner *p) {
     const ir_func *forward = ir_func_find(p->engine.module, "forward");
     bool twice = false;
+    double token = 0;
+    for (int i = 2; i < forward->body->param_count; i++) twice |= !forward->alias || forward->alias[i - 1] < 0;
     for (int i = 2; i < forward->body->param_count; i++) {
-        const ir_type *type = &forward->body->params[i]->type;
-        p->plan->cache_bytes += (int64_t)rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(p->engine.module, type));
-        twice |= !forward->alias || forward->alias[i - 1] < 0;
+        token_axis t = {&forward->body->params[i]->type, 1};
+        ir_visit(forward->body, find_axis, &t);
+        int64_t bytes = (1 + twice) * (int64_t)rt_dtype_bytes(t.type->dtype, (size_t)ir_type_max_elems(p->engine.module, t.type));
+        int64_t slots = ir_dim_max(p->engine.module, t.type->dim[t.axis]);
+        p->caches[p->cache_count].bytes = bytes;
+        p->caches[p->cache_count++].slots = slots;
+        p->plan->cache_bytes += bytes;
+        token += (double)bytes / (double)slots;
     }
-    if (twice) p->plan->cache_bytes *= 2;
-    p->plan->cache_token_bytes = p->plan->cache_bytes / p->plan->context;
+    p->plan->cache_token_bytes = (int64_t)token;
+}
+
+/* Resident after this many tokens: a ring is full sooner. */
+static int64_t resident_caches(const planner *p, int64_t tokens) {
+    double bytes = 0;
+    for (int i = 0; i < p->cache_count; i++) {
+        double part = (double)tokens / (double)p->caches[i].slots;
+        bytes += (double)p->caches[i].bytes * (part < 1 ? part : 1);
+    }
+    return (int64_t)bytes;
 }
 
 /* The arena's buffers hold rows: a prompt shorter than a chunk fills a part of them. */
@@ -204,7 +238,7 @@ static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t 
     const fe_plan *plan = p->plan;
     int64_t tokens = prompt + (decode ? predict : 0);
     int64_t prompt_left = prefill_activations(p, prompt), step = func_or(p, "generate", "forward.T1")->frame;
-    fe_peak peak = {.when = decode ? "decode" : "prefill", .base = p->base, .packed = plan->packed_bytes, .cache = tokens * plan->cache_token_bytes};
+    fe_peak peak = {.when = decode ? "decode" : "prefill", .base = p->base, .packed = plan->packed_bytes, .cache = resident_caches(p, tokens)};
     peak.weights = resident_weights(p, decode, tokens);
     peak.activations = decode && prompt >= RT_RELEASE_TOKENS ? step : prompt_left > step || !decode ? prompt_left : step;
     peak.other = rt_session_fixed_bytes(p->program, plan->threads);

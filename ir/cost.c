@@ -118,9 +118,10 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
     double first = (double)at->position, keys = first + rows;
     for (double row = 1; row <= rows; row++) seen += window > 0 && first + row > window ? window : first + row;
     if (window > 0 && keys > window + rows - 1) keys = window + rows - 1;
-    ir_type key = ir_tensor(k->dtype, k->rank - 1, k->dim + 1);
+    ir_type key = ir_tensor(k->dtype, k->rank - 1, k->dim + 1), scale = ir_tensor(RT_F32, 1, k->dim + 1);
+    double of_key = bytes(module, &key, at) + (inst->operand_count > 4 ? bytes(module, &scale, at) : 0);
     double softmax = SOFTMAX + (ir_attr_float(inst, IR_ATTR_CAP, 0) != 0 ? SOFTCAP : 0);
-    return (ir_cost){.read = bytes(module, q, at) + 2 * keys * bytes(module, &key, at),
+    return (ir_cost){.read = bytes(module, q, at) + 2 * keys * of_key,
                      .written = bytes(module, &inst->results[0]->type, at), .flop = heads * seen * (4 * d + softmax)};
 }
 
@@ -202,6 +203,14 @@ static ir_cost cost_arms(const ir_module *module, const ir_inst *inst, const ir_
     return a.read + a.written >= b.read + b.written ? a : b;
 }
 
+/* How often the regions of an instruction run, as far as the module says. */
+static double rounds(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
+    if (inst->op == IR_MAP) return extent(module, ir_attr_int(inst, IR_ATTR_EXTENT, 0), at);
+    const ir_inst *count = inst->op == IR_SCAN ? inst->operands[0]->def : NULL;
+    const ir_attr *value = count && count->op == IR_CONST ? ir_attr_find(count, IR_ATTR_VALUE) : NULL;
+    return value ? (double)value->i : 1;
+}
+
 static ir_cost cost_region(const ir_module *module, const ir_region *region, const ir_cost_at *at) {
     ir_cost total = {0};
     for (int i = 0; i < region->inst_count; i++) {
@@ -210,7 +219,7 @@ static ir_cost cost_region(const ir_module *module, const ir_region *region, con
         if (inst->op == IR_CALL) total = ir_cost_add(total, cost_call(module, inst, at), 1);
         else if (inst->op == IR_IF) total = ir_cost_add(total, cost_arms(module, inst, at), 1);
         else if (inst->op != IR_FUSE) {
-            double times = inst->op == IR_MAP ? extent(module, ir_attr_int(inst, IR_ATTR_EXTENT, 0), at) : 1;
+            double times = rounds(module, inst, at);
             for (int r = 0; r < inst->region_count; r++) total = ir_cost_add(total, cost_region(module, inst->regions[r], at), times);
         }
     }
@@ -229,12 +238,13 @@ static void layer_of(const ir_inst *inst, void *user) {
         const ir_value *operand = inst->operands[i];
         int layer = layers[operand->id];
         if (layer > reached) reached = layer;
-        if (!operand->def || operand->def->op != IR_WEIGHT) continue;
+        if (!operand->def || !ir_stored_count(operand->def)) continue;
         weights++;
         if (layer >= 0 && (named < 0 || layer < named)) named = layer;
     }
     int layer = weights ? named : reached;
     if (inst->op == IR_WEIGHT && sscanf(ir_attr_string(inst, IR_ATTR_NAME), "layers.%d.", &number) == 1) layer = number;
+    if (inst->op == IR_LAYER_WEIGHT) layer = (int)ir_attr_int(inst, IR_ATTR_START, 0); /* stands for those of all rounds */
     for (int i = 0; i < inst->result_count; i++) layers[inst->results[i]->id] = layer;
 }
 

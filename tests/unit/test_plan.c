@@ -61,6 +61,32 @@ START_TEST(a_configuration_is_enough) {
 }
 END_TEST
 
+START_TEST(other_caches_and_a_loop_over_layers) {
+    fe_options options = {.threads = 2, .context = 64, .chunk = 16, .precision = FE_PRECISION_F32};
+    fe_plan plain = make_plan(model_path, &options, 20, 4);
+    gm_diag diag = {0};
+    fe_model model;
+    ck_assert_int_eq(fe_model_open(model_path, true, &diag, &model), GM_OK);
+    const fe_config *c = &model.config;
+    int64_t local = 0, layer_token = 2 * 4 * c->kv_heads * c->head_dim;
+    for (int64_t i = 0; i < c->layers; i++) local += c->local[i];
+    options.with = "roll_layers";
+    fe_plan rolled = make_plan(model_path, &options, 20, 4);
+    ck_assert(rolled.parameters == plain.parameters && rolled.weight_bytes == plain.weight_bytes);
+    ck_assert_double_eq(rolled.prefill.flop, plain.prefill.flop);
+    ck_assert_double_eq(rolled.decode.flop, plain.decode.flop);
+    options.with = "kv_ring,kv_k_transposed";
+    fe_plan ring = make_plan(model_path, &options, 20, 4);
+    ck_assert_int_eq(ring.cache_bytes, layer_token * (64 * (c->layers - local) + (c->window - 1 + 33) * local));
+    ck_assert_int_eq(ring.cache_token_bytes, plain.cache_token_bytes); /* while it fills */
+    options.with = "kv_int8";
+    fe_plan eight = make_plan(model_path, &options, 20, 4);
+    ck_assert_int_eq(eight.cache_token_bytes, 2 * c->layers * c->kv_heads * (c->head_dim + 4));
+    ck_assert(eight.decode.read < plain.decode.read);
+    fe_model_close(&model);
+}
+END_TEST
+
 START_TEST(longer_runs_cost_more) {
     fe_options options = {.threads = 2, .context = 64, .precision = FE_PRECISION_F32};
     fe_plan a = make_plan(model_path, &options, 8, 4), b = make_plan(model_path, &options, 32, 4), all = make_plan(model_path, &options, 500, 500);
@@ -150,6 +176,7 @@ int main(void) {
     tcase_set_timeout(tests, 900);
     tcase_add_test(tests, sizes_are_those_of_the_configuration);
     tcase_add_test(tests, a_configuration_is_enough);
+    tcase_add_test(tests, other_caches_and_a_loop_over_layers);
     tcase_add_test(tests, longer_runs_cost_more);
 #ifndef __SANITIZE_ADDRESS__
     tcase_add_test(tests, peak_memory_is_within_five_percent);
