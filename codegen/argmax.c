@@ -12,12 +12,11 @@ typedef struct argmax_job {
     bool single;
 } argmax_job;
 
-typedef struct best {
-    LLVMValueRef value, index; /* variables */
-} best;
+cg_best cg_best_new(cg *c) {
+    return (cg_best){cg_variable(c, c->f32, cg_f32(c, -INFINITY)), cg_variable(c, c->i32, cg_i32(c, -1))};
+}
 
-/* Keep (value, index) when it beats the best: larger, or equal at a lower place. */
-static void challenge(cg *c, best *b, LLVMValueRef value, LLVMValueRef index) {
+void cg_best_challenge(cg *c, cg_best *b, LLVMValueRef value, LLVMValueRef index) {
     LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, b->value, ""), place = LLVMBuildLoad2(c->b, c->i32, b->index, "");
     LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, value, old, "");
     LLVMValueRef equal = LLVMBuildFCmp(c->b, LLVMRealOEQ, value, old, "");
@@ -28,7 +27,7 @@ static void challenge(cg *c, best *b, LLVMValueRef value, LLVMValueRef index) {
 }
 
 /* Whole vectors of row[from, to); returns where the rest begins. */
-static LLVMValueRef scan_lanes(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+static LLVMValueRef scan_lanes(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
     unsigned lanes = (unsigned)c->lanes;
     LLVMTypeRef floats = LLVMVectorType(c->f32, lanes), ints = LLVMVectorType(c->i32, lanes);
     LLVMValueRef lane[64];
@@ -45,50 +44,64 @@ static LLVMValueRef scan_lanes(cg *c, best *b, LLVMValueRef row, LLVMValueRef fr
     cg_loop_end(c, &loop);
     LLVMValueRef values = LLVMBuildLoad2(c->b, floats, top, ""), places = LLVMBuildLoad2(c->b, ints, where, "");
     for (unsigned i = 0; i < lanes; i++)
-        challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
+        cg_best_challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
     return whole;
 }
 
-/* The best of row[from, to), in `b`; index -1 when nothing beats -inf. */
-static void scan(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+static void challenge_element(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef index) {
+    cg_best_challenge(c, b, cg_load(c, c->f32, cg_at(c, c->f32, row, index), 4), LLVMBuildTrunc(c->b, index, c->i32, ""));
+}
+
+/* The best of row[from, to), in `b`; index -1 when all are NaN. */
+static void scan(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
     LLVMBuildStore(c->b, cg_f32(c, -INFINITY), b->value);
     LLVMBuildStore(c->b, cg_i32(c, -1), b->index);
     LLVMValueRef rest = scan_lanes(c, b, row, from, to);
     cg_loop loop = cg_loop_begin(c, rest, to, 1);
-    challenge(c, b, cg_load(c, c->f32, cg_at(c, c->f32, row, loop.index), 4), LLVMBuildTrunc(c->b, loop.index, c->i32, ""));
+    challenge_element(c, b, row, loop.index);
     cg_loop_end(c, &loop);
+    LLVMValueRef least = LLVMBuildFCmp(c->b, LLVMRealOEQ, LLVMBuildLoad2(c->b, c->f32, b->value, ""), cg_f32(c, -INFINITY), "");
+    cg_branch none = cg_if(c, least); /* lanes do not tell -inf from nothing */
+    cg_loop again = cg_loop_begin(c, from, to, 1);
+    challenge_element(c, b, row, again.index);
+    cg_loop_end(c, &again);
+    cg_end_if(c, &none);
 }
 
-static LLVMValueRef shared_word(cg *c, LLVMValueRef thread, int word) {
+LLVMValueRef cg_shared_word(cg *c, LLVMValueRef thread, int word) {
     LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, shared), c->ptr);
-    LLVMValueRef at = cg_add(c, cg_mul(c, cg_widen(c, thread), cg_i64(c, 2)), cg_i64(c, word));
+    LLVMValueRef at = cg_add(c, cg_mul(c, cg_widen(c, thread), cg_i64(c, 4)), cg_i64(c, word));
     return cg_at(c, c->i32, base, at);
 }
 
-/* -1 (nothing beat -inf) means the first element. */
-static void store_index(cg *c, best *b, LLVMValueRef out) {
+/* -1 (nothing but NaN) means the first element. */
+static void store_index(cg *c, cg_best *b, LLVMValueRef out) {
     LLVMValueRef index = cg_max(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), cg_i32(c, 0));
     cg_store(c, index, out, 4);
 }
 
-static void emit_single(cg *c, argmax_job *job, best *b) {
-    LLVMValueRef from, to;
-    cg_share(c, cg_dim(c, job->columns), 16, &from, &to);
-    scan(c, b, c->code.args[job->x], from, to);
-    cg_store(c, LLVMBuildLoad2(c->b, c->f32, b->value, ""), shared_word(c, c->code.thread, 0), 4);
-    cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), shared_word(c, c->code.thread, 1), 4);
+void cg_best_join(cg *c, cg_best *b, LLVMValueRef out) {
+    cg_store(c, LLVMBuildLoad2(c->b, c->f32, b->value, ""), cg_shared_word(c, c->code.thread, 0), 4);
+    cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), cg_shared_word(c, c->code.thread, 1), 4);
     cg_wait(c, -1);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
     LLVMValueRef threads = cg_widen(c, c->code.threads);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 1), threads, 1);
     LLVMValueRef thread = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
-    challenge(c, b, cg_load(c, c->f32, shared_word(c, thread, 0), 4), cg_load(c, c->i32, shared_word(c, thread, 1), 4));
+    cg_best_challenge(c, b, cg_load(c, c->f32, cg_shared_word(c, thread, 0), 4), cg_load(c, c->i32, cg_shared_word(c, thread, 1), 4));
     cg_loop_end(c, &loop);
-    store_index(c, b, c->code.args[job->out]);
+    store_index(c, b, out);
     cg_end_if(c, &first);
 }
 
-static void emit_many(cg *c, argmax_job *job, best *b) {
+static void emit_single(cg *c, argmax_job *job, cg_best *b) {
+    LLVMValueRef from, to;
+    cg_share(c, cg_dim(c, job->columns), 16, &from, &to);
+    scan(c, b, c->code.args[job->x], from, to);
+    cg_best_join(c, b, c->code.args[job->out]);
+}
+
+static void emit_many(cg *c, argmax_job *job, cg_best *b) {
     LLVMValueRef from, to;
     cg_share(c, c->code.args[job->rows], 1, &from, &to);
     cg_loop loop = cg_loop_begin(c, from, to, 1);
@@ -100,7 +113,7 @@ static void emit_many(cg *c, argmax_job *job, best *b) {
 
 static void emit_argmax(cg *c, void *user) {
     argmax_job *job = user;
-    best b = {cg_variable(c, c->f32, NULL), cg_variable(c, c->i32, NULL)};
+    cg_best b = cg_best_new(c);
     if (job->single) emit_single(c, job, &b);
     else emit_many(c, job, &b);
 }

@@ -224,6 +224,36 @@ typedef struct cg_codes {
 bool cg_can_decode(rt_dtype dtype);
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
 
+/* A block of S4: four bf16 scales, then these. */
+enum { CG_S4_BOUNDS = 8, CG_S4_NIBBLES = 12, CG_S4_BYTES = 76, CG_S4_ELEMS = 128 };
+
+/* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls cg_dot_begin once. */
+typedef struct cg_dot {
+    rt_dtype dtype;
+    int64_t columns;    /* of this call, for the scratch it needs */
+    int w, x, units;    /* kernel arguments; units: trips of the inner loop */
+    LLVMValueRef sums;  /* Σx per minimum; NULL when the type has none */
+} cg_dot;
+/* Adds the arguments. The scratch that cg_dot_begin needs is reserved. */
+void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValueRef x);
+void cg_dot_begin(cg *c, cg_dot *dot);
+/* W[index]·x: the same bits wherever it is emitted. */
+LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
+void cg_emit_screened_argmax(cg *c, const ir_inst *inst);
+
+/* ---- argmax.c: what screened_argmax shares ---- */
+
+typedef struct cg_best {
+    LLVMValueRef value, index; /* variables: f32; i32, -1 when there was nothing but NaN */
+} cg_best;
+cg_best cg_best_new(cg *c);
+/* Keep (value, index) when it beats the best: larger, or equal at a lower place. NaN never does. */
+void cg_best_challenge(cg *c, cg_best *best, LLVMValueRef value, LLVMValueRef index);
+/* Every thread's best to the others, a barrier, the best of all to *out; thread 0 writes it. */
+void cg_best_join(cg *c, cg_best *best, LLVMValueRef out);
+/* Word `word` of 4 that the thread shows to the others. cg_best_join uses 0 and 1. */
+LLVMValueRef cg_shared_word(cg *c, LLVMValueRef thread, int word);
+
 /* ---- target.c / jit.c ---- */
 
 typedef struct cg_target {

@@ -11,10 +11,8 @@
 enum { CHAINS = 2, UNROLL_ELEMS = 256 };
 
 typedef struct gemv_job {
-    rt_dtype dtype;
-    int64_t columns;                   /* of this call, for the scratch it needs */
-    int w, x, out, low, high, units;   /* kernel arguments; units: trips of the inner loop */
-    LLVMValueRef sums;        /* Σx per minimum; NULL when the type has none */
+    cg_dot dot;
+    int out, low, high; /* kernel arguments */
 } gemv_job;
 
 /* Elements that share a minimum, at most a piece; 0: the type has none. */
@@ -32,7 +30,7 @@ static LLVMValueRef load_x(cg *c, LLVMValueRef x, LLVMValueRef column, int p) {
 }
 
 /* sums[i] = Σ x of the columns that share minimum i of a row. */
-static void emit_sums(cg *c, gemv_job *job) {
+static void emit_sums(cg *c, cg_dot *job) {
     int elems = minimum_elems(job->dtype);
     job->sums = cg_scratch(c, job->columns / elems * 4);
     LLVMValueRef count = cg_mul(c, c->code.args[job->units], cg_i64(c, cg_unit_elems(job->dtype) / elems));
@@ -67,7 +65,7 @@ typedef struct row_sums {
 } row_sums;
 
 /* The pieces of unit `unit`, added to the accumulators. */
-static void emit_unit(cg *c, const gemv_job *job, row_sums *sums, LLVMValueRef unit, int *turn) {
+static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef unit, int *turn) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
     for (int sub = 0; sub < elems / CG_PIECE; sub++, ++*turn) {
@@ -86,8 +84,8 @@ static void emit_unit(cg *c, const gemv_job *job, row_sums *sums, LLVMValueRef u
     }
 }
 
-/* out[index] = row index of W, times x. One row at a time: reading W as a single stream suits the prefetchers best. */
-static void emit_gemv_row(cg *c, const gemv_job *job, LLVMValueRef index) {
+/* One row at a time: reading W as a single stream suits the prefetchers best. */
+LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
@@ -106,14 +104,25 @@ static void emit_gemv_row(cg *c, const gemv_job *job, LLVMValueRef index) {
     for (int i = 1; i < CHAINS; i++) total = LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[i], ""), "");
     LLVMValueRef y = cg_sum_lanes(c, total);
     if (sums.low) y = LLVMBuildFSub(c->b, y, LLVMBuildLoad2(c->b, c->f32, sums.low, ""), "");
-    cg_store(c, y, cg_at(c, c->f32, c->code.args[job->out], index), 4);
+    return y;
+}
+
+void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValueRef x) {
+    dot->w = cg_kernel_arg(kernel, w);
+    dot->x = cg_kernel_arg(kernel, x);
+    dot->units = cg_kernel_arg(kernel, cg_i64(c, dot->columns / cg_unit_elems(dot->dtype)));
+    if (minimum_elems(dot->dtype)) cg_reserve_scratch(c, dot->columns / minimum_elems(dot->dtype) * 4);
+}
+
+void cg_dot_begin(cg *c, cg_dot *dot) {
+    if (minimum_elems(dot->dtype)) emit_sums(c, dot);
 }
 
 static void emit_gemv(cg *c, void *user) {
     gemv_job *job = user;
-    if (minimum_elems(job->dtype)) emit_sums(c, job);
+    cg_dot_begin(c, &job->dot);
     cg_loop loop = cg_loop_begin(c, c->code.args[job->low], c->code.args[job->high], 1);
-    emit_gemv_row(c, job, loop.index);
+    cg_store(c, cg_dot_row(c, &job->dot, loop.index), cg_at(c, c->f32, c->code.args[job->out], loop.index), 4);
     cg_loop_end(c, &loop);
 }
 
@@ -127,17 +136,14 @@ static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef o
     cg_share(c, cg_i64(c, total), 16, &from, &to);
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
-        gemv_job job = {.dtype = w->dtype, .columns = columns};
+        gemv_job job = {.dot = {.dtype = w->dtype, .columns = columns}};
         cg_kernel kernel = {.count = 0};
         LLVMValueRef origin = cg_i64(c, start), zero = cg_i64(c, 0);
-        job.w = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[i])->base);
-        job.x = cg_kernel_arg(&kernel, x);
+        cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[i])->base, x);
         job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out, origin));
         job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, origin), zero));
         job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
-        job.units = cg_kernel_arg(&kernel, cg_i64(c, columns / cg_unit_elems(w->dtype)));
         gm_string_printf(&kernel.key, "gemv %s", rt_dtype_of(w->dtype)->text);
-        if (minimum_elems(w->dtype)) cg_reserve_scratch(c, columns / minimum_elems(w->dtype) * 4);
         char name[32] = "gemv_";
         strcat(name, rt_dtype_of(w->dtype)->text);
         cg_kernel_call(c, &kernel, name, emit_gemv, &job);

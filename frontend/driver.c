@@ -8,6 +8,7 @@
 #include "frontend/gmx.h"
 #include "passes/passes.h"
 #include "runtime/program.h"
+#include "runtime/screen.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,6 +127,34 @@ static rt_function function_of(const fe_engine *engine, const char *name) {
     return function;
 }
 
+static bool program_reads(const fe_engine *engine, const char *name) {
+    for (int i = 0; i < cg_weight_count(engine->program); i++)
+        if (strcmp(cg_weight_name(engine->program, i), name) == 0) return true;
+    return false;
+}
+
+/* Screens that an artefact kept for another program. */
+static void drop_screens(fe_engine *engine) {
+    rt_weights *weights = &engine->model.weights;
+    for (size_t i = weights->count; i-- > 0;)
+        if (rt_screen_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
+}
+
+/* What the program reads and the model does not have, but can be made from what it has. */
+static gm_status derive_weights(fe_engine *engine, int threads, gm_diag *diag) {
+    rt_team *team = NULL;
+    gm_status status = GM_OK;
+    drop_screens(engine);
+    for (int i = 0; i < cg_weight_count(engine->program) && status == GM_OK; i++) {
+        const char *name = cg_weight_name(engine->program, i);
+        if (!rt_screen_source(name) || rt_weights_find(&engine->model.weights, name)) continue;
+        if (!team) status = rt_team_open(threads, diag, &team);
+        if (status == GM_OK) status = rt_screen_derive(&engine->model.weights, name, team, diag);
+    }
+    rt_team_close(team);
+    return status;
+}
+
 static gm_status bind_weights(fe_engine *engine, gm_diag *diag) {
     int count = cg_weight_count(engine->program);
     const void **table = engine->tables->weights = calloc((size_t)count + 1, sizeof *table);
@@ -164,6 +193,7 @@ const rt_program *fe_engine_program(const fe_engine *engine) {
 }
 
 static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
+    GM_TRY(derive_weights(engine, options->threads, diag));
     GM_TRY(bind_weights(engine, diag));
     engine->tables->program.weights = (const void *const *)engine->tables->weights;
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
@@ -336,6 +366,7 @@ gm_status fe_compile(const char *path, const fe_options *options, const char *ou
     if (options->no_weights) return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
     if (status == GM_OK) status = compile_model(&engine, &settled, &limits, diag);
+    if (status == GM_OK) status = derive_weights(&engine, settled.threads, diag);
     if (status == GM_OK) status = write_artefact(&engine, &settled, &limits, out_path, diag);
     fe_engine_close(&engine);
     return status;

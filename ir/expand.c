@@ -58,6 +58,10 @@ static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *
     return ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
 }
 
+static ir_value *expand_SCREENED_ARGMAX(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
+    return ir_reduce(b, IR_ARGMAX, ir_matmul(b, operands[0], &operands[1], 1), 1);
+}
+
 typedef ir_value *expand_fn(ir_builder *b, const ir_inst *inst, ir_value *const *operands);
 
 #define EXPAND_SOURCE(name) NULL

@@ -1,5 +1,6 @@
 /* Type rules: the result types of every op from its operands, attributes and regions. One row per op in `rules`. */
 #include "ir/ir.h"
+#include "runtime/screen.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -510,6 +511,16 @@ static bool rule_attention(const rule_context *c) {
     return true;
 }
 
+static bool rule_screened_argmax(const rule_context *c) {
+    const ir_type *x = operand(c, 0), *w = operand(c, 1), *s = operand(c, 2);
+    REQUIRE(x->dtype == RT_F32 && x->rank == 2 && x->dim[0] == 1, "x must be f32[1,K]");
+    REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1], "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
+    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == w->dim[0] && s->dim[1] == w->dim[1], "the screen must be s4[N,K], like w");
+    REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS, "too many rows or columns");
+    *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){1, 1});
+    return true;
+}
+
 static const rule_fn rules[IR_OP_COUNT] = {
     [IR_CONST] = rule_const, [IR_IOTA] = rule_iota, [IR_WEIGHT] = rule_weight, [IR_LAYER_WEIGHT] = rule_layer_weight,
     [IR_NEG] = rule_neg, [IR_EXP] = rule_unary_float, [IR_LOG] = rule_unary_float,
@@ -525,7 +536,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_CONCAT] = rule_concat, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
     [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
-    [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention,
+    [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_SCREENED_ARGMAX] = rule_screened_argmax,
 };
 
 bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *why) {
@@ -536,7 +547,8 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
         bool storage = rt_dtype_of(inst->operands[i]->type.dtype)->class == RT_CLASS_QUANT;
-        REQUIRE(!storage || (inst->op == IR_MATMUL && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
+        REQUIRE(!storage || ((inst->op == IR_MATMUL || inst->op == IR_SCREENED_ARGMAX) && i > 0) ||
+                    (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }
     return rules[inst->op](c);

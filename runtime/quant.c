@@ -1,7 +1,8 @@
 /* What stored weights mean: every block format of dtype.def widened to f32.
  *
  * One function per format, written as the ggml reference computes it: the same products and sums,
- * in the same order, each rounded to f32 (hence -ffp-contract=off). Scales d, m, dmin are f16.
+ * in the same order, each rounded to f32 (hence -ffp-contract=off). Scales d, m, dmin are f16
+ * unless a format says otherwise.
  * These are definitions, not kernels: compiled code has its own and is tested against them.
  */
 #include <math.h>
@@ -300,6 +301,15 @@ static void block_IQ1_M(const uint8_t *src, float *dst) {
         int high = src[32 + g / 2] >> 4 * (g % 2) & 15;
         float d = rt_f16_to_f32((uint16_t)bits) * (float)(2 * scale + 1);
         shifted_entry(src[g] | high << 8, d, dst + 8 * g);
+    }
+}
+
+/* ---- screens (runtime/screen.h) ---- */
+
+static void block_S4(const uint8_t *src, float *dst) { /* bf16 d[4], u8 bounds[4], nibbles[4][16] */
+    for (int s = 0; s < 4; s++) {
+        float d = rt_bf16_to_f32(load_u16(src + 2 * s));
+        for (int i = 0; i < 32; i++) dst[32 * s + i] = d * (float)(nibble(src + 12 + 16 * s, i) - 8);
     }
 }
 

@@ -19,7 +19,7 @@ static gm_status map_file(int file, const char *path, gm_diag *diag, rt_mapping 
     struct stat info;
     if (fstat(file, &info) != 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) return gm_fail(diag, GM_IO, "%s: expected a regular file", path);
-    *out = (rt_mapping){.bytes = (size_t)info.st_size};
+    *out = (rt_mapping){.bytes = (size_t)info.st_size, .file = true};
     if (out->bytes == 0) return GM_OK; /* nothing to map; the format's reader will refuse it */
     void *address = mmap(NULL, out->bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (address == MAP_FAILED) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
@@ -27,22 +27,43 @@ static gm_status map_file(int file, const char *path, gm_diag *diag, rt_mapping 
     return GM_OK;
 }
 
-gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
-                         const uint8_t **out_data, size_t *out_bytes) {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
-    rt_mapping mapping;
-    gm_status status = map_file(file, path, diag, &mapping);
-    close(file);
-    GM_TRY(status);
+static void keep_mapping(rt_weights *weights, rt_mapping mapping) {
     size_t bytes = (weights->mapping_count + 1) * sizeof *weights->mappings;
     rt_mapping *mappings = realloc(weights->mappings, bytes);
     if (!mappings) gm_abort(__FILE__, __LINE__, "out of memory");
     weights->mappings = mappings;
     weights->mappings[weights->mapping_count++] = mapping;
+}
+
+gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
+                         const uint8_t **out_data, size_t *out_bytes) {
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
+    rt_mapping mapping = {0};
+    gm_status status = map_file(file, path, diag, &mapping);
+    close(file);
+    GM_TRY(status);
+    keep_mapping(weights, mapping);
     *out_data = mapping.address ? mapping.address : (const void *)"";
     *out_bytes = mapping.bytes;
     return GM_OK;
+}
+
+void *rt_weights_pages(rt_weights *weights, size_t bytes) {
+    void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address == MAP_FAILED) return NULL;
+    keep_mapping(weights, (rt_mapping){.address = address, .bytes = bytes});
+    return address;
+}
+
+bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor) {
+    const uint8_t *data = tensor->data;
+    for (size_t i = 0; i < weights->mapping_count; i++) {
+        const rt_mapping *mapping = &weights->mappings[i];
+        const uint8_t *start = mapping->address;
+        if (mapping->file && data >= start && data + tensor->bytes <= start + mapping->bytes) return true;
+    }
+    return false;
 }
 
 /* ---- index ---- */

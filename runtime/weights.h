@@ -23,6 +23,7 @@ typedef struct rt_tensor {
 typedef struct rt_mapping {
     void *address;
     size_t bytes;
+    bool file; /* else memory of our own */
 } rt_mapping;
 
 typedef struct rt_weights {
@@ -37,6 +38,10 @@ typedef struct rt_weights {
  * `weights` and unmapped by rt_weights_close. */
 gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, const uint8_t **out_data,
                          size_t *out_bytes);
+/* Zero pages for a tensor that is made rather than read; owned by `weights`. NULL: out of memory. */
+void *rt_weights_pages(rt_weights *weights, size_t bytes);
+/* Whether the tensor's bytes lie in a mapped file. */
+bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor);
 /* Append a tensor (its name is copied). GM_FORMAT when the name is taken; `path` is for the message. */
 gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor, gm_diag *diag);
 const rt_tensor *rt_weights_find(const rt_weights *weights, const char *name);

@@ -11,6 +11,7 @@
 
 #define GGUF   GM_TEST_DATA "/gguf/gemma3-tiny-q8_0.gguf"
 #define FOLDER GM_TEST_DATA "/tiny/gemma2-tiny"
+#define BROAD  GM_TEST_DATA "/gguf/gemma3-tiny256-q6_k.gguf" /* its head is screened */
 
 static const fe_options small = {.threads = 2, .context = 48, .chunk = 8};
 
@@ -87,13 +88,36 @@ static void copy_name(char *out, const char *name) {
 /* ---- running ---- */
 
 START_TEST(runs_as_the_model_does) {
-    const char *models[] = {GGUF, FOLDER};
+    const char *models[] = {GGUF, FOLDER, BROAD};
     const fe_options none = {.threads = 2};
     char path[512];
     copy_name(path, "a.gmx");
     make(models[_i], &small, path);
     expect_same(models[_i], &small, path, &none, true);
     ck_assert_int_eq(files_in_folder(), 1);
+}
+END_TEST
+
+static size_t tensors_of(const char *path) {
+    fe_model model = expect_open(path, false);
+    size_t count = model.weights.count;
+    fe_model_close(&model);
+    return count;
+}
+
+/* A screen is kept as long as the program reads it. */
+START_TEST(screens_come_and_go) {
+    char with[512], without[512], again[512];
+    const fe_options skip = {.skip = "screen_head"}, same = {0};
+    copy_name(with, "a.gmx");
+    copy_name(without, "b.gmx");
+    copy_name(again, "c.gmx");
+    make(BROAD, &small, with);
+    make(with, &skip, without);
+    make(with, &same, again);
+    ck_assert_uint_eq(tensors_of(with), tensors_of(BROAD) + 1);
+    ck_assert_uint_eq(tensors_of(without), tensors_of(BROAD));
+    ck_assert_uint_eq(tensors_of(again), tensors_of(with));
 }
 END_TEST
 
@@ -136,7 +160,7 @@ END_TEST
 
 /* Everything that is written is read: an artefact of a warm artefact has the same bytes. */
 START_TEST(nothing_is_lost) {
-    const char *models[] = {GGUF, FOLDER};
+    const char *models[] = {GGUF, FOLDER, BROAD};
     char path[512], again[512];
     fe_options none = {0};
     copy_name(path, "a.gmx");
@@ -152,7 +176,8 @@ START_TEST(nothing_is_lost) {
     ck_assert_mem_eq(from.config.local, to.config.local, sizeof to.config.local);
     ck_assert_mem_eq(from.config.stops, to.config.stops, sizeof to.config.stops);
     ck_assert_uint_eq(from.vocab.count, to.vocab.count);
-    ck_assert_uint_eq(from.weights.count, to.weights.count);
+    size_t screens = _i == 2;
+    ck_assert_uint_eq(from.weights.count + screens, to.weights.count);
     for (size_t i = 0; i < from.weights.count; i++) {
         const rt_tensor *tensor = rt_weights_find(&to.weights, from.weights.tensors[i].name);
         ck_assert_ptr_nonnull(tensor);
@@ -398,10 +423,11 @@ int main(void) {
     TCase *tests = tcase_create("gmx");
     tcase_add_checked_fixture(tests, temp_make, temp_remove);
     tcase_set_timeout(tests, 300);
-    tcase_add_loop_test(tests, runs_as_the_model_does, 0, 2);
-    tcase_add_test(tests, other_options_compile_again);
+    tcase_add_loop_test(tests, runs_as_the_model_does, 0, 3);
+    tcase_add_test(tests, screens_come_and_go);
+    tcase_add_test(tcase, other_options_compile_again);
     tcase_add_test(tests, another_target_compiles_again);
-    tcase_add_loop_test(tests, nothing_is_lost, 0, 2);
+    tcase_add_loop_test(tests, nothing_is_lost, 0, 3);
     tcase_add_test(tests, vocabulary_with_merges);
     tcase_add_test(tests, cut_files_are_refused);
     tcase_add_test(tests, flipped_bytes_are_refused);

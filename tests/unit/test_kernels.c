@@ -19,7 +19,7 @@ enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE };
 static const struct kernel_type {
     rt_dtype dtype;
     double tolerance;
-    int scale_count, offset[2];
+    int scale_count, offset[4];
 } types[] = {
     {RT_F32, 1e-6, 0, {0}},         {RT_F16, 1e-6, 0, {0}},      {RT_BF16, 1e-6, 0, {0}},     {RT_Q4_0, 1e-6, 1, {0}},
     {RT_Q4_1, 1e-6, 2, {0, 2}},     {RT_Q5_0, 1e-6, 1, {0}},     {RT_Q5_1, 1e-6, 2, {0, 2}},  {RT_Q8_0, 1e-6, 1, {0}},
@@ -27,7 +27,7 @@ static const struct kernel_type {
     {RT_Q6_K, 1e-6, 1, {208}},      {RT_IQ4_NL, 1e-6, 1, {0}},   {RT_IQ4_XS, 1e-6, 1, {0}},   {RT_MXFP4, 2e-6, 1, {0}},
     {RT_TQ1_0, 1e-6, 1, {52}},      {RT_TQ2_0, 1e-6, 1, {64}},   {RT_IQ1_S, 1e-6, 1, {0}},    {RT_IQ1_M, 1e-6, 1, {48}},
     {RT_IQ2_XXS, 1e-6, 1, {0}},     {RT_IQ2_XS, 1e-6, 1, {0}},   {RT_IQ2_S, 1e-6, 1, {0}},    {RT_IQ3_XXS, 1e-6, 1, {0}},
-    {RT_IQ3_S, 1e-6, 1, {0}},       {RT_NVFP4, 1e-6, 1, {0}},
+    {RT_IQ3_S, 1e-6, 1, {0}},       {RT_NVFP4, 1e-6, 1, {0}},     {RT_S4, 1e-6, 4, {0, 2, 4, 6}},
 };
 
 static const struct kernel_type *type_of(rt_dtype dtype) {

@@ -8,7 +8,7 @@
 #include "frontend/perplexity.h"
 #include "tests/model/golden.h"
 
-enum { SECONDS = 900, WHY = 1600, CHUNK = 512, BOS = 2 };
+enum { SECONDS = 900, WHY = 1600, CHUNK = 512, BOS = 2, SCREENED = 32 };
 static const double LOGIT_TOLERANCE = 1e-3, NLL_TOLERANCE = 1e-3, PLAN_KL = 2.7e-3; /* nats, mean over the positions */
 
 static const char *model;
@@ -103,6 +103,43 @@ START_TEST(f32_agrees_with_the_reference) {
 }
 END_TEST
 
+/* ---- the screened head ---- */
+
+/* Greedy tokens after the prompt; how many there are. */
+static int64_t greedy_tokens(rt_session *session, const golden_file *golden, const char *prompt, int32_t *out) {
+    gm_diag diag = {.quiet = true};
+    int64_t count = 0, generated = 0;
+    rt_stop stop;
+    const rt_sampling greedy = {.temperature = 0, .repeat_penalty = 1};
+    const int32_t *ids = golden_tensor(golden, "ids", prompt, &count);
+    rt_session_reset(session);
+    ck_assert_msg(rt_session_prefill(session, ids, count, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_session_generate(session, &greedy, NULL, 0, SCREENED, NULL, NULL, out, &generated, &stop, &diag) == GM_OK, "%s", diag.message);
+    return generated;
+}
+
+/* Every token of every prompt is the one that the whole product gives. */
+START_TEST(screened_head_changes_no_token) {
+    fe_engine screened, full;
+    golden_file golden;
+    gm_diag diag = {.quiet = true};
+    const fe_options skip = {.skip = "screen_head"};
+    open_golden("golden.safetensors", &golden);
+    open_engine(FE_PRECISION_AUTO, &screened);
+    ck_assert_msg(fe_engine_open(model, &skip, &diag, &full) == GM_OK, "%s", diag.message);
+    ck_assert(ir_func_find(screened.module, "head.R1.argmax") && !ir_func_find(full.module, "head.R1.argmax"));
+    for (int i = 0; i < golden.prompt_count; i++) {
+        int32_t got[SCREENED], want[SCREENED];
+        ck_assert_int_eq(greedy_tokens(screened.session, &golden, golden.prompts[i], got), SCREENED);
+        ck_assert_int_eq(greedy_tokens(full.session, &golden, golden.prompts[i], want), SCREENED);
+        for (int t = 0; t < SCREENED; t++) ck_assert_msg(got[t] == want[t], "%s, token %d: %d instead of %d", golden.prompts[i], t, got[t], want[t]);
+    }
+    fe_engine_close(&screened);
+    fe_engine_close(&full);
+    golden_close(&golden);
+}
+END_TEST
+
 /* ---- the other plans ---- */
 
 static void check_plan(const char *name, fe_precision precision, fe_engine *base, const int32_t *ids) {
@@ -148,6 +185,7 @@ int main(void) {
     TCase *tcase = tcase_create("plans");
     tcase_set_timeout(tcase, SECONDS);
     tcase_add_test(tcase, f32_agrees_with_the_reference);
+    tcase_add_test(tcase, screened_head_changes_no_token);
     tcase_add_test(tcase, plans_are_close_to_f32);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -32,6 +32,7 @@ static const struct variant {
     fe_options options;
 } variants[] = {
     {"default", {.threads = 2}},
+    {"five threads", {.threads = 5}},
     {"one thread, chunks of 5", {.threads = 1, .chunk = 5}},
     {"two threads, token scan", {.threads = 2, .skip = "chunk_prefill"}},
     {"host loops", {.threads = 1, .skip = "form_generate_loop,form_prefill_loop"}},

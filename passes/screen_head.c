@@ -1,0 +1,145 @@
+/* screen_head: greedy decoding takes the argmax of the head without forming its logits.
+ *
+ *   %logits = call %x {callee = "head.R1"}          ->   %token = if %greedy () {
+ *   %token = if %greedy () {                               %a = call %x {callee = "head.R1.argmax"}
+ *     %a = argmax %logits; …                               …
+ *   } () {                                               } () {
+ *     %t = sample %logits, …                               %logits = call %x {callee = "head.R1"}
+ *   }                                                      %t = sample %logits, …
+ *                                                        }
+ *
+ * @head.R1.argmax is @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s`, which reads the 4-bit screen
+ * "w:s4" of all rows and only the few rows of w that can win.
+ *
+ * Fires where the call is read by one argmax, and by nothing else or by a sample in the other branch of an `if`; the
+ * callee returns the product of one row with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
+ * scores may tie where the products do not. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
+ * @head.R1; functions stay, since the host may call them.
+ */
+#include "passes/passes.h"
+#include "ir/rewrite.h"
+
+#include "runtime/screen.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what can be screened ---- */
+
+/* The product that the function returns, when it can be screened; else NULL. */
+static const ir_inst *screenable_product(const ir_func *func) {
+    const ir_region *body = func->body;
+    const ir_inst *product = body->yield_count == 1 ? body->yields[0]->def : NULL;
+    if (!product || product->op != IR_MATMUL || product->operand_count != 2) return NULL;
+    const char *impl = ir_attr_string(product, IR_ATTR_IMPL);
+    if (impl && strcmp(impl, "gemv") != 0) return NULL; /* summed in another order */
+    const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
+    const ir_inst *weight = product->operands[1]->def;
+    bool stored = weight && weight->op == IR_WEIGHT && rt_can_screen(w->dtype) && w->dim[1] % RT_SCREEN_BLOCK == 0;
+    bool row = x->rank == 2 && x->dim[0] == 1 && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
+    if (!stored || !row || (func->alias && func->alias[0] >= 0)) return NULL;
+    for (int i = 0; i < body->inst_count; i++)
+        if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return NULL;
+    uint32_t *uses = ir_count_uses(func);
+    bool alone = uses[product->results[0]->id] == 1;
+    free(uses);
+    return alone ? product : NULL;
+}
+
+/* The region of `within` that holds inst itself. */
+static const ir_region *region_of(const ir_region *within, const ir_inst *inst) {
+    const ir_region *found = NULL;
+    for (int i = 0; i < within->inst_count && !found; i++) {
+        if (within->insts[i] == inst) return within;
+        for (int j = 0; j < within->insts[i]->region_count && !found; j++) found = region_of(within->insts[i]->regions[j], inst);
+    }
+    return found;
+}
+
+/* Who reads a value, in the region of its definition or in a branch of an `if` there. */
+typedef struct readers {
+    const ir_value *value;
+    int argmaxes, samples;
+    const ir_inst *argmax_if, *sample_if; /* NULL: not in a branch */
+    const ir_region *argmax_in, *sample_in;
+} readers;
+
+static void find_readers(const ir_region *region, const ir_inst *branch, readers *r) {
+    for (int i = 0; i < region->inst_count; i++) {
+        const ir_inst *inst = region->insts[i];
+        bool reads = inst->operand_count && inst->operands[0] == r->value;
+        if (reads && inst->op == IR_ARGMAX) r->argmaxes++, r->argmax_if = branch, r->argmax_in = region;
+        if (reads && inst->op == IR_SAMPLE) r->samples++, r->sample_if = branch, r->sample_in = region;
+        for (int j = 0; j < inst->region_count && inst->op == IR_IF && !branch; j++) find_readers(inst->regions[j], inst, r);
+    }
+}
+
+/* A call of a head that only an argmax and, in the other branch, a sample read. */
+static bool is_head_call(const ir_rewrite *rw, const ir_inst *inst) {
+    if (inst->op != IR_CALL || inst->result_count != 1) return false;
+    readers r = {.value = inst->results[0]};
+    if (!screenable_product(ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE)))) return false;
+    find_readers(region_of(rw->in_func->body, inst), NULL, &r);
+    bool all = rw->uses[inst->results[0]->id] == (uint32_t)(r.argmaxes + r.samples);
+    bool apart = r.argmax_if && r.argmax_if == r.sample_if && r.argmax_in != r.sample_in;
+    return all && r.argmaxes == 1 && (r.samples == 0 || (r.samples == 1 && apart));
+}
+
+/* ---- the copy of the head ---- */
+
+static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
+    const ir_inst *product = rw->user;
+    if (inst != product) return false;
+    ir_type type = inst->operands[1]->type;
+    type.dtype = RT_S4;
+    const char *name = rt_screen_name(&rw->out->arena, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
+    ir_value *operands[] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, type)};
+    ir_value *best = ir_emit1(&rw->b, IR_SCREENED_ARGMAX, operands, 3, NULL, 0, NULL);
+    rw->map[inst->results[0]->id] = ir_named(best, "best");
+    return true;
+}
+
+static const char *screened_name(ir_rewrite *rw, const ir_inst *call) {
+    return gm_arena_printf(&rw->out->arena, "%s.argmax", ir_attr_string(call, IR_ATTR_CALLEE));
+}
+
+/* ---- the callers ---- */
+
+static ir_inst *call_of(ir_rewrite *rw, const ir_inst *call, const char *callee) {
+    ir_value *args[64];
+    GM_ASSERT(call->operand_count <= (int)GM_COUNT(args));
+    for (int i = 0; i < call->operand_count; i++) args[i] = ir_rewrite_get(rw, call->operands[i]);
+    return ir_call(&rw->b, ir_func_find(rw->out, callee), args, call->operand_count);
+}
+
+/* The call goes to where its value is read. */
+static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
+    if (is_head_call(rw, inst)) return true;
+    const ir_inst *call = inst->operand_count ? inst->operands[0]->def : NULL;
+    if ((inst->op != IR_ARGMAX && inst->op != IR_SAMPLE) || !call || !is_head_call(rw, call)) return false;
+    if (inst->op == IR_ARGMAX) {
+        ir_rewrite_map(rw, inst->results[0], call_of(rw, call, screened_name(rw, call))->results[0]);
+        return true;
+    }
+    ir_rewrite_map(rw, call->results[0], call_of(rw, call, ir_attr_string(call, IR_ATTR_CALLEE))->results[0]);
+    return false;
+}
+
+static void note_call(const ir_inst *inst, void *user) {
+    ir_rewrite *rw = user;
+    if (!is_head_call(rw, inst) || ir_func_find(rw->out, screened_name(rw, inst))) return;
+    const ir_func *head = ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE));
+    ir_clone_func(rw->in, head, rw->out, screened_name(rw, inst), NULL, screen_product, (void *)screenable_product(head));
+}
+
+gm_status pass_screen_head(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    *out = ir_module_like(in);
+    for (int i = 0; i < in->func_count; i++) {
+        ir_func *func = in->funcs[i];
+        ir_rewrite look = {.in = in, .in_func = func, .out = *out, .uses = ir_count_uses(func)};
+        ir_visit(func->body, note_call, &look); /* copies come before their callers */
+        free(look.uses);
+        ir_clone_func(in, func, *out, func->name, NULL, sink_head, NULL);
+    }
+    return GM_OK;
+}

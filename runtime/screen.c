@@ -1,0 +1,178 @@
+/* Deriving screens: quantise to 4 bits, measure the distance, bound it. */
+#include "runtime/screen.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, LANES = 8, BOUND_UNITS = 64, SLICE_ROWS = 1024 };
+#define HUGE_WEIGHT 0x1p60f /* products of anything below with x below RT_SCREEN_MAX_X stay finite */
+#define LEAST_SCALE 0x1p-80f
+static const char suffix[] = ":s4";
+
+bool rt_can_screen(rt_dtype dtype) {
+    return dtype == RT_F32 || dtype == RT_F16 || dtype == RT_BF16 || dtype == RT_Q8_0 || dtype == RT_Q6_K;
+}
+
+/* ---- one run ---- */
+
+static uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* The largest magnitude, as bits: those of infinity or more when a value is not finite. */
+static int32_t largest(const float *w) {
+    int32_t most = 0;
+    for (int i = 0; i < RUN; i++) {
+        int32_t bits = (int32_t)(bits_of(w[i]) & 0x7FFFFFFF);
+        most = bits > most ? bits : most;
+    }
+    return most;
+}
+
+/* Bits of the least bf16 scale that puts every value within 7.5 steps of zero. */
+static uint32_t scale_for(float most) {
+    float d = most / 7.5f;
+    if (d < LEAST_SCALE) d = LEAST_SCALE;
+    return (bits_of(d) + 0xFFFF) & 0xFFFF0000;
+}
+
+static float length_of(const float *squares) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += squares[i];
+    return sqrtf(total);
+}
+
+/* Lengths in units of d: of w - v, of w, of v. */
+typedef struct lengths {
+    float off, w, v;
+} lengths;
+
+/* codes[i] = the nearest of 0 … 15 to w/d + 8; every |w/d| is at most 7.5. Sums in lanes, so that they are vectors. */
+static lengths quantise(const float *w, float d, int32_t *codes) {
+    float inverse = 1 / d, off[LANES] = {0}, in[LANES] = {0}, out[LANES] = {0};
+    for (int i = 0; i < RUN; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            float steps = w[i + j] * inverse;
+            int32_t code = (int32_t)(steps + 8.5f);
+            code = code < 15 ? code : 15;
+            float v = (float)(code - 8), more = steps - v;
+            codes[i + j] = code;
+            off[j] += more * more;
+            in[j] += steps * steps;
+            out[j] += v * v;
+        }
+    return (lengths){length_of(off), length_of(in), length_of(out)};
+}
+
+/* What rounding may add to a product of `columns` terms. */
+typedef struct slack {
+    float terms; /* of ‖w‖‖x‖ and of ‖v‖‖x‖: the kernel's sums have at most columns/8 + 20 roundings in a row */
+    float steps; /* of d‖x‖: the estimate sums 15·√32 steps and takes 8·√32 off, with columns/32 + 16 roundings in a row */
+} slack;
+
+static slack slack_of(size_t columns) {
+    return (slack){((float)columns / 8 + 32) * 0x1p-23f, ((float)columns / 32 + 16) * 0x1p-23f * 131};
+}
+
+static void screen_run(const float *w, slack more, uint8_t *scale_out, uint8_t *bound_out, uint8_t *nibbles) {
+    int32_t most = largest(w), codes[RUN];
+    uint32_t scale = 0x7FC00000;
+    float most_value, d, bound = 255;
+    for (int i = 0; i < RUN; i++) codes[i] = 8;
+    memcpy(&most_value, &most, sizeof most_value);
+    if (most == 0) {
+        scale = 0, bound = 0;
+    } else if (most <= (int32_t)bits_of(HUGE_WEIGHT)) {
+        scale = scale_for(most_value);
+        memcpy(&d, &scale, sizeof d);
+        lengths l = quantise(w, d, codes);
+        bound = l.off * (1 + more.terms) + RT_SCREEN_X_ERROR * l.v + more.terms * (l.w + l.v) + more.steps + 1e-4f; /* the last for this sum */
+        bound = ceilf(bound * BOUND_UNITS);
+        GM_ASSERT(bound <= 255); /* ‖w - v‖ is at most 2.83 steps, ‖v‖ 45.3 */
+    }
+    scale_out[0] = (uint8_t)(scale >> 16), scale_out[1] = (uint8_t)(scale >> 24), *bound_out = (uint8_t)bound;
+    for (int i = 0; i < RUN / 2; i++) nibbles[i] = (uint8_t)(codes[i] | codes[i + RUN / 2] << 4);
+}
+
+void rt_screen_row(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst) {
+    slack more = slack_of(columns);
+    GM_ASSERT(rt_can_screen(dtype) && columns % BLOCK == 0 && columns <= RT_SCREEN_MAX_COLUMNS);
+    rt_dequantize_row(dtype, src, row, columns);
+    for (size_t i = 0; i < columns / RUN; i++) {
+        uint8_t *block = dst + (size_t)rt_dtype_of(RT_S4)->block_bytes * (i / RUNS);
+        size_t at = i % RUNS;
+        screen_run(row + RUN * i, more, block + 2 * at, block + 2 * RUNS + at, block + 3 * RUNS + RUN / 2 * at);
+    }
+}
+
+/* ---- a matrix ---- */
+
+typedef struct derivation {
+    const rt_tensor *source;
+    uint8_t *out;
+    bool mapped; /* the source's pages can be read from their file again */
+    atomic_bool failed;
+} derivation;
+
+/* Let go of whole pages within [from, to). */
+static void drop_pages(const uint8_t *from, const uint8_t *to) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)from + page - 1) / page * page, last = (uintptr_t)to / page * page;
+    if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
+}
+
+/* A thread's share of the rows, a slice at a time. */
+static void derive_share(void *user, int thread, int threads) {
+    derivation *work = user;
+    size_t rows = (size_t)work->source->dim[0], columns = (size_t)work->source->dim[1];
+    size_t from = rows * (size_t)thread / (size_t)threads, to = rows * (size_t)(thread + 1) / (size_t)threads;
+    size_t in_bytes = rt_dtype_bytes(work->source->dtype, columns), out_bytes = rt_dtype_bytes(RT_S4, columns);
+    const uint8_t *in = work->source->data;
+    float *row = malloc(columns * sizeof *row);
+    if (!row) atomic_store(&work->failed, true);
+    for (size_t start = from; row && start < to; start += SLICE_ROWS) {
+        size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
+        for (size_t i = start; i < end; i++) rt_screen_row(work->source->dtype, in + i * in_bytes, columns, row, work->out + i * out_bytes);
+        if (work->mapped) drop_pages(in + start * in_bytes, in + end * in_bytes);
+    }
+    free(row);
+}
+
+/* ---- names ---- */
+
+const char *rt_screen_name(gm_arena *arena, const char *name) {
+    return gm_arena_printf(arena, "%s%s", name, suffix);
+}
+
+size_t rt_screen_source(const char *name) {
+    size_t length = strlen(name), tail = sizeof suffix - 1;
+    return length > tail && strcmp(name + length - tail, suffix) == 0 ? length - tail : 0;
+}
+
+static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
+    char *source_name = gm_arena_strndup(&weights->arena, name, rt_screen_source(name));
+    const rt_tensor *source = rt_weights_find(weights, source_name);
+    if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" is missing, which \"%s\" is derived from", source_name, name);
+    if (!rt_can_screen(source->dtype) || source->rank != 2 || source->dim[1] % BLOCK || source->dim[1] > RT_SCREEN_MAX_COLUMNS)
+        return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot be screened: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of %d columns",
+                       source_name, BLOCK);
+    rt_tensor screen = {.name = name, .dtype = RT_S4, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
+    screen.bytes = rt_dtype_bytes(RT_S4, (size_t)(source->dim[0] * source->dim[1]));
+    derivation work = {.source = source, .out = rt_weights_pages(weights, screen.bytes), .mapped = rt_weights_is_mapped(weights, source)};
+    if (!work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, screen.bytes);
+    if (team) rt_team_run(team, derive_share, &work);
+    else derive_share(&work, 0, 1);
+    if (atomic_load(&work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);
+    screen.data = work.out;
+    return rt_weights_add(weights, name, &screen, diag);
+}
+
+gm_status rt_screen_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
+    GM_ASSERT(rt_screen_source(name));
+    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, team, diag);
+}

@@ -1,0 +1,40 @@
+/* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
+ * rule out almost every row of an argmax(W·x); codegen/screen.c computes the others.
+ *
+ * A screen has type S4: runs of 32 elements, each with a scale d (bf16, >= 0 or NaN), a bound c (u8) and nibbles as in Q4_0;
+ * v = d·(nibble - 8). The block of the type is four runs: d[4], c[4], nibbles[4][16]. For every x (f32, below RT_SCREEN_MAX_X) and
+ * every row of W:
+ *
+ *   kernel(w, x)  <=  estimate(v, x) + Σ over runs of d·(c/64·‖x‖ + max(0, ‖x - x̂‖ - RT_SCREEN_X_ERROR·‖x‖)·RT_SCREEN_MAX_STEPS) + RT_SCREEN_LEAST
+ *
+ * kernel is the compiled matrix-vector product (codegen/matmul.c); estimate is the compiled product of codegen/screen.c with x̂, which
+ * is x in 8 bits. c/64 covers, in steps of d, the distance ‖w - v‖ (Cauchy-Schwarz), RT_SCREEN_X_ERROR·‖v‖ for x̂, and what both
+ * kernels may round. A run that no c describes (not finite, or huge) has d = NaN, by which no row is ever ruled out. */
+#ifndef GM_RUNTIME_SCREEN_H
+#define GM_RUNTIME_SCREEN_H
+
+#include "runtime/team.h"
+#include "runtime/weights.h"
+
+enum { RT_SCREEN_MAX_COLUMNS = 1 << 16, RT_SCREEN_RUN = 32, RT_SCREEN_BLOCK = 128 };
+#define RT_SCREEN_MAX_X 0x1p40f
+#define RT_SCREEN_LEAST 0x1p-80f
+#define RT_SCREEN_X_ERROR 0.008f   /* a usual ‖x - x̂‖/‖x‖ */
+#define RT_SCREEN_MAX_STEPS 45.26f /* ‖v‖ is at most d·8·√32 */
+
+/* Types whose products the bound covers and that are worth it: above 6 bits an element, value = scale · code. */
+bool rt_can_screen(rt_dtype dtype);
+
+/* The screen of one row of `columns` (a multiple of 128) elements of a type that can be screened. row: scratch of as many floats. */
+void rt_screen_row(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst);
+
+/* The name of the screen of weight `name`, made in arena. */
+const char *rt_screen_name(gm_arena *arena, const char *name);
+/* Length of the name of the weight that `name` is the screen of; 0: it is not a screen's name. */
+size_t rt_screen_source(const char *name);
+/* Make sure that `weights` holds the screen called `name`: it is derived from its source when it is missing, on team (NULL: the
+ * calling thread), into memory that weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or
+ * cannot be screened, GM_NOMEM. */
+gm_status rt_screen_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag);
+
+#endif

@@ -1,0 +1,384 @@
+/* Screens: the bound of every run in double precision; the screened argmax against argmax of the product, index for index, for
+ * every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
+#include "frontend/gir_run.h"
+#include "runtime/screen.h"
+
+#include <check.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SECONDS = 240, ROWS = 333, RUN = 32, BLOCK = 128, BLOCK_BYTES = 76, MAX_COLUMNS = 768 };
+
+static const char *const cpus[] = {NULL, "haswell", "x86-64"};
+static const rt_dtype types[] = {RT_F32, RT_F16, RT_BF16, RT_Q8_0, RT_Q6_K};
+
+/* ---- random rows ---- */
+
+static uint64_t state;
+
+static uint32_t next_random(void) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+static float random_float(float low, float high) {
+    return low + (high - low) * (float)(next_random() & 0xFFFFFF) / 0x1p24f;
+}
+
+static void put(rt_dtype dtype, uint8_t *row, int64_t i, float value) {
+    uint16_t half = dtype == RT_F16 ? rt_f32_to_f16(value) : rt_f32_to_bf16(value);
+    if (dtype == RT_F32) memcpy(row + 4 * i, &value, 4);
+    else memcpy(row + 2 * i, &half, 2);
+}
+
+static bool is_plain(rt_dtype dtype) {
+    return rt_dtype_of(dtype)->block_elems == 1;
+}
+
+/* One row with values of about `size`; of block types, size is the f16 scale of the blocks. */
+static void fill_row(rt_dtype dtype, uint8_t *row, int64_t columns, float size) {
+    const rt_dtype_info *info = rt_dtype_of(dtype);
+    size_t bytes = rt_dtype_bytes(dtype, (size_t)columns);
+    if (is_plain(dtype)) {
+        for (int64_t i = 0; i < columns; i++) put(dtype, row, i, random_float(-1, 1) * size);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i++) row[i] = (uint8_t)next_random();
+    for (size_t at = dtype == RT_Q6_K ? 208 : 0; at < bytes; at += (size_t)info->block_bytes) {
+        uint16_t scale = rt_f32_to_f16(size);
+        memcpy(row + at, &scale, 2);
+    }
+}
+
+/* ---- the bound ---- */
+
+/* Run `at` of a row, v as the screen's bytes mean it. */
+static void check_run(const char *what, int64_t columns, const float *w, const float *v, const uint8_t *block, int at) {
+    double off = 0, length = 0, copy = 0, d = (double)rt_bf16_to_f32((uint16_t)(block[2 * at] | block[2 * at + 1] << 8));
+    bool describable = true;
+    for (int i = 0; i < RUN; i++) describable &= fabsf(w[i]) <= 0x1p60f;
+    ck_assert_msg(isnan(d) == !describable && isnan(v[0]) == !describable, "%s: scale %g", what, d);
+    if (!describable) return;
+    for (int i = 0; i < RUN; i++) {
+        off += ((double)w[i] - (double)v[i]) * ((double)w[i] - (double)v[i]);
+        length += (double)w[i] * (double)w[i];
+        copy += (double)v[i] * (double)v[i];
+    }
+    double bound = d * block[8 + at] / 64, terms = ((double)columns / 8 + 32) * 0x1p-23, steps = ((double)columns / 32 + 16) * 0x1p-23 * 131;
+    double least = sqrt(off) + (double)RT_SCREEN_X_ERROR * sqrt(copy) + terms * (sqrt(length) + sqrt(copy)) + d * steps;
+    if (length == 0) least = 0;
+    ck_assert_msg(d >= 0 && bound >= least, "%s: the bound is %.9g, less than %.9g", what, bound, least);
+    ck_assert_msg(bound <= least * 1.001 + d * 0.017, "%s: the bound is %.9g, much more than %.9g", what, bound, least);
+    ck_assert_msg(sqrt(copy) <= d * (double)RT_SCREEN_MAX_STEPS && (length == 0 || sqrt(off) <= d * 2.83), "%s: off by %.9g steps", what, sqrt(off) / d);
+}
+
+static void check_rows(const char *what, rt_dtype dtype, const uint8_t *row, int64_t columns) {
+    float w[MAX_COLUMNS], v[MAX_COLUMNS], scratch[MAX_COLUMNS];
+    uint8_t screen[MAX_COLUMNS / BLOCK * BLOCK_BYTES];
+    rt_screen_row(dtype, row, (size_t)columns, scratch, screen);
+    rt_dequantize_row(dtype, row, w, (size_t)columns);
+    rt_dequantize_row(RT_S4, screen, v, (size_t)columns);
+    for (int64_t i = 0; i < columns / RUN; i++)
+        check_run(what, columns, w + i * RUN, v + i * RUN, screen + i * RUN / BLOCK * BLOCK_BYTES, (int)(i % (BLOCK / RUN)));
+}
+
+START_TEST(bound_holds) {
+    static const float sizes[] = {0, 0x1p-149f, 1e-40f, 1e-30f, 1e-8f, 0x1p-24f, 1e-3f, 1, 7.5f, 1000, 65504, 1e30f, INFINITY, NAN};
+    rt_dtype dtype = types[_i];
+    uint8_t row[4 * MAX_COLUMNS];
+    char what[64];
+    state = 5;
+    for (size_t s = 0; s < GM_COUNT(sizes); s++)
+        for (int round = 0; round < 40; round++) {
+            fill_row(dtype, row, MAX_COLUMNS, sizes[s]);
+            snprintf(what, sizeof what, "%s of %g", rt_dtype_of(dtype)->text, (double)sizes[s]);
+            check_rows(what, dtype, row, MAX_COLUMNS);
+        }
+}
+END_TEST
+
+/* Runs on the edges of the 16 levels: halves between them, one large value, few distinct values, one that is not finite. */
+START_TEST(bound_holds_on_edges) {
+    static const float odd[] = {INFINITY, -INFINITY, NAN, FLT_MAX, 0x1p60f, 0x1.000002p60f, -0x1p60f};
+    float w[BLOCK];
+    state = 6;
+    for (int i = 0; i < BLOCK; i++) w[i] = (float)(i % 16) - 7.5f;
+    check_rows("halves", RT_F32, (const uint8_t *)w, BLOCK);
+    for (int scale = -140; scale < 60; scale++) {
+        for (int i = 0; i < BLOCK; i++) w[i] = ldexpf((float)((int)(next_random() % 31) - 15) / 2, scale);
+        check_rows("half steps", RT_F32, (const uint8_t *)w, BLOCK);
+        for (int i = 0; i < BLOCK; i++) w[i] = ldexpf(i % RUN == scale % 16 + 15 ? 1 : random_float(-1e-3f, 1e-3f), scale);
+        check_rows("one large value", RT_F32, (const uint8_t *)w, BLOCK);
+        for (int i = 0; i < BLOCK; i++) w[i] = ldexpf(i % 2 ? 1 : -1, scale);
+        check_rows("two values", RT_F32, (const uint8_t *)w, BLOCK);
+    }
+    for (size_t o = 0; o < GM_COUNT(odd); o++) {
+        for (int i = 0; i < BLOCK; i++) w[i] = random_float(-1, 1);
+        w[o * 17] = odd[o];
+        check_rows("not finite or huge", RT_F32, (const uint8_t *)w, BLOCK);
+    }
+}
+END_TEST
+
+/* ---- tables ---- */
+
+typedef enum table_kind { RANDOM, EQUAL, NEAR, EDGES, DOMINANT, TABLES } table_kind;
+
+static void copy_row(uint8_t *data, size_t bytes, int64_t to, int64_t from) {
+    if (to != from) memcpy(data + (size_t)to * bytes, data + (size_t)from * bytes, bytes);
+}
+
+/* The least change of one element: plain types by their last bit, blocks by one code. */
+static void nudge(rt_dtype dtype, uint8_t *row, size_t bytes) {
+    size_t unit = (size_t)rt_dtype_of(dtype)->block_bytes, at = next_random() % (bytes / unit) * unit;
+    if (is_plain(dtype)) row[at] ^= 1;
+    else row[at + (dtype == RT_Q6_K ? next_random() % 128 : 2 + next_random() % 32)] ^= 1;
+}
+
+static void make_rows(rt_dtype dtype, table_kind kind, uint8_t *data, int64_t columns) {
+    static const float edges[] = {0, 0x1p-24f, 6e-8f, 65504, INFINITY, NAN, 1e-4f, 100};
+    size_t bytes = rt_dtype_bytes(dtype, (size_t)columns);
+    for (int64_t r = 0; r < ROWS; r++) {
+        uint8_t *row = data + (size_t)r * bytes;
+        fill_row(dtype, row, columns, kind == EDGES && r % 3 == 0 ? edges[r / 3 % (int64_t)GM_COUNT(edges)] : 0.01f);
+        if (kind == EQUAL || kind == NEAR) copy_row(data, bytes, r, 0);
+        if (kind == NEAR && r % 5) nudge(dtype, row, bytes);
+        if (kind == DOMINANT && is_plain(dtype)) put(dtype, row, r % columns, random_float(-500, 500));
+        if (kind == DOMINANT && !is_plain(dtype)) fill_row(dtype, row, rt_dtype_of(dtype)->block_elems, 20);
+        if (kind == DOMINANT && r % 7 == 6) copy_row(data, bytes, r, r - 3);
+    }
+}
+
+static const rt_tensor *add_table(rt_weights *weights, const char *name, rt_dtype dtype, table_kind kind, int64_t columns) {
+    gm_diag diag = {0};
+    size_t bytes = rt_dtype_bytes(dtype, (size_t)columns) * ROWS;
+    uint8_t *data = gm_arena_alloc(&weights->arena, bytes);
+    make_rows(dtype, kind, data, columns);
+    rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, columns}, .data = data, .bytes = bytes};
+    ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
+    ck_assert_msg(rt_screen_derive(weights, rt_screen_name(&weights->arena, name), NULL, &diag) == GM_OK, "%s", diag.message);
+    return rt_weights_find(weights, name);
+}
+
+/* ---- inputs ---- */
+
+enum { INPUTS = 22 };
+
+/* like: a row of the table, which x may resemble. */
+static void make_x(int kind, float *x, int64_t columns, const float *like) {
+    static const float sizes[] = {1, 0, 1e-30f, 0x1p-149f, 1e30f, 0x1p40f, 0x1.fffffep39f, FLT_MAX};
+    float size = kind < (int)GM_COUNT(sizes) ? sizes[kind] : 1;
+    int64_t some = (int64_t)next_random() % columns;
+    for (int64_t i = 0; i < columns; i++) x[i] = random_float(-1, 1) * size;
+    for (int64_t i = 0; i < columns && kind >= 8 && kind < 14; i++) {
+        if (kind == 8) x[i] = next_random() % 2 ? 1 : -1;
+        if (kind == 9) x[i] = 1;
+        if (kind == 10) x[i] = i == some;
+        if (kind == 11) x[i] = i / RUN == some / RUN ? x[i] * 1000 : x[i] * 1e-3f;
+        if (kind == 12 && isfinite(like[i])) x[i] = like[i];
+        if (kind == 13 && isfinite(like[i])) x[i] = -like[i];
+    }
+    if (kind == 5 || kind == 6) x[some] = size;
+    if (kind == 14) x[some] = 1e4f;
+    if (kind == 15) x[some] = NAN;
+    if (kind == 16) x[some] = INFINITY;
+    if (kind == 17) x[some] = -INFINITY, x[0] = NAN;
+    if (kind == 18) x[some] = 1e20f;
+    if (kind == 19) x[some] = 1e-44f;
+    for (int64_t i = 0; i < columns && kind == 20; i++) x[i] = ldexpf(x[i], (int)(next_random() % 60) - 30);
+    for (int64_t i = 0; i < columns && kind == 21; i++) x[i] = ldexpf(x[i], (int)(next_random() % 250) - 140);
+}
+
+/* ---- one type ---- */
+
+enum { WIDTHS = 2, PER_TYPE = TABLES * WIDTHS };
+
+static int64_t width_of(rt_dtype dtype, int i) {
+    return (int64_t)(dtype == RT_Q6_K ? 256 : 128) * (i ? 3 : 1); /* of the screen's blocks 1 and 3, or 2 and 6 */
+}
+
+/* Parameters: INPUTS of each width; results: screened and full choice for each table and input. */
+static void write_function(rt_dtype dtype, gm_string *out) {
+    gm_string list = {0};
+    gm_string_printf(out, "func @f(");
+    for (int i = 0; i < WIDTHS * INPUTS; i++) gm_string_printf(out, "%s%%x%d_%d: f32[1,%d]", i ? ", " : "", i / INPUTS, i % INPUTS, (int)width_of(dtype, i / INPUTS));
+    gm_string_printf(out, ") -> (");
+    for (int i = 0; i < PER_TYPE; i++) gm_string_printf(out, "%si32[1,%d], i32[1,%d]", i ? ", " : "", INPUTS, INPUTS);
+    gm_string_printf(out, ") {\n");
+    for (int t = 0; t < PER_TYPE; t++) {
+        int width = t % WIDTHS, k = (int)width_of(dtype, width);
+        gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", t, t, rt_dtype_of(dtype)->text, ROWS, k);
+        gm_string_printf(out, "  %%s%d = weight {name = \"w%d:s4\"} : s4[%d,%d]\n", t, t, ROWS, k);
+        for (int i = 0; i < INPUTS; i++) {
+            gm_string_printf(out, "  %%a%d_%d = screened_argmax %%x%d_%d, %%w%d, %%s%d : i32[1,1]\n", t, i, width, i, t, t);
+            gm_string_printf(out, "  %%y%d_%d = matmul %%x%d_%d, %%w%d {impl = \"gemv\"} : f32[1,%d]\n", t, i, width, i, t, ROWS);
+            gm_string_printf(out, "  %%b%d_%d = argmax %%y%d_%d : i32[1,1]\n", t, i, t, i);
+        }
+        for (int which = 0; which < 2; which++) {
+            gm_string_printf(out, "  %%%c%d = concat ", which ? 'q' : 'p', t);
+            for (int i = 0; i < INPUTS; i++) gm_string_printf(out, "%s%%%c%d_%d", i ? ", " : "", which ? 'b' : 'a', t, i);
+            gm_string_printf(out, " {axis = 1} : i32[1,%d]\n", INPUTS);
+        }
+        gm_string_printf(&list, "%s%%p%d, %%q%d", t ? ", " : "", t, t);
+    }
+    gm_string_printf(out, "  return %s\n}\n", list.data);
+    gm_string_free(&list);
+}
+
+/* False when this machine cannot run code for the CPU. Frees the text. */
+static bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args, int arg_count, gm_arena *arena, ir_array *results) {
+    gm_diag diag = {.quiet = true};
+    ir_module *module = NULL;
+    ck_assert_msg(ir_parse(text->data, text->length, "test", &diag, &module) == GM_OK, "%s", diag.message);
+    ir_interp_env env = {.weights = weights};
+    gm_status status = fe_gir_run_jit_for(cpu, module, "f", &env, args, arg_count, arena, results, &diag);
+    ck_assert_msg(status == GM_OK || (cpu && strstr(diag.message, "wider vectors")), "%s", diag.message);
+    ir_module_free(module);
+    gm_string_free(text);
+    return status == GM_OK;
+}
+
+static ir_array row_of(gm_arena *arena, int64_t columns) {
+    return (ir_array){.dtype = RT_F32, .rank = 2, .dim = {1, columns}, .data = GM_NEW_ARRAY(arena, float, columns)};
+}
+
+START_TEST(same_choice) {
+    rt_dtype dtype = types[(size_t)_i / GM_COUNT(cpus)];
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0};
+    ir_array args[WIDTHS * INPUTS], results[2 * PER_TYPE];
+    char name[PER_TYPE][8];
+    state = (uint64_t)_i + 1;
+    for (int t = 0; t < PER_TYPE; t++) {
+        snprintf(name[t], sizeof name[t], "w%d", t);
+        add_table(&weights, name[t], dtype, (table_kind)(t / WIDTHS), width_of(dtype, t % WIDTHS));
+    }
+    for (int i = 0; i < WIDTHS * INPUTS; i++) {
+        int64_t columns = width_of(dtype, i / INPUTS);
+        const rt_tensor *random = rt_weights_find(&weights, name[RANDOM * WIDTHS + i / INPUTS]);
+        float like[MAX_COLUMNS];
+        rt_dequantize_row(dtype, (const uint8_t *)random->data + 71 * rt_dtype_bytes(dtype, (size_t)columns), like, (size_t)columns);
+        args[i] = row_of(&arena, columns);
+        make_x(i % INPUTS, args[i].data, columns, like);
+    }
+    write_function(dtype, &text);
+    if (run_text(cpus[(size_t)_i % GM_COUNT(cpus)], &text, &weights, args, WIDTHS * INPUTS, &arena, results))
+        for (int t = 0; t < PER_TYPE; t++)
+            for (int i = 0; i < INPUTS; i++) {
+                int32_t got = ((const int32_t *)results[2 * t].data)[i], want = ((const int32_t *)results[2 * t + 1].data)[i];
+                ck_assert_msg(got == want, "%s, table %d of %d columns, input %d: row %d instead of %d", rt_dtype_of(dtype)->text, t / WIDTHS,
+                              (int)width_of(dtype, t % WIDTHS), i, got, want);
+            }
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
+/* Rows that cannot win are not read: here they have become larger than the winner since the screen was made. The second is the
+ * other thread's best, which is always read. */
+START_TEST(losers_are_not_read) {
+    enum { SECOND = 10, WINNER = 205, COLUMNS = 384 };
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0};
+    ir_array x = row_of(&arena, COLUMNS), result;
+    state = 9;
+    float *w = (float *)(uintptr_t)add_table(&weights, "w", RT_F32, RANDOM, COLUMNS)->data;
+    rt_weights_drop(&weights, "w:s4");
+    make_x(0, x.data, COLUMNS, NULL);
+    memcpy(w + WINNER * COLUMNS, x.data, COLUMNS * sizeof(float));
+    for (int i = 0; i < COLUMNS; i++) w[SECOND * COLUMNS + i] = ((float *)x.data)[i] / 2;
+    gm_diag diag = {0};
+    ck_assert_int_eq(rt_screen_derive(&weights, "w:s4", NULL, &diag), GM_OK);
+    for (int64_t r = 0; r < ROWS; r++)
+        for (int64_t i = 0; i < COLUMNS && r != WINNER && r != SECOND; i++) w[r * COLUMNS + i] = 10 * ((float *)x.data)[i];
+    gm_string_printf(&text, "func @f(%%x: f32[1,%d]) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
+    gm_string_printf(&text, "  %%s = weight {name = \"w:s4\"} : s4[%d,%d]\n  %%a = screened_argmax %%x, %%w, %%s : i32[1,1]\n  return %%a\n}\n", ROWS, COLUMNS);
+    ck_assert(run_text(NULL, &text, &weights, &x, 1, &arena, &result));
+    ck_assert_int_eq(*(const int32_t *)result.data, WINNER);
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
+/* ---- deriving ---- */
+
+/* From a mapped file on three threads the same as from memory on one; the file's tensor stays readable. */
+START_TEST(derived_from_a_mapped_file) {
+    enum { COLUMNS = 256, COUNT = 2500 };
+    char path[] = "/tmp/gm_screen.XXXXXX";
+    size_t bytes = sizeof(float) * COLUMNS * COUNT, mapped_bytes;
+    const uint8_t *mapped;
+    gm_diag diag = {0};
+    rt_weights weights = {0};
+    rt_team *team;
+    float *values = malloc(bytes);
+    state = 11;
+    fill_row(RT_F32, (uint8_t *)values, COLUMNS * COUNT, 1);
+    int fd = mkstemp(path);
+    ck_assert(fd >= 0 && write(fd, values, bytes) == (ssize_t)bytes && close(fd) == 0);
+    ck_assert_int_eq(rt_weights_map(&weights, path, &diag, &mapped, &mapped_bytes), GM_OK);
+    unlink(path);
+    rt_tensor file = {.name = "file", .dtype = RT_F32, .rank = 2, .dim = {COUNT, COLUMNS}, .data = mapped, .bytes = bytes}, memory = file;
+    memory.name = "memory", memory.data = values;
+    ck_assert(rt_weights_add(&weights, path, &file, &diag) == GM_OK && rt_weights_add(&weights, path, &memory, &diag) == GM_OK);
+    ck_assert(rt_weights_is_mapped(&weights, rt_weights_find(&weights, "file")) && !rt_weights_is_mapped(&weights, rt_weights_find(&weights, "memory")));
+    ck_assert_int_eq(rt_team_open(3, &diag, &team), GM_OK);
+    ck_assert_int_eq(rt_screen_derive(&weights, "file:s4", team, &diag), GM_OK);
+    ck_assert_int_eq(rt_screen_derive(&weights, "memory:s4", NULL, &diag), GM_OK);
+    const rt_tensor *a = rt_weights_find(&weights, "file:s4"), *b = rt_weights_find(&weights, "memory:s4");
+    ck_assert(a->dtype == RT_S4 && a->dim[0] == COUNT && a->dim[1] == COLUMNS && a->bytes == (size_t)COUNT * COLUMNS / BLOCK * BLOCK_BYTES);
+    ck_assert_mem_eq(a->data, b->data, a->bytes);
+    ck_assert_mem_eq(mapped, values, bytes);
+    ck_assert_int_eq(rt_screen_derive(&weights, "file:s4", team, &diag), GM_OK); /* is there already */
+    ck_assert_ptr_eq(rt_weights_find(&weights, "file:s4")->data, a->data);
+    rt_team_close(team);
+    rt_weights_close(&weights);
+    free(values);
+}
+END_TEST
+
+START_TEST(what_cannot_be_derived) {
+    float values[384] = {0};
+    gm_diag diag = {.quiet = true};
+    rt_weights weights = {0};
+    rt_tensor odd = {.name = "odd", .dtype = RT_F32, .rank = 2, .dim = {2, 192}, .data = values, .bytes = sizeof values};
+    rt_tensor vector = {.name = "vector", .dtype = RT_F32, .rank = 1, .dim = {384}, .data = values, .bytes = sizeof values};
+    rt_tensor small = {.name = "small", .dtype = RT_Q4_0, .rank = 2, .dim = {2, 128}, .data = values, .bytes = 144};
+    ck_assert(rt_weights_add(&weights, "x", &odd, &diag) == GM_OK && rt_weights_add(&weights, "x", &vector, &diag) == GM_OK &&
+              rt_weights_add(&weights, "x", &small, &diag) == GM_OK);
+    ck_assert_int_eq(rt_screen_derive(&weights, "none:s4", NULL, &diag), GM_FORMAT);
+    ck_assert_msg(strstr(diag.message, "\"none\" is missing"), "%s", diag.message);
+    static const char *const names[] = {"odd:s4", "vector:s4", "small:s4"};
+    for (size_t i = 0; i < GM_COUNT(names); i++) {
+        diag = (gm_diag){.quiet = true};
+        ck_assert_int_eq(rt_screen_derive(&weights, names[i], NULL, &diag), GM_FORMAT);
+        ck_assert_msg(strstr(diag.message, "cannot be screened"), "%s", diag.message);
+    }
+    ck_assert(rt_screen_source("w:s4") == 1 && !rt_screen_source("w") && !rt_screen_source(":s4") && !rt_screen_source("w:s4x"));
+    rt_weights_close(&weights);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("screen");
+    TCase *tcase = tcase_create("screen");
+    tcase_set_timeout(tcase, SECONDS);
+    tcase_add_loop_test(tcase, bound_holds, 0, (int)GM_COUNT(types));
+    tcase_add_test(tcase, bound_holds_on_edges);
+    tcase_add_loop_test(tcase, same_choice, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
+    tcase_add_test(tcase, losers_are_not_read);
+    tcase_add_test(tcase, derived_from_a_mapped_file);
+    tcase_add_test(tcase, what_cannot_be_derived);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
