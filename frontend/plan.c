@@ -5,6 +5,7 @@
 #include "ir/rewrite.h"
 #include "runtime/matmul.h"
 #include "runtime/program.h"
+#include "runtime/screen.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -88,7 +89,7 @@ static void mark_tensors(planner *p) {
     mark_region(p, func_or(p, "generate", "forward.T1")->body, true);
     if (!has_func(p, "generate")) mark_region(p, func_or(p, "head.R1", "head")->body, true);
     for (int i = 0; i < p->tensor_count; i++) {
-        p->plan->parameters += p->tensors[i].elems;
+        if (!rt_screen_source(p->tensors[i].name)) p->plan->parameters += p->tensors[i].elems;
         p->plan->weight_bytes += p->tensors[i].bytes;
     }
 }

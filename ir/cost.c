@@ -125,6 +125,13 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
                      .written = bytes(module, &inst->results[0]->type, at), .flop = heads * seen * (4 * d + softmax)};
 }
 
+/* The product with the screen; the rows of w that are read besides are few. */
+static ir_cost cost_screened(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
+    const ir_type *x = &inst->operands[0]->type, *screen = &inst->operands[2]->type;
+    return (ir_cost){.read = bytes(module, x, at) + bytes(module, screen, at), .written = bytes(module, &inst->results[0]->type, at),
+                     .flop = 2 * elems(module, screen, at)};
+}
+
 /* ---- movement ---- */
 
 static ir_cost cost_gather(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
@@ -161,7 +168,7 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
         if (inst->op == IR_GATHER) return cost_gather(module, inst, at);
         return inst->op == IR_UPDATE ? cost_update(module, inst, at) : in_and_out(module, inst, at);
     case IR_CLASS_CONTROL: return inst->op == IR_FUSE ? cost_fuse(module, inst, at) : (ir_cost){0};
-    case IR_CLASS_FUSED: return cost_attention(module, inst, at);
+    case IR_CLASS_FUSED: return inst->op == IR_SCREENED_ARGMAX ? cost_screened(module, inst, at) : cost_attention(module, inst, at);
     case IR_CLASS_EFFECT: return (ir_cost){0};
     }
     GM_UNREACHABLE("no such class");

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char model_path[] = GM_TEST_DATA "/gguf/gemma3-tiny-f32.gguf";
+static const char model_path[] = GM_TEST_DATA "/gguf/gemma3-tiny256-q6_k.gguf";
 
 static const fe_ablate_row *row_of(const fe_ablate_row *rows, int count, const char *name) {
     for (int i = 0; i < count; i++)
@@ -148,7 +148,7 @@ static ir_module *module_of(const fe_model *model, const fe_ablate_row *row, con
         .options = &limits, .skip = row->skip, .with = row->with, .stop_after = last};
     gm_diag diag = {0};
     ir_module *module = NULL;
-    gm_status status = pass_run(&request, fe_gemma_build(&model->config, NULL), &diag, &module);
+    gm_status status = pass_run(&request, fe_gemma_build(&model->config, &model->weights), &diag, &module);
     ck_assert_msg(status == GM_OK, "%s: %s", row->name, diag.message);
     return module;
 }

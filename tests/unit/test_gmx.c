@@ -425,7 +425,7 @@ int main(void) {
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, runs_as_the_model_does, 0, 3);
     tcase_add_test(tests, screens_come_and_go);
-    tcase_add_test(tcase, other_options_compile_again);
+    tcase_add_test(tests, other_options_compile_again);
     tcase_add_test(tests, another_target_compiles_again);
     tcase_add_loop_test(tests, nothing_is_lost, 0, 3);
     tcase_add_test(tests, vocabulary_with_merges);
