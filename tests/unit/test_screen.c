@@ -140,7 +140,7 @@ static void nudge(rt_dtype dtype, uint8_t *row, size_t bytes) {
 }
 
 static void make_rows(rt_dtype dtype, table_kind kind, uint8_t *data, int64_t columns) {
-    static const float edges[] = {0, 0x1p-24f, 6e-8f, 65504, INFINITY, NAN, 1e-4f, 100};
+    static const float edges[] = {0, 0x1p-24f, 6e-8f, 65504, INFINITY, NAN, 1e-4f, 1e25f};
     size_t bytes = rt_dtype_bytes(dtype, (size_t)columns);
     for (int64_t r = 0; r < ROWS; r++) {
         uint8_t *row = data + (size_t)r * bytes;
@@ -306,6 +306,56 @@ START_TEST(losers_are_not_read) {
 }
 END_TEST
 
+/* x points where the screen of the better row is off, so that its score is about all that its bound allows; the other row's is just
+ * below. */
+enum { PAIRS = 48, PAIR_COLUMNS = 256 };
+
+static void make_pair(rt_weights *weights, const char *name, float *x) {
+    float *w = (float *)gm_arena_alloc(&weights->arena, 2 * PAIR_COLUMNS * sizeof *w), v[PAIR_COLUMNS], scratch[PAIR_COLUMNS];
+    uint8_t screen[PAIR_COLUMNS / BLOCK * BLOCK_BYTES];
+    double score = 0, square = 0;
+    gm_diag diag = {0};
+    for (int i = 0; i < PAIR_COLUMNS; i++) w[PAIR_COLUMNS + i] = random_float(-1, 1);
+    rt_screen_row(RT_F32, w + PAIR_COLUMNS, PAIR_COLUMNS, scratch, screen);
+    rt_dequantize_row(RT_S4, screen, v, PAIR_COLUMNS);
+    for (int i = 0; i < PAIR_COLUMNS; i++) {
+        x[i] = w[PAIR_COLUMNS + i] - v[i];
+        score += (double)w[PAIR_COLUMNS + i] * (double)x[i];
+        square += (double)x[i] * (double)x[i];
+    }
+    for (int i = 0; i < PAIR_COLUMNS; i++) w[i] = (float)((score - 0.01 * fabs(score)) / square * (double)x[i]);
+    rt_tensor tensor = {.name = name, .dtype = RT_F32, .rank = 2, .dim = {2, PAIR_COLUMNS}, .data = w, .bytes = 2 * PAIR_COLUMNS * sizeof *w};
+    ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
+    ck_assert_int_eq(rt_screen_derive(weights, rt_screen_name(&weights->arena, name), NULL, &diag), GM_OK);
+}
+
+START_TEST(scores_at_their_bounds) {
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0}, body = {0}, list = {0};
+    ir_array args[PAIRS], result;
+    char name[PAIRS][8];
+    state = 21 + (uint64_t)_i;
+    gm_string_printf(&text, "func @f(");
+    for (int i = 0; i < PAIRS; i++) {
+        snprintf(name[i], sizeof name[i], "w%d", i);
+        args[i] = row_of(&arena, PAIR_COLUMNS);
+        make_pair(&weights, name[i], args[i].data);
+        gm_string_printf(&text, "%s%%x%d: f32[1,%d]", i ? ", " : "", i, PAIR_COLUMNS);
+        gm_string_printf(&body, "  %%w%d = weight {name = \"w%d\"} : f32[2,%d]\n  %%s%d = weight {name = \"w%d:s4\"} : s4[2,%d]\n", i, i, PAIR_COLUMNS, i, i, PAIR_COLUMNS);
+        gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%w%d, %%s%d : i32[1,1]\n", i, i, i, i);
+        gm_string_printf(&list, "%s%%a%d", i ? ", " : "", i);
+    }
+    gm_string_printf(&text, ") -> (i32[1,%d]) {\n%s  %%all = concat %s {axis = 1} : i32[1,%d]\n  return %%all\n}\n", PAIRS, body.data, list.data, PAIRS);
+    if (run_text(cpus[_i], &text, &weights, args, PAIRS, &arena, &result))
+        for (int i = 0; i < PAIRS; i++) ck_assert_msg(((const int32_t *)result.data)[i] == 1, "pair %d", i);
+    gm_string_free(&body);
+    gm_string_free(&list);
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
 /* ---- deriving ---- */
 
 /* From a mapped file on three threads the same as from memory on one; the file's tensor stays readable. */
@@ -372,6 +422,7 @@ int main(void) {
     tcase_add_loop_test(tcase, bound_holds, 0, (int)GM_COUNT(types));
     tcase_add_test(tcase, bound_holds_on_edges);
     tcase_add_loop_test(tcase, same_choice, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
+    tcase_add_loop_test(tcase, scores_at_their_bounds, 0, (int)GM_COUNT(cpus));
     tcase_add_test(tcase, losers_are_not_read);
     tcase_add_test(tcase, derived_from_a_mapped_file);
     tcase_add_test(tcase, what_cannot_be_derived);
