@@ -4,6 +4,7 @@
 #include "frontend/gemma.h"
 #include "ir/rewrite.h"
 #include "passes/passes.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -418,9 +419,5 @@ int main(void) {
     tcase_add_test(programs, rows_without_memory_run_in_groups);
     tcase_add_test(programs, the_picture_is_closed_and_escaped);
     suite_add_tcase(suite, programs);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

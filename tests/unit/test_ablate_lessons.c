@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "frontend/ablate.h"
+#include "tests/unit/suite.h"
 
 static const char *const names[] = {
 #define LESSON(row, report_percent, reason) row,
@@ -74,9 +75,5 @@ int main(void) {
     tcase_add_test(tcase, rows_beyond_the_report);
     tcase_add_test(tcase, rows_without_a_lesson_are_left_out);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

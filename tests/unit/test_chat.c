@@ -3,6 +3,7 @@
 #include "frontend/chat.h"
 
 #include "tokenizer_data.h"
+#include "tests/unit/suite.h"
 
 static gm_string render(fe_generation generation, const fe_message *messages, size_t count,
                         bool prompt) {
@@ -184,9 +185,5 @@ int main(void) {
     tcase_add_test(tcase, refusals);
     tcase_add_test(tcase, files);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
  */
 #include "frontend/perplexity.h"
 #include "frontend/stop_match.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -129,9 +130,5 @@ int main(void) {
     tcase_add_test(rows, quantiles_interpolate);
     suite_add_tcase(suite, stop);
     suite_add_tcase(suite, rows);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

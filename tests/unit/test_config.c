@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 /* ---- reading ---- */
 
@@ -399,9 +400,5 @@ int main(void) {
     tcase_add_test(tcase, refused_keys);
     tcase_add_test(tcase, generation);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* Bytes and FLOP of every kind of instruction, counted by hand, and the layers that values belong to. */
 #include "ir/cost.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -122,9 +123,5 @@ int main(void) {
     tcase_add_test(tests, symbols_have_their_bounds_unless_given);
     tcase_add_test(tests, layers_come_from_weights);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

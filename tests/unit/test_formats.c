@@ -1,5 +1,6 @@
 /* JSON, the weight table, safetensors files and their index: what is read, and what is refused. */
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 /* ---- JSON ---- */
 
@@ -425,9 +426,5 @@ int main(void) {
     tcase_add_test(tcase, index_files);
     tcase_add_test(tcase, safetensors_mutated);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

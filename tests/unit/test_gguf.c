@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 #define GOOD "gguf/gemma3-tiny-q8_0.gguf"
 
@@ -437,9 +438,5 @@ int main(void) {
     tcase_add_test(tcase, vocabulary);
     tcase_add_test(tcase, mutated);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

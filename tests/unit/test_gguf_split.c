@@ -1,5 +1,6 @@
 /* A GGUF model in several files: where its parts may lie, and sets that do not belong together. */
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 static void write_split(int number, int count, int stored_number, size_t first, size_t tensors) {
     char name[64];
@@ -71,9 +72,5 @@ int main(void) {
     tcase_add_checked_fixture(tcase, temp_make, temp_remove);
     tcase_add_test(tcase, split);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -8,6 +8,7 @@
 #include "codegen/codegen.h"
 #include "frontend/gmx_impl.h"
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 #define GGUF   GM_TEST_DATA "/gguf/gemma3-tiny-q8_0.gguf"
 #define FOLDER GM_TEST_DATA "/tiny/gemma2-tiny"
@@ -437,9 +438,5 @@ int main(void) {
     tcase_add_test(tests, failed_writes_leave_nothing);
     tcase_add_test(tests, full_disk_keeps_the_old_file);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

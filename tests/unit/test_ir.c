@@ -2,6 +2,7 @@
 #include "ir/interp.h"
 #include "ir/rewrite.h"
 #include "tests/random_module.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -471,9 +472,5 @@ int main(void) {
     tcase_add_test(tcase, dot);
     tcase_add_test(tcase, random_round_trips);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

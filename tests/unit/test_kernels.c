@@ -1,6 +1,7 @@
 /* Compiled kernels on stored weights, for every FLOAT and QUANT type and several --target-cpu: gather gives the bits of
  * rt_dequantize_row; products, compiled and of oneDNN, are near a sum in double. */
 #include "frontend/gir_run.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -309,9 +310,5 @@ int main(void) {
     tcase_add_loop_test(tcase, each_type, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
     tcase_add_loop_test(tcase, mixed_types, 0, (int)GM_COUNT(cpus));
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

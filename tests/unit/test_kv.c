@@ -1,6 +1,7 @@
 /* Sessions whose caches have another form: the same tokens, also after the host has taken tokens back and gone on, and with a sequence
  * that goes round the rings many times. */
 #include "frontend/driver.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -171,9 +172,5 @@ int main(void) {
     tcase_add_loop_test(tcase, rounded_caches_are_near, 0, 2);
     tcase_add_test(tcase, passes_that_are_not_on_request);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 /* ---- a small model in the temporary folder ---- */
 
@@ -328,9 +329,5 @@ int main(void) {
     tcase_add_test(tcase, manifest_parts);
     tcase_add_test(tcase, bad_manifests);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -7,6 +7,7 @@
 
 #include "frontend/perplexity.h"
 #include "tests/model/golden.h"
+#include "tests/unit/suite.h"
 
 enum { SECONDS = 900, WHY = 1600, CHUNK = 512, BOS = 2, SCREENED = 32 };
 static const double LOGIT_TOLERANCE = 1e-3, NLL_TOLERANCE = 1e-3, PLAN_KL = 2.7e-3; /* nats, mean over the positions */
@@ -188,9 +189,5 @@ int main(void) {
     tcase_add_test(tcase, screened_head_changes_no_token);
     tcase_add_test(tcase, plans_are_close_to_f32);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

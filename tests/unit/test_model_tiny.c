@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/model/golden.h"
+#include "tests/unit/suite.h"
 
 enum { MODELS = 128, SECONDS = 300, WHY = 1600 };
 static const double TOLERANCE = 2e-4; /* of a logit: tests/data/README.md */
@@ -188,10 +189,7 @@ int main(void) {
     if (!mkdtemp(folder)) return 2;
     find_subjects(GM_TEST_DATA "/tiny", "", add_folder);
     find_subjects(GM_TEST_DATA "/gguf", ".gguf", add_gguf);
-    SRunner *runner = srunner_create(suite_of("model_tiny"));
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
+    int failed = suite_run(suite_of("model_tiny"));
     char command[100];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
     if (system(command) != 0) failed++;

@@ -1,6 +1,7 @@
 /* Plans: sizes against the configuration, costs against a profile's way of counting, and the planned peak memory against that of a
  * process that runs. */
 #include "frontend/plan.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -182,9 +183,5 @@ int main(void) {
     tcase_add_test(tests, peak_memory_is_within_five_percent);
 #endif
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 #include "codegen/codegen.h"
 #include "frontend/profile.h"
 #include "passes/passes.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <cjson/cJSON.h>
@@ -279,9 +280,5 @@ int main(void) {
     tcase_add_test(run, costs_are_those_of_the_functions);
     tcase_add_test(run, the_trace_is_one_that_perfetto_reads);
     suite_add_tcase(suite, run);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

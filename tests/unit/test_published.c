@@ -3,6 +3,7 @@
 
 #include "frontend/gemma.h"
 #include "model_files.h"
+#include "tests/unit/suite.h"
 
 #define SCALED ",\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},\"sliding_window\":1024"
 #define VISION "\"vision_config\":{\"hidden_size\":1152,\"num_hidden_layers\":27}"
@@ -180,9 +181,5 @@ int main(void) {
     tcase_add_loop_test(tcase, lowering, 0, (int)GM_COUNT(models));
     tcase_add_test(tcase, defaulted_keys);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,6 +1,7 @@
 /* Sampler: frequencies against the exact filtered distribution, ties, odd values, penalties,
  * repeatability. */
 #include "runtime/sampler.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -370,9 +371,5 @@ int main(void) {
     tcase_add_test(tcase, independent);
     tcase_add_test(tcase, large_vocabulary);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -2,6 +2,7 @@
  * every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
 #include "frontend/gir_run.h"
 #include "runtime/screen.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <float.h>
@@ -427,9 +428,5 @@ int main(void) {
     tcase_add_test(tcase, derived_from_a_mapped_file);
     tcase_add_test(tcase, what_cannot_be_derived);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return suite_run(suite);
 }

@@ -373,5 +373,5 @@ int main(void) {
     tcase_add_test(small, invalid_text);
     tcase_add_test(small, broken_vocabularies);
     add_gguf_case(suite);
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -239,5 +239,5 @@ int main(void) {
     tcase_add_test(small, mini_files);
     tcase_add_test(small, small_accepted);
     tcase_add_test(small, small_refused);
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -476,5 +476,5 @@ int main(void) {
         tcase_add_test(tcase, real_vocabulary);
     else
         printf("skipped: the test of the 270M vocabulary (GEMMAC_270M is not set)\n");
-    return run_suite(suite);
+    return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 #define GM_TESTS_TOKENIZER_CHECKS_H
 
 #include "tokenizer_data.h"
+#include "tests/unit/suite.h"
 
 /* The vocabulary under test. */
 static rt_vocab vocab;
@@ -171,14 +172,6 @@ static inline TCase *add_case(Suite *suite, const char *name, SFun setup, SFun e
     if (setup) tcase_add_unchecked_fixture(tcase, setup, end);
     suite_add_tcase(suite, tcase);
     return tcase;
-}
-
-static inline int run_suite(Suite *suite) {
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 #endif
