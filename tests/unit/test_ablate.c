@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char model_path[] = GM_TEST_DATA "/gguf/gemma3-tiny256-q6_k.gguf";
+static const char model_path[] = GM_TEST_DATA "/gguf/gemma3-tiny-f32.gguf";
 
 static const fe_ablate_row *row_of(const fe_ablate_row *rows, int count, const char *name) {
     for (int i = 0; i < count; i++)
@@ -149,7 +149,7 @@ static ir_module *module_of(const fe_model *model, const fe_ablate_row *row, con
         .options = &limits, .skip = row->skip, .with = row->with, .stop_after = last};
     gm_diag diag = {0};
     ir_module *module = NULL;
-    gm_status status = pass_run(&request, fe_gemma_build(&model->config, &model->weights), &diag, &module);
+    gm_status status = pass_run(&request, fe_gemma_build(&model->config, NULL), &diag, &module);
     ck_assert_msg(status == GM_OK, "%s: %s", row->name, diag.message);
     return module;
 }
@@ -300,10 +300,15 @@ static gm_string text_of(const fe_ablate_row *row) {
     return text;
 }
 
-/* Other passes end with their own clean-up, so that nothing is left for dce in this model. */
+/* Other passes end with their own clean-up, so that nothing is left for dce in this model; its 32 columns are no whole block of a
+ * screen. */
+static bool changes_nothing(const fe_ablate_row *row) {
+    return strcmp(row->name, "without-dce") == 0 || strcmp(row->name, "without-screen_head") == 0;
+}
+
 static bool same_programs(const fe_ablate_row *a, const fe_ablate_row *b) {
     return (strcmp(a->skip, b->skip) == 0 && strcmp(a->with, b->with) == 0) ||
-           (strcmp(a->name, "without-dce") == 0 && strcmp(b->name, "full") == 0);
+           (changes_nothing(a) && (changes_nothing(b) || strcmp(b->name, "full") == 0));
 }
 
 START_TEST(rows_are_different_programs) {
@@ -351,7 +356,7 @@ static void run_rows(int first, int count, int64_t memory, int *groups) {
                       (long long)results[i].tokens_differ_at);
         ck_assert(same == isnan(results[i].logit_margin));
         ck_assert(isnan(results[i].effect.percent) == !results[i].base);
-        ck_assert(results[i].same_program == (strcmp(results[i].row->name, "without-dce") == 0));
+        ck_assert(results[i].same_program == changes_nothing(results[i].row));
         if (results[i].group > *groups) *groups = results[i].group;
     }
     free(results);
