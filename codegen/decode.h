@@ -20,7 +20,7 @@ void decode_iq3_s(cg *c, LLVMValueRef block, int sub, cg_codes *out);
 /* ---- pieces ---- */
 
 static inline int parts(const cg *c) {
-    return 32 / c->lanes;
+    return CG_PIECE / c->lanes;
 }
 
 static inline LLVMTypeRef vector(cg *c, LLVMTypeRef element) {

@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { PIECE = 32, MAX_ENTRIES = 8 };
+enum { MAX_ENTRIES = 8 };
 
 /* ---- scalars ---- */
 
@@ -69,21 +69,21 @@ static LLVMValueRef grid_constant(cg *c, rt_grid_id id, int times) {
 
 /* The bytes of a piece whose entries have these numbers: four, or eight of a grid of four elements. */
 static LLVMValueRef look_up(cg *c, rt_grid_id id, int times, LLVMValueRef const *number) {
-    int count = PIECE / rt_grid_of(id)->elems;
+    int count = CG_PIECE / rt_grid_of(id)->elems;
     LLVMTypeRef word = count == 4 ? c->i64 : c->i32;
     LLVMValueRef table = grid_constant(c, id, times), all = LLVMGetPoison(LLVMVectorType(word, (unsigned)count));
     for (int i = 0; i < count; i++) {
         LLVMValueRef at = cg_at(c, word, table, LLVMBuildZExt(c->b, number[i], c->i64, ""));
         all = LLVMBuildInsertElement(c->b, all, cg_load(c, word, at, count == 4 ? 8 : 4), cg_i32(c, i), "");
     }
-    return LLVMBuildBitCast(c->b, all, LLVMVectorType(c->i8, PIECE), "");
+    return LLVMBuildBitCast(c->b, all, LLVMVectorType(c->i8, CG_PIECE), "");
 }
 
 /* Byte g of a 32-bit word in all eight bytes of group g. */
 static LLVMValueRef by_eights(cg *c, LLVMValueRef word) {
-    LLVMValueRef bytes = LLVMBuildBitCast(c->b, word, LLVMVectorType(c->i8, 4), ""), lane[PIECE];
-    for (int i = 0; i < PIECE; i++) lane[i] = cg_i32(c, i / 8);
-    return LLVMBuildShuffleVector(c->b, bytes, LLVMGetPoison(LLVMTypeOf(bytes)), LLVMConstVector(lane, PIECE), "");
+    LLVMValueRef bytes = LLVMBuildBitCast(c->b, word, LLVMVectorType(c->i8, 4), ""), lane[CG_PIECE];
+    for (int i = 0; i < CG_PIECE; i++) lane[i] = cg_i32(c, i / 8);
+    return LLVMBuildShuffleVector(c->b, bytes, LLVMGetPoison(LLVMTypeOf(bytes)), LLVMConstVector(lane, CG_PIECE), "");
 }
 
 /* ---- signs ---- */
@@ -97,9 +97,9 @@ static LLVMValueRef even_bytes(cg *c, LLVMValueRef sevens) {
 
 /* The bytes of a piece, negated where a bit of `signs` is set, as codes. */
 static void negate_into(cg *c, LLVMValueRef bytes, LLVMValueRef signs, cg_codes *out) {
-    LLVMValueRef bit[PIECE], zero = LLVMConstNull(LLVMTypeOf(bytes));
-    for (int i = 0; i < PIECE; i++) bit[i] = LLVMConstInt(c->i8, 1u << i % 8, 0);
-    LLVMValueRef set = LLVMBuildAnd(c->b, by_eights(c, signs), LLVMConstVector(bit, PIECE), "");
+    LLVMValueRef bit[CG_PIECE], zero = LLVMConstNull(LLVMTypeOf(bytes));
+    for (int i = 0; i < CG_PIECE; i++) bit[i] = LLVMConstInt(c->i8, 1u << i % 8, 0);
+    LLVMValueRef set = LLVMBuildAnd(c->b, by_eights(c, signs), LLVMConstVector(bit, CG_PIECE), "");
     set = LLVMBuildICmp(c->b, LLVMIntNE, set, zero, "");
     bytes_to_float(c, LLVMBuildSelect(c->b, set, LLVMBuildNeg(c->b, bytes, ""), bytes, ""), 0, out);
 }

@@ -1,6 +1,7 @@
 /* Compiled kernels on stored weights, for every FLOAT and QUANT type and several --target-cpu: gather gives the bits of
  * rt_dequantize_row; products, compiled and of oneDNN, are near a sum in double. */
 #include "frontend/gir_run.h"
+#include "tests/unit/random_values.h"
 #include "tests/unit/suite.h"
 
 #include <check.h>
@@ -47,17 +48,6 @@ START_TEST(table_is_complete) {
 END_TEST
 
 /* ---- random weights ---- */
-
-static uint64_t state;
-
-static uint32_t next_random(void) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static float random_float(float low, float high) {
-    return low + (high - low) * (float)(next_random() & 0xFFFFFF) / 0x1p24f;
-}
 
 static void put_u16(uint8_t *at, uint16_t bits) {
     memcpy(at, &bits, sizeof bits);

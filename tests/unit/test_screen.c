@@ -2,6 +2,8 @@
  * every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
 #include "frontend/gir_run.h"
 #include "runtime/screen.h"
+#include "tests/unit/model_files.h"
+#include "tests/unit/random_values.h"
 #include "tests/unit/suite.h"
 
 #include <check.h>
@@ -19,18 +21,7 @@ static const rt_dtype types[] = {RT_F32, RT_F16, RT_BF16, RT_Q8_0, RT_Q6_K};
 
 /* ---- random rows ---- */
 
-static uint64_t state;
-
-static uint32_t next_random(void) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state >> 33);
-}
-
-static float random_float(float low, float high) {
-    return low + (high - low) * (float)(next_random() & 0xFFFFFF) / 0x1p24f;
-}
-
-static void put(rt_dtype dtype, uint8_t *row, int64_t i, float value) {
+static void put_element(rt_dtype dtype, uint8_t *row, int64_t i, float value) {
     uint16_t half = dtype == RT_F16 ? rt_f32_to_f16(value) : rt_f32_to_bf16(value);
     if (dtype == RT_F32) memcpy(row + 4 * i, &value, 4);
     else memcpy(row + 2 * i, &half, 2);
@@ -45,7 +36,7 @@ static void fill_row(rt_dtype dtype, uint8_t *row, int64_t columns, float size) 
     const rt_dtype_info *info = rt_dtype_of(dtype);
     size_t bytes = rt_dtype_bytes(dtype, (size_t)columns);
     if (is_plain(dtype)) {
-        for (int64_t i = 0; i < columns; i++) put(dtype, row, i, random_float(-1, 1) * size);
+        for (int64_t i = 0; i < columns; i++) put_element(dtype, row, i, random_float(-1, 1) * size);
         return;
     }
     for (size_t i = 0; i < bytes; i++) row[i] = (uint8_t)next_random();
@@ -148,7 +139,7 @@ static void make_rows(rt_dtype dtype, table_kind kind, uint8_t *data, int64_t co
         fill_row(dtype, row, columns, kind == EDGES && r % 3 == 0 ? edges[r / 3 % (int64_t)GM_COUNT(edges)] : 0.01f);
         if (kind == EQUAL || kind == NEAR) copy_row(data, bytes, r, 0);
         if (kind == NEAR && r % 5) nudge(dtype, row, bytes);
-        if (kind == DOMINANT && is_plain(dtype)) put(dtype, row, r % columns, random_float(-500, 500));
+        if (kind == DOMINANT && is_plain(dtype)) put_element(dtype, row, r % columns, random_float(-500, 500));
         if (kind == DOMINANT && !is_plain(dtype)) fill_row(dtype, row, rt_dtype_of(dtype)->block_elems, 20);
         if (kind == DOMINANT && r % 7 == 6) copy_row(data, bytes, r, r - 3);
     }
@@ -362,7 +353,6 @@ END_TEST
 /* From a mapped file on three threads the same as from memory on one; the file's tensor stays readable. */
 START_TEST(derived_from_a_mapped_file) {
     enum { COLUMNS = 256, COUNT = 2500 };
-    char path[] = "/tmp/gm_screen.XXXXXX";
     size_t bytes = sizeof(float) * COLUMNS * COUNT, mapped_bytes;
     const uint8_t *mapped;
     gm_diag diag = {0};
@@ -371,10 +361,10 @@ START_TEST(derived_from_a_mapped_file) {
     float *values = malloc(bytes);
     state = 11;
     fill_row(RT_F32, (uint8_t *)values, COLUMNS * COUNT, 1);
-    int fd = mkstemp(path);
-    ck_assert(fd >= 0 && write(fd, values, bytes) == (ssize_t)bytes && close(fd) == 0);
+    temp_make();
+    const char *path = temp_write("values", values, bytes);
     ck_assert_int_eq(rt_weights_map(&weights, path, &diag, &mapped, &mapped_bytes), GM_OK);
-    unlink(path);
+    temp_remove();
     rt_tensor file = {.name = "file", .dtype = RT_F32, .rank = 2, .dim = {COUNT, COLUMNS}, .data = mapped, .bytes = bytes}, memory = file;
     memory.name = "memory", memory.data = values;
     ck_assert(rt_weights_add(&weights, path, &file, &diag) == GM_OK && rt_weights_add(&weights, path, &memory, &diag) == GM_OK);
