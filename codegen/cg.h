@@ -112,6 +112,8 @@ LLVMValueRef cg_at(cg *c, LLVMTypeRef type, LLVMValueRef pointer, LLVMValueRef i
 LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
 void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
+/* An intrinsic of the target with two operands. */
+LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
 LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
@@ -195,6 +197,7 @@ typedef struct cg_ring {
 } cg_ring;
 void cg_emit_ring_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst, const cg_ring *ring);
 void cg_emit_matmul(cg *c, const ir_inst *inst);
+void cg_emit_scaled_matmul(cg *c, const ir_inst *inst);
 void cg_emit_gather(cg *c, const ir_inst *inst);
 void cg_emit_einsum(cg *c, const ir_inst *inst);
 void cg_emit_attention(cg *c, const ir_inst *inst);
@@ -207,6 +210,10 @@ int cg_weight_number(cg_program *program, const char *name);
 /* Parameters of an internal function after frame, thread, threads: arena, symbols, then one per IR parameter and per result. */
 LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type);
 
+/* Can compiled code widen rows of this many columns? Odd tails only of plain types. */
+bool cg_can_widen(const ir_type *table);
+/* out[columns] = the row as f32. */
+void cg_emit_decoded_row(cg *c, rt_dtype dtype, LLVMValueRef columns, LLVMValueRef row, LLVMValueRef out);
 /* f32 x times weights of any stored type, W streamed through the cache; false: not for these operands. */
 bool cg_can_stream(const ir_inst *inst);
 void cg_emit_stream(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);

@@ -136,13 +136,6 @@ static void emit_x(cg *c, screen_job *job) {
 
 /* ---- integer sums ---- */
 
-static LLVMValueRef intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b) {
-    LLVMTypeRef type = LLVMFunctionType(result, (LLVMTypeRef[]){LLVMTypeOf(a), LLVMTypeOf(b)}, 2, 0);
-    LLVMValueRef fn = LLVMGetNamedFunction(c->llvm, name);
-    if (!fn) fn = LLVMAddFunction(c->llvm, name, type);
-    return LLVMBuildCall2(c->b, type, fn, (LLVMValueRef[]){a, b}, 2, "");
-}
-
 static LLVMValueRef some_lanes(cg *c, LLVMValueRef a, LLVMValueRef b, unsigned first, unsigned count) {
     LLVMValueRef lane[32];
     for (unsigned i = 0; i < count; i++) lane[i] = cg_i32(c, first + i);
@@ -158,11 +151,11 @@ static LLVMValueRef run_sums(cg *c, const screen_job *job, LLVMValueRef nibbles,
     LLVMValueRef x = cg_load(c, LLVMVectorType(c->i8, RUN), q, 1);
     if (job->lanes == 8) {
         LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 16);
-        return intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", words, codes, x), ones);
+        return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, cg_intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", words, codes, x), ones);
     }
     for (unsigned at = 0; at < RUN; at += 8) {
         LLVMValueRef a = LLVMBuildZExt(c->b, some_lanes(c, codes, NULL, at, 8), words, ""), b = LLVMBuildSExt(c->b, some_lanes(c, x, NULL, at, 8), words, "");
-        LLVMValueRef products = intrinsic2(c, "llvm.x86.sse2.pmadd.wd", sums, a, b);
+        LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.sse2.pmadd.wd", sums, a, b);
         sum = sum ? cg_add(c, sum, products) : products;
     }
     return sum;

@@ -10,7 +10,8 @@ LLVMTypeRef cg_type(cg *c, rt_dtype dtype) {
     case RT_I32: return c->i32;
     case RT_I64: return c->i64;
     case RT_F16:
-    case RT_BF16: return c->i16;
+    case RT_BF16:
+    case RT_I16: return c->i16;
     default: return c->i8; /* bool, i8, stored blocks by the byte */
     }
 }
@@ -75,6 +76,13 @@ LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMVal
     LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, &overload, 1);
     LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, &overload, 1);
     return LLVMBuildCall2(c->b, type, fn, args, (unsigned)count, "");
+}
+
+LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b) {
+    LLVMTypeRef type = LLVMFunctionType(result, (LLVMTypeRef[]){LLVMTypeOf(a), LLVMTypeOf(b)}, 2, 0);
+    LLVMValueRef fn = LLVMGetNamedFunction(c->llvm, name);
+    if (!fn) fn = LLVMAddFunction(c->llvm, name, type);
+    return LLVMBuildCall2(c->b, type, fn, (LLVMValueRef[]){a, b}, 2, "");
 }
 
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z) {

@@ -15,8 +15,7 @@ int64_t cg_unit_elems(rt_dtype dtype) {
     return block < CG_PIECE ? CG_PIECE : block;
 }
 
-/* Can compiled code widen rows of this many columns? Odd tails only of plain types. */
-static bool can_widen(const ir_type *table) {
+bool cg_can_widen(const ir_type *table) {
     bool whole = rt_dtype_of(table->dtype)->block_elems == 1 || table->dim[1] % cg_unit_elems(table->dtype) == 0;
     return cg_can_decode(table->dtype) && whole;
 }
@@ -30,10 +29,11 @@ typedef struct gather_job {
     bool scalar; /* ids is a register */
 } gather_job;
 
-static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRef row, LLVMValueRef out) {
+void cg_emit_decoded_row(cg *c, rt_dtype dtype, LLVMValueRef columns, LLVMValueRef row, LLVMValueRef out) {
     const rt_dtype_info *info = rt_dtype_of(dtype);
     int64_t unit = cg_unit_elems(dtype), unit_bytes = unit / info->block_elems * info->block_bytes;
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns / unit), 1);
+    LLVMValueRef units = LLVMBuildUDiv(c->b, columns, cg_i64(c, unit), "");
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, 1);
     for (int sub = 0; sub < unit / CG_PIECE; sub++) {
         cg_codes codes;
         cg_decode(c, dtype, cg_at(c, c->i8, row, cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
@@ -46,7 +46,7 @@ static void emit_decoded_row(cg *c, rt_dtype dtype, int64_t columns, LLVMValueRe
         }
     }
     cg_loop_end(c, &loop);
-    cg_loop rest = cg_loop_begin(c, cg_i64(c, columns / unit * unit), cg_i64(c, columns), 1); /* plain types only */
+    cg_loop rest = cg_loop_begin(c, cg_mul(c, units, cg_i64(c, unit)), columns, 1); /* plain types only */
     LLVMValueRef element = LLVMBuildLoad2(c->b, cg_type(c, dtype), cg_at(c, cg_type(c, dtype), row, rest.index), "");
     if (info->block_elems == 1) cg_store(c, cg_to_f32(c, dtype, element), cg_at(c, c->f32, out, rest.index), 4);
     cg_loop_end(c, &rest);
@@ -64,7 +64,7 @@ static void emit_gather(cg *c, void *user) {
     LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(job->dtype, (size_t)job->columns));
     LLVMValueRef row = cg_at(c, c->i8, c->code.args[job->table], cg_mul(c, id, bytes));
     LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->columns)));
-    emit_decoded_row(c, job->dtype, job->columns, row, out);
+    cg_emit_decoded_row(c, job->dtype, cg_i64(c, job->columns), row, out);
     cg_loop_end(c, &loop);
 }
 
@@ -72,7 +72,7 @@ void cg_emit_gather(cg *c, const ir_inst *inst) {
     const ir_value *table = inst->operands[0], *ids = inst->operands[1], *out = inst->results[0];
     const cg_slot *reads[] = {cg_slot_of(c, ids)}, *write = cg_slot_of(c, out);
     int64_t columns = table->type.dim[1];
-    if (!can_widen(&table->type)) {
+    if (!cg_can_widen(&table->type)) {
         cg_unsupported(c, inst, "a table of this storage type");
         return;
     }
@@ -100,7 +100,7 @@ typedef struct stream_job {
 bool cg_can_stream(const ir_inst *inst) {
     if (inst->operands[0]->type.dtype != RT_F32) return false;
     for (int i = 1; i < inst->operand_count; i++)
-        if (!can_widen(&inst->operands[i]->type)) return false;
+        if (!cg_can_widen(&inst->operands[i]->type)) return false;
     return true;
 }
 
@@ -120,7 +120,7 @@ static void emit_stream(cg *c, void *user) {
     LLVMValueRef count = cg_min(c, cg_sub(c, args[job->high], slices.index), cg_i64(c, job->slice));
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_add(c, slices.index, rows.index), bytes));
-    emit_decoded_row(c, job->dtype, job->columns, row, cg_at(c, c->f32, slice, cg_mul(c, rows.index, cg_i64(c, job->columns))));
+    cg_emit_decoded_row(c, job->dtype, cg_i64(c, job->columns), row, cg_at(c, c->f32, slice, cg_mul(c, rows.index, cg_i64(c, job->columns))));
     cg_loop_end(c, &rows);
     multiply_slice(c, job, slice, slices.index, count);
     cg_loop_end(c, &slices);

@@ -253,7 +253,7 @@ static void add_vocab(report *r, const rt_vocab *vocab) {
 /* ---- the whole ---- */
 
 static void add_compiled(report *r, const fe_gmx_key *key) {
-    static const char *const precisions[] = {"auto", "f32", "bf16", "int8"}; /* by fe_precision */
+    static const char *const precisions[] = {"auto", "f32", "bf16", "int16", "int8"}; /* by fe_precision */
     begin(r, "compiled", "{");
     add_text(r, "gemmac", key->gemmac);
     add_text(r, "target", key->target);

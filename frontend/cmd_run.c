@@ -40,6 +40,9 @@ static void append_element(gm_string *out, const ir_array *array, int64_t i) {
     case RT_I32:
         gm_string_printf(out, "%d", ((const int32_t *)array->data)[i]);
         break;
+    case RT_I16:
+        gm_string_printf(out, "%d", ((const int16_t *)array->data)[i]);
+        break;
     case RT_I8:
         gm_string_printf(out, "%d", ((const int8_t *)array->data)[i]);
         break;

@@ -50,6 +50,9 @@ static void fill(rt_dtype dtype, void *data, size_t bytes, int64_t elems, uint64
         case RT_I32:
             ((int32_t *)data)[i] = integer;
             break;
+        case RT_I16:
+            ((int16_t *)data)[i] = (int16_t)integer;
+            break;
         case RT_I8:
             ((int8_t *)data)[i] = (int8_t)integer;
             break;

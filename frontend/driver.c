@@ -283,12 +283,15 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     return GM_OK;
 }
 
-/* auto: bf16 where the CPU multiplies it natively, else f32. */
-static gm_status choose_precision(const fe_options *options, gm_diag *diag, pass_options *limits) {
-    if (options->precision == FE_PRECISION_INT8) return gm_fail(diag, GM_UNSUPPORTED, "--precision int8 is not available: expected f32, bf16 or auto");
-    bool native = __builtin_cpu_supports("avx512bf16") && !options->target_cpu;
-    limits->bf16 = options->precision == FE_PRECISION_BF16 || (options->precision == FE_PRECISION_AUTO && native);
-    return GM_OK;
+pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu) {
+    switch (precision) {
+    case FE_PRECISION_F32: return PASS_F32;
+    case FE_PRECISION_BF16: return PASS_BF16;
+    case FE_PRECISION_INT16: return PASS_INT16;
+    case FE_PRECISION_INT8: return PASS_INT8;
+    case FE_PRECISION_AUTO: break;
+    }
+    return __builtin_cpu_supports("avx512bf16") && !target_cpu ? PASS_BF16 : PASS_INT16;
 }
 
 /* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */
@@ -300,7 +303,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
     if (engine->model.vocab.count) GM_TRY(rt_tokenizer_new(&engine->model.vocab, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
-    GM_TRY(choose_precision(options, diag, limits));
+    limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     engine->load_s = gm_now() - start;
     return GM_OK;
 }

@@ -4,9 +4,11 @@
 
 #include "frontend/model.h"
 #include "ir/ir.h"
+#include "passes/passes.h"
 #include "runtime/session.h"
 
-typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT8 } fe_precision;
+/* The words of --precision in their order. */
+typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT16, FE_PRECISION_INT8 } fe_precision;
 
 /* Where a dump goes and what is dumped: `--dump=after:merge_qkv | all | llvm | asm | dot`, `--dump-dir D`. */
 typedef struct fe_dump {
@@ -42,6 +44,8 @@ typedef struct fe_engine {
     bool warm;               /* an artefact's own machine code runs */
 } fe_engine;
 
+/* What the passes do for it. auto: bf16 where this CPU multiplies it natively and is the target, else int16. */
+pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
 void fe_engine_close(fe_engine *engine);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 const char *const gmx_section_names[GMX_SECTIONS] = {"vocab", "ir", "program", "object"};
-static const char *const precision_names[] = {"auto", "f32", "bf16", "int8"}; /* by fe_precision */
+static const char *const precision_names[] = {"auto", "f32", "bf16", "int16", "int8"}; /* by fe_precision */
 
 /* ---- the fields of fe_config that are one number ---- */
 
@@ -304,7 +304,7 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
     }
     size_t number = 0;
     while (number < GM_COUNT(precision_names) && strcmp(precision_names[number], precision) != 0) number++;
-    if (number == GM_COUNT(precision_names)) return refuse(in, "precision", "auto, f32, bf16 or int8");
+    if (number == GM_COUNT(precision_names)) return refuse(in, "precision", "auto, f32, bf16, int16 or int8");
     key->precision = (fe_precision)number;
     GM_TRY(read_hex(in, object, "fingerprint", &key->fingerprint));
     GM_TRY(read_int(in, object, "context", 1, FE_MAX_CONTEXT, &key->context));

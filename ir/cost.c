@@ -162,7 +162,7 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
     case IR_CLASS_SOURCE: return inst->op == IR_IOTA ? in_and_out(module, inst, at) : (ir_cost){0};
     case IR_CLASS_ELEM: return cost_elem(module, inst, at);
     case IR_CLASS_REDUCE: return inst->op == IR_SAMPLE ? cost_sample(module, inst, at) : cost_elem(module, inst, at);
-    case IR_CLASS_CONTRACT: return inst->op == IR_MATMUL ? cost_matmul(module, inst, at) : cost_einsum(module, inst, at);
+    case IR_CLASS_CONTRACT: return inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL ? cost_matmul(module, inst, at) : cost_einsum(module, inst, at);
     case IR_CLASS_SHAPE: return cost_view(module, inst, at);
     case IR_CLASS_MOVE:
         if (inst->op == IR_GATHER) return cost_gather(module, inst, at);

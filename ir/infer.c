@@ -185,6 +185,13 @@ static bool rule_sample(const rule_context *c) {
 
 /* ---- contractions ---- */
 
+/* A stored or computed [N,columns] of floats, N a number? */
+static bool is_matrix_of(const ir_type *w, ir_dim columns) {
+    rt_dtype_class class = rt_dtype_of(w->dtype)->class;
+    bool floats = class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT;
+    return floats && w->rank == 2 && !ir_dim_is_symbol(w->dim[0]) && w->dim[1] == columns;
+}
+
 static bool rule_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
     const ir_type *x = operand(c, 0);
@@ -192,9 +199,26 @@ static bool rule_matmul(const rule_context *c) {
     int64_t rows = 0;
     for (int i = 1; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
-        rt_dtype_class class = rt_dtype_of(w->dtype)->class;
-        REQUIRE(w->rank == 2 && (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT), "weight must be a float matrix [N,K]");
-        REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[1] == x->dim[x->rank - 1], "weight columns must equal x's last extent");
+        REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
+        rows += w->dim[0];
+    }
+    *c->out = *x;
+    c->out->dtype = RT_F32;
+    c->out->dim[x->rank - 1] = rows;
+    return true;
+}
+
+static bool rule_scaled_matmul(const rule_context *c) {
+    REQUIRE(c->inst->operand_count >= 3, "needs x, its scales and at least one weight");
+    const ir_type *x = operand(c, 0), *s = operand(c, 1);
+    int64_t bits = ir_attr_int(c->inst, IR_ATTR_BITS, 0), rows = 0;
+    REQUIRE(x->rank >= 1 && (x->dtype == RT_I8 || x->dtype == RT_I16), "x must be i8 or i16 of rank >= 1");
+    REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == 1, "the scales must be f32, one for each row of x");
+    for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for each row of x");
+    REQUIRE(bits >= 2 && bits <= 12, "bits must be 2..12"); /* 256 products with 13 bits of x stay below 2^31 */
+    for (int i = 2; i < c->inst->operand_count; i++) {
+        const ir_type *w = operand(c, i);
+        REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
         rows += w->dim[0];
     }
     *c->out = *x;
@@ -531,7 +555,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_AND] = rule_logic, [IR_OR] = rule_logic, [IR_LT] = rule_compare, [IR_LE] = rule_compare,
     [IR_EQ] = rule_compare, [IR_SELECT] = rule_select, [IR_REDUCE_SUM] = rule_reduce,
     [IR_REDUCE_MAX] = rule_reduce, [IR_ARGMAX] = rule_argmax, [IR_MATMUL] = rule_matmul,
-    [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
+    [IR_SCALED_MATMUL] = rule_scaled_matmul, [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
     [IR_SLICE] = rule_slice, [IR_INDEX] = rule_index, [IR_WINDOW] = rule_window,
     [IR_CONCAT] = rule_concat, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
@@ -547,7 +571,7 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
         bool storage = rt_dtype_of(inst->operands[i]->type.dtype)->class == RT_CLASS_QUANT;
-        REQUIRE(!storage || ((inst->op == IR_MATMUL || inst->op == IR_SCREENED_ARGMAX) && i > 0) ||
+        REQUIRE(!storage || ((inst->op == IR_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCALED_MATMUL) && i > 0) ||
                     (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }

@@ -28,6 +28,7 @@ int64_t interp_load_int(const ir_array *tensor, int64_t i) {
     switch (tensor->dtype) {
     case RT_I64: return ((const int64_t *)tensor->data)[i];
     case RT_I32: return ((const int32_t *)tensor->data)[i];
+    case RT_I16: return ((const int16_t *)tensor->data)[i];
     case RT_I8: return ((const int8_t *)tensor->data)[i];
     case RT_BOOL: return ((const uint8_t *)tensor->data)[i] != 0;
     default: GM_UNREACHABLE("not an integer tensor");
@@ -39,6 +40,7 @@ void interp_store_int(ir_array *tensor, int64_t i, int64_t value) {
     switch (tensor->dtype) {
     case RT_I64: ((int64_t *)tensor->data)[i] = value; return;
     case RT_I32: ((int32_t *)tensor->data)[i] = (int32_t)value; return;
+    case RT_I16: ((int16_t *)tensor->data)[i] = (int16_t)value; return;
     case RT_I8: ((int8_t *)tensor->data)[i] = (int8_t)value; return;
     case RT_BOOL: ((uint8_t *)tensor->data)[i] = value != 0; return;
     default: GM_UNREACHABLE("not an integer tensor");
@@ -185,7 +187,7 @@ ELEM_FUNCTION(NOT) {
 static int64_t float_to_int(float x, rt_dtype to) {
     if (to == RT_BOOL) return x != 0;
     if (isnan(x)) return 0;
-    int64_t least = to == RT_I8 ? INT8_MIN : to == RT_I32 ? INT32_MIN : INT64_MIN;
+    int64_t least = to == RT_I8 ? INT8_MIN : to == RT_I16 ? INT16_MIN : to == RT_I32 ? INT32_MIN : INT64_MIN;
     if ((double)x <= (double)least) return least;
     if ((double)x >= -(double)least) return -(least + 1);
     return (int64_t)x;

@@ -100,6 +100,41 @@ gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array
     return GM_OK;
 }
 
+/* row[k] as integers of `bits` bits and the scales of its groups, as scaled_matmul rounds them. */
+static void round_row(float *row, float *scales, int64_t k, int64_t bits) {
+    float levels = (float)((1 << (bits - 1)) - 1);
+    for (int64_t from = 0; from < k; from += IR_SCALE_GROUP) {
+        int64_t to = from + IR_SCALE_GROUP < k ? from + IR_SCALE_GROUP : k;
+        float most = IR_SCALE_LEAST; /* NaN where there is one, so that the products become NaN too */
+        for (int64_t i = from; i < to && !isnan(most); i++)
+            if (!(fabsf(row[i]) <= most)) most = fabsf(row[i]);
+        float inverse = levels / most;
+        for (int64_t i = from; i < to; i++) row[i] = rintf(row[i] * inverse);
+        *scales++ = most / levels;
+    }
+}
+
+gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                               ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1], rows = ir_array_elems(&in[1]), column = 0;
+    float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k), *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
+    for (int op = 2; op < inst->operand_count; op++) {
+        size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
+        for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
+            rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w, (size_t)k);
+            round_row(w, scales, k, ir_attr_int(inst, IR_ATTR_BITS, 0));
+            for (int64_t r = 0; r < rows; r++) {
+                double sum = 0;
+                for (int64_t i = 0; i < k; i++)
+                    sum += (double)scales[i / IR_SCALE_GROUP] * (double)interp_load_int(&in[0], r * k + i) * (double)w[i];
+                ((float *)out->data)[r * n + column] = (float)(sum * (double)((const float *)in[1].data)[r]);
+            }
+        }
+    }
+    return GM_OK;
+}
+
 /* The letters of an einsum: those of the result first, then those summed over. */
 typedef struct einsum_plan {
     int letters, kept;

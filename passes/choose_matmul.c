@@ -3,6 +3,7 @@
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most GEMV_ROWS rows of x, so reading W is the cost
  *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
  *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
+ *   integer compiled integer products: the int16 and int8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
@@ -15,14 +16,29 @@
 
 #define PACKED_MAX_ELEMS ((int64_t)64 << 20)
 #define PACKED_MAX_TOTAL ((int64_t)2 << 30)
-enum { GEMV_ROWS = 4 };
+enum { GEMV_ROWS = 4, INTEGER_ROWS = 64 };
+/* W in whole panels on every target (codegen/integer.c). */
+enum { INTEGER_W_ROWS = 32, INTEGER_W_COLUMNS = 32 };
 
 typedef struct choice {
-    bool bf16;
+    pass_precision precision;
     int64_t packed; /* elements so far */
 } choice;
 
-static const char *impl_of(choice *state, const ir_inst *inst) {
+static bool integer_takes(const ir_inst *inst) {
+    for (int i = 1; i < inst->operand_count; i++) {
+        const ir_type *w = &inst->operands[i]->type;
+        if (w->dim[0] % INTEGER_W_ROWS || w->dim[1] % INTEGER_W_COLUMNS) return false;
+    }
+    return true;
+}
+
+/* Most rows of x that this module can ask for. */
+static int64_t most_rows(const ir_module *module, const ir_type *x) {
+    return ir_type_max_elems(module, x) / x->dim[x->rank - 1];
+}
+
+static const char *impl_of(const ir_module *module, choice *state, const ir_inst *inst) {
     const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
     int64_t rows = 1;
     for (int i = 0; i + 1 < x->rank; i++) {
@@ -30,8 +46,10 @@ static const char *impl_of(choice *state, const ir_inst *inst) {
         else rows *= x->dim[i];
     }
     if (rows <= GEMV_ROWS) return "gemv";
+    bool integer = state->precision == PASS_INT16 || state->precision == PASS_INT8;
+    if (integer && most_rows(module, x) >= INTEGER_ROWS && integer_takes(inst)) return "integer";
     int64_t elems = y->dim[y->rank - 1] * x->dim[x->rank - 1];
-    if (!state->bf16 || elems > PACKED_MAX_ELEMS || elems > PACKED_MAX_TOTAL - state->packed) return "stream";
+    if (state->precision != PASS_BF16 || elems > PACKED_MAX_ELEMS || elems > PACKED_MAX_TOTAL - state->packed) return "stream";
     state->packed += elems;
     return "packed";
 }
@@ -42,14 +60,14 @@ static bool choose(ir_rewrite *rw, const ir_inst *inst) {
     ir_attr attrs[8];
     GM_ASSERT(inst->attr_count < (int)GM_COUNT(attrs));
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, impl_of(rw->user, inst));
+    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, impl_of(rw->in, rw->user, inst));
     copy.attrs = attrs;
     ir_rewrite_clone(rw, &copy);
     return true;
 }
 
 gm_status pass_choose_matmul(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    choice state = {.bf16 = options->bf16};
+    choice state = {.precision = options->precision};
     *out = ir_rewrite_module(in, choose, &state);
     return GM_OK;
 }

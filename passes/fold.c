@@ -58,6 +58,7 @@ static bool read_scalar(const ir_array *array, ir_attr *out) {
     case RT_BF16: out->f = (double)rt_bf16_to_f32(*(const uint16_t *)array->data); break;
     case RT_I64: out->i = *(const int64_t *)array->data; break;
     case RT_I32: out->i = *(const int32_t *)array->data; break;
+    case RT_I16: out->i = *(const int16_t *)array->data; break;
     case RT_I8: out->i = *(const int8_t *)array->data; break;
     case RT_BOOL: out->i = *(const uint8_t *)array->data; break;
     default: return false;

@@ -12,25 +12,9 @@
  */
 #include "passes/kv_caches.h"
 #include "passes/passes.h"
+#include "passes/quantise.h"
 
-enum { LARGEST = 127, ROUNDER = 12582912 }; /* 1.5·2^23: adding and subtracting it rounds an f32 below 2^22 to an integer */
-
-typedef struct quantised {
-    ir_value *codes, *scale; /* [1,T,KV,D], [1,T,KV] */
-} quantised;
-
-static ir_value *number(ir_builder *b, double value) {
-    return ir_const_float(b, value);
-}
-
-static quantised quantise(ir_builder *b, ir_value *x) {
-    ir_value *size = ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), *most = ir_reduce(b, IR_REDUCE_MAX, size, 3); /* [1,T,KV,1] */
-    ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, 1e-30)); /* a row of zeros stays zeros */
-    ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, LARGEST), divisor));
-    ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
-    ir_value *scale = ir_binary(b, IR_DIV, most, number(b, LARGEST));
-    return (quantised){ir_convert(b, rounded, RT_I8), ir_reshape(b, scale, 3, x->type.dim)};
-}
+enum { LARGEST = 127 };
 
 static void write(ir_rewrite *rw, kv_caches *caches, const ir_inst *inst) {
     uint32_t before = inst->operands[0]->id, after = inst->results[0]->id;
@@ -38,8 +22,10 @@ static void write(ir_rewrite *rw, kv_caches *caches, const ir_inst *inst) {
     ir_value *x = ir_rewrite_get(rw, inst->operands[1]);
     ir_value *starts[] = {ir_rewrite_get(rw, inst->operands[2]), ir_rewrite_get(rw, inst->operands[3])};
     quantised q = {.codes = NULL};
-    if (part[1].type.rank) q = quantise(&rw->b, x);
-    else q.codes = ir_convert(&rw->b, x, part[0].type.dtype);
+    if (part[1].type.rank) {
+        q = quantise_rows(&rw->b, x, LARGEST, RT_I8);
+        q.scale = ir_reshape(&rw->b, q.scale, 3, x->type.dim); /* [1,T,KV] */
+    } else q.codes = ir_convert(&rw->b, x, part[0].type.dtype);
     ir_rewrite_map(rw, inst->results[0], kv_write(rw, inst, rw->map[before], q.codes, starts, 2));
     if (q.scale) caches->beside[after] = kv_write(rw, inst, caches->beside[before], q.scale, starts, 2);
 }

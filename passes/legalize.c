@@ -48,6 +48,8 @@ static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_lay
     int64_t stride;
     if (type->rank == 0 || rt_dtype_of(type->dtype)->class == RT_CLASS_QUANT) return true;
     switch (inst->op) {
+    case IR_SCALED_MATMUL:
+        return i > 0 ? ir_layout_is_dense(rw->in, type, layout) : ir_layout_matrix(type, layout, &stride);
     case IR_MATMUL: return i > 0 || ir_layout_matrix(type, layout, &stride);
     case IR_ATTENTION: return i > 3 || last_dense(type, layout) || (i == 1 && layout->stride[0] == 1);
     case IR_ARGMAX: return ir_layout_matrix(type, layout, &stride);

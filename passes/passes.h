@@ -7,11 +7,19 @@
 /* What options are when nobody says otherwise. */
 enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 512, PASS_DEFAULT_ROWS = 32 };
 
+/* How matrix-matrix products are computed. */
+typedef enum pass_precision {
+    PASS_F32,
+    PASS_BF16,  /* both operands rounded to bf16 */
+    PASS_INT16, /* both as integers of 12 or 13 bits with scales */
+    PASS_INT8   /* both as integers of 8 bits with scales, after a rotation */
+} pass_precision;
+
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
     int64_t chunk;   /* largest T: tokens per prefill chunk */
     int64_t rows;    /* largest R: rows per @head call */
-    bool bf16;       /* matrix-matrix products round their operands to bf16 */
+    pass_precision precision;
 } pass_options;
 
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every

@@ -183,7 +183,7 @@ static bool read_options(gir_file *file, pass_options *out) {
         if (strcmp(key, "context") == 0) out->context = value;
         else if (strcmp(key, "chunk") == 0) out->chunk = value;
         else if (strcmp(key, "rows") == 0) out->rows = value;
-        else if (strcmp(key, "bf16") == 0) out->bf16 = value != 0;
+        else if (strcmp(key, "bf16") == 0) out->precision = value ? PASS_BF16 : PASS_F32;
         else return gir_fail(file, "no option is called %s", key);
     }
     return !text || !text[strspn(text, " ")] || gir_fail(file, "options are pairs of a name and a number");

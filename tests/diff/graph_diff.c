@@ -84,6 +84,7 @@ static bool is_inexact(const ir_inst *inst) {
     case IR_RSQRT:
     case IR_REDUCE_SUM:
     case IR_MATMUL:
+    case IR_SCALED_MATMUL:
     case IR_EINSUM: return inst->results[0]->type.dtype == RT_F32;
     default: return false;
     }

@@ -1,0 +1,17 @@
+/* Rows of numbers as integers with a scale each: see quantise.h. */
+#include "passes/quantise.h"
+
+/* 1.5·2^23: adding and subtracting it rounds an f32 below 2^22 to an integer. */
+enum { ROUNDER = 12582912 };
+
+static ir_value *number(ir_builder *b, double value) {
+    return ir_const_float(b, value);
+}
+
+quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype) {
+    ir_value *size = ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), *most = ir_reduce(b, IR_REDUCE_MAX, size, x->type.rank - 1);
+    ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, 1e-30));
+    ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, largest), divisor));
+    ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
+    return (quantised){ir_convert(b, rounded, dtype), ir_binary(b, IR_DIV, most, number(b, largest))};
+}
