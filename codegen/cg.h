@@ -64,6 +64,7 @@ typedef struct cg {
     LLVMBuilderRef b;
     LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
     int lanes; /* floats per vector register of the target */
+    bool dot_bytes; /* the target sums products of four bytes in 32 bits (vpdpbusd) */
     cg_kernel_entry *kernels;
     int kernel_count, kernel_capacity;
     /* the IR function being compiled */
@@ -197,6 +198,10 @@ typedef struct cg_ring {
 } cg_ring;
 void cg_emit_ring_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst, const cg_ring *ring);
 void cg_emit_matmul(cg *c, const ir_inst *inst);
+void cg_emit_rotate(cg *c, const ir_inst *inst);
+bool cg_can_rotate(const cg *c, int64_t columns);
+/* to[columns] = the row `from` rotated; they may be the same memory. */
+void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to);
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst);
 void cg_emit_gather(cg *c, const ir_inst *inst);
 void cg_emit_einsum(cg *c, const ir_inst *inst);
@@ -266,6 +271,7 @@ LLVMValueRef cg_shared_word(cg *c, LLVMValueRef thread, int word);
 typedef struct cg_target {
     char *triple, *cpu, *features;
     int lanes;
+    bool dot_bytes;
     LLVMTargetMachineRef machine;
 } cg_target;
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out);

@@ -190,6 +190,7 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     for (int i = 0; i < inst->result_count; i++) cg_place_result(c, inst, i);
     switch (inst->op) {
     case IR_MATMUL: cg_emit_matmul(c, inst); return;
+    case IR_ROTATE: cg_emit_rotate(c, inst); return;
     case IR_SCALED_MATMUL: cg_emit_scaled_matmul(c, inst); return;
     case IR_EINSUM: cg_emit_einsum(c, inst); return;
     case IR_GATHER: cg_emit_gather(c, inst); return;

@@ -4,25 +4,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register. The host is asked directly. */
-static const struct {
+/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register, and whether they have vpdpbusd. The
+ * host is asked directly. */
+static const struct cpu {
     const char *name;
     int lanes;
+    bool dot_bytes;
 } known[] = {
-    {"x86-64", 4},          {"x86-64-v2", 4},       {"nehalem", 4},         {"westmere", 4},        {"sandybridge", 4},
-    {"ivybridge", 4},       {"btver2", 4},          {"x86-64-v3", 8},       {"haswell", 8},         {"broadwell", 8},
-    {"skylake", 8},         {"alderlake", 8},       {"raptorlake", 8},      {"meteorlake", 8},      {"arrowlake", 8},
-    {"lunarlake", 8},       {"sierraforest", 8},    {"znver1", 8},          {"znver2", 8},          {"znver3", 8},
-    {"x86-64-v4", 16},      {"skylake-avx512", 16}, {"cascadelake", 16},    {"cooperlake", 16},     {"icelake-client", 16},
-    {"icelake-server", 16}, {"rocketlake", 16},     {"tigerlake", 16},      {"sapphirerapids", 16}, {"emeraldrapids", 16},
-    {"graniterapids", 16},  {"znver4", 16},         {"znver5", 16},
+    {"x86-64", 4, false}, {"x86-64-v2", 4, false}, {"nehalem", 4, false}, {"westmere", 4, false}, {"sandybridge", 4, false},
+    {"ivybridge", 4, false}, {"btver2", 4, false}, {"x86-64-v3", 8, false}, {"haswell", 8, false}, {"broadwell", 8, false},
+    {"skylake", 8, false}, {"alderlake", 8, true}, {"raptorlake", 8, true}, {"meteorlake", 8, true}, {"arrowlake", 8, true},
+    {"lunarlake", 8, true}, {"sierraforest", 8, true}, {"znver1", 8, false}, {"znver2", 8, false}, {"znver3", 8, false},
+    {"x86-64-v4", 16, false}, {"skylake-avx512", 16, false}, {"cascadelake", 16, true}, {"cooperlake", 16, true},
+    {"icelake-client", 16, true}, {"icelake-server", 16, true}, {"rocketlake", 16, true}, {"tigerlake", 16, true},
+    {"sapphirerapids", 16, true}, {"emeraldrapids", 16, true}, {"graniterapids", 16, true}, {"znver4", 16, true}, {"znver5", 16, true},
 };
 
-/* 0: not one of them. */
-static int lanes_of_cpu(const char *cpu) {
+/* NULL: not one of them. */
+static const struct cpu *known_cpu(const char *name) {
     for (size_t i = 0; i < GM_COUNT(known); i++)
-        if (strcmp(cpu, known[i].name) == 0) return known[i].lanes;
-    return 0;
+        if (strcmp(name, known[i].name) == 0) return &known[i];
+    return NULL;
 }
 
 static int lanes_of_features(const char *features) {
@@ -30,8 +32,14 @@ static int lanes_of_features(const char *features) {
     return strstr(features, "+avx2") && strstr(features, "+fma") ? 8 : 4;
 }
 
+/* In vectors of 256 bits. */
+static bool dots_bytes(const char *features) {
+    return strstr(features, "+avxvnni,") || (strstr(features, "+avx512vnni") && strstr(features, "+avx512vl"));
+}
+
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
-    if (cpu && !lanes_of_cpu(cpu))
+    const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
+    if (cpu && !named)
         return gm_fail(diag, GM_INVALID, "--target-cpu=%s: not a CPU that gemmac knows (haswell, znver4, x86-64-v3, … as LLVM names them)", cpu);
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
@@ -49,11 +57,12 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
     char *host_features = LLVMGetHostCPUFeatures();
     out->cpu = cpu ? LLVMCreateMessage(cpu) : LLVMGetHostCPUName();
     out->features = LLVMCreateMessage(cpu ? "" : host_features);
-    out->lanes = cpu ? lanes_of_cpu(cpu) : lanes_of_features(host_features);
-    int host_lanes = lanes_of_features(host_features);
+    out->lanes = named ? named->lanes : lanes_of_features(host_features);
+    out->dot_bytes = named ? named->dot_bytes : dots_bytes(host_features);
+    bool runs = out->lanes <= lanes_of_features(host_features) && (!out->dot_bytes || dots_bytes(host_features));
     LLVMDisposeMessage(host_features);
-    if (out->lanes > host_lanes) {
-        gm_status status = gm_fail(diag, GM_UNSUPPORTED, "--target-cpu=%s needs wider vectors than this machine has", cpu);
+    if (!runs) {
+        gm_status status = gm_fail(diag, GM_UNSUPPORTED, "--target-cpu=%s needs wider vectors or other instructions than this machine has", cpu);
         cg_target_close(out);
         return status;
     }

@@ -1,5 +1,6 @@
 /* Bytes and FLOP of instructions, by class and for some by operation. */
 #include "ir/cost.h"
+#include "runtime/rotate.h"
 
 #include "ir/rewrite.h"
 
@@ -90,6 +91,17 @@ static ir_cost cost_matmul(const ir_module *module, const ir_inst *inst, const i
     return cost;
 }
 
+/* Butterflies: a step for each doubling of the transform's length. */
+static ir_cost cost_rotate(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
+    const ir_type *x = &inst->operands[0]->type;
+    ir_cost cost = in_and_out(module, inst, at);
+    int64_t run = rt_rotate_run(x->dim[x->rank - 1]);
+    double per_element = run == x->dim[x->rank - 1] ? 1 : 4;
+    for (; run > 1; run /= 2) per_element += 1;
+    cost.flop = per_element * elems(module, x, at);
+    return cost;
+}
+
 /* A product and an addition for every value of all letters together. */
 static ir_cost cost_einsum(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     const char *spec = ir_attr_string(inst, IR_ATTR_SPEC);
@@ -162,7 +174,9 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
     case IR_CLASS_SOURCE: return inst->op == IR_IOTA ? in_and_out(module, inst, at) : (ir_cost){0};
     case IR_CLASS_ELEM: return cost_elem(module, inst, at);
     case IR_CLASS_REDUCE: return inst->op == IR_SAMPLE ? cost_sample(module, inst, at) : cost_elem(module, inst, at);
-    case IR_CLASS_CONTRACT: return inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL ? cost_matmul(module, inst, at) : cost_einsum(module, inst, at);
+    case IR_CLASS_CONTRACT:
+        if (inst->op == IR_ROTATE) return cost_rotate(module, inst, at);
+        return inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL ? cost_matmul(module, inst, at) : cost_einsum(module, inst, at);
     case IR_CLASS_SHAPE: return cost_view(module, inst, at);
     case IR_CLASS_MOVE:
         if (inst->op == IR_GATHER) return cost_gather(module, inst, at);

@@ -227,6 +227,13 @@ static bool rule_scaled_matmul(const rule_context *c) {
     return true;
 }
 
+static bool rule_rotate(const rule_context *c) {
+    const ir_type *x = operand(c, 0);
+    REQUIRE(x->dtype == RT_F32 && x->rank >= 1 && !ir_dim_is_symbol(x->dim[x->rank - 1]), "x must be f32 with a number of columns");
+    *c->out = *x;
+    return true;
+}
+
 /* Bind each letter of one einsum operand to its extent. */
 static bool bind_letters(const rule_context *c, const char *letters, size_t n, const ir_type *type,
                          ir_dim extent[26], bool bound[26]) {
@@ -555,7 +562,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_AND] = rule_logic, [IR_OR] = rule_logic, [IR_LT] = rule_compare, [IR_LE] = rule_compare,
     [IR_EQ] = rule_compare, [IR_SELECT] = rule_select, [IR_REDUCE_SUM] = rule_reduce,
     [IR_REDUCE_MAX] = rule_reduce, [IR_ARGMAX] = rule_argmax, [IR_MATMUL] = rule_matmul,
-    [IR_SCALED_MATMUL] = rule_scaled_matmul, [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
+    [IR_SCALED_MATMUL] = rule_scaled_matmul, [IR_ROTATE] = rule_rotate, [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
     [IR_SLICE] = rule_slice, [IR_INDEX] = rule_index, [IR_WINDOW] = rule_window,
     [IR_CONCAT] = rule_concat, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,

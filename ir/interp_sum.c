@@ -1,6 +1,7 @@
 /* The interpreter's reductions and contractions. Sums and dot products are accumulated in double and rounded
  * once, so that the definition depends on no order of summation. */
 #include "ir/interp_internal.h"
+#include "runtime/rotate.h"
 
 #include <math.h>
 #include <string.h>
@@ -123,6 +124,7 @@ gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const i
         size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
             rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w, (size_t)k);
+            if (ir_attr_int(inst, IR_ATTR_ROTATE, 0)) rt_rotate_row(w, k);
             round_row(w, scales, k, ir_attr_int(inst, IR_ATTR_BITS, 0));
             for (int64_t r = 0; r < rows; r++) {
                 double sum = 0;
@@ -132,6 +134,14 @@ gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const i
             }
         }
     }
+    return GM_OK;
+}
+
+gm_status interp_ROTATE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    int64_t k = out->dim[out->rank - 1], elems = ir_array_elems(out);
+    memcpy(out->data, in->data, sizeof(float) * (size_t)elems);
+    for (int64_t i = 0; i < elems; i += k) rt_rotate_row((float *)out->data + i, k);
     return GM_OK;
 }
 

@@ -3,6 +3,10 @@
  *   bf16   %y = matmul %x, %w {impl = "packed"}    ->   %b = convert %x : bf16;  %y = matmul %b, %w {impl = "packed"}
  *   int16  %y = matmul %x, %w {impl = "integer"}   ->   %q, %s = %x as integers of 13 bits in i16, with a scale for each row
  *                                                       %y = scaled_matmul %q, %s, %w {bits = 12}
+ *   int8   the same                                ->   %r = rotate %x
+ *                                                       %q, %s = %r as integers of 8 bits in i8, with a scale for each row
+ *                                                       %y = scaled_matmul %q, %s, %w {bits = 8, rotate = 1}
+ *          but for weights that options->wide names, whose products stay as in int16 and are joined by a concat
  *
  * The weights are rounded to bf16 when they are packed, to integers on their way through the cache; sums stay f32 (integer ones are
  * exact within a group), and so do the residual stream and the matrix-vector kernels of decode. Not exact: `gemmac perplexity
@@ -14,50 +18,102 @@
 
 #include <string.h>
 
-/* 256 products of x with w stay below 2^31 (scaled_matmul sums as many in i32). */
-enum { X_LARGEST = 4095, W_BITS = 12 };
+typedef enum rounding { ROUND_BF16, ROUND_INT16, ROUND_INT8, ROUNDINGS } rounding;
 
-/* The last rounding made; values that other regions made may not be visible. */
+/* 256 products of x with w stay below 2^31 (scaled_matmul sums as many in i32). */
+static const struct {
+    int x_largest, w_bits;
+    rt_dtype x;
+    bool rotate;
+} integers[ROUNDINGS] = {[ROUND_INT16] = {4095, 12, RT_I16, false}, [ROUND_INT8] = {127, 8, RT_I8, true}};
+
+/* The last rounding of each kind; values that other regions made may not be visible. */
 typedef struct lowering {
-    const ir_value *x;
-    const ir_region *region;
-    quantised rounded; /* bf16: no scale */
+    const pass_options *options;
+    struct {
+        const ir_value *x;
+        const ir_region *region;
+        quantised rounded; /* bf16: no scale */
+    } last[ROUNDINGS];
 } lowering;
 
-static quantised rounded_of(ir_rewrite *rw, const ir_value *x, bool integer) {
-    lowering *last = rw->user;
-    if (last->x == x && last->region == rw->b.region) return last->rounded;
+static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
+    lowering *state = rw->user;
+    if (state->last[how].x == x && state->last[how].region == rw->b.region) return state->last[how].rounded;
     ir_value *value = ir_rewrite_get(rw, x);
-    *last = (lowering){x, rw->b.region, {.codes = NULL}};
-    if (integer) last->rounded = quantise_rows(&rw->b, value, X_LARGEST, RT_I16);
-    else last->rounded.codes = ir_convert(&rw->b, value, RT_BF16);
-    return last->rounded;
+    quantised rounded = {.codes = NULL};
+    if (how == ROUND_BF16) rounded.codes = ir_convert(&rw->b, value, RT_BF16);
+    else {
+        if (integers[how].rotate) value = ir_unary(&rw->b, IR_ROTATE, value);
+        rounded = quantise_rows(&rw->b, value, integers[how].x_largest, integers[how].x);
+    }
+    state->last[how].x = x;
+    state->last[how].region = rw->b.region;
+    state->last[how].rounded = rounded;
+    return rounded;
 }
 
-static ir_value *integer_product(ir_rewrite *rw, ir_value **operands, int count) {
-    ir_attr bits = ir_attr_make_int(IR_ATTR_BITS, W_BITS);
-    return ir_emit1(&rw->b, IR_SCALED_MATMUL, operands, count, &bits, 1, NULL);
+static bool names_one_of(const char *words, const char *name) {
+    char word[IR_NAME_BYTES];
+    for (size_t n; *words; words += n + (words[n] == ',')) {
+        n = strcspn(words, ",");
+        if (!n || n >= sizeof word) continue;
+        memcpy(word, words, n);
+        word[n] = 0;
+        if (strstr(name, word)) return true;
+    }
+    return false;
+}
+
+/* How the product with weight w is rounded, its impl being "integer". */
+static rounding rounding_of(const lowering *state, const ir_value *w) {
+    const char *words = state->options->wide ? state->options->wide : PASS_DEFAULT_WIDE;
+    const char *name = w->def ? ir_attr_string(w->def, IR_ATTR_NAME) : NULL;
+    if (state->options->precision == PASS_INT16 || (name && names_one_of(words, name))) return ROUND_INT16;
+    return ROUND_INT8;
+}
+
+/* The product with weights first … first+count-1 of inst. */
+static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first, int count, rounding how) {
+    quantised x = rounded_of(rw, inst->operands[0], how);
+    ir_value *operands[18] = {x.codes, x.scale};
+    ir_attr attrs[2] = {ir_attr_make_int(IR_ATTR_BITS, integers[how].w_bits), ir_attr_make_int(IR_ATTR_ROTATE, 1)};
+    GM_ASSERT(count + 2 <= (int)GM_COUNT(operands));
+    for (int i = 0; i < count; i++) operands[2 + i] = ir_rewrite_get(rw, inst->operands[first + i]);
+    return ir_emit1(&rw->b, IR_SCALED_MATMUL, operands, count + 2, attrs, integers[how].rotate ? 2 : 1, NULL);
+}
+
+/* A product for each run of weights that are rounded alike, side by side. */
+static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
+    const lowering *state = rw->user;
+    ir_value *parts[16];
+    int count = 0;
+    for (int first = 1, end; first < inst->operand_count; first = end) {
+        rounding how = rounding_of(state, inst->operands[first]);
+        for (end = first + 1; end < inst->operand_count && rounding_of(state, inst->operands[end]) == how; end++) {}
+        GM_ASSERT(count < (int)GM_COUNT(parts));
+        parts[count++] = integer_product(rw, inst, first, end - first, how);
+    }
+    return count == 1 ? parts[0] : ir_concat(&rw->b, parts, count, inst->results[0]->type.rank - 1);
+}
+
+static ir_value *packed_product(ir_rewrite *rw, const ir_inst *inst) {
+    ir_value *operands[17] = {rounded_of(rw, inst->operands[0], ROUND_BF16).codes};
+    GM_ASSERT(inst->operand_count <= (int)GM_COUNT(operands));
+    for (int i = 1; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    return ir_emit1(&rw->b, IR_MATMUL, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL);
 }
 
 static bool lower(ir_rewrite *rw, const ir_inst *inst) {
     const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
     bool integer = impl && strcmp(impl, "integer") == 0, packed = impl && strcmp(impl, "packed") == 0;
     if ((!integer && !packed) || inst->operands[0]->type.dtype != RT_F32) return false;
-    ir_value *operands[18];
-    int count = 0;
-    GM_ASSERT(inst->operand_count < (int)GM_COUNT(operands));
-    quantised x = rounded_of(rw, inst->operands[0], integer);
-    operands[count++] = x.codes;
-    if (integer) operands[count++] = x.scale;
-    for (int i = 1; i < inst->operand_count; i++) operands[count++] = ir_rewrite_get(rw, inst->operands[i]);
-    ir_value *y = integer ? integer_product(rw, operands, count)
-                          : ir_emit1(&rw->b, IR_MATMUL, operands, count, inst->attrs, inst->attr_count, NULL);
-    ir_rewrite_map(rw, inst->results[0], y);
+    ir_rewrite_map(rw, inst->results[0], integer ? integer_products(rw, inst) : packed_product(rw, inst));
     return true;
 }
 
 gm_status pass_lower_precision(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    lowering last = {NULL, NULL, {NULL, NULL}};
-    *out = ir_rewrite_module(in, options->precision == PASS_F32 ? NULL : lower, &last);
+    lowering state = {.options = options};
+    *out = ir_rewrite_module(in, options->precision == PASS_F32 ? NULL : lower, &state);
     return GM_OK;
 }

@@ -15,11 +15,14 @@ typedef enum pass_precision {
     PASS_INT8   /* both as integers of 8 bits with scales, after a rotation */
 } pass_precision;
 
+#define PASS_DEFAULT_WIDE "v_proj,o_proj"
+
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
     int64_t chunk;   /* largest T: tokens per prefill chunk */
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
+    const char *wide; /* int8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: PASS_DEFAULT_WIDE */
 } pass_options;
 
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every
