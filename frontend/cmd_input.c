@@ -18,6 +18,7 @@ fe_options cmd_engine_options(const cmd_options *options) {
         .passes = options->passes,
         .skip = options->skip,
         .with = options->with,
+        .wide = options->wide,
         .target_cpu = options->target_cpu,
         .no_weights = options->no_weights,
         .time_passes = options->time,

@@ -33,7 +33,7 @@ enum { RUN_INTERP, RUN_JIT, RUN_CHECK }; /* run_mode */
  * is. */
 typedef struct cmd_options {
     const char *input; /* the positional argument */
-    const char *model, *prompt, *file, *messages, *output, *passes, *skip, *with, *target_cpu, *dump,
+    const char *model, *prompt, *file, *messages, *output, *passes, *skip, *with, *wide, *target_cpu, *dump,
         *dump_dir, *func, *dims, *rows, *base, *svg;
     cmd_ints ids, bench_prompt, bench_predict;
     cmd_texts stops;

@@ -205,7 +205,7 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, gm_d
 static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target, fe_gmx_key *out) {
     GM_TRY(cg_target_text(options->target_cpu, diag, target));
     *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK, .precision = options->precision,
-                        .passes = options->passes, .skip = options->skip, .with = options->with, .target_cpu = options->target_cpu, .target = target->data,
+                        .passes = options->passes, .skip = options->skip, .with = options->with, .wide = options->wide, .target_cpu = options->target_cpu, .target = target->data,
                         .gemmac = GM_VERSION, .fingerprint = cg_fingerprint()};
     return GM_OK;
 }
@@ -279,7 +279,7 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     if (context < 1 || context > config->context)
         return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
-    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS};
+    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide};
     return GM_OK;
 }
 

@@ -24,6 +24,7 @@ typedef struct fe_options {
     const char *passes;      /* comma-separated list to run instead of the pipeline; NULL: the pipeline */
     const char *skip;        /* comma-separated passes to leave out; NULL: none */
     const char *with;        /* comma-separated passes on request to run too; NULL: none */
+    const char *wide;        /* int8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
     const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
     bool no_weights;         /* read and compile only; no session */
     bool time_passes;        /* one line per pass on stderr */

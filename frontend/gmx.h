@@ -17,13 +17,13 @@
 
 #include "frontend/driver.h"
 
-enum { FE_GMX_VERSION = 2, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
+enum { FE_GMX_VERSION = 3, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
 
 /* What machine code was compiled for; an artefact is run as it is when all of it is asked for again. */
 typedef struct fe_gmx_key {
     int64_t context, chunk;          /* chunk may exceed context: it is cut to it */
     fe_precision precision;
-    const char *passes, *skip, *with; /* NULL: none given */
+    const char *passes, *skip, *with, *wide; /* NULL: none given */
     const char *target_cpu;          /* --target-cpu; NULL: the host */
     const char *target;              /* cg_target_text */
     const char *gemmac;              /* version */

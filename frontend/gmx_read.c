@@ -100,6 +100,7 @@ void fe_gmx_adopt(const fe_gmx *gmx, fe_options *options) {
     if (!options->context) options->context = key->context;
     if (!options->chunk) options->chunk = key->chunk;
     if (options->precision == FE_PRECISION_AUTO) options->precision = key->precision;
+    if (!options->wide) options->wide = key->wide;
     if (options->passes || options->skip || options->with) return;
     options->passes = key->passes;
     options->skip = key->skip;
@@ -122,6 +123,7 @@ const char *fe_gmx_difference(const fe_gmx *gmx, const fe_gmx_key *wanted) {
     if (key->context != wanted->context) return "the context size is another";
     if (chunk_of(key) != chunk_of(wanted)) return "the chunk is another";
     if (key->precision != wanted->precision) return "the precision is another";
+    if (!same_text(key->wide, wanted->wide)) return "other weights keep 16 bits";
     if (!same_text(key->passes, wanted->passes) || !same_text(key->skip, wanted->skip) || !same_text(key->with, wanted->with)) return "the passes are others";
     return NULL;
 }

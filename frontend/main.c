@@ -10,7 +10,7 @@
 #define F(name)      (UINT64_C(1) << FLAG_##name)
 #define COMMON_FLAGS (F(HELP) | F(THREADS) | F(PRECISION) | F(SKIP))
 #define MODEL_FLAGS                                                                                \
-    (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) |       \
+    (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(WIDE) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) | \
      F(TIME) | F(FORMAT))
 #define DUMP_FLAGS   (F(DUMP) | F(DUMP_DIR))
 #define PROMPT_FLAGS (F(PROMPT) | F(FILE) | F(IDS) | F(NO_BOS) | F(SPECIAL))
