@@ -52,6 +52,8 @@ gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag 
 gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out);
 /* Is this machine known to run code for this --target-cpu? */
 bool cg_target_runs(const char *cpu);
+/* Has the target an instruction that sums products of four bytes (vpdpbusd)? cpu: as in cg_options. */
+bool cg_target_dots_bytes(const char *cpu);
 /* Of everything that compiled code, IR text and metadata take for granted about this build. */
 uint64_t cg_fingerprint(void);
 

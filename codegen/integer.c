@@ -7,8 +7,8 @@
  * weights exists; a panel stays in the first- or second-level cache while all of x goes by (the blocking of Goto and van de Geijn,
  * "Anatomy of high-performance matrix multiplication").
  *
- * Units of 16 bits are multiplied by pmaddwd; of 8 bits by vpdpbusd where the CPU has it, which takes x as x + 128 unsigned, so that the
- * sums begin with -128 · Σw; else as two units of 16 bits, the even and the odd columns. Vectors have at most 256 bits: the same code
+ * Units of 16 bits are multiplied by pmaddwd; of 8 bits by vpdpbusd where the CPU has it, whose first operand is unsigned: w + 128, so that
+ * a row's sums begin with -128 · Σx; else as two units of 16 bits, the even and the odd columns. Vectors have at most 256 bits: the same code
  * runs on every CPU since AVX2, and 512-bit multipliers are pairs of 256-bit ones on many.
  */
 #include "codegen/cg.h"
@@ -29,6 +29,7 @@ typedef struct integer_kind {
     rt_dtype w, x; /* stored type of W; i8 or i16: what a unit holds */
     int64_t bits, columns;
     bool rotate;
+    int64_t max_rows; /* of x */
 } integer_kind;
 
 typedef struct integer_job {
@@ -42,7 +43,7 @@ typedef struct places {
     LLVMValueRef codes;   /* of the panel's rows, one after the other */
     LLVMValueRef panel;   /* interleaved */
     LLVMValueRef scales;  /* f32[groups][rows] */
-    LLVMValueRef offsets; /* i32[groups][rows]: -128 · Σw */
+    LLVMValueRef starts;  /* i32[rows of x][groups]: -128 · Σx */
     LLVMValueRef sums;    /* f32[tall][rows] of a tile */
 } places;
 enum { PLACES = sizeof(places) / sizeof(LLVMValueRef) };
@@ -64,12 +65,16 @@ static int unit_of(rt_dtype x) {
     return x == RT_I8 ? 4 : 2;
 }
 
-static bool offset_x(const cg *c, rt_dtype x) {
+static bool offset_w(const cg *c, rt_dtype x) {
     return x == RT_I8 && c->dot_bytes;
 }
 
 static int64_t block_of(const integer_kind *kind) {
     return kind->rotate || kind->columns < BLOCK ? kind->columns : BLOCK;
+}
+
+static int64_t groups_of(int64_t columns) {
+    return (columns + GROUP - 1) / GROUP;
 }
 
 /* Elements from one row of codes to the next: not a power of two, for the sake of the caches. */
@@ -79,12 +84,13 @@ static int64_t codes_stride(const integer_kind *kind) {
 
 /* Bytes of scratch; with `base`, also where things lie. */
 static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, places *out) {
-    int64_t rows = panel_rows(c), block = block_of(kind), groups = (block + GROUP - 1) / GROUP, at = 0;
+    int64_t rows = panel_rows(c), block = block_of(kind), groups = groups_of(block), at = 0;
+    int64_t starts = offset_w(c, kind->x) ? kind->max_rows * groups_of(kind->columns) : 0;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
     } parts[] = {{&out->panel, rows * block * 4 / unit_of(kind->x)}, {&out->codes, rows * codes_stride(kind) * 4 / unit_of(kind->x)},
-                 {&out->floats, block * 4}, {&out->scales, rows * groups * 4}, {&out->offsets, rows * groups * 4}, {&out->sums, rows * tall(c) * 4}};
+                 {&out->floats, block * 4}, {&out->scales, rows * groups * 4}, {&out->starts, starts * 4}, {&out->sums, rows * tall(c) * 4}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -103,7 +109,7 @@ static LLVMValueRef splat(cg *c, LLVMValueRef x) {
 typedef struct pack_job {
     integer_kind kind;
     int w, row_bytes, columns; /* kernel arguments, and those of places */
-    int floats, codes, panel, scales, offsets;
+    int floats, codes, panel, scales;
 } pack_job;
 
 static LLVMValueRef magnitude(cg *c, LLVMValueRef x) {
@@ -125,19 +131,15 @@ static LLVMValueRef emit_largest(cg *c, LLVMValueRef floats, LLVMValueRef column
     return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(all), &all, 1), c->f32, "");
 }
 
-/* codes[columns] = round(floats · inverse), elements of `type`; returns their sum. Adding 1.5·2^23 leaves the integer in the low bits. */
-static LLVMValueRef emit_rounded(cg *c, LLVMTypeRef type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
-    LLVMTypeRef words = vector(c, c->i32);
-    LLVMValueRef factor = splat(c, inverse), rounder = splat(c, cg_f32(c, 12582912.0)), sum = cg_variable(c, words, LLVMConstNull(words));
+/* codes[columns] = round(floats · inverse). Adding 1.5·2^23 leaves the integer in the low bits. */
+static void emit_rounded(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
+    LLVMValueRef factor = splat(c, inverse), rounder = splat(c, cg_f32(c, 12582912.0));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, lanes(c));
     LLVMValueRef x = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4);
-    LLVMValueRef whole = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), words, "");
-    LLVMValueRef code = LLVMBuildTrunc(c->b, whole, vector(c, type), "");
-    cg_store(c, code, cg_at(c, type, codes, loop.index), 1);
-    LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), LLVMBuildSExt(c->b, code, words, "")), sum);
+    LLVMValueRef whole = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), vector(c, c->i32), "");
+    if (offset_w(c, type)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
+    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
     cg_loop_end(c, &loop);
-    LLVMValueRef all = LLVMBuildLoad2(c->b, words, sum, "");
-    return cg_intrinsic(c, "llvm.vector.reduce.add", words, &all, 1);
 }
 
 static LLVMValueRef shuffle(cg *c, LLVMValueRef a, LLVMValueRef b, const unsigned *lane, unsigned count) {
@@ -203,7 +205,7 @@ static void emit_interleaved(cg *c, const integer_kind *kind, LLVMValueRef codes
     cg_loop_end(c, &loop);
 }
 
-/* Row `row` of the panel, which lies widened, as codes, scales and offsets. */
+/* Row `row` of the panel, which lies widened, as codes and scales. */
 static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     LLVMValueRef *args = c->code.args, levels = cg_f32(c, (double)((1 << (job->kind.bits - 1)) - 1));
     LLVMTypeRef type = cg_type(c, job->kind.x);
@@ -212,10 +214,9 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, GROUP));
     LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = emit_largest(c, floats, columns);
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
-    LLVMValueRef sum = emit_rounded(c, type, floats, columns, inverse, cg_at(c, type, codes, groups.index));
+    emit_rounded(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
     LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, GROUP), ""), cg_i64(c, panel_rows(c))), row);
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
-    if (offset_x(c, job->kind.x)) cg_store(c, cg_mul(c, sum, cg_i32(c, -128)), cg_at(c, c->i32, args[job->offsets], at), 4);
     cg_loop_end(c, &groups);
 }
 
@@ -235,7 +236,7 @@ static void emit_pack(cg *c, void *user) {
 
 typedef struct tile_job {
     rt_dtype x_dtype;
-    int x, x_rows, x_stride, scales, out, out_stride, columns, more, panel, panel_scales, offsets, sums; /* kernel arguments */
+    int x, x_rows, x_stride, scales, out, out_stride, columns, more, panel, panel_scales, starts, groups, sums; /* kernel arguments */
 } tile_job;
 
 /* acc + a·b of pairs of i16. */
@@ -246,14 +247,14 @@ static LLVMValueRef add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValue
     return cg_add(c, acc, sums);
 }
 
-/* acc + a·b of four bytes: a unsigned, b signed. The intrinsic's operands are words or bytes, as LLVM's version has it. */
-static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+/* acc + w·x of four bytes: w unsigned, x signed. The intrinsic's operands are words or bytes, as LLVM's version has it. */
+static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x) {
     static const char name[] = "llvm.x86.avx512.vpdpbusd.256";
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
     LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, NULL, 0), params[3];
     LLVMGetParamTypes(type, params);
-    LLVMValueRef args[] = {acc, LLVMBuildBitCast(c->b, a, params[1], ""), LLVMBuildBitCast(c->b, b, params[2], "")};
+    LLVMValueRef args[] = {acc, LLVMBuildBitCast(c->b, w, params[1], ""), LLVMBuildBitCast(c->b, x, params[2], "")};
     return LLVMBuildCall2(c->b, type, fn, args, 3, "");
 }
 
@@ -278,12 +279,12 @@ typedef struct operand {
 } operand;
 
 static operand operand_of(cg *c, rt_dtype x_dtype, LLVMValueRef unit) {
-    if (x_dtype == RT_I16 || offset_x(c, x_dtype)) return (operand){{unit, NULL}};
+    if (x_dtype == RT_I16 || offset_w(c, x_dtype)) return (operand){{unit, NULL}};
     return (operand){{half_words(c, unit, false), half_words(c, unit, true)}};
 }
 
 static LLVMValueRef add_products(cg *c, rt_dtype x_dtype, LLVMValueRef acc, operand x, operand w) {
-    if (offset_x(c, x_dtype)) return add_bytes(c, acc, x.part[0], w.part[0]);
+    if (offset_w(c, x_dtype)) return add_bytes(c, acc, w.part[0], x.part[0]);
     acc = add_pairs(c, acc, x.part[0], w.part[0]);
     return x.part[1] ? add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
@@ -298,7 +299,6 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
     }
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef unit = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
-        if (offset_x(c, job->x_dtype)) unit = LLVMBuildXor(c->b, unit, splat(c, cg_i32(c, 0x80808080)), "");
         operand x = operand_of(c, job->x_dtype, unit);
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef old = LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], "");
@@ -312,21 +312,23 @@ static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
     return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * panel_rows(c) + v * lanes(c)));
 }
 
-/* What the sums of a group begin with; `group`: its first row in the panel's tables. */
+/* What the sums of a group begin with. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
-    LLVMTypeRef words = vector(c, c->i32);
-    for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef start = LLVMConstNull(words), at = cg_add(c, group, cg_i64(c, v * lanes(c)));
-        if (offset_x(c, job->x_dtype)) start = cg_load(c, words, cg_at(c, c->i32, c->code.args[job->offsets], at), 4);
-        for (int r = 0; r < t->rows; r++) LLVMBuildStore(c->b, start, t->acc[r][v]);
+    for (int r = 0; r < t->rows; r++) {
+        LLVMValueRef start = LLVMConstNull(vector(c, c->i32)), *args = c->code.args;
+        if (offset_w(c, job->x_dtype)) {
+            LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), args[job->groups]);
+            start = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
+        }
+        for (int v = 0; v < VECTORS; v++) LLVMBuildStore(c->b, start, t->acc[r][v]);
     }
 }
 
-/* The sums of a group, with its scales, to those of the tile. */
+/* The sums of a group, with its scales, to those of the tile. group: its number. */
 static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     LLVMTypeRef floats = vector(c, c->f32);
     for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef at = cg_add(c, group, cg_i64(c, v * lanes(c)));
+        LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, panel_rows(c))), cg_i64(c, v * lanes(c)));
         LLVMValueRef scale = cg_load(c, floats, cg_at(c, c->f32, c->code.args[job->panel_scales], at), 4);
         for (int r = 0; r < t->rows; r++) {
             LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), floats, "");
@@ -343,7 +345,7 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
         for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMConstNull(vector(c, c->f32)), sum_place(c, job, r, v), 4);
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, of_group);
-    LLVMValueRef group = cg_mul(c, LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), ""), cg_i64(c, panel_rows(c)));
+    LLVMValueRef group = LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), "");
     emit_starts(c, job, t, group);
     emit_products(c, job, t, loop.index, cg_min(c, cg_add(c, loop.index, cg_i64(c, of_group)), units));
     emit_scaled(c, job, t, group);
@@ -400,7 +402,6 @@ static void call_pack(cg *c, const integer_job *job, const places *at, LLVMValue
     pack.codes = cg_kernel_arg(&kernel, at->codes);
     pack.panel = cg_kernel_arg(&kernel, at->panel);
     pack.scales = cg_kernel_arg(&kernel, at->scales);
-    pack.offsets = cg_kernel_arg(&kernel, at->offsets);
     gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
                      (long long)job->kind.bits, (long long)codes_stride(&job->kind), job->kind.rotate ? (long long)job->kind.columns : 0);
     char name[40] = "integer_pack_";
@@ -408,24 +409,47 @@ static void call_pack(cg *c, const integer_job *job, const places *at, LLVMValue
     cg_kernel_call(c, &kernel, name, emit_pack, &pack);
 }
 
-static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMValueRef x, LLVMValueRef columns, LLVMValueRef out, LLVMValueRef more) {
+/* first: the block's first column. */
+static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMValueRef first, LLVMValueRef columns, LLVMValueRef out) {
     tile_job tiles = {.x_dtype = job->kind.x};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef *args = c->code.args;
-    tiles.x = cg_kernel_arg(&kernel, x);
+    LLVMValueRef group = LLVMBuildUDiv(c->b, first, cg_i64(c, GROUP), "");
+    tiles.x = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->kind.x), args[job->x], first));
     tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
     tiles.x_stride = cg_kernel_arg(&kernel, args[job->x_stride]);
     tiles.scales = cg_kernel_arg(&kernel, args[job->scales]);
     tiles.out = cg_kernel_arg(&kernel, out);
     tiles.out_stride = cg_kernel_arg(&kernel, args[job->out_stride]);
     tiles.columns = cg_kernel_arg(&kernel, columns);
-    tiles.more = cg_kernel_arg(&kernel, more);
+    tiles.more = cg_kernel_arg(&kernel, LLVMBuildICmp(c->b, LLVMIntSGT, first, cg_i64(c, 0), ""));
     tiles.panel = cg_kernel_arg(&kernel, at->panel);
     tiles.panel_scales = cg_kernel_arg(&kernel, at->scales);
-    tiles.offsets = cg_kernel_arg(&kernel, at->offsets);
+    tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->starts, group));
+    tiles.groups = cg_kernel_arg(&kernel, cg_i64(c, groups_of(job->kind.columns)));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
     gm_string_printf(&kernel.key, "integer_multiply %s", rt_dtype_of(job->kind.x)->text);
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
+}
+
+/* starts[rows of x][groups] = -128 · Σx of each group. */
+static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
+    LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns), at = cg_variable(c, c->i64, cg_i64(c, 0));
+    LLVMTypeRef words = vector(c, c->i32);
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
+    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, GROUP);
+    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, GROUP)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
+    cg_loop loop = cg_loop_begin(c, groups.index, end, lanes(c));
+    LLVMValueRef place = cg_at(c, c->i8, args[job->x], cg_add(c, cg_mul(c, rows.index, args[job->x_stride]), loop.index));
+    LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, vector(c, c->i8), place, 1), words, "");
+    LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
+    cg_loop_end(c, &loop);
+    LLVMValueRef all = LLVMBuildLoad2(c->b, words, sum, ""), number = LLVMBuildLoad2(c->b, c->i64, at, "");
+    LLVMValueRef total = cg_intrinsic(c, "llvm.vector.reduce.add", words, &all, 1);
+    cg_store(c, cg_mul(c, total, cg_i32(c, -128)), cg_at(c, c->i32, starts, number), 4);
+    LLVMBuildStore(c->b, cg_add(c, number, cg_i64(c, 1)), at);
+    cg_loop_end(c, &groups);
+    cg_loop_end(c, &rows);
 }
 
 /* This thread's rows of one weight, a panel at a time. */
@@ -435,15 +459,14 @@ static void emit_integer(cg *c, void *user) {
     LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
     places at;
     lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
+    if (offset_w(c, kind->x)) emit_x_sums(c, job, at.starts);
     cg_loop panels = cg_loop_begin(c, args[job->low], args[job->high], panel_rows(c));
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), block_of(kind));
     LLVMValueRef columns = cg_min(c, cg_sub(c, cg_i64(c, kind->columns), blocks.index), cg_i64(c, block_of(kind)));
-    LLVMValueRef group = LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, GROUP), "");
-    LLVMValueRef start = cg_mul(c, group, cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, GROUP)));
+    LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, GROUP), ""), cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, GROUP)));
     LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, panels.index, row_bytes), start));
-    LLVMValueRef more = LLVMBuildICmp(c->b, LLVMIntSGT, blocks.index, cg_i64(c, 0), "");
     call_pack(c, job, &at, w, row_bytes, columns);
-    call_multiply(c, job, &at, cg_at(c, cg_type(c, kind->x), args[job->x], blocks.index), columns, cg_at(c, c->f32, args[job->out], panels.index), more);
+    call_multiply(c, job, &at, blocks.index, columns, cg_at(c, c->f32, args[job->out], panels.index));
     cg_loop_end(c, &blocks);
     cg_loop_end(c, &panels);
 }
@@ -466,8 +489,8 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
     job->out_stride = cg_kernel_arg(&kernel, cg_i64(c, out_stride));
     job->low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, share[0], origin), zero));
     job->high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, share[1], origin), cg_i64(c, w->type.dim[0])));
-    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %d", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
-                     (long long)job->kind.columns, (long long)job->kind.bits, job->kind.rotate);
+    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %d %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
+                     (long long)job->kind.columns, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows);
     char name[40] = "integer_";
     strcat(name, rt_dtype_of(job->kind.w)->text);
     cg_kernel_call(c, &kernel, name, emit_integer, job);
@@ -492,7 +515,8 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     int64_t start = 0;
     for (int i = 2; i < inst->operand_count; i++) {
         integer_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0),
-                                    .columns = x->dim[x->rank - 1], .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0)}};
+                                    .columns = x->dim[x->rank - 1], .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0),
+                                    .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}};
         places at;
         cg_reserve_scratch(c, lay_out(c, &job.kind, NULL, &at));
         call_integer(c, inst, &job, i, share, cg_i64(c, start));

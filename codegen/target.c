@@ -37,6 +37,15 @@ static bool dots_bytes(const char *features) {
     return strstr(features, "+avxvnni,") || (strstr(features, "+avx512vnni") && strstr(features, "+avx512vl"));
 }
 
+bool cg_target_dots_bytes(const char *cpu) {
+    const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
+    if (cpu) return named && named->dot_bytes;
+    char *host = LLVMGetHostCPUFeatures();
+    bool dots = dots_bytes(host);
+    LLVMDisposeMessage(host);
+    return dots;
+}
+
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
     const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
     if (cpu && !named)

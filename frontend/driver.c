@@ -291,7 +291,7 @@ pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu)
     case FE_PRECISION_INT8: return PASS_INT8;
     case FE_PRECISION_AUTO: break;
     }
-    return __builtin_cpu_supports("avx512bf16") && !target_cpu ? PASS_BF16 : PASS_INT16;
+    return cg_target_dots_bytes(target_cpu) ? PASS_INT8 : PASS_INT16;
 }
 
 /* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */

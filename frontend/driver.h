@@ -45,7 +45,7 @@ typedef struct fe_engine {
     bool warm;               /* an artefact's own machine code runs */
 } fe_engine;
 
-/* What the passes do for it. auto: bf16 where this CPU multiplies it natively and is the target, else int16. */
+/* What the passes do for it. auto: int8 where the target sums products of bytes (vpdpbusd), else int16. */
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
