@@ -13,5 +13,6 @@ quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype)
     ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, 1e-30));
     ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, largest), divisor));
     ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
-    return (quantised){ir_convert(b, rounded, dtype), ir_binary(b, IR_DIV, most, number(b, largest))};
+    ir_value *codes = ir_convert(b, rounded, dtype); /* a statement of its own: an initialiser's parts have no order */
+    return (quantised){codes, ir_binary(b, IR_DIV, most, number(b, largest))};
 }

@@ -2,7 +2,7 @@
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
- *   # options: context 64       with chunk, rows and bf16: what the passes are told
+ *   # options: context 64       with chunk, rows and precision (f32, bf16, int16, int8): what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
  *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on, gives
  *                               the same first result before and after the passes, whatever form the caches have
@@ -172,21 +172,36 @@ static bool check_expectation(gir_file *file, bool blessing) {
 
 /* ---- passes ---- */
 
-/* "# options: context 64 chunk 4 rows 2", any of them. */
+static bool read_precision(gir_file *file, const char *word, pass_precision *out) {
+    static const struct {
+        const char *word;
+        pass_precision value;
+    } words[] = {{"f32", PASS_F32}, {"bf16", PASS_BF16}, {"int16", PASS_INT16}, {"int8", PASS_INT8}};
+    for (size_t i = 0; i < GM_COUNT(words); i++)
+        if (strcmp(words[i].word, word) == 0) return *out = words[i].value, true;
+    return gir_fail(file, "no precision is called %s", word);
+}
+
+/* "# options: context 64 chunk 4 rows 2 precision bf16", any of them. */
 static bool read_options(gir_file *file, pass_options *out) {
     *out = (pass_options){.context = 64, .chunk = 4, .rows = 4};
     const char *text = directive_of(file, "options");
-    char key[32];
-    long value;
+    char key[32], word[32];
     int used;
-    for (; text && sscanf(text, " %31s %ld%n", key, &value, &used) == 2; text += used) {
+    for (; text && sscanf(text, " %31s %31s%n", key, word, &used) == 2; text += used) {
+        char *stop;
+        long value = strtol(word, &stop, 10);
+        if (strcmp(key, "precision") == 0) {
+            if (!read_precision(file, word, &out->precision)) return false;
+            continue;
+        }
+        if (*stop) return gir_fail(file, "option %s is not a number: %s", key, word);
         if (strcmp(key, "context") == 0) out->context = value;
         else if (strcmp(key, "chunk") == 0) out->chunk = value;
         else if (strcmp(key, "rows") == 0) out->rows = value;
-        else if (strcmp(key, "bf16") == 0) out->precision = value ? PASS_BF16 : PASS_F32;
         else return gir_fail(file, "no option is called %s", key);
     }
-    return !text || !text[strspn(text, " ")] || gir_fail(file, "options are pairs of a name and a number");
+    return !text || !text[strspn(text, " ")] || gir_fail(file, "options are pairs of a name and a value");
 }
 
 /* Run a pass, or the whole pipeline, on file->after. */

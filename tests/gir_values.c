@@ -45,6 +45,7 @@ static void store(void *data, rt_dtype dtype, int64_t i, double value) {
     case RT_BF16: ((uint16_t *)data)[i] = rt_f32_to_bf16((float)value); return;
     case RT_I64: ((int64_t *)data)[i] = (int64_t)value; return;
     case RT_I32: ((int32_t *)data)[i] = (int32_t)value; return;
+    case RT_I16: ((int16_t *)data)[i] = (int16_t)value; return;
     case RT_I8: ((int8_t *)data)[i] = (int8_t)value; return;
     case RT_BOOL: ((uint8_t *)data)[i] = value != 0; return;
     default: GM_UNREACHABLE("storage types are written as bytes");
@@ -58,6 +59,7 @@ static double load(const void *data, rt_dtype dtype, int64_t i) {
     case RT_BF16: return (double)rt_bf16_to_f32(((const uint16_t *)data)[i]);
     case RT_I64: return (double)((const int64_t *)data)[i];
     case RT_I32: return (double)((const int32_t *)data)[i];
+    case RT_I16: return (double)((const int16_t *)data)[i];
     case RT_I8: return (double)((const int8_t *)data)[i];
     case RT_BOOL: return (double)((const uint8_t *)data)[i];
     default: GM_UNREACHABLE("storage types are not results");
