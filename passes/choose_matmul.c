@@ -26,6 +26,7 @@ typedef struct choice {
 } choice;
 
 static bool integer_takes(const ir_inst *inst) {
+    if (inst->operands[0]->type.dtype != RT_F32) return false;
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
         if (w->dim[0] % INTEGER_W_ROWS || w->dim[1] % INTEGER_W_COLUMNS) return false;
