@@ -59,47 +59,69 @@ static void take_rows(const integers *x, int64_t rows, ir_array *out) {
 
 /* ---- the function ---- */
 
-typedef struct weights_list {
+enum { MAX_PRODUCTS = 4 };
+
+/* Weights, one after the other, and x for them. */
+typedef struct product {
     const rt_tensor *w[GM_COUNT(types)];
     int count;
-} weights_list;
+    integers x; /* TALLEST rows */
+    ir_array want;
+    const double *sizes; /* Σ|w·x| of each element: what a sum in f32 is off by in proportion */
+} product;
 
-static int64_t all_rows(const weights_list *list) {
+static int64_t all_rows(const product *p) {
     int64_t rows = 0;
-    for (int i = 0; i < list->count; i++) rows += list->w[i]->dim[0];
+    for (int i = 0; i < p->count; i++) rows += p->w[i]->dim[0];
     return rows;
 }
 
-/* @f: the product of all weights with each number of rows of x. */
-static void write_function(const weights_list *list, rt_dtype x, const int *rows, int count, gm_string *out) {
-    int columns = (int)list->w[0]->dim[1], total = (int)all_rows(list);
-    gm_string_printf(out, "func @f(");
-    for (int i = 0; i < count; i++)
-        gm_string_printf(out, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,1]", i ? ", " : "", i, rt_dtype_of(x)->text, rows[i], columns, i, rows[i]);
-    gm_string_printf(out, ") -> (");
-    for (int i = 0; i < count; i++) gm_string_printf(out, "%sf32[%d,%d]", i ? ", " : "", rows[i], total);
-    gm_string_printf(out, ") {\n");
-    for (int i = 0; i < list->count; i++)
-        gm_string_printf(out, "  %%w%d = weight {name = \"%s\"} : %s[%d,%d]\n", i, list->w[i]->name, rt_dtype_of(list->w[i]->dtype)->text,
-                         (int)list->w[i]->dim[0], columns);
-    for (int i = 0; i < count; i++) {
-        gm_string_printf(out, "  %%y%d = scaled_matmul %%x%d, %%s%d", i, i, i);
-        for (int k = 0; k < list->count; k++) gm_string_printf(out, ", %%w%d", k);
-        gm_string_printf(out, " {bits = %d} : f32[%d,%d]\n", BITS, rows[i], total);
+/* A line of each product with each number of rows of x; number: of the two together. */
+typedef void (*line_fn)(const product *p, int number, int rows, gm_string *out);
+
+static void write_params(const product *p, int number, int rows, gm_string *out) {
+    gm_string_printf(out, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,1]", number ? ", " : "", number, rt_dtype_of(p->x.codes.dtype)->text, rows,
+                     (int)p->x.codes.dim[1], number, rows);
+}
+
+static void write_type(const product *p, int number, int rows, gm_string *out) {
+    gm_string_printf(out, "%sf32[%d,%d]", number ? ", " : "", rows, (int)all_rows(p));
+}
+
+static void write_product(const product *p, int number, int rows, gm_string *out) {
+    for (int i = 0; i < p->count; i++)
+        gm_string_printf(out, "  %%w%d_%d = weight {name = \"%s\"} : %s[%d,%d]\n", number, i, p->w[i]->name, rt_dtype_of(p->w[i]->dtype)->text,
+                         (int)p->w[i]->dim[0], (int)p->w[i]->dim[1]);
+    gm_string_printf(out, "  %%y%d = scaled_matmul %%x%d, %%s%d", number, number, number);
+    for (int i = 0; i < p->count; i++) gm_string_printf(out, ", %%w%d_%d", number, i);
+    gm_string_printf(out, " {bits = %d} : f32[%d,%d]\n", BITS, rows, (int)all_rows(p));
+}
+
+static void write_result(const product *p, int number, int rows, gm_string *out) {
+    gm_string_printf(out, "%s%%y%d", number ? ", " : "", number);
+}
+
+static void write_function(const product *products, int product_count, const int *rows, int row_count, gm_string *out) {
+    const struct {
+        const char *before;
+        line_fn line;
+    } parts[] = {{"func @f(", write_params}, {") -> (", write_type}, {") {\n", write_product}, {"  return ", write_result}};
+    for (size_t part = 0; part < GM_COUNT(parts); part++) {
+        gm_string_printf(out, "%s", parts[part].before);
+        for (int i = 0; i < product_count * row_count; i++) parts[part].line(&products[i / row_count], i, rows[i % row_count], out);
     }
-    gm_string_printf(out, "  return ");
-    for (int i = 0; i < count; i++) gm_string_printf(out, "%s%%y%d", i ? ", " : "", i);
     gm_string_printf(out, "\n}\n");
 }
 
-static ir_array interpret(const weights_list *list, const rt_weights *weights, const integers *x, gm_arena *arena) {
+/* ---- comparison ---- */
+
+static ir_array interpret(const product *p, const rt_weights *weights, gm_arena *arena) {
     gm_string text = {0};
     gm_diag diag = {0};
     ir_module *module = NULL;
     ir_array args[2], y;
-    int rows = (int)x->codes.dim[0];
-    take_rows(x, rows, args);
-    write_function(list, x->codes.dtype, &rows, 1, &text);
+    take_rows(&p->x, TALLEST, args);
+    write_function(p, 1, (int[]){TALLEST}, 1, &text);
     ck_assert_msg(ir_parse(text.data, text.length, "test", &diag, &module) == GM_OK, "%s", diag.message);
     ir_interp_env env = {.weights = weights};
     ck_assert_msg(ir_interp(module, "f", &env, args, 2, arena, &y, &diag) == GM_OK, "%s", diag.message);
@@ -108,77 +130,87 @@ static ir_array interpret(const weights_list *list, const rt_weights *weights, c
     return y;
 }
 
-/* ---- comparison ---- */
-
-/* Σ|w·x| of each element of the product: what a sum in f32 is off by in proportion. */
-static double *magnitudes(const weights_list *list, const integers *x, gm_arena *arena) {
-    int64_t rows = x->codes.dim[0], total = all_rows(list), column = 0;
-    double *sizes = GM_NEW_ARRAY(arena, double, rows * total);
-    memset(sizes, 0, sizeof *sizes * (size_t)(rows * total));
-    for (int i = 0; i < list->count; i++) {
-        for (int64_t n = 0; n < list->w[i]->dim[0]; n++, column++) {
-            const float *w = widened_row(list->w[i], n, arena);
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t k = 0; k < x->codes.dim[1]; k++) sizes[r * total + column] += fabs((double)w[k] * x_at(x, r, k));
+static double *magnitudes(const product *p, gm_arena *arena) {
+    int64_t total = all_rows(p), column = 0;
+    double *sizes = GM_NEW_ARRAY(arena, double, TALLEST * total);
+    for (int i = 0; i < p->count; i++) {
+        for (int64_t n = 0; n < p->w[i]->dim[0]; n++, column++) {
+            const float *w = widened_row(p->w[i], n, arena);
+            for (int64_t r = 0; r < TALLEST; r++) {
+                double sum = 0;
+                for (int64_t k = 0; k < p->w[i]->dim[1]; k++) sum += fabs((double)w[k] * x_at(&p->x, r, k));
+                sizes[r * total + column] = sum;
+            }
         }
     }
     return sizes;
 }
 
-/* The first rows of `want`. The tolerance is that of the other kernels; below normal numbers each group is rounded to 2^-149. */
-static void check_rows(const weights_list *list, const ir_array *want, const double *sizes, const ir_array *got, const char *cpu) {
+/* The first rows. The tolerance is that of the other kernels; below normal numbers each group is rounded to 2^-149. */
+static void check_rows(const product *p, const ir_array *got, const char *cpu) {
     int64_t total = got->dim[1], first = 0;
-    for (int i = 0; i < list->count; first += list->w[i++]->dim[0]) {
-        for (int64_t at = 0; at < got->dim[0] * list->w[i]->dim[0]; at++) {
-            int64_t row = at / list->w[i]->dim[0], n = at % list->w[i]->dim[0], index = row * total + first + n;
-            float a = ((const float *)want->data)[index], b = ((const float *)got->data)[index];
-            double most = type_of(list->w[i]->dtype)->tolerance * sizes[index] + (double)list->w[i]->dim[1] * 0x1p-148;
-            bool near = isnan(a) ? isnan(b) != 0 : a == b || fabs((double)a - (double)b) <= most;
-            ck_assert_msg(near, "%s, %s, %lld columns, %lld rows of x: row %lld of x, row %lld of W is %.9g instead of %.9g, off by %.3g of the sum of magnitudes",
-                          rt_dtype_of(list->w[i]->dtype)->text, cpu ? cpu : "host", (long long)list->w[i]->dim[1], (long long)got->dim[0],
-                          (long long)row, (long long)n, (double)b, (double)a, fabs((double)a - (double)b) / sizes[index]);
+    for (int i = 0; i < p->count; first += p->w[i++]->dim[0]) {
+        int64_t rows = p->w[i]->dim[0];
+        for (int64_t at = 0; at < got->dim[0] * rows; at++) {
+            int64_t index = at / rows * total + first + at % rows;
+            float a = ((const float *)p->want.data)[index], b = ((const float *)got->data)[index];
+            double off = fabs((double)a - (double)b), most = type_of(p->w[i]->dtype)->tolerance * p->sizes[index] + (double)p->w[i]->dim[1] * 0x1p-148;
+            bool near = isnan(a) ? isnan(b) != 0 : a == b || off <= most;
+            ck_assert_msg(near, "%s, %s, %lld columns, %lld rows: row %lld of x, row %lld of W: %.9g instead of %.9g, off by %.3g of the sum of magnitudes",
+                          rt_dtype_of(p->w[i]->dtype)->text, cpu ? cpu : "host", (long long)p->w[i]->dim[1], (long long)got->dim[0],
+                          (long long)(at / rows), (long long)(at % rows), (double)b, (double)a, off / p->sizes[index]);
         }
     }
 }
 
-static void check_product(const weights_list *list, const rt_weights *weights, rt_dtype dtype, gm_arena *arena) {
-    integers x = make_x(dtype, TALLEST, list->w[0]->dim[1], arena);
-    ir_array want = interpret(list, weights, &x, arena);
-    const double *sizes = magnitudes(list, &x, arena);
+static void check_products(product *products, int count, const rt_weights *weights, gm_arena *arena) {
+    for (int i = 0; i < count; i++) {
+        products[i].want = interpret(&products[i], weights, arena);
+        products[i].sizes = magnitudes(&products[i], arena);
+    }
     for (size_t c = 0; c < GM_COUNT(cpus); c++) {
-        ir_array args[2 * HEIGHTS], got[HEIGHTS];
+        ir_array args[2 * HEIGHTS * MAX_PRODUCTS], got[HEIGHTS * MAX_PRODUCTS];
         gm_string text = {0};
-        for (int i = 0; i < HEIGHTS; i++) take_rows(&x, heights[i], &args[2 * i]);
-        write_function(list, dtype, heights, HEIGHTS, &text);
-        if (!run_text(cpus[c], &text, weights, args, 2 * HEIGHTS, arena, got)) continue;
-        for (int i = 0; i < HEIGHTS; i++) check_rows(list, &want, sizes, &got[i], cpus[c]);
+        for (int i = 0; i < count * HEIGHTS; i++) take_rows(&products[i / HEIGHTS].x, heights[i % HEIGHTS], &args[2 * i]);
+        write_function(products, count, heights, HEIGHTS, &text);
+        if (!run_text(cpus[c], &text, weights, args, 2 * count * HEIGHTS, arena, got)) continue;
+        for (int i = 0; i < count * HEIGHTS; i++) check_rows(&products[i / HEIGHTS], &got[i], cpus[c]);
     }
 }
 
 /* ---- random weights ---- */
 
-/* Two weights of one type, of 1 and 3 or more panels, so that the threads' shares begin within one. */
-static void check_width(rt_dtype dtype, int64_t columns) {
-    rt_weights weights = {0};
-    gm_arena arena = {0};
-    make_weight(&weights, "narrow", dtype, NARROW, columns);
-    make_weight(&weights, "wide", dtype, WIDE, columns);
-    weights_list list = {{rt_weights_find(&weights, "narrow"), rt_weights_find(&weights, "wide")}, 2};
-    check_product(&list, &weights, RT_I16, &arena);
-    rt_weights_close(&weights);
-    gm_arena_free(&arena);
+/* Less than a group of columns, whole groups, groups and a rest, more than a block: for types with blocks of a group, whole groups. */
+static int widths_of(rt_dtype dtype, int64_t *widths) {
+    static const int64_t wanted[MAX_PRODUCTS] = {32, GROUP, 2 * GROUP + 96, BLOCK + GROUP + 32};
+    int64_t unit = rt_dtype_of(dtype)->block_elems;
+    int count = 0;
+    for (int i = 0; i < MAX_PRODUCTS; i++) {
+        int64_t columns = (wanted[i] + unit - 1) / unit * unit;
+        if (!count || columns != widths[count - 1]) widths[count++] = columns;
+    }
+    return count;
 }
 
-/* Less than a group of columns, whole groups, groups and a rest, more than a block. */
+/* Two weights of one type in each product, of 1 and 3 or more panels, so that the threads' shares begin within one. */
 START_TEST(each_type) {
-    static const int64_t widths[] = {32, GROUP, 2 * GROUP + 96, BLOCK + GROUP + 32};
     rt_dtype dtype = types[_i].dtype;
-    int64_t unit = rt_dtype_of(dtype)->block_elems;
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    int64_t widths[MAX_PRODUCTS];
+    int count = widths_of(dtype, widths);
+    product products[MAX_PRODUCTS] = {{.count = 0}};
+    char name[2 * MAX_PRODUCTS][8];
     state = (uint64_t)_i + 1;
-    for (size_t i = 0; i < GM_COUNT(widths); i++) {
-        int64_t columns = (widths[i] + unit - 1) / unit * unit;
-        if (i == 0 || columns != (widths[i - 1] + unit - 1) / unit * unit) check_width(dtype, columns);
+    for (int i = 0; i < 2 * count; i++) {
+        snprintf(name[i], sizeof name[i], "w%d", i);
+        make_weight(&weights, name[i], dtype, i % 2 ? WIDE : NARROW, widths[i / 2]);
     }
+    for (int i = 0; i < 2 * count; i++) products[i / 2].w[products[i / 2].count++] = rt_weights_find(&weights, name[i]);
+    for (int i = 0; i < count; i++) products[i].x = make_x(RT_I16, TALLEST, widths[i], &arena);
+    check_products(products, count, &weights, &arena);
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
 }
 END_TEST
 
@@ -186,15 +218,16 @@ END_TEST
 START_TEST(mixed_types) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    weights_list list = {.count = GM_COUNT(types)};
+    product p = {.count = GM_COUNT(types)};
     char name[GM_COUNT(types)][8];
     state = 77;
-    for (int i = 0; i < list.count; i++) {
+    for (int i = 0; i < p.count; i++) {
         snprintf(name[i], sizeof name[i], "w%d", i);
         make_weight(&weights, name[i], types[i].dtype, NARROW * (1 + i % 2), 2 * GROUP);
     }
-    for (int i = 0; i < list.count; i++) list.w[i] = rt_weights_find(&weights, name[i]);
-    check_product(&list, &weights, _i ? RT_I16 : RT_I8, &arena);
+    for (int i = 0; i < p.count; i++) p.w[i] = rt_weights_find(&weights, name[i]);
+    p.x = make_x(_i ? RT_I16 : RT_I8, TALLEST, 2 * GROUP, &arena);
+    check_products(&p, 1, &weights, &arena);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
@@ -220,16 +253,16 @@ START_TEST(sums_do_not_overflow) {
     for (int64_t i = 0; i < NARROW * COLUMNS; i++) data[i] = extreme(i / COLUMNS, i % COLUMNS);
     rt_tensor tensor = {.name = "w", .dtype = RT_F32, .rank = 2, .dim = {NARROW, COLUMNS}, .data = data, .bytes = sizeof *data * NARROW * COLUMNS};
     ck_assert(rt_weights_add(&weights, "test", &tensor, &diag) == GM_OK);
-    weights_list list = {{rt_weights_find(&weights, "w")}, 1};
-    integers x = make_x(RT_I16, TALLEST, COLUMNS, &arena);
-    ir_array y = interpret(&list, &weights, &x, &arena);
+    product products[2] = {{.w = {rt_weights_find(&weights, "w")}, .count = 1}, {.w = {rt_weights_find(&weights, "w")}, .count = 1}};
+    products[0].x = make_x(RT_I16, TALLEST, COLUMNS, &arena);
+    products[1].x = make_x(RT_I8, TALLEST, COLUMNS, &arena);
+    check_products(products, 2, &weights, &arena);
     for (int n = 0; n < NARROW; n++) {
         int groups = n % 3 == 0 ? COLUMNS / GROUP : n % 3 == 2 ? 1 : 0; /* of ALL_LARGEST: signs of columns cancel, those of groups but one */
-        double scale = (double)((const float *)x.scales.data)[ALL_LARGEST], want = scale * X_LARGEST * GROUP * groups * (n + 1);
-        ck_assert_double_eq_tol((double)((const float *)y.data)[ALL_LARGEST * NARROW + n], want, 1e-6 * scale * X_LARGEST * COLUMNS * (n + 1));
+        double scale = (double)((const float *)products[0].x.scales.data)[ALL_LARGEST], want = scale * X_LARGEST * GROUP * groups * (n + 1);
+        ck_assert_double_eq_tol((double)((const float *)products[0].want.data)[ALL_LARGEST * NARROW + n], want,
+                                1e-6 * scale * X_LARGEST * COLUMNS * (n + 1));
     }
-    check_product(&list, &weights, RT_I16, &arena);
-    check_product(&list, &weights, RT_I8, &arena);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
@@ -237,11 +270,13 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("integer");
-    TCase *tcase = tcase_create("scaled_matmul");
-    tcase_set_timeout(tcase, SECONDS);
-    tcase_add_loop_test(tcase, each_type, 0, (int)GM_COUNT(types));
-    tcase_add_loop_test(tcase, mixed_types, 0, 2);
-    tcase_add_test(tcase, sums_do_not_overflow);
-    suite_add_tcase(suite, tcase);
+    TCase *together = tcase_create("types together and the bound of sums"), *each = tcase_create("each type");
+    tcase_set_timeout(together, SECONDS);
+    tcase_set_timeout(each, SECONDS);
+    tcase_add_loop_test(together, mixed_types, 0, 2);
+    tcase_add_test(together, sums_do_not_overflow);
+    tcase_add_loop_test(each, each_type, 0, (int)GM_COUNT(types));
+    suite_add_tcase(suite, together);
+    suite_add_tcase(suite, each);
     return suite_run(suite);
 }
