@@ -7,7 +7,7 @@
  */
 #include "codegen/attention.h"
 
-#include <math.h>
+#include <float.h>
 
 LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg) {
     return cg_add(c, cg_mul(c, a, cg_i64(c, sa)), cg_add(c, cg_mul(c, b, cg_i64(c, sb)), cg_mul(c, g, cg_i64(c, sg))));
@@ -33,9 +33,9 @@ static LLVMValueRef finish_score(cg *c, const attention_job *job, LLVMValueRef s
     return LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, s, cap, "")), cap, "");
 }
 
-LLVMValueRef attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high) {
+attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high) {
     LLVMFastMathFlags fast = LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros;
-    LLVMValueRef top = cg_variable(c, c->f32, cg_f32(c, -INFINITY));
+    LLVMValueRef top = cg_variable(c, c->f32, cg_f32(c, -FLT_MAX));
     cg_loop scan = cg_loop_begin(c, low, high, 1);
     LLVMValueRef at = cg_at(c, c->f32, scores, scan.index), s = finish_score(c, job, cg_load(c, c->f32, at, 4));
     cg_store(c, s, at, 4);
@@ -54,7 +54,7 @@ LLVMValueRef attention_softmax(cg *c, const attention_job *job, LLVMValueRef sco
     LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
     LLVMBuildStore(c->b, sum, total);
     cg_loop_end(c, &weigh);
-    return LLVMBuildFDiv(c->b, cg_f32(c, 1.0), LLVMBuildLoad2(c->b, c->f32, total, ""), "");
+    return (attention_sum){maximum, LLVMBuildLoad2(c->b, c->f32, total, "")};
 }
 
 /* ---- caches ---- */
@@ -150,4 +150,5 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     job.position = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[3])->reg);
     job.out = cg_kernel_arg(&kernel, write->base);
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
+    if (job.tokens == 1) cg_barrier(c); /* threads have read each other's scratch */
 }

@@ -33,8 +33,11 @@ void attention_blocks(cg *c, const attention_job *job);
 int64_t attention_most_keys(const attention_job *job);
 /* First key that the query at position p sees. */
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
-/* Softmax of scores[low, high) in place, not divided yet; returns 1 / sum. */
-LLVMValueRef attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high);
+/* Softmax of scores[low, high) in place, not divided yet: e^(score - top), which sum to total. top is finite. */
+typedef struct attention_sum {
+    LLVMValueRef top, total;
+} attention_sum;
+attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high);
 /* a·sa + b·sb + g·sg */
 LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg);
 /* `width` elements from base[index] on as f32. */

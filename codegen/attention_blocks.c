@@ -38,7 +38,8 @@ static void softmax_block(cg *c, const attention_job *job, const block *b) {
     LLVMValueRef p = cg_add(c, b->position, cg_add(c, b->first, t));
     LLVMValueRef low = cg_sub(c, attention_first_key(c, job, p), b->low), high = cg_add(c, cg_sub(c, p, b->low), cg_i64(c, 1));
     LLVMValueRef scores = cg_at(c, c->f32, b->scores, cg_mul(c, row.index, b->keys));
-    LLVMValueRef factor = attention_softmax(c, job, scores, low, high);
+    attention_sum sum = attention_softmax(c, job, scores, low, high);
+    LLVMValueRef factor = LLVMBuildFDiv(c->b, cg_f32(c, 1.0), sum.total, "");
     cg_loop scale = cg_loop_begin(c, low, high, 1);
     LLVMValueRef at = cg_at(c, c->f32, scores, scale.index);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), factor, ""), at, 4);

@@ -1,152 +1,369 @@
-/* attention for one token (decode): each thread takes query heads; scores by vector dot products, or where the keys of a column are
- * neighbours by a vector of keys at once; then an exponential pass, then the weighted sum of V in blocks of columns held in registers.
+/* attention for one token (decode). The keys are shared out to the threads, so that few kv heads keep all of them busy, and a row of K or
+ * V is read once for all query heads that share it:
+ *
+ *   1. the scores of the thread's keys, a tile of keys and heads in registers at a time;
+ *   2. e^(score - top) with the thread's own top, and their sum;
+ *   3. the weighted sum of the thread's rows of V, a tile of rows and heads at a time;
+ *   4. after a barrier, the parts of all threads joined: with M the largest top and w = e^(top - M), out = Σ w·sum / Σ w·total.
+ *
+ * Where the keys of a column of K are neighbours ([KV,D,S]), scores are a weighted sum of K's columns, as in 3.
  */
 #include "codegen/attention.h"
 
-enum { COLUMN_BLOCK = 8, KEY_VECTORS = 4 };
+#include <float.h>
+
+/* AHEAD bytes are asked for before they are read: hardware does not look past the end of a page. */
+enum { HEAD_TILE = 4, MAX_TILE = 16, LEAST_KEYS = 16, COLUMN_KEYS = 512, AHEAD = 4096 };
+
+/* What a thread works on. In its scratch: scores [heads, most], sums [heads, D], top [heads], total [heads], each f32. */
+typedef struct part {
+    int64_t heads, most;
+    LLVMValueRef scores, sums, top, total;
+    LLVMValueRef low, keys; /* this thread's */
+    LLVMValueRef count;     /* of threads that have keys: the first ones */
+} part;
+
+/* Keys (or rows) of a tile: with HEAD_TILE heads they fill about half of the registers. */
+static int tile_rows(const cg *c, const attention_job *job) {
+    int heads = job->group < HEAD_TILE ? (int)job->group : HEAD_TILE, tile = c->lanes == 16 ? MAX_TILE : MAX_TILE / 2;
+    return tile / heads;
+}
+
+static LLVMTypeRef floats(cg *c, int width) {
+    return width == 1 ? c->f32 : LLVMVectorType(c->f32, (unsigned)width);
+}
+
+static LLVMValueRef splat(cg *c, LLVMValueRef x, int width) {
+    return width == 1 ? x : cg_splat(c, x, width);
+}
 
 /* The address of V's or K's row in `slot`, of kv head `kv`. */
 static LLVMValueRef row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
     return cg_at(c, cg_type(c, cache->dtype), c->code.args[cache->data], attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], kv, 0));
 }
 
-static LLVMValueRef scale_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
-    LLVMValueRef at = attention_offset(c, slot, cache->scale_stride[0], kv, cache->scale_stride[1], kv, 0);
-    return cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], at), 4);
+static LLVMValueRef query_of(cg *c, const attention_job *job, LLVMValueRef kv, int64_t g) {
+    LLVMValueRef at = attention_offset(c, kv, job->q_stride[1], cg_i64(c, g), job->q_stride[2], kv, 0);
+    return cg_at(c, c->f32, c->code.args[job->q], at);
 }
 
-/* ---- scores ---- */
-
-static LLVMValueRef dot(cg *c, const attention_job *job, LLVMValueRef q, LLVMValueRef k) {
-    LLVMValueRef acc[4];
-    int64_t vectors = job->d / c->lanes, used = vectors < 4 ? vectors : 4;
-    for (int64_t i = 0; i < vectors; i++) {
-        LLVMValueRef at = cg_i64(c, i * c->lanes);
-        LLVMValueRef x = attention_load(c, RT_F32, q, at, c->lanes), y = attention_load(c, job->k.dtype, k, at, c->lanes);
-        acc[i % 4] = i < 4 ? LLVMBuildFMul(c->b, x, y, "") : cg_fma(c, x, y, acc[i % 4]);
-    }
-    for (int64_t i = 1; i < used; i++) acc[0] = LLVMBuildFAdd(c->b, acc[0], acc[i], "");
-    LLVMValueRef sum = vectors ? cg_sum_lanes(c, acc[0]) : cg_f32(c, 0);
-    for (int64_t i = vectors * c->lanes; i < job->d; i++) {
-        LLVMValueRef at = cg_i64(c, i);
-        sum = cg_fma(c, attention_load(c, RT_F32, q, at, 1), attention_load(c, job->k.dtype, k, at, 1), sum);
-    }
-    return sum;
+/* scores[kv·group + g, key] */
+static LLVMValueRef score_of(cg *c, const attention_job *job, const part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key) {
+    LLVMValueRef at = attention_offset(c, kv, job->group * p->most, cg_i64(c, g), p->most, key, 1);
+    return cg_at(c, c->f32, p->scores, at);
 }
 
-static void score_rows(cg *c, const attention_job *job, const attention_runs *run, LLVMValueRef q, LLVMValueRef kv, LLVMValueRef scores) {
-    cg_loop key = cg_loop_begin(c, cg_i64(c, 0), run->count, 1);
-    LLVMValueRef slot = cg_add(c, run->slot, key.index), s = dot(c, job, q, row_of(c, &job->k, slot, kv));
-    if (job->k.scale >= 0) s = LLVMBuildFMul(c->b, s, scale_of(c, &job->k, slot, kv), "");
-    cg_store(c, s, cg_at(c, c->f32, scores, cg_add(c, run->first, key.index)), 4);
-    cg_loop_end(c, &key);
+/* ---- the rows of a cache in the order in which they lie ---- */
+
+typedef struct row_loop {
+    cg_loop outer, key, kv;
+} row_loop;
+
+static row_loop row_loop_begin(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef from, LLVMValueRef to, int64_t step) {
+    bool head_major = cache->stride[1] > cache->stride[0];
+    LLVMValueRef heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1);
+    row_loop loop;
+    loop.outer = cg_loop_begin(c, cg_i64(c, 0), head_major ? heads : one, 1);
+    loop.key = cg_loop_begin(c, from, to, step);
+    loop.kv = cg_loop_begin(c, loop.outer.index, head_major ? cg_add(c, loop.outer.index, one) : heads, 1);
+    return loop;
 }
 
-/* scores[first + from …) for `count` vectors of `width` keys: the sum over the columns of q times the column of K. */
-static void score_vectors(cg *c, const attention_job *job, const attention_runs *run, LLVMValueRef from, int count, int width, LLVMValueRef q,
-                          LLVMValueRef kv, LLVMValueRef scores) {
-    LLVMTypeRef type = width == 1 ? c->f32 : LLVMVectorType(c->f32, (unsigned)width);
-    LLVMValueRef acc[KEY_VECTORS], slot = cg_add(c, run->slot, from);
-    for (int i = 0; i < count; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
-    LLVMValueRef keys = row_of(c, &job->k, slot, kv);
-    cg_loop column = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), 1);
-    LLVMValueRef x = attention_load(c, RT_F32, q, column.index, 1), at = cg_mul(c, column.index, cg_i64(c, job->k.stride[2]));
-    if (width > 1) x = cg_splat(c, x, width);
-    for (int i = 0; i < count; i++) {
-        LLVMValueRef k = attention_load(c, job->k.dtype, keys, cg_add(c, at, cg_i64(c, i * width)), width);
-        LLVMBuildStore(c->b, cg_fma(c, x, k, LLVMBuildLoad2(c->b, type, acc[i], "")), acc[i]);
+static void row_loop_end(cg *c, row_loop *loop) {
+    cg_loop_end(c, &loop->kv);
+    cg_loop_end(c, &loop->key);
+    cg_loop_end(c, &loop->outer);
+}
+
+/* The largest multiple of `step` that is at most `count`. */
+static LLVMValueRef whole(cg *c, LLVMValueRef count, int64_t step) {
+    return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
+}
+
+/* ---- scores of rows ---- */
+
+typedef struct tile {
+    int keys, heads;
+    LLVMValueRef k[MAX_TILE], q[HEAD_TILE];
+} tile;
+
+/* sum[j, g] += K[j]·q[g] over the columns from … to, `width` of them at a time. */
+static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t from, int64_t to, int width, LLVMValueRef *sum) {
+    if (from == to) return;
+    LLVMTypeRef type = floats(c, width);
+    LLVMValueRef acc[MAX_TILE], q[HEAD_TILE];
+    for (int i = 0; i < t->keys * t->heads; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
+    cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), width);
+    for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, RT_F32, t->q[g], column.index, width);
+    for (int j = 0; j < t->keys; j++) {
+        LLVMValueRef k = attention_load(c, job->k.dtype, t->k[j], column.index, width);
+        if (width > 1) cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], column.index), cg_i64(c, AHEAD)));
+        for (int g = 0; g < t->heads; g++) {
+            LLVMValueRef at = acc[j * t->heads + g];
+            LLVMBuildStore(c->b, cg_fma(c, q[g], k, LLVMBuildLoad2(c->b, type, at, "")), at);
+        }
     }
     cg_loop_end(c, &column);
-    for (int i = 0; i < count; i++) {
-        LLVMValueRef done = cg_add(c, from, cg_i64(c, i * width)), s = LLVMBuildLoad2(c->b, type, acc[i], "");
-        cg_store(c, s, cg_at(c, c->f32, scores, cg_add(c, run->first, done)), 4);
+    for (int i = 0; i < t->keys * t->heads; i++) {
+        LLVMValueRef s = LLVMBuildLoad2(c->b, type, acc[i], "");
+        if (width > 1) s = cg_sum_lanes(c, s);
+        sum[i] = LLVMBuildFAdd(c->b, sum[i], s, "");
     }
 }
 
-static void scale_scores(cg *c, const attention_job *job, const attention_runs *run, LLVMValueRef kv, LLVMValueRef scores) {
-    cg_loop key = cg_loop_begin(c, cg_i64(c, 0), run->count, 1);
-    LLVMValueRef at = cg_at(c, c->f32, scores, cg_add(c, run->first, key.index)), scale = scale_of(c, &job->k, cg_add(c, run->slot, key.index), kv);
+static void score_tile(cg *c, const attention_job *job, const part *p, LLVMValueRef slot, LLVMValueRef key, LLVMValueRef kv, int keys) {
+    int64_t vectors = job->d / c->lanes * c->lanes;
+    for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
+        tile t = {.keys = keys, .heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE};
+        LLVMValueRef sum[MAX_TILE];
+        for (int i = 0; i < t.keys * t.heads; i++) sum[i] = cg_f32(c, 0);
+        for (int j = 0; j < keys; j++) t.k[j] = row_of(c, &job->k, cg_add(c, slot, cg_i64(c, j)), kv);
+        for (int g = 0; g < t.heads; g++) t.q[g] = query_of(c, job, kv, first + g);
+        dot_tile(c, job, &t, 0, vectors, c->lanes, sum);
+        dot_tile(c, job, &t, vectors, job->d, 1, sum);
+        for (int j = 0; j < keys; j++)
+            for (int g = 0; g < t.heads; g++)
+                cg_store(c, sum[j * t.heads + g], score_of(c, job, p, kv, first + g, cg_add(c, key, cg_i64(c, j))), 4);
+    }
+}
+
+static void score_rows(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
+    int rows = tile_rows(c, job);
+    LLVMValueRef from = cg_i64(c, 0), to = whole(c, run->count, rows);
+    for (int i = 0; i < 2; i++) {
+        row_loop loop = row_loop_begin(c, job, &job->k, from, to, i ? 1 : rows);
+        LLVMValueRef slot = cg_add(c, run->slot, loop.key.index), key = cg_add(c, run->first, loop.key.index);
+        score_tile(c, job, p, slot, key, loop.kv.index, i ? 1 : rows);
+        row_loop_end(c, &loop);
+        from = to;
+        to = run->count;
+    }
+}
+
+/* ---- weighted sums of rows ---- */
+
+/* out[g, x] += Σ_i weight[g, i]·row[i, x] for all heads of a kv head */
+typedef struct row_sum {
+    rt_dtype dtype;
+    LLVMValueRef rows, weights, out, width;
+    int64_t row_stride, weight_stride, out_stride; /* elements from row to row, from head to head */
+    int64_t ahead;                                 /* elements from a row to what will be read after it */
+} row_sum;
+
+static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueRef *weight, LLVMValueRef out, LLVMValueRef from, LLVMValueRef to,
+                        int width) {
+    LLVMValueRef row[MAX_TILE], w[MAX_TILE];
+    for (int i = 0; i < rows * heads; i++) w[i] = splat(c, weight[i], width);
+    cg_loop column = cg_loop_begin(c, from, to, width);
+    for (int i = 0; i < rows; i++) {
+        LLVMValueRef at = cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, cg_i64(c, i * s->row_stride), column.index));
+        row[i] = attention_load(c, s->dtype, at, cg_i64(c, 0), width);
+        if (width > 1) cg_prefetch(c, cg_at(c, cg_type(c, s->dtype), at, cg_i64(c, s->ahead)));
+    }
+    for (int g = 0; g < heads; g++) {
+        LLVMValueRef at = cg_at(c, c->f32, out, cg_add(c, cg_i64(c, g * s->out_stride), column.index));
+        LLVMValueRef sum = cg_load(c, floats(c, width), at, 4);
+        for (int i = 0; i < rows; i++) sum = cg_fma(c, w[i * heads + g], row[i], sum);
+        cg_store(c, sum, at, 4);
+    }
+    cg_loop_end(c, &column);
+}
+
+/* The first `rows` rows, of which s->rows and s->weights point to the first. */
+static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows) {
+    LLVMValueRef end = whole(c, s->width, c->lanes);
+    for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
+        int heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE;
+        LLVMValueRef weight[MAX_TILE], out = cg_at(c, c->f32, s->out, cg_i64(c, first * s->out_stride));
+        for (int i = 0; i < rows; i++)
+            for (int g = 0; g < heads; g++) weight[i * heads + g] = attention_load(c, RT_F32, s->weights, cg_i64(c, (first + g) * s->weight_stride + i), 1);
+        add_columns(c, s, rows, heads, weight, out, cg_i64(c, 0), end, c->lanes);
+        add_columns(c, s, rows, heads, weight, out, end, s->width, 1);
+    }
+}
+
+/* sums += the run's rows of V, by their weights */
+static void weigh_rows(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
+    int rows = tile_rows(c, job);
+    LLVMValueRef from = cg_i64(c, 0), to = whole(c, run->count, rows);
+    for (int i = 0; i < 2; i++) {
+        row_loop loop = row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
+        LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
+        row_sum s = {.dtype = job->v.dtype, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
+        s.ahead = AHEAD / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
+        s.rows = row_of(c, &job->v, cg_add(c, run->slot, loop.key.index), kv);
+        s.weights = score_of(c, job, p, kv, 0, key);
+        s.out = cg_at(c, c->f32, p->sums, cg_mul(c, kv, cg_i64(c, job->group * job->d)));
+        add_rows(c, job, &s, i ? 1 : rows);
+        row_loop_end(c, &loop);
+        from = to;
+        to = run->count;
+    }
+}
+
+/* The scores, zero before, += the columns of a K of [KV,D,S] by q, a block of keys that stays in the cache at a time. */
+static void score_columns(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
+    int rows = tile_rows(c, job);
+    cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
+    cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
+    LLVMValueRef kv = head.index, keys = row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
+    row_sum s = {.dtype = job->k.dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most};
+    s.ahead = 2 * rows * s.row_stride;
+    s.out = score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
+    s.width = cg_min(c, cg_i64(c, COLUMN_KEYS), cg_sub(c, run->count, block.index));
+    for (int64_t from = 0, to = job->d / rows * rows, step = rows; step; from = to, to = job->d, step = step > 1) {
+        cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), step);
+        s.rows = cg_at(c, cg_type(c, job->k.dtype), keys, cg_mul(c, column.index, cg_i64(c, s.row_stride)));
+        s.weights = cg_at(c, c->f32, query, column.index);
+        add_rows(c, job, &s, (int)step);
+        cg_loop_end(c, &column);
+    }
+    cg_loop_end(c, &block);
+    cg_loop_end(c, &head);
+}
+
+/* ---- a thread's part ---- */
+
+static void zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
+    LLVMBuildMemSet(c->b, at, LLVMConstInt(c->i8, 0, 0), cg_mul(c, count, cg_i64(c, 4)), 4);
+}
+
+/* Scores or weights of every head, times the scale that the row of the key is stored with. */
+static void scale_scores(cg *c, const attention_job *job, const part *p, const attention_cache *cache) {
+    attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
+    cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
+    cg_loop key = cg_loop_begin(c, cg_i64(c, 0), run.count, 1);
+    LLVMValueRef slot = cg_add(c, run.slot, key.index), kv = LLVMBuildUDiv(c->b, head.index, cg_i64(c, job->group), "");
+    LLVMValueRef from = attention_offset(c, slot, cache->scale_stride[0], kv, cache->scale_stride[1], kv, 0);
+    LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], from), 4);
+    LLVMValueRef at = attention_offset(c, head.index, p->most, run.first, 1, key.index, 1);
+    at = cg_at(c, c->f32, p->scores, at);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), scale, ""), at, 4);
     cg_loop_end(c, &key);
+    cg_loop_end(c, &head);
+    attention_runs_end(c, &run);
 }
 
-/* K of [KV,D,S]: blocks of vectors of keys, then single vectors, then single keys. */
-static void score_columns(cg *c, const attention_job *job, const attention_runs *run, LLVMValueRef q, LLVMValueRef kv, LLVMValueRef scores) {
-    const int widths[] = {c->lanes, c->lanes, 1}, counts[] = {KEY_VECTORS, 1, 1};
-    LLVMValueRef from = cg_i64(c, 0);
-    for (int i = 0; i < 3; i++) {
-        int64_t step = (int64_t)widths[i] * counts[i];
-        LLVMValueRef to = LLVMBuildSDiv(c->b, run->count, cg_i64(c, step), "");
-        to = cg_mul(c, to, cg_i64(c, step));
-        cg_loop block = cg_loop_begin(c, from, to, step);
-        score_vectors(c, job, run, block.index, counts[i], widths[i], q, kv, scores);
-        cg_loop_end(c, &block);
-        from = to;
+static void score_part(cg *c, const attention_job *job, const part *p) {
+    bool by_row = job->k.stride[2] == 1 || job->d == 1;
+    if (!by_row) {
+        cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
+        zero(c, cg_at(c, c->f32, p->scores, cg_mul(c, head.index, cg_i64(c, p->most))), p->keys);
+        cg_loop_end(c, &head);
     }
-    if (job->k.scale >= 0) scale_scores(c, job, run, kv, scores);
+    attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
+    if (by_row) score_rows(c, job, p, &run);
+    else score_columns(c, job, p, &run);
+    attention_runs_end(c, &run);
+    if (job->k.scale >= 0) scale_scores(c, job, p, &job->k);
 }
 
-/* ---- the weighted sum ---- */
+static void softmax_part(cg *c, const attention_job *job, const part *p) {
+    cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
+    LLVMValueRef scores = cg_at(c, c->f32, p->scores, cg_mul(c, head.index, cg_i64(c, p->most)));
+    attention_sum sum = attention_softmax(c, job, scores, cg_i64(c, 0), p->keys);
+    cg_store(c, sum.top, cg_at(c, c->f32, p->top, head.index), 4);
+    cg_store(c, sum.total, cg_at(c, c->f32, p->total, head.index), 4);
+    cg_loop_end(c, &head);
+    if (job->v.scale >= 0) scale_scores(c, job, p, &job->v);
+}
 
-/* out[from, from + count·width) = factor · Σ_j weight[j]·V[j], `width` floats to a register. */
-static void weigh_columns(cg *c, const attention_job *job, LLVMValueRef weights, LLVMValueRef low, LLVMValueRef keys, LLVMValueRef kv,
-                          LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t count, int width) {
-    LLVMTypeRef type = width == 1 ? c->f32 : LLVMVectorType(c->f32, (unsigned)width);
-    LLVMValueRef acc[COLUMN_BLOCK];
-    for (int64_t i = 0; i < count; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
-    attention_runs run = attention_runs_begin(c, job, low, keys, 0);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), run.count, 1);
-    LLVMValueRef slot = cg_add(c, run.slot, loop.index), row = row_of(c, &job->v, slot, kv);
-    LLVMValueRef p = cg_load(c, c->f32, cg_at(c, c->f32, weights, cg_add(c, run.first, loop.index)), 4);
-    if (job->v.scale >= 0) p = LLVMBuildFMul(c->b, p, scale_of(c, &job->v, slot, kv), "");
-    if (width > 1) p = cg_splat(c, p, width);
-    for (int64_t i = 0; i < count; i++) {
-        LLVMValueRef v = attention_load(c, job->v.dtype, row, cg_i64(c, from + i * width), width);
-        LLVMBuildStore(c->b, cg_fma(c, p, v, LLVMBuildLoad2(c->b, type, acc[i], "")), acc[i]);
-    }
+static void weigh_part(cg *c, const attention_job *job, const part *p) {
+    zero(c, p->sums, cg_i64(c, p->heads * job->d));
+    attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
+    weigh_rows(c, job, p, &run);
+    attention_runs_end(c, &run);
+}
+
+/* ---- the parts joined ---- */
+
+/* The same address in the scratch of another thread. */
+static LLVMValueRef of_thread(cg *c, LLVMValueRef at, LLVMValueRef thread) {
+    LLVMValueRef stride = cg_frame_field(c, offsetof(rt_frame, scratch_stride), c->i64);
+    LLVMValueRef apart = cg_sub(c, thread, cg_widen(c, c->code.thread));
+    return cg_at(c, c->i8, at, cg_mul(c, apart, stride));
+}
+
+static LLVMValueRef largest_top(cg *c, const part *p, LLVMValueRef head) {
+    LLVMValueRef largest = cg_variable(c, c->f32, cg_f32(c, -FLT_MAX));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
+    LLVMValueRef top = cg_load(c, c->f32, of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
+    LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, largest, "");
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, top, old, ""), top, old, ""), largest);
     cg_loop_end(c, &loop);
-    attention_runs_end(c, &run);
-    if (width > 1) factor = cg_splat(c, factor, width);
-    for (int64_t i = 0; i < count; i++) {
-        LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, type, acc[i], ""), factor, "");
-        cg_store(c, sum, cg_at(c, c->f32, out, cg_i64(c, from + i * width)), 4);
-    }
+    return LLVMBuildLoad2(c->b, c->f32, largest, "");
 }
 
-static void weigh_values(cg *c, const attention_job *job, LLVMValueRef weights, LLVMValueRef low, LLVMValueRef keys, LLVMValueRef kv,
-                         LLVMValueRef factor, LLVMValueRef out) {
-    int64_t vectors = job->d / c->lanes;
-    for (int64_t i = 0; i < vectors; i += COLUMN_BLOCK) {
-        int64_t count = vectors - i < COLUMN_BLOCK ? vectors - i : COLUMN_BLOCK;
-        weigh_columns(c, job, weights, low, keys, kv, factor, out, i * c->lanes, count, c->lanes);
-    }
-    for (int64_t i = vectors * c->lanes; i < job->d; i += COLUMN_BLOCK) {
-        int64_t count = job->d - i < COLUMN_BLOCK ? job->d - i : COLUMN_BLOCK;
-        weigh_columns(c, job, weights, low, keys, kv, factor, out, i, count, 1);
-    }
+/* weights[t] = e^(top - M) of part t, in place of the scores; returns 1 / Σ weight·total. */
+static LLVMValueRef weigh_parts(cg *c, const part *p, LLVMValueRef head) {
+    LLVMValueRef largest = largest_top(c, p, head), all = cg_variable(c, c->f32, cg_f32(c, 0));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
+    LLVMValueRef top = cg_load(c, c->f32, of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
+    LLVMValueRef total = cg_load(c, c->f32, of_thread(c, cg_at(c, c->f32, p->total, head), loop.index), 4);
+    LLVMValueRef weight = cg_exp(c, LLVMBuildFSub(c->b, top, largest, ""));
+    cg_store(c, weight, cg_at(c, c->f32, p->scores, loop.index), 4);
+    LLVMBuildStore(c->b, cg_fma(c, weight, total, LLVMBuildLoad2(c->b, c->f32, all, "")), all);
+    cg_loop_end(c, &loop);
+    return LLVMBuildFDiv(c->b, cg_f32(c, 1.0), LLVMBuildLoad2(c->b, c->f32, all, ""), "");
 }
 
-/* ---- a head ---- */
+/* out = factor · Σ weight·sums, columns from … to. */
+static void join_columns(cg *c, const part *p, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
+    LLVMTypeRef type = floats(c, width);
+    LLVMValueRef sum = cg_variable(c, type, NULL);
+    cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), width);
+    LLVMBuildStore(c->b, LLVMConstNull(type), sum);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
+    LLVMValueRef weight = splat(c, attention_load(c, RT_F32, p->scores, loop.index, 1), width);
+    LLVMValueRef x = attention_load(c, RT_F32, of_thread(c, sums, loop.index), column.index, width);
+    LLVMBuildStore(c->b, cg_fma(c, weight, x, LLVMBuildLoad2(c->b, type, sum, "")), sum);
+    cg_loop_end(c, &loop);
+    LLVMValueRef y = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, type, sum, ""), splat(c, factor, width), "");
+    cg_store(c, y, cg_at(c, c->f32, out, column.index), 4);
+    cg_loop_end(c, &column);
+}
 
-static void emit_head(cg *c, const attention_job *job, LLVMValueRef number, LLVMValueRef low, LLVMValueRef keys, LLVMValueRef scores) {
-    LLVMValueRef group = cg_i64(c, job->group), zero = cg_i64(c, 0);
-    LLVMValueRef kv = LLVMBuildUDiv(c->b, number, group, ""), g = LLVMBuildURem(c->b, number, group, "");
-    LLVMValueRef q = cg_at(c, c->f32, c->code.args[job->q], attention_offset(c, zero, 0, kv, job->q_stride[1], g, job->q_stride[2]));
-    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], attention_offset(c, zero, 0, kv, job->out_stride[1], g, job->out_stride[2]));
-    attention_runs run = attention_runs_begin(c, job, low, keys, 0);
-    if (job->k.stride[2] == 1 || job->d == 1) score_rows(c, job, &run, q, kv, scores);
-    else score_columns(c, job, &run, q, kv, scores);
-    attention_runs_end(c, &run);
-    LLVMValueRef factor = attention_softmax(c, job, scores, zero, keys);
-    weigh_values(c, job, scores, low, keys, kv, factor, out);
+static void join_parts(cg *c, const attention_job *job, const part *p) {
+    LLVMValueRef from, to, group = cg_i64(c, job->group);
+    int64_t vectors = job->d / c->lanes * c->lanes;
+    cg_share(c, cg_i64(c, p->heads), 1, &from, &to);
+    cg_loop head = cg_loop_begin(c, from, to, 1);
+    LLVMValueRef kv = LLVMBuildUDiv(c->b, head.index, group, ""), g = LLVMBuildURem(c->b, head.index, group, "");
+    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], attention_offset(c, kv, job->out_stride[1], g, job->out_stride[2], kv, 0));
+    LLVMValueRef sums = cg_at(c, c->f32, p->sums, cg_mul(c, head.index, cg_i64(c, job->d))), factor = weigh_parts(c, p, head.index);
+    join_columns(c, p, sums, factor, out, 0, vectors, c->lanes);
+    join_columns(c, p, sums, factor, out, vectors, job->d, 1);
+    cg_loop_end(c, &head);
+}
+
+/* ---- the kernel ---- */
+
+static void open_part(cg *c, const attention_job *job, part *p) {
+    p->heads = job->kv_heads * job->group;
+    p->most = (attention_most_keys(job) + 15) / 16 * 16;
+    int64_t scores = p->heads * p->most * 4, sums = p->heads * job->d * 4, numbers = p->heads * 4;
+    p->scores = cg_scratch(c, scores + sums + 2 * numbers);
+    p->sums = cg_at(c, c->i8, p->scores, cg_i64(c, scores));
+    p->top = cg_at(c, c->i8, p->sums, cg_i64(c, sums));
+    p->total = cg_at(c, c->i8, p->top, cg_i64(c, numbers));
+    LLVMValueRef position = cg_widen(c, c->code.args[job->position]), low = attention_first_key(c, job, position);
+    LLVMValueRef keys = cg_sub(c, cg_add(c, position, cg_i64(c, 1)), low), threads = cg_widen(c, c->code.threads), one = cg_i64(c, 1);
+    LLVMValueRef each = LLVMBuildUDiv(c->b, cg_sub(c, cg_add(c, keys, threads), one), threads, "");
+    each = cg_max(c, each, cg_i64(c, LEAST_KEYS));
+    p->count = LLVMBuildUDiv(c->b, cg_sub(c, cg_add(c, keys, each), one), each, "");
+    LLVMValueRef from = cg_min(c, keys, cg_mul(c, each, cg_widen(c, c->code.thread)));
+    p->low = cg_add(c, low, from);
+    p->keys = cg_min(c, each, cg_sub(c, keys, from));
 }
 
 void attention_one(cg *c, const attention_job *job) {
-    LLVMValueRef scores = cg_scratch(c, attention_most_keys(job) * 4), from, to;
-    LLVMValueRef position = cg_widen(c, c->code.args[job->position]);
-    LLVMValueRef low = attention_first_key(c, job, position), keys = cg_sub(c, cg_add(c, position, cg_i64(c, 1)), low);
-    cg_share(c, cg_i64(c, job->kv_heads * job->group), 1, &from, &to);
-    cg_loop head = cg_loop_begin(c, from, to, 1);
-    emit_head(c, job, head.index, low, keys, scores);
-    cg_loop_end(c, &head);
+    part p;
+    open_part(c, job, &p);
+    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, p.keys, cg_i64(c, 0), ""));
+    score_part(c, job, &p);
+    softmax_part(c, job, &p);
+    weigh_part(c, job, &p);
+    cg_end_if(c, &any);
+    cg_wait(c, -1);
+    join_parts(c, job, &p);
 }

@@ -112,6 +112,8 @@ LLVMValueRef cg_max(cg *c, LLVMValueRef x, LLVMValueRef y);
 LLVMValueRef cg_at(cg *c, LLVMTypeRef type, LLVMValueRef pointer, LLVMValueRef index);
 LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
 void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
+/* Ask for the cache line of `pointer`, which may lie outside of everything. */
+void cg_prefetch(cg *c, LLVMValueRef pointer);
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
 /* An intrinsic of the target with two operands. */
 LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b);

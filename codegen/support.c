@@ -85,6 +85,14 @@ LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValu
     return LLVMBuildCall2(c->b, type, fn, (LLVMValueRef[]){a, b}, 2, "");
 }
 
+void cg_prefetch(cg *c, LLVMValueRef pointer) {
+    static const char name[] = "llvm.prefetch";
+    LLVMValueRef args[] = {pointer, cg_i32(c, 0), cg_i32(c, 3), cg_i32(c, 1)}; /* to read, again soon, data */
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, &c->ptr, 1);
+    LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, &c->ptr, 1), fn, args, (unsigned)GM_COUNT(args), "");
+}
+
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z) {
     return cg_intrinsic(c, "llvm.fma", LLVMTypeOf(x), (LLVMValueRef[]){x, y, z}, 3);
 }
