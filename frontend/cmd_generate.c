@@ -10,7 +10,7 @@
 
 /* A generation under way: tokens become text, text passes the stop strings. */
 typedef struct generation {
-    const fe_engine *engine;
+    fe_engine *engine;
     bool streaming; /* print what is certain at once */
     rt_stream stream;
     fe_stop_match match;
@@ -109,10 +109,11 @@ static gm_status run(generation *g, const cmd_options *options, gm_diag *diag) {
     g->ids = malloc(sizeof *g->ids * (size_t)(max + 1));
     if (!g->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
 
+    rt_sampling sampling = sampling_of(options, &g->engine->model.defaults);
+    if (sampling.temperature <= 0) GM_TRY(fe_engine_greedy(g->engine, (int)options->threads, diag));
     double start = gm_now();
     GM_TRY(rt_session_prefill(session, g->prompt.data, (int64_t)g->prompt.count, diag));
     g->prefill_s = gm_now() - start;
-    rt_sampling sampling = sampling_of(options, &g->engine->model.defaults);
     start = gm_now();
     if (max > 0)
         GM_TRY(rt_session_generate(session, &sampling, config->stops,
@@ -155,6 +156,7 @@ static void print_end(const generation *g) {
 gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
     fe_options engine_options = cmd_engine_options(options);
+    engine_options.not_greedy = true; /* what it needs is made when it is known to be */
     GM_TRY(cmd_prompt_given(options, diag));
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
     generation g = {.engine = &engine,

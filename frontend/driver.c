@@ -155,13 +155,16 @@ static gm_status derive_weights(fe_engine *engine, int threads, gm_diag *diag) {
     return status;
 }
 
-static gm_status bind_weights(fe_engine *engine, gm_diag *diag) {
+/* Screens may be missing when `lazy`: only greedy choice reads them. */
+static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
     int count = cg_weight_count(engine->program);
-    const void **table = engine->tables->weights = calloc((size_t)count + 1, sizeof *table);
+    if (!engine->tables->weights) engine->tables->weights = calloc((size_t)count + 1, sizeof *engine->tables->weights);
+    const void **table = engine->tables->weights;
     GM_ASSERT(table);
     for (int i = 0; i < count; i++) {
         const char *name = cg_weight_name(engine->program, i);
         const rt_tensor *tensor = rt_weights_find(&engine->model.weights, name);
+        if (!tensor && lazy && rt_screen_source(name)) continue;
         if (!tensor || !tensor->data) return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\" is missing", engine->model.path, name);
         table[i] = tensor->data;
     }
@@ -193,10 +196,15 @@ const rt_program *fe_engine_program(const fe_engine *engine) {
 }
 
 static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
-    GM_TRY(derive_weights(engine, options->threads, diag));
-    GM_TRY(bind_weights(engine, diag));
+    if (!options->not_greedy) GM_TRY(derive_weights(engine, options->threads, diag));
+    GM_TRY(bind_weights(engine, options->not_greedy, diag));
     engine->tables->program.weights = (const void *const *)engine->tables->weights;
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
+}
+
+gm_status fe_engine_greedy(fe_engine *engine, int threads, gm_diag *diag) {
+    GM_TRY(derive_weights(engine, threads, diag));
+    return bind_weights(engine, false, diag); /* the session reads the same table */
 }
 
 /* ---- artefacts ---- */

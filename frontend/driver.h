@@ -29,6 +29,7 @@ typedef struct fe_options {
     bool no_weights;         /* read and compile only; no session */
     bool time_passes;        /* one line per pass on stderr */
     bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
+    bool not_greedy;         /* the session will not choose tokens greedily, unless fe_engine_greedy comes first */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
     fe_dump dump;
 } fe_options;
@@ -49,6 +50,9 @@ typedef struct fe_engine {
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
+/* Before the first greedy token of an engine opened with not_greedy: makes what only greedy choice reads. Nothing is done when it is
+ * there. GM_NOMEM. */
+gm_status fe_engine_greedy(fe_engine *engine, int threads, gm_diag *diag);
 void fe_engine_close(fe_engine *engine);
 /* What a session of the compiled program would take, without the weights; for an engine opened with no_session. */
 struct rt_program;
