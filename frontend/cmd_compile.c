@@ -1,4 +1,5 @@
 /* gemmac compile: MODEL to an artefact OUT.gmx, or to dumps of the stages in between. */
+#include "frontend/budget.h"
 #include "frontend/commands.h"
 
 #include <stdio.h>
@@ -30,10 +31,44 @@ static char *default_output(const char *path, gm_arena *arena) {
                     : gm_arena_printf(arena, "%.*s.gmx", (int)length, name);
 }
 
+/* ---- --kl-budget ---- */
+
+static void print_tried(void *user, const char *precision, const char *wide, double kl) {
+    fprintf(stderr, "%s%s%s: mean KL %.3g\n", precision, wide && *wide ? ", 16 bits for " : "", wide ? wide : "", kl);
+}
+
+/* The text to measure on: that of -f, without it none. */
+static gm_status read_sample(const char *path, const cmd_options *options, gm_diag *diag, rt_ids *out) {
+    fe_engine engine;
+    fe_options only_read = {.no_weights = true, .no_session = true};
+    gm_string text = {0};
+    GM_TRY(fe_engine_open(path, &only_read, diag, &engine));
+    gm_status status = engine.tokenizer ? cmd_read_text(options->file, diag, &text) : gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", path);
+    if (status == GM_OK) cmd_encode(&engine, options, text.data, text.length, out);
+    if (cmd_given(options, FLAG_TOKENS) && (int64_t)out->count > options->tokens) out->count = (size_t)options->tokens;
+    gm_string_free(&text);
+    fe_engine_close(&engine);
+    return status;
+}
+
+static gm_status choose_plan(const char *path, const cmd_options *options, fe_options *engine_options, gm_diag *diag) {
+    rt_ids ids = {0};
+    if (options->no_weights) return gm_fail(diag, GM_INVALID, "--kl-budget measures plans, which needs the weights");
+    if (cmd_given(options, FLAG_PRECISION) || cmd_given(options, FLAG_WIDE))
+        return gm_fail(diag, GM_INVALID, "--kl-budget chooses the precision: give no --precision and no --wide with it");
+    gm_status status = options->file ? read_sample(path, options, diag, &ids) : GM_OK;
+    fe_budget_request request = {.kl = options->kl_budget, .ids = options->file ? ids.data : NULL, .count = (int64_t)ids.count, .tried = print_tried};
+    if (status == GM_OK) status = fe_budget_choose(path, &request, engine_options, diag);
+    rt_ids_free(&ids);
+    return status;
+}
+
 gm_status cmd_compile(const cmd_options *options, gm_diag *diag) {
     const char *path = NULL;
     fe_options engine_options = cmd_engine_options(options);
     GM_TRY(cmd_model_path(options, diag, &path));
+    if (cmd_given(options, FLAG_KL_BUDGET)) GM_TRY(choose_plan(path, options, &engine_options, diag));
+    else if (options->file) return gm_fail(diag, GM_INVALID, "-f FILE is for --kl-budget");
     if (options->dump && !options->output) {
         fe_engine engine = {0};
         GM_TRY(fe_engine_open(path, &engine_options, diag, &engine));
