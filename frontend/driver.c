@@ -36,9 +36,11 @@ static char *skip_list(const fe_options *options, gm_arena *arena) {
     gm_string_printf(&skip, "%s", options->skip ? options->skip : "");
     int count;
     const pass_info *table = pass_table(&count);
-    for (int i = 0; options->passes && i < count; i++)
-        if (table[i].when == PASS_USUAL && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
+    for (int i = 0; options->passes && i < count; i++) {
+        bool usual = table[i].when == PASS_USUAL || (table[i].when == PASS_ROUNDING && !listed(options->with, table[i].name));
+        if (usual && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
             gm_string_printf(&skip, "%s%s", skip.length ? "," : "", table[i].name);
+    }
     char *text = skip.length ? gm_arena_strdup(arena, skip.data) : NULL;
     gm_string_free(&skip);
     return text;
@@ -51,7 +53,7 @@ static char *with_list(const fe_options *options, gm_arena *arena) {
     int count;
     const pass_info *table = pass_table(&count);
     for (int i = 0; options->passes && i < count; i++)
-        if (table[i].when == PASS_ON_REQUEST && listed(options->passes, table[i].name) && !listed(with.data, table[i].name))
+        if ((table[i].when == PASS_ON_REQUEST || table[i].when == PASS_ROUNDING) && listed(options->passes, table[i].name) && !listed(with.data, table[i].name))
             gm_string_printf(&with, "%s%s", with.length ? "," : "", table[i].name);
     char *text = with.length ? gm_arena_strdup(arena, with.data) : NULL;
     gm_string_free(&with);

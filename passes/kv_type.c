@@ -8,7 +8,7 @@
  * with caches bf16[L,S,KV,D], or i8[L,S,KV,D] and f32[L,S,KV] beside them. s = max|k| / 127 over the head's D numbers, q = k / s
  * rounded to nearest even, so that an element is off by at most s/2.
  * Not exact: `gemmac perplexity --with kv_int8 --kl-base f32` says what it costs. Legal before the token loops are formed, on f32
- * caches in the plain form (passes/kv_caches.h), so after fuse_attention; rings are fine. The second of the two passes does nothing.
+ * caches in the plain form (passes/kv_caches.h), so after fuse_attention; rings are fine. The second of the two passes (kv_bf16, which runs in every plan but f32) does nothing.
  */
 #include "passes/kv_caches.h"
 #include "passes/passes.h"

@@ -37,7 +37,8 @@ typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, g
 /* `func` and what it calls, with symbol i bound to values[i] where that is not negative; func keeps its name. */
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out);
 
-typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ON_REQUEST } pass_when;
+/* PASS_ROUNDING: as PASS_USUAL, but in the f32 plan as PASS_ON_REQUEST. */
+typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ROUNDING, PASS_ON_REQUEST } pass_when;
 
 /* A row of passes.def. */
 typedef struct pass_info {

@@ -61,7 +61,7 @@ static gm_status choose_steps(const pass_pipeline_request *request, gm_diag *dia
     GM_TRY(read_list(request->skip, diag, skipped, &skipped_count));
     GM_TRY(read_list(request->with, diag, asked, &asked_count));
     for (int i = 0; i < asked_count; i++)
-        if (asked[i]->when != PASS_ON_REQUEST)
+        if (asked[i]->when != PASS_ON_REQUEST && asked[i]->when != PASS_ROUNDING)
             return gm_fail(diag, GM_INVALID, "pass '%s' need not be asked for: it runs unless it is skipped", asked[i]->name);
     if (request->stop_after) GM_TRY(find(request->stop_after, strlen(request->stop_after), diag, &last));
     if (request->list) GM_TRY(read_list(request->list, diag, wanted, &wanted_count));
@@ -70,7 +70,8 @@ static gm_status choose_steps(const pass_pipeline_request *request, gm_diag *dia
     *out_count = 0;
     for (int i = 0; i < wanted_count; i++) {
         bool skip = contains(skipped, skipped_count, wanted[i]);
-        if (wanted[i]->when == PASS_ON_REQUEST && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
+        bool on_request = wanted[i]->when == PASS_ON_REQUEST || (wanted[i]->when == PASS_ROUNDING && request->options->precision == PASS_F32);
+        if (on_request && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
         if (skip && wanted[i]->when == PASS_REQUIRED && !request->list)
             return gm_fail(diag, GM_INVALID, "pass '%s' is required and cannot be skipped", wanted[i]->name);
         if (!skip) out[(*out_count)++] = wanted[i];

@@ -152,6 +152,34 @@ START_TEST(rounded_caches_are_near) {
 }
 END_TEST
 
+/* Every plan but f32 keeps bf16, unless it is left out or i8 is asked for. */
+START_TEST(caches_of_the_plans) {
+    static const struct {
+        fe_options options;
+        rt_dtype dtype;
+    } cases[] = {{{.precision = FE_PRECISION_F32}, RT_F32},
+                 {{.precision = FE_PRECISION_F32, .with = "kv_bf16"}, RT_BF16},
+                 {{.precision = FE_PRECISION_AUTO}, RT_BF16},
+                 {{.precision = FE_PRECISION_BF16, .with = "kv_ring"}, RT_BF16},
+                 {{.precision = FE_PRECISION_BF16, .skip = "kv_bf16"}, RT_F32},
+                 {{.precision = FE_PRECISION_BF16, .with = "kv_int8"}, RT_I8},
+                 {{.precision = FE_PRECISION_BF16, .passes = "fuse_attention"}, RT_F32},
+                 {{.precision = FE_PRECISION_F32, .passes = "fuse_attention,batch_attention,drop_unit_map,fold,kv_bf16"}, RT_BF16},
+                 {{.precision = FE_PRECISION_BF16, .passes = "fuse_attention,batch_attention,drop_unit_map,fold", .with = "kv_bf16"}, RT_BF16}};
+    for (size_t i = 0; i < GM_COUNT(cases); i++) {
+        fe_options options = cases[i].options;
+        fe_engine engine;
+        gm_diag diag = {0};
+        options.no_weights = true;
+        ck_assert_msg(fe_engine_open(model, &options, &diag, &engine) == GM_OK, "case %zu: %s", i, diag.message);
+        const ir_region *forward = ir_func_find(engine.module, "forward")->body;
+        for (int k = 2; k < forward->param_count; k++) /* but for the scales of i8 */
+            ck_assert_msg(forward->params[k]->type.dtype == cases[i].dtype || forward->params[k]->type.rank == 3, "case %zu", i);
+        fe_engine_close(&engine);
+    }
+}
+END_TEST
+
 START_TEST(passes_that_are_not_on_request) {
     const fe_options usual = {.no_weights = true, .with = "merge_qkv"}, unknown = {.no_weights = true, .with = "kv_rings"};
     gm_diag diag = {.quiet = true};
@@ -170,6 +198,7 @@ int main(void) {
     tcase_set_timeout(tcase, 300);
     tcase_add_test(tcase, other_forms_give_the_same);
     tcase_add_loop_test(tcase, rounded_caches_are_near, 0, 2);
+    tcase_add_test(tcase, caches_of_the_plans);
     tcase_add_test(tcase, passes_that_are_not_on_request);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
