@@ -244,15 +244,28 @@ enum { CG_S4_BOUNDS = 8, CG_S4_NIBBLES = 12, CG_S4_BYTES = 76, CG_S4_ELEMS = 128
 /* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls cg_dot_begin once. */
 typedef struct cg_dot {
     rt_dtype dtype;
+    bool in_words;      /* x in integers: cg_can_dot_int */
     int64_t columns;    /* of this call, for the scratch it needs */
     int w, x, units;    /* kernel arguments; units: trips of the inner loop */
     LLVMValueRef sums;  /* Σx per minimum; NULL when the type has none */
+    LLVMValueRef words, steps; /* x in integers (dot_int.c): q, and what a unit of code · q stands for */
 } cg_dot;
 /* Adds the arguments. The scratch that cg_dot_begin needs is reserved. */
 void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValueRef x);
 void cg_dot_begin(cg *c, cg_dot *dot);
 /* W[index]·x: the same bits wherever it is emitted. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
+
+/* ---- dot_int.c: x in integers ---- */
+
+/* Does a row of this type take x in integers on this target? */
+bool cg_can_dot_int(const cg *c, rt_dtype dtype);
+/* Bytes of x in integers. */
+int64_t cg_int_x_bytes(int64_t columns);
+/* Fill them at `scratch`. */
+void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch);
+LLVMValueRef cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index);
+
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst);
 
 /* ---- argmax.c: what screened_argmax shares ---- */

@@ -6,6 +6,7 @@
  */
 #include "codegen/cg.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { CHAINS = 2, UNROLL_ELEMS = 256 };
@@ -29,10 +30,10 @@ static LLVMValueRef load_x(cg *c, LLVMValueRef x, LLVMValueRef column, int p) {
     return cg_load(c, lanes_type(c), cg_at(c, c->f32, x, cg_add(c, column, cg_i64(c, p * c->lanes))), 4);
 }
 
-/* sums[i] = Σ x of the columns that share minimum i of a row. */
-static void emit_sums(cg *c, cg_dot *job) {
+/* sums[i] = Σ x of the columns that share minimum i of a row, at `scratch`. */
+static void emit_sums(cg *c, cg_dot *job, LLVMValueRef scratch) {
     int elems = minimum_elems(job->dtype);
-    job->sums = cg_scratch(c, job->columns / elems * 4);
+    job->sums = scratch;
     LLVMValueRef count = cg_mul(c, c->code.args[job->units], cg_i64(c, cg_unit_elems(job->dtype) / elems));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, elems)), total = load_x(c, c->code.args[job->x], column, 0);
@@ -86,6 +87,7 @@ static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef uni
 
 /* One row at a time: reading W as a single stream suits the prefetchers best. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
+    if (job->in_words) return cg_int_row(c, job, index);
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
@@ -107,15 +109,24 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     return y;
 }
 
+/* Of scratch: x in integers, or Σx per minimum. */
+static int64_t dot_bytes(const cg_dot *dot) {
+    if (dot->in_words) return cg_int_x_bytes(dot->columns);
+    return minimum_elems(dot->dtype) ? dot->columns / minimum_elems(dot->dtype) * 4 : 0;
+}
+
 void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValueRef x) {
     dot->w = cg_kernel_arg(kernel, w);
     dot->x = cg_kernel_arg(kernel, x);
     dot->units = cg_kernel_arg(kernel, cg_i64(c, dot->columns / cg_unit_elems(dot->dtype)));
-    if (minimum_elems(dot->dtype)) cg_reserve_scratch(c, dot->columns / minimum_elems(dot->dtype) * 4);
+    cg_reserve_scratch(c, dot_bytes(dot));
 }
 
 void cg_dot_begin(cg *c, cg_dot *dot) {
-    if (minimum_elems(dot->dtype)) emit_sums(c, dot);
+    if (!dot_bytes(dot)) return;
+    LLVMValueRef scratch = cg_scratch(c, dot_bytes(dot));
+    if (dot->in_words) cg_int_x(c, dot, scratch);
+    else emit_sums(c, dot, scratch);
 }
 
 static void emit_gemv(cg *c, void *user) {
@@ -129,23 +140,23 @@ static void emit_gemv(cg *c, void *user) {
 /* ---- the instruction ---- */
 
 /* out[row segment] = W_i·x for this thread's rows of all weights in order. */
-static void gemv_call(cg *c, const ir_inst *inst, LLVMValueRef x, LLVMValueRef out) {
+static void gemv_call(cg *c, const ir_inst *inst, bool words, LLVMValueRef x, LLVMValueRef out) {
     int64_t columns = inst->operands[0]->type.dim[inst->operands[0]->type.rank - 1], start = 0;
     int64_t total = inst->results[0]->type.dim[inst->results[0]->type.rank - 1];
     LLVMValueRef from, to;
     cg_share(c, cg_i64(c, total), 16, &from, &to);
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
-        gemv_job job = {.dot = {.dtype = w->dtype, .columns = columns}};
+        gemv_job job = {.dot = {.dtype = w->dtype, .columns = columns, .in_words = words && cg_can_dot_int(c, w->dtype)}};
         cg_kernel kernel = {.count = 0};
         LLVMValueRef origin = cg_i64(c, start), zero = cg_i64(c, 0);
         cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[i])->base, x);
         job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out, origin));
         job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, origin), zero));
         job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
-        gm_string_printf(&kernel.key, "gemv %s", rt_dtype_of(w->dtype)->text);
-        char name[32] = "gemv_";
-        strcat(name, rt_dtype_of(w->dtype)->text);
+        char name[32];
+        snprintf(name, sizeof name, "%s_%s", job.dot.in_words ? "words" : "gemv", rt_dtype_of(w->dtype)->text);
+        gm_string_printf(&kernel.key, "%s", name);
         cg_kernel_call(c, &kernel, name, emit_gemv, &job);
         start += w->dim[0];
     }
@@ -193,10 +204,10 @@ static LLVMValueRef leading_rows(cg *c, const ir_type *type) {
     return rows;
 }
 
-static void gemv_rows(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
+static void gemv_rows(cg *c, const ir_inst *inst, bool words, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
-    gemv_call(c, inst, cg_at(c, c->f32, x->base, cg_mul(c, loop.index, cg_i64(c, x_stride))),
+    gemv_call(c, inst, words, cg_at(c, c->f32, x->base, cg_mul(c, loop.index, cg_i64(c, x_stride))),
               cg_at(c, c->f32, out->base, cg_mul(c, loop.index, cg_i64(c, out_stride))));
     cg_loop_end(c, &loop);
 }
@@ -220,9 +231,9 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     }
     LLVMValueRef rows = leading_rows(c, &x->type);
     const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
-    bool gemv = impl && strcmp(impl, "gemv") == 0;
+    bool words = impl && strcmp(impl, "words") == 0, gemv = words || (impl && strcmp(impl, "gemv") == 0);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
-        gemv_rows(c, inst, rows, in_stride, out_stride);
+        gemv_rows(c, inst, words, rows, in_stride, out_stride);
         return;
     }
     bool packed = impl && strcmp(impl, "packed") == 0;

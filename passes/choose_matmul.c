@@ -1,13 +1,16 @@
 /* choose_matmul: say how each matmul will run, in its `impl` attribute.
  *
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most GEMV_ROWS rows of x, so reading W is the cost
+ *   words   the same with x in 15 bits for each 32 columns, where the target and the type of W have it (codegen/dot_int.c): every plan
+ *           but f32. Not for products that a function returns: those are logits, which near ties and the rows of a screened head want
+ *           as they are
  *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
  *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
  *   integer compiled integer products: the int16 and int8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
- * sums.
+ * sums and, by words, the last bits of x.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -39,14 +42,20 @@ static int64_t most_rows(const ir_module *module, const ir_type *x) {
     return ir_type_max_elems(module, x) / x->dim[x->rank - 1];
 }
 
-static const char *impl_of(const ir_module *module, choice *state, const ir_inst *inst) {
+static bool is_returned(const ir_func *func, const ir_value *value) {
+    for (int i = 0; i < func->body->yield_count; i++)
+        if (func->body->yields[i] == value) return true;
+    return false;
+}
+
+static const char *impl_of(const ir_module *module, const ir_func *func, choice *state, const ir_inst *inst) {
     const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
     int64_t rows = 1;
     for (int i = 0; i + 1 < x->rank; i++) {
         if (ir_dim_is_symbol(x->dim[i])) rows = INT32_MAX;
         else rows *= x->dim[i];
     }
-    if (rows <= GEMV_ROWS) return "gemv";
+    if (rows <= GEMV_ROWS) return state->precision == PASS_F32 || is_returned(func, inst->results[0]) ? "gemv" : "words";
     bool integer = state->precision == PASS_INT16 || state->precision == PASS_INT8;
     if (integer && most_rows(module, x) >= INTEGER_ROWS && integer_takes(inst)) return "integer";
     int64_t elems = y->dim[y->rank - 1] * x->dim[x->rank - 1];
@@ -61,7 +70,7 @@ static bool choose(ir_rewrite *rw, const ir_inst *inst) {
     ir_attr attrs[8];
     GM_ASSERT(inst->attr_count < (int)GM_COUNT(attrs));
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, impl_of(rw->in, rw->user, inst));
+    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, impl_of(rw->in, rw->in_func, rw->user, inst));
     copy.attrs = attrs;
     ir_rewrite_clone(rw, &copy);
     return true;

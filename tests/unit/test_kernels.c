@@ -8,6 +8,14 @@
 
 enum { ROWS = 19, X_ROWS = 7, SECONDS = 240, MAX_WIDTHS = 5 };
 
+/* x of the products of edges: one row each. */
+enum { OUTLIER, ZEROS, SUBNORMAL, EQUAL, LARGE, FEW, NOT_A_NUMBER, EDGES };
+
+/* Does impl "words" hold x so, where vectors have eight floats? Else it is gemv. */
+static bool in_words(rt_dtype dtype) {
+    return dtype == RT_Q4_0 || dtype == RT_Q5_0 || dtype == RT_Q8_0 || dtype == RT_Q4_K || dtype == RT_Q5_K || dtype == RT_Q6_K;
+}
+
 START_TEST(table_is_complete) {
     for (int i = 0; i < RT_DTYPE_COUNT; i++) {
         const rt_dtype_info *info = rt_dtype_of((rt_dtype)i);
@@ -23,7 +31,41 @@ static ir_array random_x(int64_t rows, int64_t columns, gm_arena *arena) {
     return x;
 }
 
+/* Columns that matter lie in the first run and in the last. */
+static void fill_edge(int edge, float *x, int64_t columns) {
+    for (int64_t k = 0; k < columns; k++) {
+        float value = random_float(-1, 1);
+        if (edge == ZEROS || edge == FEW) value = 0;
+        else if (edge == SUBNORMAL) value *= 0x1p-130f;
+        else if (edge == EQUAL) value = 0.7f;
+        else if (edge == LARGE) value *= 1e30f;
+        x[k] = value;
+    }
+    if (edge == OUTLIER) x[columns - 3] = -1e3f;
+    if (edge == FEW) x[0] = 1, x[columns - 1] = -0x1p-90f;
+    if (edge == NOT_A_NUMBER) x[columns - 1] = NAN;
+}
+
+static ir_array edge_x(int64_t columns, gm_arena *arena) {
+    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {EDGES, columns}, .data = GM_NEW_ARRAY(arena, float, EDGES * columns)};
+    for (int edge = 0; edge < EDGES; edge++) fill_edge(edge, (float *)x.data + edge * columns, columns);
+    return x;
+}
+
 /* ---- comparison ---- */
+
+/* What holding x in words may cost (codegen/dot_int.c): x is a whole number of steps of its run of 32, a step being max|x|/16383
+ * but 2^-100 at least, so that each column is off by half a step, 0.502 with the rounding of its inverse; and a step times a scale, being
+ * rounded to 2^-150 at worst, times sums that are below 32·2^15·2^14 in a run. */
+static double words_cost(const float *row, const float *x, int64_t columns) {
+    double cost = (double)columns * 0x1p-121;
+    for (int64_t run = 0; run < columns; run += 32) {
+        double most = 0, weights = 0;
+        for (int64_t k = run; k < run + 32; k++) most = fmax(most, fabs((double)x[k])), weights += fabs((double)row[k]);
+        cost += 0.502 * weights * fmax(most * (1 + 0x1p-18) / 16383, 0x1p-100);
+    }
+    return cost;
+}
 
 static void check_gather(const rt_tensor *w, const int32_t *ids, const ir_array *got, gm_arena *arena) {
     for (int i = 0; i < X_ROWS; i++) {
@@ -37,29 +79,32 @@ static void check_gather(const rt_tensor *w, const int32_t *ids, const ir_array 
 }
 
 /* y = w·x. Infinite weights are beyond the contract: a kernel may sum the codes before it multiplies by a huge scale. */
-static void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what) {
+static void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what, bool words) {
     double sum = 0, size = 0, most = 0;
     bool infinite = false, nan = false;
     for (int64_t k = 0; k < w->dim[1]; k++) {
         sum += (double)row[k] * (double)x[k];
         size += fabs((double)row[k] * (double)x[k]);
         infinite |= isinf(row[k]) != 0;
-        nan |= isnan(row[k]) != 0;
+        nan |= isnan(row[k]) || isnan(x[k]);
     }
     if (infinite) return;
     most = type_of(w->dtype)->tolerance * size + (double)w->dim[1] * 0x1p-148; /* below normal numbers each term is rounded to 2^-149 */
+    if (words) most += words_cost(row, x, w->dim[1]);
     bool near = nan ? isnan(y) != 0 : fabs((double)y - sum) <= most;
     ck_assert_msg(near, "%s, %s, %lld columns: %.9g instead of %.9g, off by %.3g of the sum of magnitudes", what, rt_dtype_of(w->dtype)->text,
                   (long long)w->dim[1], (double)y, sum, fabs((double)y - sum) / size);
 }
 
 /* got[rows, …]: columns first … of the result are those of w. */
-static void check_product(const rt_tensor *w, const float *x, int64_t rows, const ir_array *got, int64_t first, int64_t stride, const char *what) {
+static void check_product(const char *cpu, const rt_tensor *w, const float *x, int64_t rows, const ir_array *got, int64_t first, int64_t stride,
+                          const char *what) {
     gm_arena arena = {0};
+    bool narrow = cpu && strcmp(cpu, "x86-64") == 0, words = in_words(w->dtype) && !narrow && strncmp(what, "words", 5) == 0;
     for (int64_t n = 0; n < w->dim[0]; n++) {
         const float *row = widened_row(w, n, &arena);
         for (int64_t m = 0; m < rows; m++)
-            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what);
+            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what, words);
     }
     gm_arena_free(&arena);
 }
@@ -79,7 +124,9 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
 static const struct product {
     const char *name, *impl;
     int64_t rows;
-} products[] = {{"gemv", "gemv", 1}, {"gemv of 3 rows", "gemv", 3}, {"packed", "packed", X_ROWS}, {"stream", "stream", X_ROWS}};
+} products[] = {{"gemv", "gemv", 1},          {"gemv of 3 rows", "gemv", 3},      {"gemv of edges", "gemv", EDGES},
+                {"words", "words", 1},        {"words of 3 rows", "words", 3},    {"words of edges", "words", EDGES},
+                {"packed", "packed", X_ROWS}, {"stream", "stream", X_ROWS}};
 enum { PRODUCTS = GM_COUNT(products), PER_WIDTH = PRODUCTS + 1 };
 
 /* Parameters: ids, then x of each number of rows of each width; results: of each width the gather, then the products. */
@@ -125,7 +172,8 @@ START_TEST(each_type) {
     for (int i = 0; i < count; i++) {
         snprintf(name[i], sizeof name[i], "w%d", i);
         make_weight(&weights, name[i], dtype, ROWS, widths[i]);
-        for (int p = 0; p < PRODUCTS; p++) args[arg_count++] = random_x(products[p].rows, widths[i], &arena);
+        for (int p = 0; p < PRODUCTS; p++) 
+            args[arg_count++] = strstr(products[p].name, "edges") ? edge_x(widths[i], &arena) : random_x(products[p].rows, widths[i], &arena);
     }
     for (int i = 0; i < count; i++) w[i] = rt_weights_find(&weights, name[i]);
     write_function(rt_dtype_of(dtype)->text, widths, count, &text);
@@ -133,7 +181,7 @@ START_TEST(each_type) {
         for (int i = 0; i < count; i++) {
             check_gather(w[i], ids, &results[i * PER_WIDTH], &arena);
             for (int p = 0; p < PRODUCTS; p++)
-                check_product(w[i], args[1 + i * PRODUCTS + p].data, products[p].rows, &results[i * PER_WIDTH + 1 + p], 0, ROWS, products[p].name);
+                check_product(cpu, w[i], args[1 + i * PRODUCTS + p].data, products[p].rows, &results[i * PER_WIDTH + 1 + p], 0, ROWS, products[p].name);
         }
     }
     rt_weights_close(&weights);
@@ -170,7 +218,7 @@ static void check_mixed(const char *cpu, const char *impl, int64_t rows, int fro
     gm_string_printf(&text, "  %%y = matmul %%x%s {impl = \"%s\"} : f32[%d,%d]\n  return %%y\n}\n", list.data, impl, (int)rows, (int)total);
     if (run_text(cpu, &text, &weights, &x, 1, &arena, &y))
         for (int64_t i = 0, first = 0; i < count; first += mixed_rows((int)i++))
-            check_product(rt_weights_find(&weights, name[i]), x.data, rows, &y, first, total, impl);
+            check_product(cpu, rt_weights_find(&weights, name[i]), x.data, rows, &y, first, total, impl);
     gm_string_free(&list);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
@@ -181,6 +229,8 @@ START_TEST(mixed_types) {
     state = 77;
     check_mixed(cpu, "gemv", 1, 0, GM_COUNT(types));
     check_mixed(cpu, "gemv", 3, 4, 9);
+    check_mixed(cpu, "words", 1, 0, GM_COUNT(types));
+    check_mixed(cpu, "words", 3, 4, 9);
     check_mixed(cpu, "packed", X_ROWS, 7, 3);
     check_mixed(cpu, "stream", X_ROWS, 12, 3);
 }
