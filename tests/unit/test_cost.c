@@ -41,6 +41,9 @@ static const known all_known[] = {
                  "  %z = sample %l, %t, %p, %o, %s : i32\n  return %z\n"), 0, 400, 0, 100},
     {"matmul", F("%x: f32[T,64]", "f32[T,48]", "  %a = weight {name = \"a\"} : q8_0[32,64]\n  %b = weight {name = \"b\"} : f32[16,64]\n"
                                                "  %y = matmul %x, %a, %b : f32[T,48]\n  return %y\n"), 0, 768 + 2176 + 4096, 576, 18432},
+    {"scaled_matmul", F("%q: i16[T,64], %s: f32[T,1]", "f32[T,64]",
+                        "  %a = weight {name = \"a\"} : q8_0[32,64]\n  %b = weight {name = \"b\"} : f32[32,64]\n"
+                        "  %y = scaled_matmul %q, %s, %a, %b {bits = 12} : f32[T,64]\n  return %y\n"), 0, 384 + 12 + 2176 + 8192, 768, 24576},
     {"einsum", F("%q: f32[2,2,3,4], %k: f32[5,2,4]", "f32[2,2,3,5]",
                  "  %y = einsum %q, %k {spec = \"tkgd,skd->tkgs\"} : f32[2,2,3,5]\n  return %y\n"), 0, 352, 240, 480},
     {"attention", ATTENTION("scale = 0.5"), 5, 96 + 256, 96, 2 * 21 * 21},
