@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { SECONDS = 240, BITS = 12, LEVELS = 2047, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, BLOCK = 2048, NARROW = 32, WIDE = 96 };
+enum { SECONDS = 900, BITS = 12, LEVELS = 2047, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, BLOCK = 2048, NARROW = 32, WIDE = 96 };
 
 /* Rows of x: together they fill tiles of every height that a kernel has. The last is the largest. */
 static const int heights[] = {1, 2, 5, 6, 7, 13, 40};
