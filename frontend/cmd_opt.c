@@ -14,7 +14,8 @@ gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_di
         .context = cmd_int_or(options, FLAG_CONTEXT, options->context, PASS_DEFAULT_CONTEXT),
         .chunk = cmd_int_or(options, FLAG_CHUNK, options->chunk, PASS_DEFAULT_CHUNK),
         .rows = PASS_DEFAULT_ROWS,
-        .precision = fe_pass_precision((fe_precision)options->precision, NULL)};
+        /* auto would depend on this machine */
+        .precision = options->precision == FE_PRECISION_AUTO ? PASS_F32 : fe_pass_precision((fe_precision)options->precision, NULL)};
     pass_pipeline_request request = {.options = &settings,
                                      .list = options->passes ? options->passes : "",
                                      .skip = options->skip,

@@ -14,5 +14,7 @@ quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype)
     ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, largest), divisor));
     ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
     ir_value *codes = ir_convert(b, rounded, dtype); /* a statement of its own: an initialiser's parts have no order */
-    return (quantised){codes, ir_binary(b, IR_DIV, most, number(b, largest))};
+    /* max passes NaN over and its code is 0: through the sum it reaches the scale. */
+    ir_value *sum = ir_reduce(b, IR_REDUCE_SUM, size, x->type.rank - 1), *taint = ir_binary(b, IR_MUL, sum, number(b, 0));
+    return (quantised){codes, ir_binary(b, IR_ADD, ir_binary(b, IR_DIV, most, number(b, largest)), taint)};
 }
