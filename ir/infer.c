@@ -215,7 +215,8 @@ static bool rule_scaled_matmul(const rule_context *c) {
     REQUIRE(x->rank >= 1 && (x->dtype == RT_I8 || x->dtype == RT_I16), "x must be i8 or i16 of rank >= 1");
     REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == 1, "the scales must be f32, one for each row of x");
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for each row of x");
-    REQUIRE(bits >= 2 && bits <= 12, "bits must be 2..12"); /* 256 products with 13 bits of x stay below 2^31 */
+    int64_t most = x->dtype == RT_I8 ? 8 : 12; /* W's integers are stored as x's; 256 products of 12 bits with 13 of x stay below 2^31 */
+    REQUIRE(bits >= 2 && bits <= most, "bits must be 2..%lld", (long long)most);
     for (int i = 2; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
