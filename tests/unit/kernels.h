@@ -1,11 +1,14 @@
-/* What tests of compiled kernels share: a random weight of every FLOAT and QUANT type, with edges; running a text for a CPU. */
+/* What tests of compiled kernels share: a random weight of every FLOAT and QUANT type, with edges; a bound of rotated
+ * values; running a text for a CPU. */
 #ifndef GM_TESTS_KERNELS_H
 #define GM_TESTS_KERNELS_H
 
 #include "frontend/gir_run.h"
+#include "runtime/rotate.h"
 #include "tests/unit/random_values.h"
 
 #include <check.h>
+#include <math.h>
 #include <string.h>
 
 static const char *const cpus[] = {NULL, "haswell", "x86-64"};
@@ -94,6 +97,21 @@ static inline float *widened_row(const rt_tensor *w, int64_t row, gm_arena *aren
     rt_dequantize_row(w->dtype, (const uint8_t *)w->data + bytes * (size_t)row, values, (size_t)w->dim[1]);
     return values;
 }
+
+/* Σ|R·w| of the elements of each run of a row that is rotated (runtime/rotate.h): what sums in f32 may be off by in proportion. */
+static inline void rotated_magnitudes(const float *row, int64_t columns, double *out) {
+    int64_t n = rt_rotate_run(columns), runs = columns / n;
+    double all = 0;
+    for (int64_t r = 0; r < runs; r++) {
+        out[r] = 0;
+        for (int64_t i = 0; i < n; i++) out[r] += fabs((double)row[r * n + i]) / sqrt((double)n);
+        all += out[r];
+    }
+    for (int64_t r = 0; runs > 1 && r < runs; r++) out[r] = fabs(1 - 2 / (double)runs) * out[r] + 2 / (double)runs * (all - out[r]);
+}
+
+/* Of these: how far apart compiled and interpreted rotated values lie at most. */
+#define ROTATED_TOLERANCE 0x1p-22
 
 /* False when this machine cannot run code for the CPU. Frees the text. */
 static inline bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args, int arg_count, gm_arena *arena,
