@@ -2,7 +2,7 @@
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
- *   # options: context 64       with chunk, rows and precision (f32, bf16, int16, int8): what the passes are told
+ *   # options: context 64       with chunk, rows, precision (f32, bf16, int16, int8) and wide (a,b; none): what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
  *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on, gives
  *                               the same first result before and after the passes, whatever form the caches have
@@ -182,7 +182,7 @@ static bool read_precision(gir_file *file, const char *word, pass_precision *out
     return gir_fail(file, "no precision is called %s", word);
 }
 
-/* "# options: context 64 chunk 4 rows 2 precision bf16", any of them. */
+/* "# options: context 64 chunk 4 rows 2 precision int8 wide v_proj,o_proj", any of them; wide none: an empty list. */
 static bool read_options(gir_file *file, pass_options *out) {
     *out = (pass_options){.context = 64, .chunk = 4, .rows = 4};
     const char *text = directive_of(file, "options");
@@ -193,6 +193,10 @@ static bool read_options(gir_file *file, pass_options *out) {
         long value = strtol(word, &stop, 10);
         if (strcmp(key, "precision") == 0) {
             if (!read_precision(file, word, &out->precision)) return false;
+            continue;
+        }
+        if (strcmp(key, "wide") == 0) {
+            out->wide = strcmp(word, "none") == 0 ? "" : gm_arena_strdup(&file->arena, word);
             continue;
         }
         if (*stop) return gir_fail(file, "option %s is not a number: %s", key, word);
