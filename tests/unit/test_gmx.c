@@ -144,6 +144,29 @@ START_TEST(other_options_compile_again) {
 }
 END_TEST
 
+/* Which weights keep 16 bits is part of what an artefact was compiled for: an empty list is another than none given, and the usual list
+ * written out is the same. */
+START_TEST(another_list_of_wide_weights_compiles_again) {
+    static const struct {
+        const char *made, *wanted;
+        bool warm;
+    } cases[] = {{NULL, NULL, true}, {NULL, "v_proj,o_proj", true}, {NULL, "", false}, {NULL, "v_proj", false}, {"", NULL, true}, {"", "v_proj", false},
+                 {"q_proj", NULL, true}, {"q_proj", "q_proj", true}, {"q_proj", "", false}};
+    char path[512];
+    copy_name(path, "a.gmx");
+    for (size_t i = 0; i < GM_COUNT(cases); i++) {
+        bool warm;
+        const fe_options made = {.threads = 2, .context = 48, .chunk = 8, .precision = FE_PRECISION_INT8, .wide = cases[i].made};
+        const fe_options wanted = {.threads = 2, .wide = cases[i].wanted};
+        if (!i || cases[i].made != cases[i - 1].made) make(GGUF, &made, path);
+        gm_string logits = logits_of(path, &wanted, &warm, NULL);
+        ck_assert_msg(warm == cases[i].warm, "compiled with --wide %s, run with %s", cases[i].made ? cases[i].made : "(none)",
+                      cases[i].wanted ? cases[i].wanted : "(none)");
+        gm_string_free(&logits);
+    }
+}
+END_TEST
+
 START_TEST(another_target_compiles_again) {
     char path[512];
     bool warm;
@@ -371,11 +394,11 @@ END_TEST
 START_TEST(other_versions_are_refused) {
     parts p = open_parts();
     uint64_t checksum;
-    p.bytes.data[4] = 3;
+    p.bytes.data[4] = 4;
     checksum = gmx_checksum(p.bytes.data, 32);
     memcpy(p.bytes.data + 32, &checksum, 8);
     temp_write("a.gmx", p.bytes.data, p.bytes.length);
-    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 2, found 3");
+    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 3, found 4");
     gm_string_free(&p.bytes);
 }
 END_TEST
@@ -428,6 +451,7 @@ int main(void) {
     tcase_add_test(tests, screens_come_and_go);
     tcase_add_test(tests, other_options_compile_again);
     tcase_add_test(tests, another_target_compiles_again);
+    tcase_add_test(tests, another_list_of_wide_weights_compiles_again);
     tcase_add_loop_test(tests, nothing_is_lost, 0, 3);
     tcase_add_test(tests, vocabulary_with_merges);
     tcase_add_test(tests, cut_files_are_refused);
