@@ -1,12 +1,12 @@
 /* Compiled scaled_matmul against the interpreter, for every FLOAT and QUANT type and several --target-cpu: all heights of tiles, more
- * columns than one block, x and W at their extremes. */
+ * columns than one block, rotated rows, x and W at their extremes. */
 #include "tests/unit/kernels.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
 #include <stdio.h>
 
-enum { SECONDS = 900, BITS = 12, LEVELS = 2047, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, BLOCK = 2048, NARROW = 32, WIDE = 96 };
+enum { SECONDS = 900, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, BLOCK = 2048, NARROW = 32, WIDE = 96 };
 
 /* Rows of x: together they fill tiles of every height that a kernel has. The last is the largest. */
 static const int heights[] = {1, 2, 5, 6, 7, 13, 40};
@@ -44,6 +44,15 @@ static integers make_x(rt_dtype dtype, int64_t rows, int64_t columns, gm_arena *
     return x;
 }
 
+/* The bits of W beside x: as in the plans. */
+static int bits_of(const integers *x) {
+    return x->codes.dtype == RT_I8 ? 8 : 12;
+}
+
+static double levels_of(const integers *x) {
+    return (1 << (bits_of(x) - 1)) - 1;
+}
+
 static double x_at(const integers *x, int64_t row, int64_t column) {
     int64_t i = row * x->codes.dim[1] + column;
     int code = x->codes.dtype == RT_I8 ? ((const int8_t *)x->codes.data)[i] : ((const int16_t *)x->codes.data)[i];
@@ -65,9 +74,10 @@ enum { MAX_PRODUCTS = 4 };
 typedef struct product {
     const rt_tensor *w[GM_COUNT(types)];
     int count;
+    bool rotate;
     integers x; /* TALLEST rows */
     ir_array want;
-    const double *sizes; /* Σ|w·x| of each element: what a sum in f32 is off by in proportion */
+    const double *sizes, *doubts; /* of each element: what a sum in f32 is off by in proportion, Σ|w·x|; what codes in doubt may change */
 } product;
 
 static int64_t all_rows(const product *p) {
@@ -94,7 +104,7 @@ static void write_product(const product *p, int number, int rows, gm_string *out
                          (int)p->w[i]->dim[0], (int)p->w[i]->dim[1]);
     gm_string_printf(out, "  %%y%d = scaled_matmul %%x%d, %%s%d", number, number, number);
     for (int i = 0; i < p->count; i++) gm_string_printf(out, ", %%w%d_%d", number, i);
-    gm_string_printf(out, " {bits = %d} : f32[%d,%d]\n", BITS, rows, (int)all_rows(p));
+    gm_string_printf(out, " {bits = %d%s} : f32[%d,%d]\n", bits_of(&p->x), p->rotate ? ", rotate = 1" : "", rows, (int)all_rows(p));
 }
 
 static void write_result(const product *p, int number, int rows, gm_string *out) {
@@ -130,23 +140,49 @@ static ir_array interpret(const product *p, const rt_weights *weights, gm_arena 
     return y;
 }
 
-static double *magnitudes(const product *p, gm_arena *arena) {
-    int64_t total = all_rows(p), column = 0;
-    double *sizes = GM_NEW_ARRAY(arena, double, TALLEST * total);
-    for (int i = 0; i < p->count; i++) {
-        for (int64_t n = 0; n < p->w[i]->dim[0]; n++, column++) {
-            const float *w = widened_row(p->w[i], n, arena);
-            for (int64_t r = 0; r < TALLEST; r++) {
-                double sum = 0;
-                for (int64_t k = 0; k < p->w[i]->dim[1]; k++) sum += fabs((double)w[k] * x_at(&p->x, r, k));
-                sizes[r * total + column] = sum;
-            }
+/* Steps of a row's codes that are in doubt: compiled code may round a rotated value to the next integer where it lies that near to the
+ * middle of two. 0 for the others, and for all where rows are not rotated. */
+static double *doubtful_steps(const product *p, const float *w, int64_t columns, gm_arena *arena) {
+    double *steps = GM_NEW_ARRAY(arena, double, columns), *sizes = GM_NEW_ARRAY(arena, double, columns), levels = levels_of(&p->x);
+    float *turned = GM_NEW_ARRAY(arena, float, columns);
+    if (!p->rotate) return steps;
+    memcpy(turned, w, sizeof *turned * (size_t)columns);
+    rt_rotate_row(turned, columns);
+    rotated_magnitudes(w, columns, sizes);
+    for (int64_t from = 0; from < columns; from += GROUP) {
+        int64_t to = from + GROUP < columns ? from + GROUP : columns;
+        double most = (double)IR_SCALE_LEAST;
+        for (int64_t k = from; k < to; k++) most = fmax(most, fabs((double)turned[k]));
+        for (int64_t k = from; k < to; k++) {
+            double code = fabs((double)turned[k]) * levels / most, off = ROTATED_TOLERANCE * (sizes[k / rt_rotate_run(columns)] * levels / most + code);
+            if (fabs(code - floor(code) - 0.5) <= off) steps[k] = most / levels;
         }
     }
-    return sizes;
+    return steps;
 }
 
-/* The first rows. The tolerance is that of the other kernels; below normal numbers each group is rounded to 2^-149. */
+/* What the tolerance of each element is made of. */
+static void bound(product *p, gm_arena *arena) {
+    int64_t total = all_rows(p), column = 0, columns = p->x.codes.dim[1];
+    double *sizes = GM_NEW_ARRAY(arena, double, TALLEST * total), *doubts = GM_NEW_ARRAY(arena, double, TALLEST * total);
+    for (int i = 0; i < p->count; i++)
+        for (int64_t n = 0; n < p->w[i]->dim[0]; n++, column++) {
+            float *w = widened_row(p->w[i], n, arena);
+            const double *steps = doubtful_steps(p, w, columns, arena);
+            if (p->rotate) rt_rotate_row(w, columns);
+            for (int64_t r = 0; r < TALLEST; r++)
+                for (int64_t k = 0; k < columns; k++) {
+                    double x = fabs(x_at(&p->x, r, k));
+                    sizes[r * total + column] += fabs((double)w[k]) * x;
+                    doubts[r * total + column] += steps[k] * x;
+                }
+        }
+    p->sizes = sizes;
+    p->doubts = doubts;
+}
+
+/* The first rows. The tolerance is that of the other kernels; below normal numbers each group is rounded to 2^-149. Where
+ * rows are rotated each code in doubt may be another by one. */
 static void check_rows(const product *p, const ir_array *got, const char *cpu) {
     int64_t total = got->dim[1], first = 0;
     for (int i = 0; i < p->count; first += p->w[i++]->dim[0]) {
@@ -154,7 +190,7 @@ static void check_rows(const product *p, const ir_array *got, const char *cpu) {
         for (int64_t at = 0; at < got->dim[0] * rows; at++) {
             int64_t index = at / rows * total + first + at % rows;
             float a = ((const float *)p->want.data)[index], b = ((const float *)got->data)[index];
-            double off = fabs((double)a - (double)b), most = type_of(p->w[i]->dtype)->tolerance * p->sizes[index] + (double)p->w[i]->dim[1] * 0x1p-148;
+            double off = fabs((double)a - (double)b), most = type_of(p->w[i]->dtype)->tolerance * p->sizes[index] + p->doubts[index] + (double)p->w[i]->dim[1] * 0x1p-148;
             bool near = isnan(a) ? isnan(b) != 0 : a == b || off <= most;
             ck_assert_msg(near, "%s, %s, %lld columns, %lld rows: row %lld of x, row %lld of W: %.9g instead of %.9g, off by %.3g of the sum of magnitudes",
                           rt_dtype_of(p->w[i]->dtype)->text, cpu ? cpu : "host", (long long)p->w[i]->dim[1], (long long)got->dim[0],
@@ -166,7 +202,7 @@ static void check_rows(const product *p, const ir_array *got, const char *cpu) {
 static void check_products(product *products, int count, const rt_weights *weights, gm_arena *arena) {
     for (int i = 0; i < count; i++) {
         products[i].want = interpret(&products[i], weights, arena);
-        products[i].sizes = magnitudes(&products[i], arena);
+        bound(&products[i], arena);
     }
     for (size_t c = 0; c < GM_COUNT(cpus); c++) {
         ir_array args[2 * HEIGHTS * MAX_PRODUCTS], got[HEIGHTS * MAX_PRODUCTS];
@@ -192,33 +228,51 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
     return count;
 }
 
-/* Two weights of one type in each product, of 1 and 3 or more panels, so that the threads' shares begin within one. */
-START_TEST(each_type) {
-    rt_dtype dtype = types[_i].dtype;
+/* Two weights of one type in each product, of 1 and 3 or more panels, so that the threads' shares begin within one; x of one type of
+ * integers after the other. */
+static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const rt_dtype *x, bool rotate) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    int64_t widths[MAX_PRODUCTS];
-    int count = widths_of(dtype, widths);
     product products[MAX_PRODUCTS] = {{.count = 0}};
-    char name[2 * MAX_PRODUCTS][8];
-    state = (uint64_t)_i + 1;
+    char name[2 * MAX_PRODUCTS][16];
     for (int i = 0; i < 2 * count; i++) {
         snprintf(name[i], sizeof name[i], "w%d", i);
-        make_weight(&weights, name[i], dtype, i % 2 ? WIDE : NARROW, widths[i / 2]);
+        make_weight(&weights, name[i], dtype, i % 2 ? WIDE : NARROW, wanted[i / 2]);
     }
     for (int i = 0; i < 2 * count; i++) products[i / 2].w[products[i / 2].count++] = rt_weights_find(&weights, name[i]);
-    for (int i = 0; i < count; i++) products[i].x = make_x(RT_I16, TALLEST, widths[i], &arena);
+    for (int i = 0; i < count; i++) {
+        products[i].rotate = rotate;
+        products[i].x = make_x(x[i], TALLEST, wanted[i], &arena);
+    }
     check_products(products, count, &weights, &arena);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
+
+START_TEST(each_type) {
+    static const rt_dtype x[MAX_PRODUCTS] = {RT_I16, RT_I16, RT_I16, RT_I16};
+    int64_t widths[MAX_PRODUCTS];
+    int count = widths_of(types[_i].dtype, widths);
+    state = (uint64_t)_i + 1;
+    check_type(types[_i].dtype, widths, count, x, false);
+}
 END_TEST
 
-/* Weights of many types in one product, x of either type. */
+/* Five runs of 128 columns, or three of 256 where those are blocks; nine of 256, which are packed whole, not a block of columns at a time. */
+START_TEST(each_type_rotated) {
+    static const rt_dtype x[] = {RT_I8, RT_I16, RT_I8, RT_I16};
+    rt_dtype dtype = types[_i].dtype;
+    int64_t few = rt_dtype_of(dtype)->block_elems > 128 ? 3 * GROUP : 640, many = BLOCK + GROUP, widths[] = {few, few, many, many};
+    state = (uint64_t)_i + 101;
+    check_type(dtype, widths, (int)GM_COUNT(widths), x, true);
+}
+END_TEST
+
+/* Weights of many types in one product, x of either type, rows as they are and rotated. */
 START_TEST(mixed_types) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    product products[] = {{.count = GM_COUNT(types)}, {.count = GM_COUNT(types)}};
+    product products[] = {{.count = GM_COUNT(types), .rotate = _i}, {.count = GM_COUNT(types), .rotate = _i}};
     char name[GM_COUNT(types)][8];
     state = 77;
     for (size_t i = 0; i < GM_COUNT(types); i++) {
@@ -237,7 +291,7 @@ END_TEST
 
 /* ---- the bound of the integer sums ---- */
 
-/* Every weight of row n is ±(n+1), so that all codes are ±LEVELS: with equal signs, with those of row SIGNS of x, and with neither. */
+/* Every weight of row n is ±(n+1), so that all codes are the largest: with equal signs, with those of row SIGNS of x, and with neither. */
 static float extreme(int64_t row, int64_t column) {
     float size = (float)(row + 1);
     bool minus = row % 3 == 1 ? column % 2 == 0 : row % 3 == 2 && column / GROUP % 2;
@@ -247,7 +301,7 @@ static float extreme(int64_t row, int64_t column) {
 /* A group of the largest products is 256 · 2047 · 4095 < 2^31: the sums, known in closed form, must have their size and sign. */
 START_TEST(sums_do_not_overflow) {
     enum { COLUMNS = BLOCK + 3 * GROUP };
-    ck_assert_int_lt((int64_t)GROUP * LEVELS * X_LARGEST, INT64_C(1) << 31);
+    ck_assert_int_lt((int64_t)GROUP * 2047 * X_LARGEST, INT64_C(1) << 31);
     rt_weights weights = {0};
     gm_arena arena = {0};
     gm_diag diag = {0};
@@ -275,9 +329,10 @@ int main(void) {
     TCase *together = tcase_create("types together and the bound of sums"), *each = tcase_create("each type");
     tcase_set_timeout(together, SECONDS);
     tcase_set_timeout(each, SECONDS);
-    tcase_add_test(together, mixed_types);
+    tcase_add_loop_test(together, mixed_types, 0, 2);
     tcase_add_test(together, sums_do_not_overflow);
     tcase_add_loop_test(each, each_type, 0, (int)GM_COUNT(types));
+    tcase_add_loop_test(each, each_type_rotated, 0, (int)GM_COUNT(types));
     suite_add_tcase(suite, together);
     suite_add_tcase(suite, each);
     return suite_run(suite);
