@@ -90,6 +90,19 @@ gm compile "$gguf" --dump=asm
 check dump_asm "$(head -c 300 "$work/err")" grep -q 'ret' "$work/out"
 gm compile "$gguf" --dump=dot
 check dump_dot "$(head -c 300 "$work/err")" grep -q '^digraph' "$work/out"
+# wide NAME INT16 INT8 ARGUMENT…: how many products of the int8 plan have integers of 16 bits and of 8.
+wide() {
+    wide_name=$1 wide_counts="$2 $3"
+    shift 3
+    gm compile "$gguf" -c 128 --precision int8 --dump=after:lower_precision "$@"
+    counts="$(grep -c 'scaled_matmul.*bits = 12}' "$work/out") $(grep -c 'scaled_matmul.*bits = 8, rotate = 1}' "$work/out")"
+    check "$wide_name" "$counts products instead of $wide_counts: $(head -c 300 "$work/err")" [ "$counts" = "$wide_counts" ]
+}
+wide wide_usual 24 36
+wide wide_written_out 24 36 --wide v_proj,o_proj
+wide wide_none 0 48 --wide ''
+wide wide_all 48 0 --wide proj
+wide wide_some 12 36 --wide mlp.down
 bad dump_unknown 'nope' compile "$gguf" --dump=nope
 
 # ---- perplexity and bench ----
@@ -102,6 +115,8 @@ json perplexity_kl_of_itself '\{.*"kl_max":(0|[0-9.]+e-(0[789]|1[0-9])),"top1":1
     perplexity "$gguf" -f "$text" -c 64 --tokens 64 --precision f32 --kl-base f32 --format json
 json perplexity_kl_of_int16 "\\{.*\"kl_mean\":0\\.000[0-9]*[1-9][0-9]*,.*\\}" \
     perplexity "$gguf" -f "$text" -c 128 --tokens 128 --precision int16 --kl-base f32 --format json
+json perplexity_kl_of_int8 "\\{.*\"kl_mean\":0\\.0[0-9]*[1-9][0-9]*,.*\\}" \
+    perplexity "$gguf" -f "$text" -c 128 --tokens 128 --precision int8 --kl-base f32 --format json
 row() { printf '\\{"test":"%s","mean":%s,"std":%s,"unit":"%s"\\}' "$1" "$real" "$real" "$2"; }
 json bench "\\[ $(row pp16 tok/s), $(row pp32 tok/s), $(row tg8 tok/s), $(row load s), $(row compile s), $(row 'peak memory' MB) \\]" \
     bench "$gguf" -p 16,32 -n 8 -r 2 -t 2 --format json

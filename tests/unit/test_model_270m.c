@@ -148,7 +148,8 @@ static const struct plan_limit {
     const char *name;
     fe_precision precision;
     double kl;
-} plans[] = {{"auto", FE_PRECISION_AUTO, 2.7e-3}, {"bf16", FE_PRECISION_BF16, 2.7e-3}, {"int16", FE_PRECISION_INT16, 2e-4}};
+} plans[] = {{"auto", FE_PRECISION_AUTO, 2.7e-3}, {"bf16", FE_PRECISION_BF16, 2.7e-3}, {"int16", FE_PRECISION_INT16, 2e-4},
+             {"int8", FE_PRECISION_INT8, 2.7e-3}};
 
 static void check_plan(const struct plan_limit *limit, fe_engine *base, const int32_t *ids) {
     fe_engine plan;
