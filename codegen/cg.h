@@ -135,6 +135,8 @@ typedef struct cg_loop {
 } cg_loop;
 cg_loop cg_loop_begin(cg *c, LLVMValueRef from, LLVMValueRef to, int64_t step);
 void cg_loop_end(cg *c, cg_loop *loop);
+/* The same; LLVM unrolls the loop, after it has simplified its body. */
+void cg_loop_end_unrolled(cg *c, cg_loop *loop, int times);
 typedef struct cg_branch {
     LLVMBasicBlockRef otherwise, join;
 } cg_branch;

@@ -21,6 +21,7 @@ enum {
     TALL_16_REGISTERS = 6, TALL_32 = 12,   /* rows of x in a tile: its sums and the panel's vectors fill the registers */
     GROUP = IR_SCALE_GROUP,
     BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
+    UNROLL = 2,                            /* units, to spread the cost of addresses */
     ROW_MULTIPLE = 32, COLUMN_MULTIPLE = 32
 };
 
@@ -289,7 +290,8 @@ static LLVMValueRef add_products(cg *c, rt_dtype x_dtype, LLVMValueRef acc, oper
     return x.part[1] ? add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
 
-/* Units [from, to) of the columns. One at a time: sums of several would be reassociated, which takes more registers than there are. */
+/* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes more registers
+ * than there are. */
 static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRef from, LLVMValueRef to) {
     cg_loop units = cg_loop_begin(c, from, to, 1);
     operand w[VECTORS];
@@ -305,7 +307,7 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
             LLVMBuildStore(c->b, add_products(c, job->x_dtype, old, x, w[v]), t->acc[r][v]);
         }
     }
-    cg_loop_end(c, &units);
+    cg_loop_end_unrolled(c, &units, UNROLL);
 }
 
 static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {

@@ -2,6 +2,7 @@
 #ifndef GM_CODEGEN_LLVM_H
 #define GM_CODEGEN_LLVM_H
 
+#include <llvm-c/DebugInfo.h>
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Core.h>
 #include <llvm-c/Error.h>

@@ -177,6 +177,23 @@ cg_loop cg_loop_begin(cg *c, LLVMValueRef from, LLVMValueRef to, int64_t step) {
     return loop;
 }
 
+/* !{self, !{"llvm.loop.unroll.count", i32 times}} */
+static LLVMMetadataRef unroll_metadata(cg *c, int times) {
+    static const char key[] = "llvm.loop.unroll.count";
+    LLVMMetadataRef pair[] = {LLVMMDStringInContext2(c->context, key, sizeof key - 1), LLVMValueAsMetadata(cg_i32(c, times))};
+    LLVMMetadataRef parts[] = {LLVMTemporaryMDNode(c->context, NULL, 0), LLVMMDNodeInContext2(c->context, pair, 2)};
+    LLVMMetadataRef node = LLVMMDNodeInContext2(c->context, parts, 2);
+    LLVMMetadataReplaceAllUsesWith(parts[0], node);
+    return node;
+}
+
+void cg_loop_end_unrolled(cg *c, cg_loop *loop, int times) {
+    LLVMBasicBlockRef latch = LLVMGetInsertBlock(c->b);
+    cg_loop_end(c, loop);
+    unsigned kind = LLVMGetMDKindIDInContext(c->context, "llvm.loop", 9);
+    LLVMSetMetadata(LLVMGetBasicBlockTerminator(latch), kind, LLVMMetadataAsValue(c->context, unroll_metadata(c, times)));
+}
+
 void cg_loop_end(cg *c, cg_loop *loop) {
     LLVMValueRef next = LLVMBuildNSWAdd(c->b, loop->index, loop->step, "");
     LLVMBasicBlockRef latch = LLVMGetInsertBlock(c->b);

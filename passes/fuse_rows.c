@@ -9,6 +9,7 @@
  *   whole rows [d0, …, N] or one number per row [d0, …, 1],
  *   reductions of whole rows along the last axis,
  *   smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every row.
+ * A reduction computes its operand again, so none joins the exp, tanh and the like that its operand comes from.
  * An operation joins the groups that it reads and a group of its own space; groups that meet in an operation become one where
  * the rules allow, else the one is closed. No open group reads another, and a group stands where its last member stood: what
  * lies between its members and does not read them comes before it. What reads a member and is none closes the group; so do
@@ -150,6 +151,18 @@ static int count_results(const grouping *g, const ir_inst *const *insts, int cou
 }
 
 /* Is every member either there in all rows of the space, or cheap and read only within? Are reductions still of whole rows? */
+/* Would a reduction, for which its operand is computed again, do costly work twice? */
+static bool repeats_costly(const ir_inst *const *insts, int count) {
+    bool costly[MAX_MEMBERS];
+    for (int i = 0; i < count; i++) {
+        costly[i] = is_costly(insts[i]->op);
+        for (int j = 0; j < i && !costly[i]; j++)
+            for (int k = 0; k < insts[i]->operand_count; k++) costly[i] |= costly[j] && insts[i]->operands[k] == insts[j]->results[0];
+        if (is_reduce(insts[i]) && costly[i]) return true;
+    }
+    return false;
+}
+
 static bool fits(const grouping *g, const ir_inst *const *insts, int count, const ir_type *space) {
     for (int i = 0; i < count; i++) {
         const ir_value *value = insts[i]->results[0];
@@ -158,7 +171,7 @@ static bool fits(const grouping *g, const ir_inst *const *insts, int count, cons
         if (has_all_rows(&value->type, space)) continue;
         if (is_costly(insts[i]->op) || uses_by(value, insts, count) != g->uses[value->id]) return false;
     }
-    return true;
+    return !repeats_costly(insts, count);
 }
 
 /* The members of two groups (either may be NO_GROUP) and inst, in order; 0: too many. */

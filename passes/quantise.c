@@ -1,6 +1,8 @@
 /* Rows of numbers as integers with a scale each: see quantise.h. */
 #include "passes/quantise.h"
 
+#include <math.h>
+
 /* 1.5·2^23: adding and subtracting it rounds an f32 below 2^22 to an integer. */
 enum { ROUNDER = 12582912 };
 
@@ -8,13 +10,17 @@ static ir_value *number(ir_builder *b, double value) {
     return ir_const_float(b, value);
 }
 
+/* Magnitudes; NaN counts as infinity, since a maximum would pass it over. */
+static ir_value *sizes(ir_builder *b, ir_value *x) {
+    ir_value *size = ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x));
+    return ir_select(b, ir_binary(b, IR_EQ, x, x), size, number(b, INFINITY));
+}
+
 quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype) {
-    ir_value *size = ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), *most = ir_reduce(b, IR_REDUCE_MAX, size, x->type.rank - 1);
+    ir_value *most = ir_reduce(b, IR_REDUCE_MAX, sizes(b, x), x->type.rank - 1);
     ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, 1e-30));
     ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, largest), divisor));
     ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
     ir_value *codes = ir_convert(b, rounded, dtype); /* a statement of its own: an initialiser's parts have no order */
-    /* max passes NaN over and its code is 0: through the sum it reaches the scale. */
-    ir_value *sum = ir_reduce(b, IR_REDUCE_SUM, size, x->type.rank - 1), *taint = ir_binary(b, IR_MUL, sum, number(b, 0));
-    return (quantised){codes, ir_binary(b, IR_ADD, ir_binary(b, IR_DIV, most, number(b, largest)), taint)};
+    return (quantised){codes, ir_binary(b, IR_DIV, most, number(b, largest))};
 }

@@ -10,7 +10,8 @@ typedef struct quantised {
 } quantised;
 
 /* Each row of f32 x[…,K] as integers in ±largest, at most 2^21, rounded to nearest even: its largest magnitude becomes `largest`, so
- * that an element is off by at most half a scale. A row of zeros stays zeros; one with NaN or infinity gets NaN for its scale. */
+ * that an element is off by at most half a scale. A row of zeros stays zeros; one with NaN or infinity gets codes of 0
+ * and an infinite scale, so that its products are NaN. */
 quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype);
 
 #endif
