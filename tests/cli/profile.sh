@@ -16,9 +16,9 @@ sums=$(awk '/"phase":/ { n++ } /"(op|layer)":/ { kind = /"op":/ ? "op" : "layer"
 check profile_rows_add_up "$sums" [ "$sums" = "1 1 1 1 " ]
 json profile_probe "$(profile ",\"probe_gb_s\":$real,\"probe_gflop_s\":$real")" profile "$hf" --ids 2,5,9 -n 6 -r 1 -t 2 --format json
 good profile_text 'prefill: 3 tokens in .*, threads: 2 +operation +calls +ms .*matmul/stream .* idle share .* tok/s, profiled .* layer .*decode: 4 tokens .*matmul/gemv .*' \
-    profile "$gguf" --ids 2,5,9 -n 4 -r 1 -t 2 --no-probe
+    profile "$gguf" --ids 2,5,9 -n 4 -r 1 -t 2 --no-probe --precision f32
 good profile_prefill_only 'prefill: 3 tokens .*' profile "$gguf" -p 'the the' -n 0 -r 1 --no-probe --no-bos --special
-gm profile "$hf" --ids 2,5,9 -n 4 -r 1 -t 2 --no-probe -o trace.json
+gm profile "$hf" --ids 2,5,9 -n 4 -r 1 -t 2 --no-probe --precision f32 -o trace.json
 check profile_trace "$(cat "$work/err")" [ "$status" -eq 0 ]
 check profile_one_file "$(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = trace.json ]
 check profile_tracks "$(head -c 300 "$work/cwd/trace.json")" [ "$(grep -c '"name":"thread_name"' "$work/cwd/trace.json")" = 2 ]
@@ -35,9 +35,9 @@ cost() { printf '\\{"tokens":%s,"read":%s,"written":%s,"flop":%s%s\\}' "$1" "$re
 peak="\\{\"bytes\":[0-9]+,\"when\":\"(compile|prefill|decode)\",\"process\":[0-9]+,\"weights\":[0-9]+,\"packed\":[0-9]+,\"cache\":[0-9]+,\"activations\":[0-9]+,\"other\":[0-9]+\\}"
 plan() { printf '\\{"threads":2,"context":64,"chunk":64,"parameters":%s,"weight_bytes":[0-9]+,"cache_token_bytes":3072,"cache_bytes":196608,"arena_bytes":[0-9]+,"scratch_bytes":[0-9]+,"packed_bytes":[0-9]+,"prefill":%s,"decode":%s,"peak":%s,"peak_full":%s%s\\}' \
     "$1" "$(cost 20 "$2")" "$(cost 8 "$2")" "$peak" "$peak" "$3"; }
-json plan "$(plan 121760 '' '')" plan "$hf" -p 20 -n 8 -c 64 -t 2 --no-probe --format json
-json plan_no_weights "$(plan 121760 '' '')" plan "$hf/config.json" --no-weights -p 20 -n 8 -c 64 -t 2 --no-probe --format json
-json plan_probe "$(plan 121760 ",\"roofline_tok_s\":$real" ",\"probe_gb_s\":$real,\"probe_gflop_s\":$real")" plan "$hf" -p 20 -n 8 -c 64 -t 2 --format json
+json plan "$(plan 121760 '' '')" plan "$hf" -p 20 -n 8 -c 64 -t 2 --precision f32 --no-probe --format json
+json plan_no_weights "$(plan 121760 '' '')" plan "$hf/config.json" --no-weights -p 20 -n 8 -c 64 -t 2 --precision f32 --no-probe --format json
+json plan_probe "$(plan 121760 ",\"roofline_tok_s\":$real" ",\"probe_gb_s\":$real,\"probe_gflop_s\":$real")" plan "$hf" -p 20 -n 8 -c 64 -t 2 --precision f32 --format json
 good plan_text 'parameters +[0-9]+ in .* MB prefill +512 tokens, .* decode +.* KV cache .* activations .* packed weights .* peak memory .* context full .*' plan "$gguf" --no-probe
 good plan_artefact 'parameters .*' plan "$work/model.gmx" --no-probe
 bad plan_no_model 'no model given' plan
