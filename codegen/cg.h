@@ -99,6 +99,8 @@ LLVMTypeRef cg_reg_type(cg *c, rt_dtype dtype); /* in registers: bool is i1 */
 /* Memory of result i at its planned offset; false when the plan gives none. */
 bool cg_place_result(cg *c, const ir_inst *inst, int i);
 LLVMValueRef cg_dim(cg *c, ir_dim dim);
+/* Rows of a tensor: the product of all extents but the last. */
+LLVMValueRef cg_leading_rows(cg *c, const ir_type *type);
 LLVMValueRef cg_widen(cg *c, LLVMValueRef x); /* i32 -> i64, signed */
 LLVMValueRef cg_i64(cg *c, int64_t value);
 LLVMValueRef cg_i32(cg *c, int64_t value);

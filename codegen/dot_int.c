@@ -293,7 +293,7 @@ static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVM
     for (int h = 0; h < 2; h++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, 2)), cg_i64(c, h));
         LLVMValueRef q = cg_load(c, vector_of(c->i16, WORDS), cg_at(c, vector_of(c->i16, WORDS), row->dot->words, at), 1);
-        LLVMValueRef products = cg_host_call(c, "llvm.x86.avx2.pmadd.wd", sums, (LLVMValueRef[]){words[h], q}, 2);
+        LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, words[h], q);
         sum = sum ? cg_add(c, sum, products) : products;
     }
     for (int k = 0; k < LANES; k++) lanes[k] = (uint8_t)(i + (k & 4));

@@ -47,7 +47,6 @@ typedef struct places {
     LLVMValueRef starts;  /* i32[rows of x][groups]: -128 · Σx */
     LLVMValueRef sums;    /* f32[tall][rows] of a tile */
 } places;
-enum { PLACES = sizeof(places) / sizeof(LLVMValueRef) };
 
 static int lanes(const cg *c) {
     return c->lanes < MAX_LANES ? c->lanes : MAX_LANES;
@@ -480,8 +479,7 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
     const ir_type *x_type = &inst->operands[0]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
     GM_ASSERT(ir_layout_matrix(x_type, &x->layout, &x_stride) && ir_layout_matrix(&inst->results[0]->type, &out->layout, &out_stride));
-    LLVMValueRef rows = cg_i64(c, 1), zero = cg_i64(c, 0);
-    for (int i = 0; i + 1 < x_type->rank; i++) rows = cg_mul(c, rows, cg_dim(c, x_type->dim[i]));
+    LLVMValueRef rows = cg_leading_rows(c, x_type), zero = cg_i64(c, 0);
     job->w = cg_kernel_arg(&kernel, cg_slot_of(c, w)->base);
     job->x = cg_kernel_arg(&kernel, x->base);
     job->x_rows = cg_kernel_arg(&kernel, rows);

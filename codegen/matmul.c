@@ -198,12 +198,6 @@ static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int6
     return cg_add(c, cg_i64(c, site), cg_widen(c, cg_slot_of(c, first->operands[0])->reg));
 }
 
-static LLVMValueRef leading_rows(cg *c, const ir_type *type) {
-    LLVMValueRef rows = cg_i64(c, 1);
-    for (int i = 0; i + 1 < type->rank; i++) rows = cg_mul(c, rows, cg_dim(c, type->dim[i]));
-    return rows;
-}
-
 static void gemv_rows(cg *c, const ir_inst *inst, bool words, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
@@ -229,7 +223,7 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "rows of x at varying distances");
         return;
     }
-    LLVMValueRef rows = leading_rows(c, &x->type);
+    LLVMValueRef rows = cg_leading_rows(c, &x->type);
     const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
     bool words = impl && strcmp(impl, "words") == 0, gemv = words || (impl && strcmp(impl, "gemv") == 0);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {

@@ -146,12 +146,10 @@ void cg_emit_rotate(cg *c, const ir_inst *inst) {
     }
     cg_access(c, &x, 1, &out, 1);
     cg_kernel kernel = {.count = 0};
-    LLVMValueRef rows = cg_i64(c, 1);
-    for (int i = 0; i + 1 < type->rank; i++) rows = cg_mul(c, rows, cg_dim(c, type->dim[i]));
     job.x = cg_kernel_arg(&kernel, x->base);
     job.x_stride = cg_kernel_arg(&kernel, cg_i64(c, stride));
     job.out = cg_kernel_arg(&kernel, out->base);
-    job.rows = cg_kernel_arg(&kernel, rows);
+    job.rows = cg_kernel_arg(&kernel, cg_leading_rows(c, type));
     gm_string_printf(&kernel.key, "rotate %lld", (long long)job.columns);
     cg_kernel_call(c, &kernel, "rotate", emit_rotate, &job);
 }

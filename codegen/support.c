@@ -79,10 +79,7 @@ LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMVal
 }
 
 LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b) {
-    LLVMTypeRef type = LLVMFunctionType(result, (LLVMTypeRef[]){LLVMTypeOf(a), LLVMTypeOf(b)}, 2, 0);
-    LLVMValueRef fn = LLVMGetNamedFunction(c->llvm, name);
-    if (!fn) fn = LLVMAddFunction(c->llvm, name, type);
-    return LLVMBuildCall2(c->b, type, fn, (LLVMValueRef[]){a, b}, 2, "");
+    return cg_host_call(c, name, result, (LLVMValueRef[]){a, b}, 2);
 }
 
 void cg_prefetch(cg *c, LLVMValueRef pointer) {
@@ -142,6 +139,12 @@ LLVMValueRef cg_scratch(cg *c, int64_t bytes) {
     LLVMValueRef stride = cg_frame_field(c, offsetof(rt_frame, scratch_stride), c->i64);
     LLVMValueRef thread = cg_widen(c, c->code.thread);
     return cg_at(c, c->i8, base, cg_mul(c, stride, thread));
+}
+
+LLVMValueRef cg_leading_rows(cg *c, const ir_type *type) {
+    LLVMValueRef rows = cg_i64(c, 1);
+    for (int i = 0; i + 1 < type->rank; i++) rows = cg_mul(c, rows, cg_dim(c, type->dim[i]));
+    return rows;
 }
 
 LLVMValueRef cg_host_call(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef *args, int count) {

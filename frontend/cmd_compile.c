@@ -40,7 +40,7 @@ static void print_tried(void *user, const char *precision, const char *wide, dou
 /* The text to measure on: that of -f, without it none. */
 static gm_status read_sample(const char *path, const cmd_options *options, gm_diag *diag, rt_ids *out) {
     fe_engine engine;
-    fe_options only_read = {.no_weights = true, .no_session = true};
+    fe_options only_read = {.no_weights = true}; /* nothing is compiled */
     gm_string text = {0};
     GM_TRY(fe_engine_open(path, &only_read, diag, &engine));
     gm_status status = engine.tokenizer ? cmd_read_text(options->file, diag, &text) : gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", path);

@@ -192,12 +192,11 @@ static bool is_matrix_of(const ir_type *w, ir_dim columns) {
     return floats && w->rank == 2 && !ir_dim_is_symbol(w->dim[0]) && w->dim[1] == columns;
 }
 
-static bool rule_matmul(const rule_context *c) {
-    REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
+/* Rows of x times the rows of the weights from operand `first` on. */
+static bool infer_products(const rule_context *c, int first) {
     const ir_type *x = operand(c, 0);
-    REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
     int64_t rows = 0;
-    for (int i = 1; i < c->inst->operand_count; i++) {
+    for (int i = first; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
         rows += w->dim[0];
@@ -208,24 +207,23 @@ static bool rule_matmul(const rule_context *c) {
     return true;
 }
 
+static bool rule_matmul(const rule_context *c) {
+    REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
+    const ir_type *x = operand(c, 0);
+    REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
+    return infer_products(c, 1);
+}
+
 static bool rule_scaled_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 3, "needs x, its scales and at least one weight");
     const ir_type *x = operand(c, 0), *s = operand(c, 1);
-    int64_t bits = ir_attr_int(c->inst, IR_ATTR_BITS, 0), rows = 0;
+    int64_t bits = ir_attr_int(c->inst, IR_ATTR_BITS, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_I8 || x->dtype == RT_I16), "x must be i8 or i16 of rank >= 1");
     REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == 1, "the scales must be f32, one for each row of x");
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for each row of x");
     int64_t most = x->dtype == RT_I8 ? 8 : 12; /* W's integers are stored as x's; 256 products of 12 bits with 13 of x stay below 2^31 */
     REQUIRE(bits >= 2 && bits <= most, "bits must be 2..%lld", (long long)most);
-    for (int i = 2; i < c->inst->operand_count; i++) {
-        const ir_type *w = operand(c, i);
-        REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
-        rows += w->dim[0];
-    }
-    *c->out = *x;
-    c->out->dtype = RT_F32;
-    c->out->dim[x->rank - 1] = rows;
-    return true;
+    return infer_products(c, 2);
 }
 
 static bool rule_rotate(const rule_context *c) {

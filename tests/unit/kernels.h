@@ -6,6 +6,7 @@
 #include "frontend/gir_run.h"
 #include "runtime/rotate.h"
 #include "tests/unit/random_values.h"
+#include "tests/unit/run_text.h"
 
 #include <check.h>
 #include <math.h>
@@ -112,19 +113,5 @@ static inline void rotated_magnitudes(const float *row, int64_t columns, double 
 
 /* Of these: how far apart compiled and interpreted rotated values lie at most. */
 #define ROTATED_TOLERANCE 0x1p-22
-
-/* False when this machine cannot run code for the CPU. Frees the text. */
-static inline bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args, int arg_count, gm_arena *arena,
-                     ir_array *results) {
-    gm_diag diag = {.quiet = true};
-    ir_module *module = NULL;
-    ck_assert_msg(ir_parse(text->data, text->length, "test", &diag, &module) == GM_OK, "%s", diag.message);
-    ir_interp_env env = {.weights = weights};
-    gm_status status = fe_gir_run_jit_for(cpu, module, "f", &env, args, arg_count, arena, results, &diag);
-    ck_assert_msg(status == GM_OK || (cpu && strstr(diag.message, "wider vectors")), "%s", diag.message);
-    ir_module_free(module);
-    gm_string_free(text);
-    return status == GM_OK;
-}
 
 #endif

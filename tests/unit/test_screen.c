@@ -4,6 +4,7 @@
 #include "runtime/screen.h"
 #include "tests/unit/model_files.h"
 #include "tests/unit/random_values.h"
+#include "tests/unit/run_text.h"
 #include "tests/unit/suite.h"
 
 #include <check.h>
@@ -219,19 +220,6 @@ static void write_function(rt_dtype dtype, gm_string *out) {
     }
     gm_string_printf(out, "  return %s\n}\n", list.data);
     gm_string_free(&list);
-}
-
-/* False when this machine cannot run code for the CPU. Frees the text. */
-static bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args, int arg_count, gm_arena *arena, ir_array *results) {
-    gm_diag diag = {.quiet = true};
-    ir_module *module = NULL;
-    ck_assert_msg(ir_parse(text->data, text->length, "test", &diag, &module) == GM_OK, "%s", diag.message);
-    ir_interp_env env = {.weights = weights};
-    gm_status status = fe_gir_run_jit_for(cpu, module, "f", &env, args, arg_count, arena, results, &diag);
-    ck_assert_msg(status == GM_OK || (cpu && strstr(diag.message, "wider vectors")), "%s", diag.message);
-    ir_module_free(module);
-    gm_string_free(text);
-    return status == GM_OK;
 }
 
 static ir_array row_of(gm_arena *arena, int64_t columns) {
