@@ -242,9 +242,6 @@ typedef struct cg_codes {
 bool cg_can_decode(rt_dtype dtype);
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
 
-/* A block of S4: four bf16 scales, then these. */
-enum { CG_S4_BOUNDS = 8, CG_S4_NIBBLES = 12, CG_S4_BYTES = 76, CG_S4_ELEMS = 128 };
-
 /* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls cg_dot_begin once. */
 typedef struct cg_dot {
     rt_dtype dtype;

@@ -318,14 +318,6 @@ static void decode_tq2_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     one_scale(out, load_half(c, block, 64));
 }
 
-/* ---- screens ---- */
-
-static void decode_s4(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
-    for (int p = 0; p < parts(c); p++) out->part[p] = to_float(c, cg_sub(c, nibbles(c, block, CG_S4_NIBBLES + 16 * sub, p), splat_i32(c, 8)));
-    LLVMValueRef bits = LLVMBuildZExt(c->b, cg_load(c, c->i16, byte_at(c, block, 2 * sub), 1), c->i32, "");
-    one_scale(out, LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, bits, cg_i32(c, 16), ""), c->f32, ""));
-}
-
 static const decode_fn decoders[RT_DTYPE_COUNT] = {
     [RT_F32] = decode_f32,   [RT_F16] = decode_f16,   [RT_BF16] = decode_bf16, [RT_Q4_0] = decode_q4_0,
     [RT_Q4_1] = decode_q4_1, [RT_Q5_0] = decode_q5_0, [RT_Q5_1] = decode_q5_1, [RT_Q8_0] = decode_q8_0,
@@ -333,7 +325,7 @@ static const decode_fn decoders[RT_DTYPE_COUNT] = {
     [RT_Q3_K] = decode_q3_k, [RT_IQ1_S] = decode_iq1_s, [RT_IQ1_M] = decode_iq1_m, [RT_IQ2_XXS] = decode_iq2_xxs,
     [RT_IQ2_XS] = decode_iq2_xs, [RT_IQ2_S] = decode_iq2_s, [RT_IQ3_XXS] = decode_iq3_xxs, [RT_IQ3_S] = decode_iq3_s,
     [RT_IQ4_NL] = decode_iq4_nl, [RT_IQ4_XS] = decode_iq4_xs, [RT_TQ1_0] = decode_tq1_0, [RT_TQ2_0] = decode_tq2_0,
-    [RT_MXFP4] = decode_mxfp4, [RT_NVFP4] = decode_nvfp4, [RT_S4] = decode_s4,
+    [RT_MXFP4] = decode_mxfp4, [RT_NVFP4] = decode_nvfp4,
 };
 
 bool cg_can_decode(rt_dtype dtype) {

@@ -1,12 +1,12 @@
 /* screened_argmax: argmax of W·x that reads the screen of W (runtime/screen.h) and of W itself only the rows that can win.
  *
- * Every thread, for its share of the rows: an estimate and an upper bound of each row's score from the screen, then the exact
- * score of the row it estimates highest. The largest of the threads' scores is beaten only by rows whose bound reaches it: their
- * exact scores are computed, by the row code of the matrix-vector kernel, so that every bit is that of the full product.
+ * Every thread, for its slabs of rows: an estimate and an upper bound of each row's score from the screen, then the exact score of
+ * the row it estimates highest. The largest of the threads' scores is beaten only by rows whose bound reaches it: their exact scores
+ * are computed, by the row code of the matrix-vector kernel, so that every bit is that of the full product. Slabs are dealt out in
+ * turn, because the rows that can win lie close together: usual tokens have low numbers.
  *
- * x is held in 8 bits per run of 32, x ≈ step·q, so that a run's estimate is an integer sum, d·step·Σ (nibble - 8)·q. Scales and
- * bounds of the four runs of a block are handled in four lanes. A comparison that decides to skip a row is false for NaN, so that a
- * row with NaN is never skipped.
+ * x is held in 8 bits per run of 32, x ≈ step·q, so that a run's estimate is an integer sum, d·(step·Σ nibble·q - 8·step·Σq), of
+ * eight rows at once. A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
 #include "codegen/cg.h"
 
@@ -15,20 +15,27 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHAINS = 2, UNROLL = 2, RUN = RT_SCREEN_RUN, RUNS = 4, SHOWN = 2 /* shared word: a thread's first score */ };
+enum {
+    RUN = RT_SCREEN_RUN,
+    BLOCK = RT_SCREEN_BLOCK,
+    ROWS = RT_SCREEN_ROWS,
+    LANES = 8,
+    PARTS = ROWS / LANES,
+    SLAB = 64, /* groups of rows */
+    SHOWN = 2, /* shared word: a thread's first score */
+};
 
 typedef struct screen_job {
     cg_dot dot;
-    int64_t rows, blocks; /* blocks of a row */
-    int screen, out;      /* kernel arguments */
-    int lanes;            /* of integer sums */
+    int64_t rows, runs; /* runs of a row */
+    int screen, out;    /* kernel arguments */
     /* scratch of this thread */
     LLVMValueRef q;       /* i8[K] */
     LLVMValueRef step;    /* f32[runs] */
     LLVMValueRef centre;  /* f32[runs]: -8·step·Σq */
     LLVMValueRef length;  /* f32[runs]: at least ‖x‖/64 */
     LLVMValueRef excess;  /* f32[runs]: what the bound adds for ‖x - step·q‖ */
-    LLVMValueRef bound;   /* f32[rows]: of this thread's rows, from its first */
+    LLVMValueRef bound;   /* f32[rows]: of this thread's rows */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
 } screen_job;
 
@@ -40,17 +47,13 @@ static LLVMTypeRef ints(cg *c) {
     return LLVMVectorType(c->i32, (unsigned)c->lanes);
 }
 
-static LLVMTypeRef four_floats(cg *c) {
-    return LLVMVectorType(c->f32, RUNS);
-}
-
 static LLVMValueRef splat_f32(cg *c, double value) {
     return cg_splat(c, cg_f32(c, value), c->lanes);
 }
 
 /* Where things lie in the scratch; returns its size. base NULL: only the size. */
 static int64_t lay_out(cg *c, screen_job *job, LLVMValueRef base) {
-    int64_t runs = job->blocks * RUNS;
+    int64_t runs = job->runs;
     struct {
         LLVMValueRef *pointer;
         int64_t bytes;
@@ -128,104 +131,168 @@ static void emit_x_run(cg *c, screen_job *job, LLVMValueRef index, LLVMValueRef 
 
 static void emit_x(cg *c, screen_job *job) {
     LLVMValueRef extra = cg_variable(c, c->f32, cg_f32(c, RT_SCREEN_LEAST));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->blocks * RUNS), 1);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->runs), 1);
     emit_x_run(c, job, loop.index, extra);
     cg_loop_end(c, &loop);
     job->extra = LLVMBuildLoad2(c->b, c->f32, extra, "");
 }
 
-/* ---- integer sums ---- */
+/* ---- integer sums of eight rows: lanes are rows, of four columns each ---- */
 
-static LLVMValueRef some_lanes(cg *c, LLVMValueRef a, LLVMValueRef b, unsigned first, unsigned count) {
-    LLVMValueRef lane[32];
-    for (unsigned i = 0; i < count; i++) lane[i] = cg_i32(c, first + i);
-    return LLVMBuildShuffleVector(c->b, a, b ? b : LLVMGetPoison(LLVMTypeOf(a)), LLVMConstVector(lane, count), "");
+static LLVMTypeRef eight(LLVMTypeRef type, int each) {
+    return LLVMVectorType(type, (unsigned)(LANES * each));
 }
 
-/* Σ nibble·q of a run in lanes: eight where bytes can be multiplied in pairs, else four from 16-bit words. Below 2^16. */
-static LLVMValueRef run_sums(cg *c, const screen_job *job, LLVMValueRef nibbles, LLVMValueRef q) {
-    LLVMTypeRef sums = LLVMVectorType(c->i32, (unsigned)job->lanes), words = LLVMVectorType(c->i16, (unsigned)job->lanes * 2);
-    LLVMValueRef bytes = cg_load(c, LLVMVectorType(c->i8, 16), nibbles, 1), four = cg_splat(c, LLVMConstInt(c->i8, 4, 0), 16), sum = NULL;
-    LLVMValueRef codes = some_lanes(c, bytes, LLVMBuildLShr(c->b, bytes, four, ""), 0, RUN);
-    codes = LLVMBuildAnd(c->b, codes, cg_splat(c, LLVMConstInt(c->i8, 15, 0), RUN), "");
-    LLVMValueRef x = cg_load(c, LLVMVectorType(c->i8, RUN), q, 1);
-    if (job->lanes == 8) {
-        LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 16);
-        return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, cg_intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", words, codes, x), ones);
+/* Sums of neighbours. */
+static LLVMValueRef add_neighbours(cg *c, LLVMValueRef v) {
+    LLVMValueRef even[2 * LANES], odd[2 * LANES], none = LLVMGetPoison(LLVMTypeOf(v));
+    unsigned count = LLVMGetVectorSize(LLVMTypeOf(v)) / 2;
+    for (unsigned i = 0; i < count; i++) even[i] = cg_i32(c, 2 * i), odd[i] = cg_i32(c, 2 * i + 1);
+    return cg_add(c, LLVMBuildShuffleVector(c->b, v, none, LLVMConstVector(even, count), ""),
+                  LLVMBuildShuffleVector(c->b, v, none, LLVMConstVector(odd, count), ""));
+}
+
+/* Σ code·q of pairs of columns: at most 2·15·127 in magnitude. */
+static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
+    if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", eight(c->i16, 2), codes, q);
+    return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, eight(c->i16, 4), ""), LLVMBuildSExt(c->b, q, eight(c->i16, 4), "")));
+}
+
+/* The sum of a row's two pairs. */
+static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
+    LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 2 * LANES);
+    if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", eight(c->i32, 1), pairs, ones);
+    return add_neighbours(c, LLVMBuildSExt(c->b, pairs, eight(c->i32, 2), ""));
+}
+
+/* Four columns of x for every row. */
+static LLVMValueRef load_columns(cg *c, const screen_job *job, LLVMValueRef column) {
+    LLVMValueRef four = cg_load(c, c->i32, cg_at(c, c->i8, job->q, column), 4);
+    return LLVMBuildBitCast(c->b, cg_splat(c, four, LANES), eight(c->i8, 4), "");
+}
+
+/* sums[part] = Σ nibble·q over the run at `nibbles`, which begins at column `first`. Below 2^15 in the pairs, 2^16 in the end. */
+static void run_sums(cg *c, const screen_job *job, LLVMValueRef nibbles, LLVMValueRef first, LLVMValueRef *sums) {
+    LLVMValueRef four = cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * LANES), mask = cg_splat(c, LLVMConstInt(c->i8, 15, 0), 4 * LANES);
+    for (int piece = 0; piece < RUN / 8; piece++) {
+        LLVMValueRef column = cg_add(c, first, cg_i64(c, 8 * piece));
+        LLVMValueRef q[2] = {load_columns(c, job, column), load_columns(c, job, cg_add(c, column, cg_i64(c, 4)))};
+        for (int p = 0; p < PARTS; p++) {
+            LLVMValueRef words = cg_load(c, eight(c->i16, 2), cg_at(c, c->i8, nibbles, cg_i64(c, 4 * ROWS * piece + 4 * LANES * p)), 1);
+            LLVMValueRef low = LLVMBuildBitCast(c->b, words, eight(c->i8, 4), "");
+            LLVMValueRef high = LLVMBuildBitCast(c->b, LLVMBuildLShr(c->b, words, four, ""), eight(c->i8, 4), "");
+            LLVMValueRef sum = pair_sums(c, LLVMBuildAnd(c->b, low, mask, ""), q[0]);
+            sum = cg_add(c, sum, pair_sums(c, LLVMBuildAnd(c->b, high, mask, ""), q[1]));
+            sums[p] = piece ? cg_add(c, sums[p], sum) : sum;
+        }
     }
-    for (unsigned at = 0; at < RUN; at += 8) {
-        LLVMValueRef a = LLVMBuildZExt(c->b, some_lanes(c, codes, NULL, at, 8), words, ""), b = LLVMBuildSExt(c->b, some_lanes(c, x, NULL, at, 8), words, "");
-        LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.sse2.pmadd.wd", sums, a, b);
-        sum = sum ? cg_add(c, sum, products) : products;
-    }
-    return sum;
+    for (int p = 0; p < PARTS; p++) sums[p] = row_sums(c, sums[p]);
 }
 
 /* ---- estimates ---- */
 
 typedef struct estimate {
-    LLVMValueRef sum[CHAINS];   /* variables: lanes of Σ d·step·Σ nibble·q */
-    LLVMValueRef centre, bound; /* variables of four lanes: Σ d·centre, and how far the sum may be off */
+    LLVMValueRef sum[PARTS], bound[PARTS]; /* variables, of eight rows: Σ d·step·Σ (nibble - 8)·q, and how far it may be off */
+    LLVMValueRef top, where;               /* variables: in each lane the largest estimate, and its row */
 } estimate;
 
-static LLVMValueRef load_four(cg *c, LLVMValueRef base, LLVMValueRef index) {
-    return cg_load(c, four_floats(c), cg_at(c, four_floats(c), base, index), 4);
+static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
+    return cg_splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4), LANES);
 }
 
-/* Four numbers of 1 or 2 bytes at an offset of the block, as i32. */
-static LLVMValueRef widen_four(cg *c, LLVMTypeRef type, LLVMValueRef block, int64_t offset) {
-    LLVMValueRef stored = cg_load(c, LLVMVectorType(type, RUNS), cg_at(c, c->i8, block, cg_i64(c, offset)), 1);
-    return LLVMBuildZExt(c->b, stored, LLVMVectorType(c->i32, RUNS), "");
+/* Run `part` and rows of part p in a section of the block, which begins at `start` and has a `type` per row, as i32. */
+static LLVMValueRef load_section(cg *c, LLVMTypeRef type, LLVMValueRef block, int64_t start, LLVMValueRef part, int p) {
+    LLVMValueRef first = cg_add(c, cg_mul(c, part, cg_i64(c, ROWS)), cg_i64(c, LANES * p));
+    LLVMValueRef stored = cg_load(c, eight(type, 1), cg_at(c, type, cg_at(c, c->i8, block, cg_i64(c, start)), first), 1);
+    return LLVMBuildZExt(c->b, stored, eight(c->i32, 1), "");
 }
 
-static void emit_block(cg *c, const screen_job *job, const estimate *e, LLVMValueRef row, LLVMValueRef index) {
-    LLVMTypeRef lanes = LLVMVectorType(c->f32, (unsigned)job->lanes);
-    LLVMValueRef block = cg_at(c, c->i8, row, cg_mul(c, index, cg_i64(c, CG_S4_BYTES)));
-    LLVMValueRef bits = LLVMBuildShl(c->b, widen_four(c, c->i16, block, 0), cg_splat(c, cg_i32(c, 16), RUNS), "");
-    LLVMValueRef d = LLVMBuildBitCast(c->b, bits, four_floats(c), "");
-    LLVMValueRef bound = LLVMBuildSIToFP(c->b, widen_four(c, c->i8, block, CG_S4_BOUNDS), four_floats(c), "");
-    bound = cg_fma(c, bound, load_four(c, job->length, index), load_four(c, job->excess, index));
-    LLVMBuildStore(c->b, cg_fma(c, d, bound, LLVMBuildLoad2(c->b, four_floats(c), e->bound, "")), e->bound);
-    LLVMBuildStore(c->b, cg_fma(c, d, load_four(c, job->centre, index), LLVMBuildLoad2(c->b, four_floats(c), e->centre, "")), e->centre);
-    LLVMValueRef units = LLVMBuildFMul(c->b, d, load_four(c, job->step, index), "");
-    for (int i = 0; i < RUNS; i++) {
-        LLVMValueRef q = cg_at(c, c->i8, job->q, cg_add(c, cg_mul(c, index, cg_i64(c, CG_S4_ELEMS)), cg_i64(c, i * RUN)));
-        LLVMValueRef sums = run_sums(c, job, cg_at(c, c->i8, block, cg_i64(c, CG_S4_NIBBLES + i * RUN / 2)), q);
-        LLVMValueRef unit = cg_splat(c, LLVMBuildExtractElement(c->b, units, cg_i32(c, i), ""), job->lanes), old = e->sum[i % CHAINS];
-        LLVMBuildStore(c->b, cg_fma(c, unit, LLVMBuildSIToFP(c->b, sums, lanes, ""), LLVMBuildLoad2(c->b, lanes, old, "")), old);
+/* Run `part` of block `index` of a group's row, whose bytes are at `block`. */
+static void emit_run(cg *c, const screen_job *job, const estimate *e, LLVMValueRef block, LLVMValueRef index, LLVMValueRef part) {
+    enum { SCALES = 0, BOUNDS = BLOCK / RUN * ROWS * 2, NIBBLES = BOUNDS + BLOCK / RUN * ROWS };
+    LLVMValueRef run = cg_add(c, cg_mul(c, index, cg_i64(c, BLOCK / RUN)), part);
+    LLVMValueRef sums[PARTS], step = splat_of(c, job->step, run), centre = splat_of(c, job->centre, run);
+    LLVMValueRef length = splat_of(c, job->length, run), excess = splat_of(c, job->excess, run);
+    LLVMValueRef nibbles = cg_add(c, cg_mul(c, part, cg_i64(c, RUN * ROWS / 2)), cg_i64(c, NIBBLES));
+    run_sums(c, job, cg_at(c, c->i8, block, nibbles), cg_mul(c, run, cg_i64(c, RUN)), sums);
+    for (int p = 0; p < PARTS; p++) {
+        LLVMTypeRef floats = eight(c->f32, 1);
+        LLVMValueRef bits = LLVMBuildShl(c->b, load_section(c, c->i16, block, SCALES, part, p), cg_splat(c, cg_i32(c, 16), LANES), "");
+        LLVMValueRef d = LLVMBuildBitCast(c->b, bits, floats, "");
+        LLVMValueRef bound = LLVMBuildSIToFP(c->b, load_section(c, c->i8, block, BOUNDS, part, p), floats, "");
+        LLVMValueRef sum = cg_fma(c, LLVMBuildSIToFP(c->b, sums[p], floats, ""), step, centre);
+        bound = cg_fma(c, bound, length, excess);
+        LLVMBuildStore(c->b, cg_fma(c, d, sum, LLVMBuildLoad2(c->b, floats, e->sum[p], "")), e->sum[p]);
+        LLVMBuildStore(c->b, cg_fma(c, d, bound, LLVMBuildLoad2(c->b, floats, e->bound[p], "")), e->bound[p]);
     }
 }
 
-/* The estimate of row `index`; *out_bound: what its score cannot exceed. */
-static LLVMValueRef emit_estimate(cg *c, const screen_job *job, const estimate *e, LLVMValueRef index, LLVMValueRef *out_bound) {
-    LLVMTypeRef lanes = LLVMVectorType(c->f32, (unsigned)job->lanes);
-    LLVMValueRef row = cg_at(c, c->i8, c->code.args[job->screen], cg_mul(c, index, cg_i64(c, job->blocks * CG_S4_BYTES)));
-    int64_t whole = job->blocks / UNROLL * UNROLL;
-    for (int i = 0; i < CHAINS; i++) LLVMBuildStore(c->b, LLVMConstNull(lanes), e->sum[i]);
-    LLVMBuildStore(c->b, LLVMConstNull(four_floats(c)), e->centre);
-    LLVMBuildStore(c->b, LLVMConstNull(four_floats(c)), e->bound);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, whole), UNROLL);
-    for (int i = 0; i < UNROLL; i++) emit_block(c, job, e, row, cg_add(c, loop.index, cg_i64(c, i)));
-    cg_loop_end(c, &loop);
-    for (int64_t i = whole; i < job->blocks; i++) emit_block(c, job, e, row, cg_i64(c, i));
-    LLVMValueRef total = LLVMBuildLoad2(c->b, lanes, e->sum[0], "");
-    for (int i = 1; i < CHAINS; i++) total = LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, lanes, e->sum[i], ""), "");
-    if (job->lanes == 8) total = LLVMBuildFAdd(c->b, some_lanes(c, total, NULL, 0, 4), some_lanes(c, total, NULL, 4, 4), "");
-    LLVMValueRef sum = cg_sum_lanes(c, LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, four_floats(c), e->centre, ""), ""));
-    LLVMValueRef off = cg_sum_lanes(c, LLVMBuildLoad2(c->b, four_floats(c), e->bound, ""));
-    *out_bound = LLVMBuildFAdd(c->b, LLVMBuildFAdd(c->b, sum, off, ""), job->extra, "");
-    return sum;
+/* Keep in each lane of top and where what is larger. */
+static void challenge_lanes(cg *c, const estimate *e, LLVMValueRef sum, LLVMValueRef row) {
+    LLVMValueRef lane[LANES], top = LLVMBuildLoad2(c->b, eight(c->f32, 1), e->top, ""), where = LLVMBuildLoad2(c->b, eight(c->i32, 1), e->where, "");
+    for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, i);
+    LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, row, c->i32, ""), LANES), LLVMConstVector(lane, LANES));
+    LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, top, "");
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, sum, top, ""), e->top);
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, where, ""), e->where);
 }
 
-/* Bounds of rows [from, to); the row estimated highest in *guess. */
-static void emit_estimates(cg *c, const screen_job *job, LLVMValueRef from, LLVMValueRef to, cg_best *guess) {
-    estimate e = {.centre = cg_variable(c, four_floats(c), NULL), .bound = cg_variable(c, four_floats(c), NULL)};
-    for (int i = 0; i < CHAINS; i++) e.sum[i] = cg_variable(c, LLVMVectorType(c->f32, (unsigned)job->lanes), NULL);
-    cg_loop loop = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef bound, sum = emit_estimate(c, job, &e, loop.index, &bound);
-    cg_store(c, bound, cg_at(c, c->f32, job->bound, cg_sub(c, loop.index, from)), 4);
-    cg_best_challenge(c, guess, sum, LLVMBuildTrunc(c->b, loop.index, c->i32, ""));
+/* Estimates and bounds of the rows of group `index`. A bound's own sum may lose a rounding per run. */
+static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValueRef index) {
+    LLVMTypeRef floats = eight(c->f32, 1);
+    int64_t bytes = rt_dtype_of(RT_S4)->block_bytes * ROWS, blocks = job->runs * RUN / BLOCK;
+    LLVMValueRef group = cg_at(c, c->i8, c->code.args[job->screen], cg_mul(c, index, cg_i64(c, bytes * blocks)));
+    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->runs + 8) * 0x1p-23), LANES), extra = cg_splat(c, job->extra, LANES);
+    for (int p = 0; p < PARTS; p++) {
+        LLVMBuildStore(c->b, LLVMConstNull(floats), e->sum[p]);
+        LLVMBuildStore(c->b, LLVMConstNull(floats), e->bound[p]);
+    }
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, blocks), 1);
+    LLVMValueRef block = cg_at(c, c->i8, group, cg_mul(c, loop.index, cg_i64(c, bytes)));
+    cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, BLOCK / RUN), 1);
+    emit_run(c, job, e, block, loop.index, runs.index);
+    cg_loop_end(c, &runs);
     cg_loop_end(c, &loop);
+    for (int p = 0; p < PARTS; p++) {
+        LLVMValueRef row = cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_i64(c, LANES * p)), sum = LLVMBuildLoad2(c->b, floats, e->sum[p], "");
+        LLVMValueRef bound = cg_fma(c, LLVMBuildLoad2(c->b, floats, e->bound[p], ""), up, sum);
+        cg_store(c, LLVMBuildFAdd(c->b, bound, extra, ""), cg_at(c, c->f32, job->bound, row), 4);
+        challenge_lanes(c, e, sum, row);
+    }
+}
+
+/* ---- this thread's groups ---- */
+
+typedef struct group_loop {
+    cg_loop slabs, groups;
+} group_loop;
+
+static group_loop groups_begin(cg *c, const screen_job *job) {
+    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads), groups = cg_i64(c, job->rows / ROWS);
+    int64_t slabs = (job->rows / ROWS + SLAB - 1) / SLAB;
+    LLVMValueRef left = cg_sub(c, cg_add(c, cg_i64(c, slabs - 1), threads), thread);
+    group_loop loop = {.slabs = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildSDiv(c->b, left, threads, ""), 1)};
+    LLVMValueRef first = cg_mul(c, cg_add(c, cg_mul(c, loop.slabs.index, threads), thread), cg_i64(c, SLAB));
+    loop.groups = cg_loop_begin(c, first, cg_min(c, cg_add(c, first, cg_i64(c, SLAB)), groups), 1);
+    return loop;
+}
+
+static void groups_end(cg *c, group_loop *loop) {
+    cg_loop_end(c, &loop->groups);
+    cg_loop_end(c, &loop->slabs);
+}
+
+/* Bounds of this thread's rows; the row estimated highest in *guess. */
+static void emit_estimates(cg *c, const screen_job *job, cg_best *guess) {
+    LLVMTypeRef floats = eight(c->f32, 1), ints = eight(c->i32, 1);
+    estimate e = {.top = cg_variable(c, floats, cg_splat(c, cg_f32(c, -INFINITY), LANES)), .where = cg_variable(c, ints, LLVMConstAllOnes(ints))};
+    for (int p = 0; p < PARTS; p++) e.sum[p] = cg_variable(c, floats, NULL), e.bound[p] = cg_variable(c, floats, NULL);
+    group_loop loop = groups_begin(c, job);
+    emit_group(c, job, &e, loop.groups.index);
+    groups_end(c, &loop);
+    LLVMValueRef top = LLVMBuildLoad2(c->b, floats, e.top, ""), where = LLVMBuildLoad2(c->b, ints, e.where, "");
+    for (int i = 0; i < LANES; i++)
+        cg_best_challenge(c, guess, LLVMBuildExtractElement(c->b, top, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, where, cg_i32(c, i), ""));
 }
 
 /* ---- scores ---- */
@@ -251,35 +318,56 @@ static LLVMValueRef emit_threshold(cg *c, const screen_job *job, const cg_best *
     return LLVMBuildLoad2(c->b, c->f32, score, "");
 }
 
-/* The rows whose bounds reach both the threshold and the best score so far. */
-static void emit_survivors(cg *c, const screen_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef threshold, cg_best *best) {
-    cg_loop loop = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef bound = cg_load(c, c->f32, cg_at(c, c->f32, job->bound, cg_sub(c, loop.index, from)), 4);
+static void challenge_row(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best) {
+    cg_best_challenge(c, best, cg_dot_row(c, &job->dot, row), LLVMBuildTrunc(c->b, row, c->i32, ""));
+}
+
+/* Those of LANES rows from `first` whose bounds reach both the threshold and the best score so far. */
+static void emit_some_survivors(cg *c, const screen_job *job, LLVMValueRef first, LLVMValueRef threshold, cg_best *best) {
+    LLVMValueRef bounds = cg_load(c, eight(c->f32, 1), cg_at(c, c->f32, job->bound, first), 4);
+    LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, threshold, LANES), "");
+    LLVMValueRef lanes = LLVMBuildBitCast(c->b, reach, LLVMIntTypeInContext(c->context, LANES), "");
+    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+    cg_loop loop = cg_loop_begin(c, first, cg_add(c, first, cg_i64(c, LANES)), 1);
+    LLVMValueRef bound = cg_load(c, c->f32, cg_at(c, c->f32, job->bound, loop.index), 4);
     LLVMValueRef limit = larger(c, LLVMBuildLoad2(c->b, c->f32, best->value, ""), threshold);
     cg_branch survives = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, limit, ""));
-    cg_best_challenge(c, best, cg_dot_row(c, &job->dot, loop.index), LLVMBuildTrunc(c->b, loop.index, c->i32, ""));
+    challenge_row(c, job, loop.index, best);
     cg_end_if(c, &survives);
     cg_loop_end(c, &loop);
+    cg_end_if(c, &any);
+}
+
+/* Scores of all rows that can win; the last thread takes those that have no screen. */
+static void emit_survivors(cg *c, const screen_job *job, LLVMValueRef threshold, cg_best *best) {
+    group_loop loop = groups_begin(c, job);
+    cg_loop parts = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
+    LLVMValueRef part = cg_add(c, cg_mul(c, loop.groups.index, cg_i64(c, PARTS)), parts.index);
+    emit_some_survivors(c, job, cg_mul(c, part, cg_i64(c, LANES)), threshold, best);
+    cg_loop_end(c, &parts);
+    groups_end(c, &loop);
+    LLVMValueRef last = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
+    LLVMValueRef rows = cg_i64(c, job->rows), from = LLVMBuildSelect(c->b, last, cg_i64(c, job->rows / ROWS * ROWS), rows, "");
+    cg_loop rest = cg_loop_begin(c, from, rows, 1);
+    challenge_row(c, job, rest.index, best);
+    cg_loop_end(c, &rest);
 }
 
 static void emit_screened(cg *c, void *user) {
     screen_job *job = user;
-    LLVMValueRef from, to;
     lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL)));
     cg_dot_begin(c, &job->dot);
     emit_x(c, job);
-    cg_share(c, cg_i64(c, job->rows), 16, &from, &to);
     cg_best guess = cg_best_new(c), best = cg_best_new(c);
-    emit_estimates(c, job, from, to, &guess);
-    emit_survivors(c, job, from, to, emit_threshold(c, job, &guess), &best);
+    emit_estimates(c, job, &guess);
+    emit_survivors(c, job, emit_threshold(c, job, &guess), &best);
     cg_best_join(c, &best, c->code.args[job->out]);
 }
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1]}, .rows = w->dim[0], .blocks = w->dim[1] / CG_S4_ELEMS,
-                      .lanes = c->lanes == 4 ? 4 : 8};
+    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1]}, .rows = w->dim[0], .runs = w->dim[1] / RUN};
     cg_kernel kernel = {.count = 0};
     if (!ir_layout_is_dense(c->module, &inst->operands[0]->type, &x->layout)) {
         cg_unsupported(c, inst, "a strided x");

@@ -26,7 +26,7 @@ static uint64_t hash_text(const char *text, uint64_t seed) {
 /* Floats in [-1, 1), integers in [0, 4), any bytes for blocks, save that no byte makes an f16 scale
  * infinite. */
 static void fill(rt_dtype dtype, void *data, size_t bytes, int64_t elems, uint64_t state) {
-    if (rt_dtype_of(dtype)->class == RT_CLASS_QUANT) {
+    if (rt_is_storage(dtype)) {
         for (size_t i = 0; i < bytes; i++) ((uint8_t *)data)[i] = next_random(&state) & 0x3F;
         return;
     }

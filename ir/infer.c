@@ -49,7 +49,7 @@ static bool axis_of(const rule_context *c, const ir_type *x, int *axis) {
 static bool rule_const(const rule_context *c) {
     const ir_attr *list = ir_attr_find(c->inst, IR_ATTR_VALUES);
     REQUIRE(list || ir_attr_find(c->inst, IR_ATTR_VALUE), "needs value or values");
-    REQUIRE(rt_dtype_of(c->out->dtype)->class != RT_CLASS_QUANT, "dtype cannot be a storage type");
+    REQUIRE(!rt_is_storage(c->out->dtype), "dtype cannot be a storage type");
     int64_t elems = 1;
     for (int i = 0; i < c->out->rank; i++) {
         REQUIRE(!list || !ir_dim_is_symbol(c->out->dim[i]), "values need static extents");
@@ -109,8 +109,8 @@ static bool rule_not(const rule_context *c) {
 
 static bool rule_convert(const rule_context *c) {
     rt_dtype to = c->out->dtype;
-    REQUIRE(rt_dtype_of(to)->class != RT_CLASS_QUANT, "cannot convert to a storage type");
-    REQUIRE(rt_dtype_of(operand(c, 0)->dtype)->class != RT_CLASS_QUANT, "cannot convert a storage type");
+    REQUIRE(!rt_is_storage(to), "cannot convert to a storage type");
+    REQUIRE(!rt_is_storage(operand(c, 0)->dtype), "cannot convert a storage type");
     *c->out = *operand(c, 0);
     c->out->dtype = to;
     return true;
@@ -576,7 +576,7 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(info->results < 0 || inst->result_count == info->results, "has %d results", info->results);
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
-        bool storage = rt_dtype_of(inst->operands[i]->type.dtype)->class == RT_CLASS_QUANT;
+        bool storage = rt_is_storage(inst->operands[i]->type.dtype);
         REQUIRE(!storage || ((inst->op == IR_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCALED_MATMUL) && i > 0) ||
                     (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);

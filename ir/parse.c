@@ -201,7 +201,7 @@ static bool check_type(parser *p, const ir_type *type) {
             return fail(p, "the tensor is too large");
     }
     const rt_dtype_info *info = rt_dtype_of(type->dtype);
-    if (info->class != RT_CLASS_QUANT) return true;
+    if (!rt_is_storage(type->dtype)) return true;
     ir_dim row = type->rank ? type->dim[type->rank - 1] : 1;
     if (ir_dim_is_symbol(row) || row % info->block_elems)
         return fail(p, "the last extent of %s must be a multiple of %d", info->text, info->block_elems);

@@ -46,7 +46,7 @@ static bool last_dense(const ir_type *type, const ir_layout *layout) {
 static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_layout *layout) {
     const ir_type *type = &inst->operands[i]->type;
     int64_t stride;
-    if (type->rank == 0 || rt_dtype_of(type->dtype)->class == RT_CLASS_QUANT) return true;
+    if (type->rank == 0 || rt_is_storage(type->dtype)) return true;
     switch (inst->op) {
     case IR_SCALED_MATMUL:
         return i > 0 ? ir_layout_is_dense(rw->in, type, layout) : ir_layout_matrix(type, layout, &stride);

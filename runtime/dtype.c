@@ -15,6 +15,11 @@ const rt_dtype_info *rt_dtype_of(rt_dtype dtype) {
     return &infos[dtype];
 }
 
+bool rt_is_storage(rt_dtype dtype) {
+    rt_dtype_class class = rt_dtype_of(dtype)->class;
+    return class == RT_CLASS_QUANT || class == RT_CLASS_SCREEN;
+}
+
 bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out) {
     for (int i = 0; i < RT_DTYPE_COUNT; i++) {
         if (strlen(infos[i].text) != length || memcmp(infos[i].text, text, length) != 0) continue;

@@ -11,7 +11,7 @@ typedef enum rt_dtype {
     RT_DTYPE_COUNT
 } rt_dtype;
 
-typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT } rt_dtype_class;
+typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT, RT_CLASS_SCREEN } rt_dtype_class;
 
 typedef struct rt_dtype_info {
     const char *text;
@@ -25,6 +25,9 @@ const rt_dtype_info *rt_dtype_of(rt_dtype dtype);
 /* False when no type has this name / this ggml number. */
 bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out);
 bool rt_dtype_from_ggml(uint32_t ggml_id, rt_dtype *out);
+
+/* Of weights only: QUANT or SCREEN. */
+bool rt_is_storage(rt_dtype dtype);
 
 /* Bytes of `elems` consecutive elements; elems must be a multiple of the block. */
 size_t rt_dtype_bytes(rt_dtype dtype, size_t elems);

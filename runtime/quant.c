@@ -304,15 +304,6 @@ static void block_IQ1_M(const uint8_t *src, float *dst) {
     }
 }
 
-/* ---- screens (runtime/screen.h) ---- */
-
-static void block_S4(const uint8_t *src, float *dst) { /* bf16 d[4], u8 bounds[4], nibbles[4][16] */
-    for (int s = 0; s < 4; s++) {
-        float d = rt_bf16_to_f32(load_u16(src + 2 * s));
-        for (int i = 0; i < 32; i++) dst[32 * s + i] = d * (float)(nibble(src + 12 + 16 * s, i) - 8);
-    }
-}
-
 /* ---- ternary ---- */
 
 /* Digit p of a byte that holds a number below 3^5, scaled to fill it. */
@@ -348,6 +339,7 @@ static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
 #define ROWS_FLOAT(name, elems, bytes)
 #define ROWS_INT(name, elems, bytes)
 #define ROWS_BOOL(name, elems, bytes)
+#define ROWS_SCREEN(name, elems, bytes)
 #define ROWS_QUANT(name, elems, bytes)                                                             \
     static void rows_##name(const uint8_t *src, float *dst, size_t count) {                        \
         for (size_t i = 0; i < count / (elems); i++)                                               \
@@ -362,6 +354,7 @@ typedef void (*rows_function)(const uint8_t *src, float *dst, size_t elems);
 #define ENTRY_FLOAT(name) rows_##name
 #define ENTRY_INT(name)   NULL
 #define ENTRY_BOOL(name)  NULL
+#define ENTRY_SCREEN(name) NULL
 #define ENTRY_QUANT(name) rows_##name
 static const rows_function rows_of[RT_DTYPE_COUNT] = {
 #define DTYPE(name, text, ggml, elems, bytes, class) [RT_##name] = ENTRY_##class(name),

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, LANES = 8, BOUND_UNITS = 64, SLICE_ROWS = 1024 };
+enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, ROWS = RT_SCREEN_ROWS, LANES = 8, BOUND_UNITS = 64, SLICE_ROWS = 1024 };
 #define HUGE_WEIGHT 0x1p60f /* products of anything below with x below RT_SCREEN_MAX_X stay finite */
 #define LEAST_SCALE 0x1p-80f
 static const char suffix[] = ":s4";
@@ -80,7 +80,18 @@ static slack slack_of(size_t columns) {
     return (slack){((float)columns / 8 + 32) * 0x1p-23f, ((float)columns / 32 + 16) * 0x1p-23f * 131};
 }
 
-static void screen_run(const float *w, slack more, uint8_t *scale_out, uint8_t *bound_out, uint8_t *nibbles) {
+/* Where run `run` of row `row` of a group goes. */
+typedef struct place {
+    uint8_t *nibbles, *scale, *bound;
+} place;
+
+static place place_of(uint8_t *group, size_t run, size_t row) {
+    uint8_t *block = group + run / RUNS * ROWS * rt_dtype_bytes(RT_S4, BLOCK), *bounds = block + 2 * RUNS * ROWS;
+    size_t part = run % RUNS, at = part * ROWS + row;
+    return (place){bounds + RUNS * ROWS + part * RUN * ROWS / 2 + row * 4, block + 2 * at, bounds + at};
+}
+
+static void screen_run(const float *w, slack more, place to) {
     int32_t most = largest(w), codes[RUN];
     uint32_t scale = 0x7FC00000;
     float most_value, d, bound = 255;
@@ -96,18 +107,18 @@ static void screen_run(const float *w, slack more, uint8_t *scale_out, uint8_t *
         bound = ceilf(bound * BOUND_UNITS);
         GM_ASSERT(bound <= 255); /* ‖w - v‖ is at most 2.83 steps, ‖v‖ 45.3 */
     }
-    scale_out[0] = (uint8_t)(scale >> 16), scale_out[1] = (uint8_t)(scale >> 24), *bound_out = (uint8_t)bound;
-    for (int i = 0; i < RUN / 2; i++) nibbles[i] = (uint8_t)(codes[i] | codes[i + RUN / 2] << 4);
+    to.scale[0] = (uint8_t)(scale >> 16), to.scale[1] = (uint8_t)(scale >> 24), *to.bound = (uint8_t)bound;
+    for (int i = 0; i < RUN; i += 8)
+        for (int j = 0; j < 4; j++) to.nibbles[i / 8 * ROWS * 4 + j] = (uint8_t)(codes[i + j] | codes[i + 4 + j] << 4);
 }
 
-void rt_screen_row(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst) {
+void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst) {
     slack more = slack_of(columns);
+    size_t row_bytes = rt_dtype_bytes(dtype, columns);
     GM_ASSERT(rt_can_screen(dtype) && columns % BLOCK == 0 && columns <= RT_SCREEN_MAX_COLUMNS);
-    rt_dequantize_row(dtype, src, row, columns);
-    for (size_t i = 0; i < columns / RUN; i++) {
-        uint8_t *block = dst + (size_t)rt_dtype_of(RT_S4)->block_bytes * (i / RUNS);
-        size_t at = i % RUNS;
-        screen_run(row + RUN * i, more, block + 2 * at, block + 2 * RUNS + at, block + 3 * RUNS + RUN / 2 * at);
+    for (size_t r = 0; r < ROWS; r++) {
+        rt_dequantize_row(dtype, (const uint8_t *)src + r * row_bytes, row, columns);
+        for (size_t i = 0; i < columns / RUN; i++) screen_run(row + RUN * i, more, place_of(dst, i, r));
     }
 }
 
@@ -126,20 +137,21 @@ static void drop_pages(const uint8_t *from, const uint8_t *to) {
     if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
 }
 
-/* A thread's share of the rows, a slice at a time. */
+/* A thread's share of the whole groups, a slice of rows at a time; the last thread clears what is left. */
 static void derive_share(void *user, int thread, int threads) {
     derivation *work = user;
     size_t rows = (size_t)work->source->dim[0], columns = (size_t)work->source->dim[1];
-    size_t from = rows * (size_t)thread / (size_t)threads, to = rows * (size_t)(thread + 1) / (size_t)threads;
+    size_t groups = rows / ROWS, from = groups * (size_t)thread / (size_t)threads * ROWS, to = groups * (size_t)(thread + 1) / (size_t)threads * ROWS;
     size_t in_bytes = rt_dtype_bytes(work->source->dtype, columns), out_bytes = rt_dtype_bytes(RT_S4, columns);
     const uint8_t *in = work->source->data;
     float *row = malloc(columns * sizeof *row);
     if (!row) atomic_store(&work->failed, true);
     for (size_t start = from; row && start < to; start += SLICE_ROWS) {
         size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
-        for (size_t i = start; i < end; i++) rt_screen_row(work->source->dtype, in + i * in_bytes, columns, row, work->out + i * out_bytes);
+        for (size_t i = start; i < end; i += ROWS) rt_screen_group(work->source->dtype, in + i * in_bytes, columns, row, work->out + i * out_bytes);
         if (work->mapped) drop_pages(in + start * in_bytes, in + end * in_bytes);
     }
+    if (thread == threads - 1) memset(work->out + to * out_bytes, 0, (rows - to) * out_bytes);
     free(row);
 }
 

@@ -1,9 +1,15 @@
 /* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
  * rule out almost every row of an argmax(W·x); codegen/screen.c computes the others.
  *
- * A screen has type S4: runs of 32 elements, each with a scale d (bf16, >= 0 or NaN), a bound c (u8) and nibbles as in Q4_0;
- * v = d·(nibble - 8). The block of the type is four runs: d[4], c[4], nibbles[4][16]. For every x (f32, below RT_SCREEN_MAX_X) and
- * every row of W:
+ * A screen has type S4: runs of 32 elements of a row, each with a scale d (bf16, >= 0 or NaN), a bound c (u8) and a nibble per element;
+ * v = d·(nibble - 8). Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes; for each 128 columns of a group there are
+ *
+ *   bf16 d[4][16]          for each run, of each row
+ *   u8 c[4][16]
+ *   u8 nibbles[16][16][4]  for eight columns, of each row columns 0-3 in the low nibbles and 4-7 in the high ones
+ *
+ * Rows after the last whole group have no screen (their bytes are zero): nothing is known of them, and they are always computed.
+ * For every x (f32, below RT_SCREEN_MAX_X) and every other row of W:
  *
  *   kernel(w, x)  <=  estimate(v, x) + Σ over runs of d·(c/64·‖x‖ + max(0, ‖x - x̂‖ - RT_SCREEN_X_ERROR·‖x‖)·RT_SCREEN_MAX_STEPS) + RT_SCREEN_LEAST
  *
@@ -16,7 +22,7 @@
 #include "runtime/team.h"
 #include "runtime/weights.h"
 
-enum { RT_SCREEN_MAX_COLUMNS = 1 << 16, RT_SCREEN_RUN = 32, RT_SCREEN_BLOCK = 128 };
+enum { RT_SCREEN_MAX_COLUMNS = 1 << 16, RT_SCREEN_RUN = 32, RT_SCREEN_BLOCK = 128, RT_SCREEN_ROWS = 16 };
 #define RT_SCREEN_MAX_X 0x1p40f
 #define RT_SCREEN_LEAST 0x1p-80f
 #define RT_SCREEN_X_ERROR 0.008f   /* a usual ‖x - x̂‖/‖x‖ */
@@ -25,8 +31,9 @@ enum { RT_SCREEN_MAX_COLUMNS = 1 << 16, RT_SCREEN_RUN = 32, RT_SCREEN_BLOCK = 12
 /* Types whose products the bound covers and that are worth it: above 6 bits an element, value = scale · code. */
 bool rt_can_screen(rt_dtype dtype);
 
-/* The screen of one row of `columns` (a multiple of 128) elements of a type that can be screened. row: scratch of as many floats. */
-void rt_screen_row(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst);
+/* The screen of RT_SCREEN_ROWS rows of `columns` (a multiple of 128) elements of a type that can be screened. row: scratch of as many
+ * floats. */
+void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst);
 
 /* The name of the screen of weight `name`, made in arena. */
 const char *rt_screen_name(gm_arena *arena, const char *name);

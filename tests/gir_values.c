@@ -323,7 +323,7 @@ bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *bef
     choose_symbols(file, module, before, after, &state, symbols);
     for (int i = 0; i < before->body->param_count; i++) {
         const ir_value *param = before->body->params[i];
-        if (rt_dtype_of(param->type.dtype)->class == RT_CLASS_QUANT)
+        if (rt_is_storage(param->type.dtype))
             return gir_fail(file, "@%s takes a storage type: write it as a weight", before->name);
         if (!shape_of(file, module, &param->type, symbols, &args[i])) return false;
         gir_fill_random(file, param, &state, &args[i]);
@@ -388,7 +388,7 @@ static bool literal_weight(gir_file *file, const char *name, const ir_type *type
         if (*text++ != '=') continue;
         while (*text == ' ') text++;
         if (strncmp(text, "hex ", 4) == 0) return parse_hex(file, text + 4, data, bytes);
-        if (rt_dtype_of(type->dtype)->class == RT_CLASS_QUANT)
+        if (rt_is_storage(type->dtype))
             return gir_fail(file, "weight %s needs its bytes in hex", name);
         double *numbers = GM_NEW_ARRAY(&file->arena, double, elems + 1);
         if (!parse_numbers(file, &text, elems, numbers)) return false;
@@ -409,7 +409,7 @@ static bool make_weight(gir_file *file, const char *name, const ir_type *type) {
     bool given;
     if (!literal_weight(file, name, type, data, tensor.bytes, elems, &given)) return false;
     uint64_t state = hash_text(name);
-    if (!given && rt_dtype_of(type->dtype)->class == RT_CLASS_QUANT)
+    if (!given && rt_is_storage(type->dtype))
         random_blocks(type->dtype, data, tensor.bytes, &state);
     else if (!given)
         for (int64_t i = 0; i < elems; i++) store(data, type->dtype, i, (double)random_float(&state, -0.5, 0.5));

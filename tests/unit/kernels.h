@@ -30,7 +30,7 @@ static const struct kernel_type {
     {RT_Q6_K, 1e-6, 1, {208}},      {RT_IQ4_NL, 1e-6, 1, {0}},   {RT_IQ4_XS, 1e-6, 1, {0}},   {RT_MXFP4, 2e-6, 1, {0}},
     {RT_TQ1_0, 1e-6, 1, {52}},      {RT_TQ2_0, 1e-6, 1, {64}},   {RT_IQ1_S, 1e-6, 1, {0}},    {RT_IQ1_M, 1e-6, 1, {48}},
     {RT_IQ2_XXS, 1e-6, 1, {0}},     {RT_IQ2_XS, 1e-6, 1, {0}},   {RT_IQ2_S, 1e-6, 1, {0}},    {RT_IQ3_XXS, 1e-6, 1, {0}},
-    {RT_IQ3_S, 1e-6, 1, {0}},       {RT_NVFP4, 1e-6, 1, {0}},     {RT_S4, 1e-6, 4, {0, 2, 4, 6}},
+    {RT_IQ3_S, 1e-6, 1, {0}},       {RT_NVFP4, 1e-6, 1, {0}},
 };
 
 static inline const struct kernel_type *type_of(rt_dtype dtype) {

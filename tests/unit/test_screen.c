@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SECONDS = 240, ROWS = 333, RUN = 32, BLOCK = 128, BLOCK_BYTES = 76, MAX_COLUMNS = 768 };
+enum { SECONDS = 240, ROWS = 333, RUN = 32, GROUP = 16, MAX_COLUMNS = 768 };
 
 static const char *const cpus[] = {NULL, "haswell", "x86-64"};
 static const rt_dtype types[] = {RT_F32, RT_F16, RT_BF16, RT_Q8_0, RT_Q6_K};
@@ -49,9 +49,31 @@ static void fill_row(rt_dtype dtype, uint8_t *row, int64_t columns, float size) 
 
 /* ---- the bound ---- */
 
-/* Run `at` of a row, v as the screen's bytes mean it. */
-static void check_run(const char *what, int64_t columns, const float *w, const float *v, const uint8_t *block, int at) {
-    double off = 0, length = 0, copy = 0, d = (double)rt_bf16_to_f32((uint16_t)(block[2 * at] | block[2 * at + 1] << 8));
+/* Of 128 columns: four scales a row, four bounds a row, nibbles. */
+static const uint8_t *block_at(const uint8_t *group, int64_t column) {
+    return group + column / 128 * (128 / 2 + 4 * 2 + 4) * GROUP;
+}
+
+static double scale_of(const uint8_t *group, int64_t run, int row) {
+    const uint8_t *at = block_at(group, run * RUN) + 2 * (run % 4 * GROUP + row);
+    return (double)rt_bf16_to_f32((uint16_t)(at[0] | at[1] << 8));
+}
+
+static int bound_of(const uint8_t *group, int64_t run, int row) {
+    return block_at(group, run * RUN)[8 * GROUP + run % 4 * GROUP + row];
+}
+
+/* What a group's bytes say of a row. */
+static void read_row(const uint8_t *group, int64_t columns, int row, float *v) {
+    for (int64_t i = 0; i < columns; i++) {
+        int code = block_at(group, i)[12 * GROUP + (i % 128 / 8 * GROUP + row) * 4 + i % 4] >> (i % 8 < 4 ? 0 : 4) & 15;
+        v[i] = (float)(scale_of(group, i / RUN, row) * (code - 8));
+    }
+}
+
+/* A run of a row, and what the screen says of it. */
+static void check_run(const char *what, int64_t columns, const float *w, const float *v, double d, int bound_code) {
+    double off = 0, length = 0, copy = 0;
     bool describable = true;
     for (int i = 0; i < RUN; i++) describable &= fabsf(w[i]) <= 0x1p60f;
     ck_assert_msg(isnan(d) == !describable && isnan(v[0]) == !describable, "%s: scale %g", what, d);
@@ -61,7 +83,7 @@ static void check_run(const char *what, int64_t columns, const float *w, const f
         length += (double)w[i] * (double)w[i];
         copy += (double)v[i] * (double)v[i];
     }
-    double bound = d * block[8 + at] / 64, terms = ((double)columns / 8 + 32) * 0x1p-23, steps = ((double)columns / 32 + 16) * 0x1p-23 * 131;
+    double bound = d * bound_code / 64, terms = ((double)columns / 8 + 32) * 0x1p-23, steps = ((double)columns / 32 + 16) * 0x1p-23 * 131;
     double least = sqrt(off) + (double)RT_SCREEN_X_ERROR * sqrt(copy) + terms * (sqrt(length) + sqrt(copy)) + d * steps;
     if (length == 0) least = 0;
     ck_assert_msg(d >= 0 && bound >= least, "%s: the bound is %.9g, less than %.9g", what, bound, least);
@@ -69,14 +91,21 @@ static void check_run(const char *what, int64_t columns, const float *w, const f
     ck_assert_msg(sqrt(copy) <= d * (double)RT_SCREEN_MAX_STEPS && (length == 0 || sqrt(off) <= d * 2.83), "%s: off by %.9g steps", what, sqrt(off) / d);
 }
 
+/* A group of zero rows but for this one, somewhere among them. */
 static void check_rows(const char *what, rt_dtype dtype, const uint8_t *row, int64_t columns) {
+    static uint8_t rows[4 * MAX_COLUMNS * GROUP], screen[MAX_COLUMNS * GROUP];
     float w[MAX_COLUMNS], v[MAX_COLUMNS], scratch[MAX_COLUMNS];
-    uint8_t screen[MAX_COLUMNS / BLOCK * BLOCK_BYTES];
-    rt_screen_row(dtype, row, (size_t)columns, scratch, screen);
+    size_t bytes = rt_dtype_bytes(dtype, (size_t)columns), place = next_random() % GROUP;
+    memset(rows, 0, GROUP * bytes);
+    memcpy(rows + place * bytes, row, bytes);
+    rt_screen_group(dtype, rows, (size_t)columns, scratch, screen);
     rt_dequantize_row(dtype, row, w, (size_t)columns);
-    rt_dequantize_row(RT_S4, screen, v, (size_t)columns);
-    for (int64_t i = 0; i < columns / RUN; i++)
-        check_run(what, columns, w + i * RUN, v + i * RUN, screen + i * RUN / BLOCK * BLOCK_BYTES, (int)(i % (BLOCK / RUN)));
+    for (int r = 0; r < GROUP; r++) {
+        read_row(screen, columns, r, v);
+        for (int64_t i = 0; i < columns && r != (int)place; i++) ck_assert_msg(v[i] == 0, "%s: row %d beside row %zu is not zero", what, r, place);
+        for (int64_t i = 0; i < columns / RUN && r == (int)place; i++)
+            check_run(what, columns, w + i * RUN, v + i * RUN, scale_of(screen, i, r), bound_of(screen, i, r));
+    }
 }
 
 START_TEST(bound_holds) {
@@ -97,22 +126,23 @@ END_TEST
 /* Runs on the edges of the 16 levels: halves between them, one large value, few distinct values, one that is not finite. */
 START_TEST(bound_holds_on_edges) {
     static const float odd[] = {INFINITY, -INFINITY, NAN, FLT_MAX, 0x1p60f, 0x1.000002p60f, -0x1p60f};
-    float w[BLOCK];
+    enum { COLUMNS = 128 };
+    float w[COLUMNS];
     state = 6;
-    for (int i = 0; i < BLOCK; i++) w[i] = (float)(i % 16) - 7.5f;
-    check_rows("halves", RT_F32, (const uint8_t *)w, BLOCK);
+    for (int i = 0; i < COLUMNS; i++) w[i] = (float)(i % 16) - 7.5f;
+    check_rows("halves", RT_F32, (const uint8_t *)w, COLUMNS);
     for (int scale = -140; scale < 60; scale++) {
-        for (int i = 0; i < BLOCK; i++) w[i] = ldexpf((float)((int)(next_random() % 31) - 15) / 2, scale);
-        check_rows("half steps", RT_F32, (const uint8_t *)w, BLOCK);
-        for (int i = 0; i < BLOCK; i++) w[i] = ldexpf(i % RUN == scale % 16 + 15 ? 1 : random_float(-1e-3f, 1e-3f), scale);
-        check_rows("one large value", RT_F32, (const uint8_t *)w, BLOCK);
-        for (int i = 0; i < BLOCK; i++) w[i] = ldexpf(i % 2 ? 1 : -1, scale);
-        check_rows("two values", RT_F32, (const uint8_t *)w, BLOCK);
+        for (int i = 0; i < COLUMNS; i++) w[i] = ldexpf((float)((int)(next_random() % 31) - 15) / 2, scale);
+        check_rows("half steps", RT_F32, (const uint8_t *)w, COLUMNS);
+        for (int i = 0; i < COLUMNS; i++) w[i] = ldexpf(i % RUN == scale % 16 + 15 ? 1 : random_float(-1e-3f, 1e-3f), scale);
+        check_rows("one large value", RT_F32, (const uint8_t *)w, COLUMNS);
+        for (int i = 0; i < COLUMNS; i++) w[i] = ldexpf(i % 2 ? 1 : -1, scale);
+        check_rows("two values", RT_F32, (const uint8_t *)w, COLUMNS);
     }
     for (size_t o = 0; o < GM_COUNT(odd); o++) {
-        for (int i = 0; i < BLOCK; i++) w[i] = random_float(-1, 1);
+        for (int i = 0; i < COLUMNS; i++) w[i] = random_float(-1, 1);
         w[o * 17] = odd[o];
-        check_rows("not finite or huge", RT_F32, (const uint8_t *)w, BLOCK);
+        check_rows("not finite or huge", RT_F32, (const uint8_t *)w, COLUMNS);
     }
 }
 END_TEST
@@ -275,7 +305,7 @@ START_TEST(losers_are_not_read) {
     for (int i = 0; i < COLUMNS; i++) w[SECOND * COLUMNS + i] = ((float *)x.data)[i] / 2;
     gm_diag diag = {0};
     ck_assert_int_eq(rt_screen_derive(&weights, "w:s4", NULL, &diag), GM_OK);
-    for (int64_t r = 0; r < ROWS; r++)
+    for (int64_t r = 0; r < ROWS / GROUP * GROUP; r++) /* the others have no screen */
         for (int64_t i = 0; i < COLUMNS && r != WINNER && r != SECOND; i++) w[r * COLUMNS + i] = 10 * ((float *)x.data)[i];
     gm_string_printf(&text, "func @f(%%x: f32[1,%d]) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
     gm_string_printf(&text, "  %%s = weight {name = \"w:s4\"} : s4[%d,%d]\n  %%a = screened_argmax %%x, %%w, %%s : i32[1,1]\n  return %%a\n}\n", ROWS, COLUMNS);
@@ -286,25 +316,27 @@ START_TEST(losers_are_not_read) {
 }
 END_TEST
 
-/* x points where the screen of the better row is off, so that its score is about all that its bound allows; the other row's is just
- * below. */
+/* x points where the screen of the better row is off, so that its score is about all that its bound allows; those of the others
+ * are just below. */
 enum { PAIRS = 48, PAIR_COLUMNS = 256 };
 
 static void make_pair(rt_weights *weights, const char *name, float *x) {
-    float *w = (float *)gm_arena_alloc(&weights->arena, 2 * PAIR_COLUMNS * sizeof *w), v[PAIR_COLUMNS], scratch[PAIR_COLUMNS];
-    uint8_t screen[PAIR_COLUMNS / BLOCK * BLOCK_BYTES];
+    float *w = (float *)gm_arena_alloc(&weights->arena, GROUP * PAIR_COLUMNS * sizeof *w), v[PAIR_COLUMNS], scratch[PAIR_COLUMNS];
+    static uint8_t screen[PAIR_COLUMNS * GROUP];
     double score = 0, square = 0;
     gm_diag diag = {0};
+    memset(w, 0, GROUP * PAIR_COLUMNS * sizeof *w); /* a row's screen does not depend on the others */
     for (int i = 0; i < PAIR_COLUMNS; i++) w[PAIR_COLUMNS + i] = random_float(-1, 1);
-    rt_screen_row(RT_F32, w + PAIR_COLUMNS, PAIR_COLUMNS, scratch, screen);
-    rt_dequantize_row(RT_S4, screen, v, PAIR_COLUMNS);
+    rt_screen_group(RT_F32, w, PAIR_COLUMNS, scratch, screen);
+    read_row(screen, PAIR_COLUMNS, 1, v);
     for (int i = 0; i < PAIR_COLUMNS; i++) {
         x[i] = w[PAIR_COLUMNS + i] - v[i];
         score += (double)w[PAIR_COLUMNS + i] * (double)x[i];
         square += (double)x[i] * (double)x[i];
     }
-    for (int i = 0; i < PAIR_COLUMNS; i++) w[i] = (float)((score - 0.01 * fabs(score)) / square * (double)x[i]);
-    rt_tensor tensor = {.name = name, .dtype = RT_F32, .rank = 2, .dim = {2, PAIR_COLUMNS}, .data = w, .bytes = 2 * PAIR_COLUMNS * sizeof *w};
+    for (int i = 0; i < GROUP * PAIR_COLUMNS; i++)
+        if (i / PAIR_COLUMNS != 1) w[i] = (float)((score - 0.01 * fabs(score)) / square * (double)x[i % PAIR_COLUMNS]);
+    rt_tensor tensor = {.name = name, .dtype = RT_F32, .rank = 2, .dim = {GROUP, PAIR_COLUMNS}, .data = w, .bytes = GROUP * PAIR_COLUMNS * sizeof *w};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
     ck_assert_int_eq(rt_screen_derive(weights, rt_screen_name(&weights->arena, name), NULL, &diag), GM_OK);
 }
@@ -322,7 +354,7 @@ START_TEST(scores_at_their_bounds) {
         args[i] = row_of(&arena, PAIR_COLUMNS);
         make_pair(&weights, name[i], args[i].data);
         gm_string_printf(&text, "%s%%x%d: f32[1,%d]", i ? ", " : "", i, PAIR_COLUMNS);
-        gm_string_printf(&body, "  %%w%d = weight {name = \"w%d\"} : f32[2,%d]\n  %%s%d = weight {name = \"w%d:s4\"} : s4[2,%d]\n", i, i, PAIR_COLUMNS, i, i, PAIR_COLUMNS);
+        gm_string_printf(&body, "  %%w%d = weight {name = \"w%d\"} : f32[%d,%d]\n  %%s%d = weight {name = \"w%d:s4\"} : s4[%d,%d]\n", i, i, GROUP, PAIR_COLUMNS, i, i, GROUP, PAIR_COLUMNS);
         gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%w%d, %%s%d : i32[1,1]\n", i, i, i, i);
         gm_string_printf(&list, "%s%%a%d", i ? ", " : "", i);
     }
@@ -361,7 +393,7 @@ START_TEST(derived_from_a_mapped_file) {
     ck_assert_int_eq(rt_screen_derive(&weights, "file:s4", team, &diag), GM_OK);
     ck_assert_int_eq(rt_screen_derive(&weights, "memory:s4", NULL, &diag), GM_OK);
     const rt_tensor *a = rt_weights_find(&weights, "file:s4"), *b = rt_weights_find(&weights, "memory:s4");
-    ck_assert(a->dtype == RT_S4 && a->dim[0] == COUNT && a->dim[1] == COLUMNS && a->bytes == (size_t)COUNT * COLUMNS / BLOCK * BLOCK_BYTES);
+    ck_assert(a->dtype == RT_S4 && a->dim[0] == COUNT && a->dim[1] == COLUMNS && a->bytes == (size_t)COUNT * COLUMNS * 19 / 32);
     ck_assert_mem_eq(a->data, b->data, a->bytes);
     ck_assert_mem_eq(mapped, values, bytes);
     ck_assert_int_eq(rt_screen_derive(&weights, "file:s4", team, &diag), GM_OK); /* is there already */
