@@ -19,19 +19,33 @@ bool rt_can_screen(rt_dtype dtype) {
 
 /* ---- one run ---- */
 
+/* Compiled twice, also for CPUs with AVX2: the same operations on the same eight lanes, so the same bytes. */
+#define EACH_CPU __attribute__((target_clones("avx2", "default")))
+#define INLINE static inline __attribute__((always_inline)) /* into both */
+
 static uint32_t bits_of(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef int32_t half_ints __attribute__((vector_size(2 * LANES)));
+typedef uint8_t half_bytes __attribute__((vector_size(LANES / 2)));
+
 /* The largest magnitude, as bits: those of infinity or more when a value is not finite. */
-static int32_t largest(const float *w) {
+INLINE int32_t largest(const float *w) {
+    ints lanes = {0};
     int32_t most = 0;
-    for (int i = 0; i < RUN; i++) {
-        int32_t bits = (int32_t)(bits_of(w[i]) & 0x7FFFFFFF);
-        most = bits > most ? bits : most;
+    for (int i = 0; i < RUN; i += LANES) {
+        ints bits;
+        memcpy(&bits, w + i, sizeof bits);
+        bits &= 0x7FFFFFFF;
+        ints larger = bits > lanes;
+        lanes = (bits & larger) | (lanes & ~larger);
     }
+    for (int i = 0; i < LANES; i++) most = lanes[i] > most ? lanes[i] : most;
     return most;
 }
 
@@ -42,10 +56,9 @@ static uint32_t scale_for(float most) {
     return (bits_of(d) + 0xFFFF) & 0xFFFF0000;
 }
 
-static float length_of(const float *squares) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += squares[i];
-    return sqrtf(total);
+INLINE float length_of(const floats *squares) {
+    floats s = *squares;
+    return sqrtf(((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])));
 }
 
 /* Lengths in units of d: of w - v, of w, of v. */
@@ -53,21 +66,23 @@ typedef struct lengths {
     float off, w, v;
 } lengths;
 
-/* codes[i] = the nearest of 0 … 15 to w/d + 8; every |w/d| is at most 7.5. Sums in lanes, so that they are vectors. */
-static lengths quantise(const float *w, float d, int32_t *codes) {
-    float inverse = 1 / d, off[LANES] = {0}, in[LANES] = {0}, out[LANES] = {0};
-    for (int i = 0; i < RUN; i += LANES)
-        for (int j = 0; j < LANES; j++) {
-            float steps = w[i + j] * inverse;
-            int32_t code = (int32_t)(steps + 8.5f);
-            code = code < 15 ? code : 15;
-            float v = (float)(code - 8), more = steps - v;
-            codes[i + j] = code;
-            off[j] += more * more;
-            in[j] += steps * steps;
-            out[j] += v * v;
-        }
-    return (lengths){length_of(off), length_of(in), length_of(out)};
+/* codes = the nearest of 0 … 15 to w/d + 8; every |w/d| is at most 7.5. */
+INLINE lengths quantise(const float *w, float d, ints *codes) {
+    float inverse = 1 / d;
+    floats off = {0}, in = {0}, out = {0};
+    for (int i = 0; i < RUN / LANES; i++) {
+        floats steps;
+        memcpy(&steps, w + i * LANES, sizeof steps);
+        steps *= inverse;
+        ints code = __builtin_convertvector(steps + 8.5f, ints);
+        code += code > 15; /* -1 where it is 16 */
+        floats v = __builtin_convertvector(code - 8, floats), more = steps - v;
+        codes[i] = code;
+        off += more * more;
+        in += steps * steps;
+        out += v * v;
+    }
+    return (lengths){length_of(&off), length_of(&in), length_of(&out)};
 }
 
 /* What rounding may add to a product of `columns` terms. */
@@ -85,17 +100,18 @@ typedef struct place {
     uint8_t *nibbles, *scale, *bound;
 } place;
 
-static place place_of(uint8_t *group, size_t run, size_t row) {
+INLINE place place_of(uint8_t *group, size_t run, size_t row) {
     uint8_t *block = group + run / RUNS * ROWS * rt_dtype_bytes(RT_S4, BLOCK), *bounds = block + 2 * RUNS * ROWS;
     size_t part = run % RUNS, at = part * ROWS + row;
     return (place){bounds + RUNS * ROWS + part * RUN * ROWS / 2 + row * 4, block + 2 * at, bounds + at};
 }
 
-static void screen_run(const float *w, slack more, place to) {
-    int32_t most = largest(w), codes[RUN];
+INLINE void screen_run(const float *w, slack more, place to) {
+    int32_t most = largest(w);
+    ints codes[RUN / LANES];
     uint32_t scale = 0x7FC00000;
     float most_value, d, bound = 255;
-    for (int i = 0; i < RUN; i++) codes[i] = 8;
+    for (int i = 0; i < RUN / LANES; i++) codes[i] = (ints){0} + 8;
     memcpy(&most_value, &most, sizeof most_value);
     if (most == 0) {
         scale = 0, bound = 0;
@@ -108,11 +124,16 @@ static void screen_run(const float *w, slack more, place to) {
         GM_ASSERT(bound <= 255); /* ‖w - v‖ is at most 2.83 steps, ‖v‖ 45.3 */
     }
     to.scale[0] = (uint8_t)(scale >> 16), to.scale[1] = (uint8_t)(scale >> 24), *to.bound = (uint8_t)bound;
-    for (int i = 0; i < RUN; i += 8)
-        for (int j = 0; j < 4; j++) to.nibbles[i / 8 * ROWS * 4 + j] = (uint8_t)(codes[i + j] | codes[i + 4 + j] << 4);
+    for (int i = 0; i < RUN / LANES; i++) {
+        half_ints low, high;
+        memcpy(&low, &codes[i], sizeof low);
+        memcpy(&high, (const char *)&codes[i] + sizeof low, sizeof high);
+        half_bytes pairs = __builtin_convertvector(low | high << 4, half_bytes);
+        memcpy(to.nibbles + i * ROWS * LANES / 2, &pairs, sizeof pairs);
+    }
 }
 
-void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst) {
+EACH_CPU void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst) {
     slack more = slack_of(columns);
     size_t row_bytes = rt_dtype_bytes(dtype, columns);
     GM_ASSERT(rt_can_screen(dtype) && columns % BLOCK == 0 && columns <= RT_SCREEN_MAX_COLUMNS);
