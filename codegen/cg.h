@@ -85,9 +85,16 @@ struct cg_program {
     int site_count;
     int64_t scratch_bytes;
     LLVMOrcLLJITRef jit;
-    char *object_copy;
+    char *objects; /* cg_object_list, then the objects */
     size_t object_bytes;
 };
+
+enum { CG_MAX_OBJECTS = 8 };
+/* The relocatable objects of a program, one after the other from `start`. */
+typedef struct cg_object_list {
+    uint64_t count, bytes[CG_MAX_OBJECTS];
+    const char *start;
+} cg_object_list;
 
 /* ---- emit.c: functions, slots, small arithmetic ---- */
 
@@ -282,17 +289,25 @@ void cg_best_join(cg *c, cg_best *best, LLVMValueRef out);
 /* Word `word` of 4 that the thread shows to the others. cg_best_join uses 0 and 1. */
 LLVMValueRef cg_shared_word(cg *c, LLVMValueRef thread, int word);
 
-/* ---- target.c / jit.c ---- */
+/* ---- target.c / object.c / jit.c ---- */
 
 typedef struct cg_target {
     char *triple, *cpu, *features;
+    LLVMTargetRef llvm;
     int lanes;
     bool dot_bytes;
     LLVMTargetMachineRef machine;
 } cg_target;
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out);
 void cg_target_close(cg_target *target);
+LLVMTargetMachineRef cg_target_machine(const cg_target *target, LLVMCodeGenOptLevel level);
+/* Optimises c->llvm and makes the program's objects of it. */
+gm_status cg_make_objects(cg *c, const cg_target *target);
+/* False: the bytes are not such a list. */
+bool cg_object_list_of(const cg_program *program, cg_object_list *out);
 void cg_release_compiler(void); /* release.c */
 gm_status cg_jit_load(cg_program *program, gm_diag *diag);
+/* GM_INTERNAL with the error's text; the error is gone. */
+gm_status cg_llvm_fail(gm_diag *diag, LLVMErrorRef error, const char *what);
 
 #endif

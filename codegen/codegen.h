@@ -9,6 +9,7 @@ typedef struct cg_program cg_program;
 
 typedef struct cg_options {
     const char *target_cpu; /* LLVM CPU name; NULL: the host with its features */
+    int threads;            /* that compile; 0: this one */
     bool trace;             /* call frame->trace after every instruction with a dense result */
     bool profile;           /* report every instruction's work and every barrier to the frame's profile */
     gm_string *llvm_text;   /* when not NULL: receives the optimised LLVM IR */
@@ -32,18 +33,18 @@ int64_t cg_scratch_bytes(const cg_program *program); /* per thread */
 /* Number of an instruction in trace calls and profiles: pre-order over functions in order, bodies of fuse left out. -1: none. */
 int64_t cg_trace_number(const ir_module *module, const ir_inst *inst);
 
-/* The relocatable object, borrowed; with the metadata of cg_image_write it can be kept and loaded again by cg_image_read. */
-const void *cg_object(const cg_program *program, size_t *bytes);
+/* The relocatable objects, borrowed; with the metadata of cg_image_write it can be kept and loaded again by cg_image_read. */
+const void *cg_objects(const cg_program *program, size_t *bytes);
 
 /* ---- codegen/image.c: programs as bytes ---- */
 
 typedef struct cg_image {
     const char *path;              /* for messages */
-    const void *metadata, *object; /* borrowed until cg_image_read returns */
+    const void *metadata, *objects; /* borrowed until cg_image_read returns */
     size_t metadata_bytes, object_bytes;
 } cg_image;
 
-/* Append what the object alone does not say: weight names, products, scratch size. */
+/* Append what the objects alone do not say: weight names, products, scratch size. */
 void cg_image_write(const cg_program *program, gm_string *out);
 /* Load machine code made from `module`, which must outlive the program, under the same target text and fingerprint. GM_FORMAT when the
  * tables do not fit the module. */

@@ -1,4 +1,4 @@
-/* A compiled program as bytes, so that it can be kept in a file and loaded again: the metadata here, the object by cg_object.
+/* A compiled program as bytes, so that it can be kept in a file and loaded again: the metadata here, the objects by cg_objects.
  *
  * Metadata, little-endian: four 64-bit numbers (weights, sites, bytes of a site, scratch bytes per thread), the rt_site table, the
  * names of the weights, each with its NUL. It is read back only where cg_fingerprint is what it was when it was written.
@@ -119,7 +119,9 @@ static gm_status read_tables(cg_program *program, const void *metadata, size_t b
 
 static gm_status load(cg_program *program, const cg_image *image, gm_diag *diag) {
     cg_target host; /* opened only for LLVM's initialisation */
+    cg_object_list list;
     GM_TRY(read_tables(program, image->metadata, image->metadata_bytes, image->path, diag));
+    if (!cg_object_list_of(program, &list)) return refuse(image->path, diag, "objects of the sizes that it says");
     GM_TRY(cg_target_open(NULL, diag, &host));
     cg_target_close(&host);
     GM_TRY(cg_jit_load(program, diag));
@@ -130,9 +132,9 @@ gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag 
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
     *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site)),
-                            .object_copy = malloc(image->object_bytes + 1), .object_bytes = image->object_bytes};
-    GM_ASSERT(program->weight_names && program->sites && program->object_copy);
-    memcpy(program->object_copy, image->object, image->object_bytes);
+                            .objects = malloc(image->object_bytes + 1), .object_bytes = image->object_bytes};
+    GM_ASSERT(program->weight_names && program->sites && program->objects);
+    memcpy(program->objects, image->objects, image->object_bytes);
     gm_status status = load(program, image, diag);
     if (status == GM_OK) *out = program;
     else cg_program_free(program);
@@ -193,7 +195,7 @@ uint64_t cg_fingerprint(void) {
         sizeof(rt_frame), offsetof(rt_frame, weights), offsetof(rt_frame, arena), offsetof(rt_frame, scratch), offsetof(rt_frame, scratch_stride),
         offsetof(rt_frame, ring), offsetof(rt_frame, shared), offsetof(rt_frame, trace), offsetof(rt_frame, threads), offsetof(rt_ring, token),
         sizeof(rt_site), offsetof(rt_site, rows), offsetof(rt_site, weights), offsetof(rt_site, dtypes),
-        offsetof(rt_site, max_rows), RT_RING_CAPACITY, RT_SHARED_WORDS, RT_DTYPE_COUNT, IR_OP_COUNT, IR_ATTR_COUNT};
+        offsetof(rt_site, max_rows), CG_MAX_OBJECTS, RT_RING_CAPACITY, RT_SHARED_WORDS, RT_DTYPE_COUNT, IR_OP_COUNT, IR_ATTR_COUNT};
     uint64_t hash = mix(14695981039346656037u, layout, sizeof layout);
 #define RTCALL(name) hash = mix(hash, #name, sizeof #name);
     RT_CALLS(RTCALL)

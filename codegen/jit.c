@@ -1,4 +1,4 @@
-/* cg_compile: emit, optimise, make an object in memory, load it with ORC. */
+/* cg_compile: emit, make objects in memory (object.c), load them with ORC. */
 #include "codegen/cg.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 
 /* ---- loading ---- */
 
-static gm_status orc_fail(gm_diag *diag, LLVMErrorRef error, const char *what) {
+gm_status cg_llvm_fail(gm_diag *diag, LLVMErrorRef error, const char *what) {
     char *message = LLVMGetErrorMessage(error);
     gm_status status = gm_fail(diag, GM_INTERNAL, "%s: %s", what, message);
     LLVMDisposeErrorMessage(message);
@@ -45,15 +45,24 @@ static LLVMErrorRef search_process(LLVMOrcLLJITRef jit) {
     return error;
 }
 
+static gm_status add_objects(cg_program *program, gm_diag *diag) {
+    cg_object_list list;
+    GM_ASSERT(cg_object_list_of(program, &list));
+    for (uint64_t i = 0; i < list.count; i++) {
+        LLVMMemoryBufferRef copy = LLVMCreateMemoryBufferWithMemoryRangeCopy(list.start, list.bytes[i], "gemmac");
+        LLVMErrorRef error = LLVMOrcLLJITAddObjectFile(program->jit, LLVMOrcLLJITGetMainJITDylib(program->jit), copy);
+        if (error) return cg_llvm_fail(diag, error, "cannot load compiled code");
+        list.start += list.bytes[i];
+    }
+    return GM_OK;
+}
+
 gm_status cg_jit_load(cg_program *program, gm_diag *diag) {
     LLVMErrorRef error = LLVMOrcCreateLLJIT(&program->jit, NULL);
-    if (error) return orc_fail(diag, error, "cannot start the JIT");
-    if ((error = define_host_symbols(program->jit))) return orc_fail(diag, error, "cannot define host functions");
-    if ((error = search_process(program->jit))) return orc_fail(diag, error, "cannot search the process");
-    LLVMMemoryBufferRef copy = LLVMCreateMemoryBufferWithMemoryRangeCopy(program->object_copy, program->object_bytes, "gemmac");
-    error = LLVMOrcLLJITAddObjectFile(program->jit, LLVMOrcLLJITGetMainJITDylib(program->jit), copy);
-    if (error) return orc_fail(diag, error, "cannot load compiled code");
-    return GM_OK;
+    if (error) return cg_llvm_fail(diag, error, "cannot start the JIT");
+    if ((error = define_host_symbols(program->jit))) return cg_llvm_fail(diag, error, "cannot define host functions");
+    if ((error = search_process(program->jit))) return cg_llvm_fail(diag, error, "cannot search the process");
+    return add_objects(program, diag);
 }
 
 rt_entry cg_entry(const cg_program *program, const char *name) {
@@ -94,43 +103,6 @@ static void mark_functions(cg *c, const cg_target *target) {
     }
 }
 
-static gm_status optimise(cg *c, const cg_target *target) {
-    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
-    LLVMPassBuilderOptionsSetLoopVectorization(options, 1);
-    LLVMPassBuilderOptionsSetLoopInterleaving(options, 1);
-    LLVMErrorRef error = LLVMRunPasses(c->llvm, "default<O2>", target->machine, options);
-    LLVMDisposePassBuilderOptions(options);
-    return error ? orc_fail(c->diag, error, "LLVM passes") : GM_OK;
-}
-
-static void append_text(gm_string *out, char *text) {
-    gm_string_append(out, text, strlen(text));
-    LLVMDisposeMessage(text);
-}
-
-static gm_status make_object(cg *c, const cg_target *target) {
-    char *error = NULL;
-    LLVMMemoryBufferRef buffer;
-    if (c->options->llvm_text) append_text(c->options->llvm_text, LLVMPrintModuleToString(c->llvm));
-    if (c->options->assembly) {
-        LLVMModuleRef copy = LLVMCloneModule(c->llvm);
-        if (LLVMTargetMachineEmitToMemoryBuffer(target->machine, copy, LLVMAssemblyFile, &error, &buffer))
-            return gm_fail(c->diag, GM_INTERNAL, "assembly: %s", error);
-        gm_string_append(c->options->assembly, LLVMGetBufferStart(buffer), LLVMGetBufferSize(buffer));
-        LLVMDisposeMemoryBuffer(buffer);
-        LLVMDisposeModule(copy);
-    }
-    if (LLVMTargetMachineEmitToMemoryBuffer(target->machine, c->llvm, LLVMObjectFile, &error, &buffer))
-        return gm_fail(c->diag, GM_INTERNAL, "object code: %s", error);
-    cg_program *p = c->program;
-    p->object_bytes = LLVMGetBufferSize(buffer);
-    p->object_copy = malloc(p->object_bytes);
-    GM_ASSERT(p->object_copy);
-    memcpy(p->object_copy, LLVMGetBufferStart(buffer), p->object_bytes);
-    LLVMDisposeMemoryBuffer(buffer);
-    return GM_OK;
-}
-
 static gm_status build(cg *c, const cg_target *target) {
     char *error = NULL;
     GM_TRY(cg_emit_module(c));
@@ -141,8 +113,7 @@ static gm_status build(cg *c, const cg_target *target) {
         return status;
     }
     LLVMDisposeMessage(error);
-    GM_TRY(optimise(c, target));
-    GM_TRY(make_object(c, target));
+    GM_TRY(cg_make_objects(c, target));
     return cg_jit_load(c->program, c->diag);
 }
 
@@ -189,7 +160,7 @@ void cg_program_free(cg_program *program) {
     for (int i = 0; i < program->weight_count; i++) free(program->weight_names[i]);
     free(program->weight_names);
     free(program->sites);
-    free(program->object_copy);
+    free(program->objects);
     free(program);
 }
 
@@ -215,9 +186,9 @@ int64_t cg_scratch_bytes(const cg_program *program) {
     return program->scratch_bytes;
 }
 
-const void *cg_object(const cg_program *program, size_t *bytes) {
+const void *cg_objects(const cg_program *program, size_t *bytes) {
     *bytes = program->object_bytes;
-    return program->object_copy;
+    return program->objects;
 }
 
 /* ---- numbers for traces ---- */

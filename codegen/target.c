@@ -54,10 +54,9 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
     LLVMInitializeX86AsmPrinter();
-    LLVMTargetRef target;
     char *error = NULL;
     *out = (cg_target){.triple = LLVMGetDefaultTargetTriple()};
-    if (LLVMGetTargetFromTriple(out->triple, &target, &error)) {
+    if (LLVMGetTargetFromTriple(out->triple, &out->llvm, &error)) {
         gm_status status = gm_fail(diag, GM_UNSUPPORTED, "LLVM has no target for %s: %s", out->triple, error);
         LLVMDisposeMessage(error);
         cg_target_close(out);
@@ -75,8 +74,12 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
         cg_target_close(out);
         return status;
     }
-    out->machine = LLVMCreateTargetMachine(target, out->triple, out->cpu, out->features, LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelDefault);
+    out->machine = cg_target_machine(out, LLVMCodeGenLevelDefault);
     return GM_OK;
+}
+
+LLVMTargetMachineRef cg_target_machine(const cg_target *target, LLVMCodeGenOptLevel level) {
+    return LLVMCreateTargetMachine(target->llvm, target->triple, target->cpu, target->features, level, LLVMRelocPIC, LLVMCodeModelDefault);
 }
 
 void cg_target_close(cg_target *target) {

@@ -9,6 +9,7 @@
 #include "passes/passes.h"
 #include "runtime/program.h"
 #include "runtime/screen.h"
+#include "runtime/team.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,7 +96,7 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
 static gm_status compile_module(const fe_options *options, const ir_module *module, gm_diag *diag, cg_program **out) {
     gm_string llvm = {0}, assembly = {0};
     bool want_llvm = fe_dump_wants(options, "llvm"), want_asm = fe_dump_wants(options, "asm");
-    cg_options code = {.target_cpu = options->target_cpu, .profile = options->profile, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
+    cg_options code = {.target_cpu = options->target_cpu, .threads = options->threads ? options->threads : rt_team_default_threads(), .profile = options->profile, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
     gm_status status = cg_compile(module, &code, diag, out);
     if (status == GM_OK && want_llvm) status = fe_dump_text(options, "module.ll", &llvm, diag);
     if (status == GM_OK && want_asm) status = fe_dump_text(options, "module.s", &assembly, diag);
@@ -257,7 +258,7 @@ static gm_status check_forward(const fe_engine *engine, const pass_options *limi
 static gm_status start_warm(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
     const fe_gmx *gmx = engine->model.gmx;
     cg_image image = {.path = engine->model.path, .metadata = gmx->program.data, .metadata_bytes = gmx->program.bytes,
-                      .object = gmx->object.data, .object_bytes = gmx->object.bytes};
+                      .objects = gmx->object.data, .object_bytes = gmx->object.bytes};
     GM_TRY(ir_parse(gmx->ir.data, gmx->ir.bytes, engine->model.path, diag, &engine->module));
     GM_TRY(fe_gmx_check_module(&engine->model, engine->module, diag));
     GM_TRY(check_forward(engine, limits, diag));
@@ -273,7 +274,7 @@ static gm_status write_artefact(const fe_engine *engine, const fe_options *optio
         cg_image_write(engine->program, &program);
         gmx.ir = (fe_gmx_section){ir.data, ir.length};
         gmx.program = (fe_gmx_section){program.data, program.length};
-        gmx.object.data = cg_object(engine->program, &gmx.object.bytes);
+        gmx.object.data = cg_objects(engine->program, &gmx.object.bytes);
         status = fe_gmx_write(out_path, &engine->model, &gmx, diag);
     }
     gm_string_free(&target);
