@@ -266,18 +266,21 @@ static gm_status start_warm(fe_engine *engine, const fe_options *options, const 
 }
 
 static gm_status write_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
-    gm_string target = {0}, ir = {0}, program = {0};
+    gm_string target = {0}, index = {0}, ir = {0}, program = {0};
     fe_gmx gmx = {0};
     gm_status status = key_of(options, limits, diag, &target, &gmx.key);
     if (status == GM_OK) {
+        if (engine->tokenizer) rt_tokenizer_write(engine->tokenizer, &index);
         ir_print_module(engine->module, &ir);
         cg_image_write(engine->program, &program);
+        gmx.index = (fe_gmx_section){index.data, index.length};
         gmx.ir = (fe_gmx_section){ir.data, ir.length};
         gmx.program = (fe_gmx_section){program.data, program.length};
         gmx.object.data = cg_objects(engine->program, &gmx.object.bytes);
         status = fe_gmx_write(out_path, &engine->model, &gmx, diag);
     }
     gm_string_free(&target);
+    gm_string_free(&index);
     gm_string_free(&ir);
     gm_string_free(&program);
     return status;
@@ -305,6 +308,14 @@ pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu)
     return cg_target_dots_bytes(target_cpu) ? PASS_INT8 : PASS_INT16;
 }
 
+/* An artefact keeps the index of its vocabulary. */
+static gm_status open_tokenizer(const fe_model *model, gm_diag *diag, rt_tokenizer **out) {
+    if (!model->vocab.count) return GM_OK;
+    if (!model->gmx) return rt_tokenizer_new(&model->vocab, diag, out);
+    *out = rt_tokenizer_open(&model->vocab, model->gmx->index.data, model->gmx->index.bytes);
+    return *out ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"index\": expected that of the vocabulary", model->path);
+}
+
 /* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */
 static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine, pass_options *limits) {
     double start = gm_now();
@@ -312,7 +323,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     const fe_gmx *gmx = engine->model.gmx;
     if (gmx) fe_gmx_adopt(gmx, options);
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
-    if (engine->model.vocab.count) GM_TRY(rt_tokenizer_new(&engine->model.vocab, diag, &engine->tokenizer));
+    GM_TRY(open_tokenizer(&engine->model, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     engine->load_s = gm_now() - start;

@@ -5,10 +5,10 @@
  *
  * Little-endian:
  *   0  "GMX1"        8  bytes of the whole file       24  checksum of the JSON header
- *   4  version, 2   16  bytes of the JSON header      32  checksum of bytes 0-31; then zeros to 64
+ *   4  version      16  bytes of the JSON header      32  checksum of bytes 0-31; then zeros to 64
  *   64 the JSON header, then zeros to a multiple of 64: the start of the data
  * The header is one object (frontend/gmx_header.c): architecture, config, defaults, defaulted, what it was compiled for, and "tensors", a table of
- * name, type, shape, and "sections": vocab (frontend/gmx_vocab.c), ir (.gir text), program (codegen/image.c), object. Tensors and
+ * name, type, shape, and "sections": vocab (frontend/gmx_vocab.c), index (runtime/tokenizer_index.c), ir (.gir text), program (codegen/image.c), object. Tensors and
  * sections give offset and bytes within the data and start at multiples of 64; sections have checksums, tensors are as stored in the
  * model they came from.
  */
@@ -17,7 +17,7 @@
 
 #include "frontend/driver.h"
 
-enum { FE_GMX_VERSION = 3, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
+enum { FE_GMX_VERSION = 4, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
 
 /* What machine code was compiled for; an artefact is run as it is when all of it is asked for again. */
 typedef struct fe_gmx_key {
@@ -39,7 +39,7 @@ typedef struct fe_gmx_section {
 typedef struct fe_gmx {
     gm_arena arena; /* the key's texts */
     fe_gmx_key key;
-    fe_gmx_section ir, program, object; /* in the mapping that model->weights owns */
+    fe_gmx_section index, ir, program, object; /* in the mapping that model->weights owns */
 } fe_gmx;
 
 /* ---- frontend/gmx_read.c ---- */

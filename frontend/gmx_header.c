@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const gmx_section_names[GMX_SECTIONS] = {"vocab", "ir", "program", "object"};
+const char *const gmx_section_names[GMX_SECTIONS] = {"vocab", "index", "ir", "program", "object"};
 static const char *const precision_names[] = {"auto", "f32", "bf16", "int16", "int8"}; /* by fe_precision */
 
 /* ---- the fields of fe_config that are one number ---- */

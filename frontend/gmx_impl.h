@@ -5,7 +5,7 @@
 #include "frontend/gmx.h"
 #include "frontend/model_impl.h"
 
-typedef enum gmx_section_id { GMX_VOCAB, GMX_IR, GMX_PROGRAM, GMX_OBJECT, GMX_SECTIONS } gmx_section_id;
+typedef enum gmx_section_id { GMX_VOCAB, GMX_INDEX, GMX_IR, GMX_PROGRAM, GMX_OBJECT, GMX_SECTIONS } gmx_section_id;
 extern const char *const gmx_section_names[GMX_SECTIONS];
 
 /* Where bytes lie in the data part. */

@@ -82,6 +82,7 @@ gm_status fe_gmx_open(const char *path, bool no_weights, gm_diag *diag, fe_model
     const uint8_t *data = file + start;
     GM_TRY(check_sections(&header, data, path, diag));
     for (size_t i = 0; i < model->weights.count && !no_weights; i++) model->weights.tensors[i].data = data + header.tensors[i].offset;
+    gmx->index = section_at(&header, data, GMX_INDEX);
     gmx->ir = section_at(&header, data, GMX_IR);
     gmx->program = section_at(&header, data, GMX_PROGRAM);
     gmx->object = section_at(&header, data, GMX_OBJECT);

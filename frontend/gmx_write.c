@@ -35,7 +35,7 @@ static gm_status lay_out(const char *path, const fe_model *model, const fe_gmx *
     GM_ASSERT(l->header.tensors);
     gmx_vocab_write(&model->vocab, &l->vocab);
     l->section[GMX_VOCAB] = (fe_gmx_section){l->vocab.data, l->vocab.length};
-    l->section[GMX_IR] = gmx->ir, l->section[GMX_PROGRAM] = gmx->program, l->section[GMX_OBJECT] = gmx->object;
+    l->section[GMX_INDEX] = gmx->index, l->section[GMX_IR] = gmx->ir, l->section[GMX_PROGRAM] = gmx->program, l->section[GMX_OBJECT] = gmx->object;
     for (int i = 0; i < GMX_SECTIONS; i++) {
         fits &= place_next(l->section[i].bytes, &end, &l->header.section[i]);
         l->header.checksum[i] = gmx_checksum(l->section[i].data, l->section[i].bytes);

@@ -80,11 +80,11 @@ static void build_pieces(rt_tokenizer *tokenizer) {
     for (size_t i = 0; i < size; i++) tokenizer->pieces[i].id = -1;
     for (size_t id = 0; id < vocab->count; id++) {
         const rt_piece *piece = &vocab->pieces[id];
+        if (piece->type == RT_PIECE_UNUSED) tokenizer->has_unused = true;
         if (piece->length == 0) continue;
         rt_piece_slot *slot = piece_slot(tokenizer, piece->text, piece->length);
         if (slot->id < 0 || (rt_mergeable(piece) && !rt_mergeable(&vocab->pieces[slot->id])))
             slot->id = (int32_t)id;
-        if (piece->type == RT_PIECE_UNUSED) tokenizer->has_unused = true;
     }
 }
 
@@ -303,11 +303,12 @@ gm_status rt_tokenizer_new(const rt_vocab *vocab, gm_diag *diag, rt_tokenizer **
 }
 
 void rt_tokenizer_free(rt_tokenizer *tokenizer) {
-    if (!tokenizer) return;
-    free(tokenizer->pieces);
-    free(tokenizer->merges);
-    free(tokenizer->trie);
-    free(tokenizer->adjacent);
+    if (tokenizer && !tokenizer->borrowed) {
+        free(tokenizer->pieces);
+        free(tokenizer->merges);
+        free(tokenizer->trie);
+        free(tokenizer->adjacent);
+    }
     free(tokenizer);
 }
 

@@ -64,6 +64,12 @@ typedef struct rt_tokenizer rt_tokenizer;
 gm_status rt_tokenizer_new(const rt_vocab *vocab, gm_diag *diag, rt_tokenizer **out);
 void rt_tokenizer_free(rt_tokenizer *tokenizer);
 
+/* Append the index as bytes (runtime/tokenizer_index.c). */
+void rt_tokenizer_write(const rt_tokenizer *tokenizer, gm_string *out);
+/* The same tokenizer from those bytes, which start at a multiple of 8 and are borrowed like `vocab`. NULL: they are none that could
+ * belong to it. */
+rt_tokenizer *rt_tokenizer_open(const rt_vocab *vocab, const void *index, size_t bytes);
+
 typedef struct rt_ids {
     int32_t *data;
     size_t count, capacity;

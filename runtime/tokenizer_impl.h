@@ -1,4 +1,4 @@
-/* The tokenizer's index structures, shared by tokenizer.c (builds), _encode.c and _decode.c. */
+/* The tokenizer's index structures, shared by tokenizer.c (builds), _index.c (keeps), _encode.c and _decode.c. */
 #ifndef GM_RUNTIME_TOKENIZER_IMPL_H
 #define GM_RUNTIME_TOKENIZER_IMPL_H
 
@@ -29,6 +29,7 @@ enum { RT_ADJACENT_BITS = 1 << 21 };
 
 struct rt_tokenizer {
     const rt_vocab *vocab;
+    bool borrowed; /* the tables are someone else's */
     rt_piece_slot *pieces;
     size_t piece_mask;
     rt_merge_slot *merges; /* NULL: merge by score */

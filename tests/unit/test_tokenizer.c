@@ -276,6 +276,39 @@ START_TEST(broken_vocabularies) {
 }
 END_TEST
 
+/* An index with a few bytes changed, or cut, is refused or does no harm. */
+static void damage_index(int round) {
+    gm_string damaged = {0};
+    gm_string_append(&damaged, index_bytes.data, index_bytes.length);
+    uint32_t head = 6 * 8 + 3 * 256 * 4, at = random_below(round % 2 ? head : (uint32_t)damaged.length);
+    if (round % 8 == 0) damaged.length = at;
+    else damaged.data[at] = (char)random_below(256);
+    rt_tokenizer *opened = rt_tokenizer_open(&vocab, damaged.data, damaged.length);
+    rt_ids ids = {0};
+    const char *text = "Hello, <b>world</b>  héllo\n\n<start_of_turn>";
+    if (round % 8 == 0) ck_assert_ptr_null(opened);
+    if (opened) rt_encode(opened, text, strlen(text), true, &ids);
+    for (size_t i = 0; i < ids.count; i++) ck_assert(ids.data[i] >= 0 && (size_t)ids.data[i] < vocab.count);
+    rt_ids_free(&ids);
+    rt_tokenizer_free(opened);
+    gm_string_free(&damaged);
+}
+
+START_TEST(damaged_indices) {
+    setup_mini();
+    for (int round = 0; round < 2000; round++) damage_index(round);
+    rt_tokenizer *other = rt_tokenizer_open(&vocab, index_bytes.data, index_bytes.length - 8);
+    ck_assert_ptr_null(other);
+    teardown();
+    random_vocab(true);
+    index_vocab();
+    for (int round = 0; round < 2000; round++) damage_index(round);
+    vocab.count = 256; /* an index of more pieces */
+    ck_assert_ptr_null(rt_tokenizer_open(&vocab, index_bytes.data, index_bytes.length));
+    teardown();
+}
+END_TEST
+
 /* ---- speed: one word of a million characters, and long runs ---- */
 
 START_TEST(mini_long) {
@@ -372,6 +405,7 @@ int main(void) {
     tcase_add_test(small, unused_pieces);
     tcase_add_test(small, invalid_text);
     tcase_add_test(small, broken_vocabularies);
+    tcase_add_test(small, damaged_indices);
     add_gguf_case(suite);
     return suite_run(suite);
 }

@@ -9,14 +9,23 @@
 /* The vocabulary under test. */
 static rt_vocab vocab;
 static rt_tokenizer *tokenizer;
+static gm_string index_bytes; /* the tokenizer's */
 
+/* Index the vocabulary, write the index, open what was written. */
 static inline void index_vocab(void) {
     gm_diag diag = {0};
-    ck_assert_msg(rt_tokenizer_new(&vocab, &diag, &tokenizer) == GM_OK, "%s", diag.message);
+    rt_tokenizer *made;
+    ck_assert_msg(rt_tokenizer_new(&vocab, &diag, &made) == GM_OK, "%s", diag.message);
+    gm_string_free(&index_bytes);
+    rt_tokenizer_write(made, &index_bytes);
+    rt_tokenizer_free(made);
+    tokenizer = rt_tokenizer_open(&vocab, index_bytes.data, index_bytes.length);
+    ck_assert_ptr_nonnull(tokenizer);
 }
 
 static inline void teardown(void) {
     rt_tokenizer_free(tokenizer);
+    gm_string_free(&index_bytes);
     rt_vocab_free(&vocab);
 }
 
