@@ -2,7 +2,7 @@
 #ifndef GM_CODEGEN_CODEGEN_H
 #define GM_CODEGEN_CODEGEN_H
 
-#include "ir/ir.h"
+#include "ir/decisions.h"
 #include "runtime/abi.h"
 
 typedef struct cg_program cg_program;
@@ -14,6 +14,7 @@ typedef struct cg_options {
     bool profile;           /* report every instruction's work and every barrier to the frame's profile */
     gm_string *llvm_text;   /* when not NULL: receives the optimised LLVM IR */
     gm_string *assembly;    /* when not NULL: receives the assembly */
+    ir_decisions *decisions; /* NULL, or where emitters note what they chose and why */
 } cg_options;
 
 /* Compile a planned module (passes/plan_memory.c) for this process. `module` must outlive the program. */

@@ -509,6 +509,9 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "weights of this storage type, or not of whole panels");
         return;
     }
+    bool bytes = offset_w(c, x->dtype);
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, bytes ? "integer, four bytes a sum (vpdpbusd)" : "integer, two words a sum (pmaddwd)",
+              bytes ? "x is i8 and the target sums products of bytes" : x->dtype == RT_I8 ? "the target does not sum products of bytes" : "x is i16");
     cg_access(c, reads, 2, &write, 1);
     LLVMValueRef share[2];
     cg_share(c, cg_i64(c, y->dim[y->rank - 1]), ROW_MULTIPLE, &share[0], &share[1]);

@@ -157,6 +157,8 @@ static void gemv_call(cg *c, const ir_inst *inst, bool words, LLVMValueRef x, LL
         char name[32];
         snprintf(name, sizeof name, "%s_%s", job.dot.in_words ? "words" : "gemv", rt_dtype_of(w->dtype)->text);
         gm_string_printf(&kernel.key, "%s", name);
+        if (job.dot.in_words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "vectors of %d lanes multiply words of this type", c->lanes);
+        else if (words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "no kernel for words of this type in vectors of %d lanes", c->lanes);
         cg_kernel_call(c, &kernel, name, emit_gemv, &job);
         start += w->dim[0];
     }
@@ -232,6 +234,7 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     }
     bool packed = impl && strcmp(impl, "packed") == 0;
     if (!packed && cg_can_stream(inst)) {
+        ir_decide(c->options->decisions, "code", c->module, c->func, inst, "stream", "compiled code widens slices of W in every thread, oneDNN multiplies them");
         cg_emit_stream(c, inst, rows, in_stride, out_stride);
         return;
     }
@@ -240,6 +243,8 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "a matrix that is not a stored weight");
         return;
     }
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, packed ? "oneDNN, packed once" : "oneDNN, W widened by the runtime",
+              packed ? "impl is packed" : "no compiled code for this layout or type of W");
     LLVMValueRef args[] = {c->code.frame, site, c->code.thread, in->base, rows, out->base};
     cg_host_call(c, "rt_matmul_run", c->void_t, args, 6);
 }

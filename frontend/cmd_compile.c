@@ -63,23 +63,35 @@ static gm_status choose_plan(const char *path, const cmd_options *options, fe_op
     return status;
 }
 
-gm_status cmd_compile(const cmd_options *options, gm_diag *diag) {
-    const char *path = NULL;
-    fe_options engine_options = cmd_engine_options(options);
-    GM_TRY(cmd_model_path(options, diag, &path));
-    if (cmd_given(options, FLAG_KL_BUDGET)) GM_TRY(choose_plan(path, options, &engine_options, diag));
-    else if (options->file) return gm_fail(diag, GM_INVALID, "-f FILE is for --kl-budget");
-    if (options->dump && !options->output) {
-        fe_engine engine = {0};
-        GM_TRY(fe_engine_open(path, &engine_options, diag, &engine));
-        fe_engine_close(&engine);
-        return GM_OK;
-    }
+/* Compile for what is printed on the way. */
+static gm_status only_print(const char *path, const fe_options *options, gm_diag *diag) {
+    fe_engine engine = {0};
+    GM_TRY(fe_engine_open(path, options, diag, &engine));
+    fe_engine_close(&engine);
+    return GM_OK;
+}
+
+static gm_status write_artefact(const char *path, const cmd_options *options, const fe_options *engine_options, gm_diag *diag) {
     gm_arena arena = {0};
     const char *output = options->output ? options->output : default_output(path, &arena);
     double start = gm_now();
-    gm_status status = fe_compile(path, &engine_options, output, diag);
+    gm_status status = fe_compile(path, engine_options, output, diag);
     if (status == GM_OK) fprintf(stderr, "%s: compiled in %.2f s\n", output, gm_now() - start);
     gm_arena_free(&arena);
+    return status;
+}
+
+gm_status cmd_compile(const cmd_options *options, gm_diag *diag) {
+    const char *path = NULL;
+    fe_options engine_options = cmd_engine_options(options);
+    ir_decisions decisions = {0};
+    GM_TRY(cmd_model_path(options, diag, &path));
+    if (cmd_given(options, FLAG_KL_BUDGET)) GM_TRY(choose_plan(path, options, &engine_options, diag));
+    else if (options->file) return gm_fail(diag, GM_INVALID, "-f FILE is for --kl-budget");
+    if (options->explain) engine_options.decisions = &decisions;
+    bool prints = options->dump || options->explain;
+    gm_status status = prints && !options->output ? only_print(path, &engine_options, diag) : write_artefact(path, options, &engine_options, diag);
+    if (status == GM_OK && options->explain) cmd_print_decisions(&decisions, options->format == CMD_JSON);
+    ir_decisions_free(&decisions);
     return status;
 }

@@ -41,7 +41,7 @@ typedef struct cmd_options {
     int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, depth,
         repetitions, memory, plan_prompt;
     double kl_budget, temperature, top_p, min_p, repeat_penalty;
-    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, no_weights, no_probe;
+    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, no_weights, no_probe;
     uint64_t given; /* a bit per cmd_flag */
     gm_arena arena; /* owns the lists */
 } cmd_options;
@@ -116,6 +116,9 @@ gm_status cmd_file_write(cmd_file *file, const void *data, size_t bytes, gm_diag
 gm_status cmd_file_close(cmd_file *file, gm_status status, gm_diag *diag);
 /* A whole file at once, or standard output when path is NULL. */
 gm_status cmd_write_text(const char *path, const gm_string *text, gm_diag *diag);
+
+/* What the compiler chose and why, on standard output (frontend/cmd_explain.c). */
+void cmd_print_decisions(const ir_decisions *list, bool json);
 
 /* Run the passes of --passes, without those of --skip, on *module, which is NULL after a failure
  * (frontend/cmd_opt.c). */

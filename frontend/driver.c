@@ -96,7 +96,7 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
 static gm_status compile_module(const fe_options *options, const ir_module *module, gm_diag *diag, cg_program **out) {
     gm_string llvm = {0}, assembly = {0};
     bool want_llvm = fe_dump_wants(options, "llvm"), want_asm = fe_dump_wants(options, "asm");
-    cg_options code = {.target_cpu = options->target_cpu, .threads = options->threads ? options->threads : rt_team_default_threads(), .profile = options->profile, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
+    cg_options code = {.target_cpu = options->target_cpu, .threads = options->threads ? options->threads : rt_team_default_threads(), .profile = options->profile, .decisions = options->decisions, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
     gm_status status = cg_compile(module, &code, diag, out);
     if (status == GM_OK && want_llvm) status = fe_dump_text(options, "module.ll", &llvm, diag);
     if (status == GM_OK && want_asm) status = fe_dump_text(options, "module.s", &assembly, diag);
@@ -226,7 +226,7 @@ static gm_status why_cold(const fe_gmx *gmx, const fe_options *options, const pa
     gm_string target = {0};
     fe_gmx_key wanted;
     gm_status status = key_of(options, limits, diag, &target, &wanted);
-    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : options->profile ? "a profile is asked for" : fe_gmx_difference(gmx, &wanted);
+    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : options->decisions ? "reasons are asked for" : options->profile ? "a profile is asked for" : fe_gmx_difference(gmx, &wanted);
     gm_string_free(&target);
     return status;
 }
@@ -293,7 +293,7 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     if (context < 1 || context > config->context)
         return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
-    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide};
+    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide, .decisions = options->decisions};
     return GM_OK;
 }
 
@@ -333,7 +333,8 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
 static gm_status compile_cold(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
     ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
     GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
-    if (options->no_weights && !options->no_session && !fe_dump_wants(options, "llvm") && !fe_dump_wants(options, "asm")) return GM_OK;
+    bool code_wanted = fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm") || options->decisions;
+    if (options->no_weights && !options->no_session && !code_wanted) return GM_OK;
     return compile_module(options, engine->module, diag, &engine->program);
 }
 

@@ -30,6 +30,7 @@ typedef struct fe_options {
     bool time_passes;        /* one line per pass on stderr */
     bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
     bool not_greedy;         /* the session will not choose tokens greedily, unless fe_engine_greedy comes first */
+    ir_decisions *decisions; /* NULL, or where the compiler notes what it chose and why */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
     fe_dump dump;
 } fe_options;

@@ -25,8 +25,9 @@ typedef struct command {
 } command;
 
 static const command commands[] = {
-    {"compile", cmd_compile, MODEL_FLAGS | DUMP_FLAGS | F(OUTPUT) | F(NO_WEIGHTS) | F(KL_BUDGET) | F(FILE) | F(TOKENS),
-     "MODEL [-o OUT.gmx] [--kl-budget X] [--dump WHAT]", "compile a model into an artefact, or dump a stage"},
+    {"compile", cmd_compile, MODEL_FLAGS | DUMP_FLAGS | F(OUTPUT) | F(NO_WEIGHTS) | F(KL_BUDGET) | F(FILE) | F(TOKENS) |
+         F(EXPLAIN),
+     "MODEL [-o OUT.gmx] [--kl-budget X] [--dump WHAT] [--explain]", "compile a model into an artefact, or dump a stage"},
     {"generate", cmd_generate,
      MODEL_FLAGS | DUMP_FLAGS | PROMPT_FLAGS | SAMPLING_FLAGS | F(PREDICT) | F(STOP) |
          F(IGNORE_EOS),

@@ -24,9 +24,12 @@ enum { GEMV_ROWS = 4, INTEGER_ROWS = 64 };
 enum { INTEGER_W_ROWS = 32, INTEGER_W_COLUMNS = 32 };
 
 typedef struct choice {
-    pass_precision precision;
+    const pass_options *options;
     int64_t packed; /* elements so far */
 } choice;
+
+/* An impl, noted with its reason. */
+#define CHOOSE(impl, ...) (ir_decide(state->options->decisions, "choose_matmul", module, func, inst, impl, __VA_ARGS__), impl)
 
 static bool integer_takes(const ir_inst *inst) {
     if (inst->operands[0]->type.dtype != RT_F32) return false;
@@ -48,20 +51,30 @@ static bool is_returned(const ir_func *func, const ir_value *value) {
     return false;
 }
 
+#define FEW "rows of x: %lld, at most %d: reading W is the cost"
+
 static const char *impl_of(const ir_module *module, const ir_func *func, choice *state, const ir_inst *inst) {
     const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
+    const char *plan = pass_precision_text(state->options->precision);
     int64_t rows = 1;
     for (int i = 0; i + 1 < x->rank; i++) {
         if (ir_dim_is_symbol(x->dim[i])) rows = INT32_MAX;
         else rows *= x->dim[i];
     }
-    if (rows <= GEMV_ROWS) return state->precision == PASS_F32 || is_returned(func, inst->results[0]) ? "gemv" : "words";
-    bool integer = state->precision == PASS_INT16 || state->precision == PASS_INT8;
-    if (integer && most_rows(module, x) >= INTEGER_ROWS && integer_takes(inst)) return "integer";
-    int64_t elems = y->dim[y->rank - 1] * x->dim[x->rank - 1];
-    if (state->precision != PASS_BF16 || elems > PACKED_MAX_ELEMS || elems > PACKED_MAX_TOTAL - state->packed) return "stream";
+    if (rows <= GEMV_ROWS && state->options->precision == PASS_F32) return CHOOSE("gemv", FEW ", the f32 plan leaves x as it is", (long long)rows, GEMV_ROWS);
+    if (rows <= GEMV_ROWS && is_returned(func, inst->results[0])) return CHOOSE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, GEMV_ROWS);
+    if (rows <= GEMV_ROWS) return CHOOSE("words", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, GEMV_ROWS, plan);
+    bool integer = state->options->precision == PASS_INT16 || state->options->precision == PASS_INT8;
+    int64_t most = most_rows(module, x), elems = y->dim[y->rank - 1] * x->dim[x->rank - 1], left = PACKED_MAX_TOTAL - state->packed;
+    if (integer && most >= INTEGER_ROWS && integer_takes(inst))
+        return CHOOSE("integer", "plan %s; rows of x: up to %lld, at least %d: they pay for rounding W on the way", plan, (long long)most, INTEGER_ROWS);
+    if (integer && most < INTEGER_ROWS) return CHOOSE("stream", "rows of x: up to %lld, fewer than %d: they do not pay for rounding W", (long long)most, INTEGER_ROWS);
+    if (integer) return CHOOSE("stream", "x is not f32, or W not of whole panels of %d rows and %d columns", INTEGER_W_ROWS, INTEGER_W_COLUMNS);
+    if (state->options->precision != PASS_BF16) return CHOOSE("stream", "plan %s: W is widened a slice at a time", plan);
+    if (elems > PACKED_MAX_ELEMS || elems > left)
+        return CHOOSE("stream", "W has %lld elements: a copy in bf16 may have %lld", (long long)elems, (long long)(left < PACKED_MAX_ELEMS ? left : PACKED_MAX_ELEMS));
     state->packed += elems;
-    return "packed";
+    return CHOOSE("packed", "plan bf16, W has %lld elements: a copy in bf16 may have %lld", (long long)elems, (long long)(left < PACKED_MAX_ELEMS ? left : PACKED_MAX_ELEMS));
 }
 
 static bool choose(ir_rewrite *rw, const ir_inst *inst) {
@@ -77,7 +90,7 @@ static bool choose(ir_rewrite *rw, const ir_inst *inst) {
 }
 
 gm_status pass_choose_matmul(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    choice state = {.precision = options->precision};
+    choice state = {.options = options};
     *out = ir_rewrite_module(in, choose, &state);
     return GM_OK;
 }

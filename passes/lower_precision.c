@@ -73,6 +73,19 @@ static rounding rounding_of(const lowering *state, const ir_value *w) {
     return ROUND_INT8;
 }
 
+static void note(const ir_rewrite *rw, const ir_inst *inst, rounding how) {
+    const lowering *state = rw->user;
+    const char *words = state->options->wide ? state->options->wide : PASS_DEFAULT_WIDE;
+    ir_decisions *to = state->options->decisions;
+    if (how == ROUND_BF16) ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "bf16", "plan bf16 rounds both sides");
+    else if (how == ROUND_INT8)
+        ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int8", "plan int8: %d bits for both sides after a rotation; no name holds one of '%s'",
+                  integers[how].w_bits, words);
+    else if (state->options->precision == PASS_INT8)
+        ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int16", "names hold one of '%s', which keep %d bits", words, integers[how].w_bits);
+    else ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int16", "plan int16: |x| to %d, W in %d bits", integers[how].x_largest, integers[how].w_bits);
+}
+
 /* The product with weights first … first+count-1 of inst. */
 static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first, int count, rounding how) {
     quantised x = rounded_of(rw, inst->operands[0], how);
@@ -92,6 +105,7 @@ static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
         rounding how = rounding_of(state, inst->operands[first]);
         for (end = first + 1; end < inst->operand_count && rounding_of(state, inst->operands[end]) == how; end++) {}
         GM_ASSERT(count < (int)GM_COUNT(parts));
+        note(rw, inst, how);
         parts[count++] = integer_product(rw, inst, first, end - first, how);
     }
     return count == 1 ? parts[0] : ir_concat(&rw->b, parts, count, inst->results[0]->type.rank - 1);
@@ -108,6 +122,7 @@ static bool lower(ir_rewrite *rw, const ir_inst *inst) {
     const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
     bool integer = impl && strcmp(impl, "integer") == 0, packed = impl && strcmp(impl, "packed") == 0;
     if ((!integer && !packed) || inst->operands[0]->type.dtype != RT_F32) return false;
+    if (packed) note(rw, inst, ROUND_BF16);
     ir_rewrite_map(rw, inst->results[0], integer ? integer_products(rw, inst) : packed_product(rw, inst));
     return true;
 }

@@ -2,7 +2,7 @@
 #ifndef GM_PASSES_PASSES_H
 #define GM_PASSES_PASSES_H
 
-#include "ir/ir.h"
+#include "ir/decisions.h"
 
 /* What options are when nobody says otherwise. */
 enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 512, PASS_DEFAULT_ROWS = 32 };
@@ -15,6 +15,9 @@ typedef enum pass_precision {
     PASS_INT8   /* both as integers of 8 bits with scales, after a rotation */
 } pass_precision;
 
+/* "f32", "bf16", … */
+const char *pass_precision_text(pass_precision precision);
+
 #define PASS_DEFAULT_WIDE "v_proj,o_proj"
 
 typedef struct pass_options {
@@ -23,6 +26,7 @@ typedef struct pass_options {
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
     const char *wide; /* int8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: PASS_DEFAULT_WIDE */
+    ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
 } pass_options;
 
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every

@@ -19,6 +19,11 @@ static const char *const steps[] = {
 #undef PASS
 };
 
+const char *pass_precision_text(pass_precision precision) {
+    static const char *const texts[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8"};
+    return texts[precision];
+}
+
 const pass_info *pass_table(int *out_count) {
     *out_count = (int)GM_COUNT(table);
     return table;

@@ -129,6 +129,9 @@ static void note_call(const ir_inst *inst, void *user) {
     ir_rewrite *rw = user;
     if (!is_head_call(rw, inst) || ir_func_find(rw->out, screened_name(rw, inst))) return;
     const ir_func *head = ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE));
+    const pass_options *options = rw->user;
+    ir_decide(options->decisions, "screen_head", rw->in, head, screenable_product(head), "screened_argmax",
+              "greedy choice reads nothing but the largest element: a 4-bit screen of W says which rows it may be in");
     ir_clone_func(rw->in, head, rw->out, screened_name(rw, inst), NULL, screen_product, (void *)screenable_product(head));
 }
 
@@ -136,7 +139,7 @@ gm_status pass_screen_head(const pass_options *options, const ir_module *in, gm_
     *out = ir_module_like(in);
     for (int i = 0; i < in->func_count; i++) {
         ir_func *func = in->funcs[i];
-        ir_rewrite look = {.in = in, .in_func = func, .out = *out, .uses = ir_count_uses(func)};
+        ir_rewrite look = {.in = in, .in_func = func, .out = *out, .uses = ir_count_uses(func), .user = (void *)options}; /* only read */
         ir_visit(func->body, note_call, &look); /* copies come before their callers */
         free(look.uses);
         ir_clone_func(in, func, *out, func->name, NULL, sink_head, NULL);

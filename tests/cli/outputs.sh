@@ -103,6 +103,17 @@ wide wide_written_out 24 36 --wide v_proj,o_proj
 wide wide_none 0 48 --wide ''
 wide wide_all 48 0 --wide proj
 wide wide_some 12 36 --wide mlp.down
+# --explain: reasons and nothing else.
+gm compile "$gguf" --precision int16 --explain --no-weights
+check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x matmul f32\[1,[0-9]+\] .*: words, since rows of x: 1, at most 4' "$work/out"
+check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x matmul .*gemv|^code +forward\.T1 +[0-9]+x matmul .*: (words|gemv)_q8_0, since ' "$work/out"
+check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x matmul .*: int16, since plan int16' "$work/out"
+check explain_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
+json explain_json '\[ \{"step":"[a-z_]+","func":"[a-zA-Z0-9.]+","what":"[^"]+","choice":"[^"]+","reason":"[^"]+","count":[0-9]+\}(, \{"step":[^}]*\})* \]' \
+    compile "$gguf" --explain --no-weights --format json
+gm compile "$gguf" --explain --precision f32 -o explained.gmx
+check explain_artefact "$(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = explained.gmx ]
+check explain_f32 "$(head -c 600 "$work/out")" grep -q 'plan f32: W is widened a slice at a time' "$work/out"
 bad dump_unknown 'nope' compile "$gguf" --dump=nope
 
 # ---- perplexity and bench ----
