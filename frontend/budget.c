@@ -24,10 +24,6 @@ typedef struct sample {
     int32_t bos; /* -1: none */
 } sample;
 
-static int32_t bos_of(const fe_engine *engine) {
-    return engine->model.vocab.bos >= 0 ? engine->model.vocab.bos : engine->model.config.bos;
-}
-
 /* Text of the model's own: drawn at temperature 1 from all tokens, not ended by any. */
 static gm_status draw(fe_engine *base, gm_diag *diag, sample *out) {
     rt_sampling sampling = {.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 1};
@@ -86,7 +82,7 @@ gm_status fe_budget_choose(const char *path, const fe_budget_request *request, f
     plain.with = "";
     plain.not_greedy = true;
     GM_TRY(fe_engine_open(path, &plain, diag, &base));
-    sample text = {.bos = bos_of(&base)};
+    sample text = {.bos = fe_model_bos(&base.model)};
     gm_status status = request->ids ? copy_ids(request, diag, &text) : draw(&base, diag, &text);
     if (status == GM_OK) status = search(path, request, &base, &text, options, diag);
     free(text.ids);

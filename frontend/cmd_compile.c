@@ -41,12 +41,8 @@ static void print_tried(void *user, const char *precision, const char *wide, dou
 static gm_status read_sample(const char *path, const cmd_options *options, gm_diag *diag, rt_ids *out) {
     fe_engine engine;
     fe_options only_read = {.no_weights = true}; /* nothing is compiled */
-    gm_string text = {0};
     GM_TRY(fe_engine_open(path, &only_read, diag, &engine));
-    gm_status status = engine.tokenizer ? cmd_read_text(options->file, diag, &text) : gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", path);
-    if (status == GM_OK) cmd_encode(&engine, options, text.data, text.length, out);
-    if (cmd_given(options, FLAG_TOKENS) && (int64_t)out->count > options->tokens) out->count = (size_t)options->tokens;
-    gm_string_free(&text);
+    gm_status status = cmd_text_ids(&engine, options, diag, out);
     fe_engine_close(&engine);
     return status;
 }

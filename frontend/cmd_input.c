@@ -103,9 +103,19 @@ gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out) {
 void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
                 size_t length, rt_ids *out) {
     const rt_vocab *vocab = &engine->model.vocab;
-    int32_t bos = vocab->bos >= 0 ? vocab->bos : engine->model.config.bos;
+    int32_t bos = fe_model_bos(&engine->model);
     if (vocab->add_bos && !options->no_bos && bos >= 0) rt_ids_push(out, bos);
     rt_encode(engine->tokenizer, text, length, options->special, out);
+}
+
+gm_status cmd_text_ids(const fe_engine *engine, const cmd_options *options, gm_diag *diag, rt_ids *out) {
+    gm_string text = {0};
+    if (!engine->tokenizer) return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", engine->model.path);
+    gm_status status = cmd_read_text(options->file, diag, &text);
+    if (status == GM_OK) cmd_encode(engine, options, text.data, text.length, out);
+    if (cmd_given(options, FLAG_TOKENS) && (int64_t)out->count > options->tokens) out->count = (size_t)options->tokens;
+    gm_string_free(&text);
+    return status;
 }
 
 gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_ids *out) {

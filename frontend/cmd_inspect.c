@@ -53,6 +53,16 @@ static void add_text(report *r, const char *name, const char *value) {
     end_fact(r);
 }
 
+/* Something that need not be given: null, or in words. */
+static void add_optional(report *r, const char *name, const char *value, const char *otherwise) {
+    if (value || !r->json) {
+        add_text(r, name, value ? value : otherwise);
+        return;
+    }
+    name_fact(r, name);
+    gm_string_printf(&r->out, "null");
+}
+
 static void add_bytes(report *r, const char *name, size_t value) {
     name_fact(r, name);
     gm_string_printf(&r->out, r->json ? "%zu" : "%zu (%.1f MB)", value, (double)value / 1e6);
@@ -257,7 +267,13 @@ static void add_compiled(report *r, const fe_gmx_key *key) {
     begin(r, "compiled", "{");
     add_text(r, "gemmac", key->gemmac);
     add_text(r, "target", key->target);
+    add_optional(r, "target_cpu", key->target_cpu, "the host");
     add_text(r, "precision", precisions[key->precision]);
+    add_text(r, "plan", key->plan);
+    add_optional(r, "wide", key->wide, PASS_DEFAULT_WIDE);
+    add_optional(r, "passes", key->passes, "the pipeline");
+    add_optional(r, "skip", key->skip, "none");
+    add_optional(r, "with", key->with, "none");
     add_int(r, "ctx_size", key->context);
     add_int(r, "chunk", key->chunk);
     end(r, "}");

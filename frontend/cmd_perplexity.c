@@ -7,19 +7,6 @@
 
 enum { DEFAULT_CHUNK = 512 };
 
-static gm_status read_ids(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
-                          rt_ids *out) {
-    gm_string text = {0};
-    if (!engine->tokenizer)
-        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", engine->model.path);
-    gm_status status = cmd_read_text(options->file, diag, &text);
-    if (status == GM_OK) cmd_encode(engine, options, text.data, text.length, out);
-    gm_string_free(&text);
-    if (cmd_given(options, FLAG_TOKENS) && (int64_t)out->count > options->tokens)
-        out->count = (size_t)options->tokens;
-    return status;
-}
-
 static void print_result(const cmd_options *options, const fe_perplexity *p) {
     const char *const names[] = {"nll", "ppl", "kl_mean", "kl_p99", "kl_max", "top1"};
     const double values[] = {p->nll, p->ppl, p->kl_mean, p->kl_p99, p->kl_max, p->top1};
@@ -42,9 +29,9 @@ static gm_status measure(const fe_engine *engine, const fe_engine *base, const c
                          int64_t chunk, gm_diag *diag) {
     rt_ids ids = {0};
     fe_perplexity result;
-    int32_t bos = engine->model.vocab.bos >= 0 ? engine->model.vocab.bos : engine->model.config.bos;
+    int32_t bos = fe_model_bos(&engine->model);
     if (options->no_bos || !engine->model.vocab.add_bos) bos = -1;
-    gm_status status = read_ids(engine, options, diag, &ids);
+    gm_status status = cmd_text_ids(engine, options, diag, &ids);
     if (status == GM_OK)
         status = fe_perplexity_run(engine->session, base->session, ids.data, (int64_t)ids.count,
                                    chunk, bos, diag, &result);

@@ -85,6 +85,8 @@ gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out);
 /* Append <bos> as the vocabulary asks for it, then the text's ids. */
 void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
                 size_t length, rt_ids *out);
+/* Append the ids of -f FILE with <bos> as above, at most --tokens of them. */
+gm_status cmd_text_ids(const fe_engine *engine, const cmd_options *options, gm_diag *diag, rt_ids *out);
 /* GM_INVALID unless exactly one of --ids, -p and -f is there. */
 gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag);
 /* The ids of the prompt: never none, all within the vocabulary. One newline at the end of FILE does

@@ -216,7 +216,7 @@ gm_status fe_engine_greedy(fe_engine *engine, int threads, gm_diag *diag) {
 static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target, fe_gmx_key *out) {
     GM_TRY(cg_target_text(options->target_cpu, diag, target));
     *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK, .precision = options->precision,
-                        .passes = options->passes, .skip = options->skip, .with = options->with, .wide = options->wide, .target_cpu = options->target_cpu, .target = target->data,
+                        .plan = pass_precision_text(limits->precision), .passes = options->passes, .skip = options->skip, .with = options->with, .wide = options->wide, .target_cpu = options->target_cpu, .target = target->data,
                         .gemmac = GM_VERSION, .fingerprint = cg_fingerprint()};
     return GM_OK;
 }

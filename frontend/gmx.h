@@ -23,6 +23,7 @@ enum { FE_GMX_VERSION = 4, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
 typedef struct fe_gmx_key {
     int64_t context, chunk;          /* chunk may exceed context: it is cut to it */
     fe_precision precision;
+    const char *plan;                /* what precision came to, "int8", "f32", …: to be shown, not compared */
     const char *passes, *skip, *with, *wide; /* NULL: none given */
     const char *target_cpu;          /* --target-cpu; NULL: the host */
     const char *target;              /* cg_target_text */

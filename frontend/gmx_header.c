@@ -121,6 +121,7 @@ static void add_key(cJSON *root, const fe_gmx_key *key) {
     add_real(object, "context", (double)key->context);
     add_real(object, "chunk", (double)key->chunk);
     add_text(object, "precision", precision_names[key->precision]);
+    add_text(object, "plan", key->plan);
     add_text(object, "passes", key->passes);
     add_text(object, "skip", key->skip);
     add_text(object, "with", key->with);
@@ -298,7 +299,7 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
         bool may_be_null;
     } texts[] = {{"gemmac", &key->gemmac, false}, {"target", &key->target, false}, {"target_cpu", &key->target_cpu, true},
                  {"passes", &key->passes, true},  {"skip", &key->skip, true},      {"with", &key->with, true},
-                 {"wide", &key->wide, true},
+                 {"wide", &key->wide, true},   {"plan", &key->plan, false},
                  {"precision", &precision, false}};
     for (size_t i = 0; i < GM_COUNT(texts); i++) {
         GM_TRY(read_text(in, object, texts[i].name, texts[i].may_be_null, texts[i].out));

@@ -320,6 +320,10 @@ gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_mod
     return status;
 }
 
+int32_t fe_model_bos(const fe_model *model) {
+    return model->vocab.count && model->vocab.bos >= 0 ? model->vocab.bos : model->config.bos;
+}
+
 void fe_model_close(fe_model *model) {
     rt_weights_close(&model->weights);
     rt_vocab_free(&model->vocab);

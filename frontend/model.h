@@ -39,6 +39,9 @@ typedef struct fe_model {
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out);
 void fe_model_close(fe_model *model);
 
+/* The id that texts begin with: the vocabulary's, else the configuration's; -1: none. */
+int32_t fe_model_bos(const fe_model *model);
+
 /* Every tensor the configuration asks for is present with its exact shape and a supported type, none is
  * left over, norms are finite. */
 gm_status fe_model_check(const fe_model *model, gm_diag *diag);

@@ -11,9 +11,13 @@ defaulted=$(grep -o '"defaulted":{[^}]*}' "$work/out")
 tensors=$(grep -o '"tensor_list":.*' "$work/out")
 gm compile "$gguf" -o m.gmx -c 64
 cp "$work/cwd/m.gmx" "$work/inspected.gmx"
-json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","precision":"[a-z0-9]+","ctx_size":64,"chunk":[0-9]+\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
+json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","target_cpu":null,"precision":"auto","plan":"int(8|16)","wide":null,"passes":null,"skip":null,"with":null,"ctx_size":64,"chunk":[0-9]+\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
 check inspect_gmx_defaulted "$(cat "$work/out")" [ "$(grep -o '"defaulted":{[^}]*}' "$work/out")" = "$defaulted" ]
 check inspect_gmx_tensors "$(cat "$work/out")" [ "$(grep -o '"tensor_list":.*' "$work/out")" = "$tensors" ]
+gm compile "$gguf" -o m.gmx -c 64 --precision int8 --wide v_proj --with kv_ring --skip merge_qkv --target-cpu x86-64-v2
+cp "$work/cwd/m.gmx" "$work/given.gmx"
+json inspect_gmx_given '.*"target_cpu":"x86-64-v2","precision":"int8","plan":"int8","wide":"v_proj","passes":null,"skip":"merge_qkv","with":"kv_ring",.*' inspect "$work/given.gmx" --format json
+good inspect_gmx_given_text '.*compiled .*target_cpu +x86-64-v2 precision +int8 plan +int8 wide +v_proj passes +the pipeline skip +merge_qkv with +kv_ring .*' inspect "$work/given.gmx"
 printf '{"architecture":"%s/config.json","weights":"%s","tokenizer":"%s","generation":{"temperature":0.5,"top_k":40}}' "$hf" "$gguf" "$data/tokenizer/gemma1-new.json" >"$work/manifest.json"
 bad inspect_foreign_tokenizer 'manifest\.json: tokenizer: expected at most the 288 pieces.*found 369' inspect "$work/manifest.json" --format json
 sed -i "s|$data/tokenizer/gemma1-new.json|$gguf|" "$work/manifest.json"
