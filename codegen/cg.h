@@ -85,6 +85,7 @@ struct cg_program {
     int site_count;
     int64_t scratch_bytes;
     LLVMOrcLLJITRef jit;
+    rt_entry *entries; /* by number of the module's function; NULL: not in the objects */
     char *objects; /* cg_object_list, then the objects */
     size_t object_bytes;
 };
@@ -306,6 +307,7 @@ gm_status cg_make_objects(cg *c, const cg_target *target);
 /* False: the bytes are not such a list. */
 bool cg_object_list_of(const cg_program *program, cg_object_list *out);
 void cg_release_compiler(void); /* release.c */
+/* Loads and links the objects: nothing of LLVM is needed after it but to close the program. */
 gm_status cg_jit_load(cg_program *program, gm_diag *diag);
 /* GM_INTERNAL with the error's text; the error is gone. */
 gm_status cg_llvm_fail(gm_diag *diag, LLVMErrorRef error, const char *what);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* A field added to cg_program must be written and read here. */
-_Static_assert(sizeof(cg_program) == 72, "cg_program has a field that images do not keep");
+_Static_assert(sizeof(cg_program) == 80, "cg_program has a field that images do not keep");
 
 typedef struct image_head {
     uint64_t weights, sites, site_bytes, scratch;
@@ -136,6 +136,7 @@ gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag 
     GM_ASSERT(program->weight_names && program->sites && program->objects);
     memcpy(program->objects, image->objects, image->object_bytes);
     gm_status status = load(program, image, diag);
+    cg_release_compiler();
     if (status == GM_OK) *out = program;
     else cg_program_free(program);
     return status;

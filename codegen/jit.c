@@ -57,24 +57,35 @@ static gm_status add_objects(cg_program *program, gm_diag *diag) {
     return GM_OK;
 }
 
+static rt_entry look_up(LLVMOrcLLJITRef jit, const char *name) {
+    char symbol[256];
+    LLVMOrcExecutorAddress address = 0;
+    snprintf(symbol, sizeof symbol, "gm_entry.%s", name);
+    LLVMErrorRef error = LLVMOrcLLJITLookup(jit, &address, symbol);
+    if (error) LLVMConsumeError(error);
+    return error ? NULL : (rt_entry)(uintptr_t)address;
+}
+
+static void link_entries(cg_program *program) {
+    program->entries = calloc((size_t)program->module->func_count + 1, sizeof *program->entries);
+    GM_ASSERT(program->entries);
+    for (int i = 0; i < program->module->func_count; i++) program->entries[i] = look_up(program->jit, program->module->funcs[i]->name);
+}
+
 gm_status cg_jit_load(cg_program *program, gm_diag *diag) {
     LLVMErrorRef error = LLVMOrcCreateLLJIT(&program->jit, NULL);
     if (error) return cg_llvm_fail(diag, error, "cannot start the JIT");
     if ((error = define_host_symbols(program->jit))) return cg_llvm_fail(diag, error, "cannot define host functions");
     if ((error = search_process(program->jit))) return cg_llvm_fail(diag, error, "cannot search the process");
-    return add_objects(program, diag);
+    GM_TRY(add_objects(program, diag));
+    link_entries(program);
+    return GM_OK;
 }
 
 rt_entry cg_entry(const cg_program *program, const char *name) {
-    char symbol[256];
-    LLVMOrcExecutorAddress address = 0;
-    snprintf(symbol, sizeof symbol, "gm_entry.%s", name);
-    LLVMErrorRef error = LLVMOrcLLJITLookup(program->jit, &address, symbol);
-    if (error) {
-        LLVMConsumeError(error);
-        return NULL;
-    }
-    return (rt_entry)(uintptr_t)address;
+    for (int i = 0; i < program->module->func_count; i++)
+        if (strcmp(program->module->funcs[i]->name, name) == 0) return program->entries[i];
+    return NULL;
 }
 
 /* ---- compiling ---- */
@@ -160,6 +171,7 @@ void cg_program_free(cg_program *program) {
     for (int i = 0; i < program->weight_count; i++) free(program->weight_names[i]);
     free(program->weight_names);
     free(program->sites);
+    free(program->entries);
     free(program->objects);
     free(program);
 }

@@ -357,6 +357,7 @@ static gm_status build_engine(const char *path, fe_options options, gm_diag *dia
     if (engine->program) describe_program(engine, &limits);
     if (options.no_weights || options.no_session) return GM_OK;
     double start = gm_now();
+    rt_weights_release(&engine->model.weights); /* of the vocabulary and of headers, which were read once */
     GM_TRY(open_session(engine, &options, diag));
     engine->compile_s += gm_now() - start;
     if (options.time_passes) fprintf(stderr, "session %.3f s\n", gm_now() - start);

@@ -4,6 +4,7 @@
  * result: rows of W are dealt out once at load, packed per thread, and no thread ever waits for another inside a product.
  */
 #include "runtime/matmul.h"
+#include "runtime/release.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
@@ -290,6 +291,7 @@ gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *wei
         rt_matmul_close(matmul);
         return status;
     }
+    rt_release_library("libdnnl"); /* most of what loading it touched */
     *out = matmul;
     return GM_OK;
 }

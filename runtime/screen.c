@@ -1,12 +1,11 @@
 /* Deriving screens: quantise to 4 bits, measure the distance, bound it. */
 #include "runtime/screen.h"
+#include "runtime/release.h"
 
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, ROWS = RT_SCREEN_ROWS, LANES = 8, BOUND_UNITS = 64, SLICE_ROWS = 1024 };
 #define HUGE_WEIGHT 0x1p60f /* products of anything below with x below RT_SCREEN_MAX_X stay finite */
@@ -152,12 +151,6 @@ typedef struct derivation {
     atomic_bool failed;
 } derivation;
 
-/* Let go of whole pages within [from, to). */
-static void drop_pages(const uint8_t *from, const uint8_t *to) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)from + page - 1) / page * page, last = (uintptr_t)to / page * page;
-    if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
-}
-
 /* A thread's share of the whole groups, a slice of rows at a time; the last thread clears what is left. */
 static void derive_share(void *user, int thread, int threads) {
     derivation *work = user;
@@ -170,7 +163,7 @@ static void derive_share(void *user, int thread, int threads) {
     for (size_t start = from; row && start < to; start += SLICE_ROWS) {
         size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
         for (size_t i = start; i < end; i += ROWS) rt_screen_group(work->source->dtype, in + i * in_bytes, columns, row, work->out + i * out_bytes);
-        if (work->mapped) drop_pages(in + start * in_bytes, in + end * in_bytes);
+        if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
     if (thread == threads - 1) memset(work->out + to * out_bytes, 0, (rows - to) * out_bytes);
     free(row);

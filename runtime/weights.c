@@ -4,6 +4,7 @@
  * each a tensor's number + 1, or 0. Capacity is a power of two; probing is linear.
  */
 #include "runtime/weights.h"
+#include "runtime/release.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,6 +55,13 @@ void *rt_weights_pages(rt_weights *weights, size_t bytes) {
     if (address == MAP_FAILED) return NULL;
     keep_mapping(weights, (rt_mapping){.address = address, .bytes = bytes});
     return address;
+}
+
+void rt_weights_release(const rt_weights *weights) {
+    for (size_t i = 0; i < weights->mapping_count; i++) {
+        const rt_mapping *mapping = &weights->mappings[i];
+        if (mapping->file) rt_release_pages(mapping->address, (const char *)mapping->address + mapping->bytes);
+    }
 }
 
 bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor) {

@@ -42,6 +42,8 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, c
 void *rt_weights_pages(rt_weights *weights, size_t bytes);
 /* Whether the tensor's bytes lie in a mapped file. */
 bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor);
+/* Give back the pages of mapped files that are resident now: they come back from the page cache where they are read again. */
+void rt_weights_release(const rt_weights *weights);
 /* Append a tensor (its name is copied). GM_FORMAT when the name is taken; `path` is for the message. */
 gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor, gm_diag *diag);
 const rt_tensor *rt_weights_find(const rt_weights *weights, const char *name);
