@@ -12,7 +12,7 @@
 
 #include <math.h>
 
-enum { RUN = CG_PIECE, WORDS = 16, LANES = 8, QUAD = 4, CHAINS = 2, MOST = 16383, AHEAD = 4096 };
+enum { RUN = CG_PIECE, WORDS = 16, LANES = 8, QUAD = 4, CHAINS = 2, MOST = 16383 };
 #define LEAST_STEP 0x1p-100 /* of a run: its inverse is finite, and products with it and a scale stay normal for any usual scale */
 
 typedef enum word_order {
@@ -308,7 +308,7 @@ static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks
     LLVMValueRef first = cg_at(c, c->i8, row->bytes, cg_mul(c, index, cg_i64(c, row->block_bytes)));
     LLVMValueRef run = cg_mul(c, index, cg_i64(c, row->block_runs)), scales = NULL;
     int runs = blocks * row->block_runs;
-    for (int at = 0; at < blocks * row->block_bytes; at += 64) cg_prefetch(c, byte_at(c, first, at + AHEAD));
+    for (int at = 0; at < blocks * row->block_bytes; at += 64) cg_prefetch(c, byte_at(c, first, at + CG_AHEAD));
     for (int i = 0; i < runs; i++) {
         LLVMValueRef at = cg_add(c, run, cg_i64(c, i)), block = byte_at(c, first, i / row->block_runs * row->block_bytes);
         if (i % QUAD == 0) {

@@ -69,12 +69,14 @@ typedef struct row_sums {
 static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef unit, int *turn) {
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
+    LLVMValueRef start = cg_mul(c, unit, cg_i64(c, bytes));
+    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, sums->row, cg_add(c, start, cg_i64(c, line + CG_AHEAD))));
     for (int sub = 0; sub < elems / CG_PIECE; sub++, ++*turn) {
         LLVMValueRef column = cg_add(c, cg_mul(c, unit, cg_i64(c, elems)), cg_i64(c, sub * CG_PIECE)), x[8];
         LLVMValueRef acc = sums->acc[*turn % CHAINS];
         cg_codes codes;
         for (int p = 0; p < CG_PIECE / c->lanes; p++) x[p] = load_x(c, c->code.args[job->x], column, p);
-        cg_decode(c, job->dtype, cg_at(c, c->i8, sums->row, cg_mul(c, unit, cg_i64(c, bytes))), sub, &codes);
+        cg_decode(c, job->dtype, cg_at(c, c->i8, sums->row, start), sub, &codes);
         LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc, "")), acc);
         int minima = job->sums ? CG_PIECE / minimum_elems(job->dtype) : 0;
         for (int h = 0; h < minima; h++) {

@@ -22,7 +22,6 @@ enum {
     LANES = 8,
     PARTS = ROWS / LANES,
     SLAB = 64, /* groups of rows */
-    AHEAD = 4096, /* bytes: how far before its use a line of the screen is asked for; the prefetchers alone lose some 15 % */
     SHOWN = 2, /* shared word: a thread's first score */
 };
 
@@ -176,7 +175,7 @@ static LLVMValueRef load_columns(cg *c, const screen_job *job, LLVMValueRef colu
 static void run_sums(cg *c, const screen_job *job, LLVMValueRef nibbles, LLVMValueRef first, LLVMValueRef *sums) {
     LLVMValueRef four = cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * LANES), mask = cg_splat(c, LLVMConstInt(c->i8, 15, 0), 4 * LANES);
     for (int piece = 0; piece < RUN / 8; piece++) {
-        cg_prefetch(c, cg_at(c, c->i8, nibbles, cg_i64(c, 4 * ROWS * piece + AHEAD)));
+        cg_prefetch(c, cg_at(c, c->i8, nibbles, cg_i64(c, 4 * ROWS * piece + CG_AHEAD)));
         LLVMValueRef column = cg_add(c, first, cg_i64(c, 8 * piece));
         LLVMValueRef q[2] = {load_columns(c, job, column), load_columns(c, job, cg_add(c, column, cg_i64(c, 4)))};
         for (int p = 0; p < PARTS; p++) {
