@@ -1,8 +1,7 @@
 /* Element-wise operations as LLVM values: exact where the interpreter is exact, polynomials for exp and tanh.
  *
- * exp: Cody-Waite reduction x = n·ln2 + r and a degree-6 polynomial for e^r; tanh: (1 - e)/(1 + e) with e = exp(-2|x|), and an
- * odd polynomial near 0 (both after Cephes, S. Moshier). Errors are a few ulp; tests/tol.def has the bound. The code is
- * branch-free so that the loop around it vectorises.
+ * exp: Cody-Waite reduction x = n·ln2 + r and a degree-6 polynomial for e^r (after Cephes, S. Moshier); tanh: a quotient of two
+ * polynomials. Errors are a few ulp; tests/tol.def has the bound. The code is branch-free so that the loop around it vectorises.
  */
 #include "codegen/cg.h"
 
@@ -22,9 +21,17 @@ static LLVMValueRef polynomial(cg *c, LLVMValueRef x, const double *coefficients
     return sum;
 }
 
+/* x within [low, high]; NaN stays. */
+static LLVMValueRef clamp(cg *c, LLVMValueRef x, double low, double high) {
+    LLVMValueRef bottom = cg_f32(c, low), top = cg_f32(c, high);
+    x = LLVMBuildSelect(c->b, fcmp(c, LLVMRealOLT, x, bottom), bottom, x, "");
+    return LLVMBuildSelect(c->b, fcmp(c, LLVMRealOGT, x, top), top, x, "");
+}
+
 LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
     static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
     LLVMValueRef magic = cg_f32(c, 12582912.0); /* 1.5·2^23: adding it rounds to an integer in the low bits */
+    x = clamp(c, x, -104.0, 88.8); /* e^x of the ends comes out as 0 and infinity */
     LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic);
     LLVMValueRef n = fp(c, LLVMFSub, shifted, magic);
     LLVMValueRef r = cg_fma(c, n, cg_f32(c, -0.693359375), x);
@@ -36,21 +43,17 @@ LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
     LLVMValueRef bias = cg_i32(c, 127), width = cg_i32(c, 23);
     LLVMValueRef f1 = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, half, bias, ""), width, ""), c->f32, "");
     LLVMValueRef f2 = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, rest, bias, ""), width, ""), c->f32, "");
-    y = fp(c, LLVMFMul, fp(c, LLVMFMul, y, f1), f2);
-    y = LLVMBuildSelect(c->b, fcmp(c, LLVMRealOLT, x, cg_f32(c, -104.0)), cg_f32(c, 0.0), y, "");
-    y = LLVMBuildSelect(c->b, fcmp(c, LLVMRealOGT, x, cg_f32(c, 88.8)), cg_f32(c, INFINITY), y, "");
-    return LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), x, y, "");
+    return fp(c, LLVMFMul, fp(c, LLVMFMul, y, f1), f2);
 }
 
+/* x·p(x²)/q(x²), fitted to the least relative error (2e-8) on [-9.01, 9.01]; tanh of what lies beyond rounds to ±1. */
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x) {
-    static const double p[] = {-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1};
-    LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", c->f32, &x, 1), one = cg_f32(c, 1.0);
-    LLVMValueRef e = cg_exp(c, fp(c, LLVMFMul, size, cg_f32(c, -2.0)));
-    LLVMValueRef far = fp(c, LLVMFDiv, fp(c, LLVMFSub, one, e), fp(c, LLVMFAdd, one, e));
-    far = cg_intrinsic(c, "llvm.copysign", c->f32, (LLVMValueRef[]){far, x}, 2);
+    static const double p[] = {1.3336744750e-8, 2.0596197282e-5, 3.4948063584e-3, 1.3380367650e-1, 9.9999997925e-1};
+    static const double q[] = {7.7692400184e-7, 3.2843555678e-4, 2.5874008906e-2, 4.6713683071e-1, 1.0};
+    x = clamp(c, x, -9.01, 9.01);
     LLVMValueRef square = fp(c, LLVMFMul, x, x);
-    LLVMValueRef near = cg_fma(c, fp(c, LLVMFMul, polynomial(c, square, p, 5), square), x, x);
-    return LLVMBuildSelect(c->b, fcmp(c, LLVMRealOLT, size, cg_f32(c, 0.625)), near, far, "");
+    LLVMValueRef y = fp(c, LLVMFDiv, fp(c, LLVMFMul, x, polynomial(c, square, p, 5)), polynomial(c, square, q, 5));
+    return clamp(c, y, -1.0, 1.0);
 }
 
 /* ---- memory and register forms ---- */
@@ -84,12 +87,21 @@ static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
     return LLVMBuildTrunc(c->b, both, c->i16, "");
 }
 
+/* To the nearest integer towards 0 within [low, high]; NaN becomes 0. What llvm.fptosi.sat gives, in operations that vectorise. */
+static LLVMValueRef to_small_int(cg *c, LLVMTypeRef type, LLVMValueRef x, double low, double high) {
+    x = clamp(c, x, low, high);
+    x = LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), cg_f32(c, 0.0), x, "");
+    return LLVMBuildTrunc(c->b, LLVMBuildFPToSI(c->b, x, c->i32, ""), type, "");
+}
+
 static LLVMValueRef from_f32(cg *c, rt_dtype to, LLVMValueRef x) {
     switch (to) {
     case RT_F32: return x;
     case RT_F16: return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, c->f16, ""), c->i16, "");
     case RT_BF16: return to_bf16(c, x);
     case RT_BOOL: return fcmp(c, LLVMRealUNE, x, cg_f32(c, 0.0));
+    case RT_I8: return to_small_int(c, c->i8, x, INT8_MIN, INT8_MAX);
+    case RT_I16: return to_small_int(c, c->i16, x, INT16_MIN, INT16_MAX);
     default: {
         LLVMTypeRef to_type = cg_reg_type(c, to), from_type = c->f32, overloads[] = {to_type, from_type};
         unsigned id = LLVMLookupIntrinsicID("llvm.fptosi.sat", 15);

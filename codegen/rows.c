@@ -198,11 +198,9 @@ static LLVMValueRef reduce_step(cg *c, const ir_inst *inst, LLVMValueRef so_far,
     if (dtype == RT_BOOL) return LLVMBuildOr(c->b, so_far, x, "");
     if (dtype == RT_I32) return sum ? cg_add(c, so_far, x) : cg_max(c, so_far, x);
     if (!sum) {
-        LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, x, so_far, "");
-        LLVMValueRef result = LLVMBuildSelect(c->b, larger, x, so_far, "");
+        LLVMValueRef larger = cg_intrinsic(c, "llvm.maxnum", c->f32, (LLVMValueRef[]){so_far, x}, 2);
         LLVMSetFastMathFlags(larger, LLVMFastMathNoSignedZeros | LLVMFastMathNoNaNs);
-        LLVMSetFastMathFlags(result, LLVMFastMathNoSignedZeros | LLVMFastMathNoNaNs);
-        return result;
+        return larger;
     }
     LLVMValueRef added = LLVMBuildFAdd(c->b, so_far, x, "");
     LLVMSetFastMathFlags(added, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);

@@ -10,10 +10,9 @@ static ir_value *number(ir_builder *b, double value) {
     return ir_const_float(b, value);
 }
 
-/* Magnitudes; NaN counts as infinity, since a maximum would pass it over. */
+/* Magnitudes; NaN counts as infinity, since a maximum would pass it over. Of NaN and a number the number is the minimum. */
 static ir_value *sizes(ir_builder *b, ir_value *x) {
-    ir_value *size = ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x));
-    return ir_select(b, ir_binary(b, IR_EQ, x, x), size, number(b, INFINITY));
+    return ir_binary(b, IR_MIN, ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), number(b, INFINITY));
 }
 
 quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype) {
