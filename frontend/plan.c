@@ -136,7 +136,9 @@ static bool binds_symbol(const ir_region *region) {
 static void plan_costs(planner *p) {
     fe_plan *plan = p->plan;
     const ir_func *prefill = ir_func_find(p->engine.module, "prefill");
-    int64_t step = prefill && binds_symbol(prefill->body) ? plan->chunk : 1;
+    bool in_chunks = prefill && binds_symbol(prefill->body);
+    int64_t chunks = (plan->prompt + plan->chunk - 1) / plan->chunk; /* of one size */
+    int64_t step = in_chunks && chunks ? (plan->prompt + chunks - 1) / chunks : 1;
     for (int64_t done = 0; done < plan->prompt; done += step) {
         int64_t tokens = plan->prompt - done < step ? plan->prompt - done : step;
         plan->prefill = ir_cost_add(plan->prefill, cost_at(p, "prefill", "forward.T1", tokens, done), 1.0 / (double)plan->prompt);

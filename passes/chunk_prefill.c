@@ -1,10 +1,14 @@
 /* chunk_prefill: the scan over tokens in @prefill becomes a scan over chunks of up to C tokens, so that every projection is a
  * matrix-matrix product.
  *
- *   scan i < ceil(count / C):                    (C: the bound of symbol T)
- *     n = min(C, count - i·C); dim T = n
- *     x, caches = @forward(tokens[start + i·C, … + T), start + i·C, caches)     x: [T,h]
+ *   chunks = ceil(count / C); size = ceil(count / chunks)      (C: the bound of symbol T)
+ *   scan i < chunks:
+ *     n = min(size, count - i·size); dim T = n
+ *     x, caches = @forward(tokens[start + i·size, … + T), start + i·size, caches)     x: [T,h]
  *     keep row n - 1 of x
+ *
+ * The chunks are of one size, as far as that goes: each reads all weights, so that a short one costs almost as much as a long one, and
+ * attention over few queries shares less.
  *
  * Legal because @forward over T tokens means T single steps (causal attention reads the cache that the chunk itself has
  * written). Sums may be formed in another order: equal up to f32 rounding. Does nothing without @prefill's token scan.
@@ -66,6 +70,12 @@ static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *
     return body;
 }
 
+/* ceil(x / y) of whole numbers >= 0; 0 where y is. */
+static ir_value *divide_up(ir_builder *b, ir_value *x, ir_value *y) {
+    ir_value *rounded = ir_binary(b, IR_ADD, x, ir_binary(b, IR_SUB, y, ir_const_int(b, 1)));
+    return ir_binary(b, IR_DIV, rounded, y);
+}
+
 static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     loop_model model;
     if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model) || !takes_chunks(rw->out, &model)) return false;
@@ -75,10 +85,9 @@ static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     GM_ASSERT(inst->operand_count == 2 + model.cache_count);
     for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
     ir_builder *b = &rw->b;
-    ir_value *count = operands[0], *chunk = ir_const_int(b, size);
-    ir_value *rounded = ir_binary(b, IR_ADD, count, ir_const_int(b, size - 1));
-    operands[0] = ir_named(ir_binary(b, IR_DIV, rounded, chunk), "chunks");
-    ir_region *body = build_body(rw, &model, count, chunk);
+    ir_value *count = operands[0];
+    operands[0] = ir_named(divide_up(b, count, ir_const_int(b, size)), "chunks");
+    ir_region *body = build_body(rw, &model, count, ir_named(divide_up(b, count, operands[0]), "size"));
     ir_inst *scan = ir_emit(b, IR_SCAN, operands, inst->operand_count, NULL, 0, &body, 1, NULL, inst->result_count);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], scan->results[i]);
     return true;

@@ -5,7 +5,8 @@
 #include "ir/decisions.h"
 
 /* What options are when nobody says otherwise. */
-enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 512, PASS_DEFAULT_ROWS = 32 };
+/* A chunk takes some tokens more than 512, so that a prompt of 512 with its <bos> is one. */
+enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 576, PASS_DEFAULT_ROWS = 32 };
 
 /* How matrix-matrix products are computed. */
 typedef enum pass_precision {
