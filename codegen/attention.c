@@ -97,6 +97,9 @@ void attention_runs_end(cg *c, attention_runs *runs) {
 
 /* ---- the instruction ---- */
 
+/* So few tokens are gone through one by one, each as if it were alone, to the bit: drafted tokens are verified so. */
+enum { SINGLE_ROWS = 1 + RT_MAX_DRAFT };
+
 static void emit_attention(cg *c, void *user) {
     attention_job *job = user;
     if (job->tokens == 1) attention_one(c, job);
@@ -129,13 +132,14 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
         if (i != 3) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
     cg_access(c, reads, read_count, &write, 1);
     const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
-    attention_job job = {.tokens = q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
+    bool singly = !ir_dim_is_symbol(q->dim[0]) && q->dim[0] <= SINGLE_ROWS;
+    attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
                          .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0)};
     cg_kernel kernel = {.count = 0};
     gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %a %a %lld %d |", (long long)job.tokens, (long long)job.kv_heads,
                      (long long)job.group, (long long)job.d, (long long)job.slots, job.factor, job.cap, (long long)job.window, job.ring);
-    for (int i = 0; i < 4; i++) job.q_stride[i] = q_slot->layout.stride[i], job.out_stride[i] = write->layout.stride[i];
+    for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = q_slot->layout.stride[i], job.out_stride[i] = write->layout.stride[i];
     key_strides(&kernel.key, job.q_stride, 4);
     key_strides(&kernel.key, job.out_stride, 4);
     add_cache(c, inst, 1, &kernel, &job.k);
@@ -146,9 +150,14 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "this layout");
         return;
     }
-    job.q = cg_kernel_arg(&kernel, q_slot->base);
-    job.position = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[3])->reg);
-    job.out = cg_kernel_arg(&kernel, write->base);
+    LLVMValueRef position = cg_slot_of(c, inst->operands[3])->reg, from = cg_i64(c, 0);
+    cg_loop row = {.index = from};
+    if (singly) row = cg_loop_begin(c, from, cg_i64(c, q->dim[0]), 1);
+    job.q = cg_kernel_arg(&kernel, cg_at(c, c->f32, q_slot->base, cg_mul(c, row.index, cg_i64(c, q_slot->layout.stride[0]))));
+    job.position = cg_kernel_arg(&kernel, cg_add(c, position, LLVMBuildTrunc(c->b, row.index, c->i32, "")));
+    job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, write->base, cg_mul(c, row.index, cg_i64(c, write->layout.stride[0]))));
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
-    if (job.tokens == 1) cg_barrier(c); /* threads have read each other's scratch */
+    if (!singly) return;
+    cg_barrier(c); /* threads have read each other's scratch */
+    cg_loop_end(c, &row);
 }

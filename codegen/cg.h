@@ -253,29 +253,33 @@ bool cg_can_decode(rt_dtype dtype);
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
 
 /* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls cg_dot_begin once. */
+enum { CG_DOT_ROWS = 1 + RT_MAX_DRAFT };
 typedef struct cg_dot {
     rt_dtype dtype;
     bool in_words;      /* x in integers: cg_can_dot_int */
+    int rows;           /* of x: 1, in integers up to CG_DOT_ROWS, each as if it were alone, to the bit */
+    int64_t x_stride;   /* elements from one to the next */
     int64_t columns;    /* of this call, for the scratch it needs */
     int w, x, units;    /* kernel arguments; units: trips of the inner loop */
     LLVMValueRef sums;  /* Σx per minimum; NULL when the type has none */
-    LLVMValueRef words, steps; /* x in integers (dot_int.c): q, and what a unit of code · q stands for */
+    LLVMValueRef integers; /* x in integers (dot_int.c) */
 } cg_dot;
 /* Adds the arguments. The scratch that cg_dot_begin needs is reserved. */
 void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValueRef x);
 void cg_dot_begin(cg *c, cg_dot *dot);
-/* W[index]·x: the same bits wherever it is emitted. */
+/* W[index]·x, of one row of x: the same bits wherever it is emitted. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
 
 /* ---- dot_int.c: x in integers ---- */
 
 /* Does a row of this type take x in integers on this target? */
 bool cg_can_dot_int(const cg *c, rt_dtype dtype);
-/* Bytes of x in integers. */
+/* Bytes of a row of x in integers. */
 int64_t cg_int_x_bytes(int64_t columns);
-/* Fill them at `scratch`. */
+/* Fill them at `scratch`, one row after the other. */
 void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch);
-LLVMValueRef cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index);
+/* out[r] = W[index]·x[r] */
+void cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef *out);
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst);
 

@@ -240,19 +240,37 @@ int64_t cg_int_x_bytes(int64_t columns) {
     return columns * 2 + columns / RUN * 8;
 }
 
+/* A row of x in integers: q, what a unit of code · q stands for in each run, and what a unit of the run's minimum does. */
+typedef struct int_x {
+    LLVMValueRef words, steps, sums;
+} int_x;
+
+static LLVMValueRef runs_of(cg *c, const cg_dot *dot) {
+    return cg_mul(c, c->code.args[dot->units], cg_i64(c, cg_unit_elems(dot->dtype) / RUN));
+}
+
+static int_x x_row(cg *c, const cg_dot *dot, LLVMValueRef runs, LLVMValueRef row) {
+    int_x x = {.words = cg_at(c, c->i8, dot->integers, cg_mul(c, cg_mul(c, runs, cg_i64(c, cg_int_x_bytes(RUN))), row))};
+    x.steps = cg_at(c, c->i8, x.words, cg_mul(c, runs, cg_i64(c, RUN * 2)));
+    x.sums = cg_at(c, c->f32, x.steps, runs);
+    return x;
+}
+
 void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
     const int_type *type = &int_types[dot->dtype];
-    LLVMValueRef runs = cg_mul(c, c->code.args[dot->units], cg_i64(c, cg_unit_elems(dot->dtype) / RUN));
-    dot->words = scratch;
-    dot->steps = cg_at(c, c->i8, scratch, cg_mul(c, runs, cg_i64(c, RUN * 2)));
-    dot->sums = cg_at(c, c->f32, dot->steps, runs);
+    LLVMValueRef runs = runs_of(c, dot);
+    dot->integers = scratch;
+    cg_loop row = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, dot->rows), 1);
+    LLVMValueRef from = cg_at(c, c->f32, c->code.args[dot->x], cg_mul(c, row.index, cg_i64(c, dot->x_stride)));
+    int_x to = x_row(c, dot, runs, row.index);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, RUN));
-    LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, c->code.args[dot->x], column), 4), step = step_of(c, &x);
-    LLVMValueRef sum = store_words(c, type->order, x, step, cg_at(c, c->i16, dot->words, column));
-    cg_store(c, mul_f(c, step, cg_f32(c, 1 / type->factor)), cg_at(c, c->f32, dot->steps, loop.index), 4);
-    if (type->minima) cg_store(c, mul_f(c, step, sum), cg_at(c, c->f32, dot->sums, loop.index), 4);
+    LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, from, column), 4), step = step_of(c, &x);
+    LLVMValueRef sum = store_words(c, type->order, x, step, cg_at(c, c->i16, to.words, column));
+    cg_store(c, mul_f(c, step, cg_f32(c, 1 / type->factor)), cg_at(c, c->f32, to.steps, loop.index), 4);
+    if (type->minima) cg_store(c, mul_f(c, step, sum), cg_at(c, c->f32, to.sums, loop.index), 4);
     cg_loop_end(c, &loop);
+    cg_loop_end(c, &row);
 }
 
 /* ---- a row ---- */
@@ -261,8 +279,9 @@ typedef struct int_row {
     const cg_dot *dot;
     const int_type *type;
     int block_bytes, block_runs;
-    LLVMValueRef bytes;       /* the row's first */
-    LLVMValueRef acc[CHAINS]; /* variables */
+    LLVMValueRef bytes;                    /* the row's first */
+    int_x x[CG_DOT_ROWS];
+    LLVMValueRef acc[CG_DOT_ROWS][CHAINS]; /* variables */
 } int_row;
 
 /* The f16 scales of `blocks` blocks from the start of each, in both halves. */
@@ -278,59 +297,66 @@ static LLVMValueRef block_scales(cg *c, const int_row *row, LLVMValueRef block, 
 }
 
 /* The steps of `runs` runs, in both halves. */
-static LLVMValueRef run_steps(cg *c, const int_row *row, LLVMValueRef run, int runs) {
-    LLVMValueRef at = cg_at(c, c->f32, row->dot->steps, run);
+static LLVMValueRef run_steps(cg *c, const int_x *x, LLVMValueRef run, int runs) {
+    LLVMValueRef at = cg_at(c, c->f32, x->steps, run);
     if (runs == 1) return cg_splat(c, cg_load(c, c->f32, at, 4), LANES);
     return pick(c, cg_load(c, vector_of(c->f32, QUAD), at, 4), NULL, (const uint8_t[]){0, 1, 2, 3, 0, 1, 2, 3}, LANES);
 }
 
-/* *acc += Σ code · q, times lane i (upper half: 4 + i) of scales. */
-static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVMValueRef run, LLVMValueRef scales, int i, LLVMValueRef acc) {
+/* Of every row of x: *acc += Σ code · q, times lane i (upper half: 4 + i) of its scales. */
+static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVMValueRef run, LLVMValueRef const *scales, int i, int chain) {
     LLVMTypeRef sums = vector_of(c->i32, LANES), floats = vector_of(c->f32, LANES);
-    LLVMValueRef words[2], sum = NULL;
+    LLVMValueRef words[2];
     uint8_t lanes[LANES];
     row->type->words(c, block, sub, words);
-    for (int h = 0; h < 2; h++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, 2)), cg_i64(c, h));
-        LLVMValueRef q = cg_load(c, vector_of(c->i16, WORDS), cg_at(c, vector_of(c->i16, WORDS), row->dot->words, at), 1);
-        LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, words[h], q);
-        sum = sum ? cg_add(c, sum, products) : products;
-    }
     for (int k = 0; k < LANES; k++) lanes[k] = (uint8_t)(i + (k & 4));
-    scales = pick(c, scales, NULL, lanes, LANES);
-    LLVMValueRef old = LLVMBuildLoad2(c->b, floats, acc, "");
-    LLVMBuildStore(c->b, cg_fma(c, LLVMBuildSIToFP(c->b, sum, floats, ""), scales, old), acc);
+    for (int r = 0; r < row->dot->rows; r++) {
+        LLVMValueRef sum = NULL, acc = row->acc[r][chain];
+        for (int h = 0; h < 2; h++) {
+            LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, 2)), cg_i64(c, h));
+            LLVMValueRef q = cg_load(c, vector_of(c->i16, WORDS), cg_at(c, vector_of(c->i16, WORDS), row->x[r].words, at), 1);
+            LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, words[h], q);
+            sum = sum ? cg_add(c, sum, products) : products;
+        }
+        LLVMValueRef scale = pick(c, scales[r], NULL, lanes, LANES), old = LLVMBuildLoad2(c->b, floats, acc, "");
+        LLVMBuildStore(c->b, cg_fma(c, LLVMBuildSIToFP(c->b, sum, floats, ""), scale, old), acc);
+    }
 }
 
 /* `blocks` blocks from number `index`: one of 256, or one or four of 32. */
 static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks) {
     LLVMTypeRef floats = vector_of(c->f32, LANES);
     LLVMValueRef first = cg_at(c, c->i8, row->bytes, cg_mul(c, index, cg_i64(c, row->block_bytes)));
-    LLVMValueRef run = cg_mul(c, index, cg_i64(c, row->block_runs)), scales = NULL;
-    int runs = blocks * row->block_runs;
+    LLVMValueRef run = cg_mul(c, index, cg_i64(c, row->block_runs)), scales[CG_DOT_ROWS] = {NULL};
+    int runs = blocks * row->block_runs, rows = row->dot->rows;
     for (int at = 0; at < blocks * row->block_bytes; at += 64) cg_prefetch(c, byte_at(c, first, at + CG_AHEAD));
     for (int i = 0; i < runs; i++) {
         LLVMValueRef at = cg_add(c, run, cg_i64(c, i)), block = byte_at(c, first, i / row->block_runs * row->block_bytes);
         if (i % QUAD == 0) {
-            scales = row->type->scales ? row->type->scales(c, first, i / QUAD) : block_scales(c, row, first, blocks);
-            scales = mul_f(c, scales, run_steps(c, row, at, runs));
+            LLVMValueRef stored = row->type->scales ? row->type->scales(c, first, i / QUAD) : block_scales(c, row, first, blocks);
+            for (int r = 0; r < rows; r++) scales[r] = mul_f(c, stored, run_steps(c, &row->x[r], at, runs));
         }
-        add_run(c, row, block, i % row->block_runs, at, scales, i % QUAD, row->acc[i % CHAINS]);
+        add_run(c, row, block, i % row->block_runs, at, scales, i % QUAD, i % CHAINS);
     }
     if (!row->type->minima) return;
-    LLVMValueRef sums = cg_load(c, floats, cg_at(c, c->f32, row->dot->sums, run), 4);
-    LLVMValueRef minus = LLVMBuildFNeg(c->b, row->type->minima(c, first), ""), old = LLVMBuildLoad2(c->b, floats, row->acc[0], "");
-    LLVMBuildStore(c->b, cg_fma(c, minus, sums, old), row->acc[0]);
+    LLVMValueRef minus = LLVMBuildFNeg(c->b, row->type->minima(c, first), "");
+    for (int r = 0; r < rows; r++) {
+        LLVMValueRef sums = cg_load(c, floats, cg_at(c, c->f32, row->x[r].sums, run), 4), old = LLVMBuildLoad2(c->b, floats, row->acc[r][0], "");
+        LLVMBuildStore(c->b, cg_fma(c, minus, sums, old), row->acc[r][0]);
+    }
 }
 
-LLVMValueRef cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index) {
+void cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef *out) {
     const rt_dtype_info *info = rt_dtype_of(dot->dtype);
     LLVMTypeRef floats = vector_of(c->f32, LANES);
     int_row row = {.dot = dot, .type = &int_types[dot->dtype], .block_bytes = info->block_bytes, .block_runs = info->block_elems / RUN};
-    LLVMValueRef blocks = c->code.args[dot->units], whole = blocks, total = NULL;
+    LLVMValueRef blocks = c->code.args[dot->units], whole = blocks, runs = runs_of(c, dot);
     int together = row.block_runs == 1 ? QUAD : 1;
     row.bytes = cg_at(c, c->i8, c->code.args[dot->w], cg_mul(c, index, cg_mul(c, blocks, cg_i64(c, row.block_bytes))));
-    for (int i = 0; i < CHAINS; i++) row.acc[i] = cg_variable(c, floats, LLVMConstNull(floats));
+    for (int r = 0; r < dot->rows; r++) {
+        row.x[r] = x_row(c, dot, runs, cg_i64(c, r));
+        for (int i = 0; i < CHAINS; i++) row.acc[r][i] = cg_variable(c, floats, LLVMConstNull(floats));
+    }
     if (together > 1) whole = cg_mul(c, LLVMBuildUDiv(c->b, blocks, cg_i64(c, together), ""), cg_i64(c, together));
     cg_loop many = cg_loop_begin(c, cg_i64(c, 0), whole, together);
     add_blocks(c, &row, many.index, together);
@@ -340,9 +366,12 @@ LLVMValueRef cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index) {
         add_blocks(c, &row, rest.index, 1);
         cg_loop_end(c, &rest);
     }
-    for (int i = 0; i < CHAINS; i++) {
-        LLVMValueRef part = LLVMBuildLoad2(c->b, floats, row.acc[i], "");
-        total = total ? LLVMBuildFAdd(c->b, total, part, "") : part;
+    for (int r = 0; r < dot->rows; r++) {
+        LLVMValueRef total = NULL;
+        for (int i = 0; i < CHAINS; i++) {
+            LLVMValueRef part = LLVMBuildLoad2(c->b, floats, row.acc[r][i], "");
+            total = total ? LLVMBuildFAdd(c->b, total, part, "") : part;
+        }
+        out[r] = cg_sum_lanes(c, total);
     }
-    return cg_sum_lanes(c, total);
 }

@@ -13,6 +13,7 @@ enum { CHAINS = 2, UNROLL_ELEMS = 256 };
 
 typedef struct gemv_job {
     cg_dot dot;
+    int64_t out_stride; /* between rows */
     int out, low, high; /* kernel arguments */
 } gemv_job;
 
@@ -89,7 +90,12 @@ static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef uni
 
 /* One row at a time: reading W as a single stream suits the prefetchers best. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
-    if (job->in_words) return cg_int_row(c, job, index);
+    LLVMValueRef y = NULL;
+    GM_ASSERT(job->rows == 1);
+    if (job->in_words) {
+        cg_int_row(c, job, index, &y);
+        return y;
+    }
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
@@ -106,14 +112,14 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     cg_loop_end(c, &rest);
     LLVMValueRef total = LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[0], "");
     for (int i = 1; i < CHAINS; i++) total = LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[i], ""), "");
-    LLVMValueRef y = cg_sum_lanes(c, total);
+    y = cg_sum_lanes(c, total);
     if (sums.low) y = LLVMBuildFSub(c->b, y, LLVMBuildLoad2(c->b, c->f32, sums.low, ""), "");
     return y;
 }
 
 /* Of scratch: x in integers, or Σx per minimum. */
 static int64_t dot_bytes(const cg_dot *dot) {
-    if (dot->in_words) return cg_int_x_bytes(dot->columns);
+    if (dot->in_words) return dot->rows * cg_int_x_bytes(dot->columns);
     return minimum_elems(dot->dtype) ? dot->columns / minimum_elems(dot->dtype) * 4 : 0;
 }
 
@@ -135,34 +141,67 @@ static void emit_gemv(cg *c, void *user) {
     gemv_job *job = user;
     cg_dot_begin(c, &job->dot);
     cg_loop loop = cg_loop_begin(c, c->code.args[job->low], c->code.args[job->high], 1);
-    cg_store(c, cg_dot_row(c, &job->dot, loop.index), cg_at(c, c->f32, c->code.args[job->out], loop.index), 4);
+    LLVMValueRef y[CG_DOT_ROWS], at = cg_at(c, c->f32, c->code.args[job->out], loop.index);
+    if (job->dot.rows == 1) y[0] = cg_dot_row(c, &job->dot, loop.index);
+    else cg_int_row(c, &job->dot, loop.index, y);
+    for (int r = 0; r < job->dot.rows; r++) cg_store(c, y[r], cg_at(c, c->f32, at, cg_i64(c, r * job->out_stride)), 4);
     cg_loop_end(c, &loop);
 }
 
 /* ---- the instruction ---- */
 
-/* out[row segment] = W_i·x for this thread's rows of all weights in order. */
-static void gemv_call(cg *c, const ir_inst *inst, bool words, LLVMValueRef x, LLVMValueRef out) {
-    int64_t columns = inst->operands[0]->type.dim[inst->operands[0]->type.rank - 1], start = 0;
-    int64_t total = inst->results[0]->type.dim[inst->results[0]->type.rank - 1];
+/* Rows of x and of the result. */
+typedef struct gemv_rows {
+    int count;
+    LLVMValueRef x, out;
+    int64_t x_stride, out_stride;
+} gemv_rows;
+
+/* out[origin + i] = w[i]·x for the rows i of w that are this thread's, which are numbered from `from` to `to` with those of other weights. */
+static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words, const gemv_rows *rows, int64_t origin, LLVMValueRef from, LLVMValueRef to) {
+    bool integers = words && cg_can_dot_int(c, w->type.dtype);
+    gemv_job job = {.dot = {.dtype = w->type.dtype, .columns = w->type.dim[1], .in_words = integers, .rows = rows->count, .x_stride = rows->x_stride},
+                    .out_stride = rows->out_stride};
+    cg_kernel kernel = {.count = 0};
+    LLVMValueRef start = cg_i64(c, origin), zero = cg_i64(c, 0);
+    cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, w)->base, rows->x);
+    job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, rows->out, start));
+    job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, start), zero));
+    job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, start), cg_i64(c, w->type.dim[0])));
+    char name[32];
+    snprintf(name, sizeof name, "%s_%s", integers ? "words" : "gemv", rt_dtype_of(w->type.dtype)->text);
+    gm_string_printf(&kernel.key, "%s", name);
+    if (integers) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "vectors of %d lanes multiply words of this type", c->lanes);
+    else if (words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "no kernel for words of this type in vectors of %d lanes", c->lanes);
+    if (rows->count > 1) gm_string_printf(&kernel.key, " %d %lld %lld", rows->count, (long long)rows->x_stride, (long long)rows->out_stride);
+    cg_kernel_call(c, &kernel, name, emit_gemv, &job);
+}
+
+/* How many rows of x a row of W can meet at once: all of a few. */
+static int rows_at_once(cg *c, const ir_type *x) {
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < x->rank; i++) {
+        if (ir_dim_is_symbol(x->dim[i]) || x->dim[i] > CG_DOT_ROWS) return 1;
+        rows *= x->dim[i];
+    }
+    return rows > 0 && rows <= CG_DOT_ROWS ? (int)rows : 1;
+}
+
+/* This thread's rows of all weights in order. A row of W meets several rows of x at once where x is in integers. */
+static void emit_gemvs(cg *c, const ir_inst *inst, bool words, LLVMValueRef count, const gemv_rows *rows) {
+    int64_t start = 0, total = inst->results[0]->type.dim[inst->results[0]->type.rank - 1];
     LLVMValueRef from, to;
     cg_share(c, cg_i64(c, total), 16, &from, &to);
     for (int i = 1; i < inst->operand_count; i++) {
-        const ir_type *w = &inst->operands[i]->type;
-        gemv_job job = {.dot = {.dtype = w->dtype, .columns = columns, .in_words = words && cg_can_dot_int(c, w->dtype)}};
-        cg_kernel kernel = {.count = 0};
-        LLVMValueRef origin = cg_i64(c, start), zero = cg_i64(c, 0);
-        cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[i])->base, x);
-        job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out, origin));
-        job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, origin), zero));
-        job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, origin), cg_i64(c, w->dim[0])));
-        char name[32];
-        snprintf(name, sizeof name, "%s_%s", job.dot.in_words ? "words" : "gemv", rt_dtype_of(w->dtype)->text);
-        gm_string_printf(&kernel.key, "%s", name);
-        if (job.dot.in_words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "vectors of %d lanes multiply words of this type", c->lanes);
-        else if (words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "no kernel for words of this type in vectors of %d lanes", c->lanes);
-        cg_kernel_call(c, &kernel, name, emit_gemv, &job);
-        start += w->dim[0];
+        const ir_value *w = inst->operands[i];
+        gemv_rows part = *rows;
+        if (!words || !cg_can_dot_int(c, w->type.dtype)) part.count = 1;
+        cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, part.count);
+        part.x = cg_at(c, c->f32, rows->x, cg_mul(c, loop.index, cg_i64(c, rows->x_stride)));
+        part.out = cg_at(c, c->f32, rows->out, cg_mul(c, loop.index, cg_i64(c, rows->out_stride)));
+        gemv_call(c, inst, w, words, &part, start, from, to);
+        cg_loop_end(c, &loop);
+        start += w->type.dim[0];
     }
 }
 
@@ -202,14 +241,6 @@ static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int6
     return cg_add(c, cg_i64(c, site), cg_widen(c, cg_slot_of(c, first->operands[0])->reg));
 }
 
-static void gemv_rows(cg *c, const ir_inst *inst, bool words, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
-    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
-    gemv_call(c, inst, words, cg_at(c, c->f32, x->base, cg_mul(c, loop.index, cg_i64(c, x_stride))),
-              cg_at(c, c->f32, out->base, cg_mul(c, loop.index, cg_i64(c, out_stride))));
-    cg_loop_end(c, &loop);
-}
-
 static bool all_stored(cg *c, const ir_inst *inst) {
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
@@ -231,7 +262,7 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
     bool words = impl && strcmp(impl, "words") == 0, gemv = words || (impl && strcmp(impl, "gemv") == 0);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
-        gemv_rows(c, inst, words, rows, in_stride, out_stride);
+        emit_gemvs(c, inst, words, rows, &(gemv_rows){rows_at_once(c, &x->type), in->base, out->base, in_stride, out_stride});
         return;
     }
     bool packed = impl && strcmp(impl, "packed") == 0;

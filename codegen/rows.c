@@ -59,7 +59,15 @@ static void key_dims(gm_string *key, const ir_dim *dims, int rank) {
     for (int i = 0; i < rank; i++) gm_string_printf(key, "%lld,", (long long)dims[i]);
 }
 
-static void key_inst(gm_string *key, const ir_inst *inst) {
+/* Extents of the leading axis are those of the job, which may go through it singly. */
+static void key_type(const row_job *job, gm_string *key, const ir_type *type) {
+    bool whole = type->rank == job->rank && type->dim[0] != 1;
+    gm_string_printf(key, ":%d/%d", type->dtype, type->rank);
+    if (type->rank) gm_string_printf(key, "%lld,", (long long)(whole ? job->dim[0] : type->dim[0]));
+    key_dims(key, type->dim + 1, type->rank - 1);
+}
+
+static void key_inst(const row_job *job, gm_string *key, const ir_inst *inst) {
     gm_string_printf(key, ";%u=%s", inst->results[0]->id, ir_op_of(inst->op)->text);
     for (int i = 0; i < inst->operand_count; i++) gm_string_printf(key, " %u", inst->operands[i]->id);
     for (int i = 0; i < inst->attr_count; i++) {
@@ -68,8 +76,7 @@ static void key_inst(gm_string *key, const ir_inst *inst) {
         gm_string_printf(key, " %d:%lld:%a", a->key, (long long)a->i, a->f);
         for (size_t k = 0; a->floats && k < a->n; k++) gm_string_printf(key, " %a", a->floats[k]);
     }
-    gm_string_printf(key, ":%d/%d", inst->results[0]->type.dtype, inst->results[0]->type.rank);
-    key_dims(key, inst->results[0]->type.dim, inst->results[0]->type.rank);
+    key_type(job, key, &inst->results[0]->type);
 }
 
 /* Value ids differ between instructions of the same shape: number them from the first one seen. */
@@ -122,7 +129,7 @@ static void make_key(cg *c, const row_job *job, gm_string *key) {
         values[16].id = renumbered(&r, values[16].id);
         copy.operands = operands;
         copy.results = &result;
-        key_inst(key, &copy);
+        key_inst(job, key, &copy);
     }
     for (int i = 0; i < job->output_count; i++) {
         const row_output *output = &job->outputs[i];
@@ -304,13 +311,55 @@ static void emit_job(cg *c, void *user) {
     cg_loop_end(c, &loop);
 }
 
+/* The thread's share of the leading axis, in a loop around the kernel for one of it: argument by argument moved on. */
+static cg_loop leading_begin(cg *c, row_job *job, cg_kernel *kernel) {
+    LLVMValueRef from, to;
+    cg_share(c, cg_i64(c, job->dim[0]), 1, &from, &to);
+    cg_loop loop = cg_loop_begin(c, from, to, 1);
+    for (int i = 0; i < job->input_count; i++) {
+        row_input *input = &job->inputs[i];
+        LLVMValueRef *arg = &kernel->args[input->arg], offset = cg_mul(c, loop.index, cg_i64(c, input->stride[0]));
+        if (!input->reg) *arg = cg_at(c, cg_type(c, input->value->type.dtype), *arg, offset);
+        input->stride[0] = 0;
+    }
+    for (int i = 0; i < job->output_count; i++) {
+        row_output *output = &job->outputs[i];
+        LLVMValueRef *arg = &kernel->args[output->arg], offset = cg_mul(c, loop.index, cg_i64(c, output->stride[0]));
+        *arg = cg_at(c, cg_type(c, output->dtype), *arg, offset);
+        output->stride[0] = 0;
+    }
+    job->dim[0] = 1;
+    return loop;
+}
+
+/* Sums of few rows are formed as those of one, to the bit: drafted tokens are verified so. */
+static bool goes_singly(const row_job *job) {
+    if (!job->reduces || job->rank < 2 || job->dim[0] < 2 || job->dim[0] > 1 + RT_MAX_DRAFT) return false;
+    for (int i = 0; i < job->inst_count; i++) {
+        const ir_inst *inst = job->insts[i];
+        if (inst->op == IR_IOTA && ir_attr_int(inst, IR_ATTR_AXIS, 0) + job->rank == inst->results[0]->type.rank) return false;
+    }
+    return true;
+}
+
 static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     job->id_limit = c->func->value_count + 2;
     job->row_value = calloc(job->id_limit, sizeof *job->row_value);
     job->column_value = calloc(job->id_limit, sizeof *job->column_value);
     GM_ASSERT(job->row_value && job->column_value);
+    bool singly = goes_singly(job);
+    cg_loop leading;
+    LLVMValueRef thread = c->code.thread, threads = c->code.threads;
+    if (singly) {
+        leading = leading_begin(c, job, kernel);
+        c->code.thread = cg_i32(c, 0);
+        c->code.threads = cg_i32(c, 1);
+    }
     make_key(c, job, &kernel->key);
     cg_kernel_call(c, kernel, name, emit_job, job);
+    c->code.thread = thread;
+    c->code.threads = threads;
+    if (singly) cg_loop_end(c, &leading);
     free(job->row_value);
     free(job->column_value);
 }

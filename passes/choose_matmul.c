@@ -1,6 +1,7 @@
 /* choose_matmul: say how each matmul will run, in its `impl` attribute.
  *
- *   gemv    compiled matrix-vector kernel on the stored blocks: at most GEMV_ROWS rows of x, so reading W is the cost
+ *   gemv    compiled matrix-vector kernel on the stored blocks: at most GEMV_ROWS rows of x, so reading W is the cost. Each
+ *           row as if it were alone, to the bit: drafted tokens are verified so
  *   words   the same with x in 15 bits for each 32 columns, where the target and the type of W have it (codegen/dot_int.c): every plan
  *           but f32. Not for products that a function returns: those are logits, which near ties and the rows of a screened head want
  *           as they are
@@ -15,11 +16,13 @@
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
+#include "runtime/abi.h"
+
 #include <string.h>
 
 #define PACKED_MAX_ELEMS ((int64_t)64 << 20)
 #define PACKED_MAX_TOTAL ((int64_t)2 << 30)
-enum { GEMV_ROWS = 4, INTEGER_ROWS = 64 };
+enum { GEMV_ROWS = 1 + RT_MAX_DRAFT, INTEGER_ROWS = 64 };
 /* W in whole panels on every target (codegen/integer.c). */
 enum { INTEGER_W_ROWS = 32, INTEGER_W_COLUMNS = 32 };
 

@@ -13,6 +13,9 @@ enum { RT_MAX_THREADS = 64, RT_RING_CAPACITY = 1 << 16 };
  * keep as many more. */
 enum { RT_MAX_ROLLBACK = 32 };
 
+/* The tokens that the generate loop may draft ahead of a token: cache rows behind it are written, and perhaps not kept. */
+enum { RT_MAX_DRAFT = 5 };
+
 /* Tokens on their way from the compiled loop to the host: one writer, one reader. */
 typedef struct rt_ring {
     _Alignas(64) atomic_uint_fast64_t written; /* tokens ever written */
