@@ -6,7 +6,7 @@
  * turn, because the rows that can win lie close together: usual tokens have low numbers.
  *
  * x is held in 8 bits per run of 32, x ≈ step·q, so that a run's estimate is an integer sum, d·(step·Σ nibble·q - 8·step·Σq), of
- * eight rows at once. A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
+ * eight rows at once. Several rows of x are gone through slab by slab, so that the screen is read once for them. A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
 #include "codegen/cg.h"
 
@@ -29,7 +29,8 @@ typedef struct screen_job {
     cg_dot dot;
     int64_t rows, runs; /* runs of a row */
     int screen, out;    /* kernel arguments */
-    /* scratch of this thread */
+    int64_t x_rows;     /* of x */
+    /* scratch of this thread, for one row of x */
     LLVMValueRef q;       /* i8[K] */
     LLVMValueRef step;    /* f32[runs] */
     LLVMValueRef centre;  /* f32[runs]: -8·step·Σq */
@@ -37,6 +38,8 @@ typedef struct screen_job {
     LLVMValueRef excess;  /* f32[runs]: what the bound adds for ‖x - step·q‖ */
     LLVMValueRef bound;   /* f32[rows]: of this thread's rows */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
+    LLVMValueRef top;     /* f32[LANES]: the largest estimates */
+    LLVMValueRef where;   /* i32[LANES]: their rows */
 } screen_job;
 
 static LLVMTypeRef floats(cg *c) {
@@ -51,14 +54,15 @@ static LLVMValueRef splat_f32(cg *c, double value) {
     return cg_splat(c, cg_f32(c, value), c->lanes);
 }
 
-/* Where things lie in the scratch; returns its size. base NULL: only the size. */
+/* Where things of a row of x lie in the scratch; returns their size. base NULL: only the size. */
 static int64_t lay_out(cg *c, screen_job *job, LLVMValueRef base) {
     int64_t runs = job->runs;
     struct {
         LLVMValueRef *pointer;
         int64_t bytes;
     } parts[] = {{&job->q, runs * RUN},       {&job->step, runs * 4},   {&job->centre, runs * 4},
-                 {&job->length, runs * 4}, {&job->excess, runs * 4}, {&job->bound, job->rows * 4}};
+                 {&job->length, runs * 4}, {&job->excess, runs * 4}, {&job->bound, job->rows * 4},
+                 {&job->extra, 4},         {&job->top, LANES * 4},   {&job->where, LANES * 4}};
     int64_t at = 0;
     for (size_t i = 0; i < GM_COUNT(parts); i++) {
         if (base) *parts[i].pointer = cg_at(c, c->i8, base, cg_i64(c, at));
@@ -134,7 +138,9 @@ static void emit_x(cg *c, screen_job *job) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->runs), 1);
     emit_x_run(c, job, loop.index, extra);
     cg_loop_end(c, &loop);
-    job->extra = LLVMBuildLoad2(c->b, c->f32, extra, "");
+    cg_store(c, LLVMBuildLoad2(c->b, c->f32, extra, ""), job->extra, 4);
+    cg_store(c, cg_splat(c, cg_f32(c, -INFINITY), LANES), job->top, 4);
+    cg_store(c, LLVMConstAllOnes(LLVMVectorType(c->i32, LANES)), job->where, 4);
 }
 
 /* ---- integer sums of eight rows: lanes are rows, of four columns each ---- */
@@ -243,7 +249,7 @@ static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValu
     LLVMTypeRef floats = eight(c->f32, 1);
     int64_t bytes = rt_dtype_of(RT_S4)->block_bytes * ROWS, blocks = job->runs * RUN / BLOCK;
     LLVMValueRef group = cg_at(c, c->i8, c->code.args[job->screen], cg_mul(c, index, cg_i64(c, bytes * blocks)));
-    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->runs + 8) * 0x1p-23), LANES), extra = cg_splat(c, job->extra, LANES);
+    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->runs + 8) * 0x1p-23), LANES), extra = cg_splat(c, cg_load(c, c->f32, job->extra, 4), LANES);
     for (int p = 0; p < PARTS; p++) {
         LLVMBuildStore(c->b, LLVMConstNull(floats), e->sum[p]);
         LLVMBuildStore(c->b, LLVMConstNull(floats), e->bound[p]);
@@ -262,36 +268,64 @@ static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValu
     }
 }
 
+/* ---- rows of x ---- */
+
+/* A loop over the rows of x, in which job->dot.x and what lies in the scratch are those of the row. */
+typedef struct x_loop {
+    cg_loop loop;
+    LLVMValueRef x; /* the first row */
+} x_loop;
+
+static x_loop x_begin(cg *c, screen_job *job, LLVMValueRef scratch) {
+    x_loop x = {.loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->x_rows), 1), .x = c->code.args[job->dot.x]};
+    lay_out(c, job, cg_at(c, c->i8, scratch, cg_mul(c, x.loop.index, cg_i64(c, lay_out(c, job, NULL)))));
+    c->code.args[job->dot.x] = cg_at(c, c->f32, x.x, cg_mul(c, x.loop.index, cg_i64(c, job->dot.columns)));
+    return x;
+}
+
+static void x_end(cg *c, const screen_job *job, x_loop *x) {
+    cg_loop_end(c, &x->loop);
+    c->code.args[job->dot.x] = x->x;
+}
+
 /* ---- this thread's groups ---- */
 
-typedef struct group_loop {
-    cg_loop slabs, groups;
-} group_loop;
-
-static group_loop groups_begin(cg *c, const screen_job *job) {
-    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads), groups = cg_i64(c, job->rows / ROWS);
+static cg_loop slabs_begin(cg *c, const screen_job *job) {
+    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads);
     int64_t slabs = (job->rows / ROWS + SLAB - 1) / SLAB;
     LLVMValueRef left = cg_sub(c, cg_add(c, cg_i64(c, slabs - 1), threads), thread);
-    group_loop loop = {.slabs = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildSDiv(c->b, left, threads, ""), 1)};
-    LLVMValueRef first = cg_mul(c, cg_add(c, cg_mul(c, loop.slabs.index, threads), thread), cg_i64(c, SLAB));
-    loop.groups = cg_loop_begin(c, first, cg_min(c, cg_add(c, first, cg_i64(c, SLAB)), groups), 1);
-    return loop;
+    return cg_loop_begin(c, cg_i64(c, 0), LLVMBuildSDiv(c->b, left, threads, ""), 1);
 }
 
-static void groups_end(cg *c, group_loop *loop) {
-    cg_loop_end(c, &loop->groups);
-    cg_loop_end(c, &loop->slabs);
+static cg_loop groups_begin(cg *c, const screen_job *job, const cg_loop *slabs) {
+    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads);
+    LLVMValueRef first = cg_mul(c, cg_add(c, cg_mul(c, slabs->index, threads), thread), cg_i64(c, SLAB));
+    return cg_loop_begin(c, first, cg_min(c, cg_add(c, first, cg_i64(c, SLAB)), cg_i64(c, job->rows / ROWS)), 1);
 }
 
-/* Bounds of this thread's rows; the row estimated highest in *guess. */
-static void emit_estimates(cg *c, const screen_job *job, cg_best *guess) {
+/* Bounds of this thread's rows for every row of x, and the largest estimates. A slab stays in the cache from one row of x to the next. */
+static void emit_estimates(cg *c, screen_job *job, LLVMValueRef scratch) {
     LLVMTypeRef floats = eight(c->f32, 1), ints = eight(c->i32, 1);
-    estimate e = {.top = cg_variable(c, floats, cg_splat(c, cg_f32(c, -INFINITY), LANES)), .where = cg_variable(c, ints, LLVMConstAllOnes(ints))};
+    estimate e = {.top = cg_variable(c, floats, NULL), .where = cg_variable(c, ints, NULL)};
     for (int p = 0; p < PARTS; p++) e.sum[p] = cg_variable(c, floats, NULL), e.bound[p] = cg_variable(c, floats, NULL);
-    group_loop loop = groups_begin(c, job);
-    emit_group(c, job, &e, loop.groups.index);
-    groups_end(c, &loop);
-    LLVMValueRef top = LLVMBuildLoad2(c->b, floats, e.top, ""), where = LLVMBuildLoad2(c->b, ints, e.where, "");
+    cg_loop slabs = slabs_begin(c, job);
+    x_loop x = x_begin(c, job, scratch);
+    LLVMBuildStore(c->b, cg_load(c, floats, job->top, 4), e.top);
+    LLVMBuildStore(c->b, cg_load(c, ints, job->where, 4), e.where);
+    cg_loop groups = groups_begin(c, job, &slabs);
+    emit_group(c, job, &e, groups.index);
+    cg_loop_end(c, &groups);
+    cg_store(c, LLVMBuildLoad2(c->b, floats, e.top, ""), job->top, 4);
+    cg_store(c, LLVMBuildLoad2(c->b, ints, e.where, ""), job->where, 4);
+    x_end(c, job, &x);
+    cg_loop_end(c, &slabs);
+}
+
+/* The row estimated highest. */
+static void emit_guess(cg *c, const screen_job *job, cg_best *guess) {
+    LLVMValueRef top = cg_load(c, eight(c->f32, 1), job->top, 4), where = cg_load(c, eight(c->i32, 1), job->where, 4);
+    LLVMBuildStore(c->b, cg_f32(c, -INFINITY), guess->value);
+    LLVMBuildStore(c->b, cg_i32(c, -1), guess->index);
     for (int i = 0; i < LANES; i++)
         cg_best_challenge(c, guess, LLVMBuildExtractElement(c->b, top, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, where, cg_i32(c, i), ""));
 }
@@ -341,12 +375,13 @@ static void emit_some_survivors(cg *c, const screen_job *job, LLVMValueRef first
 
 /* Scores of all rows that can win; the last thread takes those that have no screen. */
 static void emit_survivors(cg *c, const screen_job *job, LLVMValueRef threshold, cg_best *best) {
-    group_loop loop = groups_begin(c, job);
+    cg_loop slabs = slabs_begin(c, job), groups = groups_begin(c, job, &slabs);
     cg_loop parts = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
-    LLVMValueRef part = cg_add(c, cg_mul(c, loop.groups.index, cg_i64(c, PARTS)), parts.index);
+    LLVMValueRef part = cg_add(c, cg_mul(c, groups.index, cg_i64(c, PARTS)), parts.index);
     emit_some_survivors(c, job, cg_mul(c, part, cg_i64(c, LANES)), threshold, best);
     cg_loop_end(c, &parts);
-    groups_end(c, &loop);
+    cg_loop_end(c, &groups);
+    cg_loop_end(c, &slabs);
     LLVMValueRef last = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
     LLVMValueRef rows = cg_i64(c, job->rows), from = LLVMBuildSelect(c->b, last, cg_i64(c, job->rows / ROWS * ROWS), rows, "");
     cg_loop rest = cg_loop_begin(c, from, rows, 1);
@@ -356,19 +391,28 @@ static void emit_survivors(cg *c, const screen_job *job, LLVMValueRef threshold,
 
 static void emit_screened(cg *c, void *user) {
     screen_job *job = user;
-    lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL)));
-    cg_dot_begin(c, &job->dot);
-    emit_x(c, job);
+    LLVMValueRef scratch = cg_scratch(c, job->x_rows * lay_out(c, job, NULL));
     cg_best guess = cg_best_new(c), best = cg_best_new(c);
-    emit_estimates(c, job, &guess);
+    x_loop x = x_begin(c, job, scratch);
+    emit_x(c, job);
+    x_end(c, job, &x);
+    emit_estimates(c, job, scratch);
+    x = x_begin(c, job, scratch);
+    cg_dot_begin(c, &job->dot);
+    emit_guess(c, job, &guess);
+    LLVMBuildStore(c->b, cg_f32(c, -INFINITY), best.value);
+    LLVMBuildStore(c->b, cg_i32(c, -1), best.index);
     emit_survivors(c, job, emit_threshold(c, job, &guess), &best);
-    cg_best_join(c, &best, c->code.args[job->out]);
+    cg_best_join(c, &best, cg_at(c, c->i32, c->code.args[job->out], x.loop.index));
+    if (job->x_rows > 1) cg_wait(c, -1); /* the shared words are written again */
+    x_end(c, job, &x);
 }
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1]}, .rows = w->dim[0], .runs = w->dim[1] / RUN};
+    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .runs = w->dim[1] / RUN,
+                      .x_rows = inst->operands[0]->type.dim[0]};
     cg_kernel kernel = {.count = 0};
     if (!ir_layout_is_dense(c->module, &inst->operands[0]->type, &x->layout)) {
         cg_unsupported(c, inst, "a strided x");
@@ -378,8 +422,9 @@ void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[1])->base, x->base);
     job.screen = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[2])->base);
     job.out = cg_kernel_arg(&kernel, out->base);
-    cg_reserve_scratch(c, lay_out(c, &job, NULL));
-    gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1]);
+    cg_reserve_scratch(c, job.x_rows * lay_out(c, &job, NULL));
+    gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1],
+                     (long long)job.x_rows);
     cg_kernel_call(c, &kernel, "screened_argmax", emit_screened, &job);
     cg_barrier(c); /* the shared words may be written again */
 }

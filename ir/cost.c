@@ -141,7 +141,7 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
 static ir_cost cost_screened(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     const ir_type *x = &inst->operands[0]->type, *screen = &inst->operands[2]->type;
     return (ir_cost){.read = bytes(module, x, at) + bytes(module, screen, at), .written = bytes(module, &inst->results[0]->type, at),
-                     .flop = 2 * elems(module, screen, at)};
+                     .flop = 2 * elems(module, x, at) * elems(module, screen, at) / (double)screen->dim[1]};
 }
 
 /* ---- movement ---- */

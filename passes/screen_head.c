@@ -12,17 +12,20 @@
  * "w:s4" of all rows and only the few rows of w that can win.
  *
  * Fires where the call is read by one argmax, and by nothing else or by a sample in the other branch of an `if`; the
- * callee returns the product of one row with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
+ * callee returns the product of one row, or a few, with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
  * scores may tie where the products do not. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
  * @head.R1; functions stay, since the host may call them.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
+#include "runtime/abi.h"
 #include "runtime/screen.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { SCREENED_ROWS = 1 + RT_MAX_DRAFT }; /* of products that are summed as in a gemv */
 
 /* ---- what can be screened ---- */
 
@@ -36,7 +39,7 @@ static const ir_inst *screenable_product(const ir_func *func) {
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
     const ir_inst *weight = product->operands[1]->def;
     bool stored = weight && weight->op == IR_WEIGHT && rt_can_screen(w->dtype) && w->dim[1] % RT_SCREEN_BLOCK == 0;
-    bool row = x->rank == 2 && x->dim[0] == 1 && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
+    bool row = x->rank == 2 && x->dim[0] >= 1 && x->dim[0] <= SCREENED_ROWS && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
     if (!stored || !row || (func->alias && func->alias[0] >= 0)) return NULL;
     for (int i = 0; i < body->inst_count; i++)
         if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return NULL;
