@@ -40,12 +40,6 @@ static bool is_token_scan(const ir_rewrite *rw, const ir_inst *inst) {
     return chain;
 }
 
-/* @forward takes any number of tokens, and calls it T. */
-static bool takes_chunks(const ir_module *module, const loop_model *model) {
-    ir_dim tokens = model->forward->body->params[0]->type.dim[0];
-    return ir_dim_is_symbol(tokens) && ir_dim_symbol_of(tokens) == ir_symbol_find(module, "T");
-}
-
 static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *count, ir_value *chunk) {
     ir_builder *b = &rw->b;
     const ir_region *params = rw->in_func->body;
@@ -78,7 +72,7 @@ static ir_value *divide_up(ir_builder *b, ir_value *x, ir_value *y) {
 
 static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     loop_model model;
-    if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model) || !takes_chunks(rw->out, &model)) return false;
+    if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model) || !loop_takes_rows(rw->out, &model)) return false;
     int64_t size = ((const chunking *)rw->user)->options->chunk;
     ir_symbol_intern(rw->out, "T", size);
     ir_value *operands[2 + LOOP_MAX_CACHES];

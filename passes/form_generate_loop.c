@@ -20,34 +20,8 @@ enum { STOPS = 16 };
 typedef struct generate {
     ir_builder *b;
     const loop_model *model;
-    ir_value *count, *options, *seed, *stops;
+    loop_choice choice;
 } generate;
-
-static ir_value *option(generate *g, int index) {
-    return ir_index(g->b, g->options, ir_const_int(g->b, index), 0);
-}
-
-static ir_value *scalar_of(ir_builder *b, ir_value *x) {
-    return ir_reshape(b, x, 0, NULL);
-}
-
-/* Greedy without a repeat penalty is an argmax; everything else is the sampler's. */
-static ir_value *pick(generate *g, ir_value *logits, ir_value *tokens, ir_value *position) {
-    ir_builder *b = g->b;
-    ir_value *zero = ir_const_float(b, 0), *cold = ir_binary(b, IR_LE, option(g, RT_SAMPLE_TEMPERATURE), zero);
-    ir_value *one = ir_const_float(b, 1), *plain = ir_binary(b, IR_EQ, option(g, RT_SAMPLE_REPEAT_PENALTY), one);
-    ir_value *greedy = ir_binary(b, IR_AND, cold, plain);
-    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
-    b->region = regions[0];
-    ir_value *best = scalar_of(b, ir_reduce(b, IR_ARGMAX, logits, 1));
-    ir_yield(b, &best, 1);
-    b->region = regions[1];
-    ir_value *operands[] = {logits, tokens, position, g->options, g->seed};
-    ir_value *drawn = ir_emit1(b, IR_SAMPLE, operands, 5, NULL, 0, NULL);
-    ir_yield(b, &drawn, 1);
-    b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
-}
 
 enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_CACHES, MAX_CARRIES = CARRY_CACHES + LOOP_MAX_CACHES };
 
@@ -63,7 +37,7 @@ static ir_region *build_test(generate *g, ir_value *const *init) {
     ir_value *carry[MAX_CARRIES];
     b->region = test;
     carry_params(g, test, init, carry);
-    ir_value *more = ir_binary(b, IR_LT, carry[CARRY_COUNT], g->count);
+    ir_value *more = ir_binary(b, IR_LT, carry[CARRY_COUNT], g->choice.count);
     ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, carry[CARRY_DONE]));
     ir_yield(b, &go, 1);
     b->region = outer;
@@ -76,17 +50,12 @@ static ir_region *build_body(generate *g, ir_value *const *init) {
     ir_value *c[MAX_CARRIES];
     b->region = body;
     carry_params(g, body, init, c);
-    ir_value *logits = ir_named(ir_call(b, g->model->head, &c[CARRY_X], 1)->results[0], "logits");
-    ir_value *token = pick(g, logits, c[CARRY_TOKENS], c[CARRY_POSITION]);
-    ir_dim one = 1;
-    ir_value *id = ir_named(ir_reshape(b, token, 1, &one), "id");
-    ir_value *tokens = ir_update(b, c[CARRY_TOKENS], id, &c[CARRY_POSITION], 1);
-    ir_emit(b, IR_EMIT, &token, 1, NULL, 0, NULL, 0, NULL, 0);
-    ir_value *hit = ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, g->stops, token), 0);
-    ir_value *stopped = scalar_of(b, hit), *next = ir_const_int(b, 1);
-    ir_inst *step = loop_step(b, g->model, id, c[CARRY_POSITION], c + CARRY_CACHES);
+    ir_value *token = loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]);
+    loop_taken taken = loop_take(b, &g->choice, token, c[CARRY_TOKENS], c[CARRY_POSITION]);
+    ir_value *next = ir_const_int(b, 1);
+    ir_inst *step = loop_step(b, g->model, taken.id, c[CARRY_POSITION], c + CARRY_CACHES);
     ir_value *position = ir_binary(b, IR_ADD, c[CARRY_POSITION], next), *count = ir_binary(b, IR_ADD, c[CARRY_COUNT], next);
-    ir_value *yields[MAX_CARRIES] = {step->results[0], tokens, position, stopped, count};
+    ir_value *yields[MAX_CARRIES] = {step->results[0], taken.tokens, position, taken.stopped, count};
     for (int i = 0; i < g->model->cache_count; i++) yields[CARRY_CACHES + i] = step->results[1 + i];
     ir_yield(b, yields, CARRY_CACHES + g->model->cache_count);
     b->region = outer;
@@ -102,10 +71,10 @@ static void build_generate(ir_module *module, const loop_model *model) {
     ir_value *x = ir_param(&b, body, model->row, "x");
     ir_value *tokens = ir_param(&b, body, model->tokens, "tokens");
     ir_value *position = ir_param(&b, body, ir_scalar(RT_I32), "position");
-    g.count = ir_param(&b, body, ir_scalar(RT_I32), "count");
-    g.options = ir_param(&b, body, ir_tensor(RT_F32, 1, &options), "options");
-    g.seed = ir_param(&b, body, ir_scalar(RT_I64), "seed");
-    g.stops = ir_param(&b, body, ir_tensor(RT_I32, 1, &stops), "stops");
+    g.choice.count = ir_param(&b, body, ir_scalar(RT_I32), "count");
+    g.choice.options = ir_param(&b, body, ir_tensor(RT_F32, 1, &options), "options");
+    g.choice.seed = ir_param(&b, body, ir_scalar(RT_I64), "seed");
+    g.choice.stops = ir_param(&b, body, ir_tensor(RT_I32, 1, &stops), "stops");
     ir_value *init[MAX_CARRIES] = {x, tokens, position};
     loop_cache_params(&b, body, model, init + CARRY_CACHES);
     init[CARRY_DONE] = ir_const_bool(&b, false);

@@ -1,6 +1,8 @@
 /* What the passes that form token loops share. */
 #include "passes/loops.h"
 
+#include "runtime/sampler.h"
+
 /* A symbol, or 1: a function that takes such an extent can be called with one token. */
 static bool takes_one(ir_dim dim) {
     return ir_dim_is_symbol(dim) || dim == 1;
@@ -62,4 +64,63 @@ ir_inst *loop_step(ir_builder *b, const loop_model *model, ir_value *ids, ir_val
 
 ir_value *loop_ids(ir_builder *b, ir_value *tokens, ir_value *at, ir_dim size) {
     return ir_named(ir_window(b, tokens, at, 0, size), "ids");
+}
+
+static bool is_symbol(const ir_module *module, ir_dim dim, const char *name) {
+    return ir_dim_is_symbol(dim) && ir_dim_symbol_of(dim) == ir_symbol_find(module, name);
+}
+
+bool loop_takes_rows(const ir_module *module, const loop_model *model) {
+    return is_symbol(module, model->forward->body->params[0]->type.dim[0], "T");
+}
+
+bool loop_chooses_rows(const ir_module *module, const loop_model *model) {
+    return is_symbol(module, model->head->body->params[0]->type.dim[0], "R");
+}
+
+/* ---- choosing tokens ---- */
+
+static ir_value *option(ir_builder *b, const loop_choice *choice, int index) {
+    return ir_index(b, choice->options, ir_const_int(b, index), 0);
+}
+
+static ir_value *scalar_of(ir_builder *b, ir_value *x) {
+    return ir_reshape(b, x, 0, NULL);
+}
+
+ir_value *loop_greedy(ir_builder *b, const loop_choice *choice) {
+    ir_value *zero = ir_const_float(b, 0), *cold = ir_binary(b, IR_LE, option(b, choice, RT_SAMPLE_TEMPERATURE), zero);
+    ir_value *one = ir_const_float(b, 1), *plain = ir_binary(b, IR_EQ, option(b, choice, RT_SAMPLE_REPEAT_PENALTY), one);
+    return ir_binary(b, IR_AND, cold, plain);
+}
+
+ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x) {
+    return ir_named(ir_call(b, model->head, &x, 1)->results[0], "logits");
+}
+
+ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position) {
+    ir_value *operands[] = {logits, tokens, position, choice->options, choice->seed};
+    return ir_emit1(b, IR_SAMPLE, operands, 5, NULL, 0, NULL);
+}
+
+ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position) {
+    ir_value *logits = loop_logits(b, model, x), *greedy = loop_greedy(b, choice);
+    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
+    b->region = regions[0];
+    ir_value *best = scalar_of(b, ir_reduce(b, IR_ARGMAX, logits, 1));
+    ir_yield(b, &best, 1);
+    b->region = regions[1];
+    ir_value *drawn = loop_draw(b, choice, logits, tokens, position);
+    ir_yield(b, &drawn, 1);
+    b->region = outer;
+    return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
+}
+
+loop_taken loop_take(ir_builder *b, const loop_choice *choice, ir_value *token, ir_value *tokens, ir_value *position) {
+    ir_dim one = 1;
+    loop_taken taken = {.id = ir_named(ir_reshape(b, token, 1, &one), "id")};
+    taken.tokens = ir_update(b, tokens, taken.id, &position, 1);
+    ir_emit(b, IR_EMIT, &token, 1, NULL, 0, NULL, 0, NULL, 0);
+    taken.stopped = scalar_of(b, ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, choice->stops, token), 0));
+    return taken;
 }

@@ -23,5 +23,31 @@ void loop_cache_params(ir_builder *b, ir_region *region, const loop_model *model
 ir_inst *loop_step(ir_builder *b, const loop_model *model, ir_value *ids, ir_value *position, ir_value *const *caches);
 /* tokens[at, at + size) as ids. */
 ir_value *loop_ids(ir_builder *b, ir_value *tokens, ir_value *at, ir_dim size);
+/* @forward takes any number of tokens, and calls it T. */
+bool loop_takes_rows(const ir_module *module, const loop_model *model);
+/* @head takes any number of rows, and calls it R. */
+bool loop_chooses_rows(const ir_module *module, const loop_model *model);
+
+/* The parameters of @generate are x, tokens, position, these, and the caches. */
+enum { LOOP_COUNT_AT = 3, LOOP_CACHES_AT = 7 };
+typedef struct loop_choice {
+    ir_value *count, *options, *seed, *stops;
+} loop_choice;
+
+/* Are tokens chosen by an argmax? Greedy choice without a repeat penalty is one; everything else is the sampler's. */
+ir_value *loop_greedy(ir_builder *b, const loop_choice *choice);
+/* @head(x), for as many rows as x has. */
+ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x);
+/* The sampler's token at `position`, from one row of logits. */
+ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position);
+/* The token that follows x at `position`, chosen either way. */
+ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position);
+
+/* What taking a token gives: itself as i32[1], the tokens with it at its position, and whether it is one of the stops. */
+typedef struct loop_taken {
+    ir_value *id, *tokens, *stopped;
+} loop_taken;
+/* Emits it. */
+loop_taken loop_take(ir_builder *b, const loop_choice *choice, ir_value *token, ir_value *tokens, ir_value *position);
 
 #endif

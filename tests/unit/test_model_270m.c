@@ -141,6 +141,30 @@ START_TEST(screened_head_changes_no_token) {
 }
 END_TEST
 
+/* ---- drafts ---- */
+
+/* Every token of every prompt is the one that comes without drafts. */
+START_TEST(drafts_change_no_token) {
+    fe_engine drafts, plain;
+    golden_file golden;
+    gm_diag diag = {.quiet = true};
+    const fe_options with = {.with = "draft_lookup"};
+    open_golden("golden.safetensors", &golden);
+    open_engine(FE_PRECISION_AUTO, &plain);
+    ck_assert_msg(fe_engine_open(model, &with, &diag, &drafts) == GM_OK, "%s", diag.message);
+    ck_assert(ir_func_find(drafts.module, "forward.T6") && ir_func_find(drafts.module, "head.R6.argmax"));
+    for (int i = 0; i < golden.prompt_count; i++) {
+        int32_t got[SCREENED], want[SCREENED];
+        ck_assert_int_eq(greedy_tokens(drafts.session, &golden, golden.prompts[i], got), SCREENED);
+        ck_assert_int_eq(greedy_tokens(plain.session, &golden, golden.prompts[i], want), SCREENED);
+        for (int t = 0; t < SCREENED; t++) ck_assert_msg(got[t] == want[t], "%s, token %d: %d instead of %d", golden.prompts[i], t, got[t], want[t]);
+    }
+    fe_engine_close(&drafts);
+    fe_engine_close(&plain);
+    golden_close(&golden);
+}
+END_TEST
+
 /* ---- the other plans ---- */
 
 /* kl: the largest mean divergence from the f32 plan, nats; auto is one of the others. */
@@ -194,6 +218,7 @@ int main(void) {
     tcase_set_timeout(tcase, SECONDS);
     tcase_add_test(tcase, f32_agrees_with_the_reference);
     tcase_add_test(tcase, screened_head_changes_no_token);
+    tcase_add_test(tcase, drafts_change_no_token);
     tcase_add_test(tcase, plans_are_close_to_f32);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
