@@ -64,7 +64,8 @@ typedef struct cg {
     LLVMBuilderRef b;
     LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
     int lanes; /* floats per vector register of the target */
-    bool dot_bytes; /* the target sums products of four bytes in 32 bits (vpdpbusd) */
+    bool dot_bytes; /* the target sums products of four bytes, or of two words, in 32 bits (vpdpbusd, vpdpwssd) */
+    bool stands_in; /* the target stands in for one that has what lanes and dot_bytes say */
     cg_kernel_entry *kernels;
     int kernel_count, kernel_capacity;
     /* the IR function being compiled */
@@ -303,6 +304,8 @@ typedef struct cg_target {
     LLVMTargetRef llvm;
     int lanes;
     bool dot_bytes;
+    bool stands_in; /* for a CPU with wider vectors and other instructions, which are to be written out */
+    bool runs_here;
     LLVMTargetMachineRef machine;
 } cg_target;
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out);
@@ -312,6 +315,8 @@ LLVMTargetMachineRef cg_target_machine(const cg_target *target, LLVMCodeGenOptLe
 gm_status cg_make_objects(cg *c, const cg_target *target);
 /* False: the bytes are not such a list. */
 bool cg_object_list_of(const cg_program *program, cg_object_list *out);
+/* features: "+a,-b,…" */
+bool cg_has_feature(const char *features, const char *name);
 void cg_release_compiler(void); /* release.c */
 /* Loads and links the objects: nothing of LLVM is needed after it but to close the program. */
 gm_status cg_jit_load(cg_program *program, gm_diag *diag);

@@ -7,6 +7,9 @@
 
 typedef struct cg_program cg_program;
 
+/* A target_cpu for tests: any machine with AVX2 runs the code made for 512-bit vectors and VNNI, if slowly. */
+#define CG_STAND_IN_CPU "avx2-as-avx512"
+
 typedef struct cg_options {
     const char *target_cpu; /* LLVM CPU name; NULL: the host with its features */
     int threads;            /* that compile; 0: this one */
@@ -15,9 +18,11 @@ typedef struct cg_options {
     gm_string *llvm_text;   /* when not NULL: receives the optimised LLVM IR */
     gm_string *assembly;    /* when not NULL: receives the assembly */
     ir_decisions *decisions; /* NULL, or where emitters note what they chose and why */
+    bool text_only;          /* these are wanted, and nothing that runs: target_cpu may be one that this machine cannot stand in for */
 } cg_options;
 
-/* Compile a planned module (passes/plan_memory.c) for this process. `module` must outlive the program. */
+/* Compile a planned module (passes/plan_memory.c) for this process. `module` must outlive the program. GM_UNSUPPORTED when this machine
+ * has not the instructions of options->target_cpu. With text_only *out is a program that has no entries. */
 gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out);
 void cg_program_free(cg_program *program);
 

@@ -164,21 +164,11 @@ static const struct {
     {"x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}},
 };
 
-/* features: "+a,-b,…" */
-static bool has_feature(const char *features, const char *name) {
-    size_t length = strlen(name);
-    for (const char *at = features; (at = strstr(at, name)); at += length) {
-        bool begins = at > features && at[-1] == '+', ends = at[length] == ',' || !at[length];
-        if (begins && ends) return true;
-    }
-    return false;
-}
-
 bool cg_target_runs(const char *cpu) {
     char *host = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
     bool runs = strcmp(cpu, host) == 0, level_runs = true;
     for (size_t i = 0; i < GM_COUNT(levels) && !runs; i++) {
-        for (int k = 0; levels[i].adds[k]; k++) level_runs &= has_feature(features, levels[i].adds[k]);
+        for (int k = 0; levels[i].adds[k]; k++) level_runs &= cg_has_feature(features, levels[i].adds[k]);
         runs = level_runs && strcmp(cpu, levels[i].cpu) == 0;
     }
     LLVMDisposeMessage(host);

@@ -1,75 +1,58 @@
 /* scaled_matmul: integer matrix-matrix products of compiled code.
  *
- * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, widened, perhaps rotated, rounded to integers with
- * a scale for each row and group of columns, and interleaved so that a vector holds the same unit of columns, 32 bits, of all its rows:
- * two columns of 16 bits, or four of 8. A tile of rows of x is multiplied with the panel: a unit of x in all lanes, a sum of products
- * in each lane of i32. A group's sums are exact; they join in f32 with the group's scale. Nothing of W is kept, so no second copy of the
- * weights exists; a panel stays in the first- or second-level cache while all of x goes by (the blocking of Goto and van de Geijn,
- * "Anatomy of high-performance matrix multiplication").
+ * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, packed (integer_pack.c) so that a vector holds the same
+ * unit of columns, 32 bits, of all its rows: two columns of 16 bits, or four of 8. A tile of rows of x is multiplied with the panel: a unit
+ * of x in all lanes, a sum of products in each lane of i32. A group's sums are exact; they join in f32 with the group's scale. Nothing of W
+ * is kept, so no second copy of the weights exists; a panel stays in the first- or second-level cache while all of x goes by (the blocking
+ * of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication").
  *
- * Units of 16 bits are multiplied by pmaddwd; of 8 bits by vpdpbusd where the CPU has it, whose first operand is unsigned: w + 128, so that
- * a row's sums begin with -128 · Σx; else as two units of 16 bits, the even and the odd columns. Vectors have at most 256 bits: the same code
- * runs on every CPU since AVX2, and 512-bit multipliers are pairs of 256-bit ones on many.
+ * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w + 128, so that a row's
+ * sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the odd columns.
  */
-#include "codegen/cg.h"
+#include "codegen/integer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum {
-    VECTORS = 2,                           /* of a panel, side by side */
-    MAX_LANES = 8,
+    VECTORS = INTEGER_VECTORS,
     TALL_16_REGISTERS = 6, TALL_32 = 12,   /* rows of x in a tile: its sums and the panel's vectors fill the registers */
-    GROUP = IR_SCALE_GROUP,
+    GROUP = INTEGER_GROUP,
     BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
     UNROLL = 2,                            /* units, to spread the cost of addresses */
-    ROW_MULTIPLE = 32, COLUMN_MULTIPLE = 32
+    ROW_MULTIPLE = 32
 };
-
-/* What a kernel of an integer product bakes in. */
-typedef struct integer_kind {
-    rt_dtype w, x; /* stored type of W; i8 or i16: what a unit holds */
-    int64_t bits, columns;
-    bool rotate;
-    int64_t max_rows; /* of x */
-} integer_kind;
 
 typedef struct integer_job {
     integer_kind kind;
-    int w, x, x_rows, x_stride, scales, out, out_stride, low, high; /* kernel arguments */
+    int64_t x_stride;
+    int w, x, x_rows, scales, out, out_stride, low, high; /* kernel arguments */
 } integer_job;
 
 /* The thread's scratch. */
 typedef struct places {
-    LLVMValueRef floats;  /* of one row */
-    LLVMValueRef codes;   /* of the panel's rows, one after the other */
-    LLVMValueRef panel;   /* interleaved */
-    LLVMValueRef scales;  /* f32[groups][rows] */
-    LLVMValueRef starts;  /* i32[rows of x][groups]: -128 · Σx */
-    LLVMValueRef sums;    /* f32[tall][rows] of a tile */
+    integer_places pack;
+    LLVMValueRef sums;   /* f32[tall][rows] of a tile */
+    LLVMValueRef starts; /* i32[rows of x][groups]: -128 · Σx */
 } places;
 
-static int lanes(const cg *c) {
-    return c->lanes < MAX_LANES ? c->lanes : MAX_LANES;
-}
-
-static int64_t panel_rows(const cg *c) {
-    return VECTORS * lanes(c);
+int64_t integer_panel_rows(const cg *c) {
+    return VECTORS * c->lanes;
 }
 
 static int tall(const cg *c) {
-    return c->lanes > MAX_LANES ? TALL_32 : TALL_16_REGISTERS;
+    return c->lanes == 16 ? TALL_32 : TALL_16_REGISTERS;
 }
 
-/* Columns in a unit of 32 bits. */
-static int unit_of(rt_dtype x) {
+int integer_unit_of(rt_dtype x) {
     return x == RT_I8 ? 4 : 2;
 }
 
-static bool offset_w(const cg *c, rt_dtype x) {
+bool integer_offset_w(const cg *c, rt_dtype x) {
     return x == RT_I8 && c->dot_bytes;
 }
 
-static int64_t block_of(const integer_kind *kind) {
+int64_t integer_block_of(const integer_kind *kind) {
     return kind->rotate || kind->columns < BLOCK ? kind->columns : BLOCK;
 }
 
@@ -77,191 +60,82 @@ static int64_t groups_of(int64_t columns) {
     return (columns + GROUP - 1) / GROUP;
 }
 
-/* Elements from one row of codes to the next: not a power of two, for the sake of the caches. */
-static int64_t codes_stride(const integer_kind *kind) {
-    return block_of(kind) + 2 * COLUMN_MULTIPLE;
-}
-
-/* Bytes of scratch; with `base`, also where things lie. */
+/* Bytes of scratch; with `base`, also where things lie: what is read by whole vectors at multiples of their size. */
 static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, places *out) {
-    int64_t rows = panel_rows(c), block = block_of(kind), groups = groups_of(block), at = 0;
-    int64_t starts = offset_w(c, kind->x) ? kind->max_rows * groups_of(kind->columns) : 0;
+    int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(block), at = 0;
+    int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
+    int64_t starts = integer_offset_w(c, kind->x) ? kind->max_rows * groups_of(kind->columns) : 0, code_bytes = 4 / integer_unit_of(kind->x);
+    integer_places *pack = &out->pack;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
-    } parts[] = {{&out->panel, rows * block * 4 / unit_of(kind->x)}, {&out->codes, rows * codes_stride(kind) * 4 / unit_of(kind->x)},
-                 {&out->floats, block * 4}, {&out->scales, rows * groups * 4}, {&out->starts, starts * 4}, {&out->sums, rows * tall(c) * 4}};
+    } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, block * 4},
+                 {&pack->scales, rows * groups * 4}, {&out->sums, rows * tall(c) * 4}, {&out->starts, starts * 4}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
 }
 
 static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)lanes(c));
+    return LLVMVectorType(element, (unsigned)c->lanes);
 }
 
 static LLVMValueRef splat(cg *c, LLVMValueRef x) {
-    return cg_splat(c, x, lanes(c));
-}
-
-/* ---- packing ---- */
-
-typedef struct pack_job {
-    integer_kind kind;
-    int w, row_bytes, columns; /* kernel arguments, and those of places */
-    int floats, codes, panel, scales;
-} pack_job;
-
-static LLVMValueRef magnitude(cg *c, LLVMValueRef x) {
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), "");
-    return LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0x7FFFFFFF)), "");
-}
-
-/* The largest magnitude of `columns` floats. Magnitudes compare like their bits, and NaN counts as more than infinity. */
-static LLVMValueRef emit_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
-    float least = IR_SCALE_LEAST;
-    uint32_t bits;
-    memcpy(&bits, &least, sizeof bits);
-    LLVMValueRef most = cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, lanes(c));
-    LLVMValueRef x = magnitude(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
-    LLVMBuildStore(c->b, cg_max(c, x, LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
-    cg_loop_end(c, &loop);
-    LLVMValueRef all = LLVMBuildLoad2(c->b, vector(c, c->i32), most, "");
-    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(all), &all, 1), c->f32, "");
-}
-
-/* codes[columns] = round(floats · inverse). Adding 1.5·2^23 leaves the integer in the low bits. */
-static void emit_rounded(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
-    LLVMValueRef factor = splat(c, inverse), rounder = splat(c, cg_f32(c, 12582912.0));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, lanes(c));
-    LLVMValueRef x = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4);
-    LLVMValueRef whole = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), vector(c, c->i32), "");
-    if (offset_w(c, type)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
-    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
-    cg_loop_end(c, &loop);
-}
-
-static LLVMValueRef shuffle(cg *c, LLVMValueRef a, LLVMValueRef b, const unsigned *lane, unsigned count) {
-    LLVMValueRef mask[MAX_LANES];
-    for (unsigned i = 0; i < count; i++) mask[i] = cg_i32(c, lane[i]);
-    return LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, count), "");
-}
-
-/* In each run of four lanes: `width` lanes of a and of b in turn, from the run's lower or upper half. */
-static LLVMValueRef unpack(cg *c, LLVMValueRef a, LLVMValueRef b, int width, bool upper) {
-    unsigned lane[MAX_LANES];
-    for (int i = 0; i < lanes(c); i++) {
-        int run = i / 4 * 4, within = i % 4, piece = within / width;
-        lane[i] = (unsigned)(run + (upper ? 2 : 0) + piece / 2 * width + within % width + (piece % 2 ? lanes(c) : 0));
-    }
-    return shuffle(c, a, b, lane, (unsigned)lanes(c));
-}
-
-/* Run `run` of each of the vectors, one after the other. */
-static LLVMValueRef gather_runs(cg *c, LLVMValueRef *vectors, int count, int run) {
-    unsigned lane[MAX_LANES];
-    if (count == 1) {
-        for (int i = 0; i < 4; i++) lane[i] = (unsigned)(4 * run + i);
-        return shuffle(c, vectors[0], LLVMGetPoison(LLVMTypeOf(vectors[0])), lane, 4);
-    }
-    LLVMValueRef low = gather_runs(c, vectors, count / 2, run), high = gather_runs(c, vectors + count / 2, count / 2, run);
-    for (int i = 0; i < 4 * count; i++) lane[i] = (unsigned)i;
-    return shuffle(c, low, high, lane, (unsigned)(4 * count));
-}
-
-/* v[lanes] as the rows of a matrix become its columns: 4×4 in each run of four lanes, then the runs change places. */
-static void transpose(cg *c, LLVMValueRef *v) {
-    LLVMValueRef turned[4][MAX_LANES / 4];
-    for (int g = 0; g < lanes(c) / 4; g++) {
-        LLVMValueRef *r = &v[4 * g];
-        LLVMValueRef a = unpack(c, r[0], r[1], 1, false), b = unpack(c, r[2], r[3], 1, false);
-        LLVMValueRef d = unpack(c, r[0], r[1], 1, true), e = unpack(c, r[2], r[3], 1, true);
-        turned[0][g] = unpack(c, a, b, 2, false);
-        turned[1][g] = unpack(c, a, b, 2, true);
-        turned[2][g] = unpack(c, d, e, 2, false);
-        turned[3][g] = unpack(c, d, e, 2, true);
-    }
-    for (int i = 0; i < lanes(c); i++) v[i] = lanes(c) == 4 ? turned[i][0] : gather_runs(c, turned[i % 4], lanes(c) / 4, i / 4);
-}
-
-/* The rows' codes, `units` of 32 bits each, as units side by side of all rows. */
-static void emit_interleaved(cg *c, const integer_kind *kind, LLVMValueRef codes, LLVMValueRef units, LLVMValueRef panel) {
-    int64_t stride = codes_stride(kind) / unit_of(kind->x);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, lanes(c));
-    for (int part = 0; part < VECTORS; part++) {
-        LLVMValueRef v[MAX_LANES];
-        for (int i = 0; i < lanes(c); i++) {
-            LLVMValueRef at = cg_add(c, cg_i64(c, (part * lanes(c) + i) * stride), loop.index);
-            v[i] = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, codes, at), 4);
-        }
-        transpose(c, v);
-        for (int i = 0; i < lanes(c); i++) {
-            LLVMValueRef unit = cg_add(c, loop.index, cg_i64(c, i));
-            LLVMValueRef at = cg_add(c, cg_mul(c, unit, cg_i64(c, panel_rows(c))), cg_i64(c, part * lanes(c)));
-            cg_store(c, v[i], cg_at(c, c->i32, panel, at), 4);
-        }
-    }
-    cg_loop_end(c, &loop);
-}
-
-/* Row `row` of the panel, which lies widened, as codes and scales. */
-static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
-    LLVMValueRef *args = c->code.args, levels = cg_f32(c, (double)((1 << (job->kind.bits - 1)) - 1));
-    LLVMTypeRef type = cg_type(c, job->kind.x);
-    LLVMValueRef codes = cg_at(c, type, args[job->codes], cg_mul(c, row, cg_i64(c, codes_stride(&job->kind))));
-    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), args[job->columns], GROUP);
-    LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, GROUP));
-    LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = emit_largest(c, floats, columns);
-    LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
-    emit_rounded(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
-    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, GROUP), ""), cg_i64(c, panel_rows(c))), row);
-    cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
-    cg_loop_end(c, &groups);
-}
-
-static void emit_pack(cg *c, void *user) {
-    const pack_job *job = user;
-    LLVMValueRef *args = c->code.args, floats = args[job->floats];
-    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, panel_rows(c)), 1);
-    cg_emit_decoded_row(c, job->kind.w, args[job->columns], cg_at(c, c->i8, args[job->w], cg_mul(c, rows.index, args[job->row_bytes])), floats);
-    if (job->kind.rotate) cg_emit_rotated_row(c, job->kind.columns, floats, floats);
-    emit_codes(c, job, rows.index);
-    cg_loop_end(c, &rows);
-    LLVMValueRef units = LLVMBuildUDiv(c->b, args[job->columns], cg_i64(c, unit_of(job->kind.x)), "");
-    emit_interleaved(c, &job->kind, args[job->codes], units, args[job->panel]);
+    return cg_splat(c, x, c->lanes);
 }
 
 /* ---- multiplying ---- */
 
 typedef struct tile_job {
     rt_dtype x_dtype;
-    int x, x_rows, x_stride, scales, out, out_stride, columns, more, panel, panel_scales, starts, groups, sums; /* kernel arguments */
+    int64_t x_stride; /* a constant, so that one register addresses all rows */
+    int x, x_rows, scales, out, out_stride, columns, more, panel, panel_scales, starts, groups, sums; /* kernel arguments */
 } tile_job;
 
-/* acc + a·b of pairs of i16. */
-static LLVMValueRef add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)lanes(c));
-    const char *name = lanes(c) == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.sse2.pmadd.wd";
-    LLVMValueRef sums = cg_intrinsic2(c, name, vector(c, c->i32), LLVMBuildBitCast(c->b, a, words, ""), LLVMBuildBitCast(c->b, b, words, ""));
-    return cg_add(c, acc, sums);
+/* What add_dots does, in instructions that every target has. */
+static LLVMValueRef add_dots_written_out(cg *c, bool bytes, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    int parts = bytes ? 4 : 2;
+    LLVMTypeRef type = LLVMVectorType(bytes ? c->i8 : c->i16, (unsigned)(parts * c->lanes)), sums = vector(c, c->i32);
+    a = LLVMBuildBitCast(c->b, a, type, "");
+    b = LLVMBuildBitCast(c->b, b, type, "");
+    for (int k = 0; k < parts; k++) {
+        LLVMValueRef mask[16];
+        for (int i = 0; i < c->lanes; i++) mask[i] = cg_i32(c, parts * i + k);
+        LLVMValueRef pick = LLVMConstVector(mask, (unsigned)c->lanes);
+        LLVMValueRef x = LLVMBuildShuffleVector(c->b, a, a, pick, ""), y = LLVMBuildShuffleVector(c->b, b, b, pick, "");
+        x = bytes ? LLVMBuildZExt(c->b, x, sums, "") : LLVMBuildSExt(c->b, x, sums, "");
+        acc = cg_add(c, acc, cg_mul(c, x, LLVMBuildSExt(c->b, y, sums, "")));
+    }
+    return acc;
 }
 
-/* acc + w·x of four bytes: w unsigned, x signed. The intrinsic's operands are words or bytes, as LLVM's version has it. */
-static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x) {
-    static const char name[] = "llvm.x86.avx512.vpdpbusd.256";
+/* acc + a·b by an instruction of VNNI: "busd", four bytes, those of a unsigned, or "wssd", two words. The intrinsic's operands are words or
+ * their parts, as LLVM's version has it. */
+static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    if (c->stands_in) return add_dots_written_out(c, kind[0] == 'b', acc, a, b);
+    char name[40];
+    snprintf(name, sizeof name, "llvm.x86.avx512.vpdp%s.%d", kind, 32 * c->lanes);
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
     LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, NULL, 0), params[3];
     LLVMGetParamTypes(type, params);
-    LLVMValueRef args[] = {acc, LLVMBuildBitCast(c->b, w, params[1], ""), LLVMBuildBitCast(c->b, x, params[2], "")};
+    LLVMValueRef args[] = {acc, LLVMBuildBitCast(c->b, a, params[1], ""), LLVMBuildBitCast(c->b, b, params[2], "")};
     return LLVMBuildCall2(c->b, type, fn, args, 3, "");
+}
+
+/* acc + a·b of pairs of i16. */
+static LLVMValueRef add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
+    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
+    const char *name = c->lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512" : c->lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.sse2.pmadd.wd";
+    LLVMValueRef sums = cg_intrinsic2(c, name, vector(c, c->i32), LLVMBuildBitCast(c->b, a, words, ""), LLVMBuildBitCast(c->b, b, words, ""));
+    return cg_add(c, acc, sums);
 }
 
 /* The even bytes of every word, sign-extended, or the odd ones. */
 static LLVMValueRef half_words(cg *c, LLVMValueRef x, bool odd) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)lanes(c));
-    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), 2 * lanes(c)), word = LLVMBuildBitCast(c->b, x, words, "");
+    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
+    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), 2 * c->lanes), word = LLVMBuildBitCast(c->b, x, words, "");
     if (!odd) word = LLVMBuildShl(c->b, word, eight, "");
     return LLVMBuildAShr(c->b, word, eight, "");
 }
@@ -279,12 +153,12 @@ typedef struct operand {
 } operand;
 
 static operand operand_of(cg *c, rt_dtype x_dtype, LLVMValueRef unit) {
-    if (x_dtype == RT_I16 || offset_w(c, x_dtype)) return (operand){{unit, NULL}};
+    if (x_dtype == RT_I16 || integer_offset_w(c, x_dtype)) return (operand){{unit, NULL}};
     return (operand){{half_words(c, unit, false), half_words(c, unit, true)}};
 }
 
 static LLVMValueRef add_products(cg *c, rt_dtype x_dtype, LLVMValueRef acc, operand x, operand w) {
-    if (offset_w(c, x_dtype)) return add_bytes(c, acc, w.part[0], x.part[0]);
+    if (integer_offset_w(c, x_dtype)) return add_dots(c, "busd", acc, w.part[0], x.part[0]);
     acc = add_pairs(c, acc, x.part[0], w.part[0]);
     return x.part[1] ? add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
@@ -295,7 +169,7 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
     cg_loop units = cg_loop_begin(c, from, to, 1);
     operand w[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, panel_rows(c))), cg_i64(c, v * lanes(c)));
+        LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes));
         w[v] = operand_of(c, job->x_dtype, cg_load(c, vector(c, c->i32), cg_at(c, c->i32, c->code.args[job->panel], at), 4));
     }
     for (int r = 0; r < t->rows; r++) {
@@ -310,14 +184,14 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
 }
 
 static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
-    return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * panel_rows(c) + v * lanes(c)));
+    return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * integer_panel_rows(c) + v * c->lanes));
 }
 
 /* What the sums of a group begin with. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef start = LLVMConstNull(vector(c, c->i32)), *args = c->code.args;
-        if (offset_w(c, job->x_dtype)) {
+        if (integer_offset_w(c, job->x_dtype)) {
             LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), args[job->groups]);
             start = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
         }
@@ -329,7 +203,7 @@ static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
 static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     LLVMTypeRef floats = vector(c, c->f32);
     for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, panel_rows(c))), cg_i64(c, v * lanes(c)));
+        LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes));
         LLVMValueRef scale = cg_load(c, floats, cg_at(c, c->f32, c->code.args[job->panel_scales], at), 4);
         for (int r = 0; r < t->rows; r++) {
             LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), floats, "");
@@ -341,7 +215,7 @@ static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
 
 /* The products of all groups into the tile's sums. */
 static void emit_groups(cg *c, const tile_job *job, const tile *t) {
-    int64_t unit = unit_of(job->x_dtype), of_group = GROUP / unit;
+    int64_t unit = integer_unit_of(job->x_dtype), of_group = GROUP / unit;
     for (int r = 0; r < t->rows; r++)
         for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMConstNull(vector(c, c->f32)), sum_place(c, job, r, v), 4);
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
@@ -357,13 +231,13 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     LLVMValueRef *args = c->code.args;
     LLVMTypeRef floats = vector(c, c->f32), x_type = cg_type(c, job->x_dtype);
     for (int r = 0; r < t->rows; r++)
-        t->row[r] = cg_at(c, x_type, args[job->x], cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), args[job->x_stride]));
+        t->row[r] = cg_at(c, x_type, args[job->x], cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, job->x_stride)));
     emit_groups(c, job, t);
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef row = cg_add(c, t->first, cg_i64(c, r));
         LLVMValueRef scale = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
         for (int v = 0; v < VECTORS; v++) {
-            LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * lanes(c)));
+            LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * c->lanes));
             LLVMValueRef place = cg_at(c, c->f32, args[job->out], at), y = cg_load(c, floats, sum_place(c, job, r, v), 4);
             LLVMValueRef before = LLVMBuildSelect(c->b, args[job->more], cg_load(c, floats, place, 4), LLVMConstNull(floats), "");
             cg_store(c, cg_fma(c, y, scale, before), place, 4);
@@ -393,43 +267,25 @@ static void emit_multiply(cg *c, void *user) {
 
 /* ---- the instruction ---- */
 
-static void call_pack(cg *c, const integer_job *job, const places *at, LLVMValueRef w, LLVMValueRef row_bytes, LLVMValueRef columns) {
-    pack_job pack = {.kind = job->kind};
-    cg_kernel kernel = {.count = 0};
-    pack.w = cg_kernel_arg(&kernel, w);
-    pack.row_bytes = cg_kernel_arg(&kernel, row_bytes);
-    pack.columns = cg_kernel_arg(&kernel, columns);
-    pack.floats = cg_kernel_arg(&kernel, at->floats);
-    pack.codes = cg_kernel_arg(&kernel, at->codes);
-    pack.panel = cg_kernel_arg(&kernel, at->panel);
-    pack.scales = cg_kernel_arg(&kernel, at->scales);
-    gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
-                     (long long)job->kind.bits, (long long)codes_stride(&job->kind), job->kind.rotate ? (long long)job->kind.columns : 0);
-    char name[40] = "integer_pack_";
-    strcat(name, rt_dtype_of(job->kind.w)->text);
-    cg_kernel_call(c, &kernel, name, emit_pack, &pack);
-}
-
 /* first: the block's first column. */
 static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMValueRef first, LLVMValueRef columns, LLVMValueRef out) {
-    tile_job tiles = {.x_dtype = job->kind.x};
+    tile_job tiles = {.x_dtype = job->kind.x, .x_stride = job->x_stride};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef *args = c->code.args;
     LLVMValueRef group = LLVMBuildUDiv(c->b, first, cg_i64(c, GROUP), "");
     tiles.x = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->kind.x), args[job->x], first));
     tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
-    tiles.x_stride = cg_kernel_arg(&kernel, args[job->x_stride]);
     tiles.scales = cg_kernel_arg(&kernel, args[job->scales]);
     tiles.out = cg_kernel_arg(&kernel, out);
     tiles.out_stride = cg_kernel_arg(&kernel, args[job->out_stride]);
     tiles.columns = cg_kernel_arg(&kernel, columns);
     tiles.more = cg_kernel_arg(&kernel, LLVMBuildICmp(c->b, LLVMIntSGT, first, cg_i64(c, 0), ""));
-    tiles.panel = cg_kernel_arg(&kernel, at->panel);
-    tiles.panel_scales = cg_kernel_arg(&kernel, at->scales);
+    tiles.panel = cg_kernel_arg(&kernel, at->pack.panel);
+    tiles.panel_scales = cg_kernel_arg(&kernel, at->pack.scales);
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->starts, group));
     tiles.groups = cg_kernel_arg(&kernel, cg_i64(c, groups_of(job->kind.columns)));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    gm_string_printf(&kernel.key, "integer_multiply %s", rt_dtype_of(job->kind.x)->text);
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride);
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
 
@@ -440,8 +296,8 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, GROUP);
     LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, GROUP)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
-    cg_loop loop = cg_loop_begin(c, groups.index, end, lanes(c));
-    LLVMValueRef place = cg_at(c, c->i8, args[job->x], cg_add(c, cg_mul(c, rows.index, args[job->x_stride]), loop.index));
+    cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
+    LLVMValueRef place = cg_at(c, c->i8, args[job->x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
     LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, vector(c, c->i8), place, 1), words, "");
     LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
     cg_loop_end(c, &loop);
@@ -460,13 +316,13 @@ static void emit_integer(cg *c, void *user) {
     LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
     places at;
     lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
-    if (offset_w(c, kind->x)) emit_x_sums(c, job, at.starts);
-    cg_loop panels = cg_loop_begin(c, args[job->low], args[job->high], panel_rows(c));
-    cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), block_of(kind));
-    LLVMValueRef columns = cg_min(c, cg_sub(c, cg_i64(c, kind->columns), blocks.index), cg_i64(c, block_of(kind)));
+    if (integer_offset_w(c, kind->x)) emit_x_sums(c, job, at.starts);
+    cg_loop panels = cg_loop_begin(c, args[job->low], args[job->high], integer_panel_rows(c));
+    cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), integer_block_of(kind));
+    LLVMValueRef columns = cg_min(c, cg_sub(c, cg_i64(c, kind->columns), blocks.index), cg_i64(c, integer_block_of(kind)));
     LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, GROUP), ""), cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, GROUP)));
     LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, panels.index, row_bytes), start));
-    call_pack(c, job, &at, w, row_bytes, columns);
+    integer_pack(c, kind, &at.pack, w, row_bytes, columns);
     call_multiply(c, job, &at, blocks.index, columns, cg_at(c, c->f32, args[job->out], panels.index));
     cg_loop_end(c, &blocks);
     cg_loop_end(c, &panels);
@@ -475,22 +331,21 @@ static void emit_integer(cg *c, void *user) {
 static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef const *share, LLVMValueRef origin) {
     const ir_value *w = inst->operands[which];
     cg_kernel kernel = {.count = 0};
-    int64_t x_stride, out_stride;
+    int64_t out_stride;
     const ir_type *x_type = &inst->operands[0]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    GM_ASSERT(ir_layout_matrix(x_type, &x->layout, &x_stride) && ir_layout_matrix(&inst->results[0]->type, &out->layout, &out_stride));
+    GM_ASSERT(ir_layout_matrix(x_type, &x->layout, &job->x_stride) && ir_layout_matrix(&inst->results[0]->type, &out->layout, &out_stride));
     LLVMValueRef rows = cg_leading_rows(c, x_type), zero = cg_i64(c, 0);
     job->w = cg_kernel_arg(&kernel, cg_slot_of(c, w)->base);
     job->x = cg_kernel_arg(&kernel, x->base);
     job->x_rows = cg_kernel_arg(&kernel, rows);
-    job->x_stride = cg_kernel_arg(&kernel, cg_i64(c, x_stride));
     job->scales = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[1])->base);
     job->out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out->base, origin));
     job->out_stride = cg_kernel_arg(&kernel, cg_i64(c, out_stride));
     job->low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, share[0], origin), zero));
     job->high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, share[1], origin), cg_i64(c, w->type.dim[0])));
-    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %d %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
-                     (long long)job->kind.columns, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows);
+    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
+                     (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows);
     char name[40] = "integer_";
     strcat(name, rt_dtype_of(job->kind.w)->text);
     cg_kernel_call(c, &kernel, name, emit_integer, job);
@@ -498,7 +353,7 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
 
 static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
     bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
-    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % COLUMN_MULTIPLE == 0 && cg_can_widen(w) && (!rotate || cg_can_rotate(c, w->dim[1]));
+    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && cg_can_widen(w) && (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
@@ -509,8 +364,9 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "weights of this storage type, or not of whole panels");
         return;
     }
-    bool bytes = offset_w(c, x->dtype);
-    ir_decide(c->options->decisions, "code", c->module, c->func, inst, bytes ? "integer, four bytes a sum (vpdpbusd)" : "integer, two words a sum (pmaddwd)",
+    bool bytes = integer_offset_w(c, x->dtype);
+    const char *words = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, bytes ? "integer, four bytes a sum (vpdpbusd)" : words,
               bytes ? "x is i8 and the target sums products of bytes" : x->dtype == RT_I8 ? "the target does not sum products of bytes" : "x is i16");
     cg_access(c, reads, 2, &write, 1);
     LLVMValueRef share[2];

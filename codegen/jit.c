@@ -125,18 +125,22 @@ static gm_status build(cg *c, const cg_target *target) {
     }
     LLVMDisposeMessage(error);
     GM_TRY(cg_make_objects(c, target));
-    return cg_jit_load(c->program, c->diag);
+    return c->options->text_only ? GM_OK : cg_jit_load(c->program, c->diag);
 }
 
 gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out) {
     if (module->symbol_count > CG_MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "more than %d symbols", CG_MAX_SYMBOLS);
     cg_target target;
     GM_TRY(cg_target_open(options->target_cpu, diag, &target));
+    if (!target.runs_here && !options->text_only) {
+        cg_target_close(&target);
+        return gm_fail(diag, GM_UNSUPPORTED, "--target-cpu=%s needs wider vectors or other instructions than this machine has", options->target_cpu);
+    }
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
     *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site))};
     GM_ASSERT(program->weight_names && program->sites);
-    cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes, .dot_bytes = target.dot_bytes};
+    cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes, .dot_bytes = target.dot_bytes, .stands_in = target.stands_in};
     c.context = LLVMContextCreate();
     c.llvm = LLVMModuleCreateWithNameInContext("gemmac", c.context);
     c.b = LLVMCreateBuilderInContext(c.context);

@@ -93,10 +93,16 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
 
 /* ---- compile ---- */
 
+/* Only the IR and texts of the code are wanted. */
+static bool for_dumps(const fe_options *options) {
+    return options->no_weights && !options->no_session;
+}
+
 static gm_status compile_module(const fe_options *options, const ir_module *module, gm_diag *diag, cg_program **out) {
     gm_string llvm = {0}, assembly = {0};
     bool want_llvm = fe_dump_wants(options, "llvm"), want_asm = fe_dump_wants(options, "asm");
-    cg_options code = {.target_cpu = options->target_cpu, .threads = options->threads ? options->threads : rt_team_default_threads(), .profile = options->profile, .decisions = options->decisions, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL};
+    cg_options code = {.target_cpu = options->target_cpu, .threads = options->threads ? options->threads : rt_team_default_threads(), .profile = options->profile,
+                       .decisions = options->decisions, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL, .text_only = for_dumps(options)};
     gm_status status = cg_compile(module, &code, diag, out);
     if (status == GM_OK && want_llvm) status = fe_dump_text(options, "module.ll", &llvm, diag);
     if (status == GM_OK && want_asm) status = fe_dump_text(options, "module.s", &assembly, diag);
@@ -262,7 +268,7 @@ static gm_status start_warm(fe_engine *engine, const fe_options *options, const 
     GM_TRY(ir_parse(gmx->ir.data, gmx->ir.bytes, engine->model.path, diag, &engine->module));
     GM_TRY(fe_gmx_check_module(&engine->model, engine->module, diag));
     GM_TRY(check_forward(engine, limits, diag));
-    return options->no_weights && !options->no_session ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
+    return for_dumps(options) ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
 }
 
 static gm_status write_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
@@ -334,7 +340,7 @@ static gm_status compile_cold(fe_engine *engine, const fe_options *options, cons
     ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
     GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
     bool code_wanted = fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm") || options->decisions;
-    if (options->no_weights && !options->no_session && !code_wanted) return GM_OK;
+    if (for_dumps(options) && !code_wanted) return GM_OK;
     return compile_module(options, engine->module, diag, &engine->program);
 }
 
@@ -354,8 +360,9 @@ static gm_status build_engine(const char *path, fe_options options, gm_diag *dia
     pass_options limits;
     GM_TRY(load_model(path, &options, diag, engine, &limits));
     GM_TRY(compile_model(engine, &options, &limits, diag));
-    if (engine->program) describe_program(engine, &limits);
-    if (options.no_weights || options.no_session) return GM_OK;
+    if (for_dumps(&options)) return GM_OK;
+    describe_program(engine, &limits);
+    if (options.no_session) return GM_OK;
     double start = gm_now();
     rt_weights_release(&engine->model.weights); /* of the vocabulary and of headers, which were read once */
     GM_TRY(open_session(engine, &options, diag));

@@ -88,6 +88,14 @@ gm compile "$gguf" --dump=llvm
 check dump_llvm "$(head -c 300 "$work/err")" grep -q '^define ' "$work/out"
 gm compile "$gguf" --dump=asm
 check dump_asm "$(head -c 300 "$work/err")" grep -q 'ret' "$work/out"
+# other_cpu NAME CPU PRECISION INSTRUCTION: code for a CPU that this machine may not be has the instruction in vectors of 512 bits, none as two.
+other_cpu() {
+    gm compile "$hf" --no-weights -c 64 --dump=asm --target-cpu="$2" --precision "$3"
+    check "$1" "$(head -c 300 "$work/err")" grep -q "$4.*%zmm" "$work/out"
+    check "$1_alone" "$(grep -m3 vpmaddwd "$work/out")" [ "$(grep -c 'vpmaddwd.*%zmm' "$work/out")" = 0 ]
+}
+other_cpu dump_zen4 znver4 int8 vpdpbusd
+other_cpu dump_emerald_rapids emeraldrapids int16 vpdpwssd
 gm compile "$gguf" --dump=dot
 check dump_dot "$(head -c 300 "$work/err")" grep -q '^digraph' "$work/out"
 # wide NAME INT16 INT8 ARGUMENT…: how many products of the int8 plan have integers of 16 bits and of 8.

@@ -3,6 +3,7 @@
 #ifndef GM_TESTS_KERNELS_H
 #define GM_TESTS_KERNELS_H
 
+#include "codegen/codegen.h"
 #include "frontend/gir_run.h"
 #include "runtime/rotate.h"
 #include "tests/unit/random_values.h"
@@ -12,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const cpus[] = {NULL, "haswell", "x86-64"};
+static const char *const cpus[] = {NULL, "haswell", "x86-64", CG_STAND_IN_CPU};
 
 /* Rows 4 … 7 of every weight are not random. */
 enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE };

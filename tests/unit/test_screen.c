@@ -1,5 +1,6 @@
 /* Screens: the bound of every run in double precision; the screened argmax against argmax of the product, index for index, for
  * every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
+#include "codegen/codegen.h"
 #include "frontend/gir_run.h"
 #include "runtime/screen.h"
 #include "tests/unit/model_files.h"
@@ -17,7 +18,7 @@
 
 enum { SECONDS = 240, ROWS = 333, RUN = 32, GROUP = 16, MAX_COLUMNS = 768 };
 
-static const char *const cpus[] = {NULL, "haswell", "x86-64"};
+static const char *const cpus[] = {NULL, "haswell", "x86-64", CG_STAND_IN_CPU};
 static const rt_dtype types[] = {RT_F32, RT_F16, RT_BF16, RT_Q8_0, RT_Q6_K};
 
 /* ---- random rows ---- */

@@ -1,0 +1,163 @@
+/* Panels of W for integer products (integer.c): rows widened from the type they are stored in, perhaps rotated, rounded to integers with a
+ * scale for each row and group of columns, and interleaved so that a vector holds the same unit of columns of all its rows.
+ */
+#include "codegen/integer.h"
+
+#include <string.h>
+
+enum { MAX_LANES = 16, GROUP = INTEGER_GROUP, VECTORS = INTEGER_VECTORS };
+
+int64_t integer_codes_stride(const integer_kind *kind) {
+    return integer_block_of(kind) + INTEGER_SLACK; /* not a power of two, for the sake of the caches */
+}
+
+static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
+    return LLVMVectorType(element, (unsigned)c->lanes);
+}
+
+static LLVMValueRef splat(cg *c, LLVMValueRef x) {
+    return cg_splat(c, x, c->lanes);
+}
+
+typedef struct pack_job {
+    integer_kind kind;
+    int w, row_bytes, columns; /* kernel arguments, and those of places */
+    int floats, codes, panel, scales;
+} pack_job;
+
+static LLVMValueRef magnitude(cg *c, LLVMValueRef x) {
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), "");
+    return LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0x7FFFFFFF)), "");
+}
+
+/* The largest magnitude of `columns` floats. Magnitudes compare like their bits, and NaN counts as more than infinity. */
+static LLVMValueRef emit_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
+    float least = IR_SCALE_LEAST;
+    uint32_t bits;
+    memcpy(&bits, &least, sizeof bits);
+    LLVMValueRef most = cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
+    LLVMValueRef x = magnitude(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    LLVMBuildStore(c->b, cg_max(c, x, LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
+    cg_loop_end(c, &loop);
+    LLVMValueRef all = LLVMBuildLoad2(c->b, vector(c, c->i32), most, "");
+    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(all), &all, 1), c->f32, "");
+}
+
+/* codes[columns] = round(floats · inverse). Adding 1.5·2^23 leaves the integer in the low bits. */
+static void emit_rounded(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
+    LLVMValueRef factor = splat(c, inverse), rounder = splat(c, cg_f32(c, 12582912.0));
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
+    LLVMValueRef x = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4);
+    LLVMValueRef whole = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), vector(c, c->i32), "");
+    if (integer_offset_w(c, type)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
+    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
+    cg_loop_end(c, &loop);
+}
+
+static LLVMValueRef shuffle(cg *c, LLVMValueRef a, LLVMValueRef b, const unsigned *lane, unsigned count) {
+    LLVMValueRef mask[MAX_LANES];
+    for (unsigned i = 0; i < count; i++) mask[i] = cg_i32(c, lane[i]);
+    return LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, count), "");
+}
+
+/* In each run of four lanes: `width` lanes of a and of b in turn, from the run's lower or upper half. */
+static LLVMValueRef unpack(cg *c, LLVMValueRef a, LLVMValueRef b, int width, bool upper) {
+    unsigned lane[MAX_LANES];
+    for (int i = 0; i < c->lanes; i++) {
+        int run = i / 4 * 4, within = i % 4, piece = within / width;
+        lane[i] = (unsigned)(run + (upper ? 2 : 0) + piece / 2 * width + within % width + (piece % 2 ? c->lanes : 0));
+    }
+    return shuffle(c, a, b, lane, (unsigned)c->lanes);
+}
+
+/* Run `run` of each of the vectors, one after the other. */
+static LLVMValueRef gather_runs(cg *c, LLVMValueRef *vectors, int count, int run) {
+    unsigned lane[MAX_LANES];
+    if (count == 1) {
+        for (int i = 0; i < 4; i++) lane[i] = (unsigned)(4 * run + i);
+        return shuffle(c, vectors[0], LLVMGetPoison(LLVMTypeOf(vectors[0])), lane, 4);
+    }
+    LLVMValueRef low = gather_runs(c, vectors, count / 2, run), high = gather_runs(c, vectors + count / 2, count / 2, run);
+    for (int i = 0; i < 4 * count; i++) lane[i] = (unsigned)i;
+    return shuffle(c, low, high, lane, (unsigned)(4 * count));
+}
+
+/* v[lanes] as the rows of a matrix become its columns: 4×4 in each run of four lanes, then the runs change places. */
+static void transpose(cg *c, LLVMValueRef *v) {
+    LLVMValueRef turned[4][MAX_LANES / 4];
+    for (int g = 0; g < c->lanes / 4; g++) {
+        LLVMValueRef *r = &v[4 * g];
+        LLVMValueRef a = unpack(c, r[0], r[1], 1, false), b = unpack(c, r[2], r[3], 1, false);
+        LLVMValueRef d = unpack(c, r[0], r[1], 1, true), e = unpack(c, r[2], r[3], 1, true);
+        turned[0][g] = unpack(c, a, b, 2, false);
+        turned[1][g] = unpack(c, a, b, 2, true);
+        turned[2][g] = unpack(c, d, e, 2, false);
+        turned[3][g] = unpack(c, d, e, 2, true);
+    }
+    for (int i = 0; i < c->lanes; i++) v[i] = c->lanes == 4 ? turned[i][0] : gather_runs(c, turned[i % 4], c->lanes / 4, i / 4);
+}
+
+/* The rows' codes, `units` of 32 bits each, as units side by side of all rows. */
+static void emit_interleaved(cg *c, const integer_kind *kind, LLVMValueRef codes, LLVMValueRef units, LLVMValueRef panel) {
+    int64_t stride = integer_codes_stride(kind) / integer_unit_of(kind->x);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, c->lanes);
+    for (int part = 0; part < VECTORS; part++) {
+        LLVMValueRef v[MAX_LANES];
+        for (int i = 0; i < c->lanes; i++) {
+            LLVMValueRef at = cg_add(c, cg_i64(c, (part * c->lanes + i) * stride), loop.index);
+            v[i] = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, codes, at), 4);
+        }
+        transpose(c, v);
+        for (int i = 0; i < c->lanes; i++) {
+            LLVMValueRef unit = cg_add(c, loop.index, cg_i64(c, i));
+            LLVMValueRef at = cg_add(c, cg_mul(c, unit, cg_i64(c, integer_panel_rows(c))), cg_i64(c, part * c->lanes));
+            cg_store(c, v[i], cg_at(c, c->i32, panel, at), 4);
+        }
+    }
+    cg_loop_end(c, &loop);
+}
+
+/* Row `row` of the panel, which lies widened, as codes and scales. */
+static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
+    LLVMValueRef *args = c->code.args, levels = cg_f32(c, (double)((1 << (job->kind.bits - 1)) - 1));
+    LLVMTypeRef type = cg_type(c, job->kind.x);
+    LLVMValueRef codes = cg_at(c, type, args[job->codes], cg_mul(c, row, cg_i64(c, integer_codes_stride(&job->kind))));
+    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), args[job->columns], GROUP);
+    LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, GROUP));
+    LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = emit_largest(c, floats, columns);
+    LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
+    emit_rounded(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
+    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, GROUP), ""), cg_i64(c, integer_panel_rows(c))), row);
+    cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
+    cg_loop_end(c, &groups);
+}
+
+static void emit_pack(cg *c, void *user) {
+    const pack_job *job = user;
+    LLVMValueRef *args = c->code.args, floats = args[job->floats];
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, integer_panel_rows(c)), 1);
+    cg_emit_decoded_row(c, job->kind.w, args[job->columns], cg_at(c, c->i8, args[job->w], cg_mul(c, rows.index, args[job->row_bytes])), floats);
+    if (job->kind.rotate) cg_emit_rotated_row(c, job->kind.columns, floats, floats);
+    emit_codes(c, job, rows.index);
+    cg_loop_end(c, &rows);
+    LLVMValueRef units = LLVMBuildUDiv(c->b, args[job->columns], cg_i64(c, integer_unit_of(job->kind.x)), "");
+    emit_interleaved(c, &job->kind, args[job->codes], units, args[job->panel]);
+}
+
+void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row_bytes, LLVMValueRef columns) {
+    pack_job pack = {.kind = *kind};
+    cg_kernel kernel = {.count = 0};
+    pack.w = cg_kernel_arg(&kernel, w);
+    pack.row_bytes = cg_kernel_arg(&kernel, row_bytes);
+    pack.columns = cg_kernel_arg(&kernel, columns);
+    pack.floats = cg_kernel_arg(&kernel, at->floats);
+    pack.codes = cg_kernel_arg(&kernel, at->codes);
+    pack.panel = cg_kernel_arg(&kernel, at->panel);
+    pack.scales = cg_kernel_arg(&kernel, at->scales);
+    gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(kind->w)->text, rt_dtype_of(kind->x)->text,
+                     (long long)kind->bits, (long long)integer_codes_stride(kind), kind->rotate ? (long long)kind->columns : 0);
+    char name[40] = "integer_pack_";
+    strcat(name, rt_dtype_of(kind->w)->text);
+    cg_kernel_call(c, &kernel, name, emit_pack, &pack);
+}
