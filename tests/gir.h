@@ -40,6 +40,8 @@ typedef gm_status gir_run_fn(const ir_module *module, const char *func, const ir
                              ir_array *results, gm_diag *diag);
 /* Compiles and runs; NULL while there is no code generator. Set in gir_jit.c. */
 extern gir_run_fn *const gir_jit;
+/* What it compiles for; NULL: the host. */
+extern const char *gir_target_cpu;
 
 gm_status gir_run(gir_file *file, gir_run_fn *run, const ir_module *module, const ir_func *func,
                   const ir_array *args, gir_outcome *out, gm_diag *diag);

@@ -1,4 +1,4 @@
-/* Runner of text tests: gir_test [--bless] FILE|FOLDER….
+/* Runner of text tests: gir_test [--bless] [--target-cpu CPU] FILE|FOLDER….
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
@@ -445,6 +445,7 @@ int main(int argc, char **argv) {
     tally sum = {0};
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--bless") == 0) sum.bless = true;
+        else if (strcmp(argv[i], "--target-cpu") == 0 && i + 1 < argc) gir_target_cpu = argv[++i];
         else test_path(argv[i], &sum);
     }
     printf("%d passed, %d failed\n", sum.passed, sum.failed);
