@@ -77,6 +77,10 @@ cp "$work/cwd"/*.gmx "$work/model.gmx" 2>/dev/null
 json generate_compiled "$(generated 2,5,9 "$ids" '.*' length)" generate "$work/model.gmx" --ids 2,5,9 -n 6 --temp 0 --ignore-eos --format json
 check compiled_agrees "$text_ids / $(cat "$work/out")" [ "$(field "$work/out" ids)" = "$text_ids" ]
 json tokenize_compiled '\{"ids":\[2,279,265\]\}' tokenize "$work/model.gmx" -p the --format json
+gm compile "$gguf" -t 1 -o one.gmx
+cp "$work/cwd/one.gmx" "$work/one.gmx"
+gm compile "$gguf" -t 3 -o three.gmx
+same compiled_alike_by_any_threads "$work/one.gmx" "$work/cwd/three.gmx"
 gm compile "$gguf" --dump=after:dce
 check dump_prints_ir "$(head -c 300 "$work/err")" grep -q 'func @' "$work/out"
 check dump_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
