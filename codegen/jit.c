@@ -128,6 +128,15 @@ static gm_status build(cg *c, const cg_target *target) {
     return c->options->text_only ? GM_OK : cg_jit_load(c->program, c->diag);
 }
 
+/* The tables were made for the largest program. */
+static void shrink_tables(cg_program *program) {
+    char **names = realloc(program->weight_names, sizeof *names * (size_t)(program->weight_count + 1));
+    rt_site *sites = realloc(program->sites, sizeof *sites * (size_t)(program->site_count + 1));
+    GM_ASSERT(names && sites);
+    program->weight_names = names;
+    program->sites = sites;
+}
+
 gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out) {
     if (module->symbol_count > CG_MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "more than %d symbols", CG_MAX_SYMBOLS);
     cg_target target;
@@ -150,6 +159,7 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     LLVMDisposeTargetData(layout);
     open_types(&c);
     gm_status status = build(&c, &target);
+    shrink_tables(program);
     LLVMDisposeBuilder(c.b);
     LLVMDisposeModule(c.llvm);
     LLVMContextDispose(c.context);

@@ -158,6 +158,7 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     int64_t most = longest(&prompts) > longest(&predicts) ? longest(&prompts) : longest(&predicts);
     int64_t room = most + b.depth + 1; /* decoding starts after one token at least */
     fe_options engine_options = cmd_engine_options(options);
+    engine_options.no_text = true;
     if (engine_options.context == 0) engine_options.context = room;
     if (engine_options.context < room)
         return gm_fail(diag, GM_INVALID, "-c %lld: the tests need a context of at least %lld",

@@ -329,7 +329,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     const fe_gmx *gmx = engine->model.gmx;
     if (gmx) fe_gmx_adopt(gmx, options);
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
-    GM_TRY(open_tokenizer(&engine->model, diag, &engine->tokenizer));
+    if (!options->no_text) GM_TRY(open_tokenizer(&engine->model, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     engine->load_s = gm_now() - start;

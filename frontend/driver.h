@@ -29,6 +29,7 @@ typedef struct fe_options {
     bool no_weights;         /* read and compile only; no session */
     bool time_passes;        /* one line per pass on stderr */
     bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
+    bool no_text;            /* ids come in and go out: no tokenizer */
     bool not_greedy;         /* the session will not choose tokens greedily, unless fe_engine_greedy comes first */
     ir_decisions *decisions; /* NULL, or where the compiler notes what it chose and why */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
@@ -38,7 +39,7 @@ typedef struct fe_options {
 /* An opened model with its compiled program. */
 typedef struct fe_engine {
     fe_model model;
-    rt_tokenizer *tokenizer; /* NULL: the model came without one */
+    rt_tokenizer *tokenizer; /* NULL: no_text, or the model came without one */
     ir_module *module;       /* the final IR */
     struct cg_program *program;
     rt_session *session;     /* NULL with no_weights or no_session */

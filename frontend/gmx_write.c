@@ -1,5 +1,6 @@
 /* Writing an artefact: lay out, print the header, then everything in order through one large buffer. */
 #include "frontend/gmx_impl.h"
+#include "runtime/release.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -74,7 +75,11 @@ static bool write_all(FILE *file, const layout *l) {
     memcpy(head + 32, &checksum, sizeof checksum);
     bool ok = write_padded(file, head, sizeof head) && write_padded(file, l->json, json_bytes);
     for (int i = 0; i < GMX_SECTIONS && ok; i++) ok = write_padded(file, l->section[i].data, l->section[i].bytes);
-    for (size_t i = 0; i < weights->count && ok; i++) ok = write_padded(file, weights->tensors[i].data, weights->tensors[i].bytes);
+    for (size_t i = 0; i < weights->count && ok; i++) {
+        const rt_tensor *tensor = &weights->tensors[i];
+        ok = write_padded(file, tensor->data, tensor->bytes);
+        if (rt_weights_is_mapped(weights, tensor)) rt_release_pages(tensor->data, (const char *)tensor->data + tensor->bytes);
+    }
     return ok;
 }
 

@@ -5,6 +5,7 @@
 #include "ir/rewrite.h"
 #include "runtime/matmul.h"
 #include "runtime/program.h"
+#include "runtime/release.h"
 #include "runtime/screen.h"
 
 #include <math.h>
@@ -178,16 +179,14 @@ static int64_t mapping_bytes(const void *address) {
     return kib * 1024;
 }
 
-/* What is resident now and is none of the tensors: the pages of their files are counted by what the run reads of them, what else
- * the files hold (a vocabulary, say) has been read. */
+/* What is resident where a session would be opened and is none of the tensors: what the files hold besides has been read by then, and
+ * its pages given back, like those of oneDNN's start. */
 static int64_t base_bytes(const rt_weights *weights) {
-    int64_t bytes = process_bytes("VmRSS"), rest = 0;
-    for (size_t i = 0; i < weights->mapping_count; i++) {
-        bytes -= mapping_bytes(weights->mappings[i].address);
-        rest += (int64_t)weights->mappings[i].bytes;
-    }
-    for (size_t i = 0; i < weights->count; i++) rest -= (int64_t)weights->tensors[i].bytes;
-    return rest > 0 ? bytes + rest : bytes;
+    rt_weights_release(weights);
+    rt_release_library("libdnnl");
+    int64_t bytes = process_bytes("VmRSS");
+    for (size_t i = 0; i < weights->mapping_count; i++) bytes -= mapping_bytes(weights->mappings[i].address);
+    return bytes;
 }
 
 /* The axis along which tokens are put into caches of this type: that of an update's last start. */
