@@ -311,11 +311,10 @@ static void emit_job(cg *c, void *user) {
     cg_loop_end(c, &loop);
 }
 
-/* The thread's share of the leading axis, in a loop around the kernel for one of it: argument by argument moved on. */
+/* A loop over the leading axis around the kernel for one of it: argument by argument moved on. Every thread goes through all of it:
+ * a share per thread would hand the kernel constants, for which LLVM may make a copy that sums in another order. */
 static cg_loop leading_begin(cg *c, row_job *job, cg_kernel *kernel) {
-    LLVMValueRef from, to;
-    cg_share(c, cg_i64(c, job->dim[0]), 1, &from, &to);
-    cg_loop loop = cg_loop_begin(c, from, to, 1);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->dim[0]), 1);
     for (int i = 0; i < job->input_count; i++) {
         row_input *input = &job->inputs[i];
         LLVMValueRef *arg = &kernel->args[input->arg], offset = cg_mul(c, loop.index, cg_i64(c, input->stride[0]));
@@ -349,16 +348,9 @@ static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     GM_ASSERT(job->row_value && job->column_value);
     bool singly = goes_singly(job);
     cg_loop leading;
-    LLVMValueRef thread = c->code.thread, threads = c->code.threads;
-    if (singly) {
-        leading = leading_begin(c, job, kernel);
-        c->code.thread = cg_i32(c, 0);
-        c->code.threads = cg_i32(c, 1);
-    }
+    if (singly) leading = leading_begin(c, job, kernel);
     make_key(c, job, &kernel->key);
     cg_kernel_call(c, kernel, name, emit_job, job);
-    c->code.thread = thread;
-    c->code.threads = threads;
     if (singly) cg_loop_end(c, &leading);
     free(job->row_value);
     free(job->column_value);
