@@ -25,25 +25,26 @@ LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p
 
 /* ---- softmax ---- */
 
-/* scale and softcap of one score. */
-static LLVMValueRef finish_score(cg *c, const attention_job *job, LLVMValueRef s) {
+LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s) {
     s = LLVMBuildFMul(c->b, s, cg_f32(c, job->factor), "");
     if (job->cap == 0) return s;
     LLVMValueRef cap = cg_f32(c, job->cap);
     return LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, s, cap, "")), cap, "");
 }
 
+LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y) {
+    LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, x, y, ""), kept = LLVMBuildSelect(c->b, larger, x, y, "");
+    LLVMSetFastMathFlags(larger, LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros);
+    LLVMSetFastMathFlags(kept, LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros);
+    return kept;
+}
+
 attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high) {
-    LLVMFastMathFlags fast = LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros;
     LLVMValueRef top = cg_variable(c, c->f32, cg_f32(c, -FLT_MAX));
     cg_loop scan = cg_loop_begin(c, low, high, 1);
-    LLVMValueRef at = cg_at(c, c->f32, scores, scan.index), s = finish_score(c, job, cg_load(c, c->f32, at, 4));
+    LLVMValueRef at = cg_at(c, c->f32, scores, scan.index), s = attention_score(c, job, cg_load(c, c->f32, at, 4));
     cg_store(c, s, at, 4);
-    LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, top, ""), larger = LLVMBuildFCmp(c->b, LLVMRealOGT, s, old, "");
-    LLVMValueRef kept = LLVMBuildSelect(c->b, larger, s, old, "");
-    LLVMSetFastMathFlags(larger, fast);
-    LLVMSetFastMathFlags(kept, fast);
-    LLVMBuildStore(c->b, kept, top);
+    LLVMBuildStore(c->b, attention_larger(c, s, LLVMBuildLoad2(c->b, c->f32, top, "")), top);
     cg_loop_end(c, &scan);
     LLVMValueRef maximum = LLVMBuildLoad2(c->b, c->f32, top, ""), total = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_loop weigh = cg_loop_begin(c, low, high, 1);

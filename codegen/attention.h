@@ -33,6 +33,10 @@ void attention_blocks(cg *c, const attention_job *job);
 int64_t attention_most_keys(const attention_job *job);
 /* First key that the query at position p sees. */
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
+/* scale and softcap of one score. */
+LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s);
+/* The larger of two floats, not NaN. */
+LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y);
 /* Softmax of scores[low, high) in place, not divided yet: e^(score - top), which sum to total. top is finite. */
 typedef struct attention_sum {
     LLVMValueRef top, total;
@@ -52,5 +56,27 @@ typedef struct attention_runs {
 } attention_runs;
 attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys, int64_t most);
 void attention_runs_end(cg *c, attention_runs *runs);
+
+/* ---- attention_tile.c ---- */
+
+/* A panel of K or V: `count` keys that lie in neighbouring slots. */
+typedef struct attention_panel {
+    LLVMValueRef kv, slot, count;
+} attention_panel;
+
+/* Columns and rows of a tile. */
+int64_t attention_tile_width(const cg *c);
+int64_t attention_tile_rows(const cg *c);
+/* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is undefined. */
+void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to);
+/* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
+void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most);
+/* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more are read of a and
+ * read and written of out. */
+typedef struct attention_product {
+    LLVMValueRef a, a_stride, rows, b, depth, out, out_stride;
+    bool add;
+} attention_product;
+void attention_multiply(cg *c, const attention_product *p);
 
 #endif

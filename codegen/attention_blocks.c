@@ -1,156 +1,214 @@
-/* attention for many tokens (prefill): tasks of one kv head and a block of tokens. Scores and weighted sums are oneDNN products on the
- * calling thread, the masked softmax between them is compiled. Products read f32 caches where they lie; other caches are widened a
- * panel of keys at a time.
+/* attention for many tokens (prefill): tasks of one kv head and a block of tokens, whose rows are all query heads that share it.
+ *
+ * A panel of keys at a time is packed once for all rows of the block and goes through scores, softmax and weighted sum, the softmax
+ * so far being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
+ * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
  */
 #include "codegen/attention.h"
 
-enum { BLOCK_ROWS = 64, PANEL_KEYS = 128 };
+#include <float.h>
+
+enum { BLOCK_ROWS = 120, PANEL_KEYS = 128 };
 
 typedef struct block {
     LLVMValueRef kv, first, count; /* kv head, first token, tokens */
     LLVMValueRef low, keys;        /* first visible key, number of keys */
-    LLVMValueRef position, scores, rows, result, panel;
+    LLVMValueRef place;            /* position of the first token */
+    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel of K, then of V */
+    LLVMValueRef rows, sums, scores, tops, totals, panel;
 } block;
 
-/* rows[(t, g)] = q, or out = rows: the two copies between [T,KV,G,D] and a dense block. */
-static void copy_rows(cg *c, const attention_job *job, const block *b, LLVMValueRef tensor, const int64_t *stride, LLVMValueRef dense, bool in) {
-    cg_loop token = cg_loop_begin(c, cg_i64(c, 0), b->count, 1);
-    cg_loop member = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->group), 1);
-    LLVMValueRef t = cg_add(c, b->first, token.index);
-    LLVMValueRef far = cg_at(c, c->f32, tensor, attention_offset(c, t, stride[0], b->kv, stride[1], member.index, stride[2]));
-    LLVMValueRef row = cg_add(c, cg_mul(c, token.index, cg_i64(c, job->group)), member.index);
-    LLVMValueRef near = cg_at(c, c->f32, dense, cg_mul(c, row, cg_i64(c, job->d)));
-    LLVMBuildMemCpy(c->b, in ? near : far, 4, in ? far : near, 4, cg_i64(c, job->d * 4));
-    cg_loop_end(c, &member);
-    cg_loop_end(c, &token);
+/* d rounded up to whole tiles. */
+static int64_t columns_of(const cg *c, const attention_job *job) {
+    int64_t width = attention_tile_width(c);
+    return (job->d + width - 1) / width * width;
 }
 
-static void zero_range(cg *c, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
-    LLVMValueRef bytes = cg_mul(c, cg_sub(c, to, from), cg_i64(c, 4));
-    LLVMBuildMemSet(c->b, cg_at(c, c->f32, row, from), LLVMConstInt(c->i8, 0, 0), bytes, 4);
+/* ---- rows of the block ---- */
+
+/* rows[(t, g)] = q; the rows after them, which fill the last tile, are 0. */
+static void read_rows(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
+    LLVMValueRef t = cg_add(c, b->first, LLVMBuildUDiv(c->b, loop.index, cg_i64(c, job->group), ""));
+    LLVMValueRef g = LLVMBuildURem(c->b, loop.index, cg_i64(c, job->group), "");
+    LLVMValueRef from = cg_at(c, c->f32, c->code.args[job->q], attention_offset(c, t, job->q_stride[0], b->kv, job->q_stride[1], g, job->q_stride[2]));
+    LLVMBuildMemCpy(c->b, cg_at(c, c->f32, b->rows, cg_mul(c, loop.index, cg_i64(c, job->d))), 4, from, 4, cg_i64(c, job->d * 4));
+    cg_loop_end(c, &loop);
+    LLVMValueRef end = cg_at(c, c->f32, b->rows, cg_mul(c, rows, cg_i64(c, job->d)));
+    LLVMBuildMemSet(c->b, end, LLVMConstInt(c->i8, 0, 0), cg_i64(c, (attention_tile_rows(c) - 1) * job->d * 4), 4);
 }
 
-/* Softmax of every row over what it sees; weights of the block's other keys become 0. */
-static void softmax_block(cg *c, const attention_job *job, const block *b) {
-    LLVMValueRef rows = cg_mul(c, b->count, cg_i64(c, job->group)), zero = cg_i64(c, 0);
-    cg_loop row = cg_loop_begin(c, zero, rows, 1);
-    LLVMValueRef t = LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), "");
-    LLVMValueRef p = cg_add(c, b->position, cg_add(c, b->first, t));
-    LLVMValueRef low = cg_sub(c, attention_first_key(c, job, p), b->low), high = cg_add(c, cg_sub(c, p, b->low), cg_i64(c, 1));
-    LLVMValueRef scores = cg_at(c, c->f32, b->scores, cg_mul(c, row.index, b->keys));
-    attention_sum sum = attention_softmax(c, job, scores, low, high);
-    LLVMValueRef factor = LLVMBuildFDiv(c->b, cg_f32(c, 1.0), sum.total, "");
-    cg_loop scale = cg_loop_begin(c, low, high, 1);
-    LLVMValueRef at = cg_at(c, c->f32, scores, scale.index);
-    cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), factor, ""), at, 4);
-    cg_loop_end(c, &scale);
-    zero_range(c, scores, zero, low);
-    zero_range(c, scores, high, b->keys);
+static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
+    int64_t columns = columns_of(c, job);
+    LLVMBuildMemSet(c->b, b->sums, LLVMConstInt(c->i8, 0, 0), cg_mul(c, rows, cg_i64(c, columns * 4)), 4);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
+    cg_store(c, cg_f32(c, -FLT_MAX), cg_at(c, c->f32, b->tops, loop.index), 4);
+    cg_store(c, cg_f32(c, 0), cg_at(c, c->f32, b->totals, loop.index), 4);
+    cg_loop_end(c, &loop);
+}
+
+/* to[d] = from[d] · factor; they may be the same. */
+static void scale_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef factor) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), 1);
+    LLVMValueRef x = cg_load(c, c->f32, cg_at(c, c->f32, from, loop.index), 4);
+    cg_store(c, LLVMBuildFMul(c->b, x, factor, ""), cg_at(c, c->f32, to, loop.index), 4);
+    cg_loop_end(c, &loop);
+}
+
+static LLVMValueRef sums_of(cg *c, const attention_job *job, const block *b, LLVMValueRef row) {
+    return cg_at(c, c->f32, b->sums, cg_mul(c, row, cg_i64(c, columns_of(c, job))));
+}
+
+static void write_rows(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
+    LLVMValueRef t = cg_add(c, b->first, LLVMBuildUDiv(c->b, loop.index, cg_i64(c, job->group), ""));
+    LLVMValueRef g = LLVMBuildURem(c->b, loop.index, cg_i64(c, job->group), "");
+    LLVMValueRef at = attention_offset(c, t, job->out_stride[0], b->kv, job->out_stride[1], g, job->out_stride[2]);
+    LLVMValueRef total = cg_load(c, c->f32, cg_at(c, c->f32, b->totals, loop.index), 4);
+    scale_row(c, job, sums_of(c, job, b, loop.index), cg_at(c, c->f32, c->code.args[job->out], at), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""));
+    cg_loop_end(c, &loop);
+}
+
+/* ---- a panel of keys ---- */
+
+/* Rows [from, to) of the block: those that see some of the keys [low, high), counted from b->low. */
+static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *from, LLVMValueRef *to) {
+    LLVMValueRef behind = cg_sub(c, b->low, b->place), group = cg_i64(c, job->group); /* of key 0 to token 0 */
+    *from = cg_mul(c, cg_max(c, cg_i64(c, 0), cg_add(c, low, behind)), group);
+    *to = cg_mul(c, b->count, group);
+    if (!job->window) return;
+    LLVMValueRef end = cg_add(c, cg_add(c, high, behind), cg_i64(c, job->window - 1));
+    *to = cg_min(c, *to, cg_mul(c, end, group));
+}
+
+/* Weights of one row in the panel whose keys [low, high) it sees, from its scores; the others' are 0. Returns the panel's sum; *top is
+ * the largest score so far. */
+static LLVMValueRef weigh_row(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *top) {
+    LLVMValueRef keys = cg_i64(c, PANEL_KEYS), most = cg_variable(c, c->f32, *top), total = cg_variable(c, c->f32, cg_f32(c, 0));
+    cg_loop scan = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
+    LLVMValueRef at = cg_at(c, c->f32, scores, scan.index), s = attention_score(c, job, cg_load(c, c->f32, at, 4));
+    LLVMValueRef after = LLVMBuildICmp(c->b, LLVMIntSGE, scan.index, low, ""), before = LLVMBuildICmp(c->b, LLVMIntSLT, scan.index, high, "");
+    s = LLVMBuildSelect(c->b, LLVMBuildAnd(c->b, after, before, ""), s, cg_f32(c, -FLT_MAX), "");
+    cg_store(c, s, at, 4);
+    LLVMBuildStore(c->b, attention_larger(c, s, LLVMBuildLoad2(c->b, c->f32, most, "")), most);
+    cg_loop_end(c, &scan);
+    *top = LLVMBuildLoad2(c->b, c->f32, most, "");
+    cg_loop weigh = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
+    at = cg_at(c, c->f32, scores, weigh.index);
+    LLVMValueRef e = cg_exp(c, LLVMBuildFSub(c->b, cg_load(c, c->f32, at, 4), *top, ""));
+    cg_store(c, e, at, 4);
+    LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), e, "");
+    LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
+    LLVMBuildStore(c->b, sum, total);
+    cg_loop_end(c, &weigh);
+    return LLVMBuildLoad2(c->b, c->f32, total, "");
+}
+
+/* Scores of the rows [from, to) become weights, and what these rows have summed so far is mended. */
+static void weigh_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
+    LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
+    cg_loop row = cg_loop_begin(c, from, to, 1);
+    LLVMValueRef p = cg_add(c, b->place, LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), ""));
+    LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, p), start));
+    LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, p, start), cg_i64(c, 1)));
+    LLVMValueRef scores = cg_at(c, c->f32, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS)));
+    LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
+    LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, scores, low, high, &top);
+    LLVMValueRef factor = cg_exp(c, LLVMBuildFSub(c->b, old, top, ""));
+    cg_store(c, top, top_at, 4);
+    cg_store(c, cg_fma(c, cg_load(c, c->f32, total_at, 4), factor, sum), total_at, 4);
+    cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
+    LLVMValueRef sums = sums_of(c, job, b, row.index);
+    scale_row(c, job, sums, sums, factor);
+    cg_end_if(c, &mend);
     cg_loop_end(c, &row);
+    LLVMValueRef after = cg_at(c, c->f32, b->scores, cg_mul(c, to, cg_i64(c, PANEL_KEYS))); /* the last tile's other rows */
+    LLVMBuildMemSet(c->b, after, LLVMConstInt(c->i8, 0, 0), cg_i64(c, (attention_tile_rows(c) - 1) * PANEL_KEYS * 4), 4);
 }
 
-/* ---- products with a run of keys ---- */
-
-/* Some keys of K or V as a matrix for rt_sgemm. */
-typedef struct matrix {
-    LLVMValueRef data;
-    int64_t stride;
-    bool by_column; /* [D,keys] instead of [keys,D] */
-} matrix;
-
-/* panel[i, j] = the cache's element (i of rows, j of columns), times its key's scale. */
-static void widen_panel(cg *c, const attention_cache *cache, const attention_runs *run, LLVMValueRef kv, LLVMValueRef data, const matrix *out,
-                        LLVMValueRef rows, LLVMValueRef columns) {
-    cg_loop row = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
-    LLVMValueRef from = cg_mul(c, row.index, cg_i64(c, cache->stride[out->by_column ? 2 : 0])), to = cg_mul(c, row.index, cg_i64(c, out->stride));
-    cg_loop column = cg_loop_begin(c, cg_i64(c, 0), columns, 1);
-    LLVMValueRef x = attention_load(c, cache->dtype, data, cg_add(c, from, column.index), 1);
-    if (cache->scale >= 0) {
-        LLVMValueRef key = cg_add(c, run->slot, out->by_column ? column.index : row.index);
-        LLVMValueRef at = attention_offset(c, key, cache->scale_stride[0], kv, cache->scale_stride[1], kv, 0);
-        x = LLVMBuildFMul(c->b, x, cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], at), 4), "");
-    }
-    cg_store(c, x, cg_at(c, c->f32, out->data, cg_add(c, to, column.index)), 4);
-    cg_loop_end(c, &column);
-    cg_loop_end(c, &row);
+static void score_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run) {
+    LLVMValueRef d = cg_i64(c, job->d), width = cg_i64(c, attention_tile_width(c)), from, to;
+    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, attention_tile_width(c));
+    LLVMValueRef low = cg_add(c, run->first, keys.index), high = cg_add(c, run->first, cg_min(c, run->count, cg_add(c, keys.index, width)));
+    rows_that_see(c, job, b, low, high, &from, &to);
+    LLVMValueRef out = cg_at(c, c->f32, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index));
+    attention_multiply(c, &(attention_product){.a = cg_at(c, c->f32, b->rows, cg_mul(c, from, d)), .a_stride = d, .rows = cg_sub(c, to, from),
+                                               .b = cg_at(c, c->f32, b->panel, cg_mul(c, keys.index, d)), .depth = d,
+                                               .out = out, .out_stride = cg_i64(c, PANEL_KEYS)});
+    cg_loop_end(c, &keys);
 }
 
-static matrix matrix_of(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, const block *b) {
-    bool by_column = cache->stride[2] != 1 && job->d != 1;
-    LLVMValueRef at = attention_offset(c, run->slot, cache->stride[0], b->kv, cache->stride[1], b->kv, 0), d = cg_i64(c, job->d);
-    LLVMValueRef data = cg_at(c, cg_type(c, cache->dtype), c->code.args[cache->data], at);
-    if (cache->dtype == RT_F32) return (matrix){data, cache->stride[by_column ? 2 : 0], by_column};
-    matrix out = {b->panel, by_column ? PANEL_KEYS : job->d, by_column};
-    widen_panel(c, cache, run, b->kv, data, &out, by_column ? d : run->count, by_column ? run->count : d);
-    return out;
-}
-
-static void product(cg *c, LLVMValueRef flags, LLVMValueRef m, LLVMValueRef n, LLVMValueRef k, LLVMValueRef x, LLVMValueRef ldx, const matrix *y,
-                    LLVMValueRef z, LLVMValueRef ldz) {
-    LLVMValueRef args[] = {flags, m, n, k, x, ldx, y->data, cg_i64(c, y->stride), z, ldz};
-    cg_host_call(c, "rt_sgemm", c->void_t, args, 10);
-}
-
-static int64_t panel_keys(const attention_cache *cache) {
-    return cache->dtype == RT_F32 ? 0 : PANEL_KEYS;
-}
-
-static void score_block(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
-    LLVMValueRef d = cg_i64(c, job->d);
-    attention_runs run = attention_runs_begin(c, job, b->low, b->keys, panel_keys(&job->k));
-    matrix k = matrix_of(c, job, &job->k, &run, b);
-    product(c, cg_i32(c, k.by_column ? 0 : RT_SGEMM_TRANSPOSED), rows, run.count, d, b->rows, d, &k, cg_at(c, c->f32, b->scores, run.first), b->keys);
-    attention_runs_end(c, &run);
-}
-
-static void weigh_block(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
-    LLVMValueRef d = cg_i64(c, job->d);
-    attention_runs run = attention_runs_begin(c, job, b->low, b->keys, panel_keys(&job->v));
-    matrix v = matrix_of(c, job, &job->v, &run, b);
-    LLVMValueRef start = LLVMBuildICmp(c->b, LLVMIntEQ, run.first, cg_i64(c, 0), "");
-    LLVMValueRef flags = LLVMBuildSelect(c->b, start, cg_i32(c, 0), cg_i32(c, RT_SGEMM_ADD), "");
-    product(c, flags, rows, d, run.count, cg_at(c, c->f32, b->scores, run.first), b->keys, &v, b->result, d);
-    attention_runs_end(c, &run);
+static void sum_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
+    int64_t columns = columns_of(c, job);
+    cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
+    attention_multiply(c, &(attention_product){.a = cg_at(c, c->f32, b->scores, cg_mul(c, from, cg_i64(c, PANEL_KEYS))),
+                                               .a_stride = cg_i64(c, PANEL_KEYS), .rows = cg_sub(c, to, from),
+                                               .b = cg_at(c, c->f32, b->panel, cg_mul(c, part.index, cg_i64(c, PANEL_KEYS))), .depth = run->count,
+                                               .out = cg_at(c, c->f32, sums_of(c, job, b, from), part.index), .out_stride = cg_i64(c, columns), .add = true});
+    cg_loop_end(c, &part);
 }
 
 /* ---- a task ---- */
 
 static void emit_block(cg *c, const attention_job *job, block *b) {
-    LLVMValueRef rows = cg_mul(c, b->count, cg_i64(c, job->group));
-    LLVMValueRef last = cg_add(c, b->position, cg_add(c, b->first, b->count)); /* one past the last visible key */
-    b->low = attention_first_key(c, job, cg_add(c, b->position, b->first));
-    b->keys = cg_sub(c, last, b->low);
-    copy_rows(c, job, b, c->code.args[job->q], job->q_stride, b->rows, true);
-    score_block(c, job, b, rows);
-    softmax_block(c, job, b);
-    weigh_block(c, job, b, rows);
-    copy_rows(c, job, b, c->code.args[job->out], job->out_stride, b->result, false);
+    LLVMValueRef rows = cg_mul(c, b->count, cg_i64(c, job->group)), from, to;
+    b->low = attention_first_key(c, job, b->place);
+    b->keys = cg_sub(c, cg_add(c, b->place, b->count), b->low);
+    read_rows(c, job, b, rows);
+    begin_sums(c, job, b, rows);
+    attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
+    attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
+    attention_pack_k(c, job, &panel, b->panel);
+    score_panel(c, job, b, &run);
+    rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
+    weigh_panel(c, job, b, &run, from, to);
+    attention_pack_v(c, job, &panel, b->panel, PANEL_KEYS);
+    sum_panel(c, job, b, &run, from, to);
+    attention_runs_end(c, &run);
+    write_rows(c, job, b, rows);
 }
 
 static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block *b) {
-    attention_job one_block = *job;
-    one_block.tokens = tokens;
-    int64_t rows = tokens * job->group, dense = rows * job->d * 4, scores = rows * attention_most_keys(&one_block) * 4;
-    int64_t panel = panel_keys(&job->k) * job->d * 4;
-    b->rows = cg_scratch(c, 2 * dense + scores + panel);
-    b->result = cg_at(c, c->i8, b->rows, cg_i64(c, dense));
-    b->scores = cg_at(c, c->i8, b->rows, cg_i64(c, 2 * dense));
-    b->panel = cg_at(c, c->i8, b->rows, cg_i64(c, 2 * dense + scores));
+    int64_t rows = tokens * job->group + attention_tile_rows(c) - 1, columns = columns_of(c, job), at = 0;
+    struct {
+        LLVMValueRef *place;
+        int64_t floats;
+    } parts[] = {{&b->panel, PANEL_KEYS * columns}, {&b->scores, rows * PANEL_KEYS},
+                 {&b->rows, rows * job->d}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows}};
+    for (size_t i = 0; i < GM_COUNT(parts); i++) at += parts[i].floats;
+    LLVMValueRef base = cg_scratch(c, at * 4);
+    at = 0;
+    for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].floats) *parts[i].place = cg_at(c, c->f32, base, cg_i64(c, at));
+}
+
+/* Tokens of a block: at most `most`, and so many blocks that every thread gets the same number, an early one for a late one. */
+static LLVMValueRef tokens_of_block(cg *c, LLVMValueRef all, int64_t most, LLVMValueRef threads) {
+    LLVMValueRef round = cg_mul(c, threads, cg_i64(c, 2)), one = cg_i64(c, 1);
+    LLVMValueRef least = LLVMBuildUDiv(c->b, cg_add(c, all, cg_i64(c, most - 1)), cg_i64(c, most), "");
+    LLVMValueRef blocks = cg_mul(c, round, LLVMBuildUDiv(c->b, cg_add(c, least, cg_sub(c, round, one)), round, ""));
+    return LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, blocks, one)), blocks, "");
 }
 
 void attention_blocks(cg *c, const attention_job *job) {
-    int64_t tokens = job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group;
-    block b = {.position = cg_widen(c, c->code.args[job->position])};
-    open_scratch(c, job, tokens, &b);
-    LLVMValueRef all = cg_dim(c, job->tokens), step = cg_i64(c, tokens), heads = cg_i64(c, job->kv_heads);
-    LLVMValueRef blocks = LLVMBuildSDiv(c->b, cg_add(c, all, cg_i64(c, tokens - 1)), step, "");
-    LLVMValueRef threads = cg_widen(c, c->code.threads);
-    /* Dealt out in turn: later blocks see more keys. */
-    cg_loop task = cg_loop_begin(c, cg_widen(c, c->code.thread), cg_mul(c, blocks, heads), 1);
-    task.step = threads;
-    b.kv = LLVMBuildURem(c->b, task.index, heads, "");
-    b.first = cg_mul(c, LLVMBuildUDiv(c->b, task.index, heads, ""), step);
+    int64_t most = job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group;
+    block b = {.kv = NULL};
+    open_scratch(c, job, most, &b);
+    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), threads = cg_widen(c, c->code.threads);
+    LLVMValueRef thread = cg_widen(c, c->code.thread), one = cg_i64(c, 1), step = tokens_of_block(c, all, most, threads);
+    LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, "");
+    /* Dealt out in rounds, every other one backwards: later blocks see more keys. */
+    cg_loop round = cg_loop_begin(c, cg_i64(c, 0), cg_mul(c, blocks, heads), 1);
+    round.step = threads;
+    LLVMValueRef odd = LLVMBuildURem(c->b, LLVMBuildUDiv(c->b, round.index, threads, ""), cg_i64(c, 2), "");
+    LLVMValueRef backwards = LLVMBuildICmp(c->b, LLVMIntNE, odd, cg_i64(c, 0), "");
+    LLVMValueRef turn = LLVMBuildSelect(c->b, backwards, cg_sub(c, cg_sub(c, threads, one), thread), thread, "");
+    LLVMValueRef task = cg_add(c, round.index, turn);
+    cg_branch mine = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSLT, task, cg_mul(c, blocks, heads), ""));
+    b.kv = LLVMBuildURem(c->b, task, heads, "");
+    b.first = cg_mul(c, LLVMBuildUDiv(c->b, task, heads, ""), step);
     b.count = cg_min(c, step, cg_sub(c, all, b.first));
+    b.place = cg_add(c, cg_widen(c, c->code.args[job->position]), b.first);
     emit_block(c, job, &b);
-    cg_loop_end(c, &task);
+    cg_end_if(c, &mine);
+    cg_loop_end(c, &round);
 }

@@ -1,0 +1,167 @@
+/* Attention of many tokens: a tile of rows times a panel of keys, and the packing of K and V into panels.
+ *
+ * Both products of attention, q·Kᵀ and weights·V, have the form C[rows, width] = or += A[rows, depth]·B, where B[depth, width] lies
+ * dense and `width` is two vectors (K: 16 keys side by side; V: 16 columns, with the keys as depth). A tile of C stays in registers
+ * while the depth goes by; one compiled kernel serves both.
+ */
+#include "codegen/attention.h"
+
+enum { VECTORS = 2, TALL = 6, TALL_32_REGISTERS = 12, MAX_LANES = 16, UNROLL = 2 };
+
+int64_t attention_tile_width(const cg *c) {
+    return VECTORS * c->lanes;
+}
+
+int64_t attention_tile_rows(const cg *c) {
+    return c->lanes == MAX_LANES ? TALL_32_REGISTERS : TALL;
+}
+
+static LLVMTypeRef floats(cg *c) {
+    return LLVMVectorType(c->f32, (unsigned)c->lanes);
+}
+
+/* ---- the product ---- */
+
+typedef struct tile_job {
+    int a, a_stride, rows, b, depth, out, out_stride, add; /* kernel arguments */
+} tile_job;
+
+static LLVMValueRef vector_at(cg *c, LLVMValueRef row, int v) {
+    return cg_at(c, c->f32, row, cg_i64(c, (int64_t)v * c->lanes));
+}
+
+/* Rows [first, first + tall) of C. */
+static void emit_tile(cg *c, const tile_job *job, LLVMValueRef first, LLVMValueRef acc[][VECTORS]) {
+    LLVMValueRef *args = c->code.args, a[TALL_32_REGISTERS], out[TALL_32_REGISTERS], b[VECTORS];
+    int tall = (int)attention_tile_rows(c);
+    for (int r = 0; r < tall; r++) {
+        LLVMValueRef row = cg_add(c, first, cg_i64(c, r));
+        a[r] = cg_at(c, c->f32, args[job->a], cg_mul(c, row, args[job->a_stride]));
+        out[r] = cg_at(c, c->f32, args[job->out], cg_mul(c, row, args[job->out_stride]));
+        for (int v = 0; v < VECTORS; v++) {
+            LLVMValueRef before = cg_load(c, floats(c), vector_at(c, out[r], v), 4);
+            LLVMBuildStore(c->b, LLVMBuildSelect(c->b, args[job->add], before, LLVMConstNull(floats(c)), ""), acc[r][v]);
+        }
+    }
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), args[job->depth], 1);
+    LLVMValueRef line = cg_at(c, c->f32, args[job->b], cg_mul(c, loop.index, cg_i64(c, attention_tile_width(c))));
+    for (int v = 0; v < VECTORS; v++) b[v] = cg_load(c, floats(c), vector_at(c, line, v), 4);
+    for (int r = 0; r < tall; r++) {
+        LLVMValueRef x = cg_splat(c, cg_load(c, c->f32, cg_at(c, c->f32, a[r], loop.index), 4), c->lanes);
+        for (int v = 0; v < VECTORS; v++)
+            LLVMBuildStore(c->b, cg_fma(c, x, b[v], LLVMBuildLoad2(c->b, floats(c), acc[r][v], "")), acc[r][v]);
+    }
+    cg_loop_end_unrolled(c, &loop, UNROLL);
+    for (int r = 0; r < tall; r++)
+        for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMBuildLoad2(c->b, floats(c), acc[r][v], ""), vector_at(c, out[r], v), 4);
+}
+
+static void emit_tiles(cg *c, void *user) {
+    const tile_job *job = user;
+    int64_t tall = attention_tile_rows(c);
+    LLVMValueRef acc[TALL_32_REGISTERS][VECTORS];
+    for (int r = 0; r < tall; r++)
+        for (int v = 0; v < VECTORS; v++) acc[r][v] = cg_variable(c, floats(c), NULL);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), c->code.args[job->rows], tall);
+    emit_tile(c, job, loop.index, acc);
+    cg_loop_end(c, &loop);
+}
+
+void attention_multiply(cg *c, const attention_product *p) {
+    tile_job job;
+    cg_kernel kernel = {.count = 0};
+    job.a = cg_kernel_arg(&kernel, p->a);
+    job.a_stride = cg_kernel_arg(&kernel, p->a_stride);
+    job.rows = cg_kernel_arg(&kernel, p->rows);
+    job.b = cg_kernel_arg(&kernel, p->b);
+    job.depth = cg_kernel_arg(&kernel, p->depth);
+    job.out = cg_kernel_arg(&kernel, p->out);
+    job.out_stride = cg_kernel_arg(&kernel, p->out_stride);
+    job.add = cg_kernel_arg(&kernel, LLVMConstInt(c->i1, p->add, 0));
+    gm_string_printf(&kernel.key, "attention_tile");
+    cg_kernel_call(c, &kernel, "attention_tile", emit_tiles, &job);
+}
+
+/* ---- packing ---- */
+
+/* v[lanes] as the rows of a matrix become its columns, by exchanging halves of ever larger squares. */
+static void transpose(cg *c, LLVMValueRef *v) {
+    int n = c->lanes;
+    for (int half = 1; half < n; half *= 2)
+        for (int i = 0; i < n; i++) {
+            if (i & half) continue;
+            LLVMValueRef low[MAX_LANES], high[MAX_LANES], a = v[i], b = v[i + half];
+            for (int k = 0; k < n; k++) {
+                low[k] = cg_i32(c, k & half ? n + k - half : k);
+                high[k] = cg_i32(c, k & half ? n + k : k + half);
+            }
+            v[i] = LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(low, (unsigned)n), "");
+            v[i + half] = LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(high, (unsigned)n), "");
+        }
+}
+
+/* The scale of a key, NULL when there is none. */
+static LLVMValueRef scale_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
+    if (cache->scale < 0) return NULL;
+    LLVMValueRef at = attention_offset(c, slot, cache->scale_stride[0], kv, cache->scale_stride[1], kv, 0);
+    return cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], at), 4);
+}
+
+static LLVMValueRef element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width) {
+    LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, cache->stride[2]), scale = scale_of(c, cache, slot, kv);
+    LLVMValueRef x = attention_load(c, cache->dtype, c->code.args[cache->data], at, width);
+    if (!scale) return x;
+    return LLVMBuildFMul(c->b, x, width > 1 ? cg_splat(c, scale, width) : scale, "");
+}
+
+/* Columns of `lanes` keys from `key` on, through squares; the last square begins earlier where d is not a multiple. */
+static void pack_squares(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef key, LLVMValueRef to) {
+    LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), v[MAX_LANES];
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
+    LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, job->d - c->lanes));
+    for (int i = 0; i < c->lanes; i++) /* those past the end are a key again: nobody sees them */
+        v[i] = element(c, &job->k, cg_add(c, p->slot, cg_min(c, cg_add(c, key, cg_i64(c, i)), last)), p->kv, column, c->lanes);
+    transpose(c, v);
+    for (int i = 0; i < c->lanes; i++) {
+        LLVMValueRef line = cg_mul(c, cg_add(c, column, cg_i64(c, i)), cg_i64(c, attention_tile_width(c)));
+        cg_store(c, v[i], cg_at(c, c->f32, to, line), 4);
+    }
+    cg_loop_end(c, &loop);
+}
+
+/* The same an element at a time: K by column, where neighbours in a line are neighbours in memory, and short rows. */
+static void pack_lines(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef first, LLVMValueRef to) {
+    LLVMValueRef width = cg_i64(c, attention_tile_width(c)), keys = cg_min(c, width, cg_sub(c, p->count, first));
+    cg_loop column = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), 1);
+    LLVMValueRef line = cg_at(c, c->f32, to, cg_mul(c, column.index, width));
+    cg_loop key = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
+    LLVMValueRef slot = cg_add(c, p->slot, cg_add(c, first, key.index));
+    cg_store(c, element(c, &job->k, slot, p->kv, column.index, 1), cg_at(c, c->f32, line, key.index), 4);
+    cg_loop_end(c, &key);
+    cg_loop_end(c, &column);
+}
+
+void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to) {
+    int64_t width = attention_tile_width(c);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, width);
+    LLVMValueRef lines = cg_at(c, c->f32, to, cg_mul(c, loop.index, cg_i64(c, job->d)));
+    if (job->k.stride[2] == 1 && job->d >= c->lanes)
+        for (int v = 0; v < VECTORS; v++)
+            pack_squares(c, job, p, cg_add(c, loop.index, cg_i64(c, (int64_t)v * c->lanes)), vector_at(c, lines, v));
+    else pack_lines(c, job, p, loop.index, lines);
+    cg_loop_end(c, &loop);
+}
+
+void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most) {
+    int64_t width = attention_tile_width(c), whole = job->d / c->lanes * c->lanes;
+    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
+    LLVMValueRef slot = cg_add(c, p->slot, keys.index), line = cg_at(c, c->f32, to, cg_mul(c, keys.index, cg_i64(c, width)));
+    for (int vectors = 1; vectors >= 0; vectors--) { /* whole vectors, then what is left of the row */
+        cg_loop columns = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), vectors ? c->lanes : 1);
+        LLVMValueRef part = LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), within = LLVMBuildURem(c->b, columns.index, cg_i64(c, width), "");
+        LLVMValueRef at = cg_at(c, c->f32, line, cg_add(c, cg_mul(c, part, cg_i64(c, most * width)), within));
+        cg_store(c, element(c, &job->v, slot, p->kv, columns.index, vectors ? c->lanes : 1), at, 4);
+        cg_loop_end(c, &columns);
+    }
+    cg_loop_end(c, &keys);
+}
