@@ -89,10 +89,8 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
 void rt_barrier_wait(rt_frame *frame);
 /* The thread's share of the columns of out[m,N] = x[m,K]·Wᵀ at site `site`, with the site's strides. */
 void rt_matmul_run(rt_frame *frame, int64_t site, int32_t thread, const void *x, int64_t m, float *out);
-/* Row-major C[m,n] = A[m,k]·B, or C += with RT_SGEMM_ADD. B is stored [k,n], with RT_SGEMM_TRANSPOSED [n,k]. Runs on the calling
- * thread alone. */
-enum { RT_SGEMM_TRANSPOSED = 1, RT_SGEMM_ADD = 2 };
-void rt_sgemm(int32_t flags, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+/* Row-major C[m,n] = A[m,k]·B. B is stored [k,n], or [n,k] when `transposed`. Runs on the calling thread alone. */
+void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
               int64_t ldb, float *c, int64_t ldc);
 int32_t rt_sample_call(rt_frame *frame, int32_t thread, const float *logits, int64_t vocab, const int32_t *tokens,
                        int32_t position, const float *options, int64_t seed);

@@ -341,9 +341,8 @@ void rt_matmul_close(rt_matmul *matmul) {
 
 /* ---- running ---- */
 
-void rt_sgemm(int32_t flags, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc) {
-    char b_kind = flags & RT_SGEMM_TRANSPOSED ? 'T' : 'N';
-    dnnl_status_t status = dnnl_sgemm('N', b_kind, m, n, k, 1.0f, a, lda, b, ldb, flags & RT_SGEMM_ADD ? 1.0f : 0.0f, c, ldc);
+void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc) {
+    dnnl_status_t status = dnnl_sgemm('N', transposed ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, 0, c, ldc);
     GM_ASSERT(status == dnnl_success);
 }
 
