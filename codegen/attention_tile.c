@@ -84,22 +84,6 @@ void attention_multiply(cg *c, const attention_product *p) {
 
 /* ---- packing ---- */
 
-/* v[lanes] as the rows of a matrix become its columns, by exchanging halves of ever larger squares. */
-static void transpose(cg *c, LLVMValueRef *v) {
-    int n = c->lanes;
-    for (int half = 1; half < n; half *= 2)
-        for (int i = 0; i < n; i++) {
-            if (i & half) continue;
-            LLVMValueRef low[MAX_LANES], high[MAX_LANES], a = v[i], b = v[i + half];
-            for (int k = 0; k < n; k++) {
-                low[k] = cg_i32(c, k & half ? n + k - half : k);
-                high[k] = cg_i32(c, k & half ? n + k : k + half);
-            }
-            v[i] = LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(low, (unsigned)n), "");
-            v[i + half] = LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(high, (unsigned)n), "");
-        }
-}
-
 /* The scale of a key, NULL when there is none. */
 static LLVMValueRef scale_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
     if (cache->scale < 0) return NULL;
@@ -121,7 +105,7 @@ static void pack_squares(cg *c, const attention_job *job, const attention_panel 
     LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, job->d - c->lanes));
     for (int i = 0; i < c->lanes; i++) /* those past the end are a key again: nobody sees them */
         v[i] = element(c, &job->k, cg_add(c, p->slot, cg_min(c, cg_add(c, key, cg_i64(c, i)), last)), p->kv, column, c->lanes);
-    transpose(c, v);
+    cg_transpose(c, v);
     for (int i = 0; i < c->lanes; i++) {
         LLVMValueRef line = cg_mul(c, cg_add(c, column, cg_i64(c, i)), cg_i64(c, attention_tile_width(c)));
         cg_store(c, v[i], cg_at(c, c->f32, to, line), 4);

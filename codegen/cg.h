@@ -131,6 +131,8 @@ LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValu
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
 LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
+/* v[lanes], vectors of the target of any 32-bit element: as the rows of a matrix they become its columns (transpose.c). */
+void cg_transpose(cg *c, LLVMValueRef *v);
 LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init); /* alloca in the entry block */
 LLVMValueRef cg_frame_field(cg *c, size_t offset, LLVMTypeRef type);
 /* This thread's scratch, at least `bytes` of it. */
