@@ -117,7 +117,7 @@ wide wide_all 48 0 --wide proj
 wide wide_some 12 36 --wide mlp.down
 # --explain: reasons and nothing else.
 gm compile "$gguf" --precision int16 --explain --no-weights
-check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x matmul f32\[1,[0-9]+\] .*: words, since rows of x: 1, at most 4' "$work/out"
+check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x matmul f32\[1,[0-9]+\] .*: words, since rows of x: 1, at most 6' "$work/out"
 check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x matmul .*gemv|^code +forward\.T1 +[0-9]+x matmul .*: (words|gemv)_q8_0, since ' "$work/out"
 check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x matmul .*: int16, since plan int16' "$work/out"
 check explain_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
