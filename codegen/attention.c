@@ -98,9 +98,6 @@ void attention_runs_end(cg *c, attention_runs *runs) {
 
 /* ---- the instruction ---- */
 
-/* So few tokens are gone through one by one, each as if it were alone, to the bit: drafted tokens are verified so. */
-enum { SINGLE_ROWS = 1 + RT_MAX_DRAFT };
-
 static void emit_attention(cg *c, void *user) {
     attention_job *job = user;
     if (job->tokens == 1) attention_one(c, job);
@@ -133,7 +130,7 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
         if (i != 3) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
     cg_access(c, reads, read_count, &write, 1);
     const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
-    bool singly = !ir_dim_is_symbol(q->dim[0]) && q->dim[0] <= SINGLE_ROWS;
+    bool singly = !ir_dim_is_symbol(q->dim[0]) && q->dim[0] <= RT_FEW_ROWS;
     attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
                          .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0)};

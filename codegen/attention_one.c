@@ -12,8 +12,7 @@
 
 #include <float.h>
 
-/* AHEAD bytes are asked for before they are read: hardware does not look past the end of a page. */
-enum { HEAD_TILE = 4, MAX_TILE = 16, LEAST_KEYS = 16, COLUMN_KEYS = 512, AHEAD = 4096 };
+enum { HEAD_TILE = 4, MAX_TILE = 16, LEAST_KEYS = 16, COLUMN_KEYS = 512 };
 
 /* What a thread works on. In its scratch: scores [heads, most], sums [heads, D], top [heads], total [heads], each f32. */
 typedef struct part {
@@ -97,7 +96,7 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
     for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, RT_F32, t->q[g], column.index, width);
     for (int j = 0; j < t->keys; j++) {
         LLVMValueRef k = attention_load(c, job->k.dtype, t->k[j], column.index, width);
-        if (width > 1) cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], column.index), cg_i64(c, AHEAD)));
+        if (width > 1) cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], column.index), cg_i64(c, CG_AHEAD)));
         for (int g = 0; g < t->heads; g++) {
             LLVMValueRef at = acc[j * t->heads + g];
             LLVMBuildStore(c->b, cg_fma(c, q[g], k, LLVMBuildLoad2(c->b, type, at, "")), at);
@@ -190,7 +189,7 @@ static void weigh_rows(cg *c, const attention_job *job, const part *p, const att
         row_loop loop = row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
         LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
         row_sum s = {.dtype = job->v.dtype, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
-        s.ahead = AHEAD / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
+        s.ahead = CG_AHEAD / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
         s.rows = row_of(c, &job->v, cg_add(c, run->slot, loop.key.index), kv);
         s.weights = score_of(c, job, p, kv, 0, key);
         s.out = cg_at(c, c->f32, p->sums, cg_mul(c, kv, cg_i64(c, job->group * job->d)));

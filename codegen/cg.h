@@ -241,7 +241,7 @@ bool cg_can_stream(const ir_inst *inst);
 void cg_emit_stream(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
 
 enum { CG_PIECE = 32 };
-/* Bytes of weights that a kernel asks for ahead of those it reads: hardware does not look past the end of a page. */
+/* Bytes of weights or caches that a kernel asks for ahead of those it reads: hardware does not look past the end of a page. */
 enum { CG_AHEAD = 4096 };
 /* Elements decoded by one trip of a loop over a row: a block, or a piece of a plain type. */
 int64_t cg_unit_elems(rt_dtype dtype);
@@ -256,11 +256,10 @@ bool cg_can_decode(rt_dtype dtype);
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
 
 /* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls cg_dot_begin once. */
-enum { CG_DOT_ROWS = 1 + RT_MAX_DRAFT };
 typedef struct cg_dot {
     rt_dtype dtype;
     bool in_words;      /* x in integers: cg_can_dot_int */
-    int rows;           /* of x: 1, in integers up to CG_DOT_ROWS, each as if it were alone, to the bit */
+    int rows;           /* of x: 1, in integers up to RT_FEW_ROWS, each as if it were alone, to the bit */
     int64_t x_stride;   /* elements from one to the next */
     int64_t columns;    /* of this call, for the scratch it needs */
     int w, x, units;    /* kernel arguments; units: trips of the inner loop */

@@ -280,8 +280,8 @@ typedef struct int_row {
     const int_type *type;
     int block_bytes, block_runs;
     LLVMValueRef bytes;                    /* the row's first */
-    int_x x[CG_DOT_ROWS];
-    LLVMValueRef acc[CG_DOT_ROWS][CHAINS]; /* variables */
+    int_x x[RT_FEW_ROWS];
+    LLVMValueRef acc[RT_FEW_ROWS][CHAINS]; /* variables */
 } int_row;
 
 /* The f16 scales of `blocks` blocks from the start of each, in both halves. */
@@ -327,7 +327,7 @@ static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVM
 static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks) {
     LLVMTypeRef floats = vector_of(c->f32, LANES);
     LLVMValueRef first = cg_at(c, c->i8, row->bytes, cg_mul(c, index, cg_i64(c, row->block_bytes)));
-    LLVMValueRef run = cg_mul(c, index, cg_i64(c, row->block_runs)), scales[CG_DOT_ROWS] = {NULL};
+    LLVMValueRef run = cg_mul(c, index, cg_i64(c, row->block_runs)), scales[RT_FEW_ROWS] = {NULL};
     int runs = blocks * row->block_runs, rows = row->dot->rows;
     for (int at = 0; at < blocks * row->block_bytes; at += 64) cg_prefetch(c, byte_at(c, first, at + CG_AHEAD));
     for (int i = 0; i < runs; i++) {

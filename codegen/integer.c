@@ -76,14 +76,6 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
     return at;
 }
 
-static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)c->lanes);
-}
-
-static LLVMValueRef splat(cg *c, LLVMValueRef x) {
-    return cg_splat(c, x, c->lanes);
-}
-
 /* ---- multiplying ---- */
 
 typedef struct tile_job {

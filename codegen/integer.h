@@ -36,6 +36,14 @@ bool integer_offset_w(const cg *c, rt_dtype x);
 /* Columns of a block: all of them, or as many as are packed at a time. */
 int64_t integer_block_of(const integer_kind *kind);
 
+static inline LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
+    return LLVMVectorType(element, (unsigned)c->lanes);
+}
+
+static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
+    return cg_splat(c, x, c->lanes);
+}
+
 /* ---- integer_pack.c ---- */
 
 /* Elements from one row of codes to the next. */

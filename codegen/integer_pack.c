@@ -11,14 +11,6 @@ int64_t integer_codes_stride(const integer_kind *kind) {
     return integer_block_of(kind) + INTEGER_SLACK; /* not a power of two, for the sake of the caches */
 }
 
-static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)c->lanes);
-}
-
-static LLVMValueRef splat(cg *c, LLVMValueRef x) {
-    return cg_splat(c, x, c->lanes);
-}
-
 typedef struct pack_job {
     integer_kind kind;
     int w, row_bytes, columns; /* kernel arguments, and those of places */

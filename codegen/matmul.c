@@ -141,7 +141,7 @@ static void emit_gemv(cg *c, void *user) {
     gemv_job *job = user;
     cg_dot_begin(c, &job->dot);
     cg_loop loop = cg_loop_begin(c, c->code.args[job->low], c->code.args[job->high], 1);
-    LLVMValueRef y[CG_DOT_ROWS], at = cg_at(c, c->f32, c->code.args[job->out], loop.index);
+    LLVMValueRef y[RT_FEW_ROWS], at = cg_at(c, c->f32, c->code.args[job->out], loop.index);
     if (job->dot.rows == 1) y[0] = cg_dot_row(c, &job->dot, loop.index);
     else cg_int_row(c, &job->dot, loop.index, y);
     for (int r = 0; r < job->dot.rows; r++) cg_store(c, y[r], cg_at(c, c->f32, at, cg_i64(c, r * job->out_stride)), 4);
@@ -181,10 +181,10 @@ static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words,
 static int rows_at_once(cg *c, const ir_type *x) {
     int64_t rows = 1;
     for (int i = 0; i + 1 < x->rank; i++) {
-        if (ir_dim_is_symbol(x->dim[i]) || x->dim[i] > CG_DOT_ROWS) return 1;
+        if (ir_dim_is_symbol(x->dim[i]) || x->dim[i] > RT_FEW_ROWS) return 1;
         rows *= x->dim[i];
     }
-    return rows > 0 && rows <= CG_DOT_ROWS ? (int)rows : 1;
+    return rows > 0 && rows <= RT_FEW_ROWS ? (int)rows : 1;
 }
 
 /* This thread's rows of all weights in order. A row of W meets several rows of x at once where x is in integers. */

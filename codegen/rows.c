@@ -331,9 +331,9 @@ static cg_loop leading_begin(cg *c, row_job *job, cg_kernel *kernel) {
     return loop;
 }
 
-/* Sums of few rows are formed as those of one, to the bit: drafted tokens are verified so. */
+/* Sums of few rows are formed as those of one. */
 static bool goes_singly(const row_job *job) {
-    if (!job->reduces || job->rank < 2 || job->dim[0] < 2 || job->dim[0] > 1 + RT_MAX_DRAFT) return false;
+    if (!job->reduces || job->rank < 2 || job->dim[0] < 2 || job->dim[0] > RT_FEW_ROWS) return false;
     for (int i = 0; i < job->inst_count; i++) {
         const ir_inst *inst = job->insts[i];
         if (inst->op == IR_IOTA && ir_attr_int(inst, IR_ATTR_AXIS, 0) + job->rank == inst->results[0]->type.rank) return false;

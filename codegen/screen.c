@@ -6,7 +6,8 @@
  * turn, because the rows that can win lie close together: usual tokens have low numbers.
  *
  * x is held in 8 bits per run of 32, x ≈ step·q, so that a run's estimate is an integer sum, d·(step·Σ nibble·q - 8·step·Σq), of
- * eight rows at once. Several rows of x are gone through slab by slab, so that the screen is read once for them. A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
+ * eight rows at once. Several rows of x are gone through slab by slab, so that the screen is read once for them. A comparison that
+ * decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
 #include "codegen/cg.h"
 

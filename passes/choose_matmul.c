@@ -1,6 +1,6 @@
 /* choose_matmul: say how each matmul will run, in its `impl` attribute.
  *
- *   gemv    compiled matrix-vector kernel on the stored blocks: at most GEMV_ROWS rows of x, so reading W is the cost. Each
+ *   gemv    compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is the cost. Each
  *           row as if it were alone, to the bit: drafted tokens are verified so
  *   words   the same with x in 15 bits for each 32 columns, where the target and the type of W have it (codegen/dot_int.c): every plan
  *           but f32. Not for products that a function returns: those are logits, which near ties and the rows of a screened head want
@@ -22,7 +22,7 @@
 
 #define PACKED_MAX_ELEMS ((int64_t)64 << 20)
 #define PACKED_MAX_TOTAL ((int64_t)2 << 30)
-enum { GEMV_ROWS = 1 + RT_MAX_DRAFT, INTEGER_ROWS = 64 };
+enum { INTEGER_ROWS = 64 };
 /* W in whole panels on every target (codegen/integer.c). */
 enum { INTEGER_W_ROWS = 32, INTEGER_W_COLUMNS = 32 };
 
@@ -64,9 +64,9 @@ static const char *impl_of(const ir_module *module, const ir_func *func, choice 
         if (ir_dim_is_symbol(x->dim[i])) rows = INT32_MAX;
         else rows *= x->dim[i];
     }
-    if (rows <= GEMV_ROWS && state->options->precision == PASS_F32) return CHOOSE("gemv", FEW ", the f32 plan leaves x as it is", (long long)rows, GEMV_ROWS);
-    if (rows <= GEMV_ROWS && is_returned(func, inst->results[0])) return CHOOSE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, GEMV_ROWS);
-    if (rows <= GEMV_ROWS) return CHOOSE("words", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, GEMV_ROWS, plan);
+    if (rows <= RT_FEW_ROWS && state->options->precision == PASS_F32) return CHOOSE("gemv", FEW ", the f32 plan leaves x as it is", (long long)rows, RT_FEW_ROWS);
+    if (rows <= RT_FEW_ROWS && is_returned(func, inst->results[0])) return CHOOSE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, RT_FEW_ROWS);
+    if (rows <= RT_FEW_ROWS) return CHOOSE("words", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS, plan);
     bool integer = state->options->precision == PASS_INT16 || state->options->precision == PASS_INT8;
     int64_t most = most_rows(module, x), elems = y->dim[y->rank - 1] * x->dim[x->rank - 1], left = PACKED_MAX_TOTAL - state->packed;
     if (integer && most >= INTEGER_ROWS && integer_takes(inst))

@@ -31,7 +31,7 @@
 #include <string.h>
 
 /* Tokens that must have stood there before. With two, free text has many drafts of which few tokens are accepted: a loss. */
-enum { MATCH = 3, MAX_IDS = RT_MAX_DRAFT + 1 };
+enum { MATCH = 3 };
 
 /* The carries of the loop, and those of @generate's own loop up to CARRY_KNOWN. */
 enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_KNOWN, CARRY_CACHES, MAX_CARRIES = CARRY_CACHES + LOOP_MAX_CACHES };
@@ -95,7 +95,7 @@ static ir_value *look_up(drafting *d, ir_value *tokens, ir_value *end) {
 /* The token before `end` and its draft: tokens from `at` on, and from `at` again behind the last. */
 static ir_value *draft_ids(drafting *d, ir_value *tokens, ir_value *id, ir_value *at, ir_value *end) {
     ir_builder *b = d->b;
-    ir_value *ids[MAX_IDS] = {id}, *period = ir_binary(b, IR_SUB, end, at);
+    ir_value *ids[RT_FEW_ROWS] = {id}, *period = ir_binary(b, IR_SUB, end, at);
     ir_dim one = 1;
     for (int i = 0; i < d->draft; i++) {
         ir_value *number = ir_const_int(b, i), *round = ir_binary(b, IR_MUL, ir_binary(b, IR_DIV, number, period), period);

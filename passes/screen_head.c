@@ -25,8 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SCREENED_ROWS = 1 + RT_MAX_DRAFT }; /* of products that are summed as in a gemv */
-
 /* ---- what can be screened ---- */
 
 /* The product that the function returns, when it can be screened; else NULL. */
@@ -39,7 +37,7 @@ static const ir_inst *screenable_product(const ir_func *func) {
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
     const ir_inst *weight = product->operands[1]->def;
     bool stored = weight && weight->op == IR_WEIGHT && rt_can_screen(w->dtype) && w->dim[1] % RT_SCREEN_BLOCK == 0;
-    bool row = x->rank == 2 && x->dim[0] >= 1 && x->dim[0] <= SCREENED_ROWS && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
+    bool row = x->rank == 2 && x->dim[0] >= 1 && x->dim[0] <= RT_FEW_ROWS && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
     if (!stored || !row || (func->alias && func->alias[0] >= 0)) return NULL;
     for (int i = 0; i < body->inst_count; i++)
         if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return NULL;

@@ -15,6 +15,8 @@ enum { RT_MAX_ROLLBACK = 32 };
 
 /* The tokens that the generate loop may draft ahead of a token: cache rows behind it are written, and perhaps not kept. */
 enum { RT_MAX_DRAFT = 5 };
+/* So few rows are computed each as if it were alone, to the bit, in every operation: drafted tokens are verified so. */
+enum { RT_FEW_ROWS = 1 + RT_MAX_DRAFT };
 
 /* Tokens on their way from the compiled loop to the host: one writer, one reader. */
 typedef struct rt_ring {

@@ -119,25 +119,30 @@ static int64_t greedy_tokens(rt_session *session, const golden_file *golden, con
     return generated;
 }
 
+/* Every token of every prompt is the same with both engines, which are closed. */
+static void expect_same_tokens(fe_engine *one, fe_engine *other) {
+    golden_file golden;
+    open_golden("golden.safetensors", &golden);
+    for (int i = 0; i < golden.prompt_count; i++) {
+        int32_t got[SCREENED], want[SCREENED];
+        ck_assert_int_eq(greedy_tokens(one->session, &golden, golden.prompts[i], got), SCREENED);
+        ck_assert_int_eq(greedy_tokens(other->session, &golden, golden.prompts[i], want), SCREENED);
+        for (int t = 0; t < SCREENED; t++) ck_assert_msg(got[t] == want[t], "%s, token %d: %d instead of %d", golden.prompts[i], t, got[t], want[t]);
+    }
+    fe_engine_close(one);
+    fe_engine_close(other);
+    golden_close(&golden);
+}
+
 /* Every token of every prompt is the one that the whole product gives. */
 START_TEST(screened_head_changes_no_token) {
     fe_engine screened, full;
-    golden_file golden;
     gm_diag diag = {.quiet = true};
     const fe_options skip = {.skip = "screen_head"};
-    open_golden("golden.safetensors", &golden);
     open_engine(FE_PRECISION_AUTO, &screened);
     ck_assert_msg(fe_engine_open(model, &skip, &diag, &full) == GM_OK, "%s", diag.message);
     ck_assert(ir_func_find(screened.module, "head.R1.argmax") && !ir_func_find(full.module, "head.R1.argmax"));
-    for (int i = 0; i < golden.prompt_count; i++) {
-        int32_t got[SCREENED], want[SCREENED];
-        ck_assert_int_eq(greedy_tokens(screened.session, &golden, golden.prompts[i], got), SCREENED);
-        ck_assert_int_eq(greedy_tokens(full.session, &golden, golden.prompts[i], want), SCREENED);
-        for (int t = 0; t < SCREENED; t++) ck_assert_msg(got[t] == want[t], "%s, token %d: %d instead of %d", golden.prompts[i], t, got[t], want[t]);
-    }
-    fe_engine_close(&screened);
-    fe_engine_close(&full);
-    golden_close(&golden);
+    expect_same_tokens(&screened, &full);
 }
 END_TEST
 
@@ -146,22 +151,12 @@ END_TEST
 /* Every token of every prompt is the one that comes without drafts. */
 START_TEST(drafts_change_no_token) {
     fe_engine drafts, plain;
-    golden_file golden;
     gm_diag diag = {.quiet = true};
     const fe_options with = {.with = "draft_lookup"};
-    open_golden("golden.safetensors", &golden);
     open_engine(FE_PRECISION_AUTO, &plain);
     ck_assert_msg(fe_engine_open(model, &with, &diag, &drafts) == GM_OK, "%s", diag.message);
     ck_assert(ir_func_find(drafts.module, "forward.T6") && ir_func_find(drafts.module, "head.R6.argmax"));
-    for (int i = 0; i < golden.prompt_count; i++) {
-        int32_t got[SCREENED], want[SCREENED];
-        ck_assert_int_eq(greedy_tokens(drafts.session, &golden, golden.prompts[i], got), SCREENED);
-        ck_assert_int_eq(greedy_tokens(plain.session, &golden, golden.prompts[i], want), SCREENED);
-        for (int t = 0; t < SCREENED; t++) ck_assert_msg(got[t] == want[t], "%s, token %d: %d instead of %d", golden.prompts[i], t, got[t], want[t]);
-    }
-    fe_engine_close(&drafts);
-    fe_engine_close(&plain);
-    golden_close(&golden);
+    expect_same_tokens(&drafts, &plain);
 }
 END_TEST
 
