@@ -16,6 +16,11 @@ cg_best cg_best_new(cg *c) {
     return (cg_best){cg_variable(c, c->f32, cg_f32(c, -INFINITY)), cg_variable(c, c->i32, cg_i32(c, -1))};
 }
 
+void cg_best_clear(cg *c, cg_best *b) {
+    LLVMBuildStore(c->b, cg_f32(c, -INFINITY), b->value);
+    LLVMBuildStore(c->b, cg_i32(c, -1), b->index);
+}
+
 void cg_best_challenge(cg *c, cg_best *b, LLVMValueRef value, LLVMValueRef index) {
     LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, b->value, ""), place = LLVMBuildLoad2(c->b, c->i32, b->index, "");
     LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, value, old, "");
@@ -54,8 +59,7 @@ static void challenge_element(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef 
 
 /* The best of row[from, to), in `b`; index -1 when all are NaN. */
 static void scan(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
-    LLVMBuildStore(c->b, cg_f32(c, -INFINITY), b->value);
-    LLVMBuildStore(c->b, cg_i32(c, -1), b->index);
+    cg_best_clear(c, b);
     LLVMValueRef rest = scan_lanes(c, b, row, from, to);
     cg_loop loop = cg_loop_begin(c, rest, to, 1);
     challenge_element(c, b, row, loop.index);

@@ -291,6 +291,8 @@ typedef struct cg_best {
     LLVMValueRef value, index; /* variables: f32; i32, -1 when there was nothing but NaN */
 } cg_best;
 cg_best cg_best_new(cg *c);
+/* Nothing yet, at run time. */
+void cg_best_clear(cg *c, cg_best *best);
 /* Keep (value, index) when it beats the best: larger, or equal at a lower place. NaN never does. */
 void cg_best_challenge(cg *c, cg_best *best, LLVMValueRef value, LLVMValueRef index);
 /* Every thread's best to the others, a barrier, the best of all to *out; thread 0 writes it. */

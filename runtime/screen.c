@@ -94,15 +94,24 @@ static slack slack_of(size_t columns) {
     return (slack){((float)columns / 8 + 32) * 0x1p-23f, ((float)columns / 32 + 16) * 0x1p-23f * 131};
 }
 
-/* Where run `run` of row `row` of a group goes. */
+/* Where run `run` of row `row` of a group goes: its scale and bound, and its codes for sixteen columns, of which the others follow. */
 typedef struct place {
-    uint8_t *nibbles, *scale, *bound;
+    uint8_t *scale, *bound, *high, *low;
 } place;
 
-INLINE place place_of(uint8_t *group, size_t run, size_t row) {
-    uint8_t *block = group + run / RUNS * ROWS * rt_dtype_bytes(RT_S4, BLOCK), *bounds = block + 2 * RUNS * ROWS;
-    size_t part = run % RUNS, at = part * ROWS + row;
-    return (place){bounds + RUNS * ROWS + part * RUN * ROWS / 2 + row * 4, block + 2 * at, bounds + at};
+INLINE place place_of(uint8_t *upper, uint8_t *lower, size_t run, size_t row) {
+    size_t block = run / RUNS, part = run % RUNS, at = part * ROWS + row, codes = part * RUN / 4 * ROWS + row * 4;
+    upper += block * RT_SCREEN_UPPER, lower += block * RT_SCREEN_LOWER;
+    return (place){upper + 2 * at, lower + at, upper + 2 * RUNS * ROWS + codes, lower + RUNS * ROWS + codes};
+}
+
+/* Two bits of the codes of sixteen columns. */
+INLINE void pack_bits(const ints *codes, int shift, uint8_t *to) {
+    half_ints four[4], bits = {0};
+    memcpy(four, codes, sizeof four);
+    for (int j = 0; j < 4; j++) bits |= (four[j] >> shift & 3) << (2 * j);
+    half_bytes bytes = __builtin_convertvector(bits, half_bytes);
+    memcpy(to, &bytes, sizeof bytes);
 }
 
 INLINE void screen_run(const float *w, slack more, place to) {
@@ -123,22 +132,19 @@ INLINE void screen_run(const float *w, slack more, place to) {
         GM_ASSERT(bound <= 255); /* ‖w - v‖ is at most 2.83 steps, ‖v‖ 45.3 */
     }
     to.scale[0] = (uint8_t)(scale >> 16), to.scale[1] = (uint8_t)(scale >> 24), *to.bound = (uint8_t)bound;
-    for (int i = 0; i < RUN / LANES; i++) {
-        half_ints low, high;
-        memcpy(&low, &codes[i], sizeof low);
-        memcpy(&high, (const char *)&codes[i] + sizeof low, sizeof high);
-        half_bytes pairs = __builtin_convertvector(low | high << 4, half_bytes);
-        memcpy(to.nibbles + i * ROWS * LANES / 2, &pairs, sizeof pairs);
+    for (int i = 0; i < RUN / LANES; i += 2) {
+        pack_bits(codes + i, 2, to.high + i / 2 * ROWS * 4);
+        pack_bits(codes + i, 0, to.low + i / 2 * ROWS * 4);
     }
 }
 
-EACH_CPU void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst) {
+EACH_CPU void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *upper, uint8_t *lower) {
     slack more = slack_of(columns);
     size_t row_bytes = rt_dtype_bytes(dtype, columns);
     GM_ASSERT(rt_can_screen(dtype) && columns % BLOCK == 0 && columns <= RT_SCREEN_MAX_COLUMNS);
     for (size_t r = 0; r < ROWS; r++) {
         rt_dequantize_row(dtype, (const uint8_t *)src + r * row_bytes, row, columns);
-        for (size_t i = 0; i < columns / RUN; i++) screen_run(row + RUN * i, more, place_of(dst, i, r));
+        for (size_t i = 0; i < columns / RUN; i++) screen_run(row + RUN * i, more, place_of(upper, lower, i, r));
     }
 }
 
@@ -156,16 +162,19 @@ static void derive_share(void *user, int thread, int threads) {
     derivation *work = user;
     size_t rows = (size_t)work->source->dim[0], columns = (size_t)work->source->dim[1];
     size_t groups = rows / ROWS, from = groups * (size_t)thread / (size_t)threads * ROWS, to = groups * (size_t)(thread + 1) / (size_t)threads * ROWS;
-    size_t in_bytes = rt_dtype_bytes(work->source->dtype, columns), out_bytes = rt_dtype_bytes(RT_S4, columns);
+    size_t in_bytes = rt_dtype_bytes(work->source->dtype, columns), upper_bytes = columns / BLOCK * RT_SCREEN_UPPER;
+    size_t lower_bytes = columns / BLOCK * RT_SCREEN_LOWER;
+    uint8_t *upper = work->out, *lower = upper + groups * upper_bytes;
     const uint8_t *in = work->source->data;
     float *row = malloc(columns * sizeof *row);
     if (!row) atomic_store(&work->failed, true);
     for (size_t start = from; row && start < to; start += SLICE_ROWS) {
         size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
-        for (size_t i = start; i < end; i += ROWS) rt_screen_group(work->source->dtype, in + i * in_bytes, columns, row, work->out + i * out_bytes);
+        for (size_t i = start; i < end; i += ROWS)
+            rt_screen_group(work->source->dtype, in + i * in_bytes, columns, row, upper + i / ROWS * upper_bytes, lower + i / ROWS * lower_bytes);
         if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
-    if (thread == threads - 1) memset(work->out + to * out_bytes, 0, (rows - to) * out_bytes);
+    if (thread == threads - 1) memset(lower + groups * lower_bytes, 0, (rows - to) * rt_dtype_bytes(RT_S4, columns));
     free(row);
 }
 

@@ -1,12 +1,15 @@
 /* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
- * rule out almost every row of an argmax(W·x); codegen/screen.c computes the others.
+ * rule out almost every row of an argmax(W·x); codegen/screen.c computes the others. Half of it, the upper two bits of each code, is a
+ * sketch that is enough for a guess (codegen/sketch.c).
  *
- * A screen has type S4: runs of 32 elements of a row, each with a scale d (bf16, >= 0 or NaN), a bound c (u8) and a nibble per element;
- * v = d·(nibble - 8). Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes; for each 128 columns of a group there are
+ * A screen has type S4: runs of 32 elements of a row, each with a scale d (bf16, >= 0 or NaN), a bound c (u8) and a code of 0 to 15 per
+ * element; v = d·(code - 8). Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes. The matrix lies in two planes,
+ * all of the upper one before the lower one; for each 128 columns of a group there are
  *
- *   bf16 d[4][16]          for each run, of each row
- *   u8 c[4][16]
- *   u8 nibbles[16][16][4]  for eight columns, of each row columns 0-3 in the low nibbles and 4-7 in the high ones
+ *   upper  bf16 d[4][16]       for each run, of each row
+ *          u8 high[8][16][4]   code / 4: for sixteen columns, of each row columns 4j to 4j + 3 in bits 2j and 2j + 1 of the four bytes
+ *   lower  u8 c[4][16]
+ *          u8 low[8][16][4]    code % 4, likewise
  *
  * Rows after the last whole group have no screen (their bytes are zero): nothing is known of them, and they are always computed.
  * For every x (f32, below RT_SCREEN_MAX_X) and every other row of W:
@@ -22,7 +25,14 @@
 #include "runtime/team.h"
 #include "runtime/weights.h"
 
-enum { RT_SCREEN_MAX_COLUMNS = 1 << 16, RT_SCREEN_RUN = 32, RT_SCREEN_BLOCK = 128, RT_SCREEN_ROWS = 16 };
+enum {
+    RT_SCREEN_MAX_COLUMNS = 1 << 16,
+    RT_SCREEN_RUN = 32,
+    RT_SCREEN_BLOCK = 128,
+    RT_SCREEN_ROWS = 16,
+    RT_SCREEN_UPPER = (RT_SCREEN_BLOCK / RT_SCREEN_RUN * 2 + RT_SCREEN_BLOCK / 4) * RT_SCREEN_ROWS, /* bytes of a block of a group */
+    RT_SCREEN_LOWER = (RT_SCREEN_BLOCK / RT_SCREEN_RUN + RT_SCREEN_BLOCK / 4) * RT_SCREEN_ROWS,
+};
 #define RT_SCREEN_MAX_X 0x1p40f
 #define RT_SCREEN_LEAST 0x1p-80f
 #define RT_SCREEN_X_ERROR 0.008f   /* a usual ‖x - x̂‖/‖x‖ */
@@ -31,9 +41,9 @@ enum { RT_SCREEN_MAX_COLUMNS = 1 << 16, RT_SCREEN_RUN = 32, RT_SCREEN_BLOCK = 12
 /* Types whose products the bound covers and that are worth it: above 6 bits an element, value = scale · code. */
 bool rt_can_screen(rt_dtype dtype);
 
-/* The screen of RT_SCREEN_ROWS rows of `columns` (a multiple of 128) elements of a type that can be screened. row: scratch of as many
- * floats. */
-void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *dst);
+/* The screen of RT_SCREEN_ROWS rows of `columns` (a multiple of 128) elements of a type that can be screened: its RT_SCREEN_UPPER and
+ * RT_SCREEN_LOWER bytes for each 128 columns. row: scratch of as many floats. */
+void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *upper, uint8_t *lower);
 
 /* The name of the screen of weight `name`, made in arena. */
 const char *rt_screen_name(gm_arena *arena, const char *name);

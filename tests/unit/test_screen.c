@@ -50,24 +50,35 @@ static void fill_row(rt_dtype dtype, uint8_t *row, int64_t columns, float size) 
 
 /* ---- the bound ---- */
 
-/* Of 128 columns: four scales a row, four bounds a row, nibbles. */
-static const uint8_t *block_at(const uint8_t *group, int64_t column) {
-    return group + column / 128 * (128 / 2 + 4 * 2 + 4) * GROUP;
+/* Of 128 columns: four scales a row and the upper bits of codes; four bounds a row and the lower bits, behind all of those. */
+enum { UPPER = (4 * 2 + 32) * GROUP, LOWER = (4 + 32) * GROUP };
+
+static const uint8_t *upper_at(const uint8_t *group, int64_t column) {
+    return group + column / 128 * UPPER;
+}
+
+static const uint8_t *lower_at(const uint8_t *group, int64_t columns, int64_t column) {
+    return group + columns / 128 * UPPER + column / 128 * LOWER;
+}
+
+/* The two bits of a row's column behind the scales or bounds. */
+static int bits_at(const uint8_t *bits, int64_t column, int row) {
+    return bits[(column % 128 / 16 * GROUP + row) * 4 + column % 4] >> column % 16 / 4 * 2 & 3;
 }
 
 static double scale_of(const uint8_t *group, int64_t run, int row) {
-    const uint8_t *at = block_at(group, run * RUN) + 2 * (run % 4 * GROUP + row);
+    const uint8_t *at = upper_at(group, run * RUN) + 2 * (run % 4 * GROUP + row);
     return (double)rt_bf16_to_f32((uint16_t)(at[0] | at[1] << 8));
 }
 
-static int bound_of(const uint8_t *group, int64_t run, int row) {
-    return block_at(group, run * RUN)[8 * GROUP + run % 4 * GROUP + row];
+static int bound_of(const uint8_t *group, int64_t columns, int64_t run, int row) {
+    return lower_at(group, columns, run * RUN)[run % 4 * GROUP + row];
 }
 
 /* What a group's bytes say of a row. */
 static void read_row(const uint8_t *group, int64_t columns, int row, float *v) {
     for (int64_t i = 0; i < columns; i++) {
-        int code = block_at(group, i)[12 * GROUP + (i % 128 / 8 * GROUP + row) * 4 + i % 4] >> (i % 8 < 4 ? 0 : 4) & 15;
+        int code = bits_at(upper_at(group, i) + 8 * GROUP, i, row) * 4 + bits_at(lower_at(group, columns, i) + 4 * GROUP, i, row);
         v[i] = (float)(scale_of(group, i / RUN, row) * (code - 8));
     }
 }
@@ -99,13 +110,13 @@ static void check_rows(const char *what, rt_dtype dtype, const uint8_t *row, int
     size_t bytes = rt_dtype_bytes(dtype, (size_t)columns), place = next_random() % GROUP;
     memset(rows, 0, GROUP * bytes);
     memcpy(rows + place * bytes, row, bytes);
-    rt_screen_group(dtype, rows, (size_t)columns, scratch, screen);
+    rt_screen_group(dtype, rows, (size_t)columns, scratch, screen, screen + columns / 128 * UPPER);
     rt_dequantize_row(dtype, row, w, (size_t)columns);
     for (int r = 0; r < GROUP; r++) {
         read_row(screen, columns, r, v);
         for (int64_t i = 0; i < columns && r != (int)place; i++) ck_assert_msg(v[i] == 0, "%s: row %d beside row %zu is not zero", what, r, place);
         for (int64_t i = 0; i < columns / RUN && r == (int)place; i++)
-            check_run(what, columns, w + i * RUN, v + i * RUN, scale_of(screen, i, r), bound_of(screen, i, r));
+            check_run(what, columns, w + i * RUN, v + i * RUN, scale_of(screen, i, r), bound_of(screen, columns, i, r));
     }
 }
 
@@ -328,7 +339,7 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     gm_diag diag = {0};
     memset(w, 0, GROUP * PAIR_COLUMNS * sizeof *w); /* a row's screen does not depend on the others */
     for (int i = 0; i < PAIR_COLUMNS; i++) w[PAIR_COLUMNS + i] = random_float(-1, 1);
-    rt_screen_group(RT_F32, w, PAIR_COLUMNS, scratch, screen);
+    rt_screen_group(RT_F32, w, PAIR_COLUMNS, scratch, screen, screen + PAIR_COLUMNS / 128 * UPPER);
     read_row(screen, PAIR_COLUMNS, 1, v);
     for (int i = 0; i < PAIR_COLUMNS; i++) {
         x[i] = w[PAIR_COLUMNS + i] - v[i];

@@ -1,0 +1,71 @@
+/* What the parts of screened_argmax share: x in bytes (screen_x.c), estimates of all rows from the screen (screen_estimate.c), the rows that
+ * can win (screen.c) and a guess from half of the screen (sketch.c). */
+#ifndef GM_CODEGEN_SCREEN_H
+#define GM_CODEGEN_SCREEN_H
+
+#include "codegen/cg.h"
+
+#include "runtime/screen.h"
+
+enum {
+    SCREEN_LANES = 8,
+    SCREEN_PARTS = RT_SCREEN_ROWS / SCREEN_LANES, /* vectors of a group's rows */
+    SCREEN_SLAB = 64,                             /* groups */
+};
+
+typedef struct screen_job {
+    cg_dot dot;
+    int64_t rows, runs; /* runs of a row */
+    int screen, out;    /* kernel arguments */
+    int64_t x_rows;     /* of x */
+    bool sketch;        /* read the upper plane only, give estimates without bounds */
+} screen_job;
+
+/* What is known of a row of x: pointers into this thread's scratch. */
+typedef struct screen_x {
+    LLVMValueRef q;      /* i8[K]: x ≈ step·q */
+    LLVMValueRef step;   /* f32[runs]: times 4 for a sketch, whose codes are 4·high + 1.5 */
+    LLVMValueRef centre; /* f32[runs]: what code 0 stands for, times Σq: -8·step, or -6.5 for a sketch */
+    LLVMValueRef length; /* f32[runs]: at least ‖x‖/64 */
+    LLVMValueRef excess; /* f32[runs]: what the bound adds for ‖x - step·q‖ */
+    LLVMValueRef bound;  /* f32[rows]: of this thread's rows; estimates for a sketch */
+    LLVMValueRef extra;  /* f32, added to every bound: inf when x is out of range */
+    LLVMValueRef top;    /* f32[LANES]: the largest estimates */
+    LLVMValueRef where;  /* i32[LANES]: their rows */
+    LLVMValueRef tops;   /* i32[slabs,LANES]: for a sketch, the largest estimates of each slab of this thread as ordered integers */
+} screen_x;
+
+/* ---- screen_x.c ---- */
+
+/* Bytes of scratch for all rows of x, and where those of row `index` lie in it. */
+int64_t screen_scratch(const screen_job *job);
+screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
+/* x of the kernel argument in bytes, with lengths; nothing estimated yet. */
+void screen_store_x(cg *c, const screen_job *job, const screen_x *x);
+
+/* ---- screen_estimate.c ---- */
+
+/* The slabs of this thread, and the groups of one of them. */
+int64_t screen_slabs(const screen_job *job);
+cg_loop screen_slabs_begin(cg *c, const screen_job *job);
+cg_loop screen_groups_begin(cg *c, const screen_job *job, const cg_loop *slabs);
+
+/* Estimates of this thread's rows for every row of x: bounds, top and where, or for a sketch estimates and tops. */
+void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);
+/* Floats as integers of the same order, but for NaN. */
+LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats);
+
+/* ---- screen.c ---- */
+
+LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
+/* best becomes row `row` when its exact score is larger. */
+void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best);
+/* The rows of the last, partial group, taken by the last thread. */
+void screen_rest(cg *c, const screen_job *job, cg_best *best);
+
+/* ---- sketch.c ---- */
+
+/* A likely argmax: the best of the rows that the upper plane alone puts highest. */
+void screen_sketch(cg *c, void *user);
+
+#endif

@@ -1,0 +1,258 @@
+/* Estimates and bounds of the scores of all rows from their screen (runtime/screen.h). Vector lanes are rows, so that no sum crosses lanes:
+ * for a run of 32 columns an integer sum Σ code·q of eight rows at once, then d·(step·Σ code·q - 8·step·Σq) in f32. The codes of a run are put
+ * together once for all rows of x.
+ *
+ * Slabs of groups are dealt out in turn, because the rows that can win lie close together: usual tokens have low numbers.
+ */
+#include "codegen/screen.h"
+
+#include <math.h>
+
+enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS, PIECE = 16 };
+
+/* ---- this thread's groups ---- */
+
+int64_t screen_slabs(const screen_job *job) {
+    return (job->rows / ROWS + SCREEN_SLAB - 1) / SCREEN_SLAB;
+}
+
+cg_loop screen_slabs_begin(cg *c, const screen_job *job) {
+    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads);
+    LLVMValueRef left = cg_sub(c, cg_add(c, cg_i64(c, screen_slabs(job) - 1), threads), thread);
+    return cg_loop_begin(c, cg_i64(c, 0), LLVMBuildSDiv(c->b, left, threads, ""), 1);
+}
+
+cg_loop screen_groups_begin(cg *c, const screen_job *job, const cg_loop *slabs) {
+    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads), slab = cg_i64(c, SCREEN_SLAB);
+    LLVMValueRef first = cg_mul(c, cg_add(c, cg_mul(c, slabs->index, threads), thread), slab);
+    return cg_loop_begin(c, first, cg_min(c, cg_add(c, first, slab), cg_i64(c, job->rows / ROWS)), 1);
+}
+
+/* ---- integer sums of eight rows: lanes are rows, of four columns each ---- */
+
+LLVMTypeRef screen_eight(LLVMTypeRef type, int each) {
+    return LLVMVectorType(type, (unsigned)(LANES * each));
+}
+
+/* Sums of neighbours. */
+static LLVMValueRef add_neighbours(cg *c, LLVMValueRef v) {
+    LLVMValueRef even[2 * LANES], odd[2 * LANES], none = LLVMGetPoison(LLVMTypeOf(v));
+    unsigned count = LLVMGetVectorSize(LLVMTypeOf(v)) / 2;
+    for (unsigned i = 0; i < count; i++) even[i] = cg_i32(c, 2 * i), odd[i] = cg_i32(c, 2 * i + 1);
+    return cg_add(c, LLVMBuildShuffleVector(c->b, v, none, LLVMConstVector(even, count), ""),
+                  LLVMBuildShuffleVector(c->b, v, none, LLVMConstVector(odd, count), ""));
+}
+
+/* Σ code·q of pairs of columns: at most 2·15·127 in magnitude. */
+static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
+    if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", screen_eight(c->i16, 2), codes, q);
+    return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, screen_eight(c->i16, 4), ""), LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
+}
+
+/* The sum of a row's two pairs. */
+static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
+    LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 2 * LANES);
+    if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", screen_eight(c->i32, 1), pairs, ones);
+    return add_neighbours(c, LLVMBuildSExt(c->b, pairs, screen_eight(c->i32, 2), ""));
+}
+
+/* Four columns of x for every row. */
+static LLVMValueRef load_columns(cg *c, const screen_x *x, LLVMValueRef column) {
+    LLVMValueRef four = cg_load(c, c->i32, cg_at(c, c->i8, x->q, column), 4);
+    return LLVMBuildBitCast(c->b, cg_splat(c, four, LANES), screen_eight(c->i8, 4), "");
+}
+
+/* ---- codes ---- */
+
+/* The bytes of eight rows in both planes: a run's scales and bounds, and the codes of PIECE columns. */
+typedef struct block {
+    LLVMValueRef upper, lower; /* of 128 columns of the group */
+    LLVMValueRef run;          /* of the RUNS in it */
+    LLVMValueRef part;         /* of the PARTS: which rows */
+} block;
+
+static LLVMValueRef and_each(cg *c, LLVMValueRef words, int byte) {
+    return LLVMBuildAnd(c->b, words, cg_splat(c, LLVMConstInt(c->i16, (unsigned)byte * 0x0101, 0), 2 * LANES), "");
+}
+
+static LLVMValueRef shift_each(cg *c, LLVMValueRef words, int bits, bool left) {
+    LLVMValueRef by = cg_splat(c, LLVMConstInt(c->i16, (unsigned)bits, 0), 2 * LANES);
+    return left ? LLVMBuildShl(c->b, words, by, "") : LLVMBuildLShr(c->b, words, by, "");
+}
+
+/* The words of piece `piece` of a run of one of the planes; what comes CG_AHEAD of it is asked for. */
+static LLVMValueRef load_piece(cg *c, LLVMValueRef codes, const block *at, int piece) {
+    LLVMValueRef from = cg_add(c, cg_mul(c, at->run, cg_i64(c, RUN / 4 * ROWS)), cg_mul(c, at->part, cg_i64(c, 4 * LANES)));
+    LLVMValueRef words = cg_at(c, c->i8, codes, cg_add(c, from, cg_i64(c, PIECE / 4 * ROWS * piece)));
+    cg_prefetch(c, cg_at(c, c->i8, words, cg_i64(c, CG_AHEAD)));
+    return cg_load(c, screen_eight(c->i16, 2), words, 1);
+}
+
+static LLVMValueRef bytes_of(cg *c, LLVMValueRef words) {
+    return LLVMBuildBitCast(c->b, words, screen_eight(c->i8, 4), "");
+}
+
+/* out[j]: the codes of columns 4j to 4j + 3 of a piece; of a sketch just their upper two bits. */
+static void load_codes(cg *c, const screen_job *job, const block *at, int piece, LLVMValueRef *out) {
+    LLVMValueRef high = load_piece(c, cg_at(c, c->i8, at->upper, cg_i64(c, 2 * RUNS * ROWS)), at, piece);
+    if (job->sketch) {
+        for (int j = 0; j < 4; j++) out[j] = bytes_of(c, and_each(c, j ? shift_each(c, high, 2 * j, false) : high, 3));
+        return;
+    }
+    LLVMValueRef low = load_piece(c, cg_at(c, c->i8, at->lower, cg_i64(c, RUNS * ROWS)), at, piece);
+    LLVMValueRef odd = LLVMBuildOr(c->b, and_each(c, high, 0xCC), and_each(c, shift_each(c, low, 2, false), 0x33), "");
+    LLVMValueRef even = LLVMBuildOr(c->b, and_each(c, shift_each(c, high, 2, true), 0xCC), and_each(c, low, 0x33), "");
+    for (int j = 0; j < 4; j++) {
+        LLVMValueRef pair = j % 2 ? odd : even;
+        out[j] = bytes_of(c, and_each(c, j / 2 ? shift_each(c, pair, 4, false) : pair, 15));
+    }
+}
+
+/* ---- estimates ---- */
+
+enum { MOST_ROWS = RT_FEW_ROWS };
+
+/* Variables, of eight rows of W for each row of x: Σ d·step·Σ (code - 8)·q, and how far it may be off. */
+typedef struct estimate {
+    LLVMValueRef sum[MOST_ROWS][PARTS], bound[MOST_ROWS][PARTS];
+} estimate;
+
+static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
+    return cg_splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4), LANES);
+}
+
+/* What each of eight rows has for the run, `type`s as i32. */
+static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, const block *at) {
+    LLVMValueRef first = cg_add(c, cg_mul(c, at->run, cg_i64(c, ROWS)), cg_mul(c, at->part, cg_i64(c, LANES)));
+    LLVMValueRef stored = cg_load(c, screen_eight(type, 1), cg_at(c, type, section, first), 1);
+    return LLVMBuildZExt(c->b, stored, screen_eight(c->i32, 1), "");
+}
+
+static void accumulate(cg *c, LLVMValueRef variable, LLVMValueRef d, LLVMValueRef value) {
+    LLVMBuildStore(c->b, cg_fma(c, d, value, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), variable, "")), variable);
+}
+
+/* sums[row][part] = Σ code·q over a run, below 2^15 in the pairs, 2^16 in the end. */
+static void run_sums(cg *c, const screen_job *job, const block *at, int parts, const screen_x *x, LLVMValueRef first,
+                     LLVMValueRef sums[MOST_ROWS][PARTS]) {
+    for (int piece = 0; piece < RUN / PIECE; piece++) {
+        LLVMValueRef codes[PARTS][4];
+        for (int p = 0; p < parts; p++) load_codes(c, job, &at[p], piece, codes[p]);
+        for (int r = 0; r < job->x_rows; r++)
+            for (int j = 0; j < 4; j++) {
+                LLVMValueRef q = load_columns(c, &x[r], cg_add(c, first, cg_i64(c, PIECE * piece + 4 * j)));
+                for (int p = 0; p < parts; p++) {
+                    LLVMValueRef sum = pair_sums(c, codes[p][j], q);
+                    sums[r][p] = piece || j ? cg_add(c, sums[r][p], sum) : sum;
+                }
+            }
+    }
+}
+
+/* Run `run` of the row, which is at at[p].run of a block, for `parts` vectors of rows. */
+static void emit_run(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef run) {
+    LLVMValueRef sums[MOST_ROWS][PARTS], d[PARTS], bound[PARTS];
+    run_sums(c, job, at, parts, x, cg_mul(c, run, cg_i64(c, RUN)), sums);
+    for (int p = 0; p < parts; p++) {
+        LLVMTypeRef floats = screen_eight(c->f32, 1);
+        d[p] = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, load_each(c, c->i16, at[p].upper, &at[p]), cg_splat(c, cg_i32(c, 16), LANES), ""), floats, "");
+        bound[p] = job->sketch ? NULL : LLVMBuildSIToFP(c->b, load_each(c, c->i8, at[p].lower, &at[p]), floats, "");
+        for (int r = 0; r < job->x_rows; r++) {
+            LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r][p]), floats, "");
+            accumulate(c, e->sum[r][p], d[p], cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run)));
+            if (!job->sketch) accumulate(c, e->bound[r][p], d[p], cg_fma(c, bound[p], splat_of(c, x[r].length, run), splat_of(c, x[r].excess, run)));
+        }
+    }
+}
+
+LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats) {
+    LLVMTypeRef ints = screen_eight(c->i32, 1);
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, floats, ints, ""), sign = LLVMBuildAShr(c->b, bits, cg_splat(c, cg_i32(c, 31), LANES), "");
+    return LLVMBuildXor(c->b, bits, LLVMBuildAnd(c->b, sign, cg_splat(c, cg_i32(c, 0x7FFFFFFF), LANES), ""), "");
+}
+
+/* Keep in each lane of top and where what is larger; `row` is that of the first lane. */
+static void challenge_lanes(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
+    LLVMValueRef lane[LANES], top = cg_load(c, screen_eight(c->f32, 1), x->top, 4);
+    LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, top, "");
+    cg_store(c, LLVMBuildSelect(c->b, wins, sum, top, ""), x->top, 4);
+    if (job->sketch) return;
+    for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, i);
+    LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, row, c->i32, ""), LANES), LLVMConstVector(lane, LANES));
+    LLVMValueRef where = cg_load(c, screen_eight(c->i32, 1), x->where, 4);
+    cg_store(c, LLVMBuildSelect(c->b, wins, index, where, ""), x->where, 4);
+}
+
+/* What was summed of `parts` vectors of rows from `row` on. A bound's own sum may lose a rounding per run. */
+static void store_estimates(cg *c, const screen_job *job, const estimate *e, int parts, const screen_x *x, LLVMValueRef row) {
+    LLVMTypeRef floats = screen_eight(c->f32, 1);
+    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->runs + 8) * 0x1p-23), LANES);
+    for (int p = 0; p < parts; p++)
+        for (int r = 0; r < job->x_rows; r++) {
+            LLVMValueRef at = cg_add(c, row, cg_i64(c, LANES * p)), sum = LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), bound = sum;
+            if (!job->sketch) {
+                bound = cg_fma(c, LLVMBuildLoad2(c->b, floats, e->bound[r][p], ""), up, sum);
+                bound = LLVMBuildFAdd(c->b, bound, cg_splat(c, cg_load(c, c->f32, x[r].extra, 4), LANES), "");
+            }
+            cg_store(c, bound, cg_at(c, c->f32, x[r].bound, at), 4);
+            challenge_lanes(c, job, &x[r], sum, at);
+        }
+}
+
+/* `parts` vectors of rows of group `index`, from `part` on. */
+static void emit_rows(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index, LLVMValueRef part, int parts) {
+    int64_t blocks = job->runs / RUNS, groups = job->rows / ROWS;
+    LLVMValueRef screen = c->code.args[job->screen], upper = cg_at(c, c->i8, screen, cg_mul(c, index, cg_i64(c, blocks * RT_SCREEN_UPPER)));
+    LLVMValueRef lower = cg_add(c, cg_mul(c, index, cg_i64(c, blocks * RT_SCREEN_LOWER)), cg_i64(c, groups * blocks * RT_SCREEN_UPPER));
+    for (int r = 0; r < job->x_rows; r++)
+        for (int p = 0; p < parts; p++) {
+            LLVMBuildStore(c->b, LLVMConstNull(screen_eight(c->f32, 1)), e->sum[r][p]);
+            LLVMBuildStore(c->b, LLVMConstNull(screen_eight(c->f32, 1)), e->bound[r][p]);
+        }
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, blocks), 1);
+    cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, RUNS), 1);
+    block at[PARTS];
+    for (int p = 0; p < parts; p++) {
+        at[p].upper = cg_at(c, c->i8, upper, cg_mul(c, loop.index, cg_i64(c, RT_SCREEN_UPPER)));
+        at[p].lower = cg_at(c, c->i8, screen, cg_add(c, lower, cg_mul(c, loop.index, cg_i64(c, RT_SCREEN_LOWER))));
+        at[p].run = runs.index;
+        at[p].part = cg_add(c, part, cg_i64(c, p));
+    }
+    emit_run(c, job, e, at, parts, x, cg_add(c, cg_mul(c, loop.index, cg_i64(c, RUNS)), runs.index));
+    cg_loop_end(c, &runs);
+    cg_loop_end(c, &loop);
+    store_estimates(c, job, e, parts, x, cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_mul(c, part, cg_i64(c, LANES))));
+}
+
+/* One row of x goes through all rows of a group at once; several fill the registers with one vector of them. */
+static void emit_group(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index) {
+    if (job->x_rows == 1) {
+        emit_rows(c, job, e, x, index, cg_i64(c, 0), PARTS);
+        return;
+    }
+    cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
+    emit_rows(c, job, e, x, index, part.index, 1);
+    cg_loop_end(c, &part);
+}
+
+static void end_slab(cg *c, const screen_x *x, const cg_loop *slabs) {
+    LLVMTypeRef ints = screen_eight(c->i32, 1);
+    cg_store(c, screen_ordered(c, cg_load(c, screen_eight(c->f32, 1), x->top, 4)), cg_at(c, ints, x->tops, slabs->index), 4);
+    cg_store(c, cg_splat(c, cg_f32(c, -INFINITY), LANES), x->top, 4);
+}
+
+void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    estimate e;
+    screen_x x[MOST_ROWS];
+    GM_ASSERT(job->x_rows <= MOST_ROWS);
+    for (int r = 0; r < job->x_rows; r++) {
+        x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
+        for (int p = 0; p < PARTS; p++)
+            e.sum[r][p] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.bound[r][p] = cg_variable(c, screen_eight(c->f32, 1), NULL);
+    }
+    cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
+    emit_group(c, job, &e, x, groups.index);
+    cg_loop_end(c, &groups);
+    if (job->sketch) end_slab(c, &x[0], &slabs);
+    cg_loop_end(c, &slabs);
+}
