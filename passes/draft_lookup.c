@@ -33,8 +33,8 @@
 /* Tokens that must have stood there before. With two, free text has many drafts of which few tokens are accepted: a loss. */
 enum { MATCH = 3 };
 
-/* The carries of the loop, and those of @generate's own loop up to CARRY_KNOWN. */
-enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_KNOWN, CARRY_CACHES, MAX_CARRIES = CARRY_CACHES + LOOP_MAX_CACHES };
+/* One carry more than those of @generate's own loop. */
+enum { CARRY_KNOWN = CARRY_MORE, CARRY_CACHES };
 
 typedef struct drafting {
     ir_builder *b;
@@ -56,13 +56,6 @@ static ir_value *token_at(drafting *d, ir_value *tokens, ir_value *at) {
     return ir_index(d->b, tokens, at, 0);
 }
 
-/* A loop in the making: its region, with parameters for carries of these types. */
-static ir_region *region_with(drafting *d, ir_value *const *init, int count, ir_value **out_params) {
-    ir_region *region = ir_region_new(d->b);
-    for (int i = 0; i < count; i++) out_params[i] = ir_param(d->b, region, init[i]->type, init[i]->hint);
-    return region;
-}
-
 /* ---- looking up ---- */
 
 /* tokens[at - MATCH, at) are `last`, from the end; false with less than MATCH tokens before `at`. */
@@ -81,10 +74,10 @@ static ir_value *look_up(drafting *d, ir_value *tokens, ir_value *end) {
     ir_value *last[MATCH], *zero = ir_const_int(b, 0), *least = ir_const_int(b, MATCH), *start = ir_named(plus(d, end, -1), "at"), *at;
     for (int i = 0; i < MATCH; i++) last[i] = token_at(d, tokens, ir_binary(b, IR_MAX, plus(d, end, -1 - i), zero));
     ir_region *outer = b->region, *regions[2];
-    b->region = regions[0] = region_with(d, &start, 1, &at);
+    b->region = regions[0] = loop_region(d->b, &start, 1, &at);
     ir_value *missed = ir_unary(b, IR_NOT, matches(d, tokens, at, last)), *go = both(d, ir_binary(b, IR_LE, least, at), missed);
     ir_yield(b, &go, 1);
-    b->region = regions[1] = region_with(d, &start, 1, &at);
+    b->region = regions[1] = loop_region(d->b, &start, 1, &at);
     ir_value *next = plus(d, at, -1);
     ir_yield(b, &next, 1);
     b->region = outer;
@@ -149,7 +142,7 @@ static ir_region *verify_test(drafting *d, const verification *v, ir_value *cons
     ir_builder *b = d->b;
     ir_region *outer = b->region, *test;
     ir_value *c[VERIFY_CARRIES];
-    b->region = test = region_with(d, init, VERIFY_CARRIES, c);
+    b->region = test = loop_region(d->b, init, VERIFY_CARRIES, c);
     ir_value *accepted = c[VERIFY_ACCEPTED], *last = ir_const_int(b, d->draft);
     ir_value *drafted = token_at(d, v->ids, ir_binary(b, IR_MIN, plus(d, accepted, 1), last));
     ir_value *go = both(d, ir_binary(b, IR_LT, accepted, last), ir_binary(b, IR_EQ, c[VERIFY_NEXT], drafted));
@@ -164,7 +157,7 @@ static ir_region *verify_body(drafting *d, const verification *v, ir_value *cons
     ir_builder *b = d->b;
     ir_region *outer = b->region, *body;
     ir_value *c[VERIFY_CARRIES];
-    b->region = body = region_with(d, init, VERIFY_CARRIES, c);
+    b->region = body = loop_region(d->b, init, VERIFY_CARRIES, c);
     ir_value *position = ir_binary(b, IR_ADD, v->first, c[VERIFY_ACCEPTED]);
     loop_taken taken = loop_take(b, &d->choice, c[VERIFY_NEXT], c[VERIFY_TOKENS], position);
     ir_value *accepted = plus(d, c[VERIFY_ACCEPTED], 1);
@@ -198,7 +191,7 @@ static ir_region *step_begin(drafting *d, ir_value *const *carry, int carries, i
 
 /* Closes it; carry becomes the scan's results. */
 static void step_end(drafting *d, ir_region *outer, ir_region *body, ir_value *trips, ir_value **carry, ir_value *const *next, int carries) {
-    ir_value *operands[1 + MAX_CARRIES] = {trips};
+    ir_value *operands[1 + LOOP_MAX_CARRIES] = {trips};
     for (int i = 0; i < carries; i++) operands[1 + i] = carry[i];
     ir_yield(d->b, next, carries);
     d->b->region = outer;
@@ -208,7 +201,7 @@ static void step_end(drafting *d, ir_region *outer, ir_region *body, ir_value *t
 
 static void plain_step(drafting *d, ir_value *trips, ir_value *id, ir_value **carry) {
     ir_region *outer = d->b->region;
-    ir_value *c[MAX_CARRIES];
+    ir_value *c[LOOP_MAX_CARRIES];
     int caches = d->model->cache_count, carries = CARRY_CACHES + caches;
     ir_region *body = step_begin(d, carry, carries, c);
     ir_inst *step = loop_step(d->b, d->model, id, c[CARRY_POSITION], c + CARRY_CACHES);
@@ -222,7 +215,7 @@ static void plain_step(drafting *d, ir_value *trips, ir_value *id, ir_value **ca
 static void drafted_step(drafting *d, ir_value *trips, ir_value *id, ir_value *at, ir_value **carry) {
     ir_builder *b = d->b;
     ir_region *outer = b->region;
-    ir_value *c[MAX_CARRIES];
+    ir_value *c[LOOP_MAX_CARRIES];
     int caches = d->model->cache_count, carries = CARRY_CACHES + caches;
     ir_region *body = step_begin(d, carry, carries, c);
     verification v = {.first = plus(d, c[CARRY_POSITION], 1), .count = plus(d, c[CARRY_COUNT], 1)};
@@ -270,9 +263,9 @@ static ir_value *trips_of(drafting *d, ir_value *const *c, ir_value *at) {
 static ir_region *build_body(drafting *d, ir_value *const *init) {
     ir_builder *b = d->b;
     ir_region *outer = b->region, *body;
-    ir_value *c[MAX_CARRIES];
+    ir_value *c[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + d->model->cache_count;
-    b->region = body = region_with(d, init, carries, c);
+    b->region = body = loop_region(d->b, init, carries, c);
     loop_taken taken = loop_take(b, &d->choice, token_of(d, c), c[CARRY_TOKENS], c[CARRY_POSITION]);
     c[CARRY_TOKENS] = ir_named(taken.tokens, "tokens");
     c[CARRY_DONE] = ir_named(taken.stopped, "stopped");
@@ -293,47 +286,10 @@ static ir_value *capacity_of(ir_builder *b, const loop_model *model) {
 
 /* ---- the rewrite ---- */
 
-/* The loop that form_generate_loop makes. */
-static bool is_token_loop(const ir_rewrite *rw, const ir_inst *inst, const loop_model *model) {
-    static const ir_op ops[] = {IR_CALL, IR_CONST, IR_CONST, IR_INDEX, IR_LE, IR_CONST, IR_CONST, IR_INDEX, IR_EQ, IR_AND, IR_IF,
-                                IR_RESHAPE, IR_UPDATE, IR_EMIT, IR_EQ, IR_REDUCE_MAX, IR_RESHAPE, IR_CONST, IR_CALL, IR_ADD, IR_ADD};
-    const ir_region *func = rw->in_func->body, *body = inst->region_count == 2 ? inst->regions[1] : NULL;
-    if (inst->op != IR_WHILE || strcmp(rw->in_func->name, "generate") || func->param_count != LOOP_CACHES_AT + model->cache_count) return false;
-    if (inst->operand_count != CARRY_KNOWN + model->cache_count || body->inst_count != (int)GM_COUNT(ops)) return false;
-    for (size_t i = 0; i < GM_COUNT(ops); i++)
-        if (body->insts[i]->op != ops[i]) return false;
-    const ir_inst *head = body->insts[0], *step = body->insts[GM_COUNT(ops) - 3];
-    if (strcmp(ir_attr_string(head, IR_ATTR_CALLEE), "head") || strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward")) return false;
-    return head->operands[0] == body->params[CARRY_X] && step->operands[1] == body->params[CARRY_POSITION];
-}
-
-/* Rings must still hold the window of a token that the host goes back to, when drafts behind the last one have been written. */
-typedef struct ring_check {
-    int draft;
-    bool short_ring;
-} ring_check;
-
-static void check_ring(const ir_inst *inst, void *user) {
-    ring_check *check = user;
-    if (inst->op != IR_ATTENTION || !ir_attr_int(inst, IR_ATTR_RING, 0)) return;
-    int64_t slots = inst->operands[1]->type.dim[0], window = ir_attr_int(inst, IR_ATTR_WINDOW, 0);
-    check->short_ring |= slots < window + RT_MAX_ROLLBACK + check->draft;
-}
-
-static bool rings_hold(const loop_model *model, int draft) {
-    ring_check check = {draft, false};
-    ir_visit(model->forward->body, check_ring, &check);
-    return !check.short_ring;
-}
-
-static ir_value *param_of(const ir_rewrite *rw, int i) {
-    return ir_rewrite_get(rw, rw->in_func->body->params[i]);
-}
-
 static void build_loop(drafting *d, ir_rewrite *rw, const ir_inst *inst) {
     ir_builder *b = &rw->b;
     const loop_model *model = d->model;
-    ir_value *init[MAX_CARRIES];
+    ir_value *init[LOOP_MAX_CARRIES];
     static const char *const hints[CARRY_CACHES] = {"x", "tokens", "position", "stopped", "i", "known"};
     int caches = model->cache_count, carries = CARRY_CACHES + caches;
     d->capacity = capacity_of(b, model);
@@ -341,13 +297,7 @@ static void build_loop(drafting *d, ir_rewrite *rw, const ir_inst *inst) {
     init[CARRY_KNOWN] = ir_const_int(b, -1);
     for (int i = 0; i < caches; i++) init[CARRY_CACHES + i] = ir_rewrite_get(rw, inst->operands[CARRY_KNOWN + i]);
     for (int i = 0; i < CARRY_CACHES; i++) ir_named(init[i], hints[i]);
-    ir_value *c[MAX_CARRIES];
-    ir_region *outer = b->region, *regions[2];
-    b->region = regions[0] = region_with(d, init, carries, c);
-    ir_value *more = ir_binary(b, IR_LT, c[CARRY_COUNT], d->choice.count), *go = both(d, more, ir_unary(b, IR_NOT, c[CARRY_DONE]));
-    ir_yield(b, &go, 1);
-    b->region = outer;
-    regions[1] = build_body(d, init);
+    ir_region *regions[2] = {loop_test(b, &d->choice, init, carries), build_body(d, init)};
     ir_inst *loop = ir_emit(b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], loop->results[i < CARRY_KNOWN ? i : i + 1]);
 }
@@ -355,11 +305,11 @@ static void build_loop(drafting *d, ir_rewrite *rw, const ir_inst *inst) {
 static bool draft(ir_rewrite *rw, const ir_inst *inst) {
     const pass_options *options = rw->user;
     loop_model model;
-    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_takes_rows(rw->out, &model) || !loop_chooses_rows(rw->out, &model) || !is_token_loop(rw, inst, &model)) return false;
+    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_takes_rows(rw->out, &model) || !loop_chooses_rows(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model)) return false;
     int64_t most = (options->chunk < options->rows ? options->chunk : options->rows) - 1;
     drafting d = {.b = &rw->b, .model = &model, .draft = most < RT_MAX_DRAFT ? (int)most : RT_MAX_DRAFT};
-    if (!rings_hold(&model, d.draft)) return false;
-    d.choice = (loop_choice){param_of(rw, LOOP_COUNT_AT), param_of(rw, LOOP_COUNT_AT + 1), param_of(rw, LOOP_COUNT_AT + 2), param_of(rw, LOOP_COUNT_AT + 3)};
+    if (!loop_rings_hold(&model, d.draft)) return false;
+    d.choice = loop_choice_of(rw);
     build_loop(&d, rw, inst);
     return true;
 }

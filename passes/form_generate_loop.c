@@ -23,41 +23,22 @@ typedef struct generate {
     loop_choice choice;
 } generate;
 
-enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_CACHES, MAX_CARRIES = CARRY_CACHES + LOOP_MAX_CACHES };
-
-static void carry_params(generate *g, ir_region *region, ir_value *const *init, ir_value **carry) {
-    static const char *const hints[CARRY_CACHES] = {"x", "tokens", "position", "stopped", "i"};
-    for (int i = 0; i < CARRY_CACHES; i++) carry[i] = ir_param(g->b, region, init[i]->type, hints[i]);
-    loop_cache_params(g->b, region, g->model, carry + CARRY_CACHES);
-}
-
-static ir_region *build_test(generate *g, ir_value *const *init) {
-    ir_builder *b = g->b;
-    ir_region *outer = b->region, *test = ir_region_new(b);
-    ir_value *carry[MAX_CARRIES];
-    b->region = test;
-    carry_params(g, test, init, carry);
-    ir_value *more = ir_binary(b, IR_LT, carry[CARRY_COUNT], g->choice.count);
-    ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, carry[CARRY_DONE]));
-    ir_yield(b, &go, 1);
-    b->region = outer;
-    return test;
-}
+enum { CARRY_CACHES = CARRY_MORE };
 
 static ir_region *build_body(generate *g, ir_value *const *init) {
     ir_builder *b = g->b;
-    ir_region *outer = b->region, *body = ir_region_new(b);
-    ir_value *c[MAX_CARRIES];
-    b->region = body;
-    carry_params(g, body, init, c);
+    ir_region *outer = b->region, *body;
+    ir_value *c[LOOP_MAX_CARRIES];
+    int carries = CARRY_CACHES + g->model->cache_count;
+    b->region = body = loop_region(b, init, carries, c);
     ir_value *token = loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]);
     loop_taken taken = loop_take(b, &g->choice, token, c[CARRY_TOKENS], c[CARRY_POSITION]);
     ir_value *next = ir_const_int(b, 1);
     ir_inst *step = loop_step(b, g->model, taken.id, c[CARRY_POSITION], c + CARRY_CACHES);
     ir_value *position = ir_binary(b, IR_ADD, c[CARRY_POSITION], next), *count = ir_binary(b, IR_ADD, c[CARRY_COUNT], next);
-    ir_value *yields[MAX_CARRIES] = {step->results[0], taken.tokens, position, taken.stopped, count};
+    ir_value *yields[LOOP_MAX_CARRIES] = {step->results[0], taken.tokens, position, taken.stopped, count};
     for (int i = 0; i < g->model->cache_count; i++) yields[CARRY_CACHES + i] = step->results[1 + i];
-    ir_yield(b, yields, CARRY_CACHES + g->model->cache_count);
+    ir_yield(b, yields, carries);
     b->region = outer;
     return body;
 }
@@ -75,14 +56,14 @@ static void build_generate(ir_module *module, const loop_model *model) {
     g.choice.options = ir_param(&b, body, ir_tensor(RT_F32, 1, &options), "options");
     g.choice.seed = ir_param(&b, body, ir_scalar(RT_I64), "seed");
     g.choice.stops = ir_param(&b, body, ir_tensor(RT_I32, 1, &stops), "stops");
-    ir_value *init[MAX_CARRIES] = {x, tokens, position};
+    ir_value *init[LOOP_MAX_CARRIES] = {x, tokens, position};
     loop_cache_params(&b, body, model, init + CARRY_CACHES);
-    init[CARRY_DONE] = ir_const_bool(&b, false);
-    init[CARRY_COUNT] = ir_const_int(&b, 0);
+    init[CARRY_DONE] = ir_named(ir_const_bool(&b, false), "stopped");
+    init[CARRY_COUNT] = ir_named(ir_const_int(&b, 0), "i");
     int caches = model->cache_count, carries = CARRY_CACHES + caches;
-    ir_region *regions[2] = {build_test(&g, init), build_body(&g, init)};
+    ir_region *regions[2] = {loop_test(&b, &g.choice, init, carries), build_body(&g, init)};
     ir_inst *loop = ir_emit(&b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
-    ir_value *results[MAX_CARRIES];
+    ir_value *results[LOOP_MAX_CARRIES];
     for (int i = 0; i <= CARRY_DONE; i++) results[i] = loop->results[i];
     for (int i = 0; i < caches; i++) results[CARRY_DONE + 1 + i] = loop->results[CARRY_CACHES + i];
     ir_yield(&b, results, CARRY_DONE + 1 + caches);

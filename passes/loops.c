@@ -1,7 +1,10 @@
 /* What the passes that form token loops share. */
 #include "passes/loops.h"
 
+#include "runtime/abi.h"
 #include "runtime/sampler.h"
+
+#include <string.h>
 
 /* A symbol, or 1: a function that takes such an extent can be called with one token. */
 static bool takes_one(ir_dim dim) {
@@ -76,6 +79,60 @@ bool loop_takes_rows(const ir_module *module, const loop_model *model) {
 
 bool loop_chooses_rows(const ir_module *module, const loop_model *model) {
     return is_symbol(module, model->head->body->params[0]->type.dim[0], "R");
+}
+
+/* ---- the loop of @generate ---- */
+
+bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model) {
+    static const ir_op ops[] = {IR_CALL, IR_CONST, IR_CONST, IR_INDEX, IR_LE, IR_CONST, IR_CONST, IR_INDEX, IR_EQ, IR_AND, IR_IF,
+                                IR_RESHAPE, IR_UPDATE, IR_EMIT, IR_EQ, IR_REDUCE_MAX, IR_RESHAPE, IR_CONST, IR_CALL, IR_ADD, IR_ADD};
+    const ir_region *params = func->body, *body = inst->region_count == 2 ? inst->regions[1] : NULL;
+    if (inst->op != IR_WHILE || strcmp(func->name, "generate") || params->param_count != LOOP_CACHES_AT + model->cache_count) return false;
+    if (inst->operand_count != CARRY_MORE + model->cache_count || body->inst_count != (int)GM_COUNT(ops)) return false;
+    for (size_t i = 0; i < GM_COUNT(ops); i++)
+        if (body->insts[i]->op != ops[i]) return false;
+    const ir_inst *head = body->insts[0], *step = body->insts[GM_COUNT(ops) - 3];
+    if (strcmp(ir_attr_string(head, IR_ATTR_CALLEE), "head") || strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward")) return false;
+    return head->operands[0] == body->params[CARRY_X] && step->operands[1] == body->params[CARRY_POSITION];
+}
+
+typedef struct ring_check {
+    int ahead;
+    bool short_ring;
+} ring_check;
+
+static void check_ring(const ir_inst *inst, void *user) {
+    ring_check *check = user;
+    if (inst->op != IR_ATTENTION || !ir_attr_int(inst, IR_ATTR_RING, 0)) return;
+    int64_t slots = inst->operands[1]->type.dim[0], window = ir_attr_int(inst, IR_ATTR_WINDOW, 0);
+    check->short_ring |= slots < window + RT_MAX_ROLLBACK + check->ahead;
+}
+
+bool loop_rings_hold(const loop_model *model, int ahead) {
+    ring_check check = {ahead, false};
+    ir_visit(model->forward->body, check_ring, &check);
+    return !check.short_ring;
+}
+
+loop_choice loop_choice_of(const ir_rewrite *rw) {
+    ir_value *const *params = rw->in_func->body->params + LOOP_COUNT_AT;
+    return (loop_choice){ir_rewrite_get(rw, params[0]), ir_rewrite_get(rw, params[1]), ir_rewrite_get(rw, params[2]), ir_rewrite_get(rw, params[3])};
+}
+
+ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params) {
+    ir_region *region = ir_region_new(b);
+    for (int i = 0; i < count; i++) out_params[i] = ir_param(b, region, init[i]->type, init[i]->hint);
+    return region;
+}
+
+ir_region *loop_test(ir_builder *b, const loop_choice *choice, ir_value *const *init, int carries) {
+    ir_region *outer = b->region, *test;
+    ir_value *c[LOOP_MAX_CARRIES];
+    b->region = test = loop_region(b, init, carries, c);
+    ir_value *more = ir_binary(b, IR_LT, c[CARRY_COUNT], choice->count), *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[CARRY_DONE]));
+    ir_yield(b, &go, 1);
+    b->region = outer;
+    return test;
 }
 
 /* ---- choosing tokens ---- */

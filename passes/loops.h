@@ -3,6 +3,7 @@
 #define GM_PASSES_LOOPS_H
 
 #include "ir/build.h"
+#include "ir/rewrite.h"
 
 /* @forward and @head of a model module, with the types that the loops around them need. */
 enum { LOOP_MAX_CACHES = 8 };
@@ -33,6 +34,20 @@ enum { LOOP_COUNT_AT = 3, LOOP_CACHES_AT = 7 };
 typedef struct loop_choice {
     ir_value *count, *options, *seed, *stops;
 } loop_choice;
+
+/* The carries of @generate's loop; then the caches. */
+enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_MORE, LOOP_MAX_CARRIES = CARRY_MORE + 1 + LOOP_MAX_CACHES };
+
+/* Is inst, in `func`, the loop that form_generate_loop makes? */
+bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model);
+/* The choice by the parameters of @generate in the making: those of `func` as `rw` maps them. */
+loop_choice loop_choice_of(const ir_rewrite *rw);
+/* A region with parameters for carries that begin as these. */
+ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params);
+/* The test of @generate's loop by its carries: fewer than count, and not stopped. */
+ir_region *loop_test(ir_builder *b, const loop_choice *choice, ir_value *const *init, int carries);
+/* Do rings still hold the window of a token that the host goes back to, when `ahead` tokens behind the last one have been written? */
+bool loop_rings_hold(const loop_model *model, int ahead);
 
 /* Are tokens chosen by an argmax? Greedy choice without a repeat penalty is one; everything else is the sampler's. */
 ir_value *loop_greedy(ir_builder *b, const loop_choice *choice);

@@ -9,7 +9,8 @@
  *                                                        }
  *
  * @head.R1.argmax is @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s`, which reads the 4-bit screen
- * "w:s4" of all rows and only the few rows of w that can win.
+ * "w:s4" of all rows and only the few rows of w that can win. An argmax {guess} (passes/guess_ahead.c) becomes @head.R1.guess, whose
+ * screened_argmax is one too.
  *
  * Fires where the call is read by one argmax, and by nothing else or by a sample in the other branch of an `if`; the
  * callee returns the product of one row, or a few, with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
@@ -17,6 +18,7 @@
  * @head.R1; functions stay, since the host may call them.
  */
 #include "passes/passes.h"
+#include "passes/screen_head.h"
 #include "ir/rewrite.h"
 
 #include "runtime/abi.h"
@@ -27,8 +29,8 @@
 
 /* ---- what can be screened ---- */
 
-/* The product that the function returns, when it can be screened; else NULL. */
-static const ir_inst *screenable_product(const ir_func *func) {
+/* The product that the function returns, when its weight can be screened; else NULL. */
+static const ir_inst *returned_product(const ir_func *func) {
     const ir_region *body = func->body;
     const ir_inst *product = body->yield_count == 1 ? body->yields[0]->def : NULL;
     if (!product || product->op != IR_MATMUL || product->operand_count != 2) return NULL;
@@ -37,14 +39,25 @@ static const ir_inst *screenable_product(const ir_func *func) {
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
     const ir_inst *weight = product->operands[1]->def;
     bool stored = weight && weight->op == IR_WEIGHT && rt_can_screen(w->dtype) && w->dim[1] % RT_SCREEN_BLOCK == 0;
-    bool row = x->rank == 2 && x->dim[0] >= 1 && x->dim[0] <= RT_FEW_ROWS && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
-    if (!stored || !row || (func->alias && func->alias[0] >= 0)) return NULL;
+    bool fits = x->rank == 2 && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
+    if (!stored || !fits || (func->alias && func->alias[0] >= 0)) return NULL;
     for (int i = 0; i < body->inst_count; i++)
         if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return NULL;
     uint32_t *uses = ir_count_uses(func);
     bool alone = uses[product->results[0]->id] == 1;
     free(uses);
     return alone ? product : NULL;
+}
+
+/* The same for one row or a few; else NULL. */
+static const ir_inst *screenable_product(const ir_func *func) {
+    const ir_inst *product = returned_product(func);
+    ir_dim rows = product ? product->operands[0]->type.dim[0] : 0;
+    return !ir_dim_is_symbol(rows) && rows >= 1 && rows <= RT_FEW_ROWS ? product : NULL;
+}
+
+bool pass_can_screen(const ir_func *head) {
+    return returned_product(head) != NULL;
 }
 
 /* The region of `within` that holds inst itself. */
@@ -61,7 +74,7 @@ static const ir_region *region_of(const ir_region *within, const ir_inst *inst) 
 typedef struct readers {
     const ir_value *value;
     int argmaxes, samples;
-    const ir_inst *argmax_if, *sample_if; /* NULL: not in a branch */
+    const ir_inst *argmax, *argmax_if, *sample_if; /* …_if NULL: not in a branch */
     const ir_region *argmax_in, *sample_in;
 } readers;
 
@@ -69,39 +82,49 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
         bool reads = inst->operand_count && inst->operands[0] == r->value;
-        if (reads && inst->op == IR_ARGMAX) r->argmaxes++, r->argmax_if = branch, r->argmax_in = region;
+        if (reads && inst->op == IR_ARGMAX) r->argmaxes++, r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
         if (reads && inst->op == IR_SAMPLE) r->samples++, r->sample_if = branch, r->sample_in = region;
         for (int j = 0; j < inst->region_count && inst->op == IR_IF && !branch; j++) find_readers(inst->regions[j], inst, r);
     }
 }
 
-/* A call of a head that only an argmax and, in the other branch, a sample read. */
-static bool is_head_call(const ir_rewrite *rw, const ir_inst *inst) {
-    if (inst->op != IR_CALL || inst->result_count != 1) return false;
+/* The argmax of a call of a head that only it and, in the other branch, a sample read; else NULL. */
+static const ir_inst *argmax_of(const ir_rewrite *rw, const ir_inst *inst) {
+    if (inst->op != IR_CALL || inst->result_count != 1) return NULL;
     readers r = {.value = inst->results[0]};
-    if (!screenable_product(ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE)))) return false;
+    if (!screenable_product(ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE)))) return NULL;
     find_readers(region_of(rw->in_func->body, inst), NULL, &r);
     bool all = rw->uses[inst->results[0]->id] == (uint32_t)(r.argmaxes + r.samples);
     bool apart = r.argmax_if && r.argmax_if == r.sample_if && r.argmax_in != r.sample_in;
-    return all && r.argmaxes == 1 && (r.samples == 0 || (r.samples == 1 && apart));
+    return all && r.argmaxes == 1 && (r.samples == 0 || (r.samples == 1 && apart)) ? r.argmax : NULL;
 }
 
 /* ---- the copy of the head ---- */
 
+typedef struct head_copy {
+    const ir_inst *product;
+    bool guess;
+} head_copy;
+
 static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
-    const ir_inst *product = rw->user;
-    if (inst != product) return false;
+    const head_copy *copy = rw->user;
+    if (inst != copy->product) return false;
+    ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
     ir_type type = inst->operands[1]->type;
     type.dtype = RT_S4;
     const char *name = rt_screen_name(&rw->out->arena, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
     ir_value *operands[] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, type)};
-    ir_value *best = ir_emit1(&rw->b, IR_SCREENED_ARGMAX, operands, 3, NULL, 0, NULL);
+    ir_value *best = ir_emit1(&rw->b, IR_SCREENED_ARGMAX, operands, 3, &guess, copy->guess, NULL);
     rw->map[inst->results[0]->id] = ir_named(best, "best");
     return true;
 }
 
-static const char *screened_name(ir_rewrite *rw, const ir_inst *call) {
-    return gm_arena_printf(&rw->out->arena, "%s.argmax", ir_attr_string(call, IR_ATTR_CALLEE));
+static bool is_guess(const ir_inst *argmax) {
+    return ir_attr_int(argmax, IR_ATTR_GUESS, 0) != 0;
+}
+
+static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *argmax) {
+    return gm_arena_printf(&rw->out->arena, "%s.%s", ir_attr_string(call, IR_ATTR_CALLEE), is_guess(argmax) ? "guess" : "argmax");
 }
 
 /* ---- the callers ---- */
@@ -115,11 +138,11 @@ static ir_inst *call_of(ir_rewrite *rw, const ir_inst *call, const char *callee)
 
 /* The call goes to where its value is read. */
 static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
-    if (is_head_call(rw, inst)) return true;
+    if (argmax_of(rw, inst)) return true;
     const ir_inst *call = inst->operand_count ? inst->operands[0]->def : NULL;
-    if ((inst->op != IR_ARGMAX && inst->op != IR_SAMPLE) || !call || !is_head_call(rw, call)) return false;
+    if ((inst->op != IR_ARGMAX && inst->op != IR_SAMPLE) || !call || !argmax_of(rw, call)) return false;
     if (inst->op == IR_ARGMAX) {
-        ir_rewrite_map(rw, inst->results[0], call_of(rw, call, screened_name(rw, call))->results[0]);
+        ir_rewrite_map(rw, inst->results[0], call_of(rw, call, screened_name(rw, call, inst))->results[0]);
         return true;
     }
     ir_rewrite_map(rw, call->results[0], call_of(rw, call, ir_attr_string(call, IR_ATTR_CALLEE))->results[0]);
@@ -128,12 +151,15 @@ static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
 
 static void note_call(const ir_inst *inst, void *user) {
     ir_rewrite *rw = user;
-    if (!is_head_call(rw, inst) || ir_func_find(rw->out, screened_name(rw, inst))) return;
+    const ir_inst *argmax = argmax_of(rw, inst);
+    if (!argmax || ir_func_find(rw->out, screened_name(rw, inst, argmax))) return;
     const ir_func *head = ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE));
     const pass_options *options = rw->user;
-    ir_decide(options->decisions, "screen_head", rw->in, head, screenable_product(head), "screened_argmax",
-              "greedy choice reads nothing but the largest element: a 4-bit screen of W says which rows it may be in");
-    ir_clone_func(rw->in, head, rw->out, screened_name(rw, inst), NULL, screen_product, (void *)screenable_product(head));
+    head_copy copy = {screenable_product(head), is_guess(argmax)};
+    ir_decide(options->decisions, "screen_head", rw->in, head, copy.product, copy.guess ? "sketched argmax" : "screened_argmax",
+              copy.guess ? "a guess that is verified later: the upper two bits of the screen, and the rows that they put highest"
+                         : "greedy choice reads nothing but the largest element: a 4-bit screen of W says which rows it may be in");
+    ir_clone_func(rw->in, head, rw->out, screened_name(rw, inst, argmax), NULL, screen_product, &copy);
 }
 
 gm_status pass_screen_head(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {

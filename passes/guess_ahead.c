@@ -1,0 +1,217 @@
+/* guess_ahead: the generate loop guesses tokens by a sketch of the head, and verifies several of them by the head at once.
+ *
+ *   while i < count and not stopped:                       (what form_generate_loop makes)
+ *     rows[0] = x; j = 0; limit = greedy and i > 0 ? fewer than ROWS and than wanted : 0
+ *     while j < limit and the last guess is no stop:
+ *       ids[j] = argmax {guess} of head(rows[j])
+ *       rows[j + 1], caches = @forward(ids[j], position + j, caches); j += 1
+ *     best = argmax of head(rows)                          not greedy: the sampler's choice of rows[0], of which j is 0
+ *     a = 0; token = best[0]; tokens[position] = token; emit token
+ *     while a < j and best[a] is ids[a] and not a stop: a += 1; token = best[a]; tokens[position + a] = token; emit token
+ *     x, caches = @forward(token, position + a, caches)
+ *     position, i += 1 + a
+ *
+ * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches that a wrong guess
+ * left behind are written again before they are read. Bit-exact where several rows of the head are computed as each alone
+ * (passes/screen_head.c). What is gained: a guess reads less than half of what a choice reads of the head (codegen/sketch.c), and
+ * the head is read once for ROWS tokens. The first token of a call waits for no guess.
+ *
+ * Needs the loop of form_generate_loop, a @head that takes any number of rows and whose product can be screened; else does nothing, nor
+ * where a ring (kv_ring) is too short for guesses besides what the host may take back.
+ */
+#include "passes/loops.h"
+#include "passes/passes.h"
+#include "passes/screen_head.h"
+#include "ir/rewrite.h"
+
+#include "runtime/abi.h"
+
+enum { CARRY_CACHES = CARRY_MORE };
+
+typedef struct guessing {
+    ir_builder *b;
+    const loop_model *model;
+    loop_choice choice;
+    ir_value *greedy;
+    int rows; /* of the head in one step: a guess less */
+} guessing;
+
+static ir_value *plus(guessing *g, ir_value *x, ir_value *y) {
+    return ir_binary(g->b, IR_ADD, x, y);
+}
+
+static ir_value *number(guessing *g, int64_t n) {
+    return ir_const_int(g->b, n);
+}
+
+static ir_value *zeros(guessing *g, ir_type type, const char *hint) {
+    ir_attr value = type.dtype == RT_F32 ? ir_attr_make_float(IR_ATTR_VALUE, 0) : ir_attr_make_int(IR_ATTR_VALUE, 0);
+    return ir_named(ir_emit1(g->b, IR_CONST, NULL, 0, &value, 1, &type), hint);
+}
+
+static ir_value *put_row(guessing *g, ir_value *rows, ir_value *x, ir_value *row) {
+    ir_value *at[] = {row, number(g, 0)};
+    return ir_update(g->b, rows, x, at, 2);
+}
+
+static ir_value *is_stop(guessing *g, ir_value *token) {
+    ir_builder *b = g->b;
+    return ir_reshape(b, ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, g->choice.stops, token), 0), 0, NULL);
+}
+
+/* ---- guessing ---- */
+
+enum { GUESS_COUNT, GUESS_ROWS, GUESS_IDS, GUESS_DONE, GUESS_CACHES, GUESS_MAX = GUESS_CACHES + LOOP_MAX_CACHES };
+
+/* The most guesses of this round. */
+static ir_value *limit_of(guessing *g, ir_value *const *c) {
+    ir_builder *b = g->b;
+    ir_value *wanted = ir_binary(b, IR_SUB, ir_binary(b, IR_SUB, g->choice.count, c[CARRY_COUNT]), number(g, 1));
+    ir_value *most = ir_binary(b, IR_MIN, wanted, number(g, g->rows - 1));
+    ir_value *may = ir_binary(b, IR_AND, g->greedy, ir_binary(b, IR_LT, number(g, 0), c[CARRY_COUNT]));
+    return ir_named(ir_select(b, may, most, number(g, 0)), "limit");
+}
+
+static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir_value *limit) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *test;
+    ir_value *c[GUESS_MAX];
+    b->region = test = loop_region(b, init, carries, c);
+    ir_value *go = ir_binary(b, IR_AND, ir_binary(b, IR_LT, c[GUESS_COUNT], limit), ir_unary(b, IR_NOT, c[GUESS_DONE]));
+    ir_yield(b, &go, 1);
+    b->region = outer;
+    return test;
+}
+
+static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir_value *position) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *body;
+    ir_value *c[GUESS_MAX];
+    ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
+    ir_dim one = 1;
+    b->region = body = loop_region(b, init, carries, c);
+    ir_value *at = c[GUESS_COUNT], *logits = loop_logits(b, g->model, ir_window(b, c[GUESS_ROWS], at, 0, 1));
+    ir_value *id = ir_named(ir_reshape(b, ir_emit1(b, IR_ARGMAX, &logits, 1, &guess, 1, NULL), 1, &one), "guess");
+    c[GUESS_IDS] = ir_update(b, c[GUESS_IDS], id, &at, 1);
+    c[GUESS_DONE] = is_stop(g, ir_reshape(b, id, 0, NULL));
+    ir_inst *step = loop_step(b, g->model, id, plus(g, position, at), c + GUESS_CACHES);
+    c[GUESS_COUNT] = plus(g, at, number(g, 1));
+    c[GUESS_ROWS] = put_row(g, c[GUESS_ROWS], step->results[0], c[GUESS_COUNT]);
+    for (int i = 0; i < g->model->cache_count; i++) c[GUESS_CACHES + i] = step->results[1 + i];
+    ir_yield(b, c, carries);
+    b->region = outer;
+    return body;
+}
+
+/* Results: GUESS_…. */
+static ir_value **guess(guessing *g, ir_value *const *c) {
+    ir_builder *b = g->b;
+    int caches = g->model->cache_count, carries = GUESS_CACHES + caches;
+    ir_type rows = g->model->row;
+    rows.dim[0] = g->rows;
+    ir_value *limit = limit_of(g, c), *zero = number(g, 0), *init[GUESS_MAX] = {ir_named(zero, "j")};
+    init[GUESS_ROWS] = ir_named(put_row(g, zeros(g, rows, NULL), c[CARRY_X], zero), "rows");
+    init[GUESS_IDS] = zeros(g, ir_tensor(RT_I32, 1, (ir_dim[]){g->rows}), "ids");
+    init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");
+    for (int i = 0; i < caches; i++) init[GUESS_CACHES + i] = c[CARRY_CACHES + i];
+    ir_region *regions[2] = {guess_test(g, init, carries, limit), guess_body(g, init, carries, c[CARRY_POSITION])};
+    return ir_emit(b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries)->results;
+}
+
+/* ---- verifying ---- */
+
+/* i32[rows]: the token that follows each of the rows; only the first when a sampler chooses. */
+static ir_value *best_of(guessing *g, ir_value *rows, ir_value *const *c) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
+    ir_type type = ir_tensor(RT_I32, 1, (ir_dim[]){g->rows});
+    ir_dim one = 1;
+    b->region = regions[0];
+    ir_value *best = ir_reshape(b, ir_reduce(b, IR_ARGMAX, loop_logits(b, g->model, rows), 1), 1, type.dim);
+    ir_yield(b, &best, 1);
+    b->region = regions[1];
+    ir_value *logits = loop_logits(b, g->model, ir_window(b, rows, number(g, 0), 0, 1)), *drawn = loop_draw(b, &g->choice, logits, c[CARRY_TOKENS], c[CARRY_POSITION]);
+    ir_value *zero = number(g, 0), *chosen = ir_update(b, zeros(g, type, NULL), ir_reshape(b, drawn, 1, &one), &zero, 1);
+    ir_yield(b, &chosen, 1);
+    b->region = outer;
+    return ir_named(ir_emit(b, IR_IF, &g->greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "best");
+}
+
+enum { TAKE_TOKENS, TAKE_ACCEPTED, TAKE_DONE, TAKE_CARRIES };
+
+static ir_region *take_test(guessing *g, ir_value *const *init, ir_value *const *guessed, ir_value *best) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *test;
+    ir_value *c[TAKE_CARRIES];
+    b->region = test = loop_region(b, init, TAKE_CARRIES, c);
+    ir_value *at = c[TAKE_ACCEPTED], *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), ir_index(b, guessed[GUESS_IDS], at, 0));
+    ir_value *more = ir_binary(b, IR_AND, ir_binary(b, IR_LT, at, guessed[GUESS_COUNT]), right);
+    ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[TAKE_DONE]));
+    ir_yield(b, &go, 1);
+    b->region = outer;
+    return test;
+}
+
+static ir_region *take_body(guessing *g, ir_value *const *init, ir_value *best, ir_value *position) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *body;
+    ir_value *c[TAKE_CARRIES];
+    b->region = body = loop_region(b, init, TAKE_CARRIES, c);
+    ir_value *accepted = plus(g, c[TAKE_ACCEPTED], number(g, 1));
+    loop_taken taken = loop_take(b, &g->choice, ir_index(b, best, accepted, 0), c[TAKE_TOKENS], plus(g, position, accepted));
+    ir_value *yields[TAKE_CARRIES] = {taken.tokens, accepted, taken.stopped};
+    ir_yield(b, yields, TAKE_CARRIES);
+    b->region = outer;
+    return body;
+}
+
+/* Takes the first of `best`, and each one behind a right guess. Results: TAKE_…. */
+static ir_value **take(guessing *g, ir_value *const *c, ir_value *const *guessed, ir_value *best) {
+    ir_builder *b = g->b;
+    ir_value *zero = ir_named(number(g, 0), "accepted");
+    loop_taken first = loop_take(b, &g->choice, ir_index(b, best, zero, 0), c[CARRY_TOKENS], c[CARRY_POSITION]);
+    ir_value *init[TAKE_CARRIES] = {ir_named(first.tokens, "tokens"), zero, ir_named(first.stopped, "stopped")};
+    ir_region *regions[2] = {take_test(g, init, guessed, best), take_body(g, init, best, c[CARRY_POSITION])};
+    return ir_emit(b, IR_WHILE, init, TAKE_CARRIES, NULL, 0, regions, 2, NULL, TAKE_CARRIES)->results;
+}
+
+/* ---- the loop ---- */
+
+static ir_region *build_body(guessing *g, ir_value *const *init, int carries) {
+    ir_builder *b = g->b;
+    ir_region *outer = b->region, *body;
+    ir_value *c[LOOP_MAX_CARRIES];
+    b->region = body = loop_region(b, init, carries, c);
+    g->greedy = ir_named(loop_greedy(b, &g->choice), "greedy");
+    ir_value **guessed = guess(g, c), *best = best_of(g, guessed[GUESS_ROWS], c), **taken = take(g, c, guessed, best);
+    ir_value *id = ir_reshape(b, ir_index(b, best, taken[TAKE_ACCEPTED], 0), 1, (ir_dim[]){1});
+    ir_value *last = plus(g, c[CARRY_POSITION], taken[TAKE_ACCEPTED]), *emitted = plus(g, taken[TAKE_ACCEPTED], number(g, 1));
+    ir_inst *step = loop_step(b, g->model, id, last, guessed + GUESS_CACHES);
+    ir_value *yields[LOOP_MAX_CARRIES] = {step->results[0], taken[TAKE_TOKENS], plus(g, c[CARRY_POSITION], emitted), taken[TAKE_DONE],
+                                          plus(g, c[CARRY_COUNT], emitted)};
+    for (int i = 0; i < g->model->cache_count; i++) yields[CARRY_CACHES + i] = step->results[1 + i];
+    ir_yield(b, yields, carries);
+    b->region = outer;
+    return body;
+}
+
+static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
+    const pass_options *options = rw->user;
+    loop_model model;
+    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model)) return false;
+    if (!loop_chooses_rows(rw->out, &model) || !pass_can_screen(model.head)) return false;
+    guessing g = {.b = &rw->b, .model = &model, .choice = loop_choice_of(rw), .rows = options->rows < RT_FEW_ROWS ? (int)options->rows : RT_FEW_ROWS};
+    if (!loop_rings_hold(&model, g.rows - 1)) return false;
+    ir_value *init[LOOP_MAX_CARRIES];
+    int carries = CARRY_CACHES + model.cache_count;
+    for (int i = 0; i < carries; i++) init[i] = ir_named(ir_rewrite_get(rw, inst->operands[i]), inst->regions[1]->params[i]->hint);
+    ir_region *regions[2] = {loop_test(&rw->b, &g.choice, init, carries), build_body(&g, init, carries)};
+    ir_inst *loop = ir_emit(&rw->b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
+    for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], loop->results[i]);
+    return true;
+}
+
+gm_status pass_guess_ahead(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    *out = ir_rewrite_module(in, options->rows > 1 ? guess_in : NULL, (void *)options);
+    return GM_OK;
+}
