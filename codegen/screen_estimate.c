@@ -115,6 +115,7 @@ enum { MOST_ROWS = RT_FEW_ROWS };
 /* Variables, of eight rows of W for each row of x: Σ d·step·Σ (code - 8)·q, and how far it may be off. */
 typedef struct estimate {
     LLVMValueRef sum[MOST_ROWS][PARTS], bound[MOST_ROWS][PARTS];
+    LLVMValueRef top[MOST_ROWS], where[MOST_ROWS]; /* in each lane the largest estimate so far, and its row */
 } estimate;
 
 static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
@@ -172,15 +173,15 @@ LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats) {
 }
 
 /* Keep in each lane of top and where what is larger; `row` is that of the first lane. */
-static void challenge_lanes(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
-    LLVMValueRef lane[LANES], top = cg_load(c, screen_eight(c->f32, 1), x->top, 4);
+static void challenge_lanes(cg *c, const screen_job *job, const estimate *e, int r, LLVMValueRef sum, LLVMValueRef row) {
+    LLVMValueRef lane[LANES], top = LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e->top[r], "");
     LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, top, "");
-    cg_store(c, LLVMBuildSelect(c->b, wins, sum, top, ""), x->top, 4);
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, sum, top, ""), e->top[r]);
     if (job->sketch) return;
     for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, i);
     LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, row, c->i32, ""), LANES), LLVMConstVector(lane, LANES));
-    LLVMValueRef where = cg_load(c, screen_eight(c->i32, 1), x->where, 4);
-    cg_store(c, LLVMBuildSelect(c->b, wins, index, where, ""), x->where, 4);
+    LLVMValueRef where = LLVMBuildLoad2(c->b, screen_eight(c->i32, 1), e->where[r], "");
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, where, ""), e->where[r]);
 }
 
 /* What was summed of `parts` vectors of rows from `row` on. A bound's own sum may lose a rounding per run. */
@@ -195,7 +196,7 @@ static void store_estimates(cg *c, const screen_job *job, const estimate *e, int
                 bound = LLVMBuildFAdd(c->b, bound, cg_splat(c, cg_load(c, c->f32, x[r].extra, 4), LANES), "");
             }
             cg_store(c, bound, cg_at(c, c->f32, x[r].bound, at), 4);
-            challenge_lanes(c, job, &x[r], sum, at);
+            challenge_lanes(c, job, e, r, sum, at);
         }
 }
 
@@ -235,10 +236,18 @@ static void emit_group(cg *c, const screen_job *job, const estimate *e, const sc
     cg_loop_end(c, &part);
 }
 
-static void end_slab(cg *c, const screen_x *x, const cg_loop *slabs) {
+static void clear_top(cg *c, const screen_job *job, const estimate *e) {
+    for (int r = 0; r < job->x_rows; r++) {
+        LLVMBuildStore(c->b, cg_splat(c, cg_f32(c, -INFINITY), LANES), e->top[r]);
+        LLVMBuildStore(c->b, LLVMConstAllOnes(screen_eight(c->i32, 1)), e->where[r]);
+    }
+}
+
+static void end_slab(cg *c, const screen_job *job, const estimate *e, const screen_x *x, const cg_loop *slabs) {
     LLVMTypeRef ints = screen_eight(c->i32, 1);
-    cg_store(c, screen_ordered(c, cg_load(c, screen_eight(c->f32, 1), x->top, 4)), cg_at(c, ints, x->tops, slabs->index), 4);
-    cg_store(c, cg_splat(c, cg_f32(c, -INFINITY), LANES), x->top, 4);
+    LLVMValueRef top = LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e->top[0], "");
+    cg_store(c, screen_ordered(c, top), cg_at(c, ints, x->tops, slabs->index), 4);
+    clear_top(c, job, e);
 }
 
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
@@ -247,12 +256,18 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
     GM_ASSERT(job->x_rows <= MOST_ROWS);
     for (int r = 0; r < job->x_rows; r++) {
         x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
+        e.top[r] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.where[r] = cg_variable(c, screen_eight(c->i32, 1), NULL);
         for (int p = 0; p < PARTS; p++)
             e.sum[r][p] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.bound[r][p] = cg_variable(c, screen_eight(c->f32, 1), NULL);
     }
+    clear_top(c, job, &e);
     cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
     emit_group(c, job, &e, x, groups.index);
     cg_loop_end(c, &groups);
-    if (job->sketch) end_slab(c, &x[0], &slabs);
+    if (job->sketch) end_slab(c, job, &e, &x[0], &slabs);
     cg_loop_end(c, &slabs);
+    for (int r = 0; r < job->x_rows; r++) {
+        cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e.top[r], ""), x[r].top, 4);
+        cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->i32, 1), e.where[r], ""), x[r].where, 4);
+    }
 }

@@ -117,6 +117,4 @@ void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
     store_run(c, job, x, loop.index, extra);
     cg_loop_end(c, &loop);
     cg_store(c, LLVMBuildLoad2(c->b, c->f32, extra, ""), x->extra, 4);
-    cg_store(c, cg_splat(c, cg_f32(c, -INFINITY), SCREEN_LANES), x->top, 4);
-    cg_store(c, LLVMConstAllOnes(LLVMVectorType(c->i32, SCREEN_LANES)), x->where, 4);
 }

@@ -1,11 +1,11 @@
 /* guess_ahead: the generate loop guesses tokens by a sketch of the head, and verifies several of them by the head at once.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes)
- *     rows[0] = x; j = 0; limit = greedy and i > 0 ? fewer than ROWS and than wanted : 0
+ *     rows = x, x, …; j = 0; limit = greedy and i > 0 ? fewer than ROWS and than wanted : 0
  *     while j < limit and the last guess is no stop:
  *       ids[j] = argmax {guess} of head(rows[j])
  *       rows[j + 1], caches = @forward(ids[j], position + j, caches); j += 1
- *     best = argmax of head(rows)                          not greedy: the sampler's choice of rows[0], of which j is 0
+ *     best = argmax of head(rows)                          j is 0: of head(x), or what the sampler chooses
  *     a = 0; token = best[0]; tokens[position] = token; emit token
  *     while a < j and best[a] is ids[a] and not a stop: a += 1; token = best[a]; tokens[position + a] = token; emit token
  *     x, caches = @forward(token, position + a, caches)
@@ -13,8 +13,8 @@
  *
  * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches that a wrong guess
  * left behind are written again before they are read. Bit-exact where several rows of the head are computed as each alone
- * (passes/screen_head.c). What is gained: a guess reads less than half of what a choice reads of the head (codegen/sketch.c), and
- * the head is read once for ROWS tokens. The first token of a call waits for no guess.
+ * (passes/screen_head.c). What is gained: a guess reads half of what a choice reads of the head (codegen/sketch.c), and the head is read
+ * once for ROWS tokens, which pays where bytes cost more than the six-fold sums. The first token of a call waits for no guess.
  *
  * Needs the loop of form_generate_loop, a @head that takes any number of rows and whose product can be screened; else does nothing, nor
  * where a ring (kv_ring) is too short for guesses besides what the host may take back.
@@ -44,9 +44,11 @@ static ir_value *number(guessing *g, int64_t n) {
     return ir_const_int(g->b, n);
 }
 
-static ir_value *zeros(guessing *g, ir_type type, const char *hint) {
-    ir_attr value = type.dtype == RT_F32 ? ir_attr_make_float(IR_ATTR_VALUE, 0) : ir_attr_make_int(IR_ATTR_VALUE, 0);
-    return ir_named(ir_emit1(g->b, IR_CONST, NULL, 0, &value, 1, &type), hint);
+/* i32[rows] of zero. */
+static ir_value *no_ids(guessing *g) {
+    ir_type type = ir_tensor(RT_I32, 1, (ir_dim[]){g->rows});
+    ir_attr zero = ir_attr_make_int(IR_ATTR_VALUE, 0);
+    return ir_emit1(g->b, IR_CONST, NULL, 0, &zero, 1, &type);
 }
 
 static ir_value *put_row(guessing *g, ir_value *rows, ir_value *x, ir_value *row) {
@@ -107,11 +109,11 @@ static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir
 static ir_value **guess(guessing *g, ir_value *const *c) {
     ir_builder *b = g->b;
     int caches = g->model->cache_count, carries = GUESS_CACHES + caches;
-    ir_type rows = g->model->row;
-    rows.dim[0] = g->rows;
     ir_value *limit = limit_of(g, c), *zero = number(g, 0), *init[GUESS_MAX] = {ir_named(zero, "j")};
-    init[GUESS_ROWS] = ir_named(put_row(g, zeros(g, rows, NULL), c[CARRY_X], zero), "rows");
-    init[GUESS_IDS] = zeros(g, ir_tensor(RT_I32, 1, (ir_dim[]){g->rows}), "ids");
+    ir_value *copies[RT_FEW_ROWS];
+    for (int i = 0; i < g->rows; i++) copies[i] = c[CARRY_X];
+    init[GUESS_ROWS] = ir_named(ir_concat(b, copies, g->rows, 0), "rows"); /* unused ones cost least as copies: of zeros any row may be the argmax */
+    init[GUESS_IDS] = ir_named(no_ids(g), "ids");
     init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");
     for (int i = 0; i < caches; i++) init[GUESS_CACHES + i] = c[CARRY_CACHES + i];
     ir_region *regions[2] = {guess_test(g, init, carries, limit), guess_body(g, init, carries, c[CARRY_POSITION])};
@@ -120,21 +122,49 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
 
 /* ---- verifying ---- */
 
-/* i32[rows]: the token that follows each of the rows; only the first when a sampler chooses. */
-static ir_value *best_of(guessing *g, ir_value *rows, ir_value *const *c) {
+/* An `if` of one result in the making: its branches are built between begin, other and end. */
+typedef struct branches {
+    ir_value *condition;
+    ir_region *outer, *regions[2];
+} branches;
+
+static branches branch_begin(guessing *g, ir_value *condition) {
+    branches br = {condition, g->b->region, {ir_region_new(g->b), ir_region_new(g->b)}};
+    g->b->region = br.regions[0];
+    return br;
+}
+
+static void branch_other(guessing *g, const branches *br, ir_value *result) {
+    ir_yield(g->b, &result, 1);
+    g->b->region = br->regions[1];
+}
+
+static ir_value *branch_end(guessing *g, branches *br, ir_value *result) {
+    ir_yield(g->b, &result, 1);
+    g->b->region = br->outer;
+    return ir_emit(g->b, IR_IF, &br->condition, 1, NULL, 0, br->regions, 2, NULL, 1)->results[0];
+}
+
+/* ids with only the first. */
+static ir_value *one_id(guessing *g, ir_value *id) {
+    ir_value *zero = number(g, 0);
+    return ir_update(g->b, no_ids(g), ir_reshape(g->b, id, 1, (ir_dim[]){1}), &zero, 1);
+}
+
+/* The argmax of the head over rows. */
+static ir_value *argmax_of(guessing *g, ir_value *rows) {
+    return ir_reduce(g->b, IR_ARGMAX, loop_logits(g->b, g->model, rows), 1);
+}
+
+/* i32[rows]: the token that follows each of the rows; only the first one's when nothing was guessed. */
+static ir_value *best_of(guessing *g, ir_value *const *guessed, ir_value *const *c) {
     ir_builder *b = g->b;
-    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
-    ir_type type = ir_tensor(RT_I32, 1, (ir_dim[]){g->rows});
-    ir_dim one = 1;
-    b->region = regions[0];
-    ir_value *best = ir_reshape(b, ir_reduce(b, IR_ARGMAX, loop_logits(b, g->model, rows), 1), 1, type.dim);
-    ir_yield(b, &best, 1);
-    b->region = regions[1];
-    ir_value *logits = loop_logits(b, g->model, ir_window(b, rows, number(g, 0), 0, 1)), *drawn = loop_draw(b, &g->choice, logits, c[CARRY_TOKENS], c[CARRY_POSITION]);
-    ir_value *zero = number(g, 0), *chosen = ir_update(b, zeros(g, type, NULL), ir_reshape(b, drawn, 1, &one), &zero, 1);
-    ir_yield(b, &chosen, 1);
-    b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &g->greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "best");
+    ir_dim count = g->rows;
+    branches chosen = branch_begin(g, g->greedy), some = branch_begin(g, ir_binary(b, IR_LT, number(g, 0), guessed[GUESS_COUNT]));
+    branch_other(g, &some, ir_reshape(b, argmax_of(g, guessed[GUESS_ROWS]), 1, &count));
+    branch_other(g, &chosen, branch_end(g, &some, one_id(g, argmax_of(g, c[CARRY_X]))));
+    ir_value *drawn = loop_draw(b, &g->choice, loop_logits(b, g->model, c[CARRY_X]), c[CARRY_TOKENS], c[CARRY_POSITION]);
+    return ir_named(branch_end(g, &chosen, one_id(g, drawn)), "best");
 }
 
 enum { TAKE_TOKENS, TAKE_ACCEPTED, TAKE_DONE, TAKE_CARRIES };
@@ -183,7 +213,7 @@ static ir_region *build_body(guessing *g, ir_value *const *init, int carries) {
     ir_value *c[LOOP_MAX_CARRIES];
     b->region = body = loop_region(b, init, carries, c);
     g->greedy = ir_named(loop_greedy(b, &g->choice), "greedy");
-    ir_value **guessed = guess(g, c), *best = best_of(g, guessed[GUESS_ROWS], c), **taken = take(g, c, guessed, best);
+    ir_value **guessed = guess(g, c), *best = best_of(g, guessed, c), **taken = take(g, c, guessed, best);
     ir_value *id = ir_reshape(b, ir_index(b, best, taken[TAKE_ACCEPTED], 0), 1, (ir_dim[]){1});
     ir_value *last = plus(g, c[CARRY_POSITION], taken[TAKE_ACCEPTED]), *emitted = plus(g, taken[TAKE_ACCEPTED], number(g, 1));
     ir_inst *step = loop_step(b, g->model, id, last, guessed + GUESS_CACHES);
