@@ -82,7 +82,7 @@ attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRe
     runs.first = runs.loop.index;
     runs.slot = cg_add(c, low, runs.first);
     runs.count = cg_sub(c, keys, runs.first);
-    if (most) runs.count = cg_min(c, runs.count, cg_i64(c, most));
+    if (most) runs.count = cg_min(c, runs.count, cg_sub(c, cg_i64(c, most), LLVMBuildURem(c->b, runs.slot, cg_i64(c, most), "")));
     if (job->ring) {
         LLVMValueRef slots = cg_i64(c, job->slots);
         runs.slot = LLVMBuildURem(c->b, runs.slot, slots, "");
@@ -124,13 +124,13 @@ static void add_cache(cg *c, const ir_inst *inst, int operand, cg_kernel *kernel
 }
 
 void cg_emit_attention(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[5], *q_slot = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]);
+    const cg_slot *reads[5], *q_slot = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]), *writes[] = {write, &cg_dealt};
     int read_count = 0;
     for (int i = 0; i < inst->operand_count; i++)
         if (i != 3) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
-    cg_access(c, reads, read_count, &write, 1);
     const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
     bool singly = !ir_dim_is_symbol(q->dim[0]) && q->dim[0] <= RT_FEW_ROWS;
+    cg_access(c, reads, read_count, writes, singly ? 1 : 2);
     attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
                          .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0)};

@@ -47,8 +47,8 @@ LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b,
 /* `width` elements from base[index] on as f32. */
 LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width);
 
-/* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most` keys to a run;
- * 0: any number. */
+/* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most` keys to a run,
+ * those of one multiple of `most`; 0: any number. */
 typedef struct attention_runs {
     cg_loop loop;
     bool looped;

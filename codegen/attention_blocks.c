@@ -3,6 +3,7 @@
  * A panel of keys at a time is packed once for all rows of the block and goes through scores, softmax and weighted sum, the softmax
  * so far being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
  * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
+ * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
  */
 #include "codegen/attention.h"
 
@@ -181,11 +182,11 @@ static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block 
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].floats) *parts[i].place = cg_at(c, c->f32, base, cg_i64(c, at));
 }
 
-/* Tokens of a block: at most `most`, and so many blocks that every thread gets the same number, an early one for a late one. */
-static LLVMValueRef tokens_of_block(cg *c, LLVMValueRef all, int64_t most, LLVMValueRef threads) {
-    LLVMValueRef round = cg_mul(c, threads, cg_i64(c, 2)), one = cg_i64(c, 1);
-    LLVMValueRef least = LLVMBuildUDiv(c->b, cg_add(c, all, cg_i64(c, most - 1)), cg_i64(c, most), "");
-    LLVMValueRef blocks = cg_mul(c, round, LLVMBuildUDiv(c->b, cg_add(c, least, cg_sub(c, round, one)), round, ""));
+/* Tokens of a block: at most `most`, all blocks alike, and two tasks for a thread at least. */
+static LLVMValueRef tokens_of_block(cg *c, const attention_job *job, LLVMValueRef all, int64_t most) {
+    LLVMValueRef threads = cg_widen(c, c->code.threads), one = cg_i64(c, 1), heads = cg_i64(c, job->kv_heads);
+    LLVMValueRef tasks = cg_mul(c, threads, cg_i64(c, 2)), fill = LLVMBuildUDiv(c->b, cg_add(c, tasks, cg_sub(c, heads, one)), heads, "");
+    LLVMValueRef least = LLVMBuildUDiv(c->b, cg_add(c, all, cg_i64(c, most - 1)), cg_i64(c, most), ""), blocks = cg_max(c, least, fill);
     return LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, blocks, one)), blocks, "");
 }
 
@@ -193,22 +194,14 @@ void attention_blocks(cg *c, const attention_job *job) {
     int64_t most = job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group;
     block b = {.kv = NULL};
     open_scratch(c, job, most, &b);
-    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), threads = cg_widen(c, c->code.threads);
-    LLVMValueRef thread = cg_widen(c, c->code.thread), one = cg_i64(c, 1), step = tokens_of_block(c, all, most, threads);
-    LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, "");
-    /* Dealt out in rounds, every other one backwards: later blocks see more keys. */
-    cg_loop round = cg_loop_begin(c, cg_i64(c, 0), cg_mul(c, blocks, heads), 1);
-    round.step = threads;
-    LLVMValueRef odd = LLVMBuildURem(c->b, LLVMBuildUDiv(c->b, round.index, threads, ""), cg_i64(c, 2), "");
-    LLVMValueRef backwards = LLVMBuildICmp(c->b, LLVMIntNE, odd, cg_i64(c, 0), "");
-    LLVMValueRef turn = LLVMBuildSelect(c->b, backwards, cg_sub(c, cg_sub(c, threads, one), thread), thread, "");
-    LLVMValueRef task = cg_add(c, round.index, turn);
-    cg_branch mine = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSLT, task, cg_mul(c, blocks, heads), ""));
+    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = tokens_of_block(c, job, all, most);
+    LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, ""), tasks = cg_mul(c, blocks, heads);
+    cg_pieces pieces = cg_pieces_begin(c, cg_deal(c), tasks);
+    LLVMValueRef task = cg_sub(c, cg_sub(c, tasks, one), pieces.index); /* later blocks see more keys: the longest work first */
     b.kv = LLVMBuildURem(c->b, task, heads, "");
     b.first = cg_mul(c, LLVMBuildUDiv(c->b, task, heads, ""), step);
     b.count = cg_min(c, step, cg_sub(c, all, b.first));
     b.place = cg_add(c, cg_widen(c, c->code.args[job->position]), b.first);
     emit_block(c, job, &b);
-    cg_end_if(c, &mine);
-    cg_loop_end(c, &round);
+    cg_pieces_end(c, &pieces);
 }

@@ -171,6 +171,22 @@ void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot
 /* The call alone, from wherever it is. */
 void cg_wait(cg *c, int64_t inst);
 
+/* ---- deal.c ---- */
+
+/* Written by every instruction that deals out its work: to be among the writes of its cg_access, so that a barrier lies between two. */
+extern const cg_slot cg_dealt;
+/* A thread's hand: a variable with the number of the piece it is to work on, and the first piece in it. */
+LLVMValueRef cg_deal(cg *c);
+/* A loop over those of the pieces 0..end that come to this thread. As long as all loops of an instruction share a hand and their ends
+ * ascend, each piece below the last end is worked on once, in the first loop whose end lies above it. */
+typedef struct cg_pieces {
+    LLVMBasicBlockRef head, exit;
+    LLVMValueRef hand;  /* from cg_deal, here or in the caller of this kernel */
+    LLVMValueRef index; /* i64: the piece */
+} cg_pieces;
+cg_pieces cg_pieces_begin(cg *c, LLVMValueRef hand, LLVMValueRef end);
+void cg_pieces_end(cg *c, cg_pieces *pieces);
+
 /* ---- profile.c; all of it emits nothing unless options->profile ---- */
 
 /* The current instruction's work begins here, unless it has begun already: true when it is begun now. */

@@ -184,7 +184,8 @@ static uint64_t mix(uint64_t hash, const void *data, size_t bytes) { /* FNV-1a *
 uint64_t cg_fingerprint(void) {
     static const size_t layout[] = {
         sizeof(rt_frame), offsetof(rt_frame, weights), offsetof(rt_frame, arena), offsetof(rt_frame, scratch), offsetof(rt_frame, scratch_stride),
-        offsetof(rt_frame, ring), offsetof(rt_frame, shared), offsetof(rt_frame, trace), offsetof(rt_frame, threads), offsetof(rt_ring, token),
+        offsetof(rt_frame, ring), offsetof(rt_frame, shared), offsetof(rt_frame, trace), offsetof(rt_frame, threads), offsetof(rt_frame, barrier.dealt),
+        offsetof(rt_ring, token),
         sizeof(rt_site), offsetof(rt_site, rows), offsetof(rt_site, weights), offsetof(rt_site, dtypes),
         offsetof(rt_site, max_rows), CG_MAX_OBJECTS, RT_RING_CAPACITY, RT_SHARED_WORDS, RT_DTYPE_COUNT, IR_OP_COUNT, IR_ATTR_COUNT};
     uint64_t hash = mix(14695981039346656037u, layout, sizeof layout);

@@ -26,7 +26,7 @@ enum {
 typedef struct integer_job {
     integer_kind kind;
     int64_t x_stride;
-    int w, x, x_rows, scales, out, out_stride, low, high; /* kernel arguments */
+    int w, x, x_rows, scales, out, out_stride, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
 } integer_job;
 
 /* The thread's scratch. */
@@ -301,7 +301,7 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     cg_loop_end(c, &rows);
 }
 
-/* This thread's rows of one weight, a panel at a time. */
+/* The panels of one weight that come to this thread. */
 static void emit_integer(cg *c, void *user) {
     const integer_job *job = user;
     const integer_kind *kind = &job->kind;
@@ -309,33 +309,36 @@ static void emit_integer(cg *c, void *user) {
     places at;
     lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
     if (integer_offset_w(c, kind->x)) emit_x_sums(c, job, at.starts);
-    cg_loop panels = cg_loop_begin(c, args[job->low], args[job->high], integer_panel_rows(c));
+    cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
+    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, integer_panel_rows(c)));
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), integer_block_of(kind));
     LLVMValueRef columns = cg_min(c, cg_sub(c, cg_i64(c, kind->columns), blocks.index), cg_i64(c, integer_block_of(kind)));
     LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, GROUP), ""), cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, GROUP)));
-    LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, panels.index, row_bytes), start));
+    LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, row, row_bytes), start));
     integer_pack(c, kind, &at.pack, w, row_bytes, columns);
-    call_multiply(c, job, &at, blocks.index, columns, cg_at(c, c->f32, args[job->out], panels.index));
+    call_multiply(c, job, &at, blocks.index, columns, cg_at(c, c->f32, args[job->out], row));
     cg_loop_end(c, &blocks);
-    cg_loop_end(c, &panels);
+    cg_pieces_end(c, &panels);
 }
 
-static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef const *share, LLVMValueRef origin) {
+static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef hand, int64_t origin) {
     const ir_value *w = inst->operands[which];
     cg_kernel kernel = {.count = 0};
     int64_t out_stride;
     const ir_type *x_type = &inst->operands[0]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
     GM_ASSERT(ir_layout_matrix(x_type, &x->layout, &job->x_stride) && ir_layout_matrix(&inst->results[0]->type, &out->layout, &out_stride));
-    LLVMValueRef rows = cg_leading_rows(c, x_type), zero = cg_i64(c, 0);
+    LLVMValueRef rows = cg_leading_rows(c, x_type);
+    int64_t panel = integer_panel_rows(c);
     job->w = cg_kernel_arg(&kernel, cg_slot_of(c, w)->base);
     job->x = cg_kernel_arg(&kernel, x->base);
     job->x_rows = cg_kernel_arg(&kernel, rows);
     job->scales = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[1])->base);
-    job->out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out->base, origin));
+    job->out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out->base, cg_i64(c, origin)));
     job->out_stride = cg_kernel_arg(&kernel, cg_i64(c, out_stride));
-    job->low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, share[0], origin), zero));
-    job->high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, share[1], origin), cg_i64(c, w->type.dim[0])));
+    job->hand = cg_kernel_arg(&kernel, hand);
+    job->first = cg_kernel_arg(&kernel, cg_i64(c, origin / panel));
+    job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + w->type.dim[0]) / panel));
     gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
                      (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows);
     char name[40] = "integer_";
@@ -349,8 +352,9 @@ static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
 }
 
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
-    const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])}, *write = cg_slot_of(c, inst->results[0]);
+    const ir_type *x = &inst->operands[0]->type;
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])};
+    const cg_slot *writes[] = {cg_slot_of(c, inst->results[0]), &cg_dealt};
     for (int i = 2; i < inst->operand_count; i++) {
         if (takes(c, inst, &inst->operands[i]->type)) continue;
         cg_unsupported(c, inst, "weights of this storage type, or not of whole panels");
@@ -360,9 +364,8 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     const char *words = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
     ir_decide(c->options->decisions, "code", c->module, c->func, inst, bytes ? "integer, four bytes a sum (vpdpbusd)" : words,
               bytes ? "x is i8 and the target sums products of bytes" : x->dtype == RT_I8 ? "the target does not sum products of bytes" : "x is i16");
-    cg_access(c, reads, 2, &write, 1);
-    LLVMValueRef share[2];
-    cg_share(c, cg_i64(c, y->dim[y->rank - 1]), ROW_MULTIPLE, &share[0], &share[1]);
+    cg_access(c, reads, 2, writes, 2);
+    LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
     for (int i = 2; i < inst->operand_count; i++) {
         integer_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0),
@@ -370,7 +373,7 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
                                     .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}};
         places at;
         cg_reserve_scratch(c, lay_out(c, &job.kind, NULL, &at));
-        call_integer(c, inst, &job, i, share, cg_i64(c, start));
+        call_integer(c, inst, &job, i, hand, start);
         start += inst->operands[i]->type.dim[0];
     }
 }

@@ -26,6 +26,7 @@ typedef struct rt_ring {
 
 typedef struct rt_barrier {
     _Alignas(64) atomic_uint arrived;
+    atomic_uint dealt; /* pieces of work that threads have taken since they last met here (codegen/deal.c) */
     _Alignas(64) atomic_uint phase;
     atomic_uint sleepers; /* threads that wait in the kernel */
 } rt_barrier;

@@ -157,15 +157,19 @@ static void sleep_until(rt_barrier *barrier, unsigned phase) {
     atomic_fetch_sub(&barrier->sleepers, 1);
 }
 
-/* Counting barrier with a phase number: the last to arrive opens the next phase. The others spin (a kernel is microseconds), then
+/* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The others spin (a kernel is microseconds), then
  * yield, then sleep, so that crowded cores still get on. */
 void rt_barrier_wait(rt_frame *frame) {
     rt_barrier *barrier = &frame->barrier;
-    if (frame->threads == 1) return;
+    if (frame->threads == 1) {
+        atomic_store_explicit(&barrier->dealt, 0, memory_order_relaxed);
+        return;
+    }
     unsigned phase = atomic_load_explicit(&barrier->phase, memory_order_relaxed);
     unsigned arrived = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1;
     if (arrived == (unsigned)frame->threads) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->dealt, 0, memory_order_relaxed);
         atomic_store(&barrier->phase, phase + 1);
         if (atomic_load(&barrier->sleepers)) syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         return;

@@ -228,8 +228,8 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
     return count;
 }
 
-/* Two weights of one type in each product, of 1 and 3 or more panels, so that the threads' shares begin within one; x of one type of
- * integers after the other. */
+/* Two weights of one type in each product, of 1 and 3 or more panels, so that pieces dealt out lie in either; x of one type of integers
+ * after the other. */
 static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const rt_dtype *x, bool rotate) {
     rt_weights weights = {0};
     gm_arena arena = {0};
