@@ -17,7 +17,7 @@ static bool meets_any(const cg_extent *extent, const cg_extent *list, int count)
 void cg_wait(cg *c, int64_t inst) {
     LLVMValueRef args[] = {c->code.frame, c->code.thread, cg_i32(c, inst)};
     if (c->options->profile) cg_host_call(c, "rt_profile_barrier", c->void_t, args, 3);
-    else cg_host_call(c, "rt_barrier_wait", c->void_t, args, 1);
+    else cg_host_call(c, "rt_barrier_wait", c->void_t, args, 2);
 }
 
 void cg_barrier(cg *c) {

@@ -29,6 +29,7 @@ typedef struct rt_barrier {
     atomic_uint dealt; /* pieces of work that threads have taken since they last met here (codegen/deal.c) */
     _Alignas(64) atomic_uint phase;
     atomic_uint sleepers; /* threads that wait in the kernel */
+    _Alignas(64) atomic_int cpu[RT_MAX_THREADS]; /* where each thread last arrived: 1 + the CPU's number */
 } rt_barrier;
 
 typedef enum rt_event_kind {
@@ -68,7 +69,6 @@ typedef struct rt_frame {
     struct rt_profile *profile; /* where code compiled for it leaves events; NULL: nowhere */
     rt_barrier barrier;
     int32_t threads;
-    int32_t crowded; /* more threads than CPUs: do not spin long */
 } rt_frame;
 
 enum { RT_SHARED_WORDS = 4 * RT_MAX_THREADS };
@@ -89,7 +89,7 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_profile_end)                                                                                             \
     RTCALL(rt_profile_barrier)
 
-void rt_barrier_wait(rt_frame *frame);
+void rt_barrier_wait(rt_frame *frame, int32_t thread);
 /* The thread's share of the columns of out[m,N] = x[m,K]·Wᵀ at site `site`, with the site's strides. */
 void rt_matmul_run(rt_frame *frame, int64_t site, int32_t thread, const void *x, int64_t m, float *out);
 /* Row-major C[m,n] = A[m,k]·B. B is stored [k,n], or [n,k] when `transposed`. Runs on the calling thread alone. */

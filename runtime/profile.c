@@ -94,7 +94,7 @@ void rt_profile_end(rt_frame *frame, int32_t thread) {
 /* Within an instruction the barrier parts it in two events, so that none holds another. */
 void rt_profile_barrier(rt_frame *frame, int32_t thread, int32_t inst) {
     if (!frame->profile) {
-        rt_barrier_wait(frame);
+        rt_barrier_wait(frame, thread);
         return;
     }
     track *t = &frame->profile->tracks[thread];
@@ -103,7 +103,7 @@ void rt_profile_barrier(rt_frame *frame, int32_t thread, int32_t inst) {
         t->open.end = wait.start;
         push(frame->profile, t, &t->open);
     }
-    rt_barrier_wait(frame);
+    rt_barrier_wait(frame, thread);
     wait.end = rt_ticks();
     push(frame->profile, t, &wait);
     t->open.kind = RT_EVENT_MORE;

@@ -75,7 +75,6 @@ static gm_status open_frame(rt_session *s, gm_diag *diag) {
     if (!frame) return gm_fail(diag, GM_NOMEM, "out of memory");
     memset(frame, 0, sizeof *frame);
     frame->threads = threads;
-    frame->crowded = threads > rt_team_default_threads();
     frame->weights = (const void **)p->weights;
     frame->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096;
     frame->arena = pages_new((size_t)p->arena_bytes);

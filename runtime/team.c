@@ -2,6 +2,7 @@
 #include "runtime/team.h"
 
 #include "runtime/abi.h"
+#include "runtime/profile.h"
 
 #include <limits.h>
 #include <linux/futex.h>
@@ -13,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 4000, SPINS_CROWDED = 64, YIELDS = 16 };
+enum { SPIN_TICKS = 250000 }; /* of rt_ticks: a tenth of a millisecond */
 
 struct rt_team {
     pthread_t conductor;
@@ -157,14 +158,24 @@ static void sleep_until(rt_barrier *barrier, unsigned phase) {
     atomic_fetch_sub(&barrier->sleepers, 1);
 }
 
-/* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The others spin (a kernel is microseconds), then
- * yield, then sleep, so that crowded cores still get on. */
-void rt_barrier_wait(rt_frame *frame) {
+/* Did another thread come to its last barrier on the CPU that this thread is on? Then it is not to be waited for at work: it cannot run. */
+static bool shares_cpu(rt_barrier *barrier, int32_t thread, int32_t threads) {
+    int here = sched_getcpu() + 1;
+    if (atomic_load_explicit(&barrier->cpu[thread], memory_order_relaxed) != here) atomic_store_explicit(&barrier->cpu[thread], here, memory_order_relaxed);
+    for (int32_t i = 0; i < threads; i++)
+        if (i != thread && atomic_load_explicit(&barrier->cpu[i], memory_order_relaxed) == here) return true;
+    return false;
+}
+
+/* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The others spin for about as
+ * long as it takes to fall asleep and to be woken (a kernel is microseconds), then sleep, so that what keeps one of them waiting may run. */
+void rt_barrier_wait(rt_frame *frame, int32_t thread) {
     rt_barrier *barrier = &frame->barrier;
     if (frame->threads == 1) {
         atomic_store_explicit(&barrier->dealt, 0, memory_order_relaxed);
         return;
     }
+    bool shared = shares_cpu(barrier, thread, frame->threads);
     unsigned phase = atomic_load_explicit(&barrier->phase, memory_order_relaxed);
     unsigned arrived = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1;
     if (arrived == (unsigned)frame->threads) {
@@ -174,7 +185,6 @@ void rt_barrier_wait(rt_frame *frame) {
         if (atomic_load(&barrier->sleepers)) syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         return;
     }
-    for (int i = 0; i < (frame->crowded ? SPINS_CROWDED : SPINS) && !passed(barrier, phase); i++) relax();
-    for (int i = 0; i < YIELDS && !passed(barrier, phase); i++) sched_yield();
+    for (int64_t end = shared ? 0 : rt_ticks() + SPIN_TICKS; !passed(barrier, phase) && rt_ticks() < end;) relax();
     if (!passed(barrier, phase)) sleep_until(barrier, phase);
 }
