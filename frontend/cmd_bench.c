@@ -1,6 +1,9 @@
 /* gemmac bench: tokens per second of prefill (pp) and of decoding (tg), named and measured as
- * llama-bench does: fixed random ids, greedy, one warm-up run, then the repetitions. */
+ * llama-bench does: fixed random ids, greedy. But it goes in rounds, each of which runs every test
+ * once, so that what a machine does from one minute to the next weighs on all of them alike; the
+ * first round is for warming up. */
 #include "frontend/commands.h"
+#include "runtime/abi.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,9 +20,10 @@ typedef struct bench_row {
 
 typedef struct bench {
     fe_engine engine;
-    int64_t repetitions, depth;
+    int64_t repetitions;
     int32_t *ids;      /* random, as many as the longest test takes */
     int32_t *produced; /* likewise */
+    int64_t held;      /* so many of the ids are in the session's caches, whatever its length */
     bench_row *rows;
     size_t row_count;
 } bench;
@@ -38,60 +42,99 @@ static void add_row(bench *b, const char *name, const double *samples, int64_t c
     snprintf(row->name, sizeof row->name, "%s", name);
 }
 
-static gm_status time_prefill(bench *b, int64_t tokens, gm_diag *diag, double *out) {
+/* A session that holds the first `depth` ids, which are computed only where they are not there yet. */
+static gm_status hold(bench *b, int64_t depth, gm_diag *diag) {
     rt_session *session = b->engine.session;
-    rt_session_reset(session);
-    if (b->depth) GM_TRY(rt_session_prefill(session, b->ids, b->depth, diag));
-    double start = gm_now();
-    GM_TRY(rt_session_prefill(session, b->ids + b->depth, tokens, diag));
-    *out = gm_now() - start;
+    if (!rt_session_seeks(session)) {
+        rt_session_reset(session);
+        b->held = 0;
+    } else {
+        GM_TRY(rt_session_seek(session, depth < b->held ? depth : b->held, diag));
+    }
+    if (b->held >= depth) return GM_OK;
+    GM_TRY(rt_session_prefill(session, b->ids + b->held, depth - b->held, diag));
+    b->held = depth;
     return GM_OK;
 }
 
-static gm_status time_decode(bench *b, int64_t tokens, gm_diag *diag, double *out) {
+/* Ids [from, to) into the caches again, as far as they were held: other tokens have taken their
+ * places. */
+static gm_status restore(bench *b, int64_t from, int64_t to, gm_diag *diag) {
+    int64_t end = to < b->held ? to : b->held;
+    if (from >= end) return GM_OK;
+    if (!rt_session_seeks(b->engine.session)) return GM_OK; /* hold will begin anew */
+    GM_TRY(rt_session_seek(b->engine.session, from, diag));
+    return rt_session_prefill(b->engine.session, b->ids + from, end - from, diag);
+}
+
+static gm_status time_prefill(bench *b, int64_t tokens, int64_t depth, gm_diag *diag, double *out) {
+    GM_TRY(hold(b, depth, diag));
+    double start = gm_now();
+    GM_TRY(rt_session_prefill(b->engine.session, b->ids + depth, tokens, diag));
+    *out = gm_now() - start;
+    if (depth + tokens > b->held) b->held = depth + tokens;
+    return GM_OK;
+}
+
+static gm_status time_decode(bench *b, int64_t tokens, int64_t depth, gm_diag *diag, double *out) {
     rt_session *session = b->engine.session;
     rt_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
-    int64_t count;
+    int64_t count, first = depth ? depth : 1;
     rt_stop stop;
-    rt_session_reset(session);
-    GM_TRY(rt_session_prefill(session, b->ids, b->depth ? b->depth : 1, diag));
+    GM_TRY(hold(b, first - 1, diag));
+    GM_TRY(rt_session_prefill(session, b->ids + first - 1, 1, diag)); /* what is generated follows its last token */
+    if (first > b->held) b->held = first;
     double start = gm_now();
     GM_TRY(rt_session_generate(session, &greedy, NULL, 0, tokens, NULL, NULL, b->produced, &count,
                                &stop, diag));
     *out = gm_now() - start;
-    if (count == tokens) return GM_OK;
-    return gm_fail(diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count,
-                   (long long)tokens);
+    if (count != tokens)
+        return gm_fail(diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count,
+                       (long long)tokens);
+    return restore(b, first, first + tokens + RT_MAX_ROLLBACK, diag); /* drafts may have been written behind them */
 }
 
-typedef gm_status bench_fn(bench *b, int64_t tokens, gm_diag *diag, double *out);
+typedef gm_status bench_fn(bench *b, int64_t tokens, int64_t depth, gm_diag *diag, double *out);
 
-static gm_status run_test(bench *b, const char *kind, int64_t tokens, bench_fn *test,
-                          double *samples, gm_diag *diag) {
-    char name[48], at[24] = "";
-    if (tokens == 0) return GM_OK;
-    if (b->depth) snprintf(at, sizeof at, " @ d%lld", (long long)b->depth);
-    snprintf(name, sizeof name, "%s%lld%s", kind, (long long)tokens, at);
-    for (int64_t i = -1; i < b->repetitions; i++) {
+typedef struct bench_test {
+    const char *kind;
+    bench_fn *run;
+    int64_t tokens, depth;
+    double *samples; /* tok/s of each round */
+} bench_test;
+
+static gm_status run_round(bench *b, bench_test *tests, size_t count, int64_t round,
+                           gm_diag *diag) {
+    for (size_t i = 0; i < count; i++) {
         double seconds;
-        GM_TRY(test(b, tokens, diag, &seconds));
-        if (i >= 0) samples[i] = (double)tokens / seconds;
+        GM_TRY(tests[i].run(b, tests[i].tokens, tests[i].depth, diag, &seconds));
+        if (round >= 0) tests[i].samples[round] = (double)tests[i].tokens / seconds;
     }
-    add_row(b, name, samples, b->repetitions, "tok/s");
     return GM_OK;
 }
 
-static gm_status run_tests(bench *b, const cmd_ints *prompts, const cmd_ints *predicts,
-                           gm_diag *diag) {
-    double *samples = malloc(sizeof *samples * (size_t)b->repetitions);
+static gm_status run_tests(bench *b, bench_test *tests, size_t count, gm_diag *diag) {
+    double *samples = malloc(sizeof *samples * (size_t)b->repetitions * (count + 1));
     GM_ASSERT(samples);
     gm_status status = GM_OK;
-    for (size_t i = 0; i < prompts->count && status == GM_OK; i++)
-        status = run_test(b, "pp", prompts->data[i], time_prefill, samples, diag);
-    for (size_t i = 0; i < predicts->count && status == GM_OK; i++)
-        status = run_test(b, "tg", predicts->data[i], time_decode, samples, diag);
+    for (size_t i = 0; i < count; i++) tests[i].samples = samples + (size_t)b->repetitions * i;
+    for (int64_t i = -1; i < b->repetitions && status == GM_OK; i++)
+        status = run_round(b, tests, count, i, diag);
+    for (size_t i = 0; i < count && status == GM_OK; i++) {
+        char name[48], at[24] = "";
+        if (tests[i].depth) snprintf(at, sizeof at, " @ d%lld", (long long)tests[i].depth);
+        snprintf(name, sizeof name, "%s%lld%s", tests[i].kind, (long long)tests[i].tokens, at);
+        add_row(b, name, tests[i].samples, b->repetitions, "tok/s");
+    }
     free(samples);
     return status;
+}
+
+static void add_tests(bench_test *tests, size_t *count, const char *kind, bench_fn *run,
+                      const cmd_ints *tokens, int64_t depth) {
+    for (size_t i = 0; i < tokens->count; i++)
+        if (tokens->data[i])
+            tests[(*count)++] = (bench_test){.kind = kind, .run = run, .tokens = tokens->data[i], .depth = depth};
 }
 
 /* ---- the command ---- */
@@ -149,14 +192,14 @@ static cmd_ints list_or(const cmd_options *options, cmd_flag flag, const cmd_int
 }
 
 gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
-    int64_t prompt = DEFAULT_PROMPT, predict = DEFAULT_PREDICT;
+    int64_t prompt = DEFAULT_PROMPT, predict = DEFAULT_PREDICT, none = 0;
     cmd_ints prompts = list_or(options, FLAG_BENCH_PROMPT, &options->bench_prompt, &prompt);
     cmd_ints predicts = list_or(options, FLAG_BENCH_PREDICT, &options->bench_predict, &predict);
-    bench b = {.depth = options->depth,
-               .repetitions = cmd_int_or(options, FLAG_REPETITIONS, options->repetitions,
+    cmd_ints depths = list_or(options, FLAG_DEPTH, &options->depths, &none);
+    bench b = {.repetitions = cmd_int_or(options, FLAG_REPETITIONS, options->repetitions,
                                          DEFAULT_REPETITIONS)};
     int64_t most = longest(&prompts) > longest(&predicts) ? longest(&prompts) : longest(&predicts);
-    int64_t room = most + b.depth + 1; /* decoding starts after one token at least */
+    int64_t room = most + longest(&depths) + 1; /* decoding starts after one token at least */
     fe_options engine_options = cmd_engine_options(options);
     engine_options.no_text = true;
     if (engine_options.context == 0) engine_options.context = room;
@@ -166,10 +209,16 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &b.engine));
     b.ids = malloc(sizeof *b.ids * (size_t)room);
     b.produced = malloc(sizeof *b.produced * (size_t)room);
-    b.rows = malloc(sizeof *b.rows * (prompts.count + predicts.count + 3));
-    GM_ASSERT(b.ids && b.produced && b.rows);
+    size_t count = 0, all = (prompts.count + predicts.count) * depths.count;
+    b.rows = malloc(sizeof *b.rows * (all + 3));
+    bench_test *tests = malloc(sizeof *tests * (all + 1));
+    GM_ASSERT(b.ids && b.produced && b.rows && tests);
     fill_ids(&b, room);
-    gm_status status = run_tests(&b, &prompts, &predicts, diag);
+    for (size_t i = 0; i < depths.count; i++) {
+        add_tests(tests, &count, "pp", time_prefill, &prompts, depths.data[i]);
+        add_tests(tests, &count, "tg", time_decode, &predicts, depths.data[i]);
+    }
+    gm_status status = run_tests(&b, tests, count, diag);
     add_row(&b, "load", &b.engine.load_s, 1, "s");
     add_row(&b, "compile", &b.engine.compile_s, 1, "s");
     double peak = peak_memory();
@@ -178,6 +227,7 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     free(b.ids);
     free(b.produced);
     free(b.rows);
+    free(tests);
     fe_engine_close(&b.engine);
     return status;
 }

@@ -35,10 +35,10 @@ typedef struct cmd_options {
     const char *input; /* the positional argument */
     const char *model, *prompt, *file, *messages, *output, *passes, *skip, *with, *wide, *target_cpu, *dump,
         *dump_dir, *func, *dims, *rows, *base, *svg;
-    cmd_ints ids, bench_prompt, bench_predict;
+    cmd_ints ids, bench_prompt, bench_predict, depths;
     cmd_texts stops;
     int64_t format, precision, kl_base, run_mode;
-    int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, depth,
+    int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens,
         repetitions, memory, plan_prompt;
     double kl_budget, temperature, top_p, min_p, repeat_penalty;
     bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, no_weights, no_probe;

@@ -6,6 +6,7 @@
 #include "frontend/dump.h"
 #include "frontend/gemma.h"
 #include "frontend/gmx.h"
+#include "ir/rewrite.h"
 #include "passes/passes.h"
 #include "runtime/program.h"
 #include "runtime/screen.h"
@@ -126,6 +127,10 @@ static bool caches_of(const ir_module *module, rt_program *out) {
     return true;
 }
 
+static void note_ring(const ir_inst *inst, void *user) {
+    if (ir_attr_int(inst, IR_ATTR_RING, 0)) *(bool *)user = true;
+}
+
 static rt_function function_of(const fe_engine *engine, const char *name) {
     rt_function function = {.entry = NULL};
     const ir_func *func = ir_func_find(engine->module, name);
@@ -197,6 +202,7 @@ static void describe_program(fe_engine *engine, const pass_options *limits) {
         .arena_bytes = ir_frame_bytes(engine->module), .scratch_bytes = cg_scratch_bytes(engine->program),
         .sites = engine->tables->sites, .site_count = sites};
     GM_ASSERT(caches_of(engine->module, program));
+    ir_visit(ir_func_find(engine->module, "forward")->body, note_ring, &program->forgets);
     for (int i = 0; i < engine->module->symbol_count && i < RT_MAX_DIMS; i++) program->dims[i] = engine->module->symbols[i].max;
 }
 

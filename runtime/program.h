@@ -5,6 +5,8 @@
 
 #include "runtime/abi.h"
 
+#include <stdbool.h>
+
 enum { RT_MAX_CACHES = 8, RT_MAX_ARGS = 16, RT_MAX_RESULTS = 16, RT_MAX_DIMS = 16 };
 
 /* One compiled function; alias[i] is the parameter whose memory result i takes over, -1: none. */
@@ -24,6 +26,7 @@ typedef struct rt_program {
     int64_t hidden, vocab, context, chunk, rows;
     int64_t cache_bytes[RT_MAX_CACHES]; /* zeros at first; what lies in them is the program's own business */
     int cache_count;
+    bool forgets;          /* caches keep the latest tokens only, and RT_MAX_ROLLBACK more */
     int64_t dims[RT_MAX_DIMS]; /* value of each module symbol unless a call binds it */
     int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;

@@ -23,7 +23,7 @@ struct rt_session {
     float *rows;                    /* [chunk, hidden], for scoring; made when first needed */
     float *logits;                  /* [rows, vocab], likewise */
     void *sample_scratch;
-    int64_t length;
+    int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
 };
 
@@ -156,8 +156,21 @@ void rt_session_profile(rt_session *s, struct rt_profile *profile) {
 }
 
 void rt_session_reset(rt_session *s) {
-    s->length = 0;
+    s->length = s->most = 0;
     s->has_x = false;
+}
+
+bool rt_session_seeks(const rt_session *s) {
+    return !s->program.forgets;
+}
+
+gm_status rt_session_seek(rt_session *s, int64_t n, gm_diag *diag) {
+    if (s->length > s->most) s->most = s->length;
+    if (s->program.forgets) return gm_fail(diag, GM_UNSUPPORTED, "the caches have forgotten old tokens (kv_ring)");
+    if (n < 0 || n > s->most) return gm_fail(diag, GM_INVALID, "seek to %lld of %lld tokens", (long long)n, (long long)s->most);
+    s->length = n;
+    s->has_x = false;
+    return GM_OK;
 }
 
 /* ---- calling compiled functions ---- */

@@ -38,6 +38,13 @@ int64_t rt_session_vocab(const rt_session *session);
 /* Forget the sequence (keeps memory). */
 void rt_session_reset(rt_session *session);
 
+/* Let the sequence end after n tokens: fewer than it has, or as many as it has had since it was last reset, when the caches still hold what
+ * the latest call that came to each place left there. The next generate runs the last token once more, first. GM_INVALID: it never had so many;
+ * GM_UNSUPPORTED: caches that forget old tokens. */
+gm_status rt_session_seek(rt_session *session, int64_t n, gm_diag *diag);
+/* Can it seek? */
+bool rt_session_seeks(const rt_session *session);
+
 /* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n = 0.
  * GM_FORMAT: the activations are not finite. */
 gm_status rt_session_prefill(rt_session *session, const int32_t *ids, int64_t n, gm_diag *diag);

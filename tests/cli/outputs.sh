@@ -144,4 +144,8 @@ row() { printf '\\{"test":"%s","mean":%s,"std":%s,"unit":"%s"\\}' "$1" "$real" "
 json bench "\\[ $(row pp16 tok/s), $(row pp32 tok/s), $(row tg8 tok/s), $(row load s), $(row compile s), $(row 'peak memory' MB) \\]" \
     bench "$gguf" -p 16,32 -n 8 -r 2 -t 2 --format json
 json bench_depth "\\[ $(row 'pp16 @ d32' tok/s), $(row 'tg8 @ d32' tok/s), .*\\]" bench "$gguf" -p 16 -n 8 -d 32 -r 1 --format json
+json bench_depths "\\[ $(row 'tg8' tok/s), $(row 'tg4' tok/s), $(row 'tg8 @ d24' tok/s), $(row 'tg4 @ d24' tok/s), $(row 'tg8 @ d9' tok/s), $(row 'tg4 @ d9' tok/s), .*\\]" \
+    bench "$gguf" -p 0 -n 8,4 -d 0,24,9 -r 2 --format json
+json bench_rings "\\[ $(row 'pp16 @ d40' tok/s), $(row 'tg8 @ d40' tok/s), $(row 'pp16' tok/s), $(row 'tg8' tok/s), .*\\]" \
+    bench "$gguf" -p 16 -n 8 -d 40,0 -r 1 --chunk 4 --with kv_ring --format json
 good bench_text 'test .*pp16 .*tok/s +tg8 .*' bench "$gguf" -p 16 -n 8 -r 1

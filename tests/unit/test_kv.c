@@ -180,6 +180,41 @@ START_TEST(caches_of_the_plans) {
 }
 END_TEST
 
+/* Back to an earlier length and, what was overwritten there being put right, forward again. */
+START_TEST(seeking) {
+    enum { LONG = 60, SHORT = 20, MORE = 10 };
+    fe_engine engine, rings;
+    gm_diag diag = {.quiet = true};
+    int32_t ids[LONG], at_long[MORE], at_short[MORE], again[MORE];
+    for (int i = 0; i < LONG; i++) ids[i] = 3 + 11 * i % 100;
+    open_engine(NULL, NULL, &engine);
+    rt_session *s = engine.session;
+    ck_assert_int_eq(rt_session_prefill(s, ids, SHORT, &diag), GM_OK);
+    generate(s, MORE, NULL, MORE, at_short);
+    rt_session_reset(s);
+    ck_assert_int_eq(rt_session_seek(s, 1, &diag), GM_INVALID);
+    ck_assert_int_eq(rt_session_prefill(s, ids, LONG, &diag), GM_OK);
+    generate(s, MORE, NULL, MORE, at_long);
+    ck_assert(rt_session_seeks(s));
+    ck_assert_int_eq(rt_session_seek(s, LONG + MORE + 1, &diag), GM_INVALID);
+    ck_assert_int_eq(rt_session_length(s), LONG + MORE);
+    ck_assert_int_eq(rt_session_seek(s, SHORT, &diag), GM_OK);
+    generate(s, MORE, NULL, MORE, again);
+    ck_assert(memcmp(again, at_short, sizeof again) == 0);
+    ck_assert_int_eq(rt_session_seek(s, SHORT, &diag), GM_OK);
+    ck_assert_int_eq(rt_session_prefill(s, ids + SHORT, MORE, &diag), GM_OK);
+    ck_assert_int_eq(rt_session_seek(s, LONG, &diag), GM_OK);
+    generate(s, MORE, NULL, MORE, again);
+    ck_assert(memcmp(again, at_long, sizeof again) == 0);
+    fe_engine_close(&engine);
+    open_engine("kv_ring", NULL, &rings);
+    ck_assert_int_eq(rt_session_prefill(rings.session, ids, LONG, &diag), GM_OK);
+    ck_assert(!rt_session_seeks(rings.session));
+    ck_assert_int_eq(rt_session_seek(rings.session, SHORT, &diag), GM_UNSUPPORTED);
+    fe_engine_close(&rings);
+}
+END_TEST
+
 START_TEST(passes_that_are_not_on_request) {
     const fe_options usual = {.no_weights = true, .with = "merge_qkv"}, unknown = {.no_weights = true, .with = "kv_rings"};
     gm_diag diag = {.quiet = true};
@@ -198,6 +233,7 @@ int main(void) {
     tcase_set_timeout(tcase, 300);
     tcase_add_test(tcase, other_forms_give_the_same);
     tcase_add_loop_test(tcase, rounded_caches_are_near, 0, 2);
+    tcase_add_test(tcase, seeking);
     tcase_add_test(tcase, caches_of_the_plans);
     tcase_add_test(tcase, passes_that_are_not_on_request);
     suite_add_tcase(suite, tcase);
