@@ -26,6 +26,10 @@ typedef struct cg_options {
 gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out);
 void cg_program_free(cg_program *program);
 
+/* Let go of what only serves to look at the program or to keep it: its objects. From then on its module may go too, and nothing but
+ * its weights is asked for. */
+void cg_only_run(cg_program *program);
+
 /* The entry point of @name; NULL: no such function. */
 rt_entry cg_entry(const cg_program *program, const char *name);
 

@@ -190,6 +190,15 @@ void cg_program_free(cg_program *program) {
     free(program);
 }
 
+void cg_only_run(cg_program *program) {
+    free(program->objects);
+    free(program->entries);
+    program->objects = NULL;
+    program->entries = NULL;
+    program->object_bytes = 0;
+    program->module = NULL;
+}
+
 /* ---- what the runtime asks ---- */
 
 int cg_weight_count(const cg_program *program) {

@@ -201,7 +201,7 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     int64_t most = longest(&prompts) > longest(&predicts) ? longest(&prompts) : longest(&predicts);
     int64_t room = most + longest(&depths) + 1; /* decoding starts after one token at least */
     fe_options engine_options = cmd_engine_options(options);
-    engine_options.no_text = true;
+    engine_options.no_text = engine_options.only_run = true;
     if (engine_options.context == 0) engine_options.context = room;
     if (engine_options.context < room)
         return gm_fail(diag, GM_INVALID, "-c %lld: the tests need a context of at least %lld",

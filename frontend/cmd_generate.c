@@ -156,6 +156,7 @@ static void print_end(const generation *g) {
 gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
     fe_options engine_options = cmd_engine_options(options);
+    engine_options.only_run = true;
     engine_options.not_greedy = true; /* what it needs is made when it is known to be */
     GM_TRY(cmd_prompt_given(options, diag));
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));

@@ -12,6 +12,7 @@
 #include "runtime/screen.h"
 #include "runtime/team.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +218,14 @@ static gm_status open_session(fe_engine *engine, const fe_options *options, gm_d
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
 }
 
+/* What was needed to make the session, and is not needed to use it. */
+static void let_go(fe_engine *engine) {
+    cg_only_run(engine->program);
+    ir_module_free(engine->module);
+    engine->module = NULL;
+    malloc_trim(0);
+}
+
 gm_status fe_engine_greedy(fe_engine *engine, int threads, gm_diag *diag) {
     GM_TRY(derive_weights(engine, threads, diag));
     return bind_weights(engine, false, diag); /* the session reads the same table */
@@ -372,6 +381,7 @@ static gm_status build_engine(const char *path, fe_options options, gm_diag *dia
     double start = gm_now();
     rt_weights_release(&engine->model.weights); /* of the vocabulary and of headers, which were read once */
     GM_TRY(open_session(engine, &options, diag));
+    if (options.only_run) let_go(engine);
     engine->compile_s += gm_now() - start;
     if (options.time_passes) fprintf(stderr, "session %.3f s\n", gm_now() - start);
     return GM_OK;

@@ -30,6 +30,7 @@ typedef struct fe_options {
     bool time_passes;        /* one line per pass on stderr */
     bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
     bool no_text;            /* ids come in and go out: no tokenizer */
+    bool only_run;           /* nobody looks at the IR once the session is open: it is let go of */
     bool not_greedy;         /* the session will not choose tokens greedily, unless fe_engine_greedy comes first */
     ir_decisions *decisions; /* NULL, or where the compiler notes what it chose and why */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
@@ -40,7 +41,7 @@ typedef struct fe_options {
 typedef struct fe_engine {
     fe_model model;
     rt_tokenizer *tokenizer; /* NULL: no_text, or the model came without one */
-    ir_module *module;       /* the final IR */
+    ir_module *module;       /* the final IR; NULL: only_run */
     struct cg_program *program;
     rt_session *session;     /* NULL with no_weights or no_session */
     struct fe_tables *tables; /* what the session borrows */

@@ -93,6 +93,8 @@ static gm_status read_pieces(const gguf_file *file, rt_vocab *vocab) {
                 file->diag, GM_FORMAT,
                 "%s: token %zu: expected a type 1 to 6 and a finite score, found %d and %g",
                 file->path, id, (int32_t)type, (double)piece->score);
+        if (length > RT_MAX_PIECE_BYTES)
+            return gm_fail(file->diag, GM_UNSUPPORTED, "%s: token %zu: expected at most %d bytes, found %llu", file->path, id, RT_MAX_PIECE_BYTES, (unsigned long long)length);
     }
     return GM_OK;
 }

@@ -21,7 +21,7 @@ void gmx_vocab_write(const rt_vocab *vocab, gm_string *out) {
     vocab_head head = {(uint32_t)vocab->count, (uint32_t)vocab->merge_count, vocab->bos, vocab->eos, vocab->unk, vocab->pad, vocab->end_of_turn, 0};
     head.flags = (vocab->add_bos ? ADD_BOS : 0) | (vocab->add_eos ? ADD_EOS : 0) | (vocab->json_rules ? JSON_RULES : 0) | (vocab->merges ? HAS_MERGES : 0);
     gm_string_append(out, (const char *)&head, sizeof head);
-    for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&vocab->pieces[i].length, 4);
+    for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&(uint32_t){vocab->pieces[i].length}, 4);
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&vocab->pieces[i].score, 4);
     if (vocab->merge_count) gm_string_append(out, (const char *)vocab->merges, vocab->merge_count * sizeof(rt_merge));
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, &(char){(char)(vocab->pieces[i].type | vocab->pieces[i].match << 4)}, 1);
@@ -43,15 +43,17 @@ static gm_status read_pieces(const uint8_t *lengths, const uint8_t *types, const
     vocab->pieces = GM_NEW_ARRAY(&vocab->arena, rt_piece, vocab->count);
     for (size_t i = 0; i < vocab->count; i++) {
         rt_piece *piece = &vocab->pieces[i];
-        memcpy(&piece->length, lengths + 4 * i, 4);
+        uint32_t length;
+        memcpy(&length, lengths + 4 * i, 4);
         memcpy(&piece->score, lengths + 4 * (vocab->count + i), 4);
         piece->text = text;
-        piece->type = (rt_piece_type)(types[i] & 15);
+        piece->type = types[i] & 15;
         piece->match = types[i] >> 4;
-        if (piece->length > (size_t)(end - text)) return refuse(path, "as much text as it says", diag);
+        if (length > RT_MAX_PIECE_BYTES || length > (size_t)(end - text)) return refuse(path, "as much text as it says", diag);
+        piece->length = length;
         if (piece->type < RT_PIECE_NORMAL || piece->type > RT_PIECE_BYTE || !isfinite(piece->score))
             return refuse(path, "types 1 to 6 and finite scores", diag);
-        text += piece->length;
+        text += length;
     }
     return text == end ? GM_OK : refuse(path, "nothing after the texts", diag);
 }

@@ -145,9 +145,9 @@ static gm_status add_piece(reader *in, int32_t id, const char *text, rt_piece_ty
         return gm_fail(in->diag, GM_FORMAT,
                        "%s: \"%.80s\": id %d is taken by \"%.80s\", expected one text per id",
                        in->path, text, id, piece->text);
-    if (length == 0)
-        return gm_fail(in->diag, GM_FORMAT, "%s: id %d: expected a text that is not empty",
-                       in->path, id);
+    if (length == 0 || length > RT_MAX_PIECE_BYTES)
+        return gm_fail(in->diag, GM_FORMAT, "%s: id %d: expected a text of 1 to %d bytes",
+                       in->path, id, RT_MAX_PIECE_BYTES);
     *piece = (rt_piece){
         .text = gm_arena_strndup(&in->vocab->arena, text, length),
         .length = (uint32_t)length,

@@ -244,9 +244,9 @@ static gm_status read_piece(reader *in, span body) {
             in->diag, GM_FORMAT,
             "%s: piece %zu: expected a type 1 to 6 and a finite score, found %lld and %g", in->path,
             id, (long long)type, (double)piece->score);
-    if (text.at == text.end)
-        return gm_fail(in->diag, GM_FORMAT, "%s: piece %zu: expected a text that is not empty",
-                       in->path, id);
+    if (text.at == text.end || span_length(text) > RT_MAX_PIECE_BYTES)
+        return gm_fail(in->diag, GM_FORMAT, "%s: piece %zu: expected a text of 1 to %d bytes",
+                       in->path, id, RT_MAX_PIECE_BYTES);
     piece->type = (rt_piece_type)type;
     set_text(in, piece, text);
     return GM_OK;

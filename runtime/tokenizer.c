@@ -39,32 +39,25 @@ static uint32_t text_hash(const char *text, size_t length) {
     return (uint32_t)(hash ^ hash >> 31);
 }
 
+/* The piece in a slot, -1: the slot is free. */
+static int32_t id_in(rt_piece_slot slot, uint32_t mask) {
+    return (int32_t)(slot & mask) - 1;
+}
+
 /* The slot that holds the text, or the free one where it belongs. */
-static rt_piece_slot *piece_slot(const rt_tokenizer *tokenizer, const char *text, size_t length) {
+static rt_piece_slot *piece_slot(const rt_tokenizer *tokenizer, const char *text, size_t length, uint32_t hash) {
     const rt_piece *pieces = tokenizer->vocab->pieces;
-    uint32_t hash = text_hash(text, length);
-    for (size_t at = hash & tokenizer->piece_mask;; at = (at + 1) & tokenizer->piece_mask) {
+    uint32_t mask = tokenizer->piece_mask;
+    for (uint32_t at = hash & mask;; at = (at + 1) & mask) {
         rt_piece_slot *slot = &tokenizer->pieces[at];
-        if (slot->id < 0) {
-            slot->hash = hash;
-            return slot;
-        }
-        if (slot->hash == hash && pieces[slot->id].length == length &&
-            memcmp(pieces[slot->id].text, text, length) == 0)
-            return slot;
+        int32_t id = id_in(*slot, mask);
+        if (id < 0) return slot;
+        if (((*slot ^ hash) & ~mask) == 0 && pieces[id].length == length && memcmp(pieces[id].text, text, length) == 0) return slot;
     }
 }
 
 int32_t rt_piece_find(const rt_tokenizer *tokenizer, const char *text, size_t length) {
-    const rt_piece *pieces = tokenizer->vocab->pieces;
-    uint32_t hash = text_hash(text, length);
-    for (size_t at = hash & tokenizer->piece_mask;; at = (at + 1) & tokenizer->piece_mask) {
-        rt_piece_slot slot = tokenizer->pieces[at];
-        if (slot.id < 0) return -1;
-        if (slot.hash == hash && pieces[slot.id].length == length &&
-            memcmp(pieces[slot.id].text, text, length) == 0)
-            return slot.id;
-    }
+    return id_in(*piece_slot(tokenizer, text, length, text_hash(text, length)), tokenizer->piece_mask);
 }
 
 int32_t rt_piece_id(const rt_tokenizer *tokenizer, const char *text) {
@@ -76,15 +69,16 @@ static void build_pieces(rt_tokenizer *tokenizer) {
     const rt_vocab *vocab = tokenizer->vocab;
     size_t size = table_size(vocab->count);
     tokenizer->pieces = allocate(size, sizeof(rt_piece_slot));
-    tokenizer->piece_mask = size - 1;
-    for (size_t i = 0; i < size; i++) tokenizer->pieces[i].id = -1;
+    tokenizer->piece_mask = (uint32_t)(size - 1);
     for (size_t id = 0; id < vocab->count; id++) {
         const rt_piece *piece = &vocab->pieces[id];
         if (piece->type == RT_PIECE_UNUSED) tokenizer->has_unused = true;
         if (piece->length == 0) continue;
-        rt_piece_slot *slot = piece_slot(tokenizer, piece->text, piece->length);
-        if (slot->id < 0 || (rt_mergeable(piece) && !rt_mergeable(&vocab->pieces[slot->id])))
-            slot->id = (int32_t)id;
+        uint32_t hash = text_hash(piece->text, piece->length), mask = tokenizer->piece_mask;
+        rt_piece_slot *slot = piece_slot(tokenizer, piece->text, piece->length, hash);
+        int32_t taken = id_in(*slot, mask);
+        if (taken < 0 || (rt_mergeable(piece) && !rt_mergeable(&vocab->pieces[taken])))
+            *slot = (hash & ~mask) | ((uint32_t)id + 1);
     }
 }
 

@@ -32,12 +32,15 @@ enum {
     RT_MATCH_ALL = 15
 };
 
+enum { RT_MAX_PIECE_BYTES = (1 << 24) - 1 };
+
+/* In 16 bytes: a vocabulary has a quarter of a million. */
 typedef struct rt_piece {
-    const char *text; /* UTF-8 as the file spells it, need not be NUL-terminated */
-    uint32_t length;
-    float score; /* merge priority: higher merges first */
-    rt_piece_type type;
-    uint8_t match; /* RT_MATCH_… */
+    const char *text;     /* UTF-8 as the file spells it, need not be NUL-terminated */
+    float score;          /* merge priority: higher merges first */
+    uint32_t length : 24; /* at most RT_MAX_PIECE_BYTES */
+    uint32_t type : 4;    /* rt_piece_type */
+    uint32_t match : 4;   /* RT_MATCH_… */
 } rt_piece;
 
 typedef struct rt_merge { /* explicit merges (tokenizer.json): pieces by id, in rank order */

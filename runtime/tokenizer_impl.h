@@ -4,12 +4,9 @@
 
 #include "runtime/tokenizer.h"
 
-/* Open addressing, linear probing, at most half full; id < 0: free. The stored hash spares most
- * look-ups the visit to the piece's text. */
-typedef struct rt_piece_slot {
-    uint32_t hash;
-    int32_t id;
-} rt_piece_slot;
+/* Open addressing, linear probing, at most half full. The bits of the table's mask hold id + 1, 0: free;
+ * those above it the same bits of the text's hash, which spares most look-ups the visit to the text. */
+typedef uint32_t rt_piece_slot;
 
 typedef struct rt_merge_slot { /* result < 0: free */
     int32_t left, right, result;
@@ -31,7 +28,7 @@ struct rt_tokenizer {
     const rt_vocab *vocab;
     bool borrowed; /* the tables are someone else's */
     rt_piece_slot *pieces;
-    size_t piece_mask;
+    uint32_t piece_mask;
     rt_merge_slot *merges; /* NULL: merge by score */
     size_t merge_mask;
     rt_trie_node *trie;

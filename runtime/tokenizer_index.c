@@ -42,8 +42,8 @@ static bool pieces_hold(const rt_tokenizer *t) {
     for (size_t i = 0; i < t->vocab->count && !t->has_unused; i++)
         if (t->vocab->pieces[i].type == RT_PIECE_UNUSED) return false;
     for (size_t i = 0; i <= t->piece_mask; i++) {
-        if (t->pieces[i].id >= 0 && !is_id(t->pieces[i].id, t->vocab->count)) return false;
-        taken += t->pieces[i].id >= 0;
+        if ((t->pieces[i] & t->piece_mask) > t->vocab->count) return false;
+        taken += (t->pieces[i] & t->piece_mask) > 0;
     }
     return (t->piece_mask & (t->piece_mask + 1)) == 0 && taken <= t->piece_mask;
 }
@@ -77,11 +77,11 @@ static bool trie_holds(const rt_tokenizer *t) {
 /* The tables lie one behind the other in `data`; false when they are not exactly as long. */
 static bool find_tables(rt_tokenizer *t, const index_head *head, const uint8_t *data, size_t bytes) {
     size_t most = bytes / sizeof(rt_piece_slot);
-    if (!head->piece_slots || head->piece_slots > most || head->merge_slots > most || !head->trie_nodes || head->trie_nodes > most) return false;
+    if (!head->piece_slots || head->piece_slots > most || head->piece_slots > UINT32_MAX || head->merge_slots > most || !head->trie_nodes || head->trie_nodes > most) return false;
     size_t pieces = head->piece_slots * sizeof(rt_piece_slot), merges = head->merge_slots * sizeof(rt_merge_slot), trie = head->trie_nodes * sizeof(rt_trie_node);
     if (bytes - sizeof *head != pieces + merges + trie + RT_ADJACENT_BITS / 8) return false;
     const uint8_t *at = data + sizeof *head;
-    t->pieces = (rt_piece_slot *)at, t->piece_mask = head->piece_slots - 1; /* only read */
+    t->pieces = (rt_piece_slot *)at, t->piece_mask = (uint32_t)(head->piece_slots - 1); /* only read */
     t->merges = head->merge_slots ? (rt_merge_slot *)(at + pieces) : NULL, t->merge_mask = head->merge_slots - 1;
     t->trie = (rt_trie_node *)(at + pieces + merges), t->trie_count = (uint32_t)head->trie_nodes;
     t->adjacent = (uint64_t *)(at + pieces + merges + trie);

@@ -218,7 +218,7 @@ START_TEST(nothing_is_lost) {
 END_TEST
 
 START_TEST(vocabulary_with_merges) {
-    rt_piece pieces[] = {{"a", 1, -1.5f, RT_PIECE_NORMAL, 0}, {"b", 1, 0, RT_PIECE_USER, RT_MATCH_LEFT | RT_MATCH_ESCAPED}, {"ab", 2, 3, RT_PIECE_NORMAL, 0}, {"", 0, 0, RT_PIECE_UNUSED, 0}};
+    rt_piece pieces[] = {{"a", -1.5f, 1, RT_PIECE_NORMAL, 0}, {"b", 0, 1, RT_PIECE_USER, RT_MATCH_LEFT | RT_MATCH_ESCAPED}, {"ab", 3, 2, RT_PIECE_NORMAL, 0}, {"", 0, 0, RT_PIECE_UNUSED, 0}};
     rt_merge merges[] = {{0, 1, 2}, {1, 0, 2}};
     rt_vocab vocab = {.pieces = pieces, .count = 4, .merges = merges, .merge_count = 2, .bos = 1, .eos = -1, .unk = 3, .pad = 0, .end_of_turn = 2, .add_bos = true, .json_rules = true};
     rt_vocab back = {0};
@@ -398,7 +398,7 @@ START_TEST(other_versions_are_refused) {
     checksum = gmx_checksum(p.bytes.data, 32);
     memcpy(p.bytes.data + 32, &checksum, 8);
     temp_write("a.gmx", p.bytes.data, p.bytes.length);
-    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 4, found 5");
+    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 5, found 6");
     gm_string_free(&p.bytes);
 }
 END_TEST

@@ -383,7 +383,7 @@ START_TEST(bad_fields) {
         CASE("\x0A\x02\x08\x01", "pieces.piece: expected wire type 2, found 0"),
         CASE("\x0A\x02\x10\x01", "pieces.score: expected wire type 5, found 0"),
         CASE("\x0A\x02\x1A\x00", "pieces.type: expected wire type 0, found 2"),
-        CASE("\x0A\x00", "piece 288: expected a text that is not empty"),
+        CASE("\x0A\x00", "piece 288: expected a text of 1 to 16777215 bytes"),
         CASE("\x0A\x05\x0A\x01x\x18\x07", "piece 288: expected a type 1 to 6"),
         CASE("\x0A\x08\x0A\x01x\x15\x00\x00\x80\x7F", "piece 288: expected a type 1 to 6 and a"),
         CASE("\x0A\x0A\x0A\x06<0x4g>\x18\x06", "byte piece 288: expected one each"),
