@@ -123,6 +123,27 @@ static void add_cache(cg *c, const ir_inst *inst, int operand, cg_kernel *kernel
     key_strides(&kernel->key, out->scale_stride, 2);
 }
 
+/* For --explain: the kernel, and what of the instruction and the target decides how it goes about it. */
+static void decide(cg *c, const ir_inst *inst, const attention_job *job, bool singly) {
+    gm_string reason = {0};
+    int64_t tokens = inst->operands[0]->type.dim[0];
+    bool row_by_row = singly && tokens > 1;
+    if (!c->options->decisions) return;
+    if (singly) gm_string_printf(&reason, "tokens: %lld, at most %d: reading the cache is the cost; ", (long long)tokens, RT_FEW_ROWS);
+    else gm_string_printf(&reason, "tokens: more than %d; ", RT_FEW_ROWS);
+    if (job->window) gm_string_printf(&reason, "a window of %lld keys", (long long)job->window);
+    else gm_string_printf(&reason, "all keys before");
+    gm_string_printf(&reason, ", %s of %lld slots in %s, K by %s; ", job->ring ? "a ring" : "a cache", (long long)job->slots, rt_dtype_of(job->k.dtype)->text,
+                     job->k.stride[2] == 1 ? "row" : "column");
+    if (singly) attention_one_text(c, job, &reason);
+    else attention_blocks_text(c, job, &reason);
+    gm_string_printf(&reason, " (vectors of %d lanes)", c->lanes);
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst,
+              row_by_row ? "attention of few tokens, each as if alone" : singly ? "attention of one token, keys dealt out" : "attention of blocks of tokens", "%s",
+              reason.data);
+    gm_string_free(&reason);
+}
+
 void cg_emit_attention(cg *c, const ir_inst *inst) {
     const cg_slot *reads[5], *q_slot = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]), *writes[] = {write, &cg_dealt};
     int read_count = 0;
@@ -148,6 +169,7 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "this layout");
         return;
     }
+    decide(c, inst, &job, singly);
     LLVMValueRef position = cg_slot_of(c, inst->operands[3])->reg, from = cg_i64(c, 0);
     cg_loop row = {.index = from};
     if (singly) row = cg_loop_begin(c, from, cg_i64(c, q->dim[0]), 1);

@@ -26,6 +26,9 @@ typedef struct attention_job {
 void attention_one(cg *c, const attention_job *job);
 /* Many: blocks of tokens. */
 void attention_blocks(cg *c, const attention_job *job);
+/* How each of them goes about this job, in words for --explain. */
+void attention_one_text(const cg *c, const attention_job *job, gm_string *out);
+void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out);
 
 /* ---- attention.c ---- */
 

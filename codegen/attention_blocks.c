@@ -190,8 +190,18 @@ static LLVMValueRef tokens_of_block(cg *c, const attention_job *job, LLVMValueRe
     return LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, blocks, one)), blocks, "");
 }
 
+/* The most tokens of a block. */
+static int64_t block_tokens(const attention_job *job) {
+    return job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group;
+}
+
+void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out) {
+    gm_string_printf(out, "up to %lld tokens by %lld heads share a packed panel of %d keys, in tiles of %lld rows by %lld columns", (long long)block_tokens(job),
+                     (long long)job->group, PANEL_KEYS, (long long)attention_tile_rows(c), (long long)attention_tile_width(c));
+}
+
 void attention_blocks(cg *c, const attention_job *job) {
-    int64_t most = job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group;
+    int64_t most = block_tokens(job);
     block b = {.kv = NULL};
     open_scratch(c, job, most, &b);
     LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = tokens_of_block(c, job, all, most);

@@ -355,6 +355,11 @@ static void open_part(cg *c, const attention_job *job, part *p) {
     p->keys = cg_min(c, each, cg_sub(c, keys, from));
 }
 
+void attention_one_text(const cg *c, const attention_job *job, gm_string *out) {
+    int64_t heads = job->group < HEAD_TILE ? job->group : HEAD_TILE;
+    gm_string_printf(out, "every thread takes at least %d keys, in tiles of %d keys by %lld heads", LEAST_KEYS, tile_rows(c, job), (long long)heads);
+}
+
 void attention_one(cg *c, const attention_job *job) {
     part p;
     open_part(c, job, &p);

@@ -38,7 +38,7 @@ static void add(ir_decisions *to, const ir_decision *decision) {
 
 void ir_decide(ir_decisions *to, const char *step, const ir_module *module, const ir_func *func, const ir_inst *inst, const char *choice,
                const char *reason, ...) {
-    char why[256];
+    char why[384];
     va_list args;
     if (!to) return;
     va_start(args, reason);

@@ -29,24 +29,37 @@
 
 /* ---- what can be screened ---- */
 
-/* The product that the function returns, when its weight can be screened; else NULL. */
-static const ir_inst *returned_product(const ir_func *func) {
+/* What the function returns; NULL: several things, or what it was given. */
+static const ir_inst *returned_by(const ir_func *func) {
+    return func->body->yield_count == 1 ? func->body->yields[0]->def : NULL;
+}
+
+/* Why what the function returns is no product whose weight can be screened; NULL: it is one. */
+static const char *why_not(const ir_func *func) {
     const ir_region *body = func->body;
-    const ir_inst *product = body->yield_count == 1 ? body->yields[0]->def : NULL;
-    if (!product || product->op != IR_MATMUL || product->operand_count != 2) return NULL;
+    const ir_inst *product = returned_by(func);
+    if (!product || product->op != IR_MATMUL || product->operand_count != 2)
+        return "the head returns more than a product with one weight: capped scores may tie where products do not";
     const char *impl = ir_attr_string(product, IR_ATTR_IMPL);
-    if (impl && strcmp(impl, "gemv") != 0) return NULL; /* summed in another order */
+    if (impl && strcmp(impl, "gemv") != 0) return "its rows are summed in another order than those of a gemv";
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
     const ir_inst *weight = product->operands[1]->def;
-    bool stored = weight && weight->op == IR_WEIGHT && rt_can_screen(w->dtype) && w->dim[1] % RT_SCREEN_BLOCK == 0;
-    bool fits = x->rank == 2 && x->dtype == RT_F32 && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS;
-    if (!stored || !fits || (func->alias && func->alias[0] >= 0)) return NULL;
+    if (!weight || weight->op != IR_WEIGHT) return "W is no stored weight";
+    if (!rt_can_screen(w->dtype)) return "a screen of 4 bits is not worth it beside this type, or its bound does not cover it";
+    if (w->dim[1] % RT_SCREEN_BLOCK || w->dim[1] > RT_SCREEN_MAX_COLUMNS || w->dim[0] > INT32_MAX) return "W has not the columns of a screen";
+    if (x->rank != 2 || x->dtype != RT_F32) return "x is not rows of f32";
+    if (func->alias && func->alias[0] >= 0) return "the head writes where its argument lies";
     for (int i = 0; i < body->inst_count; i++)
-        if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return NULL;
+        if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return "the head does something else besides";
     uint32_t *uses = ir_count_uses(func);
     bool alone = uses[product->results[0]->id] == 1;
     free(uses);
-    return alone ? product : NULL;
+    return alone ? NULL : "the head reads the product itself too";
+}
+
+/* The product that the function returns, when its weight can be screened; else NULL. */
+static const ir_inst *returned_product(const ir_func *func) {
+    return why_not(func) ? NULL : returned_by(func);
 }
 
 /* The same for one row or a few; else NULL. */
@@ -88,15 +101,24 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
     }
 }
 
-/* The argmax of a call of a head that only it and, in the other branch, a sample read; else NULL. */
-static const ir_inst *argmax_of(const ir_rewrite *rw, const ir_inst *inst) {
+static const ir_func *callee_of(const ir_rewrite *rw, const ir_inst *call) {
+    return ir_func_find(rw->in, ir_attr_string(call, IR_ATTR_CALLEE));
+}
+
+/* The argmax of a call that only it and, in the other branch, a sample read; else NULL. */
+static const ir_inst *only_argmax_of(const ir_rewrite *rw, const ir_inst *inst) {
     if (inst->op != IR_CALL || inst->result_count != 1) return NULL;
     readers r = {.value = inst->results[0]};
-    if (!screenable_product(ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE)))) return NULL;
     find_readers(region_of(rw->in_func->body, inst), NULL, &r);
     bool all = rw->uses[inst->results[0]->id] == (uint32_t)(r.argmaxes + r.samples);
     bool apart = r.argmax_if && r.argmax_if == r.sample_if && r.argmax_in != r.sample_in;
     return all && r.argmaxes == 1 && (r.samples == 0 || (r.samples == 1 && apart)) ? r.argmax : NULL;
+}
+
+/* The same of a call of a head that can be screened. */
+static const ir_inst *argmax_of(const ir_rewrite *rw, const ir_inst *inst) {
+    const ir_inst *argmax = only_argmax_of(rw, inst);
+    return argmax && screenable_product(callee_of(rw, inst)) ? argmax : NULL;
 }
 
 /* ---- the copy of the head ---- */
@@ -149,16 +171,39 @@ static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
     return false;
 }
 
+static double megabytes(rt_dtype dtype, const ir_type *w) {
+    return (double)rt_dtype_bytes(dtype, (size_t)(w->dim[0] * w->dim[1])) / 1e6;
+}
+
+static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *copy) {
+    ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
+    const ir_type *w = &copy->product->operands[1]->type;
+    double screen = megabytes(RT_S4, w), whole = megabytes(w->dtype, w);
+    if (copy->guess)
+        ir_decide(decisions, "screen_head", rw->in, head, copy->product, "sketched argmax",
+                  "a guess that is verified later: the upper two bits of the screen, and the rows that they put highest");
+    else
+        ir_decide(decisions, "screen_head", rw->in, head, copy->product, "screened_argmax",
+                  "greedy choice reads nothing but the largest element: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows it may be in, "
+                  "and these are computed as in a gemv", screen, whole);
+}
+
+/* A choice from a head that is computed in whole. */
+static void decide_whole(const ir_rewrite *rw, const ir_func *head) {
+    ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
+    const ir_inst *returned = returned_by(head);
+    const char *why = why_not(head);
+    if (returned && why) ir_decide(decisions, "screen_head", rw->in, head, returned, "the full product", "%s", why);
+}
+
 static void note_call(const ir_inst *inst, void *user) {
     ir_rewrite *rw = user;
     const ir_inst *argmax = argmax_of(rw, inst);
+    if (!argmax && only_argmax_of(rw, inst)) decide_whole(rw, callee_of(rw, inst));
     if (!argmax || ir_func_find(rw->out, screened_name(rw, inst, argmax))) return;
-    const ir_func *head = ir_func_find(rw->in, ir_attr_string(inst, IR_ATTR_CALLEE));
-    const pass_options *options = rw->user;
+    const ir_func *head = callee_of(rw, inst);
     head_copy copy = {screenable_product(head), is_guess(argmax)};
-    ir_decide(options->decisions, "screen_head", rw->in, head, copy.product, copy.guess ? "sketched argmax" : "screened_argmax",
-              copy.guess ? "a guess that is verified later: the upper two bits of the screen, and the rows that they put highest"
-                         : "greedy choice reads nothing but the largest element: a 4-bit screen of W says which rows it may be in");
+    decide(rw, head, &copy);
     ir_clone_func(rw->in, head, rw->out, screened_name(rw, inst, argmax), NULL, screen_product, &copy);
 }
 
