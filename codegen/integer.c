@@ -40,8 +40,8 @@ int64_t integer_panel_rows(const cg *c) {
     return VECTORS * c->lanes;
 }
 
-static int tall(const cg *c) {
-    return c->lanes == 16 ? TALL_32 : TALL_16_REGISTERS;
+static int tall_of(const cg *c, const ir_inst *inst) {
+    return (int)ir_attr_int(inst, IR_ATTR_TILE, c->lanes == 16 ? TALL_32 : TALL_16_REGISTERS);
 }
 
 int integer_unit_of(rt_dtype x) {
@@ -70,7 +70,7 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
         LLVMValueRef *place;
         int64_t bytes;
     } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, block * 4},
-                 {&pack->scales, rows * groups * 4}, {&out->sums, rows * tall(c) * 4}, {&out->starts, starts * 4}};
+                 {&pack->scales, rows * groups * 4}, {&out->sums, rows * kind->tall * 4}, {&out->starts, starts * 4}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -80,6 +80,7 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
 
 typedef struct tile_job {
     rt_dtype x_dtype;
+    int tall;
     int64_t x_stride; /* a constant, so that one register addresses all rows */
     int x, x_rows, scales, out, out_stride, columns, more, panel, panel_scales, starts, groups, sums; /* kernel arguments */
 } tile_job;
@@ -254,14 +255,14 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
 static void emit_multiply(cg *c, void *user) {
     const tile_job *job = user;
     LLVMValueRef first = cg_i64(c, 0);
-    for (int rows = tall(c); rows; rows /= rows == 3 ? 3 : 2) first = emit_tiles(c, job, first, rows);
+    for (int rows = job->tall; rows; rows /= rows == 3 ? 3 : 2) first = emit_tiles(c, job, first, rows);
 }
 
 /* ---- the instruction ---- */
 
 /* first: the block's first column. */
 static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMValueRef first, LLVMValueRef columns, LLVMValueRef out) {
-    tile_job tiles = {.x_dtype = job->kind.x, .x_stride = job->x_stride};
+    tile_job tiles = {.x_dtype = job->kind.x, .tall = job->kind.tall, .x_stride = job->x_stride};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef *args = c->code.args;
     LLVMValueRef group = LLVMBuildUDiv(c->b, first, cg_i64(c, GROUP), "");
@@ -277,7 +278,7 @@ static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMV
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->starts, group));
     tiles.groups = cg_kernel_arg(&kernel, cg_i64(c, groups_of(job->kind.columns)));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    gm_string_printf(&kernel.key, "integer_multiply %s %lld", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride);
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride, job->kind.tall);
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
 
@@ -339,8 +340,9 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
     job->hand = cg_kernel_arg(&kernel, hand);
     job->first = cg_kernel_arg(&kernel, cg_i64(c, origin / panel));
     job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + w->type.dim[0]) / panel));
-    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
-                     (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows);
+    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
+                     (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows,
+                     job->kind.tall);
     char name[40] = "integer_";
     strcat(name, rt_dtype_of(job->kind.w)->text);
     cg_kernel_call(c, &kernel, name, emit_integer, job);
@@ -363,14 +365,15 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     bool bytes = integer_offset_w(c, x->dtype);
     const char *words = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
     ir_decide(c->options->decisions, "code", c->module, c->func, inst, bytes ? "integer, four bytes a sum (vpdpbusd)" : words,
-              bytes ? "x is i8 and the target sums products of bytes" : x->dtype == RT_I8 ? "the target does not sum products of bytes" : "x is i16");
+              "%s; tiles of %d rows by %lld columns", bytes ? "x is i8 and the target sums products of bytes" : x->dtype == RT_I8 ? "the target does not sum products of bytes" : "x is i16",
+              tall_of(c, inst), (long long)integer_panel_rows(c));
     cg_access(c, reads, 2, writes, 2);
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
     for (int i = 2; i < inst->operand_count; i++) {
         integer_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0),
                                     .columns = x->dim[x->rank - 1], .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0),
-                                    .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}};
+                                    .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .tall = tall_of(c, inst)}};
         places at;
         cg_reserve_scratch(c, lay_out(c, &job.kind, NULL, &at));
         call_integer(c, inst, &job, i, hand, start);

@@ -17,6 +17,7 @@ typedef struct integer_kind {
     int64_t bits, columns;
     bool rotate;
     int64_t max_rows; /* of x */
+    int tall;         /* rows of x in a tile */
 } integer_kind;
 
 /* Where the panel is made, in the thread's scratch. */

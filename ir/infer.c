@@ -217,7 +217,8 @@ static bool rule_matmul(const rule_context *c) {
 static bool rule_scaled_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 3, "needs x, its scales and at least one weight");
     const ir_type *x = operand(c, 0), *s = operand(c, 1);
-    int64_t bits = ir_attr_int(c->inst, IR_ATTR_BITS, 0);
+    int64_t bits = ir_attr_int(c->inst, IR_ATTR_BITS, 0), tile = ir_attr_int(c->inst, IR_ATTR_TILE, 1);
+    REQUIRE(tile >= 1 && tile <= 12, "tile must be 1 to 12");
     REQUIRE(x->rank >= 1 && (x->dtype == RT_I8 || x->dtype == RT_I16), "x must be i8 or i16 of rank >= 1");
     REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == 1, "the scales must be f32, one for each row of x");
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for each row of x");

@@ -90,10 +90,14 @@ static void note(const ir_rewrite *rw, const ir_inst *inst, rounding how) {
 static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first, int count, rounding how) {
     quantised x = rounded_of(rw, inst->operands[0], how);
     ir_value *operands[18] = {x.codes, x.scale};
-    ir_attr attrs[2] = {ir_attr_make_int(IR_ATTR_BITS, integers[how].w_bits), ir_attr_make_int(IR_ATTR_ROTATE, 1)};
+    ir_attr attrs[3] = {ir_attr_make_int(IR_ATTR_BITS, integers[how].w_bits)};
+    const ir_attr *tile = ir_attr_find(inst, IR_ATTR_TILE);
+    int attr_count = 1;
+    if (integers[how].rotate) attrs[attr_count++] = ir_attr_make_int(IR_ATTR_ROTATE, 1);
+    if (tile) attrs[attr_count++] = *tile;
     GM_ASSERT(count + 2 <= (int)GM_COUNT(operands));
     for (int i = 0; i < count; i++) operands[2 + i] = ir_rewrite_get(rw, inst->operands[first + i]);
-    return ir_emit1(&rw->b, IR_SCALED_MATMUL, operands, count + 2, attrs, integers[how].rotate ? 2 : 1, NULL);
+    return ir_emit1(&rw->b, IR_SCALED_MATMUL, operands, count + 2, attrs, attr_count, NULL);
 }
 
 /* A product for each run of weights that are rounded alike, side by side. */
