@@ -1,30 +1,16 @@
 /* Running a .gir function as machine code, alone or in step with the interpreter. */
 #include "frontend/gir_run.h"
 
-#include "codegen/codegen.h"
-#include "ir/rewrite.h"
+#include "frontend/gir_program.h"
 #include "passes/passes.h"
-#include "runtime/matmul.h"
-#include "runtime/sampler.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { THREADS = 2, PAD_BYTES = 64, MAX_SYMBOLS = 64 };
+enum { THREADS = 2, PAD_BYTES = 64 };
 
 typedef void (*trace_fn)(void *user, int64_t inst, int64_t result, const void *data);
-
-typedef struct gir_program {
-    ir_module *module; /* planned */
-    const ir_func *func;
-    cg_program *program;
-    rt_team *team;
-    rt_frame *frame;
-    const void **weights;
-    rt_site *sites;
-    int64_t dims[MAX_SYMBOLS];
-} gir_program;
 
 /* ---- getting ready ---- */
 
@@ -34,7 +20,7 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
     const ir_func *func = ir_func_find(in, name);
     if (!func) return gm_fail(diag, GM_INVALID, "no function @%s", name);
     if (func->body->param_count != arg_count) return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
-    for (int i = 0; i < MAX_SYMBOLS; i++) values[i] = -1;
+    for (int i = 0; i < FE_GIR_SYMBOLS; i++) values[i] = -1;
     for (int i = 0; i < arg_count; i++) {
         const ir_type *type = &func->body->params[i]->type;
         for (int d = 0; d < type->rank; d++)
@@ -52,130 +38,55 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
     return pass_run(&request, bound, diag, out);
 }
 
-static gm_status bind_weights(gir_program *p, const rt_weights *weights, gm_diag *diag) {
-    int count = cg_weight_count(p->program);
-    p->weights = calloc((size_t)count + 1, sizeof *p->weights);
-    GM_ASSERT(p->weights);
-    for (int i = 0; i < count; i++) {
-        const rt_tensor *tensor = weights ? rt_weights_find(weights, cg_weight_name(p->program, i)) : NULL;
-        if (!tensor || !tensor->data) return gm_fail(diag, GM_INVALID, "weight \"%s\" is not given", cg_weight_name(p->program, i));
-        p->weights[i] = tensor->data;
-    }
+/* Close the program even when this fails. */
+static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
+                              const cg_options *options, gm_diag *diag, fe_gir_program *p) {
+    int64_t values[FE_GIR_SYMBOLS];
+    ir_module *planned = NULL;
+    *p = (fe_gir_program){.module = NULL};
+    GM_TRY(prepare(module, name, args, arg_count, diag, values, &planned));
+    GM_TRY(fe_gir_program_open(planned, weights, THREADS, options, diag, p));
+    memcpy(p->dims, values, sizeof p->dims);
     return GM_OK;
 }
 
-static int64_t sample_vocab(const ir_module *module);
-
-static gm_status open_frame(gir_program *p, gm_diag *diag) {
-    rt_frame *frame = p->frame = aligned_alloc(64, (sizeof *frame + 63) / 64 * 64);
-    int sites = cg_site_count(p->program);
-    GM_ASSERT(frame);
-    memset(frame, 0, sizeof *frame);
-    frame->threads = THREADS;
-    frame->weights = p->weights;
-    frame->scratch_stride = cg_scratch_bytes(p->program) + PAD_BYTES;
-    frame->scratch = calloc(THREADS, (size_t)frame->scratch_stride);
-    int64_t bytes = ir_frame_bytes(p->module);
-    frame->arena = aligned_alloc(64, (size_t)(bytes + PAD_BYTES) / 64 * 64 + 64);
-    frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
-    frame->shared = calloc(RT_SHARED_WORDS, sizeof *frame->shared);
-    frame->sample_scratch = malloc(rt_sample_scratch_bytes(sample_vocab(p->module)));
-    p->sites = calloc((size_t)sites + 1, sizeof *p->sites);
-    GM_ASSERT(frame->scratch && frame->arena && frame->ring && frame->shared && frame->sample_scratch && p->sites);
-    memset(frame->ring, 0, sizeof *frame->ring);
-    for (int i = 0; i < sites; i++) p->sites[i] = *cg_site_of(p->program, i);
-    return rt_matmul_open(p->sites, sites, p->weights, p->team, diag, &frame->matmul);
-}
-
-static void find_sample(const ir_inst *inst, void *user) {
-    int64_t *vocab = user;
-    if (inst->op == IR_SAMPLE && inst->operands[0]->type.dim[1] > *vocab) *vocab = inst->operands[0]->type.dim[1];
-}
-
-static int64_t sample_vocab(const ir_module *module) {
-    int64_t vocab = 1;
-    for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, find_sample, &vocab);
-    return vocab;
-}
-
-static void program_close(gir_program *p) {
-    if (p->frame) {
-        rt_matmul_close(p->frame->matmul);
-        free(p->frame->scratch);
-        free(p->frame->arena);
-        free(p->frame->ring);
-        free(p->frame->shared);
-        free(p->frame->sample_scratch);
-        free(p->frame);
-    }
-    rt_team_close(p->team);
-    cg_program_free(p->program);
-    free(p->weights);
-    free(p->sites);
-    ir_module_free(p->module);
-}
-
-static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
-                              const cg_options *options, gm_diag *diag, gir_program *p) {
-    *p = (gir_program){.module = NULL};
-    GM_TRY(prepare(module, name, args, arg_count, diag, p->dims, &p->module));
-    p->func = ir_func_find(p->module, name);
-    GM_TRY(cg_compile(p->module, options, diag, &p->program));
-    GM_TRY(rt_team_open(THREADS, diag, &p->team));
-    GM_TRY(bind_weights(p, weights, diag));
-    return open_frame(p, diag);
-}
-
 /* ---- running ---- */
-
-typedef struct gir_call {
-    gir_program *program;
-    rt_entry entry;
-    void **args, **results;
-} gir_call;
-
-static void call_on_thread(void *user, int thread, int threads) {
-    gir_call *call = user;
-    call->entry(call->program->frame, thread, threads, call->args, call->results, call->program->dims);
-}
 
 static size_t array_bytes(const ir_array *array) {
     return rt_dtype_bytes(array->dtype, (size_t)ir_array_elems(array));
 }
 
 /* Arguments are copied: a function may take over their memory. */
-static void run(gir_program *p, const ir_array *args, int arg_count, gm_arena *arena, ir_array *results) {
-    const ir_region *body = p->func->body;
-    gir_call call = {.program = p, .entry = cg_entry(p->program, p->func->name)};
-    GM_ASSERT(call.entry);
-    call.args = GM_NEW_ARRAY(arena, void *, arg_count + 1);
-    call.results = GM_NEW_ARRAY(arena, void *, body->yield_count + 1);
+static void run(fe_gir_program *p, const char *name, const ir_array *args, int arg_count, gm_arena *arena, ir_array *results) {
+    const ir_func *func = ir_func_find(p->module, name);
+    const ir_region *body = func->body;
+    void **in = GM_NEW_ARRAY(arena, void *, arg_count + 1), **out = GM_NEW_ARRAY(arena, void *, body->yield_count + 1);
     for (int i = 0; i < arg_count; i++) {
-        call.args[i] = gm_arena_alloc(arena, array_bytes(&args[i]) + PAD_BYTES);
-        memcpy(call.args[i], args[i].data, array_bytes(&args[i]));
+        in[i] = gm_arena_alloc(arena, array_bytes(&args[i]) + PAD_BYTES);
+        memcpy(in[i], args[i].data, array_bytes(&args[i]));
     }
     for (int i = 0; i < body->yield_count; i++) {
         const ir_type *type = &body->yields[i]->type;
         results[i] = (ir_array){.dtype = type->dtype, .rank = type->rank};
         for (int d = 0; d < type->rank; d++) results[i].dim[d] = ir_dim_is_symbol(type->dim[d]) ? p->dims[ir_dim_symbol_of(type->dim[d])] : type->dim[d];
-        int alias = p->func->alias ? p->func->alias[i] : -1;
-        results[i].data = alias >= 0 ? call.args[alias] : gm_arena_alloc(arena, array_bytes(&results[i]) + PAD_BYTES);
-        call.results[i] = results[i].data;
+        int alias = func->alias ? func->alias[i] : -1;
+        results[i].data = alias >= 0 ? in[alias] : gm_arena_alloc(arena, array_bytes(&results[i]) + PAD_BYTES);
+        out[i] = results[i].data;
     }
-    rt_team_run(p->team, call_on_thread, &call);
+    fe_gir_program_run(p, name, in, out);
 }
 
 gm_status fe_gir_run_jit_for(const char *target_cpu, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
                              int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag) {
-    gir_program program;
+    fe_gir_program program;
     cg_options options = {.target_cpu = target_cpu};
     gm_status status = program_open(module, func, env->weights, args, arg_count, &options, diag, &program);
     if (status == GM_OK) {
-        run(&program, args, arg_count, arena, results);
+        run(&program, func, args, arg_count, arena, results);
         uint64_t written = atomic_load(&program.frame->ring->written);
         for (uint64_t i = 0; env->emit && i < written; i++) env->emit(env->user, program.frame->ring->token[i % RT_RING_CAPACITY]);
     }
-    program_close(&program);
+    fe_gir_program_close(&program);
     return status;
 }
 
@@ -262,21 +173,21 @@ static void check_value(void *user, int64_t inst, int64_t result, const void *da
 }
 
 gm_status fe_gir_check(const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
-    gir_program program;
+    fe_gir_program program;
     checker c = {.diag = diag};
     cg_options options = {.trace = true};
     gm_status status = program_open(module, func, weights, args, arg_count, &options, diag, &program);
     if (status == GM_OK) {
-        ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, program.func->body->yield_count + 1);
+        ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, ir_func_find(program.module, func)->body->yield_count + 1);
         ir_interp_env env = {.weights = weights, .trace = record_values, .user = &c};
         c.module = program.module;
         status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
         program.frame->trace = check_value;
         program.frame->trace_user = &c;
-        if (status == GM_OK) run(&program, args, arg_count, &c.arena, results);
+        if (status == GM_OK) run(&program, func, args, arg_count, &c.arena, results);
         if (status == GM_OK && c.differs) status = GM_INTERNAL;
     }
-    program_close(&program);
+    fe_gir_program_close(&program);
     free(c.records);
     gm_arena_free(&c.arena);
     return status;
