@@ -68,6 +68,7 @@ static gm_status search(const char *path, const fe_budget_request *request, fe_e
         trial.precision = options->precision = c->precision;
         trial.wide = options->wide = c->wide;
         trial.not_greedy = true;
+        trial.measure = false;
         if (c->precision != FE_PRECISION_F32) GM_TRY(measure(path, &trial, base, text, diag, &kl));
         if (request->tried) request->tried(request->user, c->name, c->wide, kl);
         if (kl <= request->kl) break;
@@ -80,6 +81,7 @@ gm_status fe_budget_choose(const char *path, const fe_budget_request *request, f
     fe_options plain = *options;
     plain.precision = FE_PRECISION_F32;
     plain.with = "";
+    plain.measure = false;
     plain.not_greedy = true;
     GM_TRY(fe_engine_open(path, &plain, diag, &base));
     sample text = {.bos = fe_model_bos(&base.model)};

@@ -21,6 +21,7 @@ fe_options cmd_engine_options(const cmd_options *options) {
         .wide = options->wide,
         .target_cpu = options->target_cpu,
         .no_weights = options->no_weights,
+        .measure = options->measure,
         .time_passes = options->time,
         .dump = {.what = options->dump, .dir = options->dump_dir},
     };

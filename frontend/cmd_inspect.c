@@ -262,6 +262,26 @@ static void add_vocab(report *r, const rt_vocab *vocab) {
 
 /* ---- the whole ---- */
 
+/* A line for each measurement, or an object. */
+static void add_measured(report *r, const fe_gmx_key *key) {
+    if (r->json) begin(r, "measured", "[");
+    for (size_t i = 0; i < key->measured_count; i++) {
+        const fe_measurement *m = &key->measured[i];
+        if (!r->json) {
+            gm_string_printf(&r->out, "%-22s %s: %s, %.3g ms\n", "measured", m->what, m->choice, 1e3 * m->seconds);
+            continue;
+        }
+        gm_string_printf(&r->out, "%s{\"what\":", i ? "," : "");
+        cmd_json_text(&r->out, m->what, strlen(m->what));
+        gm_string_printf(&r->out, ",\"choice\":");
+        cmd_json_text(&r->out, m->choice, strlen(m->choice));
+        gm_string_printf(&r->out, ",\"seconds\":");
+        cmd_json_real(&r->out, m->seconds);
+        gm_string_printf(&r->out, "}");
+    }
+    if (r->json) end(r, "]");
+}
+
 static void add_compiled(report *r, const fe_gmx_key *key) {
     static const char *const precisions[] = {"auto", "f32", "bf16", "int16", "int8"}; /* by fe_precision */
     begin(r, "compiled", "{");
@@ -276,6 +296,7 @@ static void add_compiled(report *r, const fe_gmx_key *key) {
     add_optional(r, "with", key->with, "none");
     add_int(r, "ctx_size", key->context);
     add_int(r, "chunk", key->chunk);
+    add_measured(r, key);
     end(r, "}");
 }
 

@@ -41,7 +41,7 @@ typedef struct cmd_options {
     int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens,
         repetitions, memory, plan_prompt;
     double kl_budget, temperature, top_p, min_p, repeat_penalty;
-    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, no_weights, no_probe;
+    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, measure, no_weights, no_probe;
     uint64_t given; /* a bit per cmd_flag */
     gm_arena arena; /* owns the lists */
 } cmd_options;

@@ -6,6 +6,7 @@
 #include "frontend/dump.h"
 #include "frontend/gemma.h"
 #include "frontend/gmx.h"
+#include "frontend/measure.h"
 #include "ir/rewrite.h"
 #include "passes/passes.h"
 #include "runtime/program.h"
@@ -17,8 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What fe_engine keeps besides the public fields: tables that the session borrows. */
+/* What fe_engine keeps besides the public fields: tables that the session borrows, and what products were measured to take. */
 struct fe_tables {
+    fe_measurements measured;
     const void **weights;
     rt_site *sites;
     rt_program program;
@@ -91,6 +93,26 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
     }
     gm_arena_free(&arena);
     return status;
+}
+
+/* ---- measurements ---- */
+
+/* What passes that measure are given as their user. */
+typedef struct measuring {
+    fe_measuring request;
+    fe_measurements *known;
+    bool more; /* measure what is not known */
+} measuring;
+
+static gm_status measure(void *user, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag) {
+    measuring *m = user;
+    for (size_t i = 0; i < count; i++) candidates[i].seconds = fe_measurements_find(m->known, candidates[i].what, candidates[i].choice);
+    if (!m->more) return GM_OK;
+    GM_TRY(fe_measure(&m->request, module, candidates, count, diag));
+    for (size_t i = 0; i < count; i++)
+        if (candidates[i].seconds > 0 && !fe_measurements_find(m->known, candidates[i].what, candidates[i].choice))
+            fe_measurements_add(m->known, candidates[i].what, candidates[i].choice, candidates[i].seconds);
+    return GM_OK;
 }
 
 /* ---- compile ---- */
@@ -247,7 +269,8 @@ static gm_status why_cold(const fe_gmx *gmx, const fe_options *options, const pa
     gm_string target = {0};
     fe_gmx_key wanted;
     gm_status status = key_of(options, limits, diag, &target, &wanted);
-    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : options->decisions ? "reasons are asked for" : options->profile ? "a profile is asked for" : fe_gmx_difference(gmx, &wanted);
+    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : options->decisions ? "reasons are asked for" : options->profile ? "a profile is asked for"
+                                    : options->measure && !gmx->key.measured_count ? "measurements are asked for" : fe_gmx_difference(gmx, &wanted);
     gm_string_free(&target);
     return status;
 }
@@ -290,6 +313,8 @@ static gm_status write_artefact(const fe_engine *engine, const fe_options *optio
     gm_string target = {0}, index = {0}, ir = {0}, program = {0};
     fe_gmx gmx = {0};
     gm_status status = key_of(options, limits, diag, &target, &gmx.key);
+    gmx.key.measured = engine->tables->measured.items;
+    gmx.key.measured_count = engine->tables->measured.count;
     if (status == GM_OK) {
         if (engine->tokenizer) rt_tokenizer_write(engine->tokenizer, &index);
         ir_print_module(engine->module, &ir);
@@ -351,7 +376,24 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     return GM_OK;
 }
 
-static gm_status compile_cold(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
+/* An artefact's measurements hold for the target they were made on. */
+static gm_status adopt_measurements(fe_engine *engine, const fe_options *options, gm_diag *diag) {
+    const fe_gmx_key *key = &engine->model.gmx->key;
+    gm_string target = {0};
+    if (!key->measured_count) return GM_OK;
+    gm_status status = cg_target_text(options->target_cpu, diag, &target);
+    for (size_t i = 0; i < key->measured_count && status == GM_OK && strcmp(target.data, key->target) == 0; i++)
+        fe_measurements_add(&engine->tables->measured, key->measured[i].what, key->measured[i].choice, key->measured[i].seconds);
+    gm_string_free(&target);
+    return status;
+}
+
+static gm_status compile_cold(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag) {
+    pass_options with_measure = *settled, *limits = &with_measure;
+    measuring m = {.request = {.options = settled, .weights = &engine->model.weights, .target_cpu = options->target_cpu, .threads = options->threads},
+                   .known = &engine->tables->measured, .more = options->measure};
+    if (options->measure && options->no_weights) return gm_fail(diag, GM_INVALID, "--measure runs products, which needs the weights");
+    if (options->measure || m.known->count) limits->measure = measure, limits->measure_user = &m;
     ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
     GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
     bool code_wanted = fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm") || options->decisions;
@@ -362,6 +404,7 @@ static gm_status compile_cold(fe_engine *engine, const fe_options *options, cons
 static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
     const char *why = NULL;
     double start = gm_now();
+    if (engine->model.gmx) GM_TRY(adopt_measurements(engine, options, diag));
     if (engine->model.gmx) GM_TRY(why_cold(engine->model.gmx, options, limits, diag, &why));
     engine->warm = engine->model.gmx && !why;
     if (why && options->time_passes) fprintf(stderr, "%s: compiled again, since %s\n", engine->model.path, why);
@@ -402,6 +445,7 @@ void fe_engine_close(fe_engine *engine) {
     rt_tokenizer_free(engine->tokenizer);
     fe_model_close(&engine->model);
     if (engine->tables) {
+        fe_measurements_free(&engine->tables->measured);
         free(engine->tables->weights);
         free(engine->tables->sites);
     }
@@ -410,10 +454,11 @@ void fe_engine_close(fe_engine *engine) {
 }
 
 gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag) {
-    fe_engine engine = {0};
     fe_options settled = *options;
     pass_options limits;
     if (options->no_weights) return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
+    fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
+    GM_ASSERT(engine.tables);
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
     if (status == GM_OK) status = compile_model(&engine, &settled, &limits, diag);
     if (status == GM_OK) status = derive_weights(&engine, settled.threads, diag);

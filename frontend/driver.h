@@ -33,6 +33,7 @@ typedef struct fe_options {
     bool only_run;           /* nobody looks at the IR once the session is open: it is let go of */
     bool not_greedy;         /* the session will not choose tokens greedily, unless fe_engine_greedy comes first */
     ir_decisions *decisions; /* NULL, or where the compiler notes what it chose and why */
+    bool measure;            /* choose among ways to compute a product by measuring them here, once for each shape */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
     fe_dump dump;
 } fe_options;

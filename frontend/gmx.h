@@ -16,6 +16,7 @@
 #define GM_FRONTEND_GMX_H
 
 #include "frontend/driver.h"
+#include "frontend/measure.h"
 
 enum { FE_GMX_VERSION = 5, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
 
@@ -29,6 +30,8 @@ typedef struct fe_gmx_key {
     const char *target;              /* cg_target_text */
     const char *gemmac;              /* version */
     uint64_t fingerprint;            /* cg_fingerprint */
+    const fe_measurement *measured;  /* on the target: how long ways of computing products took */
+    size_t measured_count;           /* 0: rules chose */
 } fe_gmx_key;
 
 typedef struct fe_gmx_section {

@@ -1,6 +1,7 @@
 /* The JSON header of an artefact, both ways. */
 #include "frontend/gmx_impl.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +113,17 @@ static void add_defaulted(cJSON *root, const fe_defaulted *list) {
     for (size_t i = 0; i < list->count; i++) add_text(object, list->items[i].key, list->items[i].value);
 }
 
+static void add_measured(cJSON *object, const fe_gmx_key *key) {
+    cJSON *list = cJSON_AddArrayToObject(object, "measured");
+    for (size_t i = 0; i < key->measured_count; i++) {
+        cJSON *item = cJSON_CreateObject();
+        add_text(item, "what", key->measured[i].what);
+        add_text(item, "choice", key->measured[i].choice);
+        add_real(item, "seconds", key->measured[i].seconds);
+        cJSON_AddItemToArray(list, item);
+    }
+}
+
 static void add_key(cJSON *root, const fe_gmx_key *key) {
     cJSON *object = cJSON_AddObjectToObject(root, "compiled");
     add_text(object, "gemmac", key->gemmac);
@@ -126,6 +138,7 @@ static void add_key(cJSON *root, const fe_gmx_key *key) {
     add_text(object, "skip", key->skip);
     add_text(object, "with", key->with);
     add_text(object, "wide", key->wide);
+    add_measured(object, key);
 }
 
 static void add_tensors(cJSON *root, const gmx_header *header) {
@@ -291,6 +304,21 @@ static gm_status read_defaulted(const reader *in, const cJSON *object, fe_defaul
     return GM_OK;
 }
 
+static gm_status read_measured(const reader *in, const cJSON *list, fe_gmx *gmx) {
+    const cJSON *item;
+    if (!cJSON_IsArray(list)) return refuse(in, "measured", "a list of measurements");
+    fe_measurement *measured = GM_NEW_ARRAY(&gmx->arena, fe_measurement, (size_t)cJSON_GetArraySize(list) + 1);
+    cJSON_ArrayForEach(item, list) {
+        fe_measurement m = {0};
+        GM_TRY(read_text(in, item, "what", false, &m.what));
+        GM_TRY(read_text(in, item, "choice", false, &m.choice));
+        GM_TRY(read_real(in, item, "seconds", DBL_MIN, 1e9, &m.seconds));
+        measured[gmx->key.measured_count++] = (fe_measurement){gm_arena_strdup(&gmx->arena, m.what), gm_arena_strdup(&gmx->arena, m.choice), m.seconds};
+    }
+    gmx->key.measured = measured;
+    return GM_OK;
+}
+
 static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
     fe_gmx_key *key = &gmx->key;
     const char *precision;
@@ -311,7 +339,8 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
     key->precision = (fe_precision)number;
     GM_TRY(read_hex(in, object, "fingerprint", &key->fingerprint));
     GM_TRY(read_int(in, object, "context", 1, FE_MAX_CONTEXT, &key->context));
-    return read_int(in, object, "chunk", 1, FE_MAX_CONTEXT, &key->chunk);
+    GM_TRY(read_int(in, object, "chunk", 1, FE_MAX_CONTEXT, &key->chunk));
+    return read_measured(in, get(object, "measured"), gmx);
 }
 
 /* ---- tables ---- */

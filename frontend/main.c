@@ -26,14 +26,14 @@ typedef struct command {
 
 static const command commands[] = {
     {"compile", cmd_compile, MODEL_FLAGS | DUMP_FLAGS | F(OUTPUT) | F(NO_WEIGHTS) | F(KL_BUDGET) | F(FILE) | F(TOKENS) |
-         F(EXPLAIN),
-     "MODEL [-o OUT.gmx] [--kl-budget X] [--dump WHAT] [--explain]", "compile a model into an artefact, or dump a stage"},
+         F(EXPLAIN) | F(MEASURE),
+     "MODEL [-o OUT.gmx] [--kl-budget X] [--measure] [--dump WHAT] [--explain]", "compile a model into an artefact, or dump a stage"},
     {"generate", cmd_generate,
      MODEL_FLAGS | DUMP_FLAGS | PROMPT_FLAGS | SAMPLING_FLAGS | F(PREDICT) | F(STOP) |
-         F(IGNORE_EOS),
+         F(IGNORE_EOS) | F(MEASURE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
     {"bench", cmd_bench,
-     MODEL_FLAGS | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS),
+     MODEL_FLAGS | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE),
      "MODEL [-p 512] [-n 64] [-r 5]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,
      (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(WITH) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS |

@@ -21,6 +21,19 @@ const char *pass_precision_text(pass_precision precision);
 
 #define PASS_DEFAULT_WIDE "v_proj,o_proj"
 
+/* A way to compute a product: as exact as any other of the same product, alike but for the order of sums. */
+typedef struct pass_candidate {
+    const ir_inst *product; /* in the module that is passed along */
+    const char *what;       /* plan and shape: the same text for products that are alike */
+    const char *impl;
+    int64_t tile;           /* of an integer product; 0: the usual one */
+    const char *choice;     /* impl and tile in words */
+    double seconds;         /* of one run by one thread, to be filled in; 0: not known */
+} pass_candidate;
+
+/* Fills in the seconds of candidates, as far as they are known or can be found out. */
+typedef gm_status (*pass_measure_fn)(void *user, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag);
+
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
     int64_t chunk;   /* largest T: tokens per prefill chunk */
@@ -28,6 +41,8 @@ typedef struct pass_options {
     pass_precision precision;
     const char *wide; /* int8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: PASS_DEFAULT_WIDE */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
+    pass_measure_fn measure; /* NULL: rules alone choose among candidates */
+    void *measure_user;
 } pass_options;
 
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every

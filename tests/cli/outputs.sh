@@ -129,6 +129,21 @@ json explain_json '\[ \{"step":"[a-z_]+","func":"[a-zA-Z0-9.]+","what":"[^"]+","
 gm compile "$gguf" --explain --precision f32 -o explained.gmx
 check explain_artefact "$(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = explained.gmx ]
 check explain_f32 "$(head -c 600 "$work/out")" grep -q 'plan f32: W is widened a slice at a time' "$work/out"
+# --measure: what was measured is the reason, is kept, and is used again; which way was the fastest is nobody's business here.
+gm compile "$gguf" --precision int16 --measure --explain -o measured.gmx
+check measured_reason "$(head -c 900 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward +[0-9]+x matmul .*: integer(, tile [48])?, since measured [0-9.e+-]+ ms of one thread; integer' "$work/out"
+grep '^choose_matmul  *forward  ' "$work/out" >"$work/reasons"
+cp "$work/cwd/measured.gmx" "$work/measured.gmx"
+json measured_inspect '.*"measured":\[\{"what":"int16 f32\[[0-9,]+\] q8_0.*","choice":"integer","seconds":[0-9.e-]+\},.*\]\},"defaulted":.*' inspect "$work/measured.gmx" --format json
+good measured_inspect_text '.*measured +int16 f32\[.*: integer, tile 4, [0-9.e+-]+ ms measured .*' inspect "$work/measured.gmx"
+gm compile "$work/measured.gmx" --explain
+check measured_again "$(head -c 600 "$work/out")" [ "$(grep '^choose_matmul  *forward  ' "$work/out")" = "$(cat "$work/reasons")" ]
+gm compile "$work/measured.gmx" --explain --target-cpu x86-64-v2 --no-weights
+check measured_elsewhere "$(head -c 600 "$work/out")" [ "$(grep -c measured "$work/out")" = 0 ]
+gm generate "$work/measured.gmx" --ids 2,5 -n 2 --temp 0 --time
+check measured_runs "$(cat "$work/err")" grep -q 'warm start' "$work/err"
+json measured_generate '\{"prompt_ids":\[2,5\],"ids":\[[0-9]+,[0-9]+\],.*\}' generate "$gguf" --measure --ids 2,5 -n 2 --temp 0 --ignore-eos --format json
+bad measure_without_weights 'needs the weights' compile "$gguf" --measure --no-weights --explain
 bad dump_unknown 'nope' compile "$gguf" --dump=nope
 
 # ---- perplexity and bench ----
