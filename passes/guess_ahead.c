@@ -234,7 +234,7 @@ static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
     if (!loop_rings_hold(&model, g.rows - 1)) return false;
     ir_value *init[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + model.cache_count;
-    for (int i = 0; i < carries; i++) init[i] = ir_named(ir_rewrite_get(rw, inst->operands[i]), inst->regions[1]->params[i]->hint);
+    for (int i = 0; i < carries; i++) init[i] = ir_named(ir_rewrite_get(rw, inst->operands[i]), (inst->regions[1]->params[i]->hint ? gm_arena_strdup(&rw->out->arena, inst->regions[1]->params[i]->hint) : NULL));
     ir_region *regions[2] = {loop_test(&rw->b, &g.choice, init, carries), build_body(&g, init, carries)};
     ir_inst *loop = ir_emit(&rw->b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], loop->results[i]);
