@@ -6,19 +6,17 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct kept {
-    float *score;  /* logit after penalty and temperature */
-    float *weight; /* exp(score - best score) */
-    int32_t *id;   /* ascending */
-    int64_t count;
-} kept;
-
 static size_t row_bytes(int64_t vocab) {
     return ((size_t)vocab * sizeof(float) + 63) & ~(size_t)63;
 }
 
 size_t rt_sample_scratch_bytes(int64_t vocab) {
     return 3 * row_bytes(vocab);
+}
+
+rt_scores rt_scores_in(void *scratch, int64_t vocab) {
+    char *memory = scratch;
+    return (rt_scores){.score = (float *)memory, .weight = (float *)(memory + row_bytes(vocab)), .id = (int32_t *)(memory + 2 * row_bytes(vocab))};
 }
 
 /* ---- randomness: a function of (seed, position) ---- */
@@ -49,7 +47,7 @@ static uint32_t order_key(float value) {
 
 /* The largest key whose entries, with all larger ones, have at least `target` of weight; *above is
  * the weight strictly over it. If rounding keeps the total under the target, the smallest key. */
-static uint32_t select_key(const kept *set, double target, double *above) {
+static uint32_t select_key(const rt_scores *set, double target, double *above) {
     static const struct { int shift, bits; } digits[] = {{21, 11}, {10, 11}, {0, 10}};
     uint32_t prefix = 0, known = 0; /* the key's leading bits, and which those are */
     *above = 0;
@@ -79,7 +77,7 @@ static uint32_t select_key(const kept *set, double target, double *above) {
     return prefix;
 }
 
-static void keep_entry(kept *set, int64_t to, int64_t from) {
+static void keep_entry(rt_scores *set, int64_t to, int64_t from) {
     set->score[to] = set->score[from];
     set->weight[to] = set->weight[from];
     set->id[to] = set->id[from];
@@ -87,22 +85,37 @@ static void keep_entry(kept *set, int64_t to, int64_t from) {
 
 /* ---- the steps ---- */
 
-/* A penalised logit is computed from the original one, so a token counts once however often it
- * occurs. */
-static void penalise(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
-                     const float *options, float *score) {
+static bool penalises(const float *options) {
+    float penalty = options[RT_SAMPLE_REPEAT_PENALTY];
+    return penalty > 0 && penalty != 1 && options[RT_SAMPLE_REPEAT_LAST_N] >= 1;
+}
+
+/* Where id is, or would be. */
+static int64_t place_of(const rt_scores *set, int32_t id) {
+    int64_t low = 0, high = set->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (set->id[middle] < id) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* A penalised logit is computed from the original one, so a token counts once however often it occurs. */
+static void penalise(rt_scores *set, const int32_t *tokens, int64_t position, const float *options) {
+    if (!penalises(options)) return;
     float penalty = options[RT_SAMPLE_REPEAT_PENALTY], last_n = options[RT_SAMPLE_REPEAT_LAST_N];
-    if (!(penalty > 0) || penalty == 1 || !(last_n >= 1)) return;
     int64_t window = last_n < (float)position ? (int64_t)last_n : position;
+    memcpy(set->weight, set->score, (size_t)set->count * sizeof(float));
     for (int64_t i = position - window; i < position; i++) {
-        int32_t id = tokens[i];
-        if (id < 0 || id >= vocab || isnan(logits[id])) continue;
-        score[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+        int64_t at = place_of(set, tokens[i]);
+        if (at == set->count || set->id[at] != tokens[i] || isnan(set->weight[at])) continue;
+        set->score[at] = set->weight[at] > 0 ? set->weight[at] / penalty : set->weight[at] * penalty;
     }
 }
 
-/* Lowest id on ties; the first number when all are -inf; 0 when none is a number. */
-static int32_t best_id(const float *score, int64_t count) {
+/* Where the best is: the first on ties; the first number when all are -inf; 0 when none is a number. */
+static int64_t best_place(const float *score, int64_t count) {
     int64_t best = -1;
     float top = -INFINITY;
     for (int64_t i = 0; i < count; i++) {
@@ -112,7 +125,7 @@ static int32_t best_id(const float *score, int64_t count) {
     }
     for (int64_t i = 0; i < count && best < 0; i++)
         if (!isnan(score[i])) best = i;
-    return best < 0 ? 0 : (int32_t)best;
+    return best < 0 ? 0 : best;
 }
 
 /* Restores the order of a heap with its smallest value in front, once that was replaced. */
@@ -139,21 +152,22 @@ static float kth_largest(const float *score, int64_t count, int64_t k, float *he
     return heap[0];
 }
 
-/* Gathers the entries that are numbers and, with top-k, not under the k-th largest: ties with it
+/* Keeps the entries that are numbers and, with top-k, not under the k-th largest: ties with it
  * stay. */
-static void gather(kept *set, int64_t vocab, float top_k) {
+static void keep_top_k(rt_scores *set, float top_k) {
     float least = -INFINITY;
-    if (top_k >= 1 && top_k < (float)vocab)
-        least = kth_largest(set->score, vocab, (int64_t)top_k, set->weight);
-    set->count = 0;
-    for (int64_t i = 0; i < vocab; i++) {
+    if (top_k >= 1 && top_k < (float)set->count)
+        least = kth_largest(set->score, set->count, (int64_t)top_k, set->weight);
+    int64_t count = 0;
+    for (int64_t i = 0; i < set->count; i++) {
         if (!(set->score[i] >= least)) continue;
-        set->score[set->count] = set->score[i];
-        set->id[set->count++] = (int32_t)i;
+        set->score[count] = set->score[i];
+        set->id[count++] = set->id[i];
     }
+    set->count = count;
 }
 
-static double weigh(kept *set) {
+static double weigh(rt_scores *set) {
     float best = -INFINITY;
     double total = 0;
     for (int64_t i = 0; i < set->count; i++)
@@ -167,7 +181,7 @@ static double weigh(kept *set) {
 
 /* In descending order (ties: lower id first) an entry stays while those before it have less than p
  * of the total; so at least one does. Returns the total that is left. */
-static double keep_top_p(kept *set, float top_p, double total) {
+static double keep_top_p(rt_scores *set, float top_p, double total) {
     if (!(top_p < 1)) return total;
     double target = top_p > 0 ? (double)top_p * total : 0, above, left = 0;
     uint32_t threshold = select_key(set, target, &above);
@@ -187,7 +201,7 @@ static double keep_top_p(kept *set, float top_p, double total) {
 }
 
 /* The best entry's weight is 1, so weights are the ratios min-p speaks of. */
-static double keep_min_p(kept *set, float min_p, double total) {
+static double keep_min_p(rt_scores *set, float min_p, double total) {
     if (!(min_p > 0)) return total;
     double left = 0;
     int64_t count = 0;
@@ -200,7 +214,7 @@ static double keep_min_p(kept *set, float min_p, double total) {
     return left;
 }
 
-static int32_t draw(const kept *set, double total, double random) {
+static int32_t draw(const rt_scores *set, double total, double random) {
     double target = random * total, sum = 0;
     int32_t last = set->id[0];
     for (int64_t i = 0; i < set->count; i++) {
@@ -212,24 +226,41 @@ static int32_t draw(const kept *set, double total, double random) {
     return last;
 }
 
+int32_t rt_sample_scores(rt_scores *set, const int32_t *tokens, int64_t position, const float *options, uint64_t seed) {
+    if (!set->count) return 0;
+    penalise(set, tokens, position, options);
+    float temperature = options[RT_SAMPLE_TEMPERATURE];
+    int64_t best = best_place(set->score, set->count);
+    /* Without a finite best there is no distribution to draw from. */
+    if (!(temperature > 0) || !isfinite(set->score[best] / temperature)) return set->id[best];
+    for (int64_t i = 0; i < set->count; i++) set->score[i] /= temperature;
+    keep_top_k(set, options[RT_SAMPLE_TOP_K]);
+    double total = weigh(set);
+    total = keep_top_p(set, options[RT_SAMPLE_TOP_P], total);
+    total = keep_min_p(set, options[RT_SAMPLE_MIN_P], total);
+    return draw(set, total, uniform(seed, position));
+}
+
 int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
                   const float *options, uint64_t seed, void *scratch) {
-    char *memory = scratch;
-    kept set = {
-        .score = (float *)memory,
-        .weight = (float *)(memory + row_bytes(vocab)),
-        .id = (int32_t *)(memory + 2 * row_bytes(vocab)),
-    };
+    rt_scores set = rt_scores_in(scratch, vocab);
+    set.count = vocab;
     memcpy(set.score, logits, (size_t)vocab * sizeof(float));
-    penalise(logits, vocab, tokens, position, options, set.score);
-    float temperature = options[RT_SAMPLE_TEMPERATURE];
-    int32_t best = best_id(set.score, vocab);
-    /* Without a finite best there is no distribution to draw from. */
-    if (!(temperature > 0) || !isfinite(set.score[best] / temperature)) return best;
-    for (int64_t i = 0; i < vocab; i++) set.score[i] /= temperature;
-    gather(&set, vocab, options[RT_SAMPLE_TOP_K]);
-    double total = weigh(&set);
-    total = keep_top_p(&set, options[RT_SAMPLE_TOP_P], total);
-    total = keep_min_p(&set, options[RT_SAMPLE_MIN_P], total);
-    return draw(&set, total, uniform(seed, position));
+    for (int64_t i = 0; i < vocab; i++) set.id[i] = (int32_t)i;
+    return rt_sample_scores(&set, tokens, position, options, seed);
+}
+
+/* ---- what is enough ---- */
+
+int64_t rt_sample_reach(const float *options, int64_t vocab) {
+    float top_k = options[RT_SAMPLE_TOP_K];
+    bool few = top_k >= 1 && top_k <= (float)RT_SAMPLE_MOST_REACH && top_k < (float)vocab;
+    return few && options[RT_SAMPLE_TEMPERATURE] > 0 && !penalises(options) ? (int64_t)top_k : 0;
+}
+
+/* A score below `least` that divided by the temperature is as large as it: its quotient q is the same float, from which both
+ * exact quotients are at most 2^-24·|q| away, or 2^-150 where q is below normal numbers; so the scores are less than
+ * 2^-22·|least| or 2^-149·temperature apart. Infinite quotients of either sign change nothing: only the best then counts. */
+float rt_sample_floor(float least, const float *options) {
+    return least - fabsf(least) * 0x1p-21f - (options[RT_SAMPLE_TEMPERATURE] * 0x1p-148f + 0x1p-100f);
 }

@@ -24,4 +24,24 @@ int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int
                   const float *options, uint64_t seed, void *scratch);
 size_t rt_sample_scratch_bytes(int64_t vocab);
 
+/* ---- when only some logits are known ---- */
+
+/* Scores with their ids, which ascend, in a scratch as above: room for `vocab` of them. */
+typedef struct rt_scores {
+    float *score;
+    int32_t *id;
+    float *weight; /* used inside */
+    int64_t count;
+} rt_scores;
+/* None yet. */
+rt_scores rt_scores_in(void *scratch, int64_t vocab);
+/* rt_sample's token, when `among` holds the logits that it can depend on, and perhaps others; they are used up. */
+int32_t rt_sample_scores(rt_scores *among, const int32_t *tokens, int64_t position, const float *options, uint64_t seed);
+
+enum { RT_SAMPLE_MOST_REACH = 256 };
+/* k, 1 … RT_SAMPLE_MOST_REACH, when the token depends only on the k largest logits and those that tie with them: on none below
+ * rt_sample_floor of any number that k logits reach. 0: on all. */
+int64_t rt_sample_reach(const float *options, int64_t vocab);
+float rt_sample_floor(float least, const float *options);
+
 #endif

@@ -330,6 +330,129 @@ START_TEST(independent) {
 }
 END_TEST
 
+/* ---- some of the scores ---- */
+
+enum { KINDS = 7 };
+
+/* Logits that make thresholds hard: many equal, floats next to each other, whose quotients tie, tiny ones, odd values. */
+static float hard_logit(int kind, double unit) {
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 0, -0.0f, 3e38f, -3e38f, 1e-45f};
+    float base = kind == 1 ? 1.0e-38f : kind == 2 ? -7.3f : 11.7f;
+    if (kind == 0) return (float)(8 * unit - 4);
+    if (kind < 4) return nextafterf(base, unit < 0.5 ? -INFINITY : INFINITY) * (1 + (float)floor(8 * unit) * 0x1p-23f);
+    if (kind == 4) return (float)floor(4 * unit);
+    if (kind == 5) return (float)floor(64 * unit) * 0x1p-149f;
+    return unit < 0.3 ? odd[(int)(unit / 0.3 * (double)GM_COUNT(odd))] : (float)(20 * unit - 10);
+}
+
+/* The k-th largest number; -inf when there are fewer. */
+static float kth_of(const float *logits, int count, int k) {
+    for (int i = 0; i < count; i++) {
+        int above = 0, equal = 0;
+        for (int j = 0; j < count; j++) above += logits[j] > logits[i], equal += logits[j] == logits[i];
+        if (above < k && above + equal >= k) return logits[i];
+    }
+    return -INFINITY;
+}
+
+/* The token of all `vocab` logits, from those alone that are not below the floor of `least`; returns how many those are. */
+static int64_t check_some(const float *logits, int vocab, setting set, float least, uint64_t seed) {
+    float options[RT_SAMPLE_OPTIONS];
+    void *scratch = malloc(rt_sample_scratch_bytes(vocab));
+    fill_options(set, options);
+    float floor = rt_sample_floor(least, options);
+    rt_scores some = rt_scores_in(scratch, vocab);
+    for (int i = 0; i < vocab; i++) {
+        if (logits[i] < floor) continue;
+        some.score[some.count] = logits[i];
+        some.id[some.count++] = i;
+    }
+    int64_t count = some.count;
+    int32_t token = rt_sample_scores(&some, NULL, (int64_t)seed, options, seed), wanted = sample_at(logits, vocab, set, NULL, (int64_t)seed, seed);
+    ck_assert_msg(token == wanted, "token %d instead of %d, from %d of %d logits, k = %g, temperature %g", token, wanted, (int)count, vocab, (double)set.top_k,
+                  (double)set.temperature);
+    free(scratch);
+    return count;
+}
+
+START_TEST(some_are_enough) {
+    static const float temperatures[] = {1, 0.7f, 3, 1e-3f, 1e3f, 1e-40f, 1e30f, 3e38f};
+    float logits[MOST], options[RT_SAMPLE_OPTIONS];
+    int64_t kept = 0, all = 0;
+    for (int round = 0; round < 20000; round++) {
+        int vocab = 2 + (int)(random_unit() * (MOST - 3)), kind = round % KINDS;
+        for (int i = 0; i < vocab; i++) logits[i] = hard_logit(kind, random_unit());
+        setting set = plain;
+        set.temperature = temperatures[round / KINDS % (int)GM_COUNT(temperatures)];
+        set.top_k = (float)(1 + (int)(random_unit() * (vocab < 257 ? vocab - 1 : 256)));
+        set.top_p = round % 3 ? 1 : (float)random_unit();
+        set.min_p = round % 5 ? 0 : (float)(random_unit() * 0.3);
+        fill_options(set, options);
+        ck_assert_int_eq(rt_sample_reach(options, vocab), (int64_t)set.top_k);
+        float least = kth_of(logits, vocab, (int)set.top_k);
+        int64_t count = check_some(logits, vocab, set, least, (uint64_t)round);
+        check_some(logits, vocab, set, least - 1, (uint64_t)round);
+        if (kind == 0 && set.temperature == 1) kept += count, all += (int64_t)set.top_k;
+    }
+    ck_assert_int_le(kept, all + all / 100); /* hardly more than those counted */
+}
+END_TEST
+
+static int64_t reach_of(setting set, int64_t vocab) {
+    float options[RT_SAMPLE_OPTIONS];
+    fill_options(set, options);
+    return rt_sample_reach(options, vocab);
+}
+
+START_TEST(when_some_are_enough) {
+    setting set = {.temperature = 1, .top_k = 64, .top_p = 0.95f, .penalty = 1, .last_n = 64};
+    ck_assert_int_eq(reach_of(set, 1000), 64);
+    ck_assert_int_eq(reach_of(set, 64), 0);
+    ck_assert_int_eq(reach_of(set, 65), 64);
+    set.top_k = 256.5f;
+    ck_assert_int_eq(reach_of(set, 1000), 0);
+    static const float none[] = {0, 0.5f, -1, NAN, 257, 1e20f};
+    for (size_t i = 0; i < GM_COUNT(none); i++) {
+        set.top_k = none[i];
+        ck_assert_int_eq(reach_of(set, 1000), 0);
+    }
+    set.top_k = 1.5f;
+    ck_assert_int_eq(reach_of(set, 1000), 1);
+    static const float cold[] = {0, -1, NAN};
+    for (size_t i = 0; i < GM_COUNT(cold); i++) {
+        set.temperature = cold[i];
+        ck_assert_int_eq(reach_of(set, 1000), 0);
+    }
+    set.temperature = 1;
+    set.penalty = 1.1f;
+    ck_assert_int_eq(reach_of(set, 1000), 0);
+    set.last_n = 0; /* looks at no token */
+    ck_assert_int_eq(reach_of(set, 1000), 1);
+}
+END_TEST
+
+/* Penalties look ids up. */
+START_TEST(some_are_penalised) {
+    float options[RT_SAMPLE_OPTIONS], scores[] = {2, 2.9f, 3, -1};
+    int32_t ids[] = {3, 10, 11, 400};
+    const int32_t tokens[] = {11, 400, 5, 11, 401, -2};
+    setting set = plain;
+    set.temperature = 0, set.penalty = 2, set.last_n = 8;
+    fill_options(set, options);
+    void *scratch = malloc(rt_sample_scratch_bytes(4));
+    for (int64_t position = 0; position <= 6; position++) {
+        rt_scores some = rt_scores_in(scratch, 4);
+        memcpy(some.score, scores, sizeof scores);
+        memcpy(some.id, ids, sizeof ids);
+        some.count = 4;
+        ck_assert_int_eq(rt_sample_scores(&some, tokens, position, options, 1), position ? 10 : 11);
+    }
+    rt_scores none = rt_scores_in(scratch, 4);
+    ck_assert_int_eq(rt_sample_scores(&none, tokens, 0, options, 1), 0);
+    free(scratch);
+}
+END_TEST
+
 /* ---- a real vocabulary's size ---- */
 
 START_TEST(large_vocabulary) {
@@ -369,6 +492,9 @@ int main(void) {
     tcase_add_test(tcase, penalty_before_distribution);
     tcase_add_test(tcase, repeatable);
     tcase_add_test(tcase, independent);
+    tcase_add_test(tcase, some_are_enough);
+    tcase_add_test(tcase, when_some_are_enough);
+    tcase_add_test(tcase, some_are_penalised);
     tcase_add_test(tcase, large_vocabulary);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
