@@ -279,6 +279,7 @@ typedef struct cg_dot {
     int64_t x_stride;   /* elements from one to the next */
     int64_t columns;    /* of this call, for the scratch it needs */
     int w, x, units;    /* kernel arguments; units: trips of the inner loop */
+    LLVMValueRef next;  /* the bytes to ask for while a row is read with x in floats, as many; NULL: what comes CG_AHEAD */
     LLVMValueRef sums;  /* Σx per minimum; NULL when the type has none */
     LLVMValueRef integers; /* x in integers (dot_int.c) */
 } cg_dot;
@@ -300,6 +301,7 @@ void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch);
 void cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef *out);
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst);
+void cg_emit_screened_sample(cg *c, const ir_inst *inst);
 
 /* ---- argmax.c: what screened_argmax shares ---- */
 

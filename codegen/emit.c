@@ -198,6 +198,7 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     case IR_ARGMAX: cg_emit_argmax(c, inst); return;
     case IR_SCREENED_ARGMAX: cg_emit_screened_argmax(c, inst); return;
     case IR_SAMPLE: emit_sample(c, inst); return;
+    case IR_SCREENED_SAMPLE: cg_emit_screened_sample(c, inst); return;
     default: cg_emit_rows(c, inst); return;
     }
 }

@@ -62,7 +62,7 @@ static LLVMValueRef accumulate(cg *c, const cg_codes *codes, LLVMValueRef const 
 
 /* One row's sums while its units are gone through: vector accumulators used in turn, and the minimum's share. */
 typedef struct row_sums {
-    LLVMValueRef row;             /* first byte */
+    LLVMValueRef row, ahead;      /* first byte; of what to ask for */
     LLVMValueRef acc[CHAINS], low; /* variables; low NULL: no minimum */
 } row_sums;
 
@@ -71,7 +71,7 @@ static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef uni
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
     LLVMValueRef start = cg_mul(c, unit, cg_i64(c, bytes));
-    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, sums->row, cg_add(c, start, cg_i64(c, line + CG_AHEAD))));
+    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, sums->ahead, cg_add(c, start, cg_i64(c, line))));
     for (int sub = 0; sub < elems / CG_PIECE; sub++, ++*turn) {
         LLVMValueRef column = cg_add(c, cg_mul(c, unit, cg_i64(c, elems)), cg_i64(c, sub * CG_PIECE)), x[8];
         LLVMValueRef acc = sums->acc[*turn % CHAINS];
@@ -100,6 +100,7 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
     row_sums sums = {.row = cg_at(c, c->i8, c->code.args[job->w], cg_mul(c, index, cg_mul(c, units, cg_i64(c, bytes))))};
+    sums.ahead = job->next ? job->next : cg_at(c, c->i8, sums.row, cg_i64(c, CG_AHEAD));
     for (int i = 0; i < CHAINS; i++) sums.acc[i] = cg_variable(c, lanes_type(c), zero);
     if (job->sums) sums.low = cg_variable(c, c->f32, cg_f32(c, 0));
     LLVMValueRef whole = cg_mul(c, LLVMBuildUDiv(c->b, units, cg_i64(c, unroll), ""), cg_i64(c, unroll));

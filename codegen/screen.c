@@ -69,10 +69,14 @@ void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *b
     cg_best_challenge(c, best, cg_dot_row(c, &job->dot, row), LLVMBuildTrunc(c->b, row, c->i32, ""));
 }
 
-void screen_rest(cg *c, const screen_job *job, cg_best *best) {
+cg_loop screen_rest_begin(cg *c, const screen_job *job) {
     LLVMValueRef last = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
-    LLVMValueRef rows = cg_i64(c, job->rows), from = LLVMBuildSelect(c->b, last, cg_i64(c, job->rows / ROWS * ROWS), rows, "");
-    cg_loop rest = cg_loop_begin(c, from, rows, 1);
+    LLVMValueRef rows = cg_i64(c, job->rows);
+    return cg_loop_begin(c, LLVMBuildSelect(c->b, last, cg_i64(c, job->rows / ROWS * ROWS), rows, ""), rows, 1);
+}
+
+void screen_rest(cg *c, const screen_job *job, cg_best *best) {
+    cg_loop rest = screen_rest_begin(c, job);
     screen_challenge(c, job, rest.index, best);
     cg_loop_end(c, &rest);
 }
@@ -125,22 +129,27 @@ static void emit_screened(cg *c, void *user) {
 
 /* ---- the instruction ---- */
 
+screen_job screen_job_of(const ir_inst *inst) {
+    const ir_type *w = &inst->operands[1]->type;
+    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .runs = w->dim[1] / RT_SCREEN_RUN,
+                        .x_rows = inst->operands[0]->type.dim[0]};
+}
+
+void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
+    cg_dot_args(c, &job->dot, kernel, cg_slot_of(c, inst->operands[1])->base, cg_slot_of(c, inst->operands[0])->base);
+    job->screen = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[2])->base);
+    cg_reserve_scratch(c, screen_scratch(job));
+}
+
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .runs = w->dim[1] / RT_SCREEN_RUN,
-                      .x_rows = inst->operands[0]->type.dim[0]};
+    screen_job job = screen_job_of(inst);
     job.sketch = job.x_rows == 1 && ir_attr_int(inst, IR_ATTR_GUESS, 0);
     cg_kernel kernel = {.count = 0};
-    if (!ir_layout_is_dense(c->module, &inst->operands[0]->type, &x->layout)) {
-        cg_unsupported(c, inst, "a strided x");
-        return;
-    }
     cg_access(c, &x, 1, &out, 1);
-    cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[1])->base, x->base);
-    job.screen = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[2])->base);
+    screen_args(c, &job, inst, &kernel);
     job.out = cg_kernel_arg(&kernel, out->base);
-    cg_reserve_scratch(c, screen_scratch(&job));
     gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld %d", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1],
                      (long long)job.x_rows, job.sketch);
     cg_kernel_call(c, &kernel, job.sketch ? "sketched_argmax" : "screened_argmax", job.sketch ? screen_sketch : emit_screened, &job);

@@ -1,5 +1,6 @@
-/* What the parts of screened_argmax share: x in bytes (screen_x.c), estimates of all rows from the screen (screen_estimate.c), the rows that
- * can win (screen.c) and a guess from half of the screen (sketch.c). */
+/* What the parts of screened_argmax and screened_sample share: x in bytes (screen_x.c), estimates of all rows from the screen
+ * (screen_estimate.c), the rows that can win (screen.c) or that the sampler may choose from (screen_sample.c), and a guess from half of the
+ * screen (sketch.c). */
 #ifndef GM_CODEGEN_SCREEN_H
 #define GM_CODEGEN_SCREEN_H
 
@@ -19,6 +20,7 @@ typedef struct screen_job {
     int screen, out;    /* kernel arguments */
     int64_t x_rows;     /* of x */
     bool sketch;        /* read the upper plane only, give estimates without bounds */
+    bool collects;      /* the highest of many estimates are wanted, in a heap instead of `top` */
 } screen_job;
 
 /* What is known of a row of x: pointers into this thread's scratch. */
@@ -33,6 +35,10 @@ typedef struct screen_x {
     LLVMValueRef top;    /* f32[LANES]: the largest estimates */
     LLVMValueRef where;  /* i32[LANES]: their rows */
     LLVMValueRef tops;   /* i32[slabs,LANES]: for a sketch, the largest estimates of each slab of this thread as ordered integers */
+    /* where it collects: */
+    LLVMValueRef heap, found;          /* rt_candidates: the largest estimates; the rows that may change the token */
+    LLVMValueRef heap_score, heap_id;  /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
+    LLVMValueRef found_id;             /* i32[rows]; the scores lie in `bound` */
 } screen_x;
 
 /* ---- screen_x.c ---- */
@@ -57,10 +63,15 @@ LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats);
 
 /* ---- screen.c ---- */
 
+/* Of an instruction whose first operands are x, w and its screen; the kernel's arguments for these, and the scratch. */
+screen_job screen_job_of(const ir_inst *inst);
+void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel);
+
 LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
 /* best becomes row `row` when its exact score is larger. */
 void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best);
 /* The rows of the last, partial group, taken by the last thread. */
+cg_loop screen_rest_begin(cg *c, const screen_job *job);
 void screen_rest(cg *c, const screen_job *job, cg_best *best);
 
 /* ---- sketch.c ---- */

@@ -184,6 +184,17 @@ static void challenge_lanes(cg *c, const screen_job *job, const estimate *e, int
     LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, where, ""), e->where[r]);
 }
 
+/* Hand the rows of a vector to the heap when one is larger than what is least there. */
+static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
+    LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, least, "");
+    LLVMValueRef lanes = LLVMBuildBitCast(c->b, wins, LLVMIntTypeInContext(c->context, LANES), ""), sums = cg_variable(c, LLVMTypeOf(sum), NULL);
+    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+    LLVMBuildStore(c->b, sum, sums);
+    LLVMValueRef args[] = {x->heap, sums, cg_i64(c, LANES), LLVMBuildTrunc(c->b, row, c->i32, "")};
+    cg_host_call(c, "rt_candidates_offer", c->void_t, args, 4);
+    cg_end_if(c, &any);
+}
+
 /* What was summed of `parts` vectors of rows from `row` on. A bound's own sum may lose a rounding per run. */
 static void store_estimates(cg *c, const screen_job *job, const estimate *e, int parts, const screen_x *x, LLVMValueRef row) {
     LLVMTypeRef floats = screen_eight(c->f32, 1);
@@ -196,7 +207,8 @@ static void store_estimates(cg *c, const screen_job *job, const estimate *e, int
                 bound = LLVMBuildFAdd(c->b, bound, cg_splat(c, cg_load(c, c->f32, x[r].extra, 4), LANES), "");
             }
             cg_store(c, bound, cg_at(c, c->f32, x[r].bound, at), 4);
-            challenge_lanes(c, job, e, r, sum, at);
+            if (job->collects) offer_lanes(c, &x[r], sum, at);
+            else challenge_lanes(c, job, e, r, sum, at);
         }
 }
 

@@ -2,6 +2,8 @@
  */
 #include "codegen/screen.h"
 
+#include "runtime/sampler.h"
+
 #include <math.h>
 
 enum { RUN = RT_SCREEN_RUN };
@@ -28,7 +30,10 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
         int64_t bytes;
     } parts[] = {{&x->q, runs * RUN},   {&x->step, runs * 4},       {&x->centre, runs * 4}, {&x->length, runs * 4}, {&x->excess, runs * 4},
                  {&x->extra, 4},        {&x->bound, job->rows * 4}, {&x->top, vector},      {&x->where, vector},
-                 {&x->tops, job->sketch ? screen_slabs(job) * vector : 0}};
+                 {&x->tops, job->sketch ? screen_slabs(job) * vector : 0},
+                 {&x->heap, job->collects ? (int64_t)sizeof(rt_candidates) : 0}, {&x->found, job->collects ? (int64_t)sizeof(rt_candidates) : 0},
+                 {&x->heap_score, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0}, {&x->heap_id, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0},
+                 {&x->found_id, job->collects ? job->rows * 4 : 0}};
     int64_t at = 0;
     for (size_t i = 0; i < GM_COUNT(parts); i++) {
         if (base) *parts[i].pointer = cg_at(c, c->i8, base, cg_i64(c, at));

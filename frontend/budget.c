@@ -67,7 +67,7 @@ static gm_status search(const char *path, const fe_budget_request *request, fe_e
         double kl = 0;
         trial.precision = options->precision = c->precision;
         trial.wide = options->wide = c->wide;
-        trial.not_greedy = true;
+        trial.no_screens = true;
         trial.measure = false;
         if (c->precision != FE_PRECISION_F32) GM_TRY(measure(path, &trial, base, text, diag, &kl));
         if (request->tried) request->tried(request->user, c->name, c->wide, kl);
@@ -82,7 +82,7 @@ gm_status fe_budget_choose(const char *path, const fe_budget_request *request, f
     plain.precision = FE_PRECISION_F32;
     plain.with = "";
     plain.measure = false;
-    plain.not_greedy = true;
+    plain.no_screens = true;
     GM_TRY(fe_engine_open(path, &plain, diag, &base));
     sample text = {.bos = fe_model_bos(&base.model)};
     gm_status status = request->ids ? copy_ids(request, diag, &text) : draw(&base, diag, &text);

@@ -110,7 +110,7 @@ static gm_status run(generation *g, const cmd_options *options, gm_diag *diag) {
     if (!g->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
 
     rt_sampling sampling = sampling_of(options, &g->engine->model.defaults);
-    if (sampling.temperature <= 0) GM_TRY(fe_engine_greedy(g->engine, (int)options->threads, diag));
+    if (rt_sampling_screens(&sampling, rt_session_vocab(session))) GM_TRY(fe_engine_screens(g->engine, (int)options->threads, diag));
     double start = gm_now();
     GM_TRY(rt_session_prefill(session, g->prompt.data, (int64_t)g->prompt.count, diag));
     g->prefill_s = gm_now() - start;
@@ -157,7 +157,7 @@ gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
     fe_options engine_options = cmd_engine_options(options);
     engine_options.only_run = true;
-    engine_options.not_greedy = true; /* what it needs is made when it is known to be */
+    engine_options.no_screens = true; /* what it needs is made when it is known to be */
     GM_TRY(cmd_prompt_given(options, diag));
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
     generation g = {.engine = &engine,

@@ -53,7 +53,7 @@ static gm_status write_logits(const fe_engine *engine, const rt_ids *ids, const 
 gm_status cmd_logits(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
     fe_options engine_options = cmd_engine_options(options);
-    engine_options.not_greedy = true;
+    engine_options.no_screens = true;
     rt_ids ids = {0};
     GM_TRY(cmd_prompt_given(options, diag));
     if (!options->output)

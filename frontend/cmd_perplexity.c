@@ -44,7 +44,7 @@ gm_status cmd_perplexity(const cmd_options *options, gm_diag *diag) {
     fe_engine engine, base = {0};
     fe_options engine_options = cmd_engine_options(options);
     if (!options->file) return gm_fail(diag, GM_INVALID, "no text given: expected -f FILE");
-    engine_options.not_greedy = true;
+    engine_options.no_screens = true;
     if (engine_options.context == 0) engine_options.context = DEFAULT_CHUNK;
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
     gm_status status = GM_OK;

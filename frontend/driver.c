@@ -192,7 +192,7 @@ static gm_status derive_weights(fe_engine *engine, int threads, gm_diag *diag) {
     return status;
 }
 
-/* Screens may be missing when `lazy`: only greedy choice reads them. */
+/* Screens may be missing when `lazy`: only the choice of tokens reads them. */
 static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
     int count = cg_weight_count(engine->program);
     if (!engine->tables->weights) engine->tables->weights = calloc((size_t)count + 1, sizeof *engine->tables->weights);
@@ -234,8 +234,8 @@ const rt_program *fe_engine_program(const fe_engine *engine) {
 }
 
 static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
-    if (!options->not_greedy) GM_TRY(derive_weights(engine, options->threads, diag));
-    GM_TRY(bind_weights(engine, options->not_greedy, diag));
+    if (!options->no_screens) GM_TRY(derive_weights(engine, options->threads, diag));
+    GM_TRY(bind_weights(engine, options->no_screens, diag));
     engine->tables->program.weights = (const void *const *)engine->tables->weights;
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
 }
@@ -248,7 +248,7 @@ static void let_go(fe_engine *engine) {
     malloc_trim(0);
 }
 
-gm_status fe_engine_greedy(fe_engine *engine, int threads, gm_diag *diag) {
+gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
     GM_TRY(derive_weights(engine, threads, diag));
     return bind_weights(engine, false, diag); /* the session reads the same table */
 }

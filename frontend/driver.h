@@ -31,7 +31,7 @@ typedef struct fe_options {
     bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
     bool no_text;            /* ids come in and go out: no tokenizer */
     bool only_run;           /* nobody looks at the IR once the session is open: it is let go of */
-    bool not_greedy;         /* the session will not choose tokens greedily, unless fe_engine_greedy comes first */
+    bool no_screens;         /* the session will not generate with settings that read screens, unless fe_engine_screens comes first */
     ir_decisions *decisions; /* NULL, or where the compiler notes what it chose and why */
     bool measure;            /* choose among ways to compute a product by measuring them here, once for each shape */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
@@ -54,9 +54,9 @@ typedef struct fe_engine {
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
-/* Before the first greedy token of an engine opened with not_greedy: makes what only greedy choice reads. Nothing is done when it is
+/* Makes the screens that the program reads (rt_sampling_screens), for an engine opened with no_screens. Nothing is done when they are
  * there. GM_NOMEM. */
-gm_status fe_engine_greedy(fe_engine *engine, int threads, gm_diag *diag);
+gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag);
 void fe_engine_close(fe_engine *engine);
 /* What a session of the compiled program would take, without the weights; for an engine opened with no_session. */
 struct rt_program;

@@ -24,7 +24,8 @@ static gm_status bind_weights(fe_gir_program *p, const rt_weights *weights, gm_d
 
 static void find_sample(const ir_inst *inst, void *user) {
     int64_t *vocab = user;
-    if (inst->op == IR_SAMPLE && inst->operands[0]->type.dim[1] > *vocab) *vocab = inst->operands[0]->type.dim[1];
+    int64_t count = inst->op == IR_SAMPLE ? inst->operands[0]->type.dim[1] : inst->op == IR_SCREENED_SAMPLE ? inst->operands[1]->type.dim[0] : 0;
+    if (count > *vocab) *vocab = count;
 }
 
 static int64_t sample_vocab(const ir_module *module) {

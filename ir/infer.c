@@ -172,15 +172,21 @@ static bool rule_argmax(const rule_context *c) {
     return true;
 }
 
-static bool rule_sample(const rule_context *c) {
-    const ir_type *logits = operand(c, 0), *tokens = operand(c, 1), *options = operand(c, 3);
-    REQUIRE(logits->dtype == RT_F32 && logits->rank == 2 && logits->dim[0] == 1, "logits must be f32[1,V]");
+/* Operands from `first` on: tokens, position, options, seed. */
+static bool infer_drawn(const rule_context *c, int first) {
+    const ir_type *tokens = operand(c, first), *options = operand(c, first + 2), *seed = operand(c, first + 3);
     REQUIRE(tokens->dtype == RT_I32 && tokens->rank == 1, "tokens must be i32[S]");
-    REQUIRE(is_index(operand(c, 2)), "position must be i32");
+    REQUIRE(is_index(operand(c, first + 1)), "position must be i32");
     REQUIRE(options->dtype == RT_F32 && options->rank == 1 && options->dim[0] == 8, "options must be f32[8]");
-    REQUIRE(operand(c, 4)->dtype == RT_I64 && operand(c, 4)->rank == 0, "seed must be i64");
+    REQUIRE(seed->dtype == RT_I64 && seed->rank == 0, "seed must be i64");
     *c->out = ir_scalar(RT_I32);
     return true;
+}
+
+static bool rule_sample(const rule_context *c) {
+    const ir_type *logits = operand(c, 0);
+    REQUIRE(logits->dtype == RT_F32 && logits->rank == 2 && logits->dim[0] == 1, "logits must be f32[1,V]");
+    return infer_drawn(c, 1);
 }
 
 /* ---- contractions ---- */
@@ -542,14 +548,25 @@ static bool rule_attention(const rule_context *c) {
     return true;
 }
 
-static bool rule_screened_argmax(const rule_context *c) {
+/* The first three operands: x, w, the screen of w. */
+static bool is_screened(const rule_context *c) {
     const ir_type *x = operand(c, 0), *w = operand(c, 1), *s = operand(c, 2);
     REQUIRE(x->dtype == RT_F32 && x->rank == 2 && x->dim[0] >= 1, "x must be f32[M,K] with a number of rows");
     REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1], "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
     REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == w->dim[0] && s->dim[1] == w->dim[1], "the screen must be s4[N,K], like w");
     REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS, "too many rows or columns");
-    *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){x->dim[0], 1});
     return true;
+}
+
+static bool rule_screened_argmax(const rule_context *c) {
+    *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){operand(c, 0)->dim[0], 1});
+    return is_screened(c);
+}
+
+static bool rule_screened_sample(const rule_context *c) {
+    if (!is_screened(c)) return false;
+    REQUIRE(operand(c, 0)->dim[0] == 1, "x must be one row");
+    return infer_drawn(c, 3);
 }
 
 static const rule_fn rules[IR_OP_COUNT] = {
@@ -568,6 +585,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
     [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
     [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_SCREENED_ARGMAX] = rule_screened_argmax,
+    [IR_SCREENED_SAMPLE] = rule_screened_sample,
 };
 
 bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *why) {
@@ -578,8 +596,8 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
         bool storage = rt_is_storage(inst->operands[i]->type.dtype);
-        REQUIRE(!storage || ((inst->op == IR_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCALED_MATMUL) && i > 0) ||
-                    (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
+        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_SAMPLE;
+        REQUIRE(!storage || (multiplies && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }
     return rules[inst->op](c);

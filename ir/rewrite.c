@@ -120,10 +120,10 @@ static ir_func *copy_func(rewrite_frame *frame, const char *name, ir_rewrite_par
     return copy;
 }
 
-ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, ir_rewrite_part params, ir_rewrite_part yields,
-                        ir_rewrite_fn hook, void *user) {
+ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name, ir_rewrite_part params,
+                        ir_rewrite_part yields, ir_rewrite_fn hook, void *user) {
     rewrite_frame frame = {.base = {.in = in, .in_func = func, .out = out, .hook = hook, .user = user}};
-    return copy_func(&frame, func->name, params, yields);
+    return copy_func(&frame, name, params, yields);
 }
 
 ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,

@@ -29,11 +29,11 @@ ir_module *ir_module_like(const ir_module *in);
 ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
                        const ir_dim *substitute, ir_rewrite_fn hook, void *user);
 
-/* As ir_clone_func under the function's own name, but `params` makes the parameters and maps the old ones, and `yields` the
- * returned values. */
+/* As ir_clone_func without substitutes, but `params` makes the parameters and maps the old ones, and `yields` the returned
+ * values. */
 typedef void (*ir_rewrite_part)(ir_rewrite *rewrite);
-ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, ir_rewrite_part params, ir_rewrite_part yields,
-                        ir_rewrite_fn hook, void *user);
+ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name, ir_rewrite_part params,
+                        ir_rewrite_part yields, ir_rewrite_fn hook, void *user);
 
 ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old);
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement);

@@ -152,7 +152,7 @@ ir_module *kv_caches_rewrite(kv_caches *caches, ir_rewrite_fn hook) {
     ir_module *out = ir_module_like(in);
     for (int i = 0; i < in->func_count; i++) {
         const ir_func *func = in->funcs[i];
-        if (func == caches->forward) ir_retype_func(in, func, out, new_params, new_yields, hook, caches);
+        if (func == caches->forward) ir_retype_func(in, func, out, func->name, new_params, new_yields, hook, caches);
         else ir_clone_func(in, func, out, func->name, NULL, NULL, NULL);
     }
     return out;

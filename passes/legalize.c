@@ -1,6 +1,6 @@
 /* legalize: rewrite what compiled code does not take as it stands.
  *
- *   call/matmul/argmax/sample/gather/attention of a strided view  ->  the view is copied first (a concat of one operand)
+ *   call/matmul/argmax/sample/gather/attention/… of a strided view  ->  the view is copied first (a concat of one operand)
  *   matmul with a computed matrix instead of a stored weight      ->  an einsum per matrix
  *
  * matmul takes rows at one constant distance, attention any strides that leave the head dimension dense, or in K the keys; the others
@@ -56,6 +56,8 @@ static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_lay
     case IR_ARGMAX: return ir_layout_matrix(type, layout, &stride);
     case IR_CALL:
     case IR_SAMPLE:
+    case IR_SCREENED_ARGMAX:
+    case IR_SCREENED_SAMPLE:
     case IR_GATHER: return ir_layout_is_dense(rw->in, type, layout);
     default: return true;
     }

@@ -1,18 +1,17 @@
-/* screen_head: greedy decoding takes the argmax of the head without forming its logits.
+/* screen_head: tokens are chosen without forming the logits of the whole head.
  *
  *   %logits = call %x {callee = "head.R1"}          ->   %token = if %greedy () {
  *   %token = if %greedy () {                               %a = call %x {callee = "head.R1.argmax"}
  *     %a = argmax %logits; …                               …
  *   } () {                                               } () {
- *     %t = sample %logits, …                               %logits = call %x {callee = "head.R1"}
- *   }                                                      %t = sample %logits, …
- *                                                        }
+ *     %t = sample %logits, %tokens, …                      %t = call %x, %tokens, … {callee = "head.R1.sample"}
+ *   }                                                    }
  *
- * @head.R1.argmax is @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s`, which reads the 4-bit screen
- * "w:s4" of all rows and only the few rows of w that can win. An argmax {guess} (passes/guess_ahead.c) becomes @head.R1.guess, whose
- * screened_argmax is one too.
+ * @head.R1.argmax and @head.R1.sample are @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s` and
+ * `screened_sample %x, %w, %s, %tokens, …`, which read the 4-bit screen "w:s4" of all rows and only those rows of w that can change
+ * the token. An argmax {guess} (passes/guess_ahead.c) becomes @head.R1.guess, whose screened_argmax is one too.
  *
- * Fires where the call is read by one argmax, and by nothing else or by a sample in the other branch of an `if`; the
+ * Fires where the call is read by one argmax, by one sample, or by both in two branches of an `if`; the
  * callee returns the product of one row, or a few, with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
  * scores may tie where the products do not. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
  * @head.R1; functions stay, since the host may call them.
@@ -86,8 +85,8 @@ static const ir_region *region_of(const ir_region *within, const ir_inst *inst) 
 /* Who reads a value, in the region of its definition or in a branch of an `if` there. */
 typedef struct readers {
     const ir_value *value;
-    int argmaxes, samples;
-    const ir_inst *argmax, *argmax_if, *sample_if; /* …_if NULL: not in a branch */
+    const ir_inst *argmax, *sample;       /* the last such */
+    const ir_inst *argmax_if, *sample_if; /* NULL: not in a branch */
     const ir_region *argmax_in, *sample_in;
 } readers;
 
@@ -95,80 +94,115 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
         bool reads = inst->operand_count && inst->operands[0] == r->value;
-        if (reads && inst->op == IR_ARGMAX) r->argmaxes++, r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
-        if (reads && inst->op == IR_SAMPLE) r->samples++, r->sample_if = branch, r->sample_in = region;
+        if (reads && inst->op == IR_ARGMAX) r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
+        if (reads && inst->op == IR_SAMPLE) r->sample = inst, r->sample_if = branch, r->sample_in = region;
         for (int j = 0; j < inst->region_count && inst->op == IR_IF && !branch; j++) find_readers(inst->regions[j], inst, r);
     }
+}
+
+/* What a head and the reader of its logits become. */
+typedef struct way {
+    const char *suffix, *choice, *reason; /* the reason is followed by what the screen saves */
+} way;
+
+static way way_of(const ir_inst *reader) {
+    if (reader->op == IR_SAMPLE) return (way){"sample", "screened_sample", "a choice among the top_k largest elements reads no others"};
+    if (ir_attr_int(reader, IR_ATTR_GUESS, 0)) return (way){"guess", "sketched argmax", "a guess that is verified later needs the upper two bits of the screen"};
+    return (way){"argmax", "screened_argmax", "greedy choice reads nothing but the largest element"};
+}
+
+static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
+    return gm_arena_printf(&rw->out->arena, "%s.%s", ir_attr_string(call, IR_ATTR_CALLEE), way_of(reader).suffix);
+}
+
+enum { DRAWN_WITH = 4 }; /* a sample's operands after the logits */
+
+/* The function is there already, for a sample of other types. */
+static bool name_is_taken(ir_rewrite *rw, const ir_inst *call, const ir_inst *sample) {
+    const ir_func *func = sample ? ir_func_find(rw->out, screened_name(rw, call, sample)) : NULL;
+    int given = call->operand_count;
+    bool taken = func && func->body->param_count != given + DRAWN_WITH;
+    for (int i = 0; func && !taken && i < DRAWN_WITH; i++) taken = !ir_type_equal(&func->body->params[given + i]->type, &sample->operands[1 + i]->type);
+    return taken;
 }
 
 static const ir_func *callee_of(const ir_rewrite *rw, const ir_inst *call) {
     return ir_func_find(rw->in, ir_attr_string(call, IR_ATTR_CALLEE));
 }
 
-/* The argmax of a call that only it and, in the other branch, a sample read; else NULL. */
-static const ir_inst *only_argmax_of(const ir_rewrite *rw, const ir_inst *inst) {
-    if (inst->op != IR_CALL || inst->result_count != 1) return NULL;
-    readers r = {.value = inst->results[0]};
-    find_readers(region_of(rw->in_func->body, inst), NULL, &r);
-    bool all = rw->uses[inst->results[0]->id] == (uint32_t)(r.argmaxes + r.samples);
-    bool apart = r.argmax_if && r.argmax_if == r.sample_if && r.argmax_in != r.sample_in;
-    return all && r.argmaxes == 1 && (r.samples == 0 || (r.samples == 1 && apart)) ? r.argmax : NULL;
+/* A call that only an argmax and, in another branch, a sample read, or one of them. */
+static bool is_choice(const ir_rewrite *rw, const ir_inst *inst, readers *r) {
+    if (inst->op != IR_CALL || inst->result_count != 1) return false;
+    *r = (readers){.value = inst->results[0]};
+    find_readers(region_of(rw->in_func->body, inst), NULL, r);
+    int count = (r->argmax != NULL) + (r->sample != NULL);
+    bool apart = r->argmax_if && r->argmax_if == r->sample_if && r->argmax_in != r->sample_in;
+    return count && rw->uses[inst->results[0]->id] == (uint32_t)count && (count == 1 || apart);
 }
 
-/* The same of a call of a head that can be screened. */
-static const ir_inst *argmax_of(const ir_rewrite *rw, const ir_inst *inst) {
-    const ir_inst *argmax = only_argmax_of(rw, inst);
-    return argmax && screenable_product(callee_of(rw, inst)) ? argmax : NULL;
+/* The same of a head that can be screened. */
+static bool is_head_call(ir_rewrite *rw, const ir_inst *inst, readers *r) {
+    return is_choice(rw, inst, r) && screenable_product(callee_of(rw, inst)) && !name_is_taken(rw, inst, r->sample);
 }
 
-/* ---- the copy of the head ---- */
+/* ---- the copies of the head ---- */
 
 typedef struct head_copy {
-    const ir_inst *product;
-    bool guess;
+    const ir_inst *product, *reader;
+    ir_value *drawn_with[DRAWN_WITH];
 } head_copy;
+
+static void copy_params(ir_rewrite *rw) {
+    head_copy *copy = rw->user;
+    const ir_region *body = rw->in_func->body;
+    for (int i = 0; i < body->param_count; i++)
+        ir_rewrite_map(rw, body->params[i], ir_param(&rw->b, rw->b.region, body->params[i]->type, body->params[i]->hint));
+    for (int i = 0; copy->reader->op == IR_SAMPLE && i < DRAWN_WITH; i++) {
+        const ir_value *given = copy->reader->operands[1 + i];
+        copy->drawn_with[i] = ir_param(&rw->b, rw->b.region, given->type, given->hint);
+    }
+}
+
+static void copy_yield(ir_rewrite *rw) {
+    ir_value *chosen = ir_rewrite_get(rw, rw->in_func->body->yields[0]);
+    ir_yield(&rw->b, &chosen, 1);
+}
 
 static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const head_copy *copy = rw->user;
     if (inst != copy->product) return false;
-    ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
     ir_type type = inst->operands[1]->type;
     type.dtype = RT_S4;
     const char *name = rt_screen_name(&rw->out->arena, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
-    ir_value *operands[] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, type)};
-    ir_value *best = ir_emit1(&rw->b, IR_SCREENED_ARGMAX, operands, 3, &guess, copy->guess, NULL);
-    rw->map[inst->results[0]->id] = ir_named(best, "best");
+    ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, type)};
+    for (int i = 0; i < DRAWN_WITH; i++) operands[3 + i] = copy->drawn_with[i];
+    ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
+    bool draws = copy->reader->op == IR_SAMPLE, guesses = ir_attr_int(copy->reader, IR_ATTR_GUESS, 0);
+    ir_value *chosen = draws ? ir_emit1(&rw->b, IR_SCREENED_SAMPLE, operands, 3 + DRAWN_WITH, NULL, 0, NULL)
+                             : ir_emit1(&rw->b, IR_SCREENED_ARGMAX, operands, 3, &guess, guesses, NULL);
+    rw->map[inst->results[0]->id] = ir_named(chosen, draws ? "drawn" : "best");
     return true;
-}
-
-static bool is_guess(const ir_inst *argmax) {
-    return ir_attr_int(argmax, IR_ATTR_GUESS, 0) != 0;
-}
-
-static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *argmax) {
-    return gm_arena_printf(&rw->out->arena, "%s.%s", ir_attr_string(call, IR_ATTR_CALLEE), is_guess(argmax) ? "guess" : "argmax");
 }
 
 /* ---- the callers ---- */
 
-static ir_inst *call_of(ir_rewrite *rw, const ir_inst *call, const char *callee) {
+static ir_value *call_screened(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
     ir_value *args[64];
-    GM_ASSERT(call->operand_count <= (int)GM_COUNT(args));
-    for (int i = 0; i < call->operand_count; i++) args[i] = ir_rewrite_get(rw, call->operands[i]);
-    return ir_call(&rw->b, ir_func_find(rw->out, callee), args, call->operand_count);
+    int count = 0, more = reader->op == IR_SAMPLE ? DRAWN_WITH : 0;
+    GM_ASSERT(call->operand_count + more <= (int)GM_COUNT(args));
+    for (int i = 0; i < call->operand_count; i++) args[count++] = ir_rewrite_get(rw, call->operands[i]);
+    for (int i = 0; i < more; i++) args[count++] = ir_rewrite_get(rw, reader->operands[1 + i]);
+    return ir_call(&rw->b, ir_func_find(rw->out, screened_name(rw, call, reader)), args, count)->results[0];
 }
 
 /* The call goes to where its value is read. */
 static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
-    if (argmax_of(rw, inst)) return true;
+    readers r;
+    if (is_head_call(rw, inst, &r)) return true;
     const ir_inst *call = inst->operand_count ? inst->operands[0]->def : NULL;
-    if ((inst->op != IR_ARGMAX && inst->op != IR_SAMPLE) || !call || !argmax_of(rw, call)) return false;
-    if (inst->op == IR_ARGMAX) {
-        ir_rewrite_map(rw, inst->results[0], call_of(rw, call, screened_name(rw, call, inst))->results[0]);
-        return true;
-    }
-    ir_rewrite_map(rw, call->results[0], call_of(rw, call, ir_attr_string(call, IR_ATTR_CALLEE))->results[0]);
-    return false;
+    if ((inst->op != IR_ARGMAX && inst->op != IR_SAMPLE) || !call || !is_head_call(rw, call, &r)) return false;
+    ir_rewrite_map(rw, inst->results[0], call_screened(rw, call, inst));
+    return true;
 }
 
 static double megabytes(rt_dtype dtype, const ir_type *w) {
@@ -178,14 +212,10 @@ static double megabytes(rt_dtype dtype, const ir_type *w) {
 static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *copy) {
     ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
     const ir_type *w = &copy->product->operands[1]->type;
-    double screen = megabytes(RT_S4, w), whole = megabytes(w->dtype, w);
-    if (copy->guess)
-        ir_decide(decisions, "screen_head", rw->in, head, copy->product, "sketched argmax",
-                  "a guess that is verified later: the upper two bits of the screen, and the rows that they put highest");
-    else
-        ir_decide(decisions, "screen_head", rw->in, head, copy->product, "screened_argmax",
-                  "greedy choice reads nothing but the largest element: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows it may be in, "
-                  "and these are computed as in a gemv", screen, whole);
+    way to = way_of(copy->reader);
+    ir_decide(decisions, "screen_head", rw->in, head, copy->product, to.choice,
+              "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to.reason,
+              megabytes(RT_S4, w), megabytes(w->dtype, w));
 }
 
 /* A choice from a head that is computed in whole. */
@@ -196,15 +226,25 @@ static void decide_whole(const ir_rewrite *rw, const ir_func *head) {
     if (returned && why) ir_decide(decisions, "screen_head", rw->in, head, returned, "the full product", "%s", why);
 }
 
+static void copy_head(ir_rewrite *look, const ir_inst *call, const ir_inst *reader) {
+    const char *name = screened_name(look, call, reader);
+    if (ir_func_find(look->out, name)) return;
+    const ir_func *head = callee_of(look, call);
+    head_copy copy = {.product = screenable_product(head), .reader = reader};
+    decide(look, head, &copy);
+    ir_retype_func(look->in, head, look->out, name, copy_params, copy_yield, screen_product, &copy);
+}
+
 static void note_call(const ir_inst *inst, void *user) {
-    ir_rewrite *rw = user;
-    const ir_inst *argmax = argmax_of(rw, inst);
-    if (!argmax && only_argmax_of(rw, inst)) decide_whole(rw, callee_of(rw, inst));
-    if (!argmax || ir_func_find(rw->out, screened_name(rw, inst, argmax))) return;
-    const ir_func *head = callee_of(rw, inst);
-    head_copy copy = {screenable_product(head), is_guess(argmax)};
-    decide(rw, head, &copy);
-    ir_clone_func(rw->in, head, rw->out, screened_name(rw, inst, argmax), NULL, screen_product, &copy);
+    ir_rewrite *look = user;
+    readers r;
+    if (!is_choice(look, inst, &r)) return;
+    if (!is_head_call(look, inst, &r)) {
+        decide_whole(look, callee_of(look, inst));
+        return;
+    }
+    if (r.argmax) copy_head(look, inst, r.argmax);
+    if (r.sample) copy_head(look, inst, r.sample);
 }
 
 gm_status pass_screen_head(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {

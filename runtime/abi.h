@@ -51,6 +51,13 @@ typedef struct rt_site {
     int64_t x_stride, out_stride;    /* elements between rows */
 } rt_site;
 
+/* Rows with scores that a thread has found, in its scratch: at the same place of each thread's. */
+typedef struct rt_candidates {
+    int64_t count;
+    float *score;
+    int32_t *id;
+} rt_candidates;
+
 struct rt_matmul;
 struct rt_profile;
 
@@ -84,6 +91,10 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_matmul_run)                                                                                              \
     RTCALL(rt_sgemm)                                                                                                   \
     RTCALL(rt_sample_call)                                                                                             \
+    RTCALL(rt_candidates_begin)                                                                                        \
+    RTCALL(rt_candidates_offer)                                                                                        \
+    RTCALL(rt_candidates_floor)                                                                                        \
+    RTCALL(rt_candidates_sample)                                                                                       \
     RTCALL(rt_trace_call)                                                                                              \
     RTCALL(rt_profile_begin)                                                                                           \
     RTCALL(rt_profile_end)                                                                                             \
@@ -97,6 +108,17 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
               int64_t ldb, float *c, int64_t ldc);
 int32_t rt_sample_call(rt_frame *frame, int32_t thread, const float *logits, int64_t vocab, const int32_t *tokens,
                        int32_t position, const float *options, int64_t seed);
+/* screened_sample of `rows` rows, in order (screened_sample.c). The thread's rt_sample_reach candidates with the largest estimates
+ * (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
+void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows);
+/* … after rows first … first + count - 1, of which some estimate is above score[0], which is the least. Once their scores are
+ * exact: */
+void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first);
+/* no row with a score below this changes the token. Waits for the other threads. */
+float rt_candidates_floor(rt_frame *frame, int32_t thread, const rt_candidates *heap, const float *options);
+/* The token, from every thread's rows that may change it, by ascending id. Waits for the other threads. */
+int32_t rt_candidates_sample(rt_frame *frame, int32_t thread, const rt_candidates *found, int64_t rows, const int32_t *tokens, int32_t position,
+                             const float *options, int64_t seed);
 void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, const void *data);
 /* The thread starts on instruction `inst`, ends it (runtime/profile.h); kind is an rt_event_kind. */
 void rt_profile_begin(rt_frame *frame, int32_t thread, int32_t inst, int32_t kind, int32_t extent, int32_t position);

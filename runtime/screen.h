@@ -1,6 +1,6 @@
 /* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
- * rule out almost every row of an argmax(W·x); codegen/screen.c computes the others. Half of it, the upper two bits of each code, is a
- * sketch that is enough for a guess (codegen/sketch.c).
+ * rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest; codegen/screen.c and screen_sample.c
+ * compute the others. Half of it, the upper two bits of each code, is a sketch that is enough for a guess (codegen/sketch.c).
  *
  * A screen has type S4: runs of 32 elements of a row, each with a scale d (bf16, >= 0 or NaN), a bound c (u8) and a code of 0 to 15 per
  * element; v = d·(code - 8). Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes. The matrix lies in two planes,

@@ -308,14 +308,23 @@ typedef struct generation {
     bool stopped, cancelled;
 } generation;
 
+static void options_of(const rt_sampling *from, float *options) {
+    options[RT_SAMPLE_TEMPERATURE] = from->temperature;
+    options[RT_SAMPLE_TOP_K] = (float)from->top_k;
+    options[RT_SAMPLE_TOP_P] = from->top_p;
+    options[RT_SAMPLE_MIN_P] = from->min_p;
+    options[RT_SAMPLE_REPEAT_PENALTY] = from->repeat_penalty;
+    options[RT_SAMPLE_REPEAT_LAST_N] = (float)from->repeat_last_n;
+}
+
+bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab) {
+    float options[RT_SAMPLE_OPTIONS] = {0};
+    options_of(sampling, options);
+    return sampling->temperature <= 0 || rt_sample_reach(options, vocab) > 0;
+}
+
 static void set_options(generation *g, const int32_t *stops, int stop_count) {
-    const rt_sampling *p = g->sampling;
-    g->options[RT_SAMPLE_TEMPERATURE] = p->temperature;
-    g->options[RT_SAMPLE_TOP_K] = (float)p->top_k;
-    g->options[RT_SAMPLE_TOP_P] = p->top_p;
-    g->options[RT_SAMPLE_MIN_P] = p->min_p;
-    g->options[RT_SAMPLE_REPEAT_PENALTY] = p->repeat_penalty;
-    g->options[RT_SAMPLE_REPEAT_LAST_N] = (float)p->repeat_last_n;
+    options_of(g->sampling, g->options);
     for (int i = 0; i < MAX_STOPS; i++) g->stops[i] = i < stop_count ? stops[i] : -1;
 }
 

@@ -25,6 +25,8 @@ typedef struct rt_sampling {
     int32_t repeat_last_n;
     uint64_t seed;
 } rt_sampling;
+/* May choices from `vocab` tokens read screens of the weights (runtime/screen.h), where the program has them? */
+bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab);
 
 typedef enum rt_stop { RT_STOP_LENGTH, RT_STOP_EOS, RT_STOP_HOST } rt_stop;
 

@@ -106,16 +106,20 @@ END_TEST
 
 /* ---- the screened head ---- */
 
-/* Greedy tokens after the prompt; how many there are. */
-static int64_t greedy_tokens(rt_session *session, const golden_file *golden, const char *prompt, int32_t *out) {
+/* Greedy, as usual, and from more tokens. */
+static const rt_sampling samplings[] = {{.repeat_penalty = 1},
+                                        {.temperature = 1, .top_k = 64, .top_p = 0.95f, .repeat_penalty = 1, .seed = 1},
+                                        {.temperature = 1.5f, .top_k = 200, .top_p = 1, .repeat_penalty = 1, .seed = 2}};
+
+/* Tokens after the prompt; how many there are. */
+static int64_t tokens_of(rt_session *session, const rt_sampling *sampling, const golden_file *golden, const char *prompt, int32_t *out) {
     gm_diag diag = {.quiet = true};
     int64_t count = 0, generated = 0;
     rt_stop stop;
-    const rt_sampling greedy = {.temperature = 0, .repeat_penalty = 1};
     const int32_t *ids = golden_tensor(golden, "ids", prompt, &count);
     rt_session_reset(session);
     ck_assert_msg(rt_session_prefill(session, ids, count, &diag) == GM_OK, "%s", diag.message);
-    ck_assert_msg(rt_session_generate(session, &greedy, NULL, 0, SCREENED, NULL, NULL, out, &generated, &stop, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_session_generate(session, sampling, NULL, 0, SCREENED, NULL, NULL, out, &generated, &stop, &diag) == GM_OK, "%s", diag.message);
     return generated;
 }
 
@@ -123,11 +127,14 @@ static int64_t greedy_tokens(rt_session *session, const golden_file *golden, con
 static void expect_same_tokens(fe_engine *one, fe_engine *other) {
     golden_file golden;
     open_golden("golden.safetensors", &golden);
-    for (int i = 0; i < golden.prompt_count; i++) {
+    for (int i = 0; i < golden.prompt_count * (int)GM_COUNT(samplings); i++) {
+        const rt_sampling *sampling = &samplings[i % (int)GM_COUNT(samplings)];
+        const char *prompt = golden.prompts[i / (int)GM_COUNT(samplings)];
         int32_t got[SCREENED], want[SCREENED];
-        ck_assert_int_eq(greedy_tokens(one->session, &golden, golden.prompts[i], got), SCREENED);
-        ck_assert_int_eq(greedy_tokens(other->session, &golden, golden.prompts[i], want), SCREENED);
-        for (int t = 0; t < SCREENED; t++) ck_assert_msg(got[t] == want[t], "%s, token %d: %d instead of %d", golden.prompts[i], t, got[t], want[t]);
+        ck_assert_int_eq(tokens_of(one->session, sampling, &golden, prompt, got), SCREENED);
+        ck_assert_int_eq(tokens_of(other->session, sampling, &golden, prompt, want), SCREENED);
+        for (int t = 0; t < SCREENED; t++)
+            ck_assert_msg(got[t] == want[t], "%s, seed %d, token %d: %d instead of %d", prompt, (int)sampling->seed, t, got[t], want[t]);
     }
     fe_engine_close(one);
     fe_engine_close(other);
@@ -142,6 +149,7 @@ START_TEST(screened_head_changes_no_token) {
     open_engine(FE_PRECISION_AUTO, &screened);
     ck_assert_msg(fe_engine_open(model, &skip, &diag, &full) == GM_OK, "%s", diag.message);
     ck_assert(ir_func_find(screened.module, "head.R1.argmax") && !ir_func_find(full.module, "head.R1.argmax"));
+    ck_assert(ir_func_find(screened.module, "head.R1.sample") && !ir_func_find(full.module, "head.R1.sample"));
     expect_same_tokens(&screened, &full);
 }
 END_TEST

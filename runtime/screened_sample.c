@@ -1,0 +1,91 @@
+/* screened_sample: what its kernel (codegen/screened_sample.c) leaves to the host. Every thread collects candidates in its own
+ * scratch, at the same place of each. */
+#include "runtime/abi.h"
+#include "runtime/sampler.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- the highest estimates: a heap with the least in front ---- */
+
+static void put(rt_candidates *heap, int64_t at, float score, int32_t id) {
+    heap->score[at] = score;
+    heap->id[at] = id;
+}
+
+/* The place in front is free. */
+static void put_in_order(rt_candidates *heap, float score, int32_t id) {
+    int64_t at = 0;
+    for (int64_t child; (child = 2 * at + 1) < heap->count; at = child) {
+        if (child + 1 < heap->count && heap->score[child + 1] < heap->score[child]) child++;
+        if (score <= heap->score[child]) break;
+        put(heap, at, heap->score[child], heap->id[child]);
+    }
+    put(heap, at, score, id);
+}
+
+void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows) {
+    heap->count = rt_sample_reach(options, rows);
+    for (int64_t i = 0; i < heap->count; i++) put(heap, i, -INFINITY, -1);
+}
+
+void rt_candidates_offer(rt_candidates *heap, const float *score, int64_t count, int32_t first) {
+    for (int64_t i = 0; i < count; i++)
+        if (score[i] > heap->score[0]) put_in_order(heap, score[i], first + (int32_t)i);
+}
+
+/* ---- all threads' ---- */
+
+/* The same struct of another thread. */
+static const rt_candidates *of_thread(const rt_frame *frame, int32_t thread, const rt_candidates *mine, int32_t other) {
+    return (const rt_candidates *)((const char *)mine + (other - thread) * frame->scratch_stride);
+}
+
+float rt_candidates_floor(rt_frame *frame, int32_t thread, const rt_candidates *mine, const float *options) {
+    float least[RT_SAMPLE_MOST_REACH];
+    int32_t none[RT_SAMPLE_MOST_REACH];
+    rt_candidates heap = {.count = mine->count, .score = least, .id = none};
+    if (!mine->count) return -INFINITY;
+    for (int64_t i = 0; i < heap.count; i++) put(&heap, i, -INFINITY, -1);
+    rt_profile_barrier(frame, thread, 0);
+    for (int32_t t = 0; t < frame->threads; t++) rt_candidates_offer(&heap, of_thread(frame, thread, mine, t)->score, heap.count, 0);
+    return rt_sample_floor(least[0], options);
+}
+
+/* Appends what all threads have, by id. */
+static void join(const rt_frame *frame, const rt_candidates *mine, rt_scores *out) {
+    int64_t at[RT_MAX_THREADS] = {0};
+    for (;;) {
+        const rt_candidates *list = NULL;
+        int32_t from = 0, next = INT32_MAX;
+        for (int32_t t = 0; t < frame->threads; t++) { /* the list with the least id, and the least of the others */
+            const rt_candidates *other = of_thread(frame, 0, mine, t);
+            if (at[t] == other->count) continue;
+            int32_t id = other->id[at[t]];
+            if (list && id > list->id[at[from]]) next = id < next ? id : next;
+            else next = list ? list->id[at[from]] : next, list = other, from = t;
+        }
+        if (!list) return;
+        int64_t start = at[from], end = start;
+        while (end < list->count && list->id[end] < next) end++;
+        memcpy(out->score + out->count, list->score + start, (size_t)(end - start) * sizeof *out->score);
+        memcpy(out->id + out->count, list->id + start, (size_t)(end - start) * sizeof *out->id);
+        out->count += end - start;
+        at[from] = end;
+    }
+}
+
+/* As rt_sample_call (host_calls.c). */
+int32_t rt_candidates_sample(rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t vocab, const int32_t *tokens, int32_t position,
+                             const float *options, int64_t seed) {
+    rt_profile_barrier(frame, thread, 0);
+    if (thread == 0) {
+        rt_scores among = rt_scores_in(frame->sample_scratch, vocab);
+        join(frame, mine, &among);
+        frame->shared[0] = rt_sample_scores(&among, tokens, position, options, (uint64_t)seed);
+    }
+    rt_profile_barrier(frame, thread, 0);
+    int32_t token = frame->shared[0];
+    rt_profile_barrier(frame, thread, 0);
+    return token;
+}

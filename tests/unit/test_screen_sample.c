@@ -1,0 +1,174 @@
+/* screened_sample: on one token after the other the sampler's choice from the compiled product of all rows, for several types, several
+ * --target-cpu, tables and inputs that are hard to screen, and settings with and without a reach. */
+#include "codegen/codegen.h"
+#include "runtime/screen.h"
+#include "tests/unit/random_values.h"
+#include "tests/unit/run_text.h"
+#include "tests/unit/suite.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SECONDS = 240, ROWS = 2077, COLUMNS = 128, POSITIONS = 12 };
+
+static const char *const cpus[] = {NULL, "haswell", "x86-64", CG_STAND_IN_CPU};
+static const rt_dtype types[] = {RT_F32, RT_BF16, RT_Q8_0};
+
+/* ---- tables ---- */
+
+/* NEAR: nearly equal. PEAKS: some rows far above the others. ODD: infinite, huge, zero and NaN too. */
+typedef enum table_kind { RANDOM, EQUAL, NEAR, PEAKS, ODD, TABLES } table_kind;
+
+/* Values of about `size`; of blocks it is the scale. */
+static void fill_row(rt_dtype dtype, uint8_t *row, float size) {
+    for (int i = 0; i < COLUMNS && dtype != RT_Q8_0; i++) {
+        float value = random_float(-1, 1) * size;
+        uint16_t half = rt_f32_to_bf16(value);
+        if (dtype == RT_F32) memcpy(row + 4 * i, &value, 4);
+        else memcpy(row + 2 * i, &half, 2);
+    }
+    size_t block = (size_t)rt_dtype_of(RT_Q8_0)->block_bytes;
+    for (size_t i = 0; i < COLUMNS / 32 && dtype == RT_Q8_0; i++) {
+        uint16_t scale = rt_f32_to_f16(size / 127);
+        memcpy(row + i * block, &scale, 2);
+        for (size_t k = 2; k < block; k++) row[i * block + k] = (uint8_t)(next_random() % 255 - 127);
+    }
+}
+
+static void make_rows(rt_dtype dtype, table_kind kind, uint8_t *data) {
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 0, 1e30f, 1e-30f, 30, 1};
+    size_t bytes = rt_dtype_bytes(dtype, COLUMNS);
+    for (size_t r = 0; r < ROWS; r++) {
+        uint8_t *row = data + r * bytes;
+        if (r && (kind == EQUAL || kind == NEAR)) memcpy(row, data, bytes);
+        else fill_row(dtype, row, kind == ODD ? odd[next_random() % GM_COUNT(odd)] : kind == PEAKS && next_random() % 20 == 0 ? 2 : 0.3f);
+        if (kind == NEAR && r % 5) row[2 * (next_random() % (bytes / 2))] ^= 1;
+    }
+}
+
+static void add_table(rt_weights *weights, const char *name, rt_dtype dtype, table_kind kind) {
+    gm_diag diag = {0};
+    size_t bytes = rt_dtype_bytes(dtype, COLUMNS) * ROWS;
+    uint8_t *data = gm_arena_alloc(&weights->arena, bytes);
+    make_rows(dtype, kind, data);
+    rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, COLUMNS}, .data = data, .bytes = bytes};
+    ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
+    ck_assert_msg(rt_screen_derive(weights, rt_screen_name(&weights->arena, name), NULL, &diag) == GM_OK, "%s", diag.message);
+}
+
+/* ---- inputs and settings ---- */
+
+enum { INPUTS = 9 };
+
+static void make_x(int kind, float *x) {
+    static const float sizes[] = {1, 10, 0, 1e-30f, 1e30f, 1e-42f};
+    for (int i = 0; i < COLUMNS; i++) x[i] = kind < (int)GM_COUNT(sizes) ? random_float(-1, 1) * sizes[kind] : 1;
+    if (kind == 7) x[next_random() % COLUMNS] = NAN;
+    if (kind == 8) x[next_random() % COLUMNS] = INFINITY;
+}
+
+/* temperature, top_k, top_p, min_p, penalty, its tokens */
+static const float settings[][6] = {
+    {1, 64, 0.95f, 0, 1, 0}, {1, 1, 1, 0, 1, 0},       {1000, 256, 1, 0, 1, 0}, {1e30f, 40, 1, 0, 1, 0},     {0.7f, 40, 0.5f, 0.05f, 1, 0}, {1e-3f, 5, 1, 0, 1, 0},
+    {1e-40f, 3, 1, 0, 1, 0}, {3, 255, 0.999f, 0, 1, 0}, {100, 7, 1, 0, 1, 0},    {1, 0, 0.9f, 0.001f, 1, 0}, {1, 64, 1, 0, 1.3f, 16},       {0, 64, 1, 0, 1, 0},
+};
+
+/* For each table how often the two choices differ, for each input: [INPUTS]. */
+static void write_function(rt_dtype dtype, gm_string *out) {
+    const char *type = rt_dtype_of(dtype)->text;
+    gm_string list = {0};
+    gm_string_printf(out, "func @f(%%tokens: i32[64], %%seed: i64, %%all: f32[%d,%d], %%settings: f32[%zu,8]) -> (", INPUTS, COLUMNS, GM_COUNT(settings));
+    for (int t = 0; t < TABLES; t++) gm_string_printf(out, "%si32[%d]", t ? ", " : "", INPUTS);
+    gm_string_printf(out, ") {\n  %%zero = const {value = 0} : i32\n  %%one = const {value = 1} : i32\n  %%none = const {value = 0} : i32[%d]\n", INPUTS);
+    gm_string_printf(out, "  %%inputs = const {value = %d} : i32\n  %%count = const {value = %zu} : i32\n  %%positions = const {value = %d} : i32\n", INPUTS,
+                     GM_COUNT(settings), POSITIONS);
+    for (int t = 0; t < TABLES; t++) {
+        gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n  %%s%d = weight {name = \"w%d:s4\"} : s4[%d,%d]\n", t, t, type, ROWS, COLUMNS, t, t, ROWS, COLUMNS);
+        gm_string_printf(out, "  %%r%d = scan %%inputs, %%none (%%i: i32, %%counts: i32[%d]) {\n", t, INPUTS);
+        gm_string_printf(out, "    %%x = window %%all, %%i {axis = 0, size = 1} : f32[1,%d]\n    %%y = matmul %%x, %%w%d {impl = \"gemv\"} : f32[1,%d]\n", COLUMNS, t, ROWS);
+        gm_string_printf(out, "    %%n = scan %%count, %%zero (%%k: i32, %%c: i32) {\n      %%o = index %%settings, %%k {axis = 0} : f32[8]\n");
+        gm_string_printf(out, "      %%m = scan %%positions, %%c (%%p: i32, %%d: i32) {\n");
+        gm_string_printf(out, "        %%a = screened_sample %%x, %%w%d, %%s%d, %%tokens, %%p, %%o, %%seed : i32\n        %%b = sample %%y, %%tokens, %%p, %%o, %%seed : i32\n", t, t);
+        gm_string_printf(out, "        %%same = eq %%a, %%b : bool\n        %%miss = select %%same, %%zero, %%one : i32\n        %%e = add %%d, %%miss : i32\n        yield %%e\n");
+        gm_string_printf(out, "      } : i32\n      yield %%m\n    } : i32\n    %%v = reshape %%n : i32[1]\n    %%next = update %%counts, %%v, %%i : i32[%d]\n    yield %%next\n", INPUTS);
+        gm_string_printf(out, "  } : i32[%d]\n", INPUTS);
+        gm_string_printf(&list, "%s%%r%d", t ? ", " : "", t);
+    }
+    gm_string_printf(out, "  return %s\n}\n", list.data);
+    gm_string_free(&list);
+}
+
+START_TEST(same_tokens) {
+    rt_dtype dtype = types[(size_t)_i / GM_COUNT(cpus)];
+    const char *cpu = cpus[(size_t)_i % GM_COUNT(cpus)];
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0};
+    int32_t tokens[64];
+    int64_t seed = _i;
+    float x[INPUTS][COLUMNS], options[GM_COUNT(settings)][8] = {0};
+    static const char *const names[TABLES] = {"w0", "w1", "w2", "w3", "w4"};
+    ir_array args[] = {{.dtype = RT_I32, .rank = 1, .dim = {64}, .data = tokens},
+                       {.dtype = RT_I64, .data = &seed},
+                       {.dtype = RT_F32, .rank = 2, .dim = {INPUTS, COLUMNS}, .data = x},
+                       {.dtype = RT_F32, .rank = 2, .dim = {GM_COUNT(settings), 8}, .data = options}}, results[TABLES];
+    state = (uint64_t)_i + 1;
+    for (int t = 0; t < TABLES; t++) add_table(&weights, names[t], dtype, (table_kind)t);
+    for (int i = 0; i < 64; i++) tokens[i] = (int32_t)(next_random() % ROWS);
+    for (int i = 0; i < INPUTS; i++) make_x(i, x[i]);
+    for (size_t k = 0; k < GM_COUNT(settings); k++) memcpy(options[k], settings[k], sizeof settings[k]);
+    write_function(dtype, &text);
+    if (run_text(cpu, &text, &weights, args, 4, &arena, results))
+        for (int i = 0; i < TABLES * INPUTS; i++) {
+            int32_t missed = ((const int32_t *)results[i / INPUTS].data)[i % INPUTS];
+            ck_assert_msg(missed == 0, "%s, table %d, input %d: %d tokens differ", rt_dtype_of(dtype)->text, i / INPUTS, i % INPUTS, missed);
+        }
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
+/* Rows that cannot count are not read: here they have become larger than all others since the screen was made. */
+START_TEST(others_are_not_read) {
+    enum { COUNTED = 100 };
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0};
+    float x[COLUMNS];
+    int32_t tokens[1] = {0};
+    int64_t seed = 1;
+    gm_diag diag = {0};
+    float *w = (float *)gm_arena_alloc(&weights.arena, sizeof(float) * ROWS * COLUMNS);
+    ir_array args[] = {{.dtype = RT_F32, .rank = 2, .dim = {1, COLUMNS}, .data = x}, {.dtype = RT_I32, .rank = 1, .dim = {1}, .data = tokens},
+                       {.dtype = RT_I64, .data = &seed}}, result;
+    state = 7;
+    for (int i = 0; i < COLUMNS; i++) x[i] = random_float(-1, 1);
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < COLUMNS; i++) w[r * COLUMNS + i] = r % 20 == 3 && r / 20 < COUNTED ? x[i] : random_float(-0.1f, 0.1f);
+    rt_tensor tensor = {.name = "w", .dtype = RT_F32, .rank = 2, .dim = {ROWS, COLUMNS}, .data = w, .bytes = sizeof(float) * ROWS * COLUMNS};
+    ck_assert_int_eq(rt_weights_add(&weights, "test", &tensor, &diag), GM_OK);
+    ck_assert_int_eq(rt_screen_derive(&weights, "w:s4", NULL, &diag), GM_OK);
+    for (int r = 0; r < ROWS / RT_SCREEN_ROWS * RT_SCREEN_ROWS; r++) /* the others have no screen */
+        for (int i = 0; i < COLUMNS && !(r % 20 == 3 && r / 20 < COUNTED); i++) w[r * COLUMNS + i] = 10 * x[i];
+    gm_string_printf(&text, "func @f(%%x: f32[1,%d], %%tokens: i32[1], %%seed: i64) -> (i32) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
+    gm_string_printf(&text, "  %%s = weight {name = \"w:s4\"} : s4[%d,%d]\n  %%o = const {values = [1, 20, 1, 0, 1, 0, 0, 0]} : f32[8]\n", ROWS, COLUMNS);
+    gm_string_printf(&text, "  %%zero = const {value = 0} : i32\n  %%t = screened_sample %%x, %%w, %%s, %%tokens, %%zero, %%o, %%seed : i32\n  return %%t\n}\n");
+    ck_assert(run_text(NULL, &text, &weights, args, 3, &arena, &result));
+    ck_assert_int_eq(*(const int32_t *)result.data % 20, 3);
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("screen_sample");
+    TCase *tcase = tcase_create("screen_sample");
+    tcase_set_timeout(tcase, SECONDS);
+    tcase_add_loop_test(tcase, same_tokens, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
+    tcase_add_test(tcase, others_are_not_read);
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
