@@ -16,12 +16,11 @@
  * (passes/screen_head.c). What is gained: a guess reads half of what a choice reads of the head (codegen/sketch.c), and the head is read
  * once for ROWS tokens, which pays where bytes cost more than the six-fold sums. The first token of a call waits for no guess.
  *
- * Needs the loop of form_generate_loop, a @head that takes any number of rows and whose product can be screened; else does nothing, nor
+ * Needs the loop of form_generate_loop, a @head that takes any number of rows; else does nothing, nor
  * where a ring (kv_ring) is too short for guesses besides what the host may take back.
  */
 #include "passes/loops.h"
 #include "passes/passes.h"
-#include "passes/screen_head.h"
 #include "ir/rewrite.h"
 
 #include "runtime/abi.h"
@@ -229,7 +228,7 @@ static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
     const pass_options *options = rw->user;
     loop_model model;
     if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model)) return false;
-    if (!loop_chooses_rows(rw->out, &model) || !pass_can_screen(model.head)) return false;
+    if (!loop_chooses_rows(rw->out, &model)) return false;
     guessing g = {.b = &rw->b, .model = &model, .choice = loop_choice_of(rw), .rows = options->rows < RT_FEW_ROWS ? (int)options->rows : RT_FEW_ROWS};
     if (!loop_rings_hold(&model, g.rows - 1)) return false;
     ir_value *init[LOOP_MAX_CARRIES];

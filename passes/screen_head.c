@@ -17,7 +17,6 @@
  * @head.R1; functions stay, since the host may call them.
  */
 #include "passes/passes.h"
-#include "passes/screen_head.h"
 #include "ir/rewrite.h"
 
 #include "runtime/abi.h"
@@ -66,10 +65,6 @@ static const ir_inst *screenable_product(const ir_func *func) {
     const ir_inst *product = returned_product(func);
     ir_dim rows = product ? product->operands[0]->type.dim[0] : 0;
     return !ir_dim_is_symbol(rows) && rows >= 1 && rows <= RT_FEW_ROWS ? product : NULL;
-}
-
-bool pass_can_screen(const ir_func *head) {
-    return returned_product(head) != NULL;
 }
 
 /* The region of `within` that holds inst itself. */
