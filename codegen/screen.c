@@ -85,8 +85,7 @@ void screen_rest(cg *c, const screen_job *job, cg_best *best) {
 static void emit_some_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef first, LLVMValueRef threshold, cg_best *best) {
     LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, first), 4);
     LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, threshold, LANES), "");
-    LLVMValueRef lanes = LLVMBuildBitCast(c->b, reach, LLVMIntTypeInContext(c->context, LANES), "");
-    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+    cg_branch any = screen_if_any(c, screen_lanes(c, reach));
     cg_loop loop = cg_loop_begin(c, first, cg_add(c, first, cg_i64(c, LANES)), 1);
     LLVMValueRef bound = cg_load(c, c->f32, cg_at(c, c->f32, x->bound, loop.index), 4);
     LLVMValueRef limit = larger(c, LLVMBuildLoad2(c->b, c->f32, best->value, ""), threshold);

@@ -51,6 +51,11 @@ void screen_store_x(cg *c, const screen_job *job, const screen_x *x);
 
 /* ---- screen_estimate.c ---- */
 
+LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
+/* A bit for each lane of a vector of truths, and a branch taken when one of the bits is set. */
+LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths);
+cg_branch screen_if_any(cg *c, LLVMValueRef lanes);
+
 /* The slabs of this thread, and the groups of one of them. */
 int64_t screen_slabs(const screen_job *job);
 cg_loop screen_slabs_begin(cg *c, const screen_job *job);
@@ -67,7 +72,6 @@ LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats);
 screen_job screen_job_of(const ir_inst *inst);
 void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel);
 
-LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
 /* best becomes row `row` when its exact score is larger. */
 void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best);
 /* The rows of the last, partial group, taken by the last thread. */

@@ -34,6 +34,14 @@ LLVMTypeRef screen_eight(LLVMTypeRef type, int each) {
     return LLVMVectorType(type, (unsigned)(LANES * each));
 }
 
+LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths) {
+    return LLVMBuildBitCast(c->b, truths, LLVMIntTypeInContext(c->context, LANES), "");
+}
+
+cg_branch screen_if_any(cg *c, LLVMValueRef lanes) {
+    return cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+}
+
 /* Sums of neighbours. */
 static LLVMValueRef add_neighbours(cg *c, LLVMValueRef v) {
     LLVMValueRef even[2 * LANES], odd[2 * LANES], none = LLVMGetPoison(LLVMTypeOf(v));
@@ -187,8 +195,8 @@ static void challenge_lanes(cg *c, const screen_job *job, const estimate *e, int
 /* Hand the rows of a vector to the heap when one is larger than what is least there. */
 static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
     LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, least, "");
-    LLVMValueRef lanes = LLVMBuildBitCast(c->b, wins, LLVMIntTypeInContext(c->context, LANES), ""), sums = cg_variable(c, LLVMTypeOf(sum), NULL);
-    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+    LLVMValueRef sums = cg_variable(c, LLVMTypeOf(sum), NULL);
+    cg_branch any = screen_if_any(c, screen_lanes(c, wins));
     LLVMBuildStore(c->b, sum, sums);
     LLVMValueRef args[] = {x->heap, sums, cg_i64(c, LANES), LLVMBuildTrunc(c->b, row, c->i32, "")};
     cg_host_call(c, "rt_candidates_offer", c->void_t, args, 4);

@@ -60,8 +60,7 @@ static void append(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef ro
 static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef first, LLVMValueRef floor) {
     LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, first), 4);
     LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, floor, SCREEN_LANES), "");
-    LLVMValueRef lanes = LLVMBuildBitCast(c->b, reach, LLVMIntTypeInContext(c->context, SCREEN_LANES), "");
-    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+    cg_branch any = screen_if_any(c, screen_lanes(c, reach));
     for (int i = 0; i < SCREEN_LANES; i++) append(c, x, count, cg_add(c, first, cg_i64(c, i)), LLVMBuildExtractElement(c->b, reach, cg_i32(c, i), ""));
     cg_end_if(c, &any);
 }

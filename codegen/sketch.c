@@ -12,11 +12,6 @@ static LLVMTypeRef ints(cg *c) {
     return screen_eight(c->i32, 1);
 }
 
-/* A bit for each lane of a vector of truths. */
-static LLVMValueRef lanes_of(cg *c, LLVMValueRef truths) {
-    return LLVMBuildBitCast(c->b, truths, LLVMIntTypeInContext(c->context, LANES), "");
-}
-
 /* How many of this thread's tops are at least `least`. */
 static LLVMValueRef count_tops(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef least) {
     LLVMValueRef counts = cg_variable(c, ints(c), LLVMConstNull(ints(c)));
@@ -44,8 +39,8 @@ static LLVMValueRef threshold_of(cg *c, const screen_job *job, const screen_x *x
 /* Scores those of LANES rows from `first` that reach the threshold. */
 static void score_some(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef first, LLVMValueRef threshold, cg_best *best) {
     LLVMValueRef estimates = screen_ordered(c, cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, first), 4));
-    LLVMValueRef lanes = lanes_of(c, LLVMBuildICmp(c->b, LLVMIntSGE, estimates, cg_splat(c, threshold, LANES), "")), zero = LLVMConstNull(LLVMTypeOf(lanes));
-    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, zero, ""));
+    LLVMValueRef lanes = screen_lanes(c, LLVMBuildICmp(c->b, LLVMIntSGE, estimates, cg_splat(c, threshold, LANES), ""));
+    cg_branch any = screen_if_any(c, lanes);
     cg_loop lane = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, LANES), 1);
     LLVMValueRef bit = LLVMBuildLShr(c->b, lanes, LLVMBuildTrunc(c->b, lane.index, LLVMTypeOf(lanes), ""), "");
     cg_branch reaches = cg_if(c, LLVMBuildTrunc(c->b, bit, LLVMInt1TypeInContext(c->context), ""));
@@ -59,8 +54,7 @@ static void score_some(cg *c, const screen_job *job, const screen_x *x, LLVMValu
 static void score_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef threshold, cg_best *best) {
     cg_loop slabs = screen_slabs_begin(c, job);
     LLVMValueRef tops = cg_load(c, ints(c), cg_at(c, ints(c), x->tops, slabs.index), 4);
-    LLVMValueRef lanes = lanes_of(c, LLVMBuildICmp(c->b, LLVMIntSGE, tops, cg_splat(c, threshold, LANES), ""));
-    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+    cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildICmp(c->b, LLVMIntSGE, tops, cg_splat(c, threshold, LANES), "")));
     cg_loop groups = screen_groups_begin(c, job, &slabs), parts = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
     LLVMValueRef part = cg_add(c, cg_mul(c, groups.index, cg_i64(c, PARTS)), parts.index);
     score_some(c, job, x, cg_mul(c, part, cg_i64(c, LANES)), threshold, best);

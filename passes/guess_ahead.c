@@ -55,11 +55,6 @@ static ir_value *put_row(guessing *g, ir_value *rows, ir_value *x, ir_value *row
     return ir_update(g->b, rows, x, at, 2);
 }
 
-static ir_value *is_stop(guessing *g, ir_value *token) {
-    ir_builder *b = g->b;
-    return ir_reshape(b, ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, g->choice.stops, token), 0), 0, NULL);
-}
-
 /* ---- guessing ---- */
 
 enum { GUESS_COUNT, GUESS_ROWS, GUESS_IDS, GUESS_DONE, GUESS_CACHES, GUESS_MAX = GUESS_CACHES + LOOP_MAX_CACHES };
@@ -94,7 +89,7 @@ static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir
     ir_value *at = c[GUESS_COUNT], *logits = loop_logits(b, g->model, ir_window(b, c[GUESS_ROWS], at, 0, 1));
     ir_value *id = ir_named(ir_reshape(b, ir_emit1(b, IR_ARGMAX, &logits, 1, &guess, 1, NULL), 1, &one), "guess");
     c[GUESS_IDS] = ir_update(b, c[GUESS_IDS], id, &at, 1);
-    c[GUESS_DONE] = is_stop(g, ir_reshape(b, id, 0, NULL));
+    c[GUESS_DONE] = loop_is_stop(b, &g->choice, ir_reshape(b, id, 0, NULL));
     ir_inst *step = loop_step(b, g->model, id, plus(g, position, at), c + GUESS_CACHES);
     c[GUESS_COUNT] = plus(g, at, number(g, 1));
     c[GUESS_ROWS] = put_row(g, c[GUESS_ROWS], step->results[0], c[GUESS_COUNT]);

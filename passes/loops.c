@@ -173,11 +173,15 @@ ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *c
     return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
 }
 
+ir_value *loop_is_stop(ir_builder *b, const loop_choice *choice, ir_value *token) {
+    return scalar_of(b, ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, choice->stops, token), 0));
+}
+
 loop_taken loop_take(ir_builder *b, const loop_choice *choice, ir_value *token, ir_value *tokens, ir_value *position) {
     ir_dim one = 1;
     loop_taken taken = {.id = ir_named(ir_reshape(b, token, 1, &one), "id")};
     taken.tokens = ir_update(b, tokens, taken.id, &position, 1);
     ir_emit(b, IR_EMIT, &token, 1, NULL, 0, NULL, 0, NULL, 0);
-    taken.stopped = scalar_of(b, ir_reduce(b, IR_REDUCE_MAX, ir_binary(b, IR_EQ, choice->stops, token), 0));
+    taken.stopped = loop_is_stop(b, choice, token);
     return taken;
 }

@@ -62,6 +62,8 @@ ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *c
 typedef struct loop_taken {
     ir_value *id, *tokens, *stopped;
 } loop_taken;
+/* Is the token one of the stops? */
+ir_value *loop_is_stop(ir_builder *b, const loop_choice *choice, ir_value *token);
 /* Emits it. */
 loop_taken loop_take(ir_builder *b, const loop_choice *choice, ir_value *token, ir_value *tokens, ir_value *position);
 

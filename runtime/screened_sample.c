@@ -1,4 +1,4 @@
-/* screened_sample: what its kernel (codegen/screened_sample.c) leaves to the host. Every thread collects candidates in its own
+/* screened_sample: what its kernel (codegen/screen_sample.c) leaves to the host. Every thread collects candidates in its own
  * scratch, at the same place of each. */
 #include "runtime/abi.h"
 #include "runtime/sampler.h"
@@ -24,9 +24,13 @@ static void put_in_order(rt_candidates *heap, float score, int32_t id) {
     put(heap, at, score, id);
 }
 
+static void clear(rt_candidates *heap) {
+    for (int64_t i = 0; i < heap->count; i++) put(heap, i, -INFINITY, -1);
+}
+
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows) {
     heap->count = rt_sample_reach(options, rows);
-    for (int64_t i = 0; i < heap->count; i++) put(heap, i, -INFINITY, -1);
+    clear(heap);
 }
 
 void rt_candidates_offer(rt_candidates *heap, const float *score, int64_t count, int32_t first) {
@@ -46,7 +50,7 @@ float rt_candidates_floor(rt_frame *frame, int32_t thread, const rt_candidates *
     int32_t none[RT_SAMPLE_MOST_REACH];
     rt_candidates heap = {.count = mine->count, .score = least, .id = none};
     if (!mine->count) return -INFINITY;
-    for (int64_t i = 0; i < heap.count; i++) put(&heap, i, -INFINITY, -1);
+    clear(&heap);
     rt_profile_barrier(frame, thread, 0);
     for (int32_t t = 0; t < frame->threads; t++) rt_candidates_offer(&heap, of_thread(frame, thread, mine, t)->score, heap.count, 0);
     return rt_sample_floor(least[0], options);
