@@ -17,7 +17,6 @@
 enum {
     VECTORS = INTEGER_VECTORS,
     TALL_16_REGISTERS = 6, TALL_32 = 12,   /* rows of x in a tile: its sums and the panel's vectors fill the registers */
-    GROUP = INTEGER_GROUP,
     BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
     UNROLL = 2,                            /* units, to spread the cost of addresses */
     ROW_MULTIPLE = 32
@@ -32,8 +31,8 @@ typedef struct integer_job {
 /* The thread's scratch. */
 typedef struct places {
     integer_places pack;
-    LLVMValueRef sums;   /* f32[tall][rows] of a tile */
-    LLVMValueRef starts; /* i32[rows of x][groups]: -128 · Σx */
+    integer_sums x;    /* starts beside codes made here: -128 · Σx */
+    LLVMValueRef sums; /* f32[tall][rows] of a tile */
 } places;
 
 int64_t integer_panel_rows(const cg *c) {
@@ -56,21 +55,31 @@ int64_t integer_block_of(const integer_kind *kind) {
     return kind->rotate || kind->columns < BLOCK ? kind->columns : BLOCK;
 }
 
-static int64_t groups_of(int64_t columns) {
-    return (columns + GROUP - 1) / GROUP;
+static int64_t groups_of(const integer_kind *kind, int64_t columns) {
+    int64_t group = integer_group_of(kind);
+    return (columns + group - 1) / group;
+}
+
+static bool has_starts(const cg *c, const integer_kind *kind) {
+    return integer_as_stored(kind) ? integer_stored_starts(kind) : integer_offset_w(c, kind->x);
+}
+
+static bool has_minima(const integer_kind *kind) {
+    return integer_as_stored(kind) && rt_codes_of(kind->w)->minima;
 }
 
 /* Bytes of scratch; with `base`, also where things lie: what is read by whole vectors at multiples of their size. */
 static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, places *out) {
-    int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(block), at = 0;
+    int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
-    int64_t starts = integer_offset_w(c, kind->x) ? kind->max_rows * groups_of(kind->columns) : 0, code_bytes = 4 / integer_unit_of(kind->x);
+    int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
     integer_places *pack = &out->pack;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
     } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, block * 4},
-                 {&pack->scales, rows * groups * 4}, {&out->sums, rows * kind->tall * 4}, {&out->starts, starts * 4}};
+                 {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
+                 {&out->sums, rows * kind->tall * 4}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -79,10 +88,9 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
 /* ---- multiplying ---- */
 
 typedef struct tile_job {
-    rt_dtype x_dtype;
-    int tall;
+    const integer_kind *kind;
     int64_t x_stride; /* a constant, so that one register addresses all rows */
-    int x, x_rows, scales, out, out_stride, columns, more, panel, panel_scales, starts, groups, sums; /* kernel arguments */
+    int x, x_rows, scales, out, out_stride, columns, more, panel, panel_scales, units, minima, starts, x_sums, sums; /* kernel arguments */
 } tile_job;
 
 /* What add_dots does, in instructions that every target has. */
@@ -145,13 +153,14 @@ typedef struct operand {
     LLVMValueRef part[2];
 } operand;
 
-static operand operand_of(cg *c, rt_dtype x_dtype, LLVMValueRef unit) {
-    if (x_dtype == RT_I16 || integer_offset_w(c, x_dtype)) return (operand){{unit, NULL}};
+static operand operand_of(cg *c, const integer_kind *kind, LLVMValueRef unit) {
+    if (kind->x == RT_I16 || integer_as_stored(kind) || integer_offset_w(c, kind->x)) return (operand){{unit, NULL}};
     return (operand){{half_words(c, unit, false), half_words(c, unit, true)}};
 }
 
-static LLVMValueRef add_products(cg *c, rt_dtype x_dtype, LLVMValueRef acc, operand x, operand w) {
-    if (integer_offset_w(c, x_dtype)) return add_dots(c, "busd", acc, w.part[0], x.part[0]);
+static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef acc, operand x, operand w) {
+    if (integer_as_stored(kind)) return integer_add_stored(c, acc, w.part[0], x.part[0]);
+    if (integer_offset_w(c, kind->x)) return add_dots(c, "busd", acc, w.part[0], x.part[0]);
     acc = add_pairs(c, acc, x.part[0], w.part[0]);
     return x.part[1] ? add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
@@ -163,14 +172,14 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
     operand w[VECTORS];
     for (int v = 0; v < VECTORS; v++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes));
-        w[v] = operand_of(c, job->x_dtype, cg_load(c, vector(c, c->i32), cg_at(c, c->i32, c->code.args[job->panel], at), 4));
+        w[v] = operand_of(c, job->kind, cg_load(c, vector(c, c->i32), cg_at(c, c->i32, c->code.args[job->panel], at), 4));
     }
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef unit = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
-        operand x = operand_of(c, job->x_dtype, unit);
+        operand x = operand_of(c, job->kind, unit);
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef old = LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], "");
-            LLVMBuildStore(c->b, add_products(c, job->x_dtype, old, x, w[v]), t->acc[r][v]);
+            LLVMBuildStore(c->b, add_products(c, job->kind, old, x, w[v]), t->acc[r][v]);
         }
     }
     cg_loop_end_unrolled(c, &units, UNROLL);
@@ -180,14 +189,18 @@ static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
     return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * integer_panel_rows(c) + v * c->lanes));
 }
 
+/* Element `at` of a row of x's, of `stride` elements each. */
+static LLVMValueRef of_group(cg *c, LLVMTypeRef type, LLVMValueRef from, const tile *t, int r, int64_t stride, LLVMValueRef at) {
+    LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, stride));
+    return cg_load(c, type, cg_at(c, type, from, cg_add(c, row, at)), 4);
+}
+
 /* What the sums of a group begin with. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef start = LLVMConstNull(vector(c, c->i32)), *args = c->code.args;
-        if (integer_offset_w(c, job->x_dtype)) {
-            LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), args[job->groups]);
-            start = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
-        }
+        if (has_starts(c, job->kind))
+            start = splat(c, of_group(c, c->i32, args[job->starts], t, r, groups_of(job->kind, job->kind->columns), group));
         for (int v = 0; v < VECTORS; v++) LLVMBuildStore(c->b, start, t->acc[r][v]);
     }
 }
@@ -206,9 +219,29 @@ static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     }
 }
 
+/* The same of W as stored, in its row's units: with the scale of x, and the minimum with the sum of x. */
+static void emit_scaled_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
+    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMValueRef *args = c->code.args;
+    int64_t columns = job->kind->columns, runs = columns / INTEGER_RUN, groups = groups_of(job->kind, columns);
+    LLVMValueRef run = LLVMBuildUDiv(c->b, group, cg_i64(c, groups / runs), "");
+    for (int r = 0; r < t->rows; r++) {
+        LLVMValueRef scale = splat(c, of_group(c, c->f32, args[job->scales], t, r, runs, run)), x_sum = NULL;
+        if (has_minima(job->kind)) x_sum = splat(c, of_group(c, c->f32, args[job->x_sums], t, r, groups, group));
+        for (int v = 0; v < VECTORS; v++) {
+            LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes)), place = sum_place(c, job, r, v);
+            LLVMValueRef parts = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, args[job->panel_scales], at), 4), sum = cg_load(c, floats, place, 4);
+            LLVMValueRef whole = add_pairs(c, LLVMConstNull(vector(c, c->i32)), LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), parts);
+            sum = cg_fma(c, LLVMBuildSIToFP(c->b, whole, floats, ""), scale, sum);
+            if (x_sum) sum = cg_fma(c, cg_load(c, floats, cg_at(c, c->f32, args[job->minima], at), 4), x_sum, sum);
+            cg_store(c, sum, place, 4);
+        }
+    }
+}
+
 /* The products of all groups into the tile's sums. */
 static void emit_groups(cg *c, const tile_job *job, const tile *t) {
-    int64_t unit = integer_unit_of(job->x_dtype), of_group = GROUP / unit;
+    int64_t unit = integer_unit_of(job->kind->x), of_group = integer_group_of(job->kind) / unit;
     for (int r = 0; r < t->rows; r++)
         for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMConstNull(vector(c, c->f32)), sum_place(c, job, r, v), 4);
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
@@ -216,20 +249,22 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
     LLVMValueRef group = LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), "");
     emit_starts(c, job, t, group);
     emit_products(c, job, t, loop.index, cg_min(c, cg_add(c, loop.index, cg_i64(c, of_group)), units));
-    emit_scaled(c, job, t, group);
+    if (integer_as_stored(job->kind)) emit_scaled_stored(c, job, t, group);
+    else emit_scaled(c, job, t, group);
     cg_loop_end(c, &loop);
 }
 
 static void emit_tile(cg *c, const tile_job *job, tile *t) {
     LLVMValueRef *args = c->code.args;
-    LLVMTypeRef floats = vector(c, c->f32), x_type = cg_type(c, job->x_dtype);
+    LLVMTypeRef floats = vector(c, c->f32), x_type = cg_type(c, job->kind->x);
     for (int r = 0; r < t->rows; r++)
         t->row[r] = cg_at(c, x_type, args[job->x], cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, job->x_stride)));
     emit_groups(c, job, t);
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef row = cg_add(c, t->first, cg_i64(c, r));
-        LLVMValueRef scale = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
+        LLVMValueRef scale = integer_as_stored(job->kind) ? NULL : splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
         for (int v = 0; v < VECTORS; v++) {
+            if (integer_as_stored(job->kind)) scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
             LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * c->lanes));
             LLVMValueRef place = cg_at(c, c->f32, args[job->out], at), y = cg_load(c, floats, sum_place(c, job, r, v), 4);
             LLVMValueRef before = LLVMBuildSelect(c->b, args[job->more], cg_load(c, floats, place, 4), LLVMConstNull(floats), "");
@@ -255,30 +290,36 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
 static void emit_multiply(cg *c, void *user) {
     const tile_job *job = user;
     LLVMValueRef first = cg_i64(c, 0);
-    for (int rows = job->tall; rows; rows /= rows == 3 ? 3 : 2) first = emit_tiles(c, job, first, rows);
+    for (int rows = job->kind->tall; rows; rows /= rows == 3 ? 3 : 2) first = emit_tiles(c, job, first, rows);
 }
 
 /* ---- the instruction ---- */
 
 /* first: the block's first column. */
 static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMValueRef first, LLVMValueRef columns, LLVMValueRef out) {
-    tile_job tiles = {.x_dtype = job->kind.x, .tall = job->kind.tall, .x_stride = job->x_stride};
+    tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef *args = c->code.args;
-    LLVMValueRef group = LLVMBuildUDiv(c->b, first, cg_i64(c, GROUP), "");
+    LLVMValueRef group = LLVMBuildUDiv(c->b, first, cg_i64(c, integer_group_of(&job->kind)), "");
+    LLVMValueRef run = integer_as_stored(&job->kind) ? LLVMBuildUDiv(c->b, first, cg_i64(c, INTEGER_RUN), "") : cg_i64(c, 0);
     tiles.x = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->kind.x), args[job->x], first));
     tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
-    tiles.scales = cg_kernel_arg(&kernel, args[job->scales]);
+    tiles.scales = cg_kernel_arg(&kernel, cg_at(c, c->f32, args[job->scales], run));
     tiles.out = cg_kernel_arg(&kernel, out);
     tiles.out_stride = cg_kernel_arg(&kernel, args[job->out_stride]);
     tiles.columns = cg_kernel_arg(&kernel, columns);
     tiles.more = cg_kernel_arg(&kernel, LLVMBuildICmp(c->b, LLVMIntSGT, first, cg_i64(c, 0), ""));
     tiles.panel = cg_kernel_arg(&kernel, at->pack.panel);
     tiles.panel_scales = cg_kernel_arg(&kernel, at->pack.scales);
-    tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->starts, group));
-    tiles.groups = cg_kernel_arg(&kernel, cg_i64(c, groups_of(job->kind.columns)));
+    tiles.units = cg_kernel_arg(&kernel, at->pack.units);
+    tiles.minima = cg_kernel_arg(&kernel, at->pack.minima);
+    tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
+    tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    gm_string_printf(&kernel.key, "integer_multiply %s %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride, job->kind.tall);
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
+                     (long long)job->kind.columns, job->kind.tall);
+    if (integer_as_stored(&job->kind))
+        gm_string_printf(&kernel.key, " %lld %d %d", (long long)integer_group_of(&job->kind), has_starts(c, &job->kind), has_minima(&job->kind));
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
 
@@ -287,8 +328,8 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns), at = cg_variable(c, c->i64, cg_i64(c, 0));
     LLVMTypeRef words = vector(c, c->i32);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
-    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, GROUP);
-    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, GROUP)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
+    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, INTEGER_GROUP);
+    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, INTEGER_GROUP)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
     cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
     LLVMValueRef place = cg_at(c, c->i8, args[job->x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
     LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, vector(c, c->i8), place, 1), words, "");
@@ -302,6 +343,17 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     cg_loop_end(c, &rows);
 }
 
+static void emit_stored_sums(cg *c, const integer_job *job, const integer_sums *at) {
+    LLVMValueRef *args = c->code.args;
+    int64_t runs = job->kind.columns / INTEGER_RUN, groups = groups_of(&job->kind, job->kind.columns);
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
+    LLVMValueRef first = cg_mul(c, rows.index, cg_i64(c, groups)), run = cg_mul(c, rows.index, cg_i64(c, runs));
+    integer_sums to = {cg_at(c, c->i32, at->starts, first), cg_at(c, c->f32, at->sums, first)};
+    LLVMValueRef x = cg_at(c, c->i8, args[job->x], cg_mul(c, rows.index, cg_i64(c, job->x_stride)));
+    integer_emit_stored_sums(c, &job->kind, &to, x, cg_at(c, c->f32, args[job->scales], run), cg_i64(c, runs));
+    cg_loop_end(c, &rows);
+}
+
 /* The panels of one weight that come to this thread. */
 static void emit_integer(cg *c, void *user) {
     const integer_job *job = user;
@@ -309,12 +361,13 @@ static void emit_integer(cg *c, void *user) {
     LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
     places at;
     lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
-    if (integer_offset_w(c, kind->x)) emit_x_sums(c, job, at.starts);
+    if (integer_as_stored(kind)) emit_stored_sums(c, job, &at.x);
+    else if (integer_offset_w(c, kind->x)) emit_x_sums(c, job, at.x.starts);
     cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
     LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, integer_panel_rows(c)));
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), integer_block_of(kind));
     LLVMValueRef columns = cg_min(c, cg_sub(c, cg_i64(c, kind->columns), blocks.index), cg_i64(c, integer_block_of(kind)));
-    LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, GROUP), ""), cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, GROUP)));
+    LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, INTEGER_GROUP), ""), cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, INTEGER_GROUP)));
     LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, row, row_bytes), start));
     integer_pack(c, kind, &at.pack, w, row_bytes, columns);
     call_multiply(c, job, &at, blocks.index, columns, cg_at(c, c->f32, args[job->out], row));
@@ -350,6 +403,7 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
 
 static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
     bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
+    if (!ir_attr_int(inst, IR_ATTR_BITS, 0) && !rt_codes_of(w->dtype)) return false;
     return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && cg_can_widen(w) && (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 

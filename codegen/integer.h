@@ -7,6 +7,7 @@
 enum {
     INTEGER_VECTORS = 2,       /* of a panel, side by side */
     INTEGER_GROUP = IR_SCALE_GROUP,
+    INTEGER_RUN = IR_SCALE_RUN,
     INTEGER_COLUMN_MULTIPLE = 32,
     INTEGER_SLACK = 64         /* columns: packing writes whole multiples of so many, the units of a 512-bit vector */
 };
@@ -14,18 +15,24 @@ enum {
 /* What a kernel of an integer product bakes in. */
 typedef struct integer_kind {
     rt_dtype w, x; /* stored type of W; i8 or i16: what a unit holds */
-    int64_t bits, columns;
+    int64_t bits, columns; /* bits: 0 when W stays as it is stored */
     bool rotate;
     int64_t max_rows; /* of x */
     int tall;         /* rows of x in a tile */
 } integer_kind;
+
+/* The codes of W as stored: unsigned, code - least; a group's sums in words, two in a lane of 32 bits. */
+static inline bool integer_as_stored(const integer_kind *kind) {
+    return kind->bits == 0;
+}
 
 /* Where the panel is made, in the thread's scratch. */
 typedef struct integer_places {
     LLVMValueRef floats; /* of one row */
     LLVMValueRef codes;  /* of the panel's rows, one after the other: integer_codes_stride */
     LLVMValueRef panel;  /* interleaved */
-    LLVMValueRef scales; /* f32[groups][rows] */
+    LLVMValueRef scales; /* f32[groups][rows]; of W as stored i32: parts of the row's unit, twice in words */
+    LLVMValueRef units, minima; /* of W as stored: f32[rows]; f32[groups][rows], in units, what is to be added for Σx */
 } integer_places;
 
 /* Rows of W in a panel. */
@@ -36,6 +43,8 @@ int integer_unit_of(rt_dtype x);
 bool integer_offset_w(const cg *c, rt_dtype x);
 /* Columns of a block: all of them, or as many as are packed at a time. */
 int64_t integer_block_of(const integer_kind *kind);
+/* Columns of W that share a scale. */
+int64_t integer_group_of(const integer_kind *kind);
 
 static inline LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
     return LLVMVectorType(element, (unsigned)c->lanes);
@@ -51,5 +60,23 @@ static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
 int64_t integer_codes_stride(const integer_kind *kind);
 /* Fill at->panel and at->scales with `columns` columns of a panel's rows, which lie row_bytes apart from w on. */
 void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row_bytes, LLVMValueRef columns);
+
+/* ---- integer_stored.c: W as it is stored ---- */
+
+/* One row of W, its number in the panel: its codes, scales, minima and unit to their places. */
+void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns);
+
+/* Sums of x over the groups of W's columns, in the thread's scratch. */
+typedef struct integer_sums {
+    LLVMValueRef starts; /* i32[rows of x][groups]: what the sums of products begin with, so that codes of W may be unsigned */
+    LLVMValueRef sums;   /* f32[rows of x][groups]: Σx, for minima */
+} integer_sums;
+
+/* Do the sums of products begin with other than 0? */
+bool integer_stored_starts(const integer_kind *kind);
+/* The sums of one row of x, of `runs` runs of 32 columns with their scales. */
+void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs);
+/* acc + w·x of four columns in two words of each lane. */
+LLVMValueRef integer_add_stored(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x);
 
 #endif

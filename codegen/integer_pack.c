@@ -14,7 +14,7 @@ int64_t integer_codes_stride(const integer_kind *kind) {
 typedef struct pack_job {
     integer_kind kind;
     int w, row_bytes, columns; /* kernel arguments, and those of places */
-    int floats, codes, panel, scales;
+    int floats, codes, panel, scales, units, minima;
 } pack_job;
 
 static LLVMValueRef magnitude(cg *c, LLVMValueRef x) {
@@ -86,9 +86,15 @@ static void emit_pack(cg *c, void *user) {
     const pack_job *job = user;
     LLVMValueRef *args = c->code.args, floats = args[job->floats];
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, integer_panel_rows(c)), 1);
-    cg_emit_decoded_row(c, job->kind.w, args[job->columns], cg_at(c, c->i8, args[job->w], cg_mul(c, rows.index, args[job->row_bytes])), floats);
-    if (job->kind.rotate) cg_emit_rotated_row(c, job->kind.columns, floats, floats);
-    emit_codes(c, job, rows.index);
+    LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, rows.index, args[job->row_bytes]));
+    if (integer_as_stored(&job->kind)) {
+        integer_places at = {.floats = floats, .codes = args[job->codes], .scales = args[job->scales], .units = args[job->units], .minima = args[job->minima]};
+        integer_emit_stored_row(c, &job->kind, &at, row, rows.index, args[job->columns]);
+    } else {
+        cg_emit_decoded_row(c, job->kind.w, args[job->columns], row, floats);
+        if (job->kind.rotate) cg_emit_rotated_row(c, job->kind.columns, floats, floats);
+        emit_codes(c, job, rows.index);
+    }
     cg_loop_end(c, &rows);
     LLVMValueRef units = LLVMBuildUDiv(c->b, args[job->columns], cg_i64(c, integer_unit_of(job->kind.x)), "");
     emit_interleaved(c, &job->kind, args[job->codes], units, args[job->panel]);
@@ -104,6 +110,8 @@ void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLV
     pack.codes = cg_kernel_arg(&kernel, at->codes);
     pack.panel = cg_kernel_arg(&kernel, at->panel);
     pack.scales = cg_kernel_arg(&kernel, at->scales);
+    pack.units = cg_kernel_arg(&kernel, at->units);
+    pack.minima = cg_kernel_arg(&kernel, at->minima);
     gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(kind->w)->text, rt_dtype_of(kind->x)->text,
                      (long long)kind->bits, (long long)integer_codes_stride(kind), kind->rotate ? (long long)kind->columns : 0);
     char name[40] = "integer_pack_";

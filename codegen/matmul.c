@@ -19,8 +19,8 @@ typedef struct gemv_job {
 
 /* Elements that share a minimum, at most a piece; 0: the type has none. */
 static int minimum_elems(rt_dtype dtype) {
-    if (dtype == RT_Q2_K) return CG_PIECE / 2;
-    return dtype == RT_Q4_1 || dtype == RT_Q5_1 || dtype == RT_Q4_K || dtype == RT_Q5_K ? CG_PIECE : 0;
+    const rt_codes *codes = rt_codes_of(dtype);
+    return codes && codes->minima ? codes->run : 0;
 }
 
 static LLVMTypeRef lanes_type(cg *c) {

@@ -283,14 +283,13 @@ static void add_measured(report *r, const fe_gmx_key *key) {
 }
 
 static void add_compiled(report *r, const fe_gmx_key *key) {
-    static const char *const precisions[] = {"auto", "f32", "bf16", "int16", "int8"}; /* by fe_precision */
     begin(r, "compiled", "{");
     add_text(r, "gemmac", key->gemmac);
     add_text(r, "target", key->target);
     add_optional(r, "target_cpu", key->target_cpu, "the host");
-    add_text(r, "precision", precisions[key->precision]);
+    add_text(r, "precision", fe_precision_text(key->precision));
     add_text(r, "plan", key->plan);
-    add_optional(r, "wide", key->wide, PASS_DEFAULT_WIDE);
+    add_optional(r, "wide", key->wide, "the usual");
     add_optional(r, "passes", key->passes, "the pipeline");
     add_optional(r, "skip", key->skip, "none");
     add_optional(r, "with", key->with, "none");

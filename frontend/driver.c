@@ -343,15 +343,22 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     return GM_OK;
 }
 
+const char *fe_precision_text(fe_precision precision) {
+    static const char *const texts[FE_PRECISION_COUNT] = {"auto", "f32", "bf16", "int16", "int8", "block8"};
+    return texts[precision];
+}
+
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu) {
     switch (precision) {
     case FE_PRECISION_F32: return PASS_F32;
     case FE_PRECISION_BF16: return PASS_BF16;
     case FE_PRECISION_INT16: return PASS_INT16;
     case FE_PRECISION_INT8: return PASS_INT8;
-    case FE_PRECISION_AUTO: break;
+    case FE_PRECISION_BLOCK8: return PASS_BLOCK8;
+    case FE_PRECISION_AUTO:
+    case FE_PRECISION_COUNT: break;
     }
-    return cg_target_dots_bytes(target_cpu) ? PASS_INT8 : PASS_INT16;
+    return cg_target_dots_bytes(target_cpu) ? PASS_INT8 : PASS_BLOCK8;
 }
 
 /* An artefact keeps the index of its vocabulary. */

@@ -8,7 +8,9 @@
 #include "runtime/session.h"
 
 /* The words of --precision in their order. */
-typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT16, FE_PRECISION_INT8 } fe_precision;
+typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT16, FE_PRECISION_INT8, FE_PRECISION_BLOCK8, FE_PRECISION_COUNT } fe_precision;
+
+const char *fe_precision_text(fe_precision precision);
 
 /* Where a dump goes and what is dumped: `--dump=after:merge_qkv | all | llvm | asm | dot`, `--dump-dir D`. */
 typedef struct fe_dump {
@@ -24,7 +26,7 @@ typedef struct fe_options {
     const char *passes;      /* comma-separated list to run instead of the pipeline; NULL: the pipeline */
     const char *skip;        /* comma-separated passes to leave out; NULL: none */
     const char *with;        /* comma-separated passes on request to run too; NULL: none */
-    const char *wide;        /* int8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
+    const char *wide;        /* int8, block8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
     const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
     bool no_weights;         /* read and compile only; no session */
     bool time_passes;        /* one line per pass on stderr */
@@ -50,7 +52,7 @@ typedef struct fe_engine {
     bool warm;               /* an artefact's own machine code runs */
 } fe_engine;
 
-/* What the passes do for it. auto: int8 where the target sums products of bytes (vpdpbusd), else int16. */
+/* What the passes do for it. auto: int8 where the target sums products of bytes (vpdpbusd), else block8. */
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);

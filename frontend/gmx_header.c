@@ -8,7 +8,6 @@
 #include <string.h>
 
 const char *const gmx_section_names[GMX_SECTIONS] = {"vocab", "index", "ir", "program", "object"};
-static const char *const precision_names[] = {"auto", "f32", "bf16", "int16", "int8"}; /* by fe_precision */
 
 /* ---- the fields of fe_config that are one number ---- */
 
@@ -132,7 +131,7 @@ static void add_key(cJSON *root, const fe_gmx_key *key) {
     add_text(object, "target_cpu", key->target_cpu);
     add_real(object, "context", (double)key->context);
     add_real(object, "chunk", (double)key->chunk);
-    add_text(object, "precision", precision_names[key->precision]);
+    add_text(object, "precision", fe_precision_text(key->precision));
     add_text(object, "plan", key->plan);
     add_text(object, "passes", key->passes);
     add_text(object, "skip", key->skip);
@@ -334,8 +333,8 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
         if (*texts[i].out) *texts[i].out = gm_arena_strdup(&gmx->arena, *texts[i].out);
     }
     size_t number = 0;
-    while (number < GM_COUNT(precision_names) && strcmp(precision_names[number], precision) != 0) number++;
-    if (number == GM_COUNT(precision_names)) return refuse(in, "precision", "auto, f32, bf16, int16 or int8");
+    while (number < FE_PRECISION_COUNT && strcmp(fe_precision_text((fe_precision)number), precision) != 0) number++;
+    if (number == FE_PRECISION_COUNT) return refuse(in, "precision", "auto, f32, bf16, int16, int8 or block8");
     key->precision = (fe_precision)number;
     GM_TRY(read_hex(in, object, "fingerprint", &key->fingerprint));
     GM_TRY(read_int(in, object, "context", 1, FE_MAX_CONTEXT, &key->context));

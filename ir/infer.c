@@ -226,8 +226,16 @@ static bool rule_scaled_matmul(const rule_context *c) {
     int64_t bits = ir_attr_int(c->inst, IR_ATTR_BITS, 0), tile = ir_attr_int(c->inst, IR_ATTR_TILE, 1);
     REQUIRE(tile >= 1 && tile <= 12, "tile must be 1 to 12");
     REQUIRE(x->rank >= 1 && (x->dtype == RT_I8 || x->dtype == RT_I16), "x must be i8 or i16 of rank >= 1");
-    REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == 1, "the scales must be f32, one for each row of x");
-    for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for each row of x");
+    bool stored = !ir_attr_find(c->inst, IR_ATTR_BITS);
+    int64_t columns = x->dim[x->rank - 1], scales = stored ? columns / IR_SCALE_RUN : 1;
+    const char *each = stored ? "each 32 columns of x" : "each row of x";
+    REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == scales, "the scales must be f32, one for %s", each);
+    for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for %s", each);
+    if (stored) {
+        REQUIRE(x->dtype == RT_I8 && columns % IR_SCALE_RUN == 0, "without bits x must be i8, with a multiple of 32 columns");
+        for (int i = 2; i < c->inst->operand_count; i++) REQUIRE(rt_codes_of(operand(c, i)->dtype), "without bits weights must be stored in codes of at most six bits");
+        return infer_products(c, 2);
+    }
     int64_t most = x->dtype == RT_I8 ? 8 : 12; /* W's integers are stored as x's; 256 products of 12 bits with 13 of x stay below 2^31 */
     REQUIRE(bits >= 2 && bits <= most, "bits must be 2..%lld", (long long)most);
     return infer_products(c, 2);

@@ -115,23 +115,30 @@ static void round_row(float *row, float *scales, int64_t k, int64_t bits) {
     }
 }
 
+/* Σ scale · q · w[k] of a row of q, whose scales stand for k / count columns each. */
+static double scaled_dot(const ir_array *q, const float *q_scales, int64_t count, int64_t row, const float *w, const float *w_scales, int64_t k) {
+    double sum = 0;
+    for (int64_t i = 0; i < k; i++) {
+        double scale = (double)q_scales[row * count + i / (k / count)] * (w_scales ? (double)w_scales[i / IR_SCALE_GROUP] : 1);
+        sum += scale * (double)interp_load_int(q, row * k + i) * (double)w[i];
+    }
+    return sum;
+}
+
 gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
                                ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
-    int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1], rows = ir_array_elems(&in[1]), column = 0;
+    int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1], rows = ir_array_elems(&in[0]) / k, column = 0;
+    int64_t bits = ir_attr_int(inst, IR_ATTR_BITS, 0), count = in[1].dim[in[1].rank - 1];
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k), *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
     for (int op = 2; op < inst->operand_count; op++) {
         size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
             rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w, (size_t)k);
             if (ir_attr_int(inst, IR_ATTR_ROTATE, 0)) rt_rotate_row(w, k);
-            round_row(w, scales, k, ir_attr_int(inst, IR_ATTR_BITS, 0));
-            for (int64_t r = 0; r < rows; r++) {
-                double sum = 0;
-                for (int64_t i = 0; i < k; i++)
-                    sum += (double)scales[i / IR_SCALE_GROUP] * (double)interp_load_int(&in[0], r * k + i) * (double)w[i];
-                ((float *)out->data)[r * n + column] = (float)(sum * (double)((const float *)in[1].data)[r]);
-            }
+            if (bits) round_row(w, scales, k, bits);
+            for (int64_t r = 0; r < rows; r++)
+                ((float *)out->data)[r * n + column] = (float)scaled_dot(&in[0], in[1].data, count, r, w, bits ? scales : NULL, k);
         }
     }
     return GM_OK;

@@ -166,8 +166,9 @@ bool ir_attr_equal(const ir_attr *a, const ir_attr *b);
 /* The stored tensors that a weight or a layer_weight stands for: how many (0: another op), and the name of each, in `text`. */
 enum { IR_NAME_BYTES = 256 };
 
-/* scaled_matmul: columns of W that share a scale; what the largest of a group counts as at least. */
-enum { IR_SCALE_GROUP = 256 };
+/* scaled_matmul: columns of W that share a scale, and columns of x beside W as it is stored; what the largest of a group counts as at
+ * least. */
+enum { IR_SCALE_GROUP = 256, IR_SCALE_RUN = 32 };
 #define IR_SCALE_LEAST 1e-30f
 int64_t ir_stored_count(const ir_inst *inst);
 const char *ir_stored_name(const ir_inst *inst, int64_t i, char *text);

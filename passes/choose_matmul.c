@@ -7,7 +7,7 @@
  *           as they are
  *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
  *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
- *   integer compiled integer products: the int16 and int8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
+ *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
@@ -95,7 +95,7 @@ static const char *rule_of(const ir_module *module, const ir_func *func, const c
     if (rows <= RT_FEW_ROWS && state->options->precision == PASS_F32) return RULE("gemv", FEW ", the f32 plan leaves x as it is", (long long)rows, RT_FEW_ROWS);
     if (rows <= RT_FEW_ROWS && is_returned(func, inst->results[0])) return RULE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, RT_FEW_ROWS);
     if (rows <= RT_FEW_ROWS) return RULE("words", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS, plan);
-    bool integer = state->options->precision == PASS_INT16 || state->options->precision == PASS_INT8;
+    bool integer = state->options->precision != PASS_F32 && state->options->precision != PASS_BF16;
     int64_t most = most_rows(module, x), elems = elems_of(inst), room = room_of(state);
     if (integer && most >= INTEGER_ROWS && integer_takes(inst))
         return RULE("integer", "plan %s; rows of x: up to %lld, at least %d: they pay for rounding W on the way", plan, (long long)most, INTEGER_ROWS);

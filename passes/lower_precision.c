@@ -6,7 +6,10 @@
  *   int8   the same                                ->   %r = rotate %x
  *                                                       %q, %s = %r as integers of 8 bits in i8, with a scale for each row
  *                                                       %y = scaled_matmul %q, %s, %w {bits = 8, rotate = 1}
- *          but for weights that options->wide names, whose products stay as in int16 and are joined by a concat
+ *   block8 the same                                ->   %q, %s = %x as integers of 8 bits in i8, with a scale for each 32 columns
+ *                                                       %y = scaled_matmul %q, %s, %w
+ *          but in both for weights that options->wide names, and in block8 for those not stored in small codes: their products stay as
+ *          in int16 and are joined by a concat
  *
  * The weights are rounded to bf16 when they are packed, to integers on their way through the cache; sums stay f32 (integer ones are
  * exact within a group), and so do the residual stream and the matrix-vector kernels of decode. Not exact: `gemmac perplexity
@@ -18,14 +21,14 @@
 
 #include <string.h>
 
-typedef enum rounding { ROUND_BF16, ROUND_INT16, ROUND_INT8, ROUNDINGS } rounding;
+typedef enum rounding { ROUND_BF16, ROUND_INT16, ROUND_INT8, ROUND_BLOCK8, ROUNDINGS } rounding;
 
 /* 256 products of x with w stay below 2^31 (scaled_matmul sums as many in i32). */
 static const struct {
-    int x_largest, w_bits;
+    int x_largest, w_bits; /* 0: W as it is stored */
     rt_dtype x;
     bool rotate;
-} integers[ROUNDINGS] = {[ROUND_INT16] = {4095, 12, RT_I16, false}, [ROUND_INT8] = {127, 8, RT_I8, true}};
+} integers[ROUNDINGS] = {[ROUND_INT16] = {4095, 12, RT_I16, false}, [ROUND_INT8] = {127, 8, RT_I8, true}, [ROUND_BLOCK8] = {127, 0, RT_I8, false}};
 
 /* The last rounding of each kind; values that other regions made may not be visible. */
 typedef struct lowering {
@@ -45,7 +48,7 @@ static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
     if (how == ROUND_BF16) rounded.codes = ir_convert(&rw->b, value, RT_BF16);
     else {
         if (integers[how].rotate) value = ir_unary(&rw->b, IR_ROTATE, value);
-        rounded = quantise_rows(&rw->b, value, integers[how].x_largest, integers[how].x);
+        rounded = (integers[how].w_bits ? quantise_rows : quantise_runs)(&rw->b, value, integers[how].x_largest, integers[how].x);
     }
     state->last[how].x = x;
     state->last[how].region = rw->b.region;
@@ -65,24 +68,30 @@ static bool names_one_of(const char *words, const char *name) {
     return false;
 }
 
+static const char *wide_of(const lowering *state) {
+    return state->options->wide ? state->options->wide : pass_default_wide(state->options->precision);
+}
+
 /* How the product with weight w is rounded, its impl being "integer". */
 static rounding rounding_of(const lowering *state, const ir_value *w) {
-    const char *words = state->options->wide ? state->options->wide : PASS_DEFAULT_WIDE;
     const char *name = w->def ? ir_attr_string(w->def, IR_ATTR_NAME) : NULL;
-    if (state->options->precision == PASS_INT16 || (name && names_one_of(words, name))) return ROUND_INT16;
-    return ROUND_INT8;
+    if (state->options->precision == PASS_INT16 || (name && names_one_of(wide_of(state), name))) return ROUND_INT16;
+    if (state->options->precision == PASS_INT8) return ROUND_INT8;
+    return rt_codes_of(w->type.dtype) ? ROUND_BLOCK8 : ROUND_INT16;
 }
 
 static void note(const ir_rewrite *rw, const ir_inst *inst, rounding how) {
     const lowering *state = rw->user;
-    const char *words = state->options->wide ? state->options->wide : PASS_DEFAULT_WIDE;
+    const char *words = wide_of(state), *plan = pass_precision_text(state->options->precision);
     ir_decisions *to = state->options->decisions;
     if (how == ROUND_BF16) ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "bf16", "plan bf16 rounds both sides");
     else if (how == ROUND_INT8)
         ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int8", "plan int8: %d bits for both sides after a rotation; no name holds one of '%s'",
                   integers[how].w_bits, words);
-    else if (state->options->precision == PASS_INT8)
-        ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int16", "names hold one of '%s', which keep %d bits", words, integers[how].w_bits);
+    else if (how == ROUND_BLOCK8)
+        ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "block8", "plan block8: 8 bits for x with a scale for each 32 columns, W in its own codes");
+    else if (state->options->precision != PASS_INT16)
+        ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int16", "plan %s: names that hold one of '%s', and weights without small codes, keep %d bits", plan, words, integers[how].w_bits);
     else ir_decide(to, "lower_precision", rw->in, rw->in_func, inst, "int16", "plan int16: |x| to %d, W in %d bits", integers[how].x_largest, integers[how].w_bits);
 }
 
@@ -90,9 +99,10 @@ static void note(const ir_rewrite *rw, const ir_inst *inst, rounding how) {
 static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first, int count, rounding how) {
     quantised x = rounded_of(rw, inst->operands[0], how);
     ir_value *operands[18] = {x.codes, x.scale};
-    ir_attr attrs[3] = {ir_attr_make_int(IR_ATTR_BITS, integers[how].w_bits)};
+    ir_attr attrs[3];
     const ir_attr *tile = ir_attr_find(inst, IR_ATTR_TILE);
-    int attr_count = 1;
+    int attr_count = 0;
+    if (integers[how].w_bits) attrs[attr_count++] = ir_attr_make_int(IR_ATTR_BITS, integers[how].w_bits);
     if (integers[how].rotate) attrs[attr_count++] = ir_attr_make_int(IR_ATTR_ROTATE, 1);
     if (tile) attrs[attr_count++] = *tile;
     GM_ASSERT(count + 2 <= (int)GM_COUNT(operands));

@@ -13,13 +13,15 @@ typedef enum pass_precision {
     PASS_F32,
     PASS_BF16,  /* both operands rounded to bf16 */
     PASS_INT16, /* both as integers of 12 or 13 bits with scales */
-    PASS_INT8   /* both as integers of 8 bits with scales, after a rotation */
+    PASS_INT8,  /* both as integers of 8 bits with scales, after a rotation */
+    PASS_BLOCK8 /* x as integers of 8 bits with a scale for each 32 columns, W in its own codes; as in PASS_INT16 where it has none */
 } pass_precision;
 
 /* "f32", "bf16", … */
 const char *pass_precision_text(pass_precision precision);
 
-#define PASS_DEFAULT_WIDE "v_proj,o_proj"
+/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". */
+const char *pass_default_wide(pass_precision precision);
 
 /* A way to compute a product: as exact as any other of the same product, alike but for the order of sums. */
 typedef struct pass_candidate {
@@ -39,7 +41,7 @@ typedef struct pass_options {
     int64_t chunk;   /* largest T: tokens per prefill chunk */
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
-    const char *wide; /* int8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: PASS_DEFAULT_WIDE */
+    const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: pass_default_wide */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
     pass_measure_fn measure; /* NULL: rules alone choose among candidates */
     void *measure_user;

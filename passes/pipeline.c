@@ -20,8 +20,12 @@ static const char *const steps[] = {
 };
 
 const char *pass_precision_text(pass_precision precision) {
-    static const char *const texts[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8"};
+    static const char *const texts[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8", [PASS_BLOCK8] = "block8"};
     return texts[precision];
+}
+
+const char *pass_default_wide(pass_precision precision) {
+    return precision == PASS_INT8 ? "v_proj,o_proj" : "";
 }
 
 const pass_info *pass_table(int *out_count) {

@@ -2,6 +2,7 @@
 #include "passes/quantise.h"
 
 #include <math.h>
+#include <string.h>
 
 /* 1.5·2^23: adding and subtracting it rounds an f32 below 2^22 to an integer. */
 enum { ROUNDER = 12582912 };
@@ -22,4 +23,18 @@ quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype)
     ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
     ir_value *codes = ir_convert(b, rounded, dtype); /* a statement of its own: an initialiser's parts have no order */
     return (quantised){codes, ir_binary(b, IR_DIV, most, number(b, largest))};
+}
+
+quantised quantise_runs(ir_builder *b, ir_value *x, int largest, rt_dtype dtype) {
+    ir_dim dims[IR_MAX_RANK + 1];
+    int rank = x->type.rank;
+    ir_dim columns = x->type.dim[rank - 1];
+    memcpy(dims, x->type.dim, sizeof *dims * (size_t)rank);
+    dims[rank - 1] = columns / IR_SCALE_RUN;
+    dims[rank] = IR_SCALE_RUN;
+    quantised runs = quantise_rows(b, ir_reshape(b, x, rank + 1, dims), largest, dtype);
+    runs.scale = ir_reshape(b, runs.scale, rank, dims);
+    dims[rank - 1] = columns;
+    runs.codes = ir_reshape(b, runs.codes, rank, dims);
+    return runs;
 }

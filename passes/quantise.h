@@ -14,4 +14,7 @@ typedef struct quantised {
  * and an infinite scale, so that its products are NaN. */
 quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype);
 
+/* The same for each 32 columns of a row, K a multiple of them: scale f32[…,K/32]. */
+quantised quantise_runs(ir_builder *b, ir_value *x, int largest, rt_dtype dtype);
+
 #endif

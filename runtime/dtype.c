@@ -20,6 +20,16 @@ bool rt_is_storage(rt_dtype dtype) {
     return class == RT_CLASS_QUANT || class == RT_CLASS_SCREEN;
 }
 
+const rt_codes *rt_codes_of(rt_dtype dtype) {
+    static const rt_codes all[RT_DTYPE_COUNT] = {
+        [RT_Q4_0] = {-8, 7, 32, false},  [RT_Q4_1] = {0, 15, 32, true},    [RT_Q5_0] = {-16, 15, 32, false},  [RT_Q5_1] = {0, 31, 32, true},
+        [RT_Q2_K] = {0, 3, 16, true},    [RT_Q3_K] = {-4, 3, 16, false},   [RT_Q4_K] = {0, 15, 32, true},     [RT_Q5_K] = {0, 31, 32, true},
+        [RT_Q6_K] = {-32, 31, 16, false}, [RT_TQ1_0] = {-1, 1, 32, false}, [RT_TQ2_0] = {-1, 1, 32, false},   [RT_NVFP4] = {-12, 12, 16, false},
+    };
+    GM_ASSERT((unsigned)dtype < RT_DTYPE_COUNT);
+    return all[dtype].run ? &all[dtype] : NULL;
+}
+
 bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out) {
     for (int i = 0; i < RT_DTYPE_COUNT; i++) {
         if (strlen(infos[i].text) != length || memcmp(infos[i].text, text, length) != 0) continue;

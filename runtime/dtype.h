@@ -29,6 +29,14 @@ bool rt_dtype_from_ggml(uint32_t ggml_id, rt_dtype *out);
 /* Of weights only: QUANT or SCREEN. */
 bool rt_is_storage(rt_dtype dtype);
 
+/* Small codes: each of `run` consecutive elements is scale · code - minimum, least <= code <= most. */
+typedef struct rt_codes {
+    int least, most, run;
+    bool minima; /* else they are 0 */
+} rt_codes;
+/* NULL: the type has no codes, none that six bits hold, or scales without a common measure (mxfp4). */
+const rt_codes *rt_codes_of(rt_dtype dtype);
+
 /* Bytes of `elems` consecutive elements; elems must be a multiple of the block. */
 size_t rt_dtype_bytes(rt_dtype dtype, size_t elems);
 

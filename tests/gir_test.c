@@ -2,7 +2,7 @@
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
- *   # options: context 64       with chunk, rows, precision (f32, bf16, int16, int8) and wide (a,b; none): what the passes are told
+ *   # options: context 64       with chunk, rows, precision (f32, bf16, int16, int8, block8) and wide (a,b; none): what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
  *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on, gives
  *                               the same first result before and after the passes, whatever form the caches have
@@ -176,7 +176,7 @@ static bool read_precision(gir_file *file, const char *word, pass_precision *out
     static const struct {
         const char *word;
         pass_precision value;
-    } words[] = {{"f32", PASS_F32}, {"bf16", PASS_BF16}, {"int16", PASS_INT16}, {"int8", PASS_INT8}};
+    } words[] = {{"f32", PASS_F32}, {"bf16", PASS_BF16}, {"int16", PASS_INT16}, {"int8", PASS_INT8}, {"block8", PASS_BLOCK8}};
     for (size_t i = 0; i < GM_COUNT(words); i++)
         if (strcmp(words[i].word, word) == 0) return *out = words[i].value, true;
     return gir_fail(file, "no precision is called %s", word);

@@ -1,12 +1,12 @@
 /* Compiled scaled_matmul against the interpreter, for every FLOAT and QUANT type and several --target-cpu: all heights of tiles, more
- * columns than one block, rotated rows, x and W at their extremes. */
+ * columns than one block, rotated rows, W in its own codes, x and W at their extremes. */
 #include "tests/unit/kernels.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
 #include <stdio.h>
 
-enum { SECONDS = 900, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, BLOCK = 2048, NARROW = 32, WIDE = 96 };
+enum { SECONDS = 900, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, RUN = IR_SCALE_RUN, BLOCK = 2048, NARROW = 32, WIDE = 96 };
 
 /* Rows of x: together they fill tiles of every height that a kernel has. The last is the largest. */
 static const int heights[] = {1, 2, 5, 6, 7, 13, 40};
@@ -18,8 +18,11 @@ enum { HEIGHTS = GM_COUNT(heights), TALLEST = 40 };
 enum { ALL_LARGEST, ALL_LEAST, SIGNS, NO_SCALE_ROW, ZEROS, RANDOM_ROWS };
 
 typedef struct integers {
-    ir_array codes, scales;
+    ir_array codes, scales; /* a scale for each row, or each run beside W as it is stored */
 } integers;
+
+/* What is done with W. */
+typedef enum treatment { ROUNDED, ROTATED, AS_STORED } treatment;
 
 static int64_t code_of(int64_t row, int64_t column, int64_t largest) {
     switch (row) {
@@ -31,16 +34,17 @@ static int64_t code_of(int64_t row, int64_t column, int64_t largest) {
     }
 }
 
-static integers make_x(rt_dtype dtype, int64_t rows, int64_t columns, gm_arena *arena) {
+static integers make_x(rt_dtype dtype, int64_t rows, int64_t columns, treatment how, gm_arena *arena) {
+    int64_t scales = how == AS_STORED ? columns / RUN : 1;
     integers x = {{.dtype = dtype, .rank = 2, .dim = {rows, columns}, .data = gm_arena_alloc(arena, (size_t)(rows * columns) * 2)},
-                  {.dtype = RT_F32, .rank = 2, .dim = {rows, 1}, .data = GM_NEW_ARRAY(arena, float, rows)}};
+                  {.dtype = RT_F32, .rank = 2, .dim = {rows, scales}, .data = GM_NEW_ARRAY(arena, float, rows * scales)}};
     int64_t largest = dtype == RT_I8 ? 127 : X_LARGEST;
     for (int64_t i = 0; i < rows * columns; i++) {
         int64_t code = code_of(i / columns, i % columns, largest);
         if (dtype == RT_I8) ((int8_t *)x.codes.data)[i] = (int8_t)code;
         else ((int16_t *)x.codes.data)[i] = (int16_t)code;
     }
-    for (int64_t row = 0; row < rows; row++) ((float *)x.scales.data)[row] = row == NO_SCALE_ROW ? 0 : random_float(1e-4f, 1e-3f);
+    for (int64_t i = 0; i < rows * scales; i++) ((float *)x.scales.data)[i] = i / scales == NO_SCALE_ROW ? 0 : random_float(1e-4f, 1e-3f);
     return x;
 }
 
@@ -56,7 +60,8 @@ static double levels_of(const integers *x) {
 static double x_at(const integers *x, int64_t row, int64_t column) {
     int64_t i = row * x->codes.dim[1] + column;
     int code = x->codes.dtype == RT_I8 ? ((const int8_t *)x->codes.data)[i] : ((const int16_t *)x->codes.data)[i];
-    return (double)code * (double)((const float *)x->scales.data)[row];
+    int64_t scales = x->scales.dim[1], each = x->codes.dim[1] / scales;
+    return (double)code * (double)((const float *)x->scales.data)[row * scales + column / each];
 }
 
 /* The arguments of a call with the first `rows` of x. */
@@ -74,10 +79,10 @@ enum { MAX_PRODUCTS = 4 };
 typedef struct product {
     const rt_tensor *w[GM_COUNT(types)];
     int count;
-    bool rotate;
+    treatment how;
     integers x; /* TALLEST rows */
     ir_array want;
-    const double *sizes, *doubts; /* of each element: what a sum in f32 is off by in proportion, Σ|w·x|; what codes in doubt may change */
+    const double *sizes, *doubts; /* of each element: what a sum in f32 is off by in proportion, Σ|w·x|; what codes in doubt may change, or scales */
 } product;
 
 static int64_t all_rows(const product *p) {
@@ -90,8 +95,8 @@ static int64_t all_rows(const product *p) {
 typedef void (*line_fn)(const product *p, int number, int rows, gm_string *out);
 
 static void write_params(const product *p, int number, int rows, gm_string *out) {
-    gm_string_printf(out, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,1]", number ? ", " : "", number, rt_dtype_of(p->x.codes.dtype)->text, rows,
-                     (int)p->x.codes.dim[1], number, rows);
+    gm_string_printf(out, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,%d]", number ? ", " : "", number, rt_dtype_of(p->x.codes.dtype)->text, rows,
+                     (int)p->x.codes.dim[1], number, rows, (int)p->x.scales.dim[1]);
 }
 
 static void write_type(const product *p, int number, int rows, gm_string *out) {
@@ -104,7 +109,8 @@ static void write_product(const product *p, int number, int rows, gm_string *out
                          (int)p->w[i]->dim[0], (int)p->w[i]->dim[1]);
     gm_string_printf(out, "  %%y%d = scaled_matmul %%x%d, %%s%d", number, number, number);
     for (int i = 0; i < p->count; i++) gm_string_printf(out, ", %%w%d_%d", number, i);
-    gm_string_printf(out, " {bits = %d%s} : f32[%d,%d]\n", bits_of(&p->x), p->rotate ? ", rotate = 1" : "", rows, (int)all_rows(p));
+    if (p->how != AS_STORED) gm_string_printf(out, " {bits = %d%s}", bits_of(&p->x), p->how == ROTATED ? ", rotate = 1" : "");
+    gm_string_printf(out, " : f32[%d,%d]\n", rows, (int)all_rows(p));
 }
 
 static void write_result(const product *p, int number, int rows, gm_string *out) {
@@ -145,7 +151,7 @@ static ir_array interpret(const product *p, const rt_weights *weights, gm_arena 
 static double *doubtful_steps(const product *p, const float *w, int64_t columns, gm_arena *arena) {
     double *steps = GM_NEW_ARRAY(arena, double, columns), *sizes = GM_NEW_ARRAY(arena, double, columns), levels = levels_of(&p->x);
     float *turned = GM_NEW_ARRAY(arena, float, columns);
-    if (!p->rotate) return steps;
+    if (p->how != ROTATED) return steps;
     memcpy(turned, w, sizeof *turned * (size_t)columns);
     rt_rotate_row(turned, columns);
     rotated_magnitudes(w, columns, sizes);
@@ -161,6 +167,28 @@ static double *doubtful_steps(const product *p, const float *w, int64_t columns,
     return steps;
 }
 
+/* The largest scale of a row: the least distance of two of a group's values, which random codes have. */
+static double largest_scale(const float *w, int64_t columns, int run) {
+    double largest = 0;
+    for (int64_t from = 0; from < columns; from += run) {
+        double least = INFINITY;
+        for (int64_t i = from; i < from + run; i++)
+            for (int64_t k = from; k < i; k++)
+                if (w[i] != w[k]) least = fmin(least, fabs((double)w[i] - (double)w[k]));
+        if (isfinite(least)) largest = fmax(largest, least);
+    }
+    return largest;
+}
+
+/* W as stored: compiled code has scales in 32767ths of the row's largest, so that a value may be off by half of one times its code. */
+static double *scale_steps(const rt_tensor *tensor, const float *w, gm_arena *arena) {
+    const rt_codes *codes = rt_codes_of(tensor->dtype);
+    int64_t columns = tensor->dim[1];
+    double *steps = GM_NEW_ARRAY(arena, double, columns), step = largest_scale(w, columns, codes->run) / 65534;
+    for (int64_t k = 0; k < columns; k++) steps[k] = step * fmax(codes->most, -codes->least);
+    return steps;
+}
+
 /* What the tolerance of each element is made of. */
 static void bound(product *p, gm_arena *arena) {
     int64_t total = all_rows(p), column = 0, columns = p->x.codes.dim[1];
@@ -168,8 +196,8 @@ static void bound(product *p, gm_arena *arena) {
     for (int i = 0; i < p->count; i++)
         for (int64_t n = 0; n < p->w[i]->dim[0]; n++, column++) {
             float *w = widened_row(p->w[i], n, arena);
-            const double *steps = doubtful_steps(p, w, columns, arena);
-            if (p->rotate) rt_rotate_row(w, columns);
+            const double *steps = p->how == AS_STORED ? scale_steps(p->w[i], w, arena) : doubtful_steps(p, w, columns, arena);
+            if (p->how == ROTATED) rt_rotate_row(w, columns);
             for (int64_t r = 0; r < TALLEST; r++)
                 for (int64_t k = 0; k < columns; k++) {
                     double x = fabs(x_at(&p->x, r, k));
@@ -230,7 +258,7 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
 
 /* Two weights of one type in each product, of 1 and 3 or more panels, so that pieces dealt out lie in either; x of one type of integers
  * after the other. */
-static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const rt_dtype *x, bool rotate) {
+static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const rt_dtype *x, treatment how) {
     rt_weights weights = {0};
     gm_arena arena = {0};
     product products[MAX_PRODUCTS] = {{.count = 0}};
@@ -241,8 +269,8 @@ static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const r
     }
     for (int i = 0; i < 2 * count; i++) products[i / 2].w[products[i / 2].count++] = rt_weights_find(&weights, name[i]);
     for (int i = 0; i < count; i++) {
-        products[i].rotate = rotate;
-        products[i].x = make_x(x[i], TALLEST, wanted[i], &arena);
+        products[i].how = how;
+        products[i].x = make_x(x[i], TALLEST, wanted[i], how, &arena);
     }
     check_products(products, count, &weights, &arena);
     rt_weights_close(&weights);
@@ -254,7 +282,17 @@ START_TEST(each_type) {
     int64_t widths[MAX_PRODUCTS];
     int count = widths_of(types[_i].dtype, widths);
     state = (uint64_t)_i + 1;
-    check_type(types[_i].dtype, widths, count, x, false);
+    check_type(types[_i].dtype, widths, count, x, ROUNDED);
+}
+END_TEST
+
+/* Types without small codes are refused by the op's rule (tests/gir). */
+START_TEST(each_type_as_stored) {
+    static const rt_dtype x[MAX_PRODUCTS] = {RT_I8, RT_I8, RT_I8, RT_I8};
+    int64_t widths[MAX_PRODUCTS];
+    int count = widths_of(types[_i].dtype, widths);
+    state = (uint64_t)_i + 201;
+    if (rt_codes_of(types[_i].dtype)) check_type(types[_i].dtype, widths, count, x, AS_STORED);
 }
 END_TEST
 
@@ -264,7 +302,7 @@ START_TEST(each_type_rotated) {
     rt_dtype dtype = types[_i].dtype;
     int64_t few = rt_dtype_of(dtype)->block_elems > 128 ? 3 * GROUP : 640, many = BLOCK + GROUP, widths[] = {few, few, many, many};
     state = (uint64_t)_i + 101;
-    check_type(dtype, widths, (int)GM_COUNT(widths), x, true);
+    check_type(dtype, widths, (int)GM_COUNT(widths), x, ROTATED);
 }
 END_TEST
 
@@ -272,7 +310,7 @@ END_TEST
 START_TEST(mixed_types) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    product products[] = {{.count = GM_COUNT(types), .rotate = _i}, {.count = GM_COUNT(types), .rotate = _i}};
+    product products[] = {{.count = GM_COUNT(types), .how = _i ? ROTATED : ROUNDED}, {.count = GM_COUNT(types), .how = _i ? ROTATED : ROUNDED}};
     char name[GM_COUNT(types)][8];
     state = 77;
     for (size_t i = 0; i < GM_COUNT(types); i++) {
@@ -281,7 +319,7 @@ START_TEST(mixed_types) {
     }
     for (size_t k = 0; k < GM_COUNT(products); k++) {
         for (size_t i = 0; i < GM_COUNT(types); i++) products[k].w[i] = rt_weights_find(&weights, name[i]);
-        products[k].x = make_x(k ? RT_I16 : RT_I8, TALLEST, 2 * GROUP, &arena);
+        products[k].x = make_x(k ? RT_I16 : RT_I8, TALLEST, 2 * GROUP, ROUNDED, &arena);
     }
     check_products(products, GM_COUNT(products), &weights, &arena);
     rt_weights_close(&weights);
@@ -310,8 +348,8 @@ START_TEST(sums_do_not_overflow) {
     rt_tensor tensor = {.name = "w", .dtype = RT_F32, .rank = 2, .dim = {NARROW, COLUMNS}, .data = data, .bytes = sizeof *data * NARROW * COLUMNS};
     ck_assert(rt_weights_add(&weights, "test", &tensor, &diag) == GM_OK);
     product products[2] = {{.w = {rt_weights_find(&weights, "w")}, .count = 1}, {.w = {rt_weights_find(&weights, "w")}, .count = 1}};
-    products[0].x = make_x(RT_I16, TALLEST, COLUMNS, &arena);
-    products[1].x = make_x(RT_I8, TALLEST, COLUMNS, &arena);
+    products[0].x = make_x(RT_I16, TALLEST, COLUMNS, ROUNDED, &arena);
+    products[1].x = make_x(RT_I8, TALLEST, COLUMNS, ROUNDED, &arena);
     check_products(products, 2, &weights, &arena);
     for (int n = 0; n < NARROW; n++) {
         int groups = n % 3 == 0 ? COLUMNS / GROUP : n % 3 == 2 ? 1 : 0; /* of ALL_LARGEST: signs of columns cancel, those of groups but one */
@@ -332,6 +370,7 @@ int main(void) {
     tcase_add_loop_test(together, mixed_types, 0, 2);
     tcase_add_test(together, sums_do_not_overflow);
     tcase_add_loop_test(each, each_type, 0, (int)GM_COUNT(types));
+    tcase_add_loop_test(each, each_type_as_stored, 0, (int)GM_COUNT(types));
     tcase_add_loop_test(each, each_type_rotated, 0, (int)GM_COUNT(types));
     suite_add_tcase(suite, together);
     suite_add_tcase(suite, each);
