@@ -90,7 +90,8 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
 typedef struct tile_job {
     const integer_kind *kind;
     int64_t x_stride; /* a constant, so that one register addresses all rows */
-    int x, x_rows, scales, out, out_stride, columns, more, panel, panel_scales, units, minima, starts, x_sums, sums; /* kernel arguments */
+    bool adds;        /* to what is there: not the first block of columns */
+    int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums; /* kernel arguments */
 } tile_job;
 
 /* What add_dots does, in instructions that every target has. */
@@ -154,12 +155,11 @@ typedef struct operand {
 } operand;
 
 static operand operand_of(cg *c, const integer_kind *kind, LLVMValueRef unit) {
-    if (kind->x == RT_I16 || integer_as_stored(kind) || integer_offset_w(c, kind->x)) return (operand){{unit, NULL}};
+    if (kind->x == RT_I16 || integer_offset_w(c, kind->x)) return (operand){{unit, NULL}};
     return (operand){{half_words(c, unit, false), half_words(c, unit, true)}};
 }
 
 static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef acc, operand x, operand w) {
-    if (integer_as_stored(kind)) return integer_add_stored(c, acc, w.part[0], x.part[0]);
     if (integer_offset_w(c, kind->x)) return add_dots(c, "busd", acc, w.part[0], x.part[0]);
     acc = add_pairs(c, acc, x.part[0], w.part[0]);
     return x.part[1] ? add_pairs(c, acc, x.part[1], w.part[1]) : acc;
@@ -189,18 +189,14 @@ static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
     return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * integer_panel_rows(c) + v * c->lanes));
 }
 
-/* Element `at` of a row of x's, of `stride` elements each. */
-static LLVMValueRef of_group(cg *c, LLVMTypeRef type, LLVMValueRef from, const tile *t, int r, int64_t stride, LLVMValueRef at) {
-    LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, stride));
-    return cg_load(c, type, cg_at(c, type, from, cg_add(c, row, at)), 4);
-}
-
 /* What the sums of a group begin with. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef start = LLVMConstNull(vector(c, c->i32)), *args = c->code.args;
-        if (has_starts(c, job->kind))
-            start = splat(c, of_group(c, c->i32, args[job->starts], t, r, groups_of(job->kind, job->kind->columns), group));
+        if (has_starts(c, job->kind)) {
+            LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, groups_of(job->kind, job->kind->columns)));
+            start = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
+        }
         for (int v = 0; v < VECTORS; v++) LLVMBuildStore(c->b, start, t->acc[r][v]);
     }
 }
@@ -219,24 +215,25 @@ static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     }
 }
 
-/* The same of W as stored, in its row's units: with the scale of x, and the minimum with the sum of x. */
-static void emit_scaled_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
-    LLVMTypeRef floats = vector(c, c->f32);
+static LLVMValueRef row_of(cg *c, LLVMTypeRef type, LLVMValueRef from, LLVMValueRef row, int64_t stride, LLVMValueRef at) {
+    return cg_at(c, type, from, cg_add(c, cg_mul(c, row, cg_i64(c, stride)), at));
+}
+
+/* The products of a group with W as stored, in its row's units, to the sums of the tile. unit: the group's first. */
+static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef group, LLVMValueRef unit) {
     LLVMValueRef *args = c->code.args;
-    int64_t columns = job->kind->columns, runs = columns / INTEGER_RUN, groups = groups_of(job->kind, columns);
-    LLVMValueRef run = LLVMBuildUDiv(c->b, group, cg_i64(c, groups / runs), "");
-    for (int r = 0; r < t->rows; r++) {
-        LLVMValueRef scale = splat(c, of_group(c, c->f32, args[job->scales], t, r, runs, run)), x_sum = NULL;
-        if (has_minima(job->kind)) x_sum = splat(c, of_group(c, c->f32, args[job->x_sums], t, r, groups, group));
-        for (int v = 0; v < VECTORS; v++) {
-            LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes)), place = sum_place(c, job, r, v);
-            LLVMValueRef parts = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, args[job->panel_scales], at), 4), sum = cg_load(c, floats, place, 4);
-            LLVMValueRef whole = add_pairs(c, LLVMConstNull(vector(c, c->i32)), LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), parts);
-            sum = cg_fma(c, LLVMBuildSIToFP(c->b, whole, floats, ""), scale, sum);
-            if (x_sum) sum = cg_fma(c, cg_load(c, floats, cg_at(c, c->f32, args[job->minima], at), 4), x_sum, sum);
-            cg_store(c, sum, place, 4);
-        }
-    }
+    int64_t columns = job->kind->columns, runs = columns / INTEGER_RUN, groups = groups_of(job->kind, columns), rows = integer_panel_rows(c);
+    LLVMValueRef of_panel = cg_mul(c, group, cg_i64(c, rows)), run = LLVMBuildUDiv(c->b, group, cg_i64(c, groups / runs), "");
+    integer_group g = {.rows = t->rows, .columns = integer_group_of(job->kind), .x_stride = job->x_stride, .scale_stride = runs, .sum_stride = groups};
+    g.x = cg_at(c, c->i32, t->row[0], unit);
+    g.w = cg_at(c, c->i32, args[job->panel], cg_mul(c, unit, cg_i64(c, rows)));
+    g.parts = cg_at(c, c->i32, args[job->panel_scales], of_panel);
+    g.scale = row_of(c, c->f32, args[job->scales], t->first, runs, run);
+    g.sums = args[job->sums];
+    if (has_starts(c, job->kind)) g.start = row_of(c, c->i32, args[job->starts], t->first, groups, group);
+    if (has_minima(job->kind)) g.minima = cg_at(c, c->f32, args[job->minima], of_panel);
+    if (has_minima(job->kind)) g.x_sum = row_of(c, c->f32, args[job->x_sums], t->first, groups, group);
+    integer_emit_stored_group(c, &g);
 }
 
 /* The products of all groups into the tile's sums. */
@@ -247,10 +244,12 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, of_group);
     LLVMValueRef group = LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), "");
-    emit_starts(c, job, t, group);
-    emit_products(c, job, t, loop.index, cg_min(c, cg_add(c, loop.index, cg_i64(c, of_group)), units));
-    if (integer_as_stored(job->kind)) emit_scaled_stored(c, job, t, group);
-    else emit_scaled(c, job, t, group);
+    if (integer_as_stored(job->kind)) emit_stored(c, job, t, group, loop.index);
+    else {
+        emit_starts(c, job, t, group);
+        emit_products(c, job, t, loop.index, cg_min(c, cg_add(c, loop.index, cg_i64(c, of_group)), units));
+        emit_scaled(c, job, t, group);
+    }
     cg_loop_end(c, &loop);
 }
 
@@ -267,8 +266,8 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
             if (integer_as_stored(job->kind)) scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
             LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * c->lanes));
             LLVMValueRef place = cg_at(c, c->f32, args[job->out], at), y = cg_load(c, floats, sum_place(c, job, r, v), 4);
-            LLVMValueRef before = LLVMBuildSelect(c->b, args[job->more], cg_load(c, floats, place, 4), LLVMConstNull(floats), "");
-            cg_store(c, cg_fma(c, y, scale, before), place, 4);
+            y = job->adds ? cg_fma(c, y, scale, cg_load(c, floats, place, 4)) : LLVMBuildFMul(c->b, y, scale, "");
+            cg_store(c, y, place, 4);
         }
     }
 }
@@ -296,19 +295,17 @@ static void emit_multiply(cg *c, void *user) {
 /* ---- the instruction ---- */
 
 /* first: the block's first column. */
-static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMValueRef first, LLVMValueRef columns, LLVMValueRef out) {
-    tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride};
+static void call_multiply(cg *c, const integer_job *job, const places *at, int64_t first, int64_t columns, LLVMValueRef out) {
+    tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
     cg_kernel kernel = {.count = 0};
-    LLVMValueRef *args = c->code.args;
-    LLVMValueRef group = LLVMBuildUDiv(c->b, first, cg_i64(c, integer_group_of(&job->kind)), "");
-    LLVMValueRef run = integer_as_stored(&job->kind) ? LLVMBuildUDiv(c->b, first, cg_i64(c, INTEGER_RUN), "") : cg_i64(c, 0);
-    tiles.x = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->kind.x), args[job->x], first));
+    LLVMValueRef *args = c->code.args, group = cg_i64(c, first / integer_group_of(&job->kind));
+    LLVMValueRef run = cg_i64(c, integer_as_stored(&job->kind) ? first / INTEGER_RUN : 0);
+    tiles.x = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->kind.x), args[job->x], cg_i64(c, first)));
     tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
     tiles.scales = cg_kernel_arg(&kernel, cg_at(c, c->f32, args[job->scales], run));
     tiles.out = cg_kernel_arg(&kernel, out);
     tiles.out_stride = cg_kernel_arg(&kernel, args[job->out_stride]);
-    tiles.columns = cg_kernel_arg(&kernel, columns);
-    tiles.more = cg_kernel_arg(&kernel, LLVMBuildICmp(c->b, LLVMIntSGT, first, cg_i64(c, 0), ""));
+    tiles.columns = cg_kernel_arg(&kernel, cg_i64(c, columns));
     tiles.panel = cg_kernel_arg(&kernel, at->pack.panel);
     tiles.panel_scales = cg_kernel_arg(&kernel, at->pack.scales);
     tiles.units = cg_kernel_arg(&kernel, at->pack.units);
@@ -316,8 +313,8 @@ static void call_multiply(cg *c, const integer_job *job, const places *at, LLVMV
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
-                     (long long)job->kind.columns, job->kind.tall);
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
+                     (long long)job->kind.columns, job->kind.tall, tiles.adds);
     if (integer_as_stored(&job->kind))
         gm_string_printf(&kernel.key, " %lld %d %d", (long long)integer_group_of(&job->kind), has_starts(c, &job->kind), has_minima(&job->kind));
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
@@ -365,13 +362,13 @@ static void emit_integer(cg *c, void *user) {
     else if (integer_offset_w(c, kind->x)) emit_x_sums(c, job, at.x.starts);
     cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
     LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, integer_panel_rows(c)));
-    cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), integer_block_of(kind));
-    LLVMValueRef columns = cg_min(c, cg_sub(c, cg_i64(c, kind->columns), blocks.index), cg_i64(c, integer_block_of(kind)));
-    LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, blocks.index, cg_i64(c, INTEGER_GROUP), ""), cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, INTEGER_GROUP)));
-    LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, row, row_bytes), start));
-    integer_pack(c, kind, &at.pack, w, row_bytes, columns);
-    call_multiply(c, job, &at, blocks.index, columns, cg_at(c, c->f32, args[job->out], row));
-    cg_loop_end(c, &blocks);
+    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
+        columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
+        LLVMValueRef start = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)first));
+        LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, row, row_bytes), start));
+        integer_pack(c, kind, &at.pack, w, row_bytes, cg_i64(c, columns));
+        call_multiply(c, job, &at, first, columns, cg_at(c, c->f32, args[job->out], row));
+    }
     cg_pieces_end(c, &panels);
 }
 

@@ -61,7 +61,7 @@ int64_t integer_codes_stride(const integer_kind *kind);
 /* Fill at->panel and at->scales with `columns` columns of a panel's rows, which lie row_bytes apart from w on. */
 void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row_bytes, LLVMValueRef columns);
 
-/* ---- integer_stored.c: W as it is stored ---- */
+/* ---- integer_codes.c: W as it is stored ---- */
 
 /* One row of W, its number in the panel: its codes, scales, minima and unit to their places. */
 void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns);
@@ -76,7 +76,22 @@ typedef struct integer_sums {
 bool integer_stored_starts(const integer_kind *kind);
 /* The sums of one row of x, of `runs` runs of 32 columns with their scales. */
 void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs);
-/* acc + w·x of four columns in two words of each lane. */
-LLVMValueRef integer_add_stored(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x);
+
+/* ---- integer_stored.c ---- */
+
+/* A group of columns of a panel and a tile of x: pointers to the first element of each. */
+typedef struct integer_group {
+    int rows;                           /* of x */
+    int64_t columns, x_stride;          /* the stride in bytes, those below in elements, from one row of x to the next */
+    int64_t scale_stride, sum_stride;
+    LLVMValueRef x, w;                  /* codes; w: units of all rows of the panel */
+    LLVMValueRef parts, minima;         /* of W's rows; minima: NULL for none */
+    LLVMValueRef scale, start, x_sum;   /* of x; start: NULL for 0 */
+    LLVMValueRef sums;                  /* f32[rows of x][rows of the panel], in W's units */
+} integer_group;
+/* sums += w·x, scaled */
+void integer_emit_stored_group(cg *c, const integer_group *group);
+/* By assembly? */
+bool integer_stored_in_text(const cg *c);
 
 #endif

@@ -1,148 +1,140 @@
-/* W as it is stored, for integer products (integer.c): its own codes as unsigned bytes, and its scales and minima.
+/* Integer products with W as it is stored (integer.c, integer_codes.c): a group of columns of a panel times a tile of x.
  *
- * The scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
- * (vpmaddwd): the largest is 32767 units, the others are off by at most half a unit. A group's sums stay in words: products of |code| up
- * to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
+ * Products of four columns go to two words of each lane of 32 bits, and stay there until the group ends; then the scale of W is multiplied in
+ * as they are summed, and that of x as the sum is converted. On AVX2 a group is written as assembly (vpmaddubsw, vpaddw, vpmaddwd): LLVM
+ * rebalances sums of many products, for which there are not registers enough.
  */
 #include "codegen/integer.h"
 
-enum { LARGEST = 32767, WORD_LANES = 2, WORD_LARGEST = 32767, X_LARGEST = 127 };
+enum { VECTORS = INTEGER_VECTORS, UNIT = 4, WORD_LANES = 2, BYTES = 4 };
 
-int64_t integer_group_of(const integer_kind *kind) {
-    if (!integer_as_stored(kind)) return INTEGER_GROUP;
-    const rt_codes *codes = rt_codes_of(kind->w);
-    int size = codes->most > -codes->least ? codes->most : -codes->least;
-    return size * X_LARGEST * codes->run / WORD_LANES <= WORD_LARGEST ? codes->run : INTEGER_RUN / 2;
-}
+/* ---- in instructions that every target has ---- */
 
-typedef struct stored_row {
-    const integer_kind *kind;
-    const integer_places *at;
-    LLVMValueRef codes, number; /* its first code; the row's number in the panel */
-    LLVMValueRef most;          /* variable: the largest magnitude of a scale */
-} stored_row;
-
-/* 32 columns, number `run` of the row. */
-static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, LLVMValueRef run) {
-    const rt_codes *range = rt_codes_of(row->kind->w);
-    int64_t group = integer_group_of(row->kind);
-    cg_codes codes;
-    cg_decode(c, row->kind->w, block, sub, &codes);
-    for (int p = 0; p < INTEGER_RUN / c->lanes; p++) {
-        LLVMValueRef code = LLVMBuildFPToSI(c->b, codes.part[p], vector(c, c->i32), "");
-        code = LLVMBuildTrunc(c->b, cg_sub(c, code, splat(c, cg_i32(c, range->least))), vector(c, c->i8), "");
-        LLVMValueRef column = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN)), cg_i64(c, p * c->lanes));
-        cg_store(c, code, cg_at(c, c->i8, row->codes, column), 1);
-    }
-    for (int i = 0; i < INTEGER_RUN / group; i++) {
-        LLVMValueRef number = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN / group)), cg_i64(c, i)), most = LLVMBuildLoad2(c->b, c->f32, row->most, "");
-        int half = group == INTEGER_RUN ? 0 : i;
-        LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", c->f32, &codes.scale[half], 1);
-        LLVMValueRef less = LLVMBuildFCmp(c->b, LLVMRealOLT, size, most, ""); /* so that NaN becomes the unit's, and with it the row */
-        LLVMBuildStore(c->b, LLVMBuildSelect(c->b, less, most, size, ""), row->most);
-        cg_store(c, codes.scale[half], cg_at(c, c->f32, row->at->floats, number), 4);
-        if (!range->minima) continue;
-        LLVMValueRef place = cg_add(c, cg_mul(c, number, cg_i64(c, integer_panel_rows(c))), row->number);
-        cg_store(c, LLVMBuildFNeg(c->b, codes.minus[half], ""), cg_at(c, c->f32, row->at->minima, place), 4);
-    }
-}
-
-/* The row's scales as parts of its unit, its minima in units. */
-static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
-    LLVMValueRef most = LLVMBuildLoad2(c->b, c->f32, row->most, ""), groups = LLVMBuildUDiv(c->b, columns, cg_i64(c, integer_group_of(row->kind)), "");
-    LLVMValueRef inverse = LLVMBuildFDiv(c->b, cg_f32(c, LARGEST), most, "");
-    cg_store(c, LLVMBuildFDiv(c->b, most, cg_f32(c, LARGEST), ""), cg_at(c, c->f32, row->at->units, row->number), 4);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), groups, 1);
-    LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4);
-    LLVMValueRef rounder = cg_f32(c, 12582912.0); /* 1.5·2^23: the integer is left in the low bits */
-    LLVMValueRef part = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, scale, inverse, ""), rounder, ""), c->i32, "");
-    LLVMValueRef low = LLVMBuildAnd(c->b, part, cg_i32(c, 0xFFFF), "");
-    LLVMValueRef twice = LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, part, cg_i32(c, 16), ""), "");
-    LLVMValueRef place = cg_add(c, cg_mul(c, loop.index, cg_i64(c, integer_panel_rows(c))), row->number);
-    cg_store(c, twice, cg_at(c, c->i32, row->at->scales, place), 4);
-    if (rt_codes_of(row->kind->w)->minima) {
-        LLVMValueRef minimum = cg_at(c, c->f32, row->at->minima, place);
-        cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, minimum, 4), inverse, ""), minimum, 4);
-    }
-    cg_loop_end(c, &loop);
-}
-
-void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns) {
-    stored_row row = {.kind = kind, .at = at, .number = number, .most = cg_variable(c, c->f32, NULL)};
-    row.codes = cg_at(c, c->i8, at->codes, cg_mul(c, number, cg_i64(c, integer_codes_stride(kind))));
-    LLVMBuildStore(c->b, cg_f32(c, IR_SCALE_LEAST), row.most);
-    const rt_dtype_info *info = rt_dtype_of(kind->w);
-    int runs = info->block_elems / INTEGER_RUN;
-    cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, info->block_elems), ""), 1);
-    LLVMValueRef block = cg_at(c, c->i8, bytes, cg_mul(c, blocks.index, cg_i64(c, info->block_bytes)));
-    for (int i = 0; i < runs; i++) emit_run(c, &row, block, i, cg_add(c, cg_mul(c, blocks.index, cg_i64(c, runs)), cg_i64(c, i)));
-    cg_loop_end(c, &blocks);
-    emit_scales(c, &row, columns);
-}
-
-/* ---- sums of x: what all codes of a group share is multiplied with them ---- */
-
-bool integer_stored_starts(const integer_kind *kind) {
-    return rt_codes_of(kind->w)->least != 0;
-}
-
-static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
-    LLVMValueRef lanes[INTEGER_RUN];
-    for (int i = 0; i < count; i++) lanes[i] = cg_i32(c, first + i);
-    return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count), "");
-}
-
-/* Two words: sums of the columns whose products meet in either word of a lane, four columns to a lane. */
-static LLVMValueRef word_sums(cg *c, LLVMValueRef x, int columns) {
-    int count = columns / 2;
-    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), count);
-    LLVMValueRef words = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
-    LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, words, eight, ""), eight, "");
-    words = cg_add(c, even, LLVMBuildAShr(c->b, words, eight, ""));
-    for (; count > 2; count /= 2) words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
-    return words;
-}
-
-void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs) {
-    const rt_codes *codes = rt_codes_of(kind->w);
-    int64_t group = integer_group_of(kind), groups = INTEGER_RUN / group;
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
-    for (int i = 0; i < groups; i++) {
-        LLVMValueRef number = cg_add(c, cg_mul(c, loop.index, cg_i64(c, groups)), cg_i64(c, i)), from = cg_mul(c, number, cg_i64(c, group));
-        LLVMValueRef sums = word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1), (int)group);
-        if (codes->least) {
-            LLVMValueRef start = LLVMBuildMul(c->b, sums, cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES), "");
-            cg_store(c, start, cg_at(c, c->i32, at->starts, number), 4);
-        }
-        if (!codes->minima) continue;
-        LLVMValueRef wide = LLVMBuildSExt(c->b, sums, LLVMVectorType(c->i32, WORD_LANES), "");
-        LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(wide), &wide, 1), c->f32, "");
-        sum = LLVMBuildFMul(c->b, sum, cg_load(c, c->f32, cg_at(c, c->f32, scales, loop.index), 4), "");
-        cg_store(c, sum, cg_at(c, c->f32, at->sums, number), 4);
-    }
-    cg_loop_end(c, &loop);
-}
-
-/* ---- products ---- */
-
-/* acc + a·b of bytes, those of a unsigned, in words: two products to each. */
-static LLVMValueRef add_written_out(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+/* acc + w·x of four columns, bytes of w unsigned. */
+static LLVMValueRef add_unit(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x) {
     LLVMTypeRef words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes));
     LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), WORD_LANES * c->lanes), low = cg_splat(c, LLVMConstInt(c->i16, 255, 0), WORD_LANES * c->lanes);
-    a = LLVMBuildBitCast(c->b, a, words, ""), b = LLVMBuildBitCast(c->b, b, words, "");
-    LLVMValueRef even = cg_mul(c, LLVMBuildAnd(c->b, a, low, ""), LLVMBuildAShr(c->b, LLVMBuildShl(c->b, b, eight, ""), eight, ""));
-    LLVMValueRef odd = cg_mul(c, LLVMBuildLShr(c->b, a, eight, ""), LLVMBuildAShr(c->b, b, eight, ""));
-    return cg_add(c, LLVMBuildBitCast(c->b, acc, words, ""), cg_add(c, even, odd));
+    w = LLVMBuildBitCast(c->b, w, words, ""), x = LLVMBuildBitCast(c->b, x, words, "");
+    LLVMValueRef even = cg_mul(c, LLVMBuildAnd(c->b, w, low, ""), LLVMBuildAShr(c->b, LLVMBuildShl(c->b, x, eight, ""), eight, ""));
+    LLVMValueRef odd = cg_mul(c, LLVMBuildLShr(c->b, w, eight, ""), LLVMBuildAShr(c->b, x, eight, ""));
+    return cg_add(c, acc, cg_add(c, even, odd));
 }
 
-LLVMValueRef integer_add_stored(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x) {
-    LLVMValueRef sum;
-    if (c->stands_in || c->lanes < 8) sum = add_written_out(c, acc, w, x);
-    else {
-        LLVMTypeRef words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes)), bytes = LLVMVectorType(c->i8, (unsigned)(4 * c->lanes));
-        const char *name = c->lanes == 16 ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw";
-        LLVMValueRef products = cg_intrinsic2(c, name, words, LLVMBuildBitCast(c->b, w, bytes, ""), LLVMBuildBitCast(c->b, x, bytes, ""));
-        sum = cg_add(c, LLVMBuildBitCast(c->b, acc, words, ""), products);
+/* The scaled sums of words: both words of a lane times the same part of the unit. */
+static LLVMValueRef scaled(cg *c, LLVMValueRef words, LLVMValueRef parts) {
+    LLVMTypeRef lanes = vector(c, c->i32);
+    LLVMValueRef sixteen = splat(c, cg_i32(c, 16)), pair = LLVMBuildBitCast(c->b, words, lanes, "");
+    LLVMValueRef low = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, pair, sixteen, ""), sixteen, "");
+    LLVMValueRef sum = cg_add(c, low, LLVMBuildAShr(c->b, pair, sixteen, ""));
+    return cg_mul(c, sum, LLVMBuildAShr(c->b, parts, sixteen, ""));
+}
+
+static LLVMValueRef element(cg *c, LLVMTypeRef type, LLVMValueRef from, int64_t at) {
+    return cg_load(c, type, cg_at(c, type, from, cg_i64(c, at)), 4);
+}
+
+/* Row r of x with vector v of the panel. */
+static void emit_sum(cg *c, const integer_group *g, int r, int v) {
+    LLVMTypeRef lanes = vector(c, c->i32), floats = vector(c, c->f32), words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes));
+    LLVMValueRef start = g->start ? splat(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(lanes);
+    LLVMValueRef acc = cg_variable(c, words, NULL);
+    LLVMBuildStore(c->b, LLVMBuildBitCast(c->b, start, words, ""), acc);
+    cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, g->columns / UNIT), 1);
+    LLVMValueRef x = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride)), units.index), 1));
+    LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, VECTORS)), cg_i64(c, v));
+    LLVMValueRef w = cg_load(c, lanes, cg_at(c, lanes, g->w, at), 4);
+    LLVMBuildStore(c->b, add_unit(c, LLVMBuildLoad2(c->b, words, acc, ""), w, x), acc);
+    cg_loop_end(c, &units);
+    LLVMValueRef parts = cg_load(c, lanes, cg_at(c, lanes, g->parts, cg_i64(c, v)), 4);
+    LLVMValueRef sum = LLVMBuildSIToFP(c->b, scaled(c, LLVMBuildLoad2(c->b, words, acc, ""), parts), floats, "");
+    LLVMValueRef place = cg_at(c, floats, g->sums, cg_i64(c, r * VECTORS + v));
+    sum = cg_fma(c, sum, splat(c, element(c, c->f32, g->scale, r * g->scale_stride)), cg_load(c, floats, place, 4));
+    if (g->minima) {
+        LLVMValueRef minimum = cg_load(c, floats, cg_at(c, floats, g->minima, cg_i64(c, v)), 4);
+        sum = cg_fma(c, minimum, splat(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
     }
-    return LLVMBuildBitCast(c->b, sum, vector(c, c->i32), "");
+    cg_store(c, sum, place, 4);
+}
+
+/* ---- as assembly ---- */
+
+/* Its operands, in this order. */
+enum { X, W, PARTS, SCALE, SUMS, START, MINIMA, X_SUM, OPERANDS };
+
+/* Its registers: sums, then these. */
+typedef struct registers {
+    int w, x, product;
+} registers;
+
+static int acc_of(int r, int v) {
+    return r * VECTORS + v;
+}
+
+static void write_start(const integer_group *g, gm_string *out) {
+    for (int r = 0; r < g->rows; r++)
+        for (int v = 0; v < VECTORS; v++) {
+            if (g->start && !v) gm_string_printf(out, "vpbroadcastd %lld($%d), %%ymm%d\n", (long long)(r * g->sum_stride * BYTES), START, acc_of(r, v));
+            else if (g->start) gm_string_printf(out, "vmovdqa %%ymm%d, %%ymm%d\n", acc_of(r, 0), acc_of(r, v));
+            else gm_string_printf(out, "vpxor %%xmm%d, %%xmm%d, %%xmm%d\n", acc_of(r, v), acc_of(r, v), acc_of(r, v));
+        }
+}
+
+static void write_unit(const integer_group *g, const registers *at, int unit, gm_string *out) {
+    for (int v = 0; v < VECTORS; v++) gm_string_printf(out, "vmovdqu %d($%d), %%ymm%d\n", 32 * (unit * VECTORS + v), W, at->w + v);
+    for (int r = 0; r < g->rows; r++) {
+        gm_string_printf(out, "vpbroadcastd %lld($%d), %%ymm%d\n", (long long)(r * g->x_stride + UNIT * unit), X, at->x);
+        for (int v = 0; v < VECTORS; v++)
+            gm_string_printf(out, "vpmaddubsw %%ymm%d, %%ymm%d, %%ymm%d\nvpaddw %%ymm%d, %%ymm%d, %%ymm%d\n", at->x, at->w + v, at->product,
+                             at->product, acc_of(r, v), acc_of(r, v));
+    }
+}
+
+static void write_scaled(const integer_group *g, const registers *at, gm_string *out) {
+    for (int v = 0; v < VECTORS && g->minima; v++) gm_string_printf(out, "vmovups %d($%d), %%ymm%d\n", 32 * v, MINIMA, at->w + v);
+    for (int r = 0; r < g->rows; r++) {
+        gm_string_printf(out, "vbroadcastss %lld($%d), %%ymm%d\n", (long long)(r * g->scale_stride * BYTES), SCALE, at->x);
+        if (g->minima) gm_string_printf(out, "vbroadcastss %lld($%d), %%ymm%d\n", (long long)(r * g->sum_stride * BYTES), X_SUM, at->product);
+        for (int v = 0; v < VECTORS; v++) {
+            int acc = acc_of(r, v);
+            gm_string_printf(out, "vpmaddwd %d($%d), %%ymm%d, %%ymm%d\nvcvtdq2ps %%ymm%d, %%ymm%d\n", 32 * v, PARTS, acc, acc, acc, acc);
+            gm_string_printf(out, "vfmadd213ps %d($%d), %%ymm%d, %%ymm%d\n", 32 * acc, SUMS, at->x, acc);
+            if (g->minima) gm_string_printf(out, "vfmadd231ps %%ymm%d, %%ymm%d, %%ymm%d\n", at->product, at->w + v, acc);
+            gm_string_printf(out, "vmovups %%ymm%d, %d($%d)\n", acc, 32 * acc, SUMS);
+        }
+    }
+}
+
+static void emit_text(cg *c, const integer_group *g) {
+    LLVMValueRef none = LLVMConstNull(c->ptr), args[OPERANDS] = {[X] = g->x, [W] = g->w, [PARTS] = g->parts, [SCALE] = g->scale, [SUMS] = g->sums,
+                                                                 [START] = g->start, [MINIMA] = g->minima, [X_SUM] = g->x_sum};
+    registers at = {.w = g->rows * VECTORS, .x = (g->rows + 1) * VECTORS, .product = (g->rows + 1) * VECTORS + 1};
+    gm_string text = {0}, constraints = {0};
+    LLVMTypeRef types[OPERANDS];
+    GM_ASSERT(at.product < 16);
+    for (int i = 0; i < OPERANDS; i++) {
+        types[i] = c->ptr;
+        if (!args[i]) args[i] = none;
+        gm_string_printf(&constraints, "r,");
+    }
+    for (int i = 0; i < 16; i++) gm_string_printf(&constraints, "~{xmm%d},", i);
+    gm_string_printf(&constraints, "~{memory}");
+    write_start(g, &text);
+    for (int unit = 0; unit < g->columns / UNIT; unit++) write_unit(g, &at, unit, &text);
+    write_scaled(g, &at, &text);
+    LLVMTypeRef fn = LLVMFunctionType(c->void_t, types, OPERANDS, 0);
+    LLVMValueRef code = LLVMGetInlineAsm(fn, text.data, text.length, constraints.data, constraints.length, 1, 0, LLVMInlineAsmDialectATT, 0);
+    LLVMBuildCall2(c->b, fn, code, args, OPERANDS, "");
+    gm_string_free(&text);
+    gm_string_free(&constraints);
+}
+
+/* Of 16-lane targets the text has never been run. */
+bool integer_stored_in_text(const cg *c) {
+    return c->lanes == 8 && !c->stands_in;
+}
+
+void integer_emit_stored_group(cg *c, const integer_group *g) {
+    if (integer_stored_in_text(c)) emit_text(c, g);
+    else
+        for (int i = 0; i < g->rows * VECTORS; i++) emit_sum(c, g, i / VECTORS, i % VECTORS);
 }

@@ -84,6 +84,7 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
     LLVMInitializeX86AsmPrinter();
+    LLVMInitializeX86AsmParser(); /* integer_stored.c */
     char *error = NULL;
     *out = (cg_target){.triple = LLVMGetDefaultTargetTriple()};
     if (LLVMGetTargetFromTriple(out->triple, &out->llvm, &error)) {

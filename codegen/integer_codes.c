@@ -1,0 +1,124 @@
+/* W as it is stored, packed for integer products (integer_stored.c): its own codes as unsigned bytes, and its scales and minima.
+ *
+ * The scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
+ * (vpmaddwd): the largest is 32767 units, the others are off by at most half a unit. A group's sums stay in words: products of |code| up
+ * to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
+ */
+#include "codegen/integer.h"
+
+enum { LARGEST = 32767, WORD_LANES = 2, WORD_LARGEST = 32767, X_LARGEST = 127 };
+
+int64_t integer_group_of(const integer_kind *kind) {
+    if (!integer_as_stored(kind)) return INTEGER_GROUP;
+    const rt_codes *codes = rt_codes_of(kind->w);
+    int size = codes->most > -codes->least ? codes->most : -codes->least;
+    return size * X_LARGEST * codes->run / WORD_LANES <= WORD_LARGEST ? codes->run : INTEGER_RUN / 2;
+}
+
+typedef struct stored_row {
+    const integer_kind *kind;
+    const integer_places *at;
+    LLVMValueRef codes, number; /* its first code; the row's number in the panel */
+    LLVMValueRef most;          /* variable: the largest magnitude of a scale */
+} stored_row;
+
+/* 32 columns, number `run` of the row. */
+static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, LLVMValueRef run) {
+    const rt_codes *range = rt_codes_of(row->kind->w);
+    int64_t group = integer_group_of(row->kind);
+    cg_codes codes;
+    cg_decode(c, row->kind->w, block, sub, &codes);
+    for (int p = 0; p < INTEGER_RUN / c->lanes; p++) {
+        LLVMValueRef code = LLVMBuildFPToSI(c->b, codes.part[p], vector(c, c->i32), "");
+        code = LLVMBuildTrunc(c->b, cg_sub(c, code, splat(c, cg_i32(c, range->least))), vector(c, c->i8), "");
+        LLVMValueRef column = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN)), cg_i64(c, p * c->lanes));
+        cg_store(c, code, cg_at(c, c->i8, row->codes, column), 1);
+    }
+    for (int i = 0; i < INTEGER_RUN / group; i++) {
+        LLVMValueRef number = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN / group)), cg_i64(c, i)), most = LLVMBuildLoad2(c->b, c->f32, row->most, "");
+        int half = group == INTEGER_RUN ? 0 : i;
+        LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", c->f32, &codes.scale[half], 1);
+        LLVMValueRef less = LLVMBuildFCmp(c->b, LLVMRealOLT, size, most, ""); /* so that NaN becomes the unit's, and with it the row */
+        LLVMBuildStore(c->b, LLVMBuildSelect(c->b, less, most, size, ""), row->most);
+        cg_store(c, codes.scale[half], cg_at(c, c->f32, row->at->floats, number), 4);
+        if (!range->minima) continue;
+        LLVMValueRef place = cg_add(c, cg_mul(c, number, cg_i64(c, integer_panel_rows(c))), row->number);
+        cg_store(c, LLVMBuildFNeg(c->b, codes.minus[half], ""), cg_at(c, c->f32, row->at->minima, place), 4);
+    }
+}
+
+/* The row's scales as parts of its unit, its minima in units. */
+static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
+    LLVMValueRef most = LLVMBuildLoad2(c->b, c->f32, row->most, ""), groups = LLVMBuildUDiv(c->b, columns, cg_i64(c, integer_group_of(row->kind)), "");
+    LLVMValueRef inverse = LLVMBuildFDiv(c->b, cg_f32(c, LARGEST), most, "");
+    cg_store(c, LLVMBuildFDiv(c->b, most, cg_f32(c, LARGEST), ""), cg_at(c, c->f32, row->at->units, row->number), 4);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), groups, 1);
+    LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4);
+    LLVMValueRef rounder = cg_f32(c, 12582912.0); /* 1.5·2^23: the integer is left in the low bits */
+    LLVMValueRef part = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, scale, inverse, ""), rounder, ""), c->i32, "");
+    LLVMValueRef low = LLVMBuildAnd(c->b, part, cg_i32(c, 0xFFFF), "");
+    LLVMValueRef twice = LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, part, cg_i32(c, 16), ""), "");
+    LLVMValueRef place = cg_add(c, cg_mul(c, loop.index, cg_i64(c, integer_panel_rows(c))), row->number);
+    cg_store(c, twice, cg_at(c, c->i32, row->at->scales, place), 4);
+    if (rt_codes_of(row->kind->w)->minima) {
+        LLVMValueRef minimum = cg_at(c, c->f32, row->at->minima, place);
+        cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, minimum, 4), inverse, ""), minimum, 4);
+    }
+    cg_loop_end(c, &loop);
+}
+
+void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns) {
+    stored_row row = {.kind = kind, .at = at, .number = number, .most = cg_variable(c, c->f32, NULL)};
+    row.codes = cg_at(c, c->i8, at->codes, cg_mul(c, number, cg_i64(c, integer_codes_stride(kind))));
+    LLVMBuildStore(c->b, cg_f32(c, IR_SCALE_LEAST), row.most);
+    const rt_dtype_info *info = rt_dtype_of(kind->w);
+    int runs = info->block_elems / INTEGER_RUN;
+    cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, info->block_elems), ""), 1);
+    LLVMValueRef block = cg_at(c, c->i8, bytes, cg_mul(c, blocks.index, cg_i64(c, info->block_bytes)));
+    for (int i = 0; i < runs; i++) emit_run(c, &row, block, i, cg_add(c, cg_mul(c, blocks.index, cg_i64(c, runs)), cg_i64(c, i)));
+    cg_loop_end(c, &blocks);
+    emit_scales(c, &row, columns);
+}
+
+/* ---- sums of x: what all codes of a group share is multiplied with them ---- */
+
+bool integer_stored_starts(const integer_kind *kind) {
+    return rt_codes_of(kind->w)->least != 0;
+}
+
+static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
+    LLVMValueRef lanes[INTEGER_RUN];
+    for (int i = 0; i < count; i++) lanes[i] = cg_i32(c, first + i);
+    return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count), "");
+}
+
+/* Two words: sums of the columns whose products meet in either word of a lane, four columns to a lane. */
+static LLVMValueRef word_sums(cg *c, LLVMValueRef x, int columns) {
+    int count = columns / 2;
+    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), count);
+    LLVMValueRef words = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
+    LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, words, eight, ""), eight, "");
+    words = cg_add(c, even, LLVMBuildAShr(c->b, words, eight, ""));
+    for (; count > 2; count /= 2) words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
+    return words;
+}
+
+void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs) {
+    const rt_codes *codes = rt_codes_of(kind->w);
+    int64_t group = integer_group_of(kind), groups = INTEGER_RUN / group;
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
+    for (int i = 0; i < groups; i++) {
+        LLVMValueRef number = cg_add(c, cg_mul(c, loop.index, cg_i64(c, groups)), cg_i64(c, i)), from = cg_mul(c, number, cg_i64(c, group));
+        LLVMValueRef sums = word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1), (int)group);
+        if (codes->least) {
+            LLVMValueRef start = LLVMBuildMul(c->b, sums, cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES), "");
+            cg_store(c, start, cg_at(c, c->i32, at->starts, number), 4);
+        }
+        if (!codes->minima) continue;
+        LLVMValueRef wide = LLVMBuildSExt(c->b, sums, LLVMVectorType(c->i32, WORD_LANES), "");
+        LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(wide), &wide, 1), c->f32, "");
+        sum = LLVMBuildFMul(c->b, sum, cg_load(c, c->f32, cg_at(c, c->f32, scales, loop.index), 4), "");
+        cg_store(c, sum, cg_at(c, c->f32, at->sums, number), 4);
+    }
+    cg_loop_end(c, &loop);
+}
