@@ -8,6 +8,8 @@
  *
  * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w + 128, so that a row's
  * sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the odd columns.
+ *
+ * W as it is stored (no bits) is packed by integer_codes.c and multiplied by integer_stored.c, a group of columns at a time.
  */
 #include "codegen/integer.h"
 
@@ -404,6 +406,17 @@ static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
     return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && cg_can_widen(w) && (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 
+static void note(const cg *c, const ir_inst *inst) {
+    rt_dtype x = inst->operands[0]->type.dtype;
+    bool stored = !ir_attr_int(inst, IR_ATTR_BITS, 0);
+    const char *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
+    const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
+    if (stored) how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)" : "integer, four bytes in two words", why = "W as it is stored";
+    else if (integer_offset_w(c, x)) how = "integer, four bytes a sum (vpdpbusd)", why = "x is i8 and the target sums products of bytes";
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, how, "%s; tiles of %d rows by %lld columns", why, tall_of(c, inst),
+              (long long)integer_panel_rows(c));
+}
+
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     const ir_type *x = &inst->operands[0]->type;
     const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])};
@@ -413,11 +426,7 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "weights of this storage type, or not of whole panels");
         return;
     }
-    bool bytes = integer_offset_w(c, x->dtype);
-    const char *words = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
-    ir_decide(c->options->decisions, "code", c->module, c->func, inst, bytes ? "integer, four bytes a sum (vpdpbusd)" : words,
-              "%s; tiles of %d rows by %lld columns", bytes ? "x is i8 and the target sums products of bytes" : x->dtype == RT_I8 ? "the target does not sum products of bytes" : "x is i16",
-              tall_of(c, inst), (long long)integer_panel_rows(c));
+    note(c, inst);
     cg_access(c, reads, 2, writes, 2);
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;

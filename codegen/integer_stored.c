@@ -133,8 +133,28 @@ bool integer_stored_in_text(const cg *c) {
     return c->lanes == 8 && !c->stands_in;
 }
 
+static LLVMValueRef skip(cg *c, LLVMTypeRef type, LLVMValueRef from, int64_t elements) {
+    return from ? cg_at(c, type, from, cg_i64(c, elements)) : NULL;
+}
+
+/* The group's rows from `first` on, at most `rows`. */
+static integer_group some_rows(cg *c, const integer_group *g, int first, int rows) {
+    integer_group some = *g;
+    some.rows = g->rows - first < rows ? g->rows - first : rows;
+    some.x = skip(c, c->i8, g->x, first * g->x_stride);
+    some.scale = skip(c, c->f32, g->scale, first * g->scale_stride);
+    some.start = skip(c, c->i32, g->start, first * g->sum_stride);
+    some.x_sum = skip(c, c->f32, g->x_sum, first * g->sum_stride);
+    some.sums = skip(c, c->f32, g->sums, first * integer_panel_rows(c));
+    return some;
+}
+
 void integer_emit_stored_group(cg *c, const integer_group *g) {
-    if (integer_stored_in_text(c)) emit_text(c, g);
-    else
-        for (int i = 0; i < g->rows * VECTORS; i++) emit_sum(c, g, i / VECTORS, i % VECTORS);
+    enum { ROWS = 6 }; /* whose sums, with a unit of the panel and of x and a product, fill 16 registers */
+    for (int first = 0; first < g->rows; first += ROWS) {
+        integer_group some = some_rows(c, g, first, ROWS);
+        if (integer_stored_in_text(c)) emit_text(c, &some);
+        else
+            for (int i = 0; i < some.rows * VECTORS; i++) emit_sum(c, &some, i / VECTORS, i % VECTORS);
+    }
 }

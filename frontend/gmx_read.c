@@ -114,8 +114,8 @@ static bool same_text(const char *a, const char *b) {
 }
 
 /* An empty list is one: nothing keeps 16 bits. */
-static bool same_wide(const fe_gmx_key *a, const fe_gmx_key *b) {
-    return a->wide && b->wide ? strcmp(a->wide, b->wide) == 0 : !a->wide && !b->wide;
+static const char *wide_of(const fe_gmx_key *key) {
+    return key->wide ? key->wide : pass_default_wide(fe_pass_precision(key->precision, key->target_cpu));
 }
 
 static int64_t chunk_of(const fe_gmx_key *key) {
@@ -129,7 +129,7 @@ const char *fe_gmx_difference(const fe_gmx *gmx, const fe_gmx_key *wanted) {
     if (key->context != wanted->context) return "the context size is another";
     if (chunk_of(key) != chunk_of(wanted)) return "the chunk is another";
     if (key->precision != wanted->precision) return "the precision is another";
-    if (!same_wide(key, wanted)) return "other weights keep 16 bits";
+    if (strcmp(wide_of(key), wide_of(wanted)) != 0) return "other weights keep 16 bits";
     if (!same_text(key->passes, wanted->passes) || !same_text(key->skip, wanted->skip) || !same_text(key->with, wanted->with)) return "the passes are others";
     return NULL;
 }

@@ -16,7 +16,7 @@ bad real_out_of_range "--top-p 1.5: expected a number from 0 to 1" generate "$mo
 bad real_not_a_number "--temp nan: expected a number" generate "$model" -p a --temp nan
 bad real_in_hexadecimal "--temp 0x1: expected a number" generate "$model" -p a --temp 0x1
 bad choice_unknown "--format xml: expected one of text.json" generate "$model" -p a --format xml
-bad precision_unknown "--precision f64: expected one of auto.f32.bf16.int16.int8" generate "$model" -p a --precision f64
+bad precision_unknown "--precision f64: expected one of auto.f32.bf16.int16.int8.block8" generate "$model" -p a --precision f64
 bad wide_without_a_list "--wide needs a value" generate "$model" -p a --wide
 bad wide_of_another_command "opt does not take --wide" opt -p dce --wide v_proj
 bad list_with_a_hole "--ids 2,,3: expected whole numbers" generate "$model" --ids 2,,3
@@ -40,9 +40,9 @@ bad run_without_file "expected IN.gir" run --interp
 good version 'gemmac [0-9]+\.[0-9]+\.[0-9]+' --version
 good help '.*compile .*generate .*bench .*run .*' help
 good help_command 'usage: gemmac generate .*--temp X .*' help generate
-good help_precision '.*--precision auto\|f32\|bf16\|int16\|int8 +arithmetic of the matrix-matrix products.*' help compile
+good help_precision '.*--precision auto\|f32\|bf16\|int16\|int8\|block8 +arithmetic of the matrix-matrix products.*' help compile
 for command in compile generate bench ablate profile plan perplexity logits; do
-    good "help_wide $command" '.*--wide LIST +int8: weights whose names hold one of these words keep 16 bits \(v_proj,o_proj\).*' help "$command"
+    good "help_wide $command" '.*--wide LIST +int8, block8: weights whose names hold one of these words keep 16 bits \(int8: v_proj,o_proj\).*' help "$command"
 done
 good help_flag 'usage: gemmac bench .*--n-gen LIST .*' bench --help
 good help_ops '.*matmul +contract .*scaled_matmul +contract .*attention +fused .*' help ops

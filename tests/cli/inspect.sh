@@ -11,7 +11,7 @@ defaulted=$(grep -o '"defaulted":{[^}]*}' "$work/out")
 tensors=$(grep -o '"tensor_list":.*' "$work/out")
 gm compile "$gguf" -o m.gmx -c 64
 cp "$work/cwd/m.gmx" "$work/inspected.gmx"
-json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","target_cpu":null,"precision":"auto","plan":"int(8|16)","wide":null,"passes":null,"skip":null,"with":null,"ctx_size":64,"chunk":[0-9]+,"measured":\[\]\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
+json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","target_cpu":null,"precision":"auto","plan":"(int8|block8)","wide":null,"passes":null,"skip":null,"with":null,"ctx_size":64,"chunk":[0-9]+,"measured":\[\]\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
 check inspect_gmx_defaulted "$(cat "$work/out")" [ "$(grep -o '"defaulted":{[^}]*}' "$work/out")" = "$defaulted" ]
 check inspect_gmx_tensors "$(cat "$work/out")" [ "$(grep -o '"tensor_list":.*' "$work/out")" = "$tensors" ]
 gm compile "$gguf" -o m.gmx -c 64 --precision int8 --wide v_proj --with kv_ring --skip merge_qkv --target-cpu x86-64-v2

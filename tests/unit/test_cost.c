@@ -44,6 +44,9 @@ static const known all_known[] = {
     {"scaled_matmul", F("%q: i16[T,64], %s: f32[T,1]", "f32[T,64]",
                         "  %a = weight {name = \"a\"} : q8_0[32,64]\n  %b = weight {name = \"b\"} : f32[32,64]\n"
                         "  %y = scaled_matmul %q, %s, %a, %b {bits = 12} : f32[T,64]\n  return %y\n"), 0, 384 + 12 + 2176 + 8192, 768, 24576},
+    {"scaled_matmul, stored", F("%q: i8[T,64], %s: f32[T,2]", "f32[T,32]",
+                                "  %a = weight {name = \"a\"} : q4_0[32,64]\n  %y = scaled_matmul %q, %s, %a : f32[T,32]\n  return %y\n"),
+     0, 192 + 24 + 1152, 384, 12288},
     {"rotate", F("%x: f32[T,64]", "f32[T,64]", "  %y = rotate %x : f32[T,64]\n  return %y\n"), 0, 768, 768, 192 * (1 + 6)},
     {"rotate in runs", F("%x: f32[T,24]", "f32[T,24]", "  %y = rotate %x : f32[T,24]\n  return %y\n"), 0, 288, 288, 72 * (1 + 3 + 3)},
     {"einsum", F("%q: f32[2,2,3,4], %k: f32[5,2,4]", "f32[2,2,3,5]",

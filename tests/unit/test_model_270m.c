@@ -176,7 +176,7 @@ static const struct plan_limit {
     fe_precision precision;
     double kl;
 } plans[] = {{"auto", FE_PRECISION_AUTO, 2.7e-3}, {"bf16", FE_PRECISION_BF16, 2.7e-3}, {"int16", FE_PRECISION_INT16, 2e-4},
-             {"int8", FE_PRECISION_INT8, 2.7e-3}};
+             {"int8", FE_PRECISION_INT8, 2.7e-3}, {"block8", FE_PRECISION_BLOCK8, 2.7e-3}};
 
 static void check_plan(const struct plan_limit *limit, fe_engine *base, const int32_t *ids) {
     fe_engine plan;
