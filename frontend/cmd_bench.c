@@ -1,5 +1,5 @@
 /* gemmac bench: tokens per second of prefill (pp) and of decoding (tg), named and measured as
- * llama-bench does: fixed random ids, greedy. But it goes in rounds, each of which runs every test
+ * llama-bench does: fixed random ids, or a text's, greedy. But it goes in rounds, each of which runs every test
  * once, so that what a machine does from one minute to the next weighs on all of them alike; the
  * first round is for warming up. */
 #include "frontend/commands.h"
@@ -150,6 +150,16 @@ static void fill_ids(bench *b, int64_t count) {
     if (bos >= 0 && bos < vocab) b->ids[0] = bos;
 }
 
+/* The ids of -f FILE, over and over: what a screened head costs depends on what is predicted, and of random ids hardly anything can be. */
+static gm_status read_ids(bench *b, const cmd_options *options, int64_t count, gm_diag *diag) {
+    rt_ids text = {0};
+    gm_status status = cmd_text_ids(&b->engine, options, diag, &text);
+    if (status == GM_OK && !text.count) status = gm_fail(diag, GM_INVALID, "%s: has no tokens", options->file);
+    for (int64_t i = 0; status == GM_OK && i < count; i++) b->ids[i] = text.data[i % (int64_t)text.count];
+    rt_ids_free(&text);
+    return status;
+}
+
 /* The most memory this process had in use, mapped files included, in MB of 10^6 bytes. */
 static double peak_memory(void) {
     struct rusage usage;
@@ -201,7 +211,8 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     int64_t most = longest(&prompts) > longest(&predicts) ? longest(&prompts) : longest(&predicts);
     int64_t room = most + longest(&depths) + 1; /* decoding starts after one token at least */
     fe_options engine_options = cmd_engine_options(options);
-    engine_options.no_text = engine_options.only_run = true;
+    engine_options.no_text = !options->file;
+    engine_options.only_run = true;
     if (engine_options.context == 0) engine_options.context = room;
     if (engine_options.context < room)
         return gm_fail(diag, GM_INVALID, "-c %lld: the tests need a context of at least %lld",
@@ -213,12 +224,14 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     b.rows = malloc(sizeof *b.rows * (all + 3));
     bench_test *tests = malloc(sizeof *tests * (all + 1));
     GM_ASSERT(b.ids && b.produced && b.rows && tests);
-    fill_ids(&b, room);
     for (size_t i = 0; i < depths.count; i++) {
         add_tests(tests, &count, "pp", time_prefill, &prompts, depths.data[i]);
         add_tests(tests, &count, "tg", time_decode, &predicts, depths.data[i]);
     }
-    gm_status status = run_tests(&b, tests, count, diag);
+    gm_status status = GM_OK;
+    if (options->file) status = read_ids(&b, options, room, diag);
+    else fill_ids(&b, room);
+    if (status == GM_OK) status = run_tests(&b, tests, count, diag);
     add_row(&b, "load", &b.engine.load_s, 1, "s");
     add_row(&b, "compile", &b.engine.compile_s, 1, "s");
     double peak = peak_memory();
