@@ -35,6 +35,13 @@ static void *pages_new(size_t bytes) {
     return address == MAP_FAILED ? NULL : address;
 }
 
+/* The same for what is written all over in every prefill: fewer page faults and misses of the TLB, where the system has large pages. */
+static void *large_pages_new(size_t bytes) {
+    void *address = pages_new(bytes);
+    if (address) madvise(address, bytes, MADV_HUGEPAGE);
+    return address;
+}
+
 static void pages_free(void *address, size_t bytes) {
     if (address) munmap(address, bytes ? bytes : 1);
 }
@@ -77,8 +84,8 @@ static gm_status open_frame(rt_session *s, gm_diag *diag) {
     frame->threads = threads;
     frame->weights = (const void **)p->weights;
     frame->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096;
-    frame->arena = pages_new((size_t)p->arena_bytes);
-    frame->scratch = pages_new((size_t)(frame->scratch_stride * threads));
+    frame->arena = large_pages_new((size_t)p->arena_bytes);
+    frame->scratch = large_pages_new((size_t)(frame->scratch_stride * threads));
     frame->shared = aligned_alloc(64, RT_SHARED_WORDS * sizeof *frame->shared);
     frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
     if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring) return gm_fail(diag, GM_NOMEM, "out of memory for activations");
