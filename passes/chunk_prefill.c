@@ -56,8 +56,9 @@ static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *
     ir_emit(b, IR_DIM, &n, 1, &symbol, 1, NULL, 0, NULL, 0);
     ir_value *position = ir_named(ir_binary(b, IR_ADD, start, offset), "position");
     ir_dim t = ir_dim_symbol(ir_symbol_find(b->module, "T"));
+    ir_value *last = ir_named(ir_binary(b, IR_SUB, n, ir_const_int(b, 1)), "last");
     ir_inst *step = loop_step(b, model, loop_ids(b, tokens, position, t), position, caches);
-    yields[0] = ir_window(b, step->results[0], ir_binary(b, IR_SUB, n, ir_const_int(b, 1)), 0, 1);
+    yields[0] = ir_window(b, step->results[0], last, 0, 1);
     for (int k = 1; k < step->result_count; k++) yields[k] = step->results[k];
     ir_yield(b, yields, step->result_count);
     b->region = outer;
