@@ -131,7 +131,7 @@ static void narrow(ir_rewrite *rw, const ir_inst *inst) {
     type.dim[0] = 1;
     ir_value *row = ir_emit1(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, &type);
     n->narrow[inst->results[0]->id] = row;
-    if (inst->results[0]->hint) ir_named(row, inst->results[0]->hint);
+    if (inst->results[0]->hint) ir_named(row, gm_arena_strdup(&rw->out->arena, inst->results[0]->hint));
 }
 
 static bool narrow_hook(ir_rewrite *rw, const ir_inst *inst) {
