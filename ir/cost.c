@@ -205,7 +205,7 @@ int ir_cost_symbol(const ir_inst *inst) {
 
 /* ---- functions ---- */
 
-static ir_cost cost_region(const ir_module *module, const ir_region *region, const ir_cost_at *at);
+static ir_cost cost_region(const ir_module *module, const ir_func *func, const ir_region *region, const ir_cost_at *at);
 
 /* The callee's symbols have the extents of the arguments. */
 static ir_cost cost_call(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
@@ -221,8 +221,8 @@ static ir_cost cost_call(const ir_module *module, const ir_inst *inst, const ir_
     return ir_cost_func(module, callee, &(ir_cost_at){symbols, at->position});
 }
 
-static ir_cost cost_arms(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
-    ir_cost a = cost_region(module, inst->regions[0], at), b = cost_region(module, inst->regions[1], at);
+static ir_cost cost_arms(const ir_module *module, const ir_func *func, const ir_inst *inst, const ir_cost_at *at) {
+    ir_cost a = cost_region(module, func, inst->regions[0], at), b = cost_region(module, func, inst->regions[1], at);
     return a.read + a.written >= b.read + b.written ? a : b;
 }
 
@@ -234,23 +234,32 @@ static double rounds(const ir_module *module, const ir_inst *inst, const ir_cost
     return value ? (double)value->i : 1;
 }
 
-static ir_cost cost_region(const ir_module *module, const ir_region *region, const ir_cost_at *at) {
+/* Of one instruction where it stands. Attention from a later position is for the last of the function's rows. */
+static ir_cost cost_within(const ir_module *module, const ir_func *func, const ir_inst *inst, const ir_cost_at *at) {
+    ir_cost_at from = *at;
+    bool later = inst->op == IR_ATTENTION && inst->operands[3]->def && inst->operands[3]->def->op == IR_ADD;
+    const ir_type *all = later && func->body->param_count ? &func->body->params[0]->type : NULL;
+    if (all && all->rank) from.position += (int64_t)(extent(module, all->dim[0], at) - extent(module, inst->operands[0]->type.dim[0], at));
+    return ir_cost_of(module, inst, &from);
+}
+
+static ir_cost cost_region(const ir_module *module, const ir_func *func, const ir_region *region, const ir_cost_at *at) {
     ir_cost total = {0};
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
-        total = ir_cost_add(total, ir_cost_of(module, inst, at), 1);
+        total = ir_cost_add(total, cost_within(module, func, inst, at), 1);
         if (inst->op == IR_CALL) total = ir_cost_add(total, cost_call(module, inst, at), 1);
-        else if (inst->op == IR_IF) total = ir_cost_add(total, cost_arms(module, inst, at), 1);
+        else if (inst->op == IR_IF) total = ir_cost_add(total, cost_arms(module, func, inst, at), 1);
         else if (inst->op != IR_FUSE) {
             double times = rounds(module, inst, at);
-            for (int r = 0; r < inst->region_count; r++) total = ir_cost_add(total, cost_region(module, inst->regions[r], at), times);
+            for (int r = 0; r < inst->region_count; r++) total = ir_cost_add(total, cost_region(module, func, inst->regions[r], at), times);
         }
     }
     return total;
 }
 
 ir_cost ir_cost_func(const ir_module *module, const ir_func *func, const ir_cost_at *at) {
-    return cost_region(module, func->body, at);
+    return cost_region(module, func, func->body, at);
 }
 
 /* ---- layers ---- */

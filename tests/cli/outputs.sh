@@ -106,7 +106,7 @@ check dump_dot "$(head -c 300 "$work/err")" grep -q '^digraph' "$work/out"
 wide() {
     wide_name=$1 wide_counts="$2 $3"
     shift 3
-    gm compile "$gguf" -c 128 --precision int8 --dump=after:lower_precision "$@"
+    gm compile "$gguf" -c 128 --precision int8 --skip last_row --dump=after:lower_precision "$@"
     counts="$(grep -c 'scaled_matmul.*bits = 12}' "$work/out") $(grep -c 'scaled_matmul.*bits = 8, rotate = 1}' "$work/out")"
     check "$wide_name" "$counts products instead of $wide_counts: $(head -c 300 "$work/err")" [ "$counts" = "$wide_counts" ]
 }

@@ -172,7 +172,7 @@ START_TEST(shares_add_up) {
 }
 END_TEST
 
-/* What happened costs what the functions that ran cost: chunks of 4 and 1 tokens, then a token at a time. */
+/* What happened costs what the functions that ran cost: chunks of 3 and 2 tokens, then a token at a time. */
 START_TEST(costs_are_those_of_the_functions) {
     const ir_module *module = result.engine.module;
     int t = ir_symbol_find(module, "T");
@@ -180,8 +180,8 @@ START_TEST(costs_are_those_of_the_functions) {
     ir_cost prefill = {0}, decode = {0};
     ck_assert(t >= 0 && module->symbol_count <= 8);
     for (int chunk = 0; chunk < 2; chunk++) {
-        symbols[t] = chunk ? 1 : 4;
-        prefill = ir_cost_add(prefill, ir_cost_func(module, ir_func_find(module, "prefill"), &(ir_cost_at){symbols, 4 * chunk}), 1);
+        symbols[t] = chunk ? 2 : 3;
+        prefill = ir_cost_add(prefill, ir_cost_func(module, ir_func_find(module, "prefill"), &(ir_cost_at){symbols, 3 * chunk}), 1);
     }
     for (int i = 0; i < PREDICT; i++)
         decode = ir_cost_add(decode, ir_cost_func(module, ir_func_find(module, "generate"), &(ir_cost_at){symbols, PROMPT + i}), 1);
