@@ -68,27 +68,30 @@ static bool can_narrow(const ir_inst *inst, ir_dim rows) {
     return true;
 }
 
-/* Backwards over the callee's instructions. */
+static void need_whole(const ir_inst *inst, void *user) {
+    demand *demands = ((narrowing *)user)->demands;
+    for (int i = 0; i < inst->operand_count; i++) demands[inst->operands[i]->id].whole = true;
+    for (int r = 0; r < inst->region_count; r++)
+        for (int i = 0; i < inst->regions[r]->yield_count; i++) demands[inst->regions[r]->yields[i]->id].whole = true;
+}
+
+/* Backwards over the callee's instructions. What nobody needs is cloned all the same, so whole. */
 static void note_demand(narrowing *n, const ir_inst *inst) {
-    bool whole = ir_has_effect(inst), row = false;
+    bool whole = false, row = false;
     for (int i = 0; i < inst->result_count; i++) {
         whole |= n->demands[inst->results[i]->id].whole;
         row |= n->demands[inst->results[i]->id].row;
     }
-    if (!whole && !row) return;
-    bool narrow = !whole && can_narrow(inst, n->rows);
-    for (int i = 0; i < inst->result_count; i++) n->demands[inst->results[i]->id].whole = !narrow;
-    for (int i = 0; i < inst->operand_count; i++) {
-        demand *d = &n->demands[inst->operands[i]->id];
-        if (narrow && varies_with(&inst->operands[i]->type, n->rows)) d->row = true;
-        else d->whole = true;
+    if (row && !whole && can_narrow(inst, n->rows)) {
+        for (int i = 0; i < inst->operand_count; i++) {
+            demand *d = &n->demands[inst->operands[i]->id];
+            *(varies_with(&inst->operands[i]->type, n->rows) ? &d->row : &d->whole) = true;
+        }
+        return;
     }
-}
-
-static void need_whole(const ir_inst *inst, void *user) {
-    for (int i = 0; i < inst->operand_count; i++) ((narrowing *)user)->demands[inst->operands[i]->id].whole = true;
-    for (int r = 0; r < inst->region_count; r++)
-        for (int i = 0; i < inst->regions[r]->yield_count; i++) ((narrowing *)user)->demands[inst->regions[r]->yields[i]->id].whole = true;
+    for (int i = 0; i < inst->result_count; i++) n->demands[inst->results[i]->id].whole = true;
+    need_whole(inst, n);
+    for (int r = 0; r < inst->region_count; r++) ir_visit(inst->regions[r], need_whole, n);
 }
 
 /* False: the first result is made whole anyway, or has no rows. */
@@ -103,10 +106,7 @@ static bool find_demands(narrowing *n, const ir_func *func) {
     GM_ASSERT(n->demands && n->narrow);
     n->demands[body->yields[0]->id].row = true;
     for (int i = 1; i < body->yield_count; i++) n->demands[body->yields[i]->id].whole = true;
-    for (int i = body->inst_count - 1; i >= 0; i--) {
-        note_demand(n, body->insts[i]);
-        for (int r = 0; r < body->insts[i]->region_count; r++) ir_visit(body->insts[i]->regions[r], need_whole, n);
-    }
+    for (int i = body->inst_count - 1; i >= 0; i--) note_demand(n, body->insts[i]);
     return body->yields[0]->def && !n->demands[body->yields[0]->id].whole;
 }
 
@@ -130,16 +130,16 @@ static void narrow(ir_rewrite *rw, const ir_inst *inst) {
     ir_type type = inst->results[0]->type;
     type.dim[0] = 1;
     ir_value *row = ir_emit1(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, &type);
-    n->narrow[inst->results[0]->id] = row;
-    if (inst->results[0]->hint) ir_named(row, gm_arena_strdup(&rw->out->arena, inst->results[0]->hint));
+    ir_rewrite_map(rw, inst->results[0], n->narrow[inst->results[0]->id] = row);
 }
 
 static bool narrow_hook(ir_rewrite *rw, const ir_inst *inst) {
     const narrowing *n = rw->user;
     if (inst->result_count != 1) return false;
     const demand *d = &n->demands[inst->results[0]->id];
-    if (d->row && !d->whole) narrow(rw, inst);
-    return d->row && !d->whole;
+    if (!d->row || d->whole) return false;
+    narrow(rw, inst);
+    return true;
 }
 
 static void params_and_row(ir_rewrite *rw) {
