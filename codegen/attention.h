@@ -19,6 +19,7 @@ typedef struct attention_job {
     double factor, cap;
     int64_t window;
     bool ring; /* key j lies in slot j mod slots */
+    bool words; /* in integers where that is possible: attention_in_words */
     int q, position, out;
 } attention_job;
 
@@ -74,12 +75,35 @@ int64_t attention_tile_rows(const cg *c);
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
 void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most);
+/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale. */
+LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width);
 /* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more are read of a and
- * read and written of out. */
+ * read and written of out. Elements of 32 bits: f32, or with `words` pairs of i16, whose sums are multiplied by the f32 scale of their row
+ * and, unless `add`, of their column. */
 typedef struct attention_product {
-    LLVMValueRef a, a_stride, rows, b, depth, out, out_stride;
-    bool add;
+    LLVMValueRef a, rows, b, depth, out;
+    int64_t a_stride, out_stride; /* elements */
+    bool add, words;
+    LLVMValueRef row_scales, column_scales; /* with words */
 } attention_product;
 void attention_multiply(cg *c, const attention_product *p);
+
+/* ---- attention_words.c ---- */
+
+/* Is this job done in words? */
+bool attention_in_words(const cg *c, const attention_job *job);
+/* f32 of a panel's keys: what they are multiplied by to become codes, and what their codes stand for. */
+typedef struct attention_scales {
+    LLVMValueRef inverses, scales;
+} attention_scales;
+/* to[d] = codes of the row from[d], whose scale goes to *scale. */
+void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
+/* As attention_pack_k and attention_pack_v, a unit of 32 bits holding two columns of a key, or the same column of two keys. */
+void attention_words_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to);
+void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most);
+/* Of one row the weights of a panel's keys, `keys` of them, of which it sees [low, high): times the values' scales they become codes and
+ * their scale. The floats are overwritten. */
+void attention_words_weights(cg *c, LLVMValueRef weights, LLVMValueRef values, LLVMValueRef low, LLVMValueRef high, int64_t keys, LLVMValueRef to,
+                             LLVMValueRef scale);
 
 #endif

@@ -5,6 +5,7 @@
  * while the depth goes by; one compiled kernel serves both.
  */
 #include "codegen/attention.h"
+#include "codegen/integer.h"
 
 enum { VECTORS = 2, TALL = 6, TALL_32_REGISTERS = 12, MAX_LANES = 16, UNROLL = 2 };
 
@@ -16,69 +17,93 @@ int64_t attention_tile_rows(const cg *c) {
     return c->lanes == MAX_LANES ? TALL_32_REGISTERS : TALL;
 }
 
-static LLVMTypeRef floats(cg *c) {
-    return LLVMVectorType(c->f32, (unsigned)c->lanes);
-}
-
 /* ---- the product ---- */
 
 typedef struct tile_job {
-    int a, a_stride, rows, b, depth, out, out_stride, add; /* kernel arguments */
+    bool add, words;
+    int64_t a_stride, out_stride; /* constants, so that one register addresses all rows */
+    int a, rows, b, depth, out, row_scales, column_scales; /* kernel arguments */
 } tile_job;
 
 static LLVMValueRef vector_at(cg *c, LLVMValueRef row, int v) {
     return cg_at(c, c->f32, row, cg_i64(c, (int64_t)v * c->lanes));
 }
 
-/* Rows [first, first + tall) of C. */
-static void emit_tile(cg *c, const tile_job *job, LLVMValueRef first, LLVMValueRef acc[][VECTORS]) {
-    LLVMValueRef *args = c->code.args, a[TALL_32_REGISTERS], out[TALL_32_REGISTERS], b[VECTORS];
-    int tall = (int)attention_tile_rows(c);
-    for (int r = 0; r < tall; r++) {
-        LLVMValueRef row = cg_add(c, first, cg_i64(c, r));
-        a[r] = cg_at(c, c->f32, args[job->a], cg_mul(c, row, args[job->a_stride]));
-        out[r] = cg_at(c, c->f32, args[job->out], cg_mul(c, row, args[job->out_stride]));
+typedef struct tile {
+    LLVMTypeRef type;                             /* of a vector of sums, and of b */
+    LLVMValueRef acc[TALL_32_REGISTERS][VECTORS]; /* variables */
+} tile;
+
+static void begin_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef out) {
+    bool before = job->add && !job->words;
+    for (int r = 0; r < attention_tile_rows(c); r++)
         for (int v = 0; v < VECTORS; v++) {
-            LLVMValueRef before = cg_load(c, floats(c), vector_at(c, out[r], v), 4);
-            LLVMBuildStore(c->b, LLVMBuildSelect(c->b, args[job->add], before, LLVMConstNull(floats(c)), ""), acc[r][v]);
+            LLVMValueRef row = cg_at(c, c->f32, out, cg_i64(c, r * job->out_stride));
+            LLVMBuildStore(c->b, before ? cg_load(c, t->type, vector_at(c, row, v), 4) : LLVMConstNull(t->type), t->acc[r][v]);
+        }
+}
+
+static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef a) {
+    LLVMTypeRef element = job->words ? c->i32 : c->f32;
+    LLVMValueRef *args = c->code.args, b[VECTORS];
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), args[job->depth], 1);
+    LLVMValueRef line = cg_at(c, element, args[job->b], cg_mul(c, loop.index, cg_i64(c, attention_tile_width(c))));
+    for (int v = 0; v < VECTORS; v++) b[v] = cg_load(c, t->type, vector_at(c, line, v), 4);
+    for (int r = 0; r < attention_tile_rows(c); r++) {
+        LLVMValueRef row = cg_at(c, element, a, cg_i64(c, r * job->a_stride));
+        LLVMValueRef x = splat(c, cg_load(c, element, cg_at(c, element, row, loop.index), 4));
+        for (int v = 0; v < VECTORS; v++) {
+            LLVMValueRef old = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], "");
+            LLVMBuildStore(c->b, job->words ? integer_add_pairs(c, old, x, b[v]) : cg_fma(c, x, b[v], old), t->acc[r][v]);
         }
     }
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), args[job->depth], 1);
-    LLVMValueRef line = cg_at(c, c->f32, args[job->b], cg_mul(c, loop.index, cg_i64(c, attention_tile_width(c))));
-    for (int v = 0; v < VECTORS; v++) b[v] = cg_load(c, floats(c), vector_at(c, line, v), 4);
-    for (int r = 0; r < tall; r++) {
-        LLVMValueRef x = cg_splat(c, cg_load(c, c->f32, cg_at(c, c->f32, a[r], loop.index), 4), c->lanes);
-        for (int v = 0; v < VECTORS; v++)
-            LLVMBuildStore(c->b, cg_fma(c, x, b[v], LLVMBuildLoad2(c->b, floats(c), acc[r][v], "")), acc[r][v]);
-    }
     cg_loop_end_unrolled(c, &loop, UNROLL);
-    for (int r = 0; r < tall; r++)
-        for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMBuildLoad2(c->b, floats(c), acc[r][v], ""), vector_at(c, out[r], v), 4);
+}
+
+/* first: row of the tile's first. */
+static void end_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef first, LLVMValueRef out) {
+    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMValueRef *args = c->code.args, column[VECTORS] = {0};
+    for (int v = 0; v < VECTORS && job->words && !job->add; v++) column[v] = cg_load(c, floats, vector_at(c, args[job->column_scales], v), 4);
+    for (int r = 0; r < attention_tile_rows(c); r++) {
+        LLVMValueRef row = cg_at(c, c->f32, out, cg_i64(c, r * job->out_stride)), scale = NULL;
+        if (job->words) scale = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->row_scales], cg_add(c, first, cg_i64(c, r))), 4));
+        for (int v = 0; v < VECTORS; v++) {
+            LLVMValueRef y = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], ""), place = vector_at(c, row, v);
+            if (job->words) y = LLVMBuildSIToFP(c->b, y, floats, "");
+            if (job->words && job->add) y = cg_fma(c, y, scale, cg_load(c, floats, place, 4));
+            else if (job->words) y = LLVMBuildFMul(c->b, LLVMBuildFMul(c->b, y, scale, ""), column[v], "");
+            cg_store(c, y, place, 4);
+        }
+    }
 }
 
 static void emit_tiles(cg *c, void *user) {
     const tile_job *job = user;
     int64_t tall = attention_tile_rows(c);
-    LLVMValueRef acc[TALL_32_REGISTERS][VECTORS];
+    LLVMTypeRef element = job->words ? c->i32 : c->f32;
+    tile t = {.type = vector(c, element)};
     for (int r = 0; r < tall; r++)
-        for (int v = 0; v < VECTORS; v++) acc[r][v] = cg_variable(c, floats(c), NULL);
+        for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, t.type, NULL);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), c->code.args[job->rows], tall);
-    emit_tile(c, job, loop.index, acc);
+    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->out_stride)));
+    begin_tile(c, job, &t, out);
+    sum_tile(c, job, &t, cg_at(c, element, c->code.args[job->a], cg_mul(c, loop.index, cg_i64(c, job->a_stride))));
+    end_tile(c, job, &t, loop.index, out);
     cg_loop_end(c, &loop);
 }
 
 void attention_multiply(cg *c, const attention_product *p) {
-    tile_job job;
+    tile_job job = {.add = p->add, .words = p->words, .a_stride = p->a_stride, .out_stride = p->out_stride};
     cg_kernel kernel = {.count = 0};
     job.a = cg_kernel_arg(&kernel, p->a);
-    job.a_stride = cg_kernel_arg(&kernel, p->a_stride);
     job.rows = cg_kernel_arg(&kernel, p->rows);
     job.b = cg_kernel_arg(&kernel, p->b);
     job.depth = cg_kernel_arg(&kernel, p->depth);
     job.out = cg_kernel_arg(&kernel, p->out);
-    job.out_stride = cg_kernel_arg(&kernel, p->out_stride);
-    job.add = cg_kernel_arg(&kernel, LLVMConstInt(c->i1, p->add, 0));
-    gm_string_printf(&kernel.key, "attention_tile");
+    if (p->words) job.row_scales = cg_kernel_arg(&kernel, p->row_scales);
+    if (p->words && !p->add) job.column_scales = cg_kernel_arg(&kernel, p->column_scales);
+    gm_string_printf(&kernel.key, "attention_tile %d %d %lld %lld", p->add, p->words, (long long)p->a_stride, (long long)p->out_stride);
     cg_kernel_call(c, &kernel, "attention_tile", emit_tiles, &job);
 }
 
@@ -91,7 +116,7 @@ static LLVMValueRef scale_of(cg *c, const attention_cache *cache, LLVMValueRef s
     return cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], at), 4);
 }
 
-static LLVMValueRef element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width) {
+LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width) {
     LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, cache->stride[2]), scale = scale_of(c, cache, slot, kv);
     LLVMValueRef x = attention_load(c, cache->dtype, c->code.args[cache->data], at, width);
     if (!scale) return x;
@@ -104,7 +129,7 @@ static void pack_squares(cg *c, const attention_job *job, const attention_panel 
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
     LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, job->d - c->lanes));
     for (int i = 0; i < c->lanes; i++) /* those past the end are a key again: nobody sees them */
-        v[i] = element(c, &job->k, cg_add(c, p->slot, cg_min(c, cg_add(c, key, cg_i64(c, i)), last)), p->kv, column, c->lanes);
+        v[i] = attention_element(c, &job->k, cg_add(c, p->slot, cg_min(c, cg_add(c, key, cg_i64(c, i)), last)), p->kv, column, c->lanes);
     cg_transpose(c, v);
     for (int i = 0; i < c->lanes; i++) {
         LLVMValueRef line = cg_mul(c, cg_add(c, column, cg_i64(c, i)), cg_i64(c, attention_tile_width(c)));
@@ -120,7 +145,7 @@ static void pack_lines(cg *c, const attention_job *job, const attention_panel *p
     LLVMValueRef line = cg_at(c, c->f32, to, cg_mul(c, column.index, width));
     cg_loop key = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
     LLVMValueRef slot = cg_add(c, p->slot, cg_add(c, first, key.index));
-    cg_store(c, element(c, &job->k, slot, p->kv, column.index, 1), cg_at(c, c->f32, line, key.index), 4);
+    cg_store(c, attention_element(c, &job->k, slot, p->kv, column.index, 1), cg_at(c, c->f32, line, key.index), 4);
     cg_loop_end(c, &key);
     cg_loop_end(c, &column);
 }
@@ -144,7 +169,7 @@ void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p,
         cg_loop columns = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), vectors ? c->lanes : 1);
         LLVMValueRef part = LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), within = LLVMBuildURem(c->b, columns.index, cg_i64(c, width), "");
         LLVMValueRef at = cg_at(c, c->f32, line, cg_add(c, cg_mul(c, part, cg_i64(c, most * width)), within));
-        cg_store(c, element(c, &job->v, slot, p->kv, columns.index, vectors ? c->lanes : 1), at, 4);
+        cg_store(c, attention_element(c, &job->v, slot, p->kv, columns.index, vectors ? c->lanes : 1), at, 4);
         cg_loop_end(c, &columns);
     }
     cg_loop_end(c, &keys);

@@ -127,8 +127,7 @@ static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValu
     return LLVMBuildCall2(c->b, type, fn, args, 3, "");
 }
 
-/* acc + a·b of pairs of i16. */
-static LLVMValueRef add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+LLVMValueRef integer_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
     LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
     const char *name = c->lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512" : c->lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.sse2.pmadd.wd";
@@ -163,8 +162,8 @@ static operand operand_of(cg *c, const integer_kind *kind, LLVMValueRef unit) {
 
 static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef acc, operand x, operand w) {
     if (integer_offset_w(c, kind->x)) return add_dots(c, "busd", acc, w.part[0], x.part[0]);
-    acc = add_pairs(c, acc, x.part[0], w.part[0]);
-    return x.part[1] ? add_pairs(c, acc, x.part[1], w.part[1]) : acc;
+    acc = integer_add_pairs(c, acc, x.part[0], w.part[0]);
+    return x.part[1] ? integer_add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
 
 /* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes more registers

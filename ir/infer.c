@@ -545,6 +545,8 @@ static bool rule_attention(const rule_context *c) {
     REQUIRE(ir_type_equal(k, v) && k->dim[1] == q->dim[1] && k->dim[2] == q->dim[3], "extents of q, k, v do not fit");
     REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_SCALE), "needs scale");
+    const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
+    REQUIRE(!impl || strcmp(impl, "words") == 0, "impl must be \"words\"");
     int64_t window = ir_attr_int(c->inst, IR_ATTR_WINDOW, 0);
     REQUIRE(!ring || (window > 0 && !ir_dim_is_symbol(k->dim[0])), "a ring needs a window and a number of slots");
     REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1, "the ring is shorter than the window");

@@ -1,4 +1,4 @@
-/* choose_matmul: say how each matmul will run, in its `impl` attribute.
+/* choose_matmul: say how each matmul will run, and each attention of many tokens, in its `impl` attribute.
  *
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is the cost. Each
  *           row as if it were alone, to the bit: drafted tokens are verified so
@@ -8,6 +8,8 @@
  *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
  *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
+ *
+ * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well (codegen/attention_words.c)
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
@@ -218,11 +220,19 @@ static way way_of(choice *state, const ir_module *module, const ir_func *func, c
     return chosen;
 }
 
+/* Does this attention run in words? */
+static bool takes_words(const choice *state, const ir_inst *inst) {
+    if (inst->op != IR_ATTENTION || ir_attr_find(inst, IR_ATTR_IMPL) || state->options->precision == PASS_F32) return false;
+    ir_dim tokens = inst->operands[0]->type.dim[0];
+    return ir_dim_is_symbol(tokens) || tokens > RT_FEW_ROWS;
+}
+
 static bool choose(ir_rewrite *rw, const ir_inst *inst) {
-    if (!is_open(inst)) return false;
+    bool words = takes_words(rw->user, inst);
+    if (!words && !is_open(inst)) return false;
     ir_inst copy = *inst;
     ir_attr attrs[8];
-    way chosen = way_of(rw->user, rw->in, rw->in_func, inst);
+    way chosen = words ? (way){"words", 0} : way_of(rw->user, rw->in, rw->in_func, inst);
     GM_ASSERT(inst->attr_count + 1 < (int)GM_COUNT(attrs));
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
     attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, chosen.impl);

@@ -150,9 +150,10 @@ bool gir_parse_args(gir_file *file, const ir_module *module, const ir_func *func
 /* ---- tolerances ---- */
 
 typedef enum tol_scale { ELEMENT, TENSOR } tol_scale;
+enum { IR_CLASS_WORDS = -1 }; /* attention in words, less exact than its class */
 typedef struct tolerance {
     rt_dtype dtype;
-    ir_class class;
+    int class; /* ir_class or IR_CLASS_WORDS */
     double abs, rel;
     tol_scale scale;
 } tolerance;
@@ -165,12 +166,12 @@ static const tolerance tolerances[] = {
 
 typedef struct class_search {
     const ir_module *module;
-    ir_class worst;
+    int worst;
     int depth;
 } class_search;
 
-static int inexactness(ir_class class) {
-    static const ir_class order[] = {IR_CLASS_ELEM, IR_CLASS_REDUCE, IR_CLASS_CONTRACT, IR_CLASS_FUSED};
+static int inexactness(int class) {
+    static const int order[] = {IR_CLASS_ELEM, IR_CLASS_REDUCE, IR_CLASS_CONTRACT, IR_CLASS_FUSED, IR_CLASS_WORDS};
     for (int i = 0; i < (int)GM_COUNT(order); i++)
         if (order[i] == class) return i + 1;
     return 0;
@@ -178,7 +179,8 @@ static int inexactness(ir_class class) {
 
 static void note_class(const ir_inst *inst, void *user) {
     class_search *search = user;
-    ir_class class = ir_op_of(inst->op)->class;
+    bool words = inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL);
+    int class = words ? IR_CLASS_WORDS : (int)ir_op_of(inst->op)->class;
     if (inexactness(class) > inexactness(search->worst)) search->worst = class;
     if (inst->op != IR_CALL || search->depth == 8) return;
     const ir_func *callee = ir_func_find(search->module, ir_attr_string(inst, IR_ATTR_CALLEE));
@@ -187,7 +189,7 @@ static void note_class(const ir_inst *inst, void *user) {
     search->depth--;
 }
 
-static ir_class worst_class(const ir_module *module, const ir_func *func) {
+static int worst_class(const ir_module *module, const ir_func *func) {
     class_search search = {module, IR_CLASS_MOVE, 0};
     ir_visit(func->body, note_class, &search);
     return search.worst;
@@ -201,7 +203,7 @@ static bool agree(const tolerance *tol, double want, double got, double largest)
     return fabs(want - got) <= tol->abs + tol->rel * scale;
 }
 
-static bool same_array(gir_file *file, ir_class class, const double *want, const ir_array *got,
+static bool same_array(gir_file *file, int class, const double *want, const ir_array *got,
                        const char *what, int number) {
     const tolerance *tol = NULL;
     double largest = 0;
@@ -221,7 +223,7 @@ static bool same_array(gir_file *file, ir_class class, const double *want, const
 
 bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *func,
                       const char *text, const ir_array *results) {
-    ir_class class = worst_class(module, func);
+    int class = worst_class(module, func);
     for (int i = 0; i < func->body->yield_count; i++) {
         int64_t elems = ir_array_elems(&results[i]);
         double *want = GM_NEW_ARRAY(&file->arena, double, elems + 1);
