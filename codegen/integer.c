@@ -186,6 +186,11 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
     cg_loop_end_unrolled(c, &units, UNROLL);
 }
 
+/* Is a row's sum that of one group? */
+static bool is_one_group(const integer_kind *kind) {
+    return !integer_as_stored(kind) && kind->columns <= integer_group_of(kind) && kind->columns <= integer_block_of(kind);
+}
+
 static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
     return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * integer_panel_rows(c) + v * c->lanes));
 }
@@ -211,7 +216,8 @@ static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
         for (int r = 0; r < t->rows; r++) {
             LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), floats, "");
             LLVMValueRef place = sum_place(c, job, r, v);
-            cg_store(c, cg_fma(c, whole, scale, cg_load(c, floats, place, 4)), place, 4);
+            whole = is_one_group(job->kind) ? LLVMBuildFMul(c->b, whole, scale, "") : cg_fma(c, whole, scale, cg_load(c, floats, place, 4));
+            cg_store(c, whole, place, 4);
         }
     }
 }
@@ -240,6 +246,12 @@ static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
 /* The products of all groups into the tile's sums. */
 static void emit_groups(cg *c, const tile_job *job, const tile *t) {
     int64_t unit = integer_unit_of(job->kind->x), of_group = integer_group_of(job->kind) / unit;
+    if (is_one_group(job->kind)) {
+        emit_starts(c, job, t, cg_i64(c, 0));
+        emit_products(c, job, t, cg_i64(c, 0), cg_i64(c, job->kind->columns / unit));
+        emit_scaled(c, job, t, cg_i64(c, 0));
+        return;
+    }
     for (int r = 0; r < t->rows; r++)
         for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMConstNull(vector(c, c->f32)), sum_place(c, job, r, v), 4);
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
@@ -314,10 +326,9 @@ static void call_multiply(cg *c, const integer_job *job, const places *at, int64
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
-                     (long long)job->kind.columns, job->kind.tall, tiles.adds);
-    if (integer_as_stored(&job->kind))
-        gm_string_printf(&kernel.key, " %lld %d %d", (long long)integer_group_of(&job->kind), has_starts(c, &job->kind), has_minima(&job->kind));
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
+                     (long long)job->kind.columns, job->kind.tall, tiles.adds, (long long)integer_group_of(&job->kind));
+    if (integer_as_stored(&job->kind)) gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
 
@@ -325,9 +336,10 @@ static void call_multiply(cg *c, const integer_job *job, const places *at, int64
 static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns), at = cg_variable(c, c->i64, cg_i64(c, 0));
     LLVMTypeRef words = vector(c, c->i32);
+    int64_t group = integer_group_of(&job->kind);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
-    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, INTEGER_GROUP);
-    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, INTEGER_GROUP)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
+    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, group);
+    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, group)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
     cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
     LLVMValueRef place = cg_at(c, c->i8, args[job->x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
     LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, vector(c, c->i8), place, 1), words, "");

@@ -6,7 +6,6 @@
 
 enum {
     INTEGER_VECTORS = 2,       /* of a panel, side by side */
-    INTEGER_GROUP = IR_SCALE_GROUP,
     INTEGER_RUN = IR_SCALE_RUN,
     INTEGER_COLUMN_MULTIPLE = 32,
     INTEGER_SLACK = 64         /* columns: packing writes whole multiples of so many, the units of a 512-bit vector */

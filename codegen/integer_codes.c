@@ -9,7 +9,7 @@
 enum { LARGEST = 32767, WORD_LANES = 2, WORD_LARGEST = 32767, X_LARGEST = 127 };
 
 int64_t integer_group_of(const integer_kind *kind) {
-    if (!integer_as_stored(kind)) return INTEGER_GROUP;
+    if (!integer_as_stored(kind)) return ir_scale_group(kind->x, kind->rotate);
     const rt_codes *codes = rt_codes_of(kind->w);
     int size = codes->most > -codes->least ? codes->most : -codes->least;
     return size * X_LARGEST * codes->run / WORD_LANES <= WORD_LARGEST ? codes->run : INTEGER_RUN / 2;

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { MAX_LANES = 16, GROUP = INTEGER_GROUP, VECTORS = INTEGER_VECTORS };
+enum { MAX_LANES = 16, VECTORS = INTEGER_VECTORS };
 
 int64_t integer_codes_stride(const integer_kind *kind) {
     return integer_block_of(kind) + INTEGER_SLACK; /* not a power of two, for the sake of the caches */
@@ -72,12 +72,13 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     LLVMValueRef *args = c->code.args, levels = cg_f32(c, (double)((1 << (job->kind.bits - 1)) - 1));
     LLVMTypeRef type = cg_type(c, job->kind.x);
     LLVMValueRef codes = cg_at(c, type, args[job->codes], cg_mul(c, row, cg_i64(c, integer_codes_stride(&job->kind))));
-    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), args[job->columns], GROUP);
-    LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, GROUP));
+    int64_t group = integer_group_of(&job->kind);
+    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), args[job->columns], group);
+    LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, group));
     LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = emit_largest(c, floats, columns);
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
     emit_rounded(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
-    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, GROUP), ""), cg_i64(c, integer_panel_rows(c))), row);
+    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, group), ""), cg_i64(c, integer_panel_rows(c))), row);
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
     cg_loop_end(c, &groups);
 }

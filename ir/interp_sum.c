@@ -102,10 +102,10 @@ gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array
 }
 
 /* row[k] as integers of `bits` bits and the scales of its groups, as scaled_matmul rounds them. */
-static void round_row(float *row, float *scales, int64_t k, int64_t bits) {
+static void round_row(float *row, float *scales, int64_t k, int64_t bits, int64_t group) {
     float levels = (float)((1 << (bits - 1)) - 1);
-    for (int64_t from = 0; from < k; from += IR_SCALE_GROUP) {
-        int64_t to = from + IR_SCALE_GROUP < k ? from + IR_SCALE_GROUP : k;
+    for (int64_t from = 0; from < k; from += group) {
+        int64_t to = from + group < k ? from + group : k;
         float most = IR_SCALE_LEAST; /* NaN where there is one, so that the products become NaN too */
         for (int64_t i = from; i < to && !isnan(most); i++)
             if (!(fabsf(row[i]) <= most)) most = fabsf(row[i]);
@@ -116,10 +116,10 @@ static void round_row(float *row, float *scales, int64_t k, int64_t bits) {
 }
 
 /* Σ scale · q · w[k] of a row of q, whose scales stand for k / count columns each. */
-static double scaled_dot(const ir_array *q, const float *q_scales, int64_t count, int64_t row, const float *w, const float *w_scales, int64_t k) {
+static double scaled_dot(const ir_array *q, const float *q_scales, int64_t count, int64_t row, const float *w, const float *w_scales, int64_t group, int64_t k) {
     double sum = 0;
     for (int64_t i = 0; i < k; i++) {
-        double scale = (double)q_scales[row * count + i / (k / count)] * (w_scales ? (double)w_scales[i / IR_SCALE_GROUP] : 1);
+        double scale = (double)q_scales[row * count + i / (k / count)] * (w_scales ? (double)w_scales[i / group] : 1);
         sum += scale * (double)interp_load_int(q, row * k + i) * (double)w[i];
     }
     return sum;
@@ -129,16 +129,17 @@ gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const i
                                ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1], rows = ir_array_elems(&in[0]) / k, column = 0;
-    int64_t bits = ir_attr_int(inst, IR_ATTR_BITS, 0), count = in[1].dim[in[1].rank - 1];
+    int64_t bits = ir_attr_int(inst, IR_ATTR_BITS, 0), count = in[1].dim[in[1].rank - 1], rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
+    int64_t group = ir_scale_group(in[0].dtype, rotate);
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k), *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
     for (int op = 2; op < inst->operand_count; op++) {
         size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
             rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w, (size_t)k);
-            if (ir_attr_int(inst, IR_ATTR_ROTATE, 0)) rt_rotate_row(w, k);
-            if (bits) round_row(w, scales, k, bits);
+            if (rotate) rt_rotate_row(w, k);
+            if (bits) round_row(w, scales, k, bits, group);
             for (int64_t r = 0; r < rows; r++)
-                ((float *)out->data)[r * n + column] = (float)scaled_dot(&in[0], in[1].data, count, r, w, bits ? scales : NULL, k);
+                ((float *)out->data)[r * n + column] = (float)scaled_dot(&in[0], in[1].data, count, r, w, bits ? scales : NULL, group, k);
         }
     }
     return GM_OK;

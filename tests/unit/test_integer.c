@@ -155,8 +155,9 @@ static double *doubtful_steps(const product *p, const float *w, int64_t columns,
     memcpy(turned, w, sizeof *turned * (size_t)columns);
     rt_rotate_row(turned, columns);
     rotated_magnitudes(w, columns, sizes);
-    for (int64_t from = 0; from < columns; from += GROUP) {
-        int64_t to = from + GROUP < columns ? from + GROUP : columns;
+    int64_t group = ir_scale_group(p->x.codes.dtype, true);
+    for (int64_t from = 0; from < columns; from += group) {
+        int64_t to = from + group < columns ? from + group : columns;
         double most = (double)IR_SCALE_LEAST;
         for (int64_t k = from; k < to; k++) most = fmax(most, fabs((double)turned[k]));
         for (int64_t k = from; k < to; k++) {
