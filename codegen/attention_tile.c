@@ -54,7 +54,7 @@ static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef a) 
         LLVMValueRef x = splat(c, cg_load(c, element, cg_at(c, element, row, loop.index), 4));
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef old = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], "");
-            LLVMBuildStore(c->b, job->words ? integer_add_pairs(c, old, x, b[v]) : cg_fma(c, x, b[v], old), t->acc[r][v]);
+            LLVMBuildStore(c->b, job->words ? cg_add_pairs(c, old, x, b[v]) : cg_fma(c, x, b[v], old), t->acc[r][v]);
         }
     }
     cg_loop_end_unrolled(c, &loop, UNROLL);

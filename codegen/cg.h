@@ -289,6 +289,13 @@ void cg_dot_begin(cg *c, cg_dot *dot);
 /* W[index]·x, of one row of x: the same bits wherever it is emitted. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
 
+/* ---- vnni.c: sums of products in lanes of 32 bits; all are vectors of 8 or 16 lanes, or as many as the target's have ---- */
+
+/* acc + a·b of pairs of i16: both products go to their lane's sum. */
+LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
+/* acc + a·b of four bytes, those of a unsigned; where the target has it (dot_bytes). */
+LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
+
 /* ---- dot_int.c: x in integers ---- */
 
 /* Does a row of this type take x in integers on this target? */

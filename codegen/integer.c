@@ -13,7 +13,6 @@
  */
 #include "codegen/integer.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -96,45 +95,6 @@ typedef struct tile_job {
     int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums; /* kernel arguments */
 } tile_job;
 
-/* What add_dots does, in instructions that every target has. */
-static LLVMValueRef add_dots_written_out(cg *c, bool bytes, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    int parts = bytes ? 4 : 2;
-    LLVMTypeRef type = LLVMVectorType(bytes ? c->i8 : c->i16, (unsigned)(parts * c->lanes)), sums = vector(c, c->i32);
-    a = LLVMBuildBitCast(c->b, a, type, "");
-    b = LLVMBuildBitCast(c->b, b, type, "");
-    for (int k = 0; k < parts; k++) {
-        LLVMValueRef mask[16];
-        for (int i = 0; i < c->lanes; i++) mask[i] = cg_i32(c, parts * i + k);
-        LLVMValueRef pick = LLVMConstVector(mask, (unsigned)c->lanes);
-        LLVMValueRef x = LLVMBuildShuffleVector(c->b, a, a, pick, ""), y = LLVMBuildShuffleVector(c->b, b, b, pick, "");
-        x = bytes ? LLVMBuildZExt(c->b, x, sums, "") : LLVMBuildSExt(c->b, x, sums, "");
-        acc = cg_add(c, acc, cg_mul(c, x, LLVMBuildSExt(c->b, y, sums, "")));
-    }
-    return acc;
-}
-
-/* acc + a·b by an instruction of VNNI: "busd", four bytes, those of a unsigned, or "wssd", two words. The intrinsic's operands are words or
- * their parts, as LLVM's version has it. */
-static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    if (c->stands_in) return add_dots_written_out(c, kind[0] == 'b', acc, a, b);
-    char name[40];
-    snprintf(name, sizeof name, "llvm.x86.avx512.vpdp%s.%d", kind, 32 * c->lanes);
-    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
-    LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, NULL, 0), params[3];
-    LLVMGetParamTypes(type, params);
-    LLVMValueRef args[] = {acc, LLVMBuildBitCast(c->b, a, params[1], ""), LLVMBuildBitCast(c->b, b, params[2], "")};
-    return LLVMBuildCall2(c->b, type, fn, args, 3, "");
-}
-
-LLVMValueRef integer_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
-    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
-    const char *name = c->lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512" : c->lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.sse2.pmadd.wd";
-    LLVMValueRef sums = cg_intrinsic2(c, name, vector(c, c->i32), LLVMBuildBitCast(c->b, a, words, ""), LLVMBuildBitCast(c->b, b, words, ""));
-    return cg_add(c, acc, sums);
-}
-
 /* The even bytes of every word, sign-extended, or the odd ones. */
 static LLVMValueRef half_words(cg *c, LLVMValueRef x, bool odd) {
     LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
@@ -161,9 +121,9 @@ static operand operand_of(cg *c, const integer_kind *kind, LLVMValueRef unit) {
 }
 
 static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef acc, operand x, operand w) {
-    if (integer_offset_w(c, kind->x)) return add_dots(c, "busd", acc, w.part[0], x.part[0]);
-    acc = integer_add_pairs(c, acc, x.part[0], w.part[0]);
-    return x.part[1] ? integer_add_pairs(c, acc, x.part[1], w.part[1]) : acc;
+    if (integer_offset_w(c, kind->x)) return cg_add_quads(c, acc, w.part[0], x.part[0]);
+    acc = cg_add_pairs(c, acc, x.part[0], w.part[0]);
+    return x.part[1] ? cg_add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
 
 /* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes more registers

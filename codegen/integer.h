@@ -53,9 +53,6 @@ static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
     return cg_splat(c, x, c->lanes);
 }
 
-/* acc + a·b, vectors of the target's i32: a and b hold pairs of i16, whose two products both go to their lane's sum. */
-LLVMValueRef integer_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
-
 /* ---- integer_pack.c ---- */
 
 /* Elements from one row of codes to the next. */

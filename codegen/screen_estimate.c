@@ -57,8 +57,19 @@ static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
     return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, screen_eight(c->i16, 4), ""), LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
 }
 
-/* The sum of a row's two pairs. */
+/* What was summed before, NULL: nothing, and Σ code·q of four columns. */
+static LLVMValueRef add_pairs(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
+    LLVMValueRef sums = pair_sums(c, codes, q);
+    return before ? cg_add(c, before, sums) : sums;
+}
+
+static LLVMValueRef add_four(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
+    return cg_add_quads(c, before ? before : LLVMConstNull(screen_eight(c->i32, 1)), codes, q);
+}
+
+/* The sum of a row's two pairs; in lanes of i32 they have been added. */
 static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
+    if (c->dot_bytes) return pairs;
     LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 2 * LANES);
     if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", screen_eight(c->i32, 1), pairs, ones);
     return add_neighbours(c, LLVMBuildSExt(c->b, pairs, screen_eight(c->i32, 2), ""));
@@ -141,7 +152,8 @@ static void accumulate(cg *c, LLVMValueRef variable, LLVMValueRef d, LLVMValueRe
     LLVMBuildStore(c->b, cg_fma(c, d, value, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), variable, "")), variable);
 }
 
-/* sums[row][part] = Σ code·q over a run, below 2^15 in the pairs, 2^16 in the end. */
+/* sums[row][part] = Σ code·q over a run: below 2^16 in lanes of i32 where the target sums products of bytes, else of pairs in words, below
+ * 2^15. */
 static void run_sums(cg *c, const screen_job *job, const block *at, int parts, const screen_x *x, LLVMValueRef first,
                      LLVMValueRef sums[MOST_ROWS][PARTS]) {
     for (int piece = 0; piece < RUN / PIECE; piece++) {
@@ -151,8 +163,8 @@ static void run_sums(cg *c, const screen_job *job, const block *at, int parts, c
             for (int j = 0; j < 4; j++) {
                 LLVMValueRef q = load_columns(c, &x[r], cg_add(c, first, cg_i64(c, PIECE * piece + 4 * j)));
                 for (int p = 0; p < parts; p++) {
-                    LLVMValueRef sum = pair_sums(c, codes[p][j], q);
-                    sums[r][p] = piece || j ? cg_add(c, sums[r][p], sum) : sum;
+                    LLVMValueRef before = piece || j ? sums[r][p] : NULL;
+                    sums[r][p] = c->dot_bytes ? add_four(c, before, codes[p][j], q) : add_pairs(c, before, codes[p][j], q);
                 }
             }
     }

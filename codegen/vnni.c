@@ -1,0 +1,54 @@
+/* Sums of products of small integers, added in lanes of 32 bits: the instructions of VNNI, or what stands for them. */
+#include "codegen/cg.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static LLVMTypeRef parts_of(cg *c, LLVMValueRef acc, int parts) {
+    return LLVMVectorType(parts == 4 ? c->i8 : c->i16, (unsigned)parts * LLVMGetVectorSize(LLVMTypeOf(acc)));
+}
+
+/* What add_dots does, in instructions that every target has. */
+static LLVMValueRef written_out(cg *c, int parts, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    LLVMTypeRef type = parts_of(c, acc, parts), sums = LLVMTypeOf(acc);
+    unsigned lanes = LLVMGetVectorSize(sums);
+    a = LLVMBuildBitCast(c->b, a, type, "");
+    b = LLVMBuildBitCast(c->b, b, type, "");
+    for (int k = 0; k < parts; k++) {
+        LLVMValueRef mask[16];
+        for (unsigned i = 0; i < lanes; i++) mask[i] = cg_i32(c, parts * (int)i + k);
+        LLVMValueRef pick = LLVMConstVector(mask, lanes);
+        LLVMValueRef x = LLVMBuildShuffleVector(c->b, a, a, pick, ""), y = LLVMBuildShuffleVector(c->b, b, b, pick, "");
+        x = parts == 4 ? LLVMBuildZExt(c->b, x, sums, "") : LLVMBuildSExt(c->b, x, sums, "");
+        acc = cg_add(c, acc, cg_mul(c, x, LLVMBuildSExt(c->b, y, sums, "")));
+    }
+    return acc;
+}
+
+/* By "busd", four bytes, those of a unsigned, or "wssd", two words. The intrinsic's operands are words or their parts, as LLVM's version
+ * has it. */
+static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    if (c->stands_in) return written_out(c, kind[0] == 'b' ? 4 : 2, acc, a, b);
+    char name[40];
+    snprintf(name, sizeof name, "llvm.x86.avx512.vpdp%s.%u", kind, 32 * LLVMGetVectorSize(LLVMTypeOf(acc)));
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
+    LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, NULL, 0), params[3];
+    LLVMGetParamTypes(type, params);
+    LLVMValueRef args[] = {acc, LLVMBuildBitCast(c->b, a, params[1], ""), LLVMBuildBitCast(c->b, b, params[2], "")};
+    return LLVMBuildCall2(c->b, type, fn, args, 3, "");
+}
+
+LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    GM_ASSERT(c->dot_bytes);
+    return add_dots(c, "busd", acc, a, b);
+}
+
+LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
+    LLVMTypeRef words = parts_of(c, acc, 2);
+    unsigned lanes = LLVMGetVectorSize(LLVMTypeOf(acc));
+    const char *name = lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512" : lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.sse2.pmadd.wd";
+    LLVMValueRef sums = cg_intrinsic2(c, name, LLVMTypeOf(acc), LLVMBuildBitCast(c->b, a, words, ""), LLVMBuildBitCast(c->b, b, words, ""));
+    return cg_add(c, acc, sums);
+}
