@@ -71,8 +71,13 @@ typedef struct attention_panel {
 /* Columns and rows of a tile. */
 int64_t attention_tile_width(const cg *c);
 int64_t attention_tile_rows(const cg *c);
-/* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is undefined. */
-void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to);
+/* f32 of a panel's keys in words: what they are multiplied by to become codes, and what their codes stand for. */
+typedef struct attention_scales {
+    LLVMValueRef inverses, scales;
+} attention_scales;
+/* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is undefined. With
+ * scales, which are filled, units of two columns in words instead of columns. */
+void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
 void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most);
 /* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale. */
@@ -92,14 +97,14 @@ void attention_multiply(cg *c, const attention_product *p);
 
 /* Is this job done in words? */
 bool attention_in_words(const cg *c, const attention_job *job);
-/* f32 of a panel's keys: what they are multiplied by to become codes, and what their codes stand for. */
-typedef struct attention_scales {
-    LLVMValueRef inverses, scales;
-} attention_scales;
 /* to[d] = codes of the row from[d], whose scale goes to *scale. */
 void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
-/* As attention_pack_k and attention_pack_v, a unit of 32 bits holding two columns of a key, or the same column of two keys. */
-void attention_words_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to);
+/* Fill the scales of a panel of K. */
+void attention_words_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to);
+/* A vector of units of 32 bits of key `number` of the panel, two columns each, from one on. */
+LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef number,
+                                   LLVMValueRef unit);
+/* As attention_pack_v, a unit of 32 bits holding the same column of two keys; fills the scales. */
 void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most);
 /* Of one row the weights of a panel's keys, `keys` of them, of which it sees [low, high): times the values' scales they become codes and
  * their scale. The floats are overwritten. */

@@ -187,8 +187,7 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
     LLVMValueRef values = b->words ? float_at(c, b->panel, cg_i64(c, PANEL_KEYS * row_elements(job, b))) : b->panel; /* floats: where K was */
-    if (b->words) attention_words_pack_k(c, job, &panel, &b->k, b->panel);
-    else attention_pack_k(c, job, &panel, b->panel);
+    attention_pack_k(c, job, &panel, b->words ? &b->k : NULL, b->panel);
     score_panel(c, job, b, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     if (b->words) attention_words_pack_v(c, job, &panel, &b->v, values, PANEL_KEYS);

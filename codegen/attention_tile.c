@@ -123,13 +123,18 @@ LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef
     return LLVMBuildFMul(c->b, x, width > 1 ? cg_splat(c, scale, width) : scale, "");
 }
 
-/* Columns of `lanes` keys from `key` on, through squares; the last square begins earlier where d is not a multiple. */
-static void pack_squares(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef key, LLVMValueRef to) {
+/* Columns of `lanes` keys from `key` on, or units of them, `elements` each, through squares; the last square begins earlier where these are
+ * not a multiple. */
+static void pack_squares(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, int64_t elements, LLVMValueRef key,
+                         LLVMValueRef to) {
     LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), v[MAX_LANES];
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
-    LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, job->d - c->lanes));
-    for (int i = 0; i < c->lanes; i++) /* those past the end are a key again: nobody sees them */
-        v[i] = attention_element(c, &job->k, cg_add(c, p->slot, cg_min(c, cg_add(c, key, cg_i64(c, i)), last)), p->kv, column, c->lanes);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, elements), c->lanes);
+    LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, elements - c->lanes));
+    for (int i = 0; i < c->lanes; i++) { /* those past the end are a key again: nobody sees them */
+        LLVMValueRef number = cg_min(c, cg_add(c, key, cg_i64(c, i)), last);
+        v[i] = scales ? attention_words_units(c, job, p, scales, number, column)
+                      : attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, c->lanes);
+    }
     cg_transpose(c, v);
     for (int i = 0; i < c->lanes; i++) {
         LLVMValueRef line = cg_mul(c, cg_add(c, column, cg_i64(c, i)), cg_i64(c, attention_tile_width(c)));
@@ -150,13 +155,14 @@ static void pack_lines(cg *c, const attention_job *job, const attention_panel *p
     cg_loop_end(c, &column);
 }
 
-void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to) {
-    int64_t width = attention_tile_width(c);
+void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to) {
+    int64_t width = attention_tile_width(c), elements = scales ? job->d / 2 : job->d;
+    if (scales) attention_words_scale_k(c, job, p, scales);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, width);
-    LLVMValueRef lines = cg_at(c, c->f32, to, cg_mul(c, loop.index, cg_i64(c, job->d)));
+    LLVMValueRef lines = cg_at(c, c->f32, to, cg_mul(c, loop.index, cg_i64(c, elements)));
     if (job->k.stride[2] == 1 && job->d >= c->lanes)
         for (int v = 0; v < VECTORS; v++)
-            pack_squares(c, job, p, cg_add(c, loop.index, cg_i64(c, (int64_t)v * c->lanes)), vector_at(c, lines, v));
+            pack_squares(c, job, p, scales, elements, cg_add(c, loop.index, cg_i64(c, (int64_t)v * c->lanes)), vector_at(c, lines, v));
     else pack_lines(c, job, p, loop.index, lines);
     cg_loop_end(c, &loop);
 }

@@ -289,7 +289,7 @@ void cg_dot_begin(cg *c, cg_dot *dot);
 /* W[index]·x, of one row of x: the same bits wherever it is emitted. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
 
-/* ---- vnni.c: sums of products in lanes of 32 bits; all are vectors of 8 or 16 lanes, or as many as the target's have ---- */
+/* ---- vnni.c: sums of products in lanes of 32 bits, in vectors of the target's, or with dot_bytes also of 8 lanes ---- */
 
 /* acc + a·b of pairs of i16: both products go to their lane's sum. */
 LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);

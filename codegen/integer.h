@@ -55,6 +55,17 @@ static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
 
 /* ---- integer_pack.c ---- */
 
+/* The largest magnitude of floats, IR_SCALE_LEAST at least; NaN counts as more than infinity, since magnitudes are compared by their bits.
+ * Of `columns` floats; or of vectors as they come: a variable to begin with, and the f32 in the end. */
+LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns);
+LLVMValueRef integer_largest_begin(cg *c);
+void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x);
+LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most);
+/* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: any number of floats. */
+LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
+/* codes[columns] of a type = the integers nearest to floats · inverse, W's with their offset. */
+void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes);
+
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);
 /* Fill at->panel and at->scales with `columns` columns of a panel's rows, which lie row_bytes apart from w on. */

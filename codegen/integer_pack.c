@@ -17,31 +17,42 @@ typedef struct pack_job {
     int floats, codes, panel, scales, units, minima;
 } pack_job;
 
-static LLVMValueRef magnitude(cg *c, LLVMValueRef x) {
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), "");
-    return LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0x7FFFFFFF)), "");
-}
-
-/* The largest magnitude of `columns` floats. Magnitudes compare like their bits, and NaN counts as more than infinity. */
-static LLVMValueRef emit_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
+LLVMValueRef integer_largest_begin(cg *c) {
     float least = IR_SCALE_LEAST;
     uint32_t bits;
     memcpy(&bits, &least, sizeof bits);
-    LLVMValueRef most = cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef x = magnitude(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
-    LLVMBuildStore(c->b, cg_max(c, x, LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
-    cg_loop_end(c, &loop);
+    return cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
+}
+
+void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x) {
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), "");
+    LLVMValueRef magnitude = LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0x7FFFFFFF)), "");
+    LLVMBuildStore(c->b, cg_max(c, magnitude, LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
+}
+
+LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most) {
     LLVMValueRef all = LLVMBuildLoad2(c->b, vector(c, c->i32), most, "");
     return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(all), &all, 1), c->f32, "");
 }
 
-/* codes[columns] = round(floats · inverse). Adding 1.5·2^23 leaves the integer in the low bits. */
-static void emit_rounded(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
-    LLVMValueRef factor = splat(c, inverse), rounder = splat(c, cg_f32(c, 12582912.0));
+LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
+    LLVMValueRef most = integer_largest_begin(c);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef x = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4);
-    LLVMValueRef whole = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), vector(c, c->i32), "");
+    integer_largest_add(c, most, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    cg_loop_end(c, &loop);
+    return integer_largest_end(c, most);
+}
+
+LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
+    int width = (int)LLVMGetVectorSize(LLVMTypeOf(x));
+    LLVMValueRef factor = cg_splat(c, inverse, width), rounder = cg_splat(c, cg_f32(c, 12582912.0), width);
+    LLVMTypeRef whole = LLVMVectorType(c->i32, (unsigned)width);
+    return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole, "");
+}
+
+void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
+    LLVMValueRef whole = integer_nearest(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4), inverse);
     if (integer_offset_w(c, type)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
     cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
     cg_loop_end(c, &loop);
@@ -75,9 +86,9 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     int64_t group = integer_group_of(&job->kind);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), args[job->columns], group);
     LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, group));
-    LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = emit_largest(c, floats, columns);
+    LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = integer_largest(c, floats, columns);
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
-    emit_rounded(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
+    integer_round(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
     LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, group), ""), cg_i64(c, integer_panel_rows(c))), row);
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
     cg_loop_end(c, &groups);

@@ -8,7 +8,7 @@ static LLVMTypeRef parts_of(cg *c, LLVMValueRef acc, int parts) {
     return LLVMVectorType(parts == 4 ? c->i8 : c->i16, (unsigned)parts * LLVMGetVectorSize(LLVMTypeOf(acc)));
 }
 
-/* What add_dots does, in instructions that every target has. */
+/* What VNNI does, in instructions that every target has. */
 static LLVMValueRef written_out(cg *c, int parts, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     LLVMTypeRef type = parts_of(c, acc, parts), sums = LLVMTypeOf(acc);
     unsigned lanes = LLVMGetVectorSize(sums);

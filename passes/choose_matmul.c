@@ -13,7 +13,7 @@
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
- * sums and, by words, the last bits of x.
+ * sums and, by words, the last bits of x, in attention what 12 bits lose.
  *
  * These are rules. Some of what they choose has alternatives of the very same arithmetic, of which options->measure may know how long each
  * takes: then the fastest is chosen, the rule's own unless another is faster by MARGIN. So the plan that is run, and how exact it is, never
