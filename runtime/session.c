@@ -35,13 +35,6 @@ static void *pages_new(size_t bytes) {
     return address == MAP_FAILED ? NULL : address;
 }
 
-/* The same for what is written all over in every prefill: fewer page faults and misses of the TLB, where the system has large pages. */
-static void *large_pages_new(size_t bytes) {
-    void *address = pages_new(bytes);
-    if (address) madvise(address, bytes, MADV_HUGEPAGE);
-    return address;
-}
-
 static void pages_free(void *address, size_t bytes) {
     if (address) munmap(address, bytes ? bytes : 1);
 }
@@ -84,8 +77,8 @@ static gm_status open_frame(rt_session *s, gm_diag *diag) {
     frame->threads = threads;
     frame->weights = (const void **)p->weights;
     frame->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096;
-    frame->arena = large_pages_new((size_t)p->arena_bytes);
-    frame->scratch = large_pages_new((size_t)(frame->scratch_stride * threads));
+    frame->arena = pages_new((size_t)p->arena_bytes);
+    frame->scratch = pages_new((size_t)(frame->scratch_stride * threads));
     frame->shared = aligned_alloc(64, RT_SHARED_WORDS * sizeof *frame->shared);
     frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
     if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring) return gm_fail(diag, GM_NOMEM, "out of memory for activations");
@@ -266,6 +259,17 @@ static gm_status check_finite(const rt_session *s, const float *x, int64_t count
 
 /* ---- prefill ---- */
 
+static void advise_activations(const rt_session *s, int advice) {
+    madvise(s->frame->arena, (size_t)s->program.arena_bytes, advice);
+    madvise(s->frame->scratch, (size_t)(s->frame->scratch_stride * s->frame->threads), advice);
+}
+
+/* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses of the TLB. A
+ * short prompt writes the first rows of each buffer, and would make a large page of each. */
+static void claim_activations(const rt_session *s, int64_t n) {
+    advise_activations(s, n < RT_RELEASE_TOKENS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+}
+
 static void prefill_by_steps(rt_session *s, int64_t n) {
     for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
 }
@@ -282,10 +286,10 @@ static void prefill_by_loop(rt_session *s, int64_t n) {
 }
 
 /* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. */
-static void release_activations(rt_session *s, int64_t n) {
+static void release_activations(const rt_session *s, int64_t n) {
     if (n < RT_RELEASE_TOKENS) return;
-    madvise(s->frame->arena, (size_t)s->program.arena_bytes, MADV_DONTNEED);
-    madvise(s->frame->scratch, (size_t)(s->frame->scratch_stride * s->frame->threads), MADV_DONTNEED);
+    advise_activations(s, MADV_DONTNEED);
+    claim_activations(s, 0);
 }
 
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
@@ -293,6 +297,7 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     if (s->program.prefill.entry) {
         GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
+        claim_activations(s, n);
         prefill_by_loop(s, n);
         release_activations(s, n);
     } else prefill_by_steps(s, n);
@@ -461,6 +466,7 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
     for (int64_t done = 0; done < n; done += s->program.chunk) {
         int64_t rows = n - done < s->program.chunk ? n - done : s->program.chunk;
         GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
+        claim_activations(s, rows);
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
         GM_TRY(check_finite(s, s->rows, rows * s->program.hidden, diag));
         if (!score_rows(s, done, rows, on_logits, user)) return GM_OK;
