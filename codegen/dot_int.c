@@ -213,25 +213,28 @@ static void columns_of(word_order order, uint8_t *columns) {
         columns[i] = (uint8_t)(order == EVEN_ODD ? 2 * (i % WORDS) + i / WORDS : 8 * (i / WORDS) + i % 8 + (i & 8 ? WORDS : 0));
 }
 
-/* step = max|x| / 16383, at least LEAST_STEP; NaN when a column is not finite, and *x becomes zero. */
-static LLVMValueRef step_of(cg *c, LLVMValueRef *x) {
+LLVMValueRef cg_int_step(cg *c, int most_code, LLVMValueRef *x) {
     LLVMTypeRef ints = vector_of(c->i32, RUN);
     LLVMValueRef bits = both(c, LLVMBuildBitCast(c->b, *x, ints, ""), cg_splat(c, cg_i32(c, 0x7FFFFFFF), RUN));
     LLVMValueRef most = cg_intrinsic(c, "llvm.vector.reduce.smax", ints, &bits, 1), least = cg_f32(c, LEAST_STEP);
     LLVMValueRef finite = LLVMBuildICmp(c->b, LLVMIntSLT, most, cg_i32(c, 0x7F800000), "");
-    LLVMValueRef step = mul_f(c, LLVMBuildBitCast(c->b, most, c->f32, ""), cg_f32(c, (1 + 0x1p-19) / MOST));
+    LLVMValueRef step = mul_f(c, LLVMBuildBitCast(c->b, most, c->f32, ""), cg_f32(c, (1 + 0x1p-19) / most_code));
     step = LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, step, least, ""), step, least, "");
     *x = LLVMBuildSelect(c->b, finite, *x, LLVMConstNull(LLVMTypeOf(*x)), "");
     return LLVMBuildSelect(c->b, finite, step, cg_f32(c, NAN), "");
 }
 
+LLVMValueRef cg_int_codes(cg *c, LLVMValueRef x, LLVMValueRef step) {
+    LLVMValueRef inverse = cg_splat(c, LLVMBuildFDiv(c->b, cg_f32(c, 1), step, ""), RUN), big = cg_splat(c, cg_f32(c, 0x1.8p23), RUN);
+    LLVMValueRef q = LLVMBuildFSub(c->b, cg_fma(c, x, inverse, big), big, ""); /* beside big a float has no fraction */
+    return LLVMBuildFPToSI(c->b, q, vector_of(c->i32, RUN), "");
+}
+
 /* words[32] = x / step to the nearest. Returns their sum. */
 static LLVMValueRef store_words(cg *c, word_order order, LLVMValueRef x, LLVMValueRef step, LLVMValueRef to) {
     uint8_t columns[RUN];
-    LLVMValueRef inverse = cg_splat(c, LLVMBuildFDiv(c->b, cg_f32(c, 1), step, ""), RUN), big = cg_splat(c, cg_f32(c, 0x1.8p23), RUN);
-    LLVMValueRef q = LLVMBuildFSub(c->b, cg_fma(c, x, inverse, big), big, ""); /* beside big a float has no fraction */
+    LLVMValueRef q = cg_int_codes(c, x, step);
     columns_of(order, columns);
-    q = LLVMBuildFPToSI(c->b, q, vector_of(c->i32, RUN), "");
     cg_store(c, pick(c, LLVMBuildTrunc(c->b, q, vector_of(c->i16, RUN), ""), NULL, columns, RUN), to, 1);
     return int_to_float(c, cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(q), &q, 1));
 }
@@ -265,7 +268,7 @@ void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
     int_x to = x_row(c, dot, runs, row.index);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, RUN));
-    LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, from, column), 4), step = step_of(c, &x);
+    LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, from, column), 4), step = cg_int_step(c, MOST, &x);
     LLVMValueRef sum = store_words(c, type->order, x, step, cg_at(c, c->i16, to.words, column));
     cg_store(c, mul_f(c, step, cg_f32(c, 1 / type->factor)), cg_at(c, c->f32, to.steps, loop.index), 4);
     if (type->minima) cg_store(c, mul_f(c, step, sum), cg_at(c, c->f32, to.sums, loop.index), 4);

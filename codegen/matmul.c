@@ -5,6 +5,7 @@
  * subtract minus · Σx, with the sums of x made once per call.
  */
 #include "codegen/cg.h"
+#include "runtime/interleave.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -120,6 +121,7 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
 
 /* Of scratch: x in integers, or Σx per minimum. */
 static int64_t dot_bytes(const cg_dot *dot) {
+    if (rt_interleaved_of(dot->dtype)) return dot->rows * cg_rows_x_bytes(dot->dtype, dot->columns);
     if (dot->in_words) return dot->rows * cg_int_x_bytes(dot->columns);
     return minimum_elems(dot->dtype) ? dot->columns / minimum_elems(dot->dtype) * 4 : 0;
 }
@@ -134,8 +136,24 @@ void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValu
 void cg_dot_begin(cg *c, cg_dot *dot) {
     if (!dot_bytes(dot)) return;
     LLVMValueRef scratch = cg_scratch(c, dot_bytes(dot));
-    if (dot->in_words) cg_int_x(c, dot, scratch);
+    if (rt_interleaved_of(dot->dtype)) cg_rows_x(c, dot, scratch);
+    else if (dot->in_words) cg_int_x(c, dot, scratch);
     else emit_sums(c, dot, scratch);
+}
+
+/* By groups of rows: low and high are multiples of them, high below 0 where this thread has none of this weight. */
+static void emit_rows(cg *c, void *user) {
+    gemv_job *job = user;
+    LLVMValueRef rows = cg_i64(c, RT_INTERLEAVED_ROWS), y[RT_FEW_ROWS][CG_ROWS_VECTORS];
+    cg_dot_begin(c, &job->dot);
+    cg_loop loop = cg_loop_begin(c, LLVMBuildSDiv(c->b, c->code.args[job->low], rows, ""), LLVMBuildSDiv(c->b, c->code.args[job->high], rows, ""), 1);
+    cg_rows_group(c, &job->dot, loop.index, y);
+    for (int r = 0; r < job->dot.rows; r++)
+        for (int p = 0; p < RT_INTERLEAVED_ROWS / c->lanes; p++) {
+            LLVMValueRef at = cg_add(c, cg_mul(c, loop.index, rows), cg_i64(c, r * job->out_stride + p * c->lanes));
+            cg_store(c, y[r][p], cg_at(c, c->f32, c->code.args[job->out], at), 4);
+        }
+    cg_loop_end(c, &loop);
 }
 
 static void emit_gemv(cg *c, void *user) {
@@ -160,7 +178,7 @@ typedef struct gemv_rows {
 
 /* out[origin + i] = w[i]·x for the rows i of w that are this thread's, which are numbered from `from` to `to` with those of other weights. */
 static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words, const gemv_rows *rows, int64_t origin, LLVMValueRef from, LLVMValueRef to) {
-    bool integers = words && cg_can_dot_int(c, w->type.dtype);
+    bool interleaved = rt_interleaved_of(w->type.dtype), integers = interleaved || (words && cg_can_dot_int(c, w->type.dtype));
     gemv_job job = {.dot = {.dtype = w->type.dtype, .columns = w->type.dim[1], .in_words = integers, .rows = rows->count, .x_stride = rows->x_stride},
                     .out_stride = rows->out_stride};
     cg_kernel kernel = {.count = 0};
@@ -175,7 +193,7 @@ static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words,
     if (integers) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "vectors of %d lanes multiply words of this type", c->lanes);
     else if (words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "no kernel for words of this type in vectors of %d lanes", c->lanes);
     if (rows->count > 1) gm_string_printf(&kernel.key, " %d %lld %lld", rows->count, (long long)rows->x_stride, (long long)rows->out_stride);
-    cg_kernel_call(c, &kernel, name, emit_gemv, &job);
+    cg_kernel_call(c, &kernel, name, interleaved ? emit_rows : emit_gemv, &job);
 }
 
 /* How many rows of x a row of W can meet at once: all of a few. */
@@ -196,7 +214,7 @@ static void emit_gemvs(cg *c, const ir_inst *inst, bool words, LLVMValueRef coun
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_value *w = inst->operands[i];
         gemv_rows part = *rows;
-        if (!words || !cg_can_dot_int(c, w->type.dtype)) part.count = 1;
+        if (!rt_interleaved_of(w->type.dtype) && (!words || !cg_can_dot_int(c, w->type.dtype))) part.count = 1;
         cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, part.count);
         part.x = cg_at(c, c->f32, rows->x, cg_mul(c, loop.index, cg_i64(c, rows->x_stride)));
         part.out = cg_at(c, c->f32, rows->out, cg_mul(c, loop.index, cg_i64(c, rows->out_stride)));
@@ -245,7 +263,7 @@ static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int6
 static bool all_stored(cg *c, const ir_inst *inst) {
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
-        if (!cg_can_decode(w->dtype) || w->dim[1] % cg_unit_elems(w->dtype)) return false;
+        if (!(cg_can_decode(w->dtype) || rt_interleaved_of(w->dtype)) || w->dim[1] % cg_unit_elems(w->dtype)) return false;
     }
     return true;
 }

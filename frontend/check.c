@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "frontend/model_impl.h"
-#include "runtime/screen.h"
+#include "runtime/derive.h"
 
 typedef enum tensor_scope { MODEL, LAYER } tensor_scope;
 typedef enum tensor_size { NONE, VOCAB, HIDDEN, FFN, QUERIES, KEYS, HEAD } tensor_size;
@@ -184,21 +184,22 @@ static gm_status check_tensor(const fe_model *model, const tensor_row *row, int6
     return rank == 1 ? check_finite(model, tensor, diag) : GM_OK;
 }
 
-/* A screen of one of the model's matrices, as an artefact keeps it. */
-static bool is_screen(const fe_model *model, const rt_tensor *tensor) {
+/* Derived from one of the model's matrices, as an artefact keeps it. */
+static bool is_derived(const fe_model *model, const rt_tensor *tensor) {
     char name[256];
-    size_t length = rt_screen_source(tensor->name);
-    if (!length || length >= sizeof name || tensor->dtype != RT_S4) return false;
+    size_t length = rt_derived_source(tensor->name);
+    if (!length || length >= sizeof name) return false;
     memcpy(name, tensor->name, length);
     name[length] = '\0';
     const rt_tensor *source = rt_weights_find(&model->weights, name);
-    return source && rt_can_screen(source->dtype) && source->rank == 2 && tensor->rank == 2 && memcmp(source->dim, tensor->dim, sizeof source->dim) == 0;
+    if (!source || source->rank != 2 || tensor->rank != 2 || memcmp(source->dim, tensor->dim, sizeof source->dim) != 0) return false;
+    return rt_derived_type(tensor->name, source->dtype, source->dim[0], source->dim[1]) == tensor->dtype;
 }
 
 static gm_status check_leftover(const fe_model *model, gm_diag *diag) {
     for (size_t i = 0; i < model->weights.count; i++) {
         const char *name = model->weights.tensors[i].name;
-        if (!is_known(&model->config, name) && !is_screen(model, &model->weights.tensors[i]))
+        if (!is_known(&model->config, name) && !is_derived(model, &model->weights.tensors[i]))
             return gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected no such tensor in %s",
                            model->path, name, model->architecture);
     }

@@ -3,6 +3,8 @@
 #include "frontend/commands.h"
 #include "frontend/gmx.h"
 
+#include "runtime/derive.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -164,7 +166,7 @@ static void tally_add(tally *sum, const rt_tensor *tensor) {
     sum->bytes[tensor->dtype] += tensor->bytes;
     sum->count++;
     sum->total += tensor->bytes;
-    sum->parameters += elements(tensor);
+    if (!rt_derived_source(tensor->name)) sum->parameters += elements(tensor);
 }
 
 static void add_types(report *r, const tally *sum) {

@@ -3,7 +3,7 @@
 #include "frontend/cmd_run.h"
 
 #include "ir/rewrite.h"
-#include "runtime/screen.h"
+#include "runtime/derive.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -138,7 +138,7 @@ typedef struct weight_maker {
 static void make_weight(weight_maker *m, const char *name, const ir_type *type) {
     ir_array array;
     if (m->status != GM_OK || rt_weights_find(m->weights, name)) return;
-    if (rt_screen_source(name)) return; /* made when its source is there */
+    if (rt_derived_source(name)) return; /* made when its source is there */
     m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
     if (m->status != GM_OK) return;
     rt_tensor tensor = {.name = name, .dtype = type->dtype, .rank = type->rank, .data = array.data};
@@ -155,11 +155,13 @@ static void make_weights(const ir_inst *inst, void *user) {
         make_weight(m, gm_arena_strdup(m->arena, ir_stored_name(inst, i, text)), &inst->results[0]->type);
 }
 
-static void make_screen(const ir_inst *inst, void *user) {
+static void make_derived(const ir_inst *inst, void *user) {
     weight_maker *m = user;
-    if (inst->op != IR_WEIGHT || m->status != GM_OK) return;
-    const char *name = ir_attr_string(inst, IR_ATTR_NAME);
-    if (rt_screen_source(name)) m->status = rt_screen_derive(m->weights, name, NULL, m->diag);
+    char text[IR_NAME_BYTES];
+    for (int64_t i = 0; i < ir_stored_count(inst) && m->status == GM_OK; i++) {
+        const char *name = gm_arena_strdup(m->arena, ir_stored_name(inst, i, text));
+        if (rt_derived_source(name)) m->status = rt_derive(m->weights, name, NULL, m->diag);
+    }
 }
 
 gm_status cmd_run_weights(const ir_module *module, uint64_t seed, gm_arena *arena, gm_diag *diag,
@@ -168,6 +170,6 @@ gm_status cmd_run_weights(const ir_module *module, uint64_t seed, gm_arena *aren
     for (int i = 0; i < module->func_count; i++)
         ir_visit(module->funcs[i]->body, make_weights, &maker);
     for (int i = 0; i < module->func_count; i++)
-        ir_visit(module->funcs[i]->body, make_screen, &maker);
+        ir_visit(module->funcs[i]->body, make_derived, &maker);
     return maker.status;
 }

@@ -9,8 +9,8 @@
 #include "frontend/measure.h"
 #include "ir/rewrite.h"
 #include "passes/passes.h"
+#include "runtime/derive.h"
 #include "runtime/program.h"
-#include "runtime/screen.h"
 #include "runtime/team.h"
 
 #include <malloc.h>
@@ -22,6 +22,7 @@
 struct fe_tables {
     fe_measurements measured;
     const void **weights;
+    rt_span *sources;
     rt_site *sites;
     rt_program program;
 };
@@ -170,23 +171,24 @@ static bool program_reads(const fe_engine *engine, const char *name) {
     return false;
 }
 
-/* Screens that an artefact kept for another program. */
-static void drop_screens(fe_engine *engine) {
+/* What an artefact kept for another program. */
+static void drop_derived(fe_engine *engine) {
     rt_weights *weights = &engine->model.weights;
     for (size_t i = weights->count; i-- > 0;)
-        if (rt_screen_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
+        if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
 }
 
 /* What the program reads and the model does not have, but can be made from what it has. */
-static gm_status derive_weights(fe_engine *engine, int threads, gm_diag *diag) {
+static gm_status derive_weights(fe_engine *engine, int threads, bool screens, gm_diag *diag) {
     rt_team *team = NULL;
     gm_status status = GM_OK;
-    drop_screens(engine);
+    drop_derived(engine);
     for (int i = 0; i < cg_weight_count(engine->program) && status == GM_OK; i++) {
         const char *name = cg_weight_name(engine->program, i);
-        if (!rt_screen_source(name) || rt_weights_find(&engine->model.weights, name)) continue;
+        if (!rt_derived_source(name) || rt_weights_find(&engine->model.weights, name)) continue;
+        if (rt_is_screen(name) && !screens) continue;
         if (!team) status = rt_team_open(threads, diag, &team);
-        if (status == GM_OK) status = rt_screen_derive(&engine->model.weights, name, team, diag);
+        if (status == GM_OK) status = rt_derive(&engine->model.weights, name, team, diag);
     }
     rt_team_close(team);
     return status;
@@ -201,11 +203,27 @@ static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
     for (int i = 0; i < count; i++) {
         const char *name = cg_weight_name(engine->program, i);
         const rt_tensor *tensor = rt_weights_find(&engine->model.weights, name);
-        if (!tensor && lazy && rt_screen_source(name)) continue;
+        if (!tensor && lazy && rt_is_screen(name)) continue;
         if (!tensor || !tensor->data) return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\" is missing", engine->model.path, name);
         table[i] = tensor->data;
     }
     return GM_OK;
+}
+
+/* The mapped sources of what the program reads derived. */
+static void list_sources(fe_engine *engine) {
+    int count = cg_weight_count(engine->program);
+    rt_program *program = &engine->tables->program;
+    rt_span *spans = engine->tables->sources = calloc((size_t)count + 1, sizeof *spans);
+    GM_ASSERT(spans);
+    for (int i = 0; i < count; i++) {
+        char name[IR_NAME_BYTES];
+        snprintf(name, sizeof name, "%.*s", (int)rt_derived_source(cg_weight_name(engine->program, i)), cg_weight_name(engine->program, i));
+        const rt_tensor *source = rt_weights_find(&engine->model.weights, name);
+        if (!source || !source->data || !rt_weights_is_mapped(&engine->model.weights, source)) continue;
+        spans[program->source_count++] = (rt_span){source->data, (const char *)source->data + source->bytes};
+    }
+    program->sources = spans;
 }
 
 static void describe_program(fe_engine *engine, const pass_options *limits) {
@@ -234,9 +252,10 @@ const rt_program *fe_engine_program(const fe_engine *engine) {
 }
 
 static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
-    if (!options->no_screens) GM_TRY(derive_weights(engine, options->threads, diag));
+    GM_TRY(derive_weights(engine, options->threads, !options->no_screens, diag));
     GM_TRY(bind_weights(engine, options->no_screens, diag));
     engine->tables->program.weights = (const void *const *)engine->tables->weights;
+    list_sources(engine);
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
 }
 
@@ -249,7 +268,7 @@ static void let_go(fe_engine *engine) {
 }
 
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
-    GM_TRY(derive_weights(engine, threads, diag));
+    GM_TRY(derive_weights(engine, threads, true, diag));
     return bind_weights(engine, false, diag); /* the session reads the same table */
 }
 
@@ -454,6 +473,7 @@ void fe_engine_close(fe_engine *engine) {
     if (engine->tables) {
         fe_measurements_free(&engine->tables->measured);
         free(engine->tables->weights);
+        free(engine->tables->sources);
         free(engine->tables->sites);
     }
     free(engine->tables);
@@ -468,7 +488,7 @@ gm_status fe_compile(const char *path, const fe_options *options, const char *ou
     GM_ASSERT(engine.tables);
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
     if (status == GM_OK) status = compile_model(&engine, &settled, &limits, diag);
-    if (status == GM_OK) status = derive_weights(&engine, settled.threads, diag);
+    if (status == GM_OK) status = derive_weights(&engine, settled.threads, true, diag);
     if (status == GM_OK) status = write_artefact(&engine, &settled, &limits, out_path, diag);
     fe_engine_close(&engine);
     return status;

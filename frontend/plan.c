@@ -3,10 +3,10 @@
 
 #include "codegen/codegen.h"
 #include "ir/rewrite.h"
+#include "runtime/derive.h"
 #include "runtime/matmul.h"
 #include "runtime/program.h"
 #include "runtime/release.h"
-#include "runtime/screen.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -90,7 +90,7 @@ static void mark_tensors(planner *p) {
     mark_region(p, func_or(p, "generate", "forward.T1")->body, true);
     if (!has_func(p, "generate")) mark_region(p, func_or(p, "head.R1", "head")->body, true);
     for (int i = 0; i < p->tensor_count; i++) {
-        if (!rt_screen_source(p->tensors[i].name)) p->plan->parameters += p->tensors[i].elems;
+        if (!rt_derived_source(p->tensors[i].name)) p->plan->parameters += p->tensors[i].elems;
         p->plan->weight_bytes += p->tensors[i].bytes;
     }
 }
@@ -103,11 +103,20 @@ static double resident_rows(const tensor_use *use, int64_t tokens) {
     return (double)use->bytes * (1 - exp(-touched / (double)use->bytes));
 }
 
-static int64_t resident_weights(const planner *p, bool decode, int64_t tokens) {
+/* Is there something derived from a tensor, so that its pages are given back where much is generated? */
+static bool is_source(const planner *p, const tensor_use *use) {
+    size_t length = strlen(use->name);
+    for (int i = 0; i < p->tensor_count; i++)
+        if (rt_derived_source(p->tensors[i].name) == length && memcmp(p->tensors[i].name, use->name, length) == 0) return true;
+    return false;
+}
+
+static int64_t resident_weights(const planner *p, bool decode, int64_t tokens, int64_t predict) {
     int64_t bytes = 0;
     for (int i = 0; i < p->tensor_count; i++) {
         const tensor_use *use = &p->tensors[i];
-        if (use->prefill || (decode && use->decode)) bytes += use->bytes;
+        bool given_back = decode && predict >= RT_RELEASE_PREDICTED && is_source(p, use);
+        if ((use->prefill && !given_back) || (decode && use->decode)) bytes += use->bytes;
         else if (use->rows) bytes += (int64_t)resident_rows(use, tokens);
     }
     return bytes;
@@ -241,7 +250,7 @@ static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t 
     int64_t tokens = prompt + (decode ? predict : 0);
     int64_t prompt_left = prefill_activations(p, prompt), step = func_or(p, "generate", "forward.T1")->frame;
     fe_peak peak = {.when = decode ? "decode" : "prefill", .base = p->base, .packed = plan->packed_bytes, .cache = resident_caches(p, tokens)};
-    peak.weights = resident_weights(p, decode, tokens);
+    peak.weights = resident_weights(p, decode, tokens, predict);
     peak.activations = decode && prompt >= RT_RELEASE_TOKENS ? step : prompt_left > step || !decode ? prompt_left : step;
     peak.other = rt_session_fixed_bytes(p->program, plan->threads);
     peak.bytes = peak.base + peak.weights + peak.packed + peak.cache + peak.activations + peak.other;

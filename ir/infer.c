@@ -1,5 +1,6 @@
 /* Type rules: the result types of every op from its operands, attributes and regions. One row per op in `rules`. */
 #include "ir/ir.h"
+#include "runtime/interleave.h"
 #include "runtime/screen.h"
 
 #include <math.h>
@@ -194,7 +195,7 @@ static bool rule_sample(const rule_context *c) {
 /* A stored or computed [N,columns] of floats, N a number? */
 static bool is_matrix_of(const ir_type *w, ir_dim columns) {
     rt_dtype_class class = rt_dtype_of(w->dtype)->class;
-    bool floats = class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT;
+    bool floats = class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT || class == RT_CLASS_INTERLEAVED;
     return floats && w->rank == 2 && !ir_dim_is_symbol(w->dim[0]) && w->dim[1] == columns;
 }
 
@@ -217,6 +218,13 @@ static bool rule_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
     const ir_type *x = operand(c, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
+    const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
+    for (int i = 1; i < c->inst->operand_count; i++) {
+        const ir_type *w = operand(c, i);
+        if (!rt_interleaved_of(w->dtype)) continue;
+        REQUIRE(impl && strcmp(impl, "words") == 0, "interleaved rows are multiplied with x in words");
+        REQUIRE(w->dim[0] % RT_INTERLEAVED_ROWS == 0, "interleaved rows come in groups of %d", RT_INTERLEAVED_ROWS);
+    }
     return infer_products(c, 1);
 }
 
@@ -229,6 +237,7 @@ static bool rule_scaled_matmul(const rule_context *c) {
     bool stored = !ir_attr_find(c->inst, IR_ATTR_BITS);
     int64_t columns = x->dim[x->rank - 1], scales = stored ? columns / IR_SCALE_RUN : 1;
     const char *each = stored ? "each 32 columns of x" : "each row of x";
+    for (int i = 2; i < c->inst->operand_count; i++) REQUIRE(!rt_interleaved_of(operand(c, i)->dtype), "interleaved rows are multiplied by matmul alone");
     REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == scales, "the scales must be f32, one for %s", each);
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for %s", each);
     if (stored) {

@@ -1,6 +1,7 @@
 /* The interpreter's reductions and contractions. Sums and dot products are accumulated in double and rounded
  * once, so that the definition depends on no order of summation. */
 #include "ir/interp_internal.h"
+#include "runtime/interleave.h"
 #include "runtime/rotate.h"
 
 #include <math.h>
@@ -77,6 +78,12 @@ gm_status interp_ARGMAX(interp_frame *frame, const ir_inst *inst, const ir_array
 
 /* ---- sums of products ---- */
 
+/* row[k] = row j of a stored matrix. */
+static void read_row(const ir_array *matrix, int64_t j, int64_t k, float *row) {
+    if (rt_interleaved_of(matrix->dtype)) rt_deinterleave_row(matrix->dtype, matrix->data, (size_t)j, (size_t)k, row);
+    else rt_dequantize_row(matrix->dtype, (const char *)matrix->data + rt_dtype_bytes(matrix->dtype, (size_t)k) * (size_t)j, row, (size_t)k);
+}
+
 gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
                         ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
@@ -87,10 +94,8 @@ gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
     for (int64_t i = 0; i < rows * k; i++) x[i] = interp_load_float(&in[0], i);
     for (int op = 1; op < inst->operand_count; op++) {
-        size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
-            rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w,
-                              (size_t)k);
+            read_row(&in[op], j, k, w);
             for (int64_t r = 0; r < rows; r++) {
                 double sum = 0;
                 for (int64_t i = 0; i < k; i++) sum += (double)x[r * k + i] * (double)w[i];

@@ -73,7 +73,7 @@ static bool needs_einsum(const ir_inst *inst) {
     for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++) {
         const ir_value *w = inst->operands[i];
         computed |= !w->def || !ir_stored_count(w->def);
-        stored |= rt_dtype_of(w->type.dtype)->class == RT_CLASS_QUANT;
+        stored |= rt_is_storage(w->type.dtype);
     }
     return computed && !stored;
 }

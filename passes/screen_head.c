@@ -20,6 +20,7 @@
 #include "ir/rewrite.h"
 
 #include "runtime/abi.h"
+#include "runtime/derive.h"
 #include "runtime/screen.h"
 
 #include <stdlib.h>
@@ -168,7 +169,7 @@ static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     if (inst != copy->product) return false;
     ir_type type = inst->operands[1]->type;
     type.dtype = RT_S4;
-    const char *name = rt_screen_name(&rw->out->arena, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
+    const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
     ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, type)};
     for (int i = 0; i < DRAWN_WITH; i++) operands[3 + i] = copy->drawn_with[i];
     ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);

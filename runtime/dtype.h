@@ -11,7 +11,7 @@ typedef enum rt_dtype {
     RT_DTYPE_COUNT
 } rt_dtype;
 
-typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT, RT_CLASS_SCREEN } rt_dtype_class;
+typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT, RT_CLASS_SCREEN, RT_CLASS_INTERLEAVED } rt_dtype_class;
 
 typedef struct rt_dtype_info {
     const char *text;
@@ -26,7 +26,7 @@ const rt_dtype_info *rt_dtype_of(rt_dtype dtype);
 bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out);
 bool rt_dtype_from_ggml(uint32_t ggml_id, rt_dtype *out);
 
-/* Of weights only: QUANT or SCREEN. */
+/* Of weights only: QUANT, SCREEN or INTERLEAVED. */
 bool rt_is_storage(rt_dtype dtype);
 
 /* Small codes: each of `run` consecutive elements is scale · code - minimum, least <= code <= most. */

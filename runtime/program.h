@@ -15,6 +15,11 @@ typedef struct rt_function {
     int alias[RT_MAX_RESULTS];
 } rt_function;
 
+/* The bytes of a weight in a mapped file. */
+typedef struct rt_span {
+    const void *from, *to;
+} rt_span;
+
 typedef struct rt_program {
     const char *model;    /* its path, for messages */
     rt_function forward;  /* (ids[T], position, caches…) -> (x[T,h], caches…), T <= chunk */
@@ -31,6 +36,8 @@ typedef struct rt_program {
     int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;
     const void *const *weights;
+    const rt_span *sources; /* what weights were derived from: generating reads those instead, and of these single rows at most */
+    int source_count;
     const rt_site *sites;
     int site_count;
 } rt_program;

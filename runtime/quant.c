@@ -8,20 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "runtime/dtype.h"
+#include "runtime/blocks.h"
 #include "runtime/grid.h"
-
-static uint16_t load_u16(const uint8_t *src) {
-    return (uint16_t)(src[0] | src[1] << 8);
-}
-
-static uint32_t load_u32(const uint8_t *src) {
-    return (uint32_t)load_u16(src) | (uint32_t)load_u16(src + 2) << 16;
-}
-
-static float load_f16(const uint8_t *src) {
-    return rt_f16_to_f32(load_u16(src));
-}
 
 /* ---- plain types ---- */
 
@@ -30,109 +18,80 @@ static void rows_F32(const uint8_t *src, float *dst, size_t elems) {
 }
 
 static void rows_F16(const uint8_t *src, float *dst, size_t elems) {
-    for (size_t i = 0; i < elems; i++) dst[i] = load_f16(src + 2 * i);
+    for (size_t i = 0; i < elems; i++) dst[i] = block_f16(src + 2 * i);
 }
 
 static void rows_BF16(const uint8_t *src, float *dst, size_t elems) {
-    for (size_t i = 0; i < elems; i++) dst[i] = rt_bf16_to_f32(load_u16(src + 2 * i));
+    for (size_t i = 0; i < elems; i++) dst[i] = rt_bf16_to_f32(block_u16(src + 2 * i));
 }
 
 /* ---- blocks of 32 ---- */
 
-/* Element i of 32 nibbles: the low nibbles of the 16 bytes are the first half. */
-static int nibble(const uint8_t *bytes, int i) {
-    return i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4;
-}
-
-static int bit_of(uint32_t bits, int i) {
-    return (int)(bits >> i & 1);
-}
-
 static void block_Q4_0(const uint8_t *src, float *dst) { /* d, nibbles[16] */
-    float d = load_f16(src);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)(nibble(src + 2, i) - 8);
+    float d = block_f16(src);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)(block_nibble(src + 2, i) - 8);
 }
 
 static void block_Q4_1(const uint8_t *src, float *dst) { /* d, m, nibbles[16] */
-    float d = load_f16(src), m = load_f16(src + 2);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)nibble(src + 4, i) + m;
+    float d = block_f16(src), m = block_f16(src + 2);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)block_nibble(src + 4, i) + m;
 }
 
 static void block_Q5_0(const uint8_t *src, float *dst) { /* d, u32 fifth bits, nibbles[16] */
-    float d = load_f16(src);
-    uint32_t high = load_u32(src + 2);
+    float d = block_f16(src);
+    uint32_t high = block_u32(src + 2);
     for (int i = 0; i < 32; i++)
-        dst[i] = d * (float)((nibble(src + 6, i) | bit_of(high, i) << 4) - 16);
+        dst[i] = d * (float)((block_nibble(src + 6, i) | block_bit(high, i) << 4) - 16);
 }
 
 static void block_Q5_1(const uint8_t *src, float *dst) { /* d, m, u32 fifth bits, nibbles[16] */
-    float d = load_f16(src), m = load_f16(src + 2);
-    uint32_t high = load_u32(src + 4);
+    float d = block_f16(src), m = block_f16(src + 2);
+    uint32_t high = block_u32(src + 4);
     for (int i = 0; i < 32; i++)
-        dst[i] = d * (float)(nibble(src + 8, i) | bit_of(high, i) << 4) + m;
+        dst[i] = d * (float)(block_nibble(src + 8, i) | block_bit(high, i) << 4) + m;
 }
 
 static void block_Q8_0(const uint8_t *src, float *dst) { /* d, i8[32] */
-    float d = load_f16(src);
+    float d = block_f16(src);
     for (int i = 0; i < 32; i++) dst[i] = d * (float)(int8_t)src[2 + i];
 }
 
 /* ---- blocks of 256: element i lies in half g, quarter j of it, at place l of 32 ---- */
 
-/* Scale and minimum of sub-block s (of 8), 6 bits each, packed in 12 bytes. */
-static void scale_min(const uint8_t *packed, int s, int *scale, int *minimum) {
-    if (s < 4) {
-        *scale = packed[s] & 63;
-        *minimum = packed[s + 4] & 63;
-    } else {
-        *scale = (packed[s + 4] & 15) | (packed[s - 4] >> 6) << 4;
-        *minimum = packed[s + 4] >> 4 | (packed[s] >> 6) << 4;
-    }
-}
-
 static void block_Q4_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12], nibbles[128] */
-    float d = load_f16(src), dmin = load_f16(src + 2);
+    float d = block_f16(src), dmin = block_f16(src + 2);
     const uint8_t *packed = src + 4, *codes = src + 16;
     for (int s = 0; s < 8; s++) {
         int scale, minimum;
-        scale_min(packed, s, &scale, &minimum);
+        block_scale_min(packed, s, &scale, &minimum);
         float step = d * (float)scale, offset = dmin * (float)minimum;
-        for (int l = 0; l < 32; l++) {
-            int code = codes[32 * (s / 2) + l] >> 4 * (s % 2) & 15;
-            dst[32 * s + l] = step * (float)code - offset;
-        }
+        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)block_k_code(codes, NULL, 32 * s + l) - offset;
     }
 }
 
 static void block_Q5_K(const uint8_t *src,
                        float *dst) { /* d, dmin, scales[12], high[32], low[128] */
-    float d = load_f16(src), dmin = load_f16(src + 2);
+    float d = block_f16(src), dmin = block_f16(src + 2);
     const uint8_t *packed = src + 4, *high = src + 16, *codes = src + 48;
     for (int s = 0; s < 8; s++) {
         int scale, minimum;
-        scale_min(packed, s, &scale, &minimum);
+        block_scale_min(packed, s, &scale, &minimum);
         float step = d * (float)scale, offset = dmin * (float)minimum;
-        for (int l = 0; l < 32; l++) {
-            int code = (codes[32 * (s / 2) + l] >> 4 * (s % 2) & 15) | bit_of(high[l], s) << 4;
-            dst[32 * s + l] = step * (float)code - offset;
-        }
+        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)block_k_code(codes, high, 32 * s + l) - offset;
     }
 }
 
 static void block_Q6_K(const uint8_t *src, float *dst) { /* low[128], high[64], i8 scales[16], d */
     const uint8_t *low = src, *high = src + 128, *scales = src + 192;
-    float d = load_f16(src + 208);
+    float d = block_f16(src + 208);
     for (int i = 0; i < 256; i++) {
-        int g = i / 128, j = i % 128 / 32, l = i % 32;
-        int code = (low[64 * g + 32 * (j & 1) + l] >> 4 * (j / 2) & 15) |
-                   (high[32 * g + l] >> 2 * j & 3) << 4;
-        dst[i] = d * (float)(int8_t)scales[i / 16] * (float)(code - 32);
+        dst[i] = d * (float)(int8_t)scales[i / 16] * (float)(block_q6_code(low, high, i) - 32);
     }
 }
 
 static void block_Q2_K(const uint8_t *src, float *dst) { /* scales[16], codes[64], d, dmin */
     const uint8_t *scales = src, *codes = src + 16;
-    float d = load_f16(src + 80), dmin = load_f16(src + 82);
+    float d = block_f16(src + 80), dmin = block_f16(src + 82);
     for (int i = 0; i < 256; i++) {
         int g = i / 128, j = i % 128 / 32, l = i % 32, scale = scales[i / 16];
         float step = d * (float)(scale & 15), offset = dmin * (float)(scale >> 4);
@@ -142,12 +101,12 @@ static void block_Q2_K(const uint8_t *src, float *dst) { /* scales[16], codes[64
 
 static void block_Q3_K(const uint8_t *src, float *dst) { /* high[32], codes[64], scales[12], d */
     const uint8_t *high = src, *codes = src + 32, *packed = src + 96;
-    float d = load_f16(src + 108);
+    float d = block_f16(src + 108);
     for (int i = 0; i < 256; i++) {
         int g = i / 128, j = i % 128 / 32, l = i % 32, k = i / 16;
         int scale = (k < 8 ? packed[k] & 15 : packed[k - 8] >> 4) |
                     (packed[8 + k % 4] >> 2 * (k / 4) & 3) << 4;
-        int code = (codes[32 * g + l] >> 2 * j & 3) - (bit_of(high[l], 4 * g + j) ? 0 : 4);
+        int code = (codes[32 * g + l] >> 2 * j & 3) - (block_bit(high[l], 4 * g + j) ? 0 : 4);
         dst[i] = d * (float)(scale - 32) * (float)code;
     }
 }
@@ -158,18 +117,18 @@ static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                       1,    13,   25,  38,  53,  69,  89,  113};
 
 static void block_IQ4_NL(const uint8_t *src, float *dst) { /* d, nibbles[16] */
-    float d = load_f16(src);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)iq4_values[nibble(src + 2, i)];
+    float d = block_f16(src);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)iq4_values[block_nibble(src + 2, i)];
 }
 
 static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4], nibbles[128] */
-    float d = load_f16(src);
-    uint32_t high = load_u16(src + 2);
+    float d = block_f16(src);
+    uint32_t high = block_u16(src + 2);
     for (int s = 0; s < 8; s++) {
         int scale = (src[4 + s / 2] >> 4 * (s % 2) & 15) | (int)(high >> 2 * s & 3) << 4;
         float step = d * (float)(scale - 32);
         for (int l = 0; l < 32; l++)
-            dst[32 * s + l] = step * (float)iq4_values[nibble(src + 8 + 16 * s, l)];
+            dst[32 * s + l] = step * (float)iq4_values[block_nibble(src + 8 + 16 * s, l)];
     }
 }
 
@@ -178,7 +137,7 @@ static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4
 
 static void block_MXFP4(const uint8_t *src, float *dst) { /* u8 exponent, nibbles[16] */
     float d = ldexpf(1.0f, src[0] - 128); /* twice E2M1's unit, hence 128 */
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[nibble(src + 1, i)];
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[block_nibble(src + 1, i)];
 }
 
 /* Half of an E4M3 number without its sign: 3 bits of mantissa, exponent bias 7. NaN stands for 0. */
@@ -220,8 +179,8 @@ static void signed_entry(rt_grid_id id, int entry, float d, int signs, float *ds
 static void block_IQ2_XXS(const uint8_t *src, float *dst) {
     for (int s = 0; s < 8; s++) {
         const uint8_t *entries = src + 2 + 8 * s;
-        uint32_t signs = load_u32(entries + 4);
-        float d = load_f16(src) * (0.5f + (float)(signs >> 28)) * 0.25f;
+        uint32_t signs = block_u32(entries + 4);
+        float d = block_f16(src) * (0.5f + (float)(signs >> 28)) * 0.25f;
         for (int g = 0; g < 4; g++)
             signed_entry(RT_GRID_IQ2_XXS, entries[g], d, even_signs(signs >> 7 * g),
                          dst + 32 * s + 8 * g);
@@ -230,13 +189,13 @@ static void block_IQ2_XXS(const uint8_t *src, float *dst) {
 
 /* Scale of elements 16·k…, of the 2-bit formats with 4 bits of scale for 16 elements. */
 static float iq2_scale(const uint8_t *src, const uint8_t *scales, int k) {
-    return load_f16(src) * (0.5f + (float)(scales[k / 2] >> 4 * (k % 2) & 15)) * 0.25f;
+    return block_f16(src) * (0.5f + (float)(scales[k / 2] >> 4 * (k % 2) & 15)) * 0.25f;
 }
 
 /* d, u16[32] of 9-bit entry and 7 signs, scales[8] */
 static void block_IQ2_XS(const uint8_t *src, float *dst) {
     for (int g = 0; g < 32; g++) {
-        uint32_t code = load_u16(src + 2 + 2 * g);
+        uint32_t code = block_u16(src + 2 + 2 * g);
         signed_entry(RT_GRID_IQ2_XS, code & 511, iq2_scale(src, src + 66, g / 2),
                      even_signs(code >> 9), dst + 8 * g);
     }
@@ -254,8 +213,8 @@ static void block_IQ2_S(const uint8_t *src, float *dst) {
 /* d, entries[64], u32[8] as of IQ2_XXS */
 static void block_IQ3_XXS(const uint8_t *src, float *dst) {
     for (int s = 0; s < 8; s++) {
-        uint32_t signs = load_u32(src + 66 + 4 * s);
-        float d = load_f16(src) * (0.5f + (float)(signs >> 28)) * 0.5f;
+        uint32_t signs = block_u32(src + 66 + 4 * s);
+        float d = block_f16(src) * (0.5f + (float)(signs >> 28)) * 0.5f;
         for (int g = 0; g < 8; g++) {
             int eight = even_signs(signs >> 7 * (g / 2));
             signed_entry(RT_GRID_IQ3_XXS, src[2 + 8 * s + g], d, eight >> 4 * (g % 2),
@@ -268,8 +227,8 @@ static void block_IQ3_XXS(const uint8_t *src, float *dst) {
 static void block_IQ3_S(const uint8_t *src, float *dst) {
     const uint8_t *low = src + 2, *high = src + 66, *signs = src + 74, *scales = src + 106;
     for (int g = 0; g < 64; g++) {
-        int s = g / 8, entry = low[g] | bit_of(high[s], g % 8) << 8;
-        float d = load_f16(src) * (float)(1 + 2 * (scales[s / 2] >> 4 * (s % 2) & 15));
+        int s = g / 8, entry = low[g] | block_bit(high[s], g % 8) << 8;
+        float d = block_f16(src) * (float)(1 + 2 * (scales[s / 2] >> 4 * (s % 2) & 15));
         signed_entry(RT_GRID_IQ3_S, entry, d, signs[g / 2] >> 4 * (g % 2), dst + 4 * g);
     }
 }
@@ -285,8 +244,8 @@ static void shifted_entry(int code, float d, float *dst) {
 /* d, low[32], u16[8] of 4 × 3 high bits, 3-bit scale, sign of the shift */
 static void block_IQ1_S(const uint8_t *src, float *dst) {
     for (int g = 0; g < 32; g++) {
-        int rest = load_u16(src + 34 + 2 * (g / 4)), high = rest >> 3 * (g % 4) & 7;
-        float d = load_f16(src) * (float)(2 * (rest >> 12 & 7) + 1);
+        int rest = block_u16(src + 34 + 2 * (g / 4)), high = rest >> 3 * (g % 4) & 7;
+        float d = block_f16(src) * (float)(2 * (rest >> 12 & 7) + 1);
         shifted_entry(src[2 + g] | high << 8 | (rest >> 15) << 11, d, dst + 8 * g);
     }
 }
@@ -295,9 +254,9 @@ static void block_IQ1_S(const uint8_t *src, float *dst) {
 static void block_IQ1_M(const uint8_t *src, float *dst) {
     const uint8_t *scales = src + 48;
     int bits = 0;
-    for (int q = 0; q < 4; q++) bits |= load_u16(scales + 2 * q) >> 12 << 4 * q;
+    for (int q = 0; q < 4; q++) bits |= block_u16(scales + 2 * q) >> 12 << 4 * q;
     for (int g = 0; g < 32; g++) {
-        int scale = load_u16(scales + 2 * (g / 8)) >> 3 * (g / 2 % 4) & 7;
+        int scale = block_u16(scales + 2 * (g / 8)) >> 3 * (g / 2 % 4) & 7;
         int high = src[32 + g / 2] >> 4 * (g % 2) & 15;
         float d = rt_f16_to_f32((uint16_t)bits) * (float)(2 * scale + 1);
         shifted_entry(src[g] | high << 8, d, dst + 8 * g);
@@ -313,7 +272,7 @@ static int ternary_digit(uint8_t byte, int p) {
 }
 
 static void block_TQ1_0(const uint8_t *src, float *dst) { /* digits[48], last digits[4], d */
-    float d = load_f16(src + 52);
+    float d = block_f16(src + 52);
     for (int i = 0; i < 256; i++) {
         int digit;
         if (i < 160)
@@ -327,7 +286,7 @@ static void block_TQ1_0(const uint8_t *src, float *dst) { /* digits[48], last di
 }
 
 static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
-    float d = load_f16(src + 64);
+    float d = block_f16(src + 64);
     for (int i = 0; i < 256; i++) {
         int g = i / 128, j = i % 128 / 32, l = i % 32;
         dst[i] = d * (float)((src[32 * g + l] >> 2 * j & 3) - 1);
@@ -340,6 +299,7 @@ static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
 #define ROWS_INT(name, elems, bytes)
 #define ROWS_BOOL(name, elems, bytes)
 #define ROWS_SCREEN(name, elems, bytes)
+#define ROWS_INTERLEAVED(name, elems, bytes)
 #define ROWS_QUANT(name, elems, bytes)                                                             \
     static void rows_##name(const uint8_t *src, float *dst, size_t count) {                        \
         for (size_t i = 0; i < count / (elems); i++)                                               \
@@ -355,6 +315,7 @@ typedef void (*rows_function)(const uint8_t *src, float *dst, size_t elems);
 #define ENTRY_INT(name)   NULL
 #define ENTRY_BOOL(name)  NULL
 #define ENTRY_SCREEN(name) NULL
+#define ENTRY_INTERLEAVED(name) NULL
 #define ENTRY_QUANT(name) rows_##name
 static const rows_function rows_of[RT_DTYPE_COUNT] = {
 #define DTYPE(name, text, ggml, elems, bytes, class) [RT_##name] = ENTRY_##class(name),

@@ -1,16 +1,12 @@
 /* Deriving screens: quantise to 4 bits, measure the distance, bound it. */
 #include "runtime/screen.h"
-#include "runtime/release.h"
 
 #include <math.h>
-#include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, ROWS = RT_SCREEN_ROWS, LANES = 8, BOUND_UNITS = 64, SLICE_ROWS = 1024 };
+enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, ROWS = RT_SCREEN_ROWS, LANES = 8, BOUND_UNITS = 64 };
 #define HUGE_WEIGHT 0x1p60f /* products of anything below with x below RT_SCREEN_MAX_X stay finite */
 #define LEAST_SCALE 0x1p-80f
-static const char suffix[] = ":s4";
 
 bool rt_can_screen(rt_dtype dtype) {
     return dtype == RT_F32 || dtype == RT_F16 || dtype == RT_BF16 || dtype == RT_Q8_0 || dtype == RT_Q6_K;
@@ -146,68 +142,4 @@ EACH_CPU void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, f
         rt_dequantize_row(dtype, (const uint8_t *)src + r * row_bytes, row, columns);
         for (size_t i = 0; i < columns / RUN; i++) screen_run(row + RUN * i, more, place_of(upper, lower, i, r));
     }
-}
-
-/* ---- a matrix ---- */
-
-typedef struct derivation {
-    const rt_tensor *source;
-    uint8_t *out;
-    bool mapped; /* the source's pages can be read from their file again */
-    atomic_bool failed;
-} derivation;
-
-/* A thread's share of the whole groups, a slice of rows at a time; the last thread clears what is left. */
-static void derive_share(void *user, int thread, int threads) {
-    derivation *work = user;
-    size_t rows = (size_t)work->source->dim[0], columns = (size_t)work->source->dim[1];
-    size_t groups = rows / ROWS, from = groups * (size_t)thread / (size_t)threads * ROWS, to = groups * (size_t)(thread + 1) / (size_t)threads * ROWS;
-    size_t in_bytes = rt_dtype_bytes(work->source->dtype, columns), upper_bytes = columns / BLOCK * RT_SCREEN_UPPER;
-    size_t lower_bytes = columns / BLOCK * RT_SCREEN_LOWER;
-    uint8_t *upper = work->out, *lower = upper + groups * upper_bytes;
-    const uint8_t *in = work->source->data;
-    float *row = malloc(columns * sizeof *row);
-    if (!row) atomic_store(&work->failed, true);
-    for (size_t start = from; row && start < to; start += SLICE_ROWS) {
-        size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
-        for (size_t i = start; i < end; i += ROWS)
-            rt_screen_group(work->source->dtype, in + i * in_bytes, columns, row, upper + i / ROWS * upper_bytes, lower + i / ROWS * lower_bytes);
-        if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
-    }
-    if (thread == threads - 1) memset(lower + groups * lower_bytes, 0, (rows - to) * rt_dtype_bytes(RT_S4, columns));
-    free(row);
-}
-
-/* ---- names ---- */
-
-const char *rt_screen_name(gm_arena *arena, const char *name) {
-    return gm_arena_printf(arena, "%s%s", name, suffix);
-}
-
-size_t rt_screen_source(const char *name) {
-    size_t length = strlen(name), tail = sizeof suffix - 1;
-    return length > tail && strcmp(name + length - tail, suffix) == 0 ? length - tail : 0;
-}
-
-static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
-    char *source_name = gm_arena_strndup(&weights->arena, name, rt_screen_source(name));
-    const rt_tensor *source = rt_weights_find(weights, source_name);
-    if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" is missing, which \"%s\" is derived from", source_name, name);
-    if (!rt_can_screen(source->dtype) || source->rank != 2 || source->dim[1] % BLOCK || source->dim[1] > RT_SCREEN_MAX_COLUMNS)
-        return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot be screened: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of %d columns",
-                       source_name, BLOCK);
-    rt_tensor screen = {.name = name, .dtype = RT_S4, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
-    screen.bytes = rt_dtype_bytes(RT_S4, (size_t)(source->dim[0] * source->dim[1]));
-    derivation work = {.source = source, .out = rt_weights_pages(weights, screen.bytes), .mapped = rt_weights_is_mapped(weights, source)};
-    if (!work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, screen.bytes);
-    if (team) rt_team_run(team, derive_share, &work);
-    else derive_share(&work, 0, 1);
-    if (atomic_load(&work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);
-    screen.data = work.out;
-    return rt_weights_add(weights, name, &screen, diag);
-}
-
-gm_status rt_screen_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
-    GM_ASSERT(rt_screen_source(name));
-    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, team, diag);
 }

@@ -22,8 +22,7 @@
 #ifndef GM_RUNTIME_SCREEN_H
 #define GM_RUNTIME_SCREEN_H
 
-#include "runtime/team.h"
-#include "runtime/weights.h"
+#include "runtime/dtype.h"
 
 enum {
     RT_SCREEN_MAX_COLUMNS = 1 << 16,
@@ -44,14 +43,5 @@ bool rt_can_screen(rt_dtype dtype);
 /* The screen of RT_SCREEN_ROWS rows of `columns` (a multiple of 128) elements of a type that can be screened: its RT_SCREEN_UPPER and
  * RT_SCREEN_LOWER bytes for each 128 columns. row: scratch of as many floats. */
 void rt_screen_group(rt_dtype dtype, const void *src, size_t columns, float *row, uint8_t *upper, uint8_t *lower);
-
-/* The name of the screen of weight `name`, made in arena. */
-const char *rt_screen_name(gm_arena *arena, const char *name);
-/* Length of the name of the weight that `name` is the screen of; 0: it is not a screen's name. */
-size_t rt_screen_source(const char *name);
-/* Make sure that `weights` holds the screen called `name`: it is derived from its source when it is missing, on team (NULL: the
- * calling thread), into memory that weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or
- * cannot be screened, GM_NOMEM. */
-gm_status rt_screen_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag);
 
 #endif

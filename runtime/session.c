@@ -3,6 +3,7 @@
 
 #include "runtime/matmul.h"
 #include "runtime/program.h"
+#include "runtime/release.h"
 #include "runtime/sampler.h"
 
 #include <math.h>
@@ -373,6 +374,12 @@ static void wait_and_drain(generation *g) {
 }
 
 /* One call of the compiled loop, for up to n tokens. */
+/* Stored weights that others were derived from: the pages that prefill read, and those around the rows of the head since. */
+static void release_sources(const generation *g) {
+    const rt_program *p = &g->s->program;
+    for (int i = 0; i < p->source_count && g->max >= RT_RELEASE_PREDICTED; i++) rt_release_pages(p->sources[i].from, p->sources[i].to);
+}
+
 static void generate_slice(generation *g, int64_t n) {
     rt_session *s = g->s;
     call c = call_of(s, &s->program.generate);
@@ -431,9 +438,11 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     set_options(&g, stops, stop_count);
     if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
+        release_sources(&g);
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         generate_slice(&g, left < slice ? left : slice);
     }
+    release_sources(&g);
     cut_after(&g, start);
     *out_count = g.count;
     *out_stop = g.stopped ? RT_STOP_EOS : g.cancelled ? RT_STOP_HOST : RT_STOP_LENGTH;

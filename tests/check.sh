@@ -9,7 +9,7 @@ export GEMMAC_270M
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 trap 'exit 130' INT TERM
-ctest --test-dir "$build" --output-on-failure --output-log "$log" "$@"
+ctest --test-dir "$build" --parallel "$(getconf _NPROCESSORS_ONLN)" --output-on-failure --output-log "$log" "$@"
 status=$?
 grep 'tests passed, .* tests failed out of' "$log" || echo "no tests were found in $build"
 exit "$status"

@@ -1,7 +1,7 @@
 /* Values of .gir tests: literals, seeded random arguments and weights, comparison within tests/tol.def. */
 #include "tests/gir.h"
 
-#include "runtime/screen.h"
+#include "runtime/derive.h"
 
 #include "ir/rewrite.h"
 
@@ -431,23 +431,25 @@ static void note_weight(const ir_inst *inst, void *user) {
     char text[IR_NAME_BYTES];
     for (int64_t i = 0; i < ir_stored_count(inst) && search->ok; i++) {
         const char *name = gm_arena_strdup(&search->file->arena, ir_stored_name(inst, i, text));
-        if (!rt_screen_source(name) && !rt_weights_find(&search->file->weights, name))
+        if (!rt_derived_source(name) && !rt_weights_find(&search->file->weights, name))
             search->ok = make_weight(search->file, name, &inst->results[0]->type);
     }
 }
 
-static void note_screen(const ir_inst *inst, void *user) {
+static void note_derived(const ir_inst *inst, void *user) {
     weight_search *search = user;
+    char text[IR_NAME_BYTES];
     gm_diag diag = {0};
-    if (inst->op != IR_WEIGHT || !search->ok) return;
-    const char *name = ir_attr_string(inst, IR_ATTR_NAME);
-    if (rt_screen_source(name) && rt_screen_derive(&search->file->weights, name, NULL, &diag) != GM_OK)
-        search->ok = gir_fail(search->file, "%s", diag.message);
+    for (int64_t i = 0; i < ir_stored_count(inst) && search->ok; i++) {
+        const char *name = gm_arena_strdup(&search->file->arena, ir_stored_name(inst, i, text));
+        if (rt_derived_source(name) && rt_derive(&search->file->weights, name, NULL, &diag) != GM_OK)
+            search->ok = gir_fail(search->file, "%s", diag.message);
+    }
 }
 
 bool gir_make_weights(gir_file *file, const ir_module *module) {
     weight_search search = {file, true};
     for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, note_weight, &search);
-    for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, note_screen, &search);
+    for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, note_derived, &search);
     return search.ok;
 }

@@ -13,7 +13,10 @@ gm compile "$gguf" -o m.gmx -c 64
 cp "$work/cwd/m.gmx" "$work/inspected.gmx"
 json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","target_cpu":null,"precision":"auto","plan":"(int8|block8)","wide":null,"passes":null,"skip":null,"with":null,"ctx_size":64,"chunk":[0-9]+,"measured":\[\]\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
 check inspect_gmx_defaulted "$(cat "$work/out")" [ "$(grep -o '"defaulted":{[^}]*}' "$work/out")" = "$defaulted" ]
-check inspect_gmx_tensors "$(cat "$work/out")" [ "$(grep -o '"tensor_list":.*' "$work/out")" = "$tensors" ]
+# The model's tensors, then the 12 layers' 7 matrices with their rows interleaved.
+listed=$(grep -o '"tensor_list":.*' "$work/out")
+check inspect_gmx_tensors "$(head -c 600 "$work/out")" [ "${listed#"${tensors%]*}"}" != "$listed" ]
+check inspect_gmx_derived "$(head -c 600 "$work/out")" [ "$(grep -o ':r16","type":"q8_0_r16"' "$work/out" | wc -l)" = 84 ]
 gm compile "$gguf" -o m.gmx -c 64 --precision int8 --wide v_proj --with kv_ring --skip merge_qkv --target-cpu x86-64-v2
 cp "$work/cwd/m.gmx" "$work/given.gmx"
 json inspect_gmx_given '.*"target_cpu":"x86-64-v2","precision":"int8","plan":"int8","wide":"v_proj","passes":null,"skip":"merge_qkv","with":"kv_ring",.*' inspect "$work/given.gmx" --format json

@@ -8,6 +8,7 @@
 #include "codegen/codegen.h"
 #include "frontend/gmx_impl.h"
 #include "model_files.h"
+#include "runtime/derive.h"
 #include "tests/unit/suite.h"
 
 #define GGUF   GM_TEST_DATA "/gguf/gemma3-tiny-q8_0.gguf"
@@ -99,26 +100,45 @@ START_TEST(runs_as_the_model_does) {
 }
 END_TEST
 
-static size_t tensors_of(const char *path) {
+/* Tensors of a model, those derived from others apart. */
+typedef struct kept {
+    size_t stored, screens, interleaved;
+} kept;
+
+static kept kept_in(const fe_model *model) {
+    kept count = {0};
+    for (size_t i = 0; i < model->weights.count; i++) {
+        const char *name = model->weights.tensors[i].name;
+        size_t *kind = rt_is_screen(name) ? &count.screens : rt_derived_source(name) ? &count.interleaved : &count.stored;
+        ++*kind;
+    }
+    return count;
+}
+
+static kept kept_at(const char *path) {
     fe_model model = expect_open(path, false);
-    size_t count = model.weights.count;
+    kept count = kept_in(&model);
     fe_model_close(&model);
     return count;
 }
 
-/* A screen is kept as long as the program reads it. */
-START_TEST(screens_come_and_go) {
+/* What is derived is kept as long as the program reads it. */
+START_TEST(derived_weights_come_and_go) {
     char with[512], without[512], again[512];
-    const fe_options skip = {.skip = "screen_head"}, same = {0};
+    const fe_options skip = {.skip = "screen_head"}, same = {0}, f32 = {.precision = FE_PRECISION_F32};
     copy_name(with, "a.gmx");
     copy_name(without, "b.gmx");
     copy_name(again, "c.gmx");
     make(BROAD, &small, with);
     make(with, &skip, without);
     make(with, &same, again);
-    ck_assert_uint_eq(tensors_of(with), tensors_of(BROAD) + 1);
-    ck_assert_uint_eq(tensors_of(without), tensors_of(BROAD));
-    ck_assert_uint_eq(tensors_of(again), tensors_of(with));
+    kept model = kept_at(BROAD), all = kept_at(with), less = kept_at(without), back = kept_at(again);
+    ck_assert(all.stored == model.stored && all.screens == 1 && all.interleaved == 14); /* of two layers */
+    ck_assert(less.stored == model.stored && less.screens == 0 && less.interleaved == 14);
+    ck_assert_mem_eq(&back, &all, sizeof back);
+    make(with, &f32, again); /* nothing of it is in words */
+    kept floats = kept_at(again);
+    ck_assert(floats.stored == model.stored && floats.screens == 1 && floats.interleaved == 0);
 }
 END_TEST
 
@@ -200,8 +220,9 @@ START_TEST(nothing_is_lost) {
     ck_assert_mem_eq(from.config.local, to.config.local, sizeof to.config.local);
     ck_assert_mem_eq(from.config.stops, to.config.stops, sizeof to.config.stops);
     ck_assert_uint_eq(from.vocab.count, to.vocab.count);
-    size_t screens = _i == 2;
-    ck_assert_uint_eq(from.weights.count + screens, to.weights.count);
+    kept count = kept_in(&to);
+    ck_assert_uint_eq(from.weights.count, count.stored);
+    ck_assert(count.screens == (_i == 2) && (count.interleaved > 0) == (_i != 1)); /* the second model holds floats */
     for (size_t i = 0; i < from.weights.count; i++) {
         const rt_tensor *tensor = rt_weights_find(&to.weights, from.weights.tensors[i].name);
         ck_assert_ptr_nonnull(tensor);
@@ -448,7 +469,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, temp_make, temp_remove);
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, runs_as_the_model_does, 0, 3);
-    tcase_add_test(tests, screens_come_and_go);
+    tcase_add_test(tests, derived_weights_come_and_go);
     tcase_add_test(tests, other_options_compile_again);
     tcase_add_test(tests, another_target_compiles_again);
     tcase_add_test(tests, another_list_of_wide_weights_compiles_again);

@@ -1,15 +1,12 @@
 /* Compiled kernels on stored weights, for every FLOAT and QUANT type and several --target-cpu: gather gives the bits of
  * rt_dequantize_row; products, compiled and of oneDNN, are near a sum in double. */
-#include "tests/unit/kernels.h"
+#include "tests/unit/products.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
 #include <stdio.h>
 
 enum { ROWS = 19, X_ROWS = 7, SECONDS = 240, MAX_WIDTHS = 5 };
-
-/* x of the products of edges: one row each. */
-enum { OUTLIER, ZEROS, SUBNORMAL, EQUAL, LARGE, FEW, NOT_A_NUMBER, EDGES };
 
 /* Does impl "words" hold x so, where vectors have eight floats? Else it is gemv. */
 static bool in_words(rt_dtype dtype) {
@@ -25,59 +22,7 @@ START_TEST(table_is_complete) {
 }
 END_TEST
 
-static ir_array random_x(int64_t rows, int64_t columns, gm_arena *arena) {
-    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {rows, columns}, .data = GM_NEW_ARRAY(arena, float, rows * columns)};
-    for (int64_t i = 0; i < rows * columns; i++) ((float *)x.data)[i] = random_float(-1, 1);
-    return x;
-}
-
-/* Columns that matter lie in the first run and in the last. */
-static void fill_edge(int edge, float *x, int64_t columns) {
-    for (int64_t k = 0; k < columns; k++) {
-        float value = random_float(-1, 1);
-        if (edge == ZEROS || edge == FEW) value = 0;
-        else if (edge == SUBNORMAL) value *= 0x1p-130f;
-        else if (edge == EQUAL) value = 0.7f;
-        else if (edge == LARGE) value *= 1e30f;
-        x[k] = value;
-    }
-    if (edge == OUTLIER) x[columns - 3] = -1e3f;
-    if (edge == FEW) x[0] = 1, x[columns - 1] = -0x1p-90f;
-    if (edge == NOT_A_NUMBER) x[columns - 1] = NAN;
-}
-
-static ir_array edge_x(int64_t columns, gm_arena *arena) {
-    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {EDGES, columns}, .data = GM_NEW_ARRAY(arena, float, EDGES * columns)};
-    for (int edge = 0; edge < EDGES; edge++) fill_edge(edge, (float *)x.data + edge * columns, columns);
-    return x;
-}
-
 /* ---- comparison ---- */
-
-/* Where x does not change its sign, a minimum can cancel most of scale · code: both are rounded, and neither is larger than twice the
- * largest |w| among 32 columns but where every code is large. */
-static double terms_size(const float *row, const float *x, int64_t columns) {
-    double size = 0;
-    for (int64_t run = 0; run + 32 <= columns; run += 32) {
-        double most = 0, sum = 0;
-        for (int64_t k = run; k < run + 32; k++) most = fmax(most, fabs((double)row[k])), sum += fabs((double)x[k]);
-        size += 2 * most * sum;
-    }
-    return size;
-}
-
-/* What holding x in words may cost (codegen/dot_int.c): x is a whole number of steps of its run of 32, a step being max|x|/16383
- * but 2^-100 at least, so that each column is off by half a step, 0.502 with the rounding of its inverse; and a step times a scale, being
- * rounded to 2^-150 at worst, times sums that are below 32·2^15·2^14 in a run. */
-static double words_cost(const float *row, const float *x, int64_t columns) {
-    double cost = (double)columns * 0x1p-121;
-    for (int64_t run = 0; run < columns; run += 32) {
-        double most = 0, weights = 0;
-        for (int64_t k = run; k < run + 32; k++) most = fmax(most, fabs((double)x[k])), weights += fabs((double)row[k]);
-        cost += 0.502 * weights * fmax(most * (1 + 0x1p-18) / 16383, 0x1p-100);
-    }
-    return cost;
-}
 
 static void check_gather(const rt_tensor *w, const int32_t *ids, const ir_array *got, gm_arena *arena) {
     for (int i = 0; i < X_ROWS; i++) {
@@ -90,25 +35,6 @@ static void check_gather(const rt_tensor *w, const int32_t *ids, const ir_array 
     }
 }
 
-/* y = w·x. Infinite weights are beyond the contract: a kernel may sum the codes before it multiplies by a huge scale. */
-static void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what, bool words) {
-    double sum = 0, size = 0, most = 0;
-    bool infinite = false, nan = false;
-    for (int64_t k = 0; k < w->dim[1]; k++) {
-        sum += (double)row[k] * (double)x[k];
-        size += fabs((double)row[k] * (double)x[k]);
-        infinite |= isinf(row[k]) != 0;
-        nan |= isnan(row[k]) || isnan(x[k]);
-    }
-    if (infinite) return;
-    if (strstr(what, "edges")) size = fmax(size, terms_size(row, x, w->dim[1]));
-    most = type_of(w->dtype)->tolerance * size + (double)w->dim[1] * 0x1p-148; /* below normal numbers each term is rounded to 2^-149 */
-    if (words) most += words_cost(row, x, w->dim[1]);
-    bool near = nan ? isnan(y) != 0 : fabs((double)y - sum) <= most;
-    ck_assert_msg(near, "%s, %s, %lld columns: %.9g instead of %.9g, off by %.3g of the sum of magnitudes", what, rt_dtype_of(w->dtype)->text,
-                  (long long)w->dim[1], (double)y, sum, fabs((double)y - sum) / size);
-}
-
 /* got[rows, …]: columns first … of the result are those of w. */
 static void check_product(const char *cpu, const rt_tensor *w, const float *x, int64_t rows, const ir_array *got, int64_t first, int64_t stride,
                           const char *what) {
@@ -117,7 +43,7 @@ static void check_product(const char *cpu, const rt_tensor *w, const float *x, i
     for (int64_t n = 0; n < w->dim[0]; n++) {
         const float *row = widened_row(w, n, &arena);
         for (int64_t m = 0; m < rows; m++)
-            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what, words);
+            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what, words ? WORDS_MOST : 0);
     }
     gm_arena_free(&arena);
 }

@@ -1,6 +1,7 @@
 /* screened_sample: on one token after the other the sampler's choice from the compiled product of all rows, for several types, several
  * --target-cpu, tables and inputs that are hard to screen, and settings with and without a reach. */
 #include "codegen/codegen.h"
+#include "runtime/derive.h"
 #include "runtime/screen.h"
 #include "tests/unit/random_values.h"
 #include "tests/unit/run_text.h"
@@ -56,7 +57,7 @@ static void add_table(rt_weights *weights, const char *name, rt_dtype dtype, tab
     make_rows(dtype, kind, data);
     rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, COLUMNS}, .data = data, .bytes = bytes};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_msg(rt_screen_derive(weights, rt_screen_name(&weights->arena, name), NULL, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), NULL, &diag) == GM_OK, "%s", diag.message);
 }
 
 /* ---- inputs and settings ---- */
@@ -150,7 +151,7 @@ START_TEST(others_are_not_read) {
         for (int i = 0; i < COLUMNS; i++) w[r * COLUMNS + i] = r % 20 == 3 && r / 20 < COUNTED ? x[i] : random_float(-0.1f, 0.1f);
     rt_tensor tensor = {.name = "w", .dtype = RT_F32, .rank = 2, .dim = {ROWS, COLUMNS}, .data = w, .bytes = sizeof(float) * ROWS * COLUMNS};
     ck_assert_int_eq(rt_weights_add(&weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(rt_screen_derive(&weights, "w:s4", NULL, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(&weights, "w:s4", NULL, &diag), GM_OK);
     for (int r = 0; r < ROWS / RT_SCREEN_ROWS * RT_SCREEN_ROWS; r++) /* the others have no screen */
         for (int i = 0; i < COLUMNS && !(r % 20 == 3 && r / 20 < COUNTED); i++) w[r * COLUMNS + i] = 10 * x[i];
     gm_string_printf(&text, "func @f(%%x: f32[1,%d], %%tokens: i32[1], %%seed: i64) -> (i32) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);

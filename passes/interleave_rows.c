@@ -1,0 +1,74 @@
+/* interleave_rows: weights that meet few rows of x in words are read with sixteen rows side by side.
+ *
+ *   %w = weight {name = "w"} : q5_0[N,K]                  ->   %w = weight {name = "w:r16"} : q5_0_r16[N,K]
+ *   %y = matmul %x, %w {impl = "words"}                        %y = matmul %x, %w {impl = "words"}
+ *
+ * Fires where every use of a weight in the function is such a product, the type has an interleaved one (runtime/interleave.h), and N is
+ * a multiple of sixteen. The values of W are the same to the bit; sums may come in another order. Needs choose_matmul. The interleaved copy is
+ * derived from w, which prefill reads as it is stored.
+ */
+#include "passes/passes.h"
+#include "ir/rewrite.h"
+
+#include "runtime/derive.h"
+#include "runtime/interleave.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct state {
+    const pass_options *options;
+    uint32_t *words; /* by value id: uses as a weight of a product in words */
+} state;
+
+static bool is_in_words(const ir_inst *inst) {
+    const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
+    return impl && strcmp(impl, "words") == 0;
+}
+
+static void count_words(const ir_inst *inst, void *user) {
+    state *s = user;
+    for (int i = 1; i < inst->operand_count && is_in_words(inst); i++) s->words[inst->operands[i]->id]++;
+}
+
+static void decide(const ir_rewrite *rw, const ir_inst *inst, rt_dtype type) {
+    const state *s = rw->user;
+    ir_decide(s->options->decisions, "interleave_rows", rw->in, rw->in_func, inst, rt_dtype_of(type)->text,
+              "each of its products is in words: %d rows side by side need no sums across lanes, and are unpacked at once", RT_INTERLEAVED_ROWS);
+}
+
+static bool interleave(ir_rewrite *rw, const ir_inst *inst) {
+    const state *s = rw->user;
+    const ir_value *w = inst->result_count ? inst->results[0] : NULL;
+    if (!ir_stored_count(inst) || w->type.rank != 2 || !s->words[w->id] || s->words[w->id] != rw->uses[w->id]) return false;
+    const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_ROWS, ir_attr_string(inst, IR_ATTR_NAME));
+    rt_dtype type = rt_derived_type(name, w->type.dtype, w->type.dim[0], w->type.dim[1]);
+    if (type == RT_DTYPE_COUNT) return false;
+    ir_inst copy = *inst;
+    ir_attr attrs[8];
+    ir_value result = *w;
+    ir_value *results[] = {&result};
+    GM_ASSERT(inst->attr_count <= (int)GM_COUNT(attrs));
+    memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
+    for (int i = 0; i < inst->attr_count; i++)
+        if (attrs[i].key == IR_ATTR_NAME) attrs[i].s = name;
+    result.type.dtype = type;
+    copy.attrs = attrs;
+    copy.results = results;
+    ir_rewrite_clone(rw, &copy);
+    decide(rw, inst, type);
+    return true;
+}
+
+gm_status pass_interleave_rows(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    state s = {.options = options};
+    *out = ir_module_like(in);
+    for (int i = 0; i < in->func_count; i++) {
+        s.words = calloc((size_t)in->funcs[i]->value_count + 1, sizeof *s.words);
+        GM_ASSERT(s.words);
+        ir_visit(in->funcs[i]->body, count_words, &s);
+        ir_clone_func(in, in->funcs[i], *out, in->funcs[i]->name, NULL, interleave, &s);
+        free(s.words);
+    }
+    return GM_OK;
+}

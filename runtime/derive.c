@@ -1,0 +1,134 @@
+/* Deriving weights: names, and the matrix in slices of rows on the threads of a team. */
+#include "runtime/derive.h"
+#include "runtime/interleave.h"
+#include "runtime/release.h"
+#include "runtime/screen.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLICE_ROWS = 1024, GROUP = 16 };
+_Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP, "groups of sixteen rows");
+
+/* ---- kinds ---- */
+
+typedef struct derivation {
+    const rt_tensor *source;
+    uint8_t *out;
+    bool mapped; /* the source's pages can be read from their file again */
+    atomic_bool failed;
+} derivation;
+
+/* Group `group`, whose rows begin at `rows`; row: scratch of a row's floats. */
+typedef void (*group_fn)(const derivation *work, size_t group, const uint8_t *rows, float *row);
+
+static size_t columns_of(const derivation *work) {
+    return (size_t)work->source->dim[1];
+}
+
+static void screen_group(const derivation *work, size_t group, const uint8_t *rows, float *row) {
+    size_t blocks = columns_of(work) / RT_SCREEN_BLOCK, groups = (size_t)work->source->dim[0] / GROUP;
+    uint8_t *lower = work->out + groups * blocks * RT_SCREEN_UPPER;
+    rt_screen_group(work->source->dtype, rows, columns_of(work), row, work->out + group * blocks * RT_SCREEN_UPPER, lower + group * blocks * RT_SCREEN_LOWER);
+}
+
+static void interleave_group(const derivation *work, size_t group, const uint8_t *rows, float *row) {
+    rt_dtype stored = work->source->dtype;
+    rt_interleave_group(stored, rows, columns_of(work), work->out + group * GROUP * rt_dtype_bytes(rt_interleaved_type(stored), columns_of(work)));
+}
+
+static rt_dtype screen_type(rt_dtype source, int64_t rows, int64_t columns) {
+    return rt_can_screen(source) && columns % RT_SCREEN_BLOCK == 0 && columns <= RT_SCREEN_MAX_COLUMNS ? RT_S4 : RT_DTYPE_COUNT;
+}
+
+static rt_dtype rows_type(rt_dtype source, int64_t rows, int64_t columns) {
+    rt_dtype type = rt_interleaved_type(source);
+    return type != RT_DTYPE_COUNT && rows % GROUP == 0 && columns % rt_dtype_of(type)->block_elems == 0 ? type : RT_DTYPE_COUNT;
+}
+
+static const struct {
+    const char *suffix, *expected;
+    rt_dtype (*type)(rt_dtype source, int64_t rows, int64_t columns);
+    group_fn group;
+} kinds[RT_DERIVED_COUNT] = {
+    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 128 columns", screen_type, screen_group},
+    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_type, interleave_group},
+};
+
+/* ---- names ---- */
+
+const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name) {
+    return gm_arena_printf(arena, "%s%s", name, kinds[kind].suffix);
+}
+
+/* RT_DERIVED_COUNT: none. */
+static rt_derived kind_of(const char *name) {
+    size_t length = strlen(name);
+    for (rt_derived kind = 0; kind < RT_DERIVED_COUNT; kind++) {
+        size_t tail = strlen(kinds[kind].suffix);
+        if (length > tail && strcmp(name + length - tail, kinds[kind].suffix) == 0) return kind;
+    }
+    return RT_DERIVED_COUNT;
+}
+
+size_t rt_derived_source(const char *name) {
+    rt_derived kind = kind_of(name);
+    return kind == RT_DERIVED_COUNT ? 0 : strlen(name) - strlen(kinds[kind].suffix);
+}
+
+bool rt_is_screen(const char *name) {
+    return kind_of(name) == RT_DERIVED_SCREEN;
+}
+
+rt_dtype rt_derived_type(const char *name, rt_dtype source, int64_t rows, int64_t columns) {
+    rt_derived kind = kind_of(name);
+    return kind == RT_DERIVED_COUNT ? RT_DTYPE_COUNT : kinds[kind].type(source, rows, columns);
+}
+
+/* ---- a matrix ---- */
+
+typedef struct job {
+    derivation work;
+    group_fn group;
+} job;
+
+/* A thread's share of the whole groups, a slice of rows at a time. */
+static void derive_share(void *user, int thread, int threads) {
+    job *j = user;
+    derivation *work = &j->work;
+    size_t groups = (size_t)work->source->dim[0] / GROUP, from = groups * (size_t)thread / (size_t)threads * GROUP;
+    size_t to = groups * (size_t)(thread + 1) / (size_t)threads * GROUP, in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
+    const uint8_t *in = work->source->data;
+    float *row = malloc(columns_of(work) * sizeof *row);
+    if (!row) atomic_store(&work->failed, true);
+    for (size_t start = from; row && start < to; start += SLICE_ROWS) {
+        size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
+        for (size_t i = start; i < end; i += GROUP) j->group(work, i / GROUP, in + i * in_bytes, row);
+        if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
+    }
+    free(row);
+}
+
+static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
+    char *source_name = gm_arena_strndup(&weights->arena, name, rt_derived_source(name));
+    const rt_tensor *source = rt_weights_find(weights, source_name);
+    rt_derived kind = kind_of(name);
+    if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" is missing, which \"%s\" is derived from", source_name, name);
+    rt_dtype type = source->rank == 2 ? kinds[kind].type(source->dtype, source->dim[0], source->dim[1]) : RT_DTYPE_COUNT;
+    if (type == RT_DTYPE_COUNT) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source_name, kinds[kind].expected);
+    rt_tensor made = {.name = name, .dtype = type, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
+    made.bytes = rt_dtype_bytes(type, (size_t)(source->dim[0] * source->dim[1]));
+    job j = {.work = {.source = source, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .group = kinds[kind].group};
+    if (!j.work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
+    if (team) rt_team_run(team, derive_share, &j);
+    else derive_share(&j, 0, 1);
+    if (atomic_load(&j.work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);
+    made.data = j.work.out;
+    return rt_weights_add(weights, name, &made, diag);
+}
+
+gm_status rt_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
+    GM_ASSERT(rt_derived_source(name));
+    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, team, diag);
+}

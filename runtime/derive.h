@@ -1,0 +1,23 @@
+/* Weights derived from stored ones: screens (runtime/screen.h) and interleaved rows (runtime/interleave.h). Their names are that of the
+ * source and a suffix; a program that reads one gets it from an artefact, or it is made when the weights are bound. */
+#ifndef GM_RUNTIME_DERIVE_H
+#define GM_RUNTIME_DERIVE_H
+
+#include "runtime/team.h"
+#include "runtime/weights.h"
+
+typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_COUNT } rt_derived;
+
+/* The name of what is derived from weight `name`, made in arena. */
+const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
+/* Length of the name of the weight that `name` is derived from; 0: it is no such name. */
+size_t rt_derived_source(const char *name);
+bool rt_is_screen(const char *name);
+/* The type of what `name` says, derived from a matrix [rows, columns] of a type; RT_DTYPE_COUNT: nothing can be. */
+rt_dtype rt_derived_type(const char *name, rt_dtype source, int64_t rows, int64_t columns);
+/* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
+ * thread), into memory that weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or nothing
+ * can be derived from it, GM_NOMEM. */
+gm_status rt_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag);
+
+#endif

@@ -1,0 +1,151 @@
+/* Interleaved rows: every value is the stored one to the bit, and compiled products with them are near a sum in double on several
+ * --target-cpu, those of several rows of x the same as of each alone. */
+#include "runtime/derive.h"
+#include "runtime/interleave.h"
+#include "tests/unit/products.h"
+#include "tests/unit/suite.h"
+
+#include <stdio.h>
+
+enum { ROWS = 48, MORE_ROWS = 16, SECONDS = 240, WIDTHS = 3, PRODUCTS = 3 };
+
+static const rt_dtype stored_types[] = {RT_Q4_0, RT_Q5_0, RT_Q8_0, RT_Q4_K, RT_Q5_K, RT_Q6_K};
+
+static int64_t width_of(rt_dtype dtype, int i) {
+    static const int blocks[WIDTHS] = {1, 3, 8};
+    return blocks[i] * rt_dtype_of(dtype)->block_elems;
+}
+
+static const rt_tensor *derived(rt_weights *weights, const rt_tensor *w) {
+    gm_diag diag = {0};
+    const char *name = rt_derived_name(&weights->arena, RT_DERIVED_ROWS, w->name);
+    ck_assert_msg(rt_derive(weights, name, NULL, &diag) == GM_OK, "%s", diag.message);
+    return rt_weights_find(weights, name);
+}
+
+/* ---- values ---- */
+
+START_TEST(values_are_those_stored) {
+    rt_dtype dtype = stored_types[_i];
+    gm_arena arena = {0};
+    state = (uint64_t)_i + 1;
+    for (int i = 0; i < WIDTHS; i++) {
+        rt_weights weights = {0};
+        rt_tensor w = *make_weight(&weights, "w", dtype, ROWS, width_of(dtype, i));
+        const rt_tensor *rows = derived(&weights, &w);
+        float *found = GM_NEW_ARRAY(&arena, float, w.dim[1]);
+        ck_assert_int_eq(rows->dtype, rt_interleaved_type(dtype));
+        for (int64_t row = 0; row < ROWS; row++) {
+            const float *want = widened_row(&w, row, &arena);
+            rt_deinterleave_row(rows->dtype, rows->data, (size_t)row, (size_t)w.dim[1], found);
+            for (int64_t k = 0; k < w.dim[1]; k++)
+                ck_assert_msg(memcmp(&found[k], &want[k], sizeof *want) == 0 || (isnan(found[k]) && isnan(want[k])), "%s, row %d: element %d is %.9g instead of %.9g",
+                              rt_dtype_of(dtype)->text, (int)row, (int)k, (double)found[k], (double)want[k]);
+        }
+        rt_weights_close(&weights);
+    }
+    gm_arena_free(&arena);
+}
+END_TEST
+
+START_TEST(what_cannot_be_interleaved_is_refused) {
+    static const struct {
+        const char *name;
+        rt_dtype dtype;
+        int64_t rows, columns;
+    } bad[] = {{"odd", RT_Q8_0, 17, 64}, {"few", RT_Q5_0, 8, 64}, {"other", RT_Q4_1, 16, 64}, {"floats", RT_F32, 16, 64}};
+    rt_weights weights = {0};
+    gm_diag diag = {0};
+    for (size_t i = 0; i < GM_COUNT(bad); i++) {
+        make_weight(&weights, bad[i].name, bad[i].dtype, bad[i].rows, bad[i].columns);
+        const char *name = rt_derived_name(&weights.arena, RT_DERIVED_ROWS, bad[i].name);
+        ck_assert_int_eq(rt_derive(&weights, name, NULL, &diag), GM_FORMAT);
+        ck_assert_int_eq(rt_derived_type(name, bad[i].dtype, bad[i].rows, bad[i].columns), RT_DTYPE_COUNT);
+    }
+    ck_assert_int_eq(rt_derive(&weights, "none:r16", NULL, &diag), GM_FORMAT);
+    ck_assert(rt_derived_source("w:r16") == 1 && !rt_derived_source("w") && !rt_derived_source(":r16") && !rt_is_screen("w:r16") && rt_is_screen("w:s4"));
+    rt_weights_close(&weights);
+}
+END_TEST
+
+/* ---- products ---- */
+
+static const int row_counts[PRODUCTS] = {1, 3, EDGES};
+
+/* Parameters: x of each number of rows of each width; results: their products with w and v, and of the last row of each alone. */
+static void write_function(const char *type, rt_dtype dtype, gm_string *out) {
+    gm_string params = {0}, types_text = {0}, body = {0}, returned = {0};
+    int all = ROWS + MORE_ROWS;
+    for (int i = 0; i < WIDTHS; i++) {
+        int columns = (int)width_of(dtype, i);
+        gm_string_printf(&body, "  %%w%d = weight {name = \"w%d:r16\"} : %s_r16[%d,%d]\n  %%v%d = weight {name = \"v%d:r16\"} : %s_r16[%d,%d]\n", i, i, type, ROWS, columns,
+                         i, i, type, MORE_ROWS, columns);
+        for (int p = 0; p < PRODUCTS; p++) {
+            const char *comma = i || p ? ", " : "";
+            int rows = row_counts[p];
+            gm_string_printf(&params, "%s%%x%d_%d: f32[%d,%d]", comma, i, p, rows, columns);
+            gm_string_printf(&types_text, "%sf32[%d,%d], f32[1,%d]", comma, rows, all, all);
+            gm_string_printf(&returned, "%s%%y%d_%d, %%z%d_%d", comma, i, p, i, p);
+            gm_string_printf(&body, "  %%y%d_%d = matmul %%x%d_%d, %%w%d, %%v%d {impl = \"words\"} : f32[%d,%d]\n", i, p, i, p, i, i, rows, all);
+            gm_string_printf(&body, "  %%l%d_%d = slice %%x%d_%d {axis = 0, start = %d, size = 1} : f32[1,%d]\n", i, p, i, p, rows - 1, columns);
+            gm_string_printf(&body, "  %%z%d_%d = matmul %%l%d_%d, %%w%d, %%v%d {impl = \"words\"} : f32[1,%d]\n", i, p, i, p, i, i, all);
+        }
+    }
+    gm_string_printf(out, "func @f(%s) -> (%s) {\n%s  return %s\n}\n", params.data, types_text.data, body.data, returned.data);
+    gm_string_free(&params);
+    gm_string_free(&types_text);
+    gm_string_free(&body);
+    gm_string_free(&returned);
+}
+
+static void check_rows(const rt_tensor *w, const ir_array *x, const ir_array *y, const ir_array *last, int64_t first, bool edges) {
+    int64_t stride = ROWS + MORE_ROWS, rows = x->dim[0];
+    const float *out = y->data;
+    gm_arena arena = {0};
+    for (int64_t n = 0; n < w->dim[0]; n++) {
+        const float *row = widened_row(w, n, &arena), alone = ((const float *)last->data)[first + n];
+        for (int64_t m = 0; m < rows; m++)
+            check_dot(w, row, (const float *)x->data + m * w->dim[1], out[m * stride + first + n], edges ? "rows of edges" : "rows", INTERLEAVED_MOST);
+        ck_assert(memcmp(&out[(rows - 1) * stride + first + n], &alone, sizeof alone) == 0);
+    }
+    gm_arena_free(&arena);
+}
+
+START_TEST(products) {
+    rt_dtype dtype = stored_types[(size_t)_i / GM_COUNT(cpus)];
+    const char *cpu = cpus[(size_t)_i % GM_COUNT(cpus)];
+    rt_weights weights = {0};
+    rt_tensor w[WIDTHS][2];
+    gm_arena arena = {0};
+    gm_string text = {0};
+    ir_array x[WIDTHS * PRODUCTS], results[2 * WIDTHS * PRODUCTS];
+    state = (uint64_t)_i + 1;
+    for (int i = 0; i < WIDTHS; i++) {
+        for (int part = 0; part < 2; part++) {
+            const char *name = gm_arena_printf(&weights.arena, "%c%d", part ? 'v' : 'w', i);
+            w[i][part] = *make_weight(&weights, name, dtype, part ? MORE_ROWS : ROWS, width_of(dtype, i));
+            derived(&weights, &w[i][part]);
+        }
+        for (int p = 0; p < PRODUCTS; p++)
+            x[i * PRODUCTS + p] = row_counts[p] == EDGES ? edge_x(width_of(dtype, i), &arena) : random_x(row_counts[p], width_of(dtype, i), &arena);
+    }
+    write_function(rt_dtype_of(dtype)->text, dtype, &text);
+    if (run_text(cpu, &text, &weights, x, WIDTHS * PRODUCTS, &arena, results))
+        for (int i = 0; i < WIDTHS * PRODUCTS; i++)
+            for (int part = 0; part < 2; part++)
+                check_rows(&w[i / PRODUCTS][part], &x[i], &results[2 * i], &results[2 * i + 1], part ? ROWS : 0, row_counts[i % PRODUCTS] == EDGES);
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("interleave");
+    TCase *tcase = tcase_create("interleaved rows");
+    tcase_set_timeout(tcase, SECONDS);
+    tcase_add_loop_test(tcase, values_are_those_stored, 0, (int)GM_COUNT(stored_types));
+    tcase_add_test(tcase, what_cannot_be_interleaved_is_refused);
+    tcase_add_loop_test(tcase, products, 0, (int)(GM_COUNT(stored_types) * GM_COUNT(cpus)));
+    suite_add_tcase(suite, tcase);
+    return suite_run(suite);
+}
