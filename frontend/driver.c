@@ -22,7 +22,7 @@
 struct fe_tables {
     fe_measurements measured;
     const void **weights;
-    rt_span *sources;
+    rt_source *sources;
     rt_site *sites;
     rt_program program;
 };
@@ -214,16 +214,17 @@ static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
 static void list_sources(fe_engine *engine) {
     int count = cg_weight_count(engine->program);
     rt_program *program = &engine->tables->program;
-    rt_span *spans = engine->tables->sources = calloc((size_t)count + 1, sizeof *spans);
-    GM_ASSERT(spans);
+    rt_source *sources = engine->tables->sources = calloc((size_t)count + 1, sizeof *sources);
+    GM_ASSERT(sources);
     for (int i = 0; i < count; i++) {
+        const char *derived = cg_weight_name(engine->program, i);
         char name[IR_NAME_BYTES];
-        snprintf(name, sizeof name, "%.*s", (int)rt_derived_source(cg_weight_name(engine->program, i)), cg_weight_name(engine->program, i));
+        snprintf(name, sizeof name, "%.*s", (int)rt_derived_source(derived), derived);
         const rt_tensor *source = rt_weights_find(&engine->model.weights, name);
         if (!source || !source->data || !rt_weights_is_mapped(&engine->model.weights, source)) continue;
-        spans[program->source_count++] = (rt_span){source->data, (const char *)source->data + source->bytes};
+        sources[program->source_count++] = (rt_source){source->data, (const char *)source->data + source->bytes, rt_is_screen(derived)};
     }
-    program->sources = spans;
+    program->sources = sources;
 }
 
 static void describe_program(fe_engine *engine, const pass_options *limits) {

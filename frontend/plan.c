@@ -81,16 +81,33 @@ static const ir_func *func_or(const planner *p, const char *name, const char *ot
     return func ? func : ir_func_find(p->engine.module, otherwise);
 }
 
+/* What takes the prompt: few tokens are taken one by one. */
+static const char *prefill_name(const planner *p) {
+    return p->plan->prompt > RT_FEW_ROWS ? "prefill" : "forward.T1";
+}
+
 static bool has_func(const planner *p, const char *name) {
     return ir_func_find(p->engine.module, name) != NULL;
 }
 
+static bool is_listed(const planner *p, const char *name, size_t length) {
+    for (int i = 0; i < p->tensor_count; i++)
+        if (strlen(p->tensors[i].name) == length && memcmp(p->tensors[i].name, name, length) == 0) return true;
+    return false;
+}
+
+/* Does a tensor hold parameters that no other of them holds: is it none derived from another that is read too? */
+static bool counts(const planner *p, const tensor_use *use) {
+    size_t length = rt_derived_source(use->name);
+    return !length || !is_listed(p, use->name, length);
+}
+
 static void mark_tensors(planner *p) {
-    mark_region(p, func_or(p, "prefill", "forward.T1")->body, false);
+    mark_region(p, func_or(p, prefill_name(p), "forward.T1")->body, false);
     mark_region(p, func_or(p, "generate", "forward.T1")->body, true);
     if (!has_func(p, "generate")) mark_region(p, func_or(p, "head.R1", "head")->body, true);
     for (int i = 0; i < p->tensor_count; i++) {
-        if (!rt_derived_source(p->tensors[i].name)) p->plan->parameters += p->tensors[i].elems;
+        if (counts(p, &p->tensors[i])) p->plan->parameters += p->tensors[i].elems;
         p->plan->weight_bytes += p->tensors[i].bytes;
     }
 }
@@ -145,13 +162,13 @@ static bool binds_symbol(const ir_region *region) {
 
 static void plan_costs(planner *p) {
     fe_plan *plan = p->plan;
-    const ir_func *prefill = ir_func_find(p->engine.module, "prefill");
+    const ir_func *prefill = ir_func_find(p->engine.module, prefill_name(p));
     bool in_chunks = prefill && binds_symbol(prefill->body);
     int64_t chunks = (plan->prompt + plan->chunk - 1) / plan->chunk; /* of one size */
     int64_t step = in_chunks && chunks ? (plan->prompt + chunks - 1) / chunks : 1;
     for (int64_t done = 0; done < plan->prompt; done += step) {
         int64_t tokens = plan->prompt - done < step ? plan->prompt - done : step;
-        plan->prefill = ir_cost_add(plan->prefill, cost_at(p, "prefill", "forward.T1", tokens, done), 1.0 / (double)plan->prompt);
+        plan->prefill = ir_cost_add(plan->prefill, cost_at(p, prefill_name(p), "forward.T1", tokens, done), 1.0 / (double)plan->prompt);
     }
     for (int64_t i = 0; i < plan->predict; i++) {
         double part = 1.0 / (double)plan->predict;
@@ -242,7 +259,7 @@ static int64_t resident_caches(const planner *p, int64_t tokens) {
 static int64_t prefill_activations(const planner *p, int64_t prompt) {
     const fe_plan *plan = p->plan;
     double rows = prompt < plan->chunk ? (double)prompt / (double)plan->chunk : 1;
-    return (int64_t)(rows * (double)func_or(p, "prefill", "forward.T1")->frame) + plan->scratch_bytes;
+    return (int64_t)(rows * (double)func_or(p, prefill_name(p), "forward.T1")->frame) + plan->scratch_bytes;
 }
 
 static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t predict) {

@@ -15,10 +15,11 @@ typedef struct rt_function {
     int alias[RT_MAX_RESULTS];
 } rt_function;
 
-/* The bytes of a weight in a mapped file. */
-typedef struct rt_span {
+/* A weight in a mapped file that another was derived from, which is read instead where tokens are generated. */
+typedef struct rt_source {
     const void *from, *to;
-} rt_span;
+    bool rows; /* some of its rows are read there still: a screen says which */
+} rt_source;
 
 typedef struct rt_program {
     const char *model;    /* its path, for messages */
@@ -36,7 +37,7 @@ typedef struct rt_program {
     int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;
     const void *const *weights;
-    const rt_span *sources; /* what weights were derived from: generating reads those instead, and of these single rows at most */
+    const rt_source *sources;
     int source_count;
     const rt_site *sites;
     int site_count;

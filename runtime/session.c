@@ -26,6 +26,7 @@ struct rt_session {
     void *sample_scratch;
     int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
+    bool has_read_rows; /* of sources, generating; their pages are resident */
 };
 
 /* ---- memory ---- */
@@ -271,6 +272,7 @@ static void claim_activations(const rt_session *s, int64_t n) {
     advise_activations(s, n < RT_RELEASE_TOKENS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
 }
 
+/* Where there is no chunk to be filled, and for few tokens: a chunk rounds all of W on the way. */
 static void prefill_by_steps(rt_session *s, int64_t n) {
     for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
 }
@@ -293,12 +295,25 @@ static void release_activations(const rt_session *s, int64_t n) {
     claim_activations(s, 0);
 }
 
+static void release_sources(const rt_session *s, bool rows) {
+    for (int i = 0; i < s->program.source_count; i++)
+        if (s->program.sources[i].rows == rows) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
+}
+
+/* The pages around rows that were read one by one are not to be resident beside all that a chunk reads. */
+static void release_rows(rt_session *s) {
+    if (!s->has_read_rows) return;
+    release_sources(s, true);
+    s->has_read_rows = false;
+}
+
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
     GM_TRY(check_ids(s, ids, n, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
-    if (s->program.prefill.entry) {
+    if (s->program.prefill.entry && n > RT_FEW_ROWS) {
         GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
         claim_activations(s, n);
+        release_rows(s);
         prefill_by_loop(s, n);
         release_activations(s, n);
     } else prefill_by_steps(s, n);
@@ -374,12 +389,6 @@ static void wait_and_drain(generation *g) {
 }
 
 /* One call of the compiled loop, for up to n tokens. */
-/* Stored weights that others were derived from: the pages that prefill read, and those around the rows of the head since. */
-static void release_sources(const generation *g) {
-    const rt_program *p = &g->s->program;
-    for (int i = 0; i < p->source_count && g->max >= RT_RELEASE_PREDICTED; i++) rt_release_pages(p->sources[i].from, p->sources[i].to);
-}
-
 static void generate_slice(generation *g, int64_t n) {
     rt_session *s = g->s;
     call c = call_of(s, &s->program.generate);
@@ -437,12 +446,12 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
+    if (g.max >= RT_RELEASE_PREDICTED) release_sources(s, false);
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
-        release_sources(&g);
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         generate_slice(&g, left < slice ? left : slice);
     }
-    release_sources(&g);
+    s->has_read_rows = true;
     cut_after(&g, start);
     *out_count = g.count;
     *out_stop = g.stopped ? RT_STOP_EOS : g.cancelled ? RT_STOP_HOST : RT_STOP_LENGTH;

@@ -6,7 +6,7 @@
 
 /* After a prompt of this many tokens the memory of its activations is given back. */
 enum { RT_RELEASE_TOKENS = 256 };
-/* When so many tokens are to be generated, the pages of stored weights that only prompts need are. */
+/* So are the pages of stored weights that only prompts need, before so many tokens are generated. */
 enum { RT_RELEASE_PREDICTED = 32 };
 
 typedef struct rt_session rt_session;
