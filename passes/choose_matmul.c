@@ -2,9 +2,9 @@
  *
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is the cost. Each
  *           row as if it were alone, to the bit: drafted tokens are verified so
- *   words   the same with x in 15 bits for each 32 columns, where the target and the type of W have it (codegen/dot_int.c): every plan
- *           but f32. Not for products that a function returns: those are logits, which near ties and the rows of a screened head want
- *           as they are
+ *   words   the same with x in 15 bits for each 32 columns, where the target and the type of W have it (codegen/dot_int.c, and dot_rows.c
+ *           where interleave_rows turns W to it): every plan but f32. Not for products that a function returns: those are logits, which near
+ *           ties and the rows of a screened head want as they are
  *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
  *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way

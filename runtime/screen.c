@@ -1,4 +1,4 @@
-/* Deriving screens: quantise to 4 bits, measure the distance, bound it. */
+/* Screens of groups of rows: quantise to 4 bits, measure the distance, bound it. */
 #include "runtime/screen.h"
 
 #include <math.h>

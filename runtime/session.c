@@ -310,7 +310,7 @@ static void release_rows(rt_session *s) {
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
     GM_TRY(check_ids(s, ids, n, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
-    if (s->program.prefill.entry && n > RT_FEW_ROWS) {
+    if (s->program.prefill.entry && (n > RT_FEW_ROWS || !s->program.step.entry)) {
         GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
         claim_activations(s, n);
         release_rows(s);

@@ -15,8 +15,8 @@ sums=$(awk '/"phase":/ { n++ } /"(op|layer)":/ { kind = /"op":/ ? "op" : "layer"
             END { for (i = 1; i <= n; i++) for (k = 0; k < 2; k++) { t = sum[i (k ? "op" : "layer")] + rest[i]; printf "%d ", (t > 0.999 && t < 1.001) } }' "$work/out")
 check profile_rows_add_up "$sums" [ "$sums" = "1 1 1 1 " ]
 json profile_probe "$(profile ",\"probe_gb_s\":$real,\"probe_gflop_s\":$real")" profile "$hf" --ids 2,5,9 -n 6 -r 1 -t 2 --format json
-good profile_text 'prefill: 3 tokens in .*, threads: 2 +operation +calls +ms .*matmul/stream .* idle share .* tok/s, profiled .* layer .*decode: 4 tokens .*matmul/gemv .*' \
-    profile "$gguf" --ids 2,5,9 -n 4 -r 1 -t 2 --no-probe --precision f32
+good profile_text 'prefill: 8 tokens in .*, threads: 2 +operation +calls +ms .*matmul/stream .* idle share .* tok/s, profiled .* layer .*decode: 4 tokens .*matmul/gemv .*' \
+    profile "$gguf" --ids 2,5,9,7,11,40,8,3 -n 4 -r 1 -t 2 --no-probe --precision f32
 good profile_prefill_only 'prefill: 3 tokens .*' profile "$gguf" -p 'the the' -n 0 -r 1 --no-probe --no-bos --special
 gm profile "$hf" --ids 2,5,9 -n 4 -r 1 -t 2 --no-probe --precision f32 -o trace.json
 check profile_trace "$(cat "$work/err")" [ "$status" -eq 0 ]
