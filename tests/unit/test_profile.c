@@ -105,13 +105,13 @@ END_TEST
 
 /* ---- a run ---- */
 
-enum { PROMPT = 5, PREDICT = 6 };
+enum { PROMPT = 9, PREDICT = 6 };
 static fe_profile_result result;
 
 static void run_profile(void) {
-    static const int32_t ids[PROMPT] = {2, 5, 9, 7, 11};
+    static const int32_t ids[PROMPT] = {2, 5, 9, 7, 11, 40, 8, 3, 21};
     gm_diag diag = {0};
-    fe_profile_request request = {.path = model_path, .options = {.threads = 2, .chunk = 4, .context = 32, .precision = FE_PRECISION_F32},
+    fe_profile_request request = {.path = model_path, .options = {.threads = 2, .chunk = 8, .context = 32, .precision = FE_PRECISION_F32},
                                   .ids = ids, .id_count = PROMPT, .predict = PREDICT, .repetitions = 2};
     ck_assert_msg(fe_profile_run(&request, &diag, &result) == GM_OK, "%s", diag.message);
 }
@@ -172,7 +172,7 @@ START_TEST(shares_add_up) {
 }
 END_TEST
 
-/* What happened costs what the functions that ran cost: chunks of 3 and 2 tokens, then a token at a time. */
+/* What happened costs what the functions that ran cost: chunks of 5 and 4 tokens, then a token at a time. */
 START_TEST(costs_are_those_of_the_functions) {
     const ir_module *module = result.engine.module;
     int t = ir_symbol_find(module, "T");
@@ -180,8 +180,8 @@ START_TEST(costs_are_those_of_the_functions) {
     ir_cost prefill = {0}, decode = {0};
     ck_assert(t >= 0 && module->symbol_count <= 8);
     for (int chunk = 0; chunk < 2; chunk++) {
-        symbols[t] = chunk ? 2 : 3;
-        prefill = ir_cost_add(prefill, ir_cost_func(module, ir_func_find(module, "prefill"), &(ir_cost_at){symbols, 3 * chunk}), 1);
+        symbols[t] = chunk ? 4 : 5;
+        prefill = ir_cost_add(prefill, ir_cost_func(module, ir_func_find(module, "prefill"), &(ir_cost_at){symbols, 5 * chunk}), 1);
     }
     for (int i = 0; i < PREDICT; i++)
         decode = ir_cost_add(decode, ir_cost_func(module, ir_func_find(module, "generate"), &(ir_cost_at){symbols, PROMPT + i}), 1);
