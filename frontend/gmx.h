@@ -10,7 +10,7 @@
  * The header is one object (frontend/gmx_header.c): architecture, config, defaults, defaulted, what it was compiled for, and "tensors", a table of
  * name, type, shape, and "sections": vocab (frontend/gmx_vocab.c), index (runtime/tokenizer_index.c), ir (.gir text), program (codegen/image.c), object. Tensors and
  * sections give offset and bytes within the data and start at multiples of 64; sections have checksums, tensors are as stored in the
- * model they came from.
+ * model they came from, or derived from those (runtime/derive.h).
  */
 #ifndef GM_FRONTEND_GMX_H
 #define GM_FRONTEND_GMX_H
