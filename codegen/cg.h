@@ -300,6 +300,8 @@ LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
 
 /* Does a row of this type take x in integers on this target? */
 bool cg_can_dot_int(const cg *c, rt_dtype dtype);
+/* Pieces of CG_PIECE columns in a row. */
+LLVMValueRef cg_dot_runs(cg *c, const cg_dot *dot);
 /* Of 32 columns of x: max|x| / most, or the least step whose inverse is finite; NaN when a column is not finite, and *x becomes zero. */
 LLVMValueRef cg_int_step(cg *c, int most, LLVMValueRef *x);
 /* i32[32]: x / step to the nearest. */
@@ -314,8 +316,8 @@ void cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef *out)
 /* ---- dot_rows.c: interleaved rows (runtime/interleave.h), x in integers ---- */
 
 enum { CG_ROWS_VECTORS = 4 };
-/* Bytes of a row of x beside rows of this type. */
-int64_t cg_rows_x_bytes(rt_dtype dtype, int64_t columns);
+/* Bytes of a row of x beside such rows. */
+int64_t cg_rows_x_bytes(int64_t columns);
 /* Fill them at `scratch`, one row after the other. */
 void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch);
 /* out[r] = the sixteen rows of group `group` of W times x[r], in as many vectors as that takes. */

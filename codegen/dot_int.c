@@ -248,7 +248,7 @@ typedef struct int_x {
     LLVMValueRef words, steps, sums;
 } int_x;
 
-static LLVMValueRef runs_of(cg *c, const cg_dot *dot) {
+LLVMValueRef cg_dot_runs(cg *c, const cg_dot *dot) {
     return cg_mul(c, c->code.args[dot->units], cg_i64(c, cg_unit_elems(dot->dtype) / RUN));
 }
 
@@ -261,7 +261,7 @@ static int_x x_row(cg *c, const cg_dot *dot, LLVMValueRef runs, LLVMValueRef row
 
 void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
     const int_type *type = &int_types[dot->dtype];
-    LLVMValueRef runs = runs_of(c, dot);
+    LLVMValueRef runs = cg_dot_runs(c, dot);
     dot->integers = scratch;
     cg_loop row = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, dot->rows), 1);
     LLVMValueRef from = cg_at(c, c->f32, c->code.args[dot->x], cg_mul(c, row.index, cg_i64(c, dot->x_stride)));
@@ -353,7 +353,7 @@ void cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef *out)
     const rt_dtype_info *info = rt_dtype_of(dot->dtype);
     LLVMTypeRef floats = vector_of(c->f32, LANES);
     int_row row = {.dot = dot, .type = &int_types[dot->dtype], .block_bytes = info->block_bytes, .block_runs = info->block_elems / RUN};
-    LLVMValueRef blocks = c->code.args[dot->units], whole = blocks, runs = runs_of(c, dot);
+    LLVMValueRef blocks = c->code.args[dot->units], whole = blocks, runs = cg_dot_runs(c, dot);
     int together = row.block_runs == 1 ? QUAD : 1;
     row.bytes = cg_at(c, c->i8, c->code.args[dot->w], cg_mul(c, index, cg_mul(c, blocks, cg_i64(c, row.block_bytes))));
     for (int r = 0; r < dot->rows; r++) {

@@ -32,12 +32,8 @@ static LLVMValueRef splat(cg *c, LLVMValueRef x) {
 
 /* ---- x ---- */
 
-int64_t cg_rows_x_bytes(rt_dtype dtype, int64_t columns) {
+int64_t cg_rows_x_bytes(int64_t columns) {
     return columns / RUN * BYTES_PER_RUN;
-}
-
-static LLVMValueRef runs_of(cg *c, const cg_dot *dot) {
-    return cg_mul(c, c->code.args[dot->units], cg_i64(c, cg_unit_elems(dot->dtype) / RUN));
 }
 
 static rows_x x_row(cg *c, const cg_dot *dot, LLVMValueRef runs, LLVMValueRef row) {
@@ -94,7 +90,7 @@ static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to
 }
 
 void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
-    LLVMValueRef runs = runs_of(c, dot);
+    LLVMValueRef runs = cg_dot_runs(c, dot);
     dot->integers = scratch;
     cg_loop row = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, dot->rows), 1);
     LLVMValueRef from = cg_at(c, c->f32, c->code.args[dot->x], cg_mul(c, row.index, cg_i64(c, dot->x_stride)));
@@ -237,7 +233,7 @@ static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef num
 
 void cg_rows_group(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef (*out)[CG_ROWS_VECTORS]) {
     const rt_dtype_info *info = rt_dtype_of(dot->dtype);
-    LLVMValueRef blocks = c->code.args[dot->units], runs = runs_of(c, dot), block_bytes = cg_i64(c, ROWS * info->block_bytes), block_runs = cg_i64(c, info->block_elems / RUN);
+    LLVMValueRef blocks = c->code.args[dot->units], runs = cg_dot_runs(c, dot), block_bytes = cg_i64(c, ROWS * info->block_bytes), block_runs = cg_i64(c, info->block_elems / RUN);
     LLVMValueRef start = cg_at(c, c->i8, c->code.args[dot->w], cg_mul(c, index, cg_mul(c, blocks, block_bytes)));
     group g = {.dot = dot};
     for (int r = 0; r < dot->rows; r++) {

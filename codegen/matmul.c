@@ -121,7 +121,7 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
 
 /* Of scratch: x in integers, or Σx per minimum. */
 static int64_t dot_bytes(const cg_dot *dot) {
-    if (rt_interleaved_of(dot->dtype)) return dot->rows * cg_rows_x_bytes(dot->dtype, dot->columns);
+    if (rt_interleaved_of(dot->dtype)) return dot->rows * cg_rows_x_bytes(dot->columns);
     if (dot->in_words) return dot->rows * cg_int_x_bytes(dot->columns);
     return minimum_elems(dot->dtype) ? dot->columns / minimum_elems(dot->dtype) * 4 : 0;
 }

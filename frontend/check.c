@@ -186,12 +186,7 @@ static gm_status check_tensor(const fe_model *model, const tensor_row *row, int6
 
 /* Derived from one of the model's matrices, as an artefact keeps it. */
 static bool is_derived(const fe_model *model, const rt_tensor *tensor) {
-    char name[256];
-    size_t length = rt_derived_source(tensor->name);
-    if (!length || length >= sizeof name) return false;
-    memcpy(name, tensor->name, length);
-    name[length] = '\0';
-    const rt_tensor *source = rt_weights_find(&model->weights, name);
+    const rt_tensor *source = rt_derived_from(&model->weights, tensor->name);
     if (!source || source->rank != 2 || tensor->rank != 2 || memcmp(source->dim, tensor->dim, sizeof source->dim) != 0) return false;
     return rt_derived_type(tensor->name, source->dtype, source->dim[0], source->dim[1]) == tensor->dtype;
 }

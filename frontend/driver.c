@@ -218,9 +218,7 @@ static void list_sources(fe_engine *engine) {
     GM_ASSERT(sources);
     for (int i = 0; i < count; i++) {
         const char *derived = cg_weight_name(engine->program, i);
-        char name[IR_NAME_BYTES];
-        snprintf(name, sizeof name, "%.*s", (int)rt_derived_source(derived), derived);
-        const rt_tensor *source = rt_weights_find(&engine->model.weights, name);
+        const rt_tensor *source = rt_derived_from(&engine->model.weights, derived);
         if (!source || !source->data || !rt_weights_is_mapped(&engine->model.weights, source)) continue;
         sources[program->source_count++] = (rt_source){source->data, (const char *)source->data + source->bytes, rt_is_screen(derived)};
     }

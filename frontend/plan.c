@@ -90,16 +90,16 @@ static bool has_func(const planner *p, const char *name) {
     return ir_func_find(p->engine.module, name) != NULL;
 }
 
-static bool is_listed(const planner *p, const char *name, size_t length) {
-    for (int i = 0; i < p->tensor_count; i++)
-        if (strlen(p->tensors[i].name) == length && memcmp(p->tensors[i].name, name, length) == 0) return true;
-    return false;
+static bool comes_from(const tensor_use *derived, const tensor_use *source) {
+    size_t length = rt_derived_source(derived->name);
+    return length && strncmp(source->name, derived->name, length) == 0 && !source->name[length];
 }
 
 /* Does a tensor hold parameters that no other of them holds: is it none derived from another that is read too? */
 static bool counts(const planner *p, const tensor_use *use) {
-    size_t length = rt_derived_source(use->name);
-    return !length || !is_listed(p, use->name, length);
+    for (int i = 0; i < p->tensor_count; i++)
+        if (comes_from(use, &p->tensors[i])) return false;
+    return true;
 }
 
 static void mark_tensors(planner *p) {
@@ -122,9 +122,8 @@ static double resident_rows(const tensor_use *use, int64_t tokens) {
 
 /* Is there something derived from a tensor, so that its pages are given back where much is generated? */
 static bool is_source(const planner *p, const tensor_use *use) {
-    size_t length = strlen(use->name);
     for (int i = 0; i < p->tensor_count; i++)
-        if (rt_derived_source(p->tensors[i].name) == length && memcmp(p->tensors[i].name, use->name, length) == 0) return true;
+        if (comes_from(&p->tensors[i], use)) return true;
     return false;
 }
 

@@ -77,6 +77,15 @@ size_t rt_derived_source(const char *name) {
     return kind == RT_DERIVED_COUNT ? 0 : strlen(name) - strlen(kinds[kind].suffix);
 }
 
+const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name) {
+    size_t length = rt_derived_source(name);
+    for (size_t i = 0; length && i < weights->count; i++) {
+        const char *source = weights->tensors[i].name;
+        if (strncmp(source, name, length) == 0 && !source[length]) return &weights->tensors[i];
+    }
+    return NULL;
+}
+
 bool rt_is_screen(const char *name) {
     return kind_of(name) == RT_DERIVED_SCREEN;
 }
@@ -111,12 +120,11 @@ static void derive_share(void *user, int thread, int threads) {
 }
 
 static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
-    char *source_name = gm_arena_strndup(&weights->arena, name, rt_derived_source(name));
-    const rt_tensor *source = rt_weights_find(weights, source_name);
+    const rt_tensor *source = rt_derived_from(weights, name);
     rt_derived kind = kind_of(name);
-    if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" is missing, which \"%s\" is derived from", source_name, name);
+    if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
     rt_dtype type = source->rank == 2 ? kinds[kind].type(source->dtype, source->dim[0], source->dim[1]) : RT_DTYPE_COUNT;
-    if (type == RT_DTYPE_COUNT) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source_name, kinds[kind].expected);
+    if (type == RT_DTYPE_COUNT) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
     rt_tensor made = {.name = name, .dtype = type, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
     made.bytes = rt_dtype_bytes(type, (size_t)(source->dim[0] * source->dim[1]));
     job j = {.work = {.source = source, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .group = kinds[kind].group};

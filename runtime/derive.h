@@ -12,6 +12,8 @@ typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_COUNT }
 const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
 /* Length of the name of the weight that `name` is derived from; 0: it is no such name. */
 size_t rt_derived_source(const char *name);
+/* The tensor that `name` is derived from; NULL: it is no such name, or there is none. */
+const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
 bool rt_is_screen(const char *name);
 /* The type of what `name` says, derived from a matrix [rows, columns] of a type; RT_DTYPE_COUNT: nothing can be. */
 rt_dtype rt_derived_type(const char *name, rt_dtype source, int64_t rows, int64_t columns);

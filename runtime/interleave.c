@@ -111,27 +111,27 @@ static void put_u16(uint8_t *to, uint16_t value) {
     to[1] = (uint8_t)(value >> 8);
 }
 
-static void put_row(rt_dtype dtype, const parts *from, int row, uint8_t *block) {
-    const rt_interleaved *type = rt_interleaved_of(dtype);
-    rt_interleaved_places at = rt_interleaved_layout(dtype);
-    int columns = rt_dtype_of(dtype)->block_elems, scales = type->scale_run ? columns / type->scale_run : 0;
+static void put_row(const rt_interleaved *type, const rt_interleaved_places *at, int columns, const parts *from, int row, uint8_t *block) {
+    int scales = type->scale_run ? columns / type->scale_run : 0;
     put_u16(block + 2 * row, from->d);
-    if (type->minima) put_u16(block + at.minimum_factor + 2 * row, from->m);
-    for (int i = 0; i < scales; i++) block[at.scales + i * ROWS + row] = from->scales[i];
-    for (int i = 0; type->minima && i < columns / RUN; i++) block[at.minima + i * ROWS + row] = from->minima[i];
-    for (int i = 0; i < columns / RUN; i++) put_run(type, from->codes + i * RUN, block + at.runs + i * at.run_bytes + row * UNIT, at.high);
+    if (type->minima) put_u16(block + at->minimum_factor + 2 * row, from->m);
+    for (int i = 0; i < scales; i++) block[at->scales + i * ROWS + row] = from->scales[i];
+    for (int i = 0; type->minima && i < columns / RUN; i++) block[at->minima + i * ROWS + row] = from->minima[i];
+    for (int i = 0; i < columns / RUN; i++) put_run(type, from->codes + i * RUN, block + at->runs + i * at->run_bytes + row * UNIT, at->high);
 }
 
 void rt_interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst) {
     rt_dtype dtype = rt_interleaved_type(stored);
     GM_ASSERT(dtype != RT_DTYPE_COUNT);
     const rt_dtype_info *from = rt_dtype_of(stored), *to = rt_dtype_of(dtype);
+    const rt_interleaved *type = rt_interleaved_of(dtype);
+    rt_interleaved_places at = rt_interleaved_layout(dtype);
     size_t row_bytes = rt_dtype_bytes(stored, columns), blocks = columns / (size_t)from->block_elems;
     for (size_t b = 0; b < blocks; b++)
         for (int row = 0; row < ROWS; row++) {
             parts one;
             take(stored, (const uint8_t *)src + (size_t)row * row_bytes + b * (size_t)from->block_bytes, &one);
-            put_row(dtype, &one, row, (uint8_t *)dst + b * ROWS * (size_t)to->block_bytes);
+            put_row(type, &at, to->block_elems, &one, row, (uint8_t *)dst + b * ROWS * (size_t)to->block_bytes);
         }
 }
 
