@@ -221,7 +221,7 @@ static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef num
     const rt_interleaved *type = rt_interleaved_of(g->dot->dtype);
     rt_interleaved_places at = rt_interleaved_layout(g->dot->dtype);
     LLVMValueRef bytes = cg_at(c, c->i8, block, cg_add(c, cg_mul(c, number, cg_i64(c, at.run_bytes)), cg_i64(c, at.runs)));
-    for (int line = 0; line < at.run_bytes; line += 64) cg_prefetch(c, byte_at(c, bytes, line + CG_AHEAD));
+    for (int line = 0; line < at.run_bytes; line += 64) cg_prefetch(c, byte_at(c, bytes, line + CG_AHEAD_LANES));
     for (int p = 0; p < ROWS / c->lanes; p++) {
         LLVMValueRef codes[UNITS], scales[HALVES];
         for (int u = 0; u < UNITS; u++) codes[u] = unit_codes(c, g->dot, bytes, u, p);
