@@ -235,6 +235,10 @@ void cg_emit_rotate(cg *c, const ir_inst *inst);
 bool cg_can_rotate(const cg *c, int64_t columns);
 /* to[columns] = the row `from` rotated; they may be the same memory. */
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to);
+/* The same of as many rows as a vector has lanes: x[lanes] are consecutive columns of them, and when all `columns` have been turned and
+ * stored as floats[columns][lanes], these are finished. */
+void cg_rotate_columns(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef *x);
+void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats);
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst);
 void cg_emit_gather(cg *c, const ir_inst *inst);
 void cg_emit_einsum(cg *c, const ir_inst *inst);

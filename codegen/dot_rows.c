@@ -7,9 +7,9 @@
  * Either way the sums are exact and the same: a code is below 2^8, and 32 · 2^8 · 16256 < 2^31.
  */
 #include "codegen/decode.h"
-#include "runtime/interleave.h"
+#include "codegen/lanes.h"
 
-enum { RUN = CG_PIECE, UNIT = RT_INTERLEAVED_UNIT, UNITS = RUN / UNIT, ROWS = RT_INTERLEAVED_ROWS, MOST = 127 * 128, DIGIT = 7, HALVES = 2, PARTS = 2 };
+enum { RUN = CG_PIECE, UNITS = LANES_UNITS, ROWS = RT_INTERLEAVED_ROWS, MOST = 127 * 128, DIGIT = 7, HALVES = LANES_HALVES, PARTS = 2 };
 _Static_assert((int)RUN == (int)RT_INTERLEAVED_RUN, "pieces are runs");
 
 /* A row of x. For each unit of four columns q comes in two parts of 32 bits: with VNNI its high bytes and its low ones, else the even columns
@@ -102,39 +102,6 @@ void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
     cg_loop_end(c, &row);
 }
 
-/* ---- codes ---- */
-
-static LLVMValueRef load_codes(cg *c, LLVMValueRef run, int64_t offset, int p) {
-    return cg_load(c, LLVMVectorType(c->i8, UNIT * (unsigned)c->lanes), byte_at(c, run, offset + p * UNIT * c->lanes), 1);
-}
-
-static LLVMValueRef masked(cg *c, LLVMValueRef bytes, int mask) {
-    return LLVMBuildAnd(c->b, bytes, cg_splat(c, LLVMConstInt(c->i8, (unsigned)mask, 0), UNIT * c->lanes), "");
-}
-
-/* Bytes shifted left by `by`, right when it is negative, as the words that they lie in: to be masked. */
-static LLVMValueRef shifted(cg *c, LLVMValueRef bytes, int by) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, UNIT / 2 * (unsigned)c->lanes);
-    LLVMValueRef amount = cg_splat(c, LLVMConstInt(c->i16, (unsigned)(by < 0 ? -by : by), 0), UNIT / 2 * c->lanes), v = LLVMBuildBitCast(c->b, bytes, words, "");
-    if (by == 0) return bytes;
-    v = by < 0 ? LLVMBuildLShr(c->b, v, amount, "") : LLVMBuildShl(c->b, v, amount, "");
-    return LLVMBuildBitCast(c->b, v, LLVMTypeOf(bytes), "");
-}
-
-/* Unit u of the rows in vector p of a run: four columns' codes of each. */
-static LLVMValueRef unit_codes(cg *c, const cg_dot *dot, LLVMValueRef run, int u, int p) {
-    const rt_interleaved *type = rt_interleaved_of(dot->dtype);
-    int planes = type->bits - 4, half = UNITS / 2;
-    if (type->bits == 8) return load_codes(c, run, u * RT_INTERLEAVED_VECTOR, p);
-    LLVMValueRef low = load_codes(c, run, u % half * RT_INTERLEAVED_VECTOR, p);
-    low = masked(c, shifted(c, low, u < half ? 0 : -4), 15);
-    if (!planes) return low;
-    int units = UNITS / planes;
-    LLVMValueRef high = load_codes(c, run, rt_interleaved_layout(dot->dtype).high + u / units * RT_INTERLEAVED_VECTOR, p);
-    high = masked(c, shifted(c, high, 4 - planes * (u % units)), ((1 << planes) - 1) << 4);
-    return LLVMBuildOr(c->b, low, high, "");
-}
-
 /* ---- sums ---- */
 
 typedef struct group {
@@ -181,35 +148,8 @@ static void add_run(cg *c, const rt_interleaved *type, LLVMValueRef const *codes
     LLVMBuildStore(c->b, total, acc);
 }
 
-/* f16 of the rows in vector p, from `offset` of a block on. */
-static LLVMValueRef load_factors(cg *c, LLVMValueRef block, int64_t offset, int p) {
-    LLVMValueRef halves = cg_load(c, vector(c, c->f16), byte_at(c, block, offset + 2 * p * c->lanes), 2);
-    return LLVMBuildFPExt(c->b, halves, floats_of(c), "");
-}
-
-/* Bytes of the rows in vector p: number `index` of those that begin at `offset` of a block. */
-static LLVMValueRef load_bytes(cg *c, LLVMValueRef block, int64_t offset, LLVMValueRef index, int p, bool is_signed) {
-    LLVMValueRef at = cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_i64(c, offset + p * c->lanes));
-    LLVMValueRef bytes = cg_load(c, vector(c, c->i8), cg_at(c, c->i8, block, at), 1);
-    return to_float(c, is_signed ? LLVMBuildSExt(c->b, bytes, vector(c, c->i32), "") : LLVMBuildZExt(c->b, bytes, vector(c, c->i32), ""));
-}
-
-/* Of the rows in vector p: scales of the halves of run `number` of a block. */
-static void scales_of(cg *c, rt_dtype dtype, LLVMValueRef block, LLVMValueRef number, int p, LLVMValueRef *out) {
-    const rt_interleaved *type = rt_interleaved_of(dtype);
-    int64_t offset = rt_interleaved_layout(dtype).scales;
-    out[0] = out[1] = load_factors(c, block, 0, p);
-    if (type->scale_run == RUN) out[0] = out[1] = mul_f(c, load_bytes(c, block, offset, number, p, false), out[0]);
-    for (int h = 0; h < HALVES && type->scale_run == RUN / HALVES; h++) {
-        LLVMValueRef index = cg_add(c, cg_mul(c, number, cg_i64(c, HALVES)), cg_i64(c, h));
-        out[h] = mul_f(c, load_bytes(c, block, offset, index, p, true), out[h]);
-    }
-}
-
 static void add_minima(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run, int p) {
-    rt_interleaved_places at = rt_interleaved_layout(g->dot->dtype);
-    LLVMValueRef minimum = mul_f(c, load_factors(c, block, at.minimum_factor, p), load_bytes(c, block, at.minima, number, p, false));
-    minimum = LLVMBuildFNeg(c->b, minimum, "");
+    LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, g->dot->dtype, block, number, cg_i64(c, p)), "");
     for (int r = 0; r < g->dot->rows; r++) {
         LLVMValueRef sum = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, g->x[r].sums, run), 4)), old = LLVMBuildLoad2(c->b, floats_of(c), g->acc[r][p], "");
         LLVMBuildStore(c->b, cg_fma(c, minimum, sum, old), g->acc[r][p]);
@@ -219,13 +159,12 @@ static void add_minima(cg *c, const group *g, LLVMValueRef block, LLVMValueRef n
 /* Run `number` of a block, `run` of the row. */
 static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run) {
     const rt_interleaved *type = rt_interleaved_of(g->dot->dtype);
-    rt_interleaved_places at = rt_interleaved_layout(g->dot->dtype);
-    LLVMValueRef bytes = cg_at(c, c->i8, block, cg_add(c, cg_mul(c, number, cg_i64(c, at.run_bytes)), cg_i64(c, at.runs)));
-    for (int line = 0; line < at.run_bytes; line += 64) cg_prefetch(c, byte_at(c, bytes, line + CG_AHEAD_LANES));
+    LLVMValueRef bytes = lanes_run(c, g->dot->dtype, block, number);
+    for (int line = 0; line < rt_interleaved_layout(g->dot->dtype).run_bytes; line += 64) cg_prefetch(c, byte_at(c, bytes, line + CG_AHEAD_LANES));
     for (int p = 0; p < ROWS / c->lanes; p++) {
         LLVMValueRef codes[UNITS], scales[HALVES];
-        for (int u = 0; u < UNITS; u++) codes[u] = unit_codes(c, g->dot, bytes, u, p);
-        scales_of(c, g->dot->dtype, block, number, p, scales);
+        for (int u = 0; u < UNITS; u++) codes[u] = lanes_unit(c, g->dot->dtype, bytes, u, cg_i64(c, p));
+        lanes_scales(c, g->dot->dtype, block, number, cg_i64(c, p), scales);
         for (int r = 0; r < g->dot->rows; r++) add_run(c, type, codes, &g->x[r], run, scales, g->acc[r][p]);
         if (type->minima) add_minima(c, g, block, number, run, p);
     }

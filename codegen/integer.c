@@ -9,9 +9,10 @@
  * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w + 128, so that a row's
  * sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the odd columns.
  *
- * W as it is stored (no bits) is packed by integer_codes.c and multiplied by integer_stored.c, a group of columns at a time.
+ * Rows that lie interleaved are packed with lanes as rows (integer_lanes.c). W as it is stored (no bits) is packed by integer_codes.c and multiplied by integer_stored.c, a group of columns at a time.
  */
 #include "codegen/integer.h"
+#include "runtime/interleave.h"
 
 #include <string.h>
 
@@ -74,11 +75,12 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
     int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
     int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
+    bool lanes = rt_interleaved_of(kind->w);
     integer_places *pack = &out->pack;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
-    } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, block * 4},
+    } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, block * 4 * (lanes ? c->lanes : 1)},
                  {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
                  {&out->sums, rows * kind->tall * 4}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
@@ -337,9 +339,8 @@ static void emit_integer(cg *c, void *user) {
     LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, integer_panel_rows(c)));
     for (int64_t first = 0, columns; first < kind->columns; first += columns) {
         columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
-        LLVMValueRef start = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)first));
-        LLVMValueRef w = cg_at(c, c->i8, args[job->w], cg_add(c, cg_mul(c, row, row_bytes), start));
-        integer_pack(c, kind, &at.pack, w, row_bytes, cg_i64(c, columns));
+        int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
+        integer_pack(c, kind, &at.pack, cg_at(c, c->i8, args[job->w], cg_i64(c, start)), row, row_bytes, cg_i64(c, columns));
         call_multiply(c, job, &at, first, columns, cg_at(c, c->f32, args[job->out], row));
     }
     cg_pieces_end(c, &panels);
@@ -374,7 +375,7 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
 static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
     bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
     if (!ir_attr_int(inst, IR_ATTR_BITS, 0) && !rt_codes_of(w->dtype)) return false;
-    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && cg_can_widen(w) && (!rotate || cg_can_rotate(c, w->dim[1]));
+    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && (rt_interleaved_of(w->dtype) || cg_can_widen(w)) && (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 
 static void note(const cg *c, const ir_inst *inst) {

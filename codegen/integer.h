@@ -27,8 +27,8 @@ static inline bool integer_as_stored(const integer_kind *kind) {
 
 /* Where the panel is made, in the thread's scratch. */
 typedef struct integer_places {
-    LLVMValueRef floats; /* of one row */
-    LLVMValueRef codes;  /* of the panel's rows, one after the other: integer_codes_stride */
+    LLVMValueRef floats; /* of one row; of interleaved rows f32[columns][lanes] */
+    LLVMValueRef codes;  /* of the panel's rows, one after the other: integer_codes_stride; interleaved rows need none */
     LLVMValueRef panel;  /* interleaved */
     LLVMValueRef scales; /* f32[groups][rows]; of W as stored i32: parts of the row's unit, twice in words */
     LLVMValueRef units, minima; /* of W as stored: f32[rows]; f32[groups][rows], in units, what is to be added for Σx */
@@ -38,6 +38,8 @@ typedef struct integer_places {
 int64_t integer_panel_rows(const cg *c);
 /* Columns in a unit of 32 bits. */
 int integer_unit_of(rt_dtype x);
+/* The largest part that a scale of W as it is stored can be of its row's unit. */
+enum { INTEGER_LARGEST_PART = 32767 };
 /* Are codes of W stored as w + 128? */
 bool integer_offset_w(const cg *c, rt_dtype x);
 /* Columns of a block: all of them, or as many as are packed at a time. */
@@ -61,15 +63,22 @@ LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns);
 LLVMValueRef integer_largest_begin(cg *c);
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x);
 LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most);
-/* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: any number of floats. */
+/* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: any number of floats; inverse: as
+ * many, or one. */
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
 /* codes[columns] of a type = the integers nearest to floats · inverse, W's with their offset. */
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes);
 
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);
-/* Fill at->panel and at->scales with `columns` columns of a panel's rows, which lie row_bytes apart from w on. */
-void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row_bytes, LLVMValueRef columns);
+/* Fill at->panel and at->scales with `columns` columns of a panel's rows, from `row` of a matrix with row_bytes each. w: the first of these
+ * columns of its first row, or group of interleaved rows. */
+void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, LLVMValueRef row_bytes, LLVMValueRef columns);
+
+/* ---- integer_lanes.c: interleaved rows ---- */
+
+/* Vector v of the panel's rows, which are those of vector `part` of the group at `group`. */
+void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, int v, LLVMValueRef columns);
 
 /* ---- integer_codes.c: W as it is stored ---- */
 

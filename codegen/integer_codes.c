@@ -6,7 +6,7 @@
  */
 #include "codegen/integer.h"
 
-enum { LARGEST = 32767, WORD_LANES = 2, WORD_LARGEST = 32767, X_LARGEST = 127 };
+enum { LARGEST = INTEGER_LARGEST_PART, WORD_LANES = 2, WORD_LARGEST = 32767, X_LARGEST = 127 };
 
 int64_t integer_group_of(const integer_kind *kind) {
     if (!integer_as_stored(kind)) return ir_scale_group(kind->x, kind->rotate);

@@ -1,7 +1,8 @@
 /* Panels of W for integer products (integer.c): rows widened from the type they are stored in, perhaps rotated, rounded to integers with a
- * scale for each row and group of columns, and interleaved so that a vector holds the same unit of columns of all its rows.
+ * scale for each row and group of columns, and put side by side so that a vector holds the same unit of columns of all its rows.
  */
 #include "codegen/integer.h"
+#include "runtime/interleave.h"
 
 #include <string.h>
 
@@ -13,7 +14,7 @@ int64_t integer_codes_stride(const integer_kind *kind) {
 
 typedef struct pack_job {
     integer_kind kind;
-    int w, row_bytes, columns; /* kernel arguments, and those of places */
+    int w, row, row_bytes, columns; /* kernel arguments, and those of places */
     int floats, codes, panel, scales, units, minima;
 } pack_job;
 
@@ -45,7 +46,8 @@ LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
 
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
     int width = (int)LLVMGetVectorSize(LLVMTypeOf(x));
-    LLVMValueRef factor = cg_splat(c, inverse, width), rounder = cg_splat(c, cg_f32(c, 12582912.0), width);
+    bool each = LLVMGetTypeKind(LLVMTypeOf(inverse)) == LLVMVectorTypeKind;
+    LLVMValueRef factor = each ? inverse : cg_splat(c, inverse, width), rounder = cg_splat(c, cg_f32(c, 12582912.0), width);
     LLVMTypeRef whole = LLVMVectorType(c->i32, (unsigned)width);
     return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole, "");
 }
@@ -94,15 +96,29 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     cg_loop_end(c, &groups);
 }
 
+/* Interleaved rows, a vector of them at a time. */
+static void emit_lanes(cg *c, const pack_job *job, const integer_places *at) {
+    LLVMValueRef *args = c->code.args, rows = cg_i64(c, RT_INTERLEAVED_ROWS);
+    for (int v = 0; v < VECTORS; v++) {
+        LLVMValueRef row = cg_add(c, args[job->row], cg_i64(c, v * c->lanes)), within = LLVMBuildURem(c->b, row, rows, "");
+        LLVMValueRef group = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_sub(c, row, within), args[job->row_bytes]));
+        integer_emit_lanes(c, &job->kind, at, group, LLVMBuildUDiv(c->b, within, cg_i64(c, c->lanes), ""), v, args[job->columns]);
+    }
+}
+
 static void emit_pack(cg *c, void *user) {
     const pack_job *job = user;
     LLVMValueRef *args = c->code.args, floats = args[job->floats];
+    integer_places at = {.floats = floats, .codes = args[job->codes], .panel = args[job->panel], .scales = args[job->scales], .units = args[job->units],
+                         .minima = args[job->minima]};
+    if (rt_interleaved_of(job->kind.w)) {
+        emit_lanes(c, job, &at);
+        return;
+    }
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, integer_panel_rows(c)), 1);
-    LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, rows.index, args[job->row_bytes]));
-    if (integer_as_stored(&job->kind)) {
-        integer_places at = {.floats = floats, .codes = args[job->codes], .scales = args[job->scales], .units = args[job->units], .minima = args[job->minima]};
-        integer_emit_stored_row(c, &job->kind, &at, row, rows.index, args[job->columns]);
-    } else {
+    LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_add(c, args[job->row], rows.index), args[job->row_bytes]));
+    if (integer_as_stored(&job->kind)) integer_emit_stored_row(c, &job->kind, &at, row, rows.index, args[job->columns]);
+    else {
         cg_emit_decoded_row(c, job->kind.w, args[job->columns], row, floats);
         if (job->kind.rotate) cg_emit_rotated_row(c, job->kind.columns, floats, floats);
         emit_codes(c, job, rows.index);
@@ -112,10 +128,11 @@ static void emit_pack(cg *c, void *user) {
     emit_interleaved(c, &job->kind, args[job->codes], units, args[job->panel]);
 }
 
-void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row_bytes, LLVMValueRef columns) {
+void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, LLVMValueRef row_bytes, LLVMValueRef columns) {
     pack_job pack = {.kind = *kind};
     cg_kernel kernel = {.count = 0};
     pack.w = cg_kernel_arg(&kernel, w);
+    pack.row = cg_kernel_arg(&kernel, row);
     pack.row_bytes = cg_kernel_arg(&kernel, row_bytes);
     pack.columns = cg_kernel_arg(&kernel, columns);
     pack.floats = cg_kernel_arg(&kernel, at->floats);

@@ -13,25 +13,41 @@ static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
     return LLVMVectorType(element, (unsigned)c->lanes);
 }
 
-static LLVMValueRef load(cg *c, LLVMValueRef row, LLVMValueRef column) {
-    return cg_load(c, vector(c, c->f32), cg_at(c, c->f32, row, column), 4);
+/* Rows that are turned in place: one, or `lanes` of them side by side. */
+typedef struct field {
+    LLVMValueRef floats;
+    int64_t columns, each; /* each: floats from a column to the next, 1 or lanes */
+} field;
+
+/* Columns that a vector holds. */
+static int64_t held(const cg *c, const field *f) {
+    return c->lanes / f->each;
 }
 
-static void store(cg *c, LLVMValueRef x, LLVMValueRef row, LLVMValueRef column) {
-    cg_store(c, x, cg_at(c, c->f32, row, column), 4);
+static LLVMValueRef place(cg *c, const field *f, LLVMValueRef column) {
+    return cg_at(c, c->f32, f->floats, cg_mul(c, column, cg_i64(c, f->each)));
 }
 
-/* The signs of `columns` columns as a constant table, made once. */
-static LLVMValueRef sign_table(cg *c, int64_t columns) {
+static LLVMValueRef load(cg *c, const field *f, LLVMValueRef column) {
+    return cg_load(c, vector(c, c->f32), place(c, f, column), 4);
+}
+
+static void store(cg *c, LLVMValueRef x, const field *f, LLVMValueRef column) {
+    cg_store(c, x, place(c, f, column), 4);
+}
+
+/* What each of `columns` columns is multiplied with: its sign and the transform's scale; a constant table, made once. */
+static LLVMValueRef factor_table(cg *c, int64_t columns) {
     char name[40];
-    snprintf(name, sizeof name, "rotate_signs.%lld", (long long)columns);
+    snprintf(name, sizeof name, "rotate_factors.%lld", (long long)columns);
     LLVMValueRef table = LLVMGetNamedGlobal(c->llvm, name);
     if (table) return table;
-    LLVMValueRef *signs = malloc(sizeof *signs * (size_t)columns);
-    GM_ASSERT(signs);
-    for (int64_t i = 0; i < columns; i++) signs[i] = cg_i32(c, (int32_t)rt_rotate_sign(i));
-    LLVMValueRef values = LLVMConstArray2(c->i32, signs, (uint64_t)columns);
-    free(signs);
+    LLVMValueRef *factors = malloc(sizeof *factors * (size_t)columns);
+    double scale = 1 / sqrt((double)rt_rotate_run(columns));
+    GM_ASSERT(factors);
+    for (int64_t i = 0; i < columns; i++) factors[i] = cg_f32(c, rt_rotate_sign(i) ? -scale : scale);
+    LLVMValueRef values = LLVMConstArray2(c->f32, factors, (uint64_t)columns);
+    free(factors);
     table = LLVMAddGlobal(c->llvm, LLVMTypeOf(values), name);
     LLVMSetInitializer(table, values);
     LLVMSetGlobalConstant(table, 1);
@@ -51,13 +67,11 @@ static LLVMValueRef step_within(cg *c, LLVMValueRef x, int half) {
 }
 
 /* to = from with signs and scale; and the steps that stay within vectors. */
-static void emit_first(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to) {
-    int64_t n = rt_rotate_run(columns);
-    LLVMValueRef signs = sign_table(c, columns), scale = cg_splat(c, cg_f32(c, 1 / sqrt((double)n)), c->lanes);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), c->lanes);
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, LLVMBuildFMul(c->b, load(c, from, loop.index), scale, ""), vector(c, c->i32), "");
-    bits = LLVMBuildXor(c->b, bits, cg_load(c, vector(c, c->i32), cg_at(c, c->i32, signs, loop.index), 4), "");
-    LLVMValueRef x = LLVMBuildBitCast(c->b, bits, vector(c, c->f32), "");
+static void emit_first(cg *c, LLVMValueRef from, const field *to) {
+    LLVMValueRef factors = factor_table(c, to->columns);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, to->columns), c->lanes);
+    LLVMValueRef factor = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, factors, loop.index), 4);
+    LLVMValueRef x = LLVMBuildFMul(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), factor, "");
     for (int half = 1; half < c->lanes; half *= 2) x = step_within(c, x, half);
     store(c, x, to, loop.index);
     cg_loop_end(c, &loop);
@@ -75,43 +89,62 @@ static void butterflies(cg *c, LLVMValueRef *x, int count) {
 }
 
 /* The steps from `half` on, `radix` elements of each transform at a time. */
-static void emit_pass(cg *c, int64_t columns, LLVMValueRef row, int64_t half, int radix) {
+static void emit_pass(cg *c, const field *f, int64_t half, int radix) {
     LLVMValueRef x[RADIX];
-    cg_loop outer = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), half * radix);
-    cg_loop inner = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, half), c->lanes);
+    cg_loop outer = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, f->columns), half * radix);
+    cg_loop inner = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, half), held(c, f));
     LLVMValueRef at = cg_add(c, outer.index, inner.index);
-    for (int i = 0; i < radix; i++) x[i] = load(c, row, cg_add(c, at, cg_i64(c, i * half)));
+    for (int i = 0; i < radix; i++) x[i] = load(c, f, cg_add(c, at, cg_i64(c, i * half)));
     butterflies(c, x, radix);
-    for (int i = 0; i < radix; i++) store(c, x[i], row, cg_add(c, at, cg_i64(c, i * half)));
+    for (int i = 0; i < radix; i++) store(c, x[i], f, cg_add(c, at, cg_i64(c, i * half)));
     cg_loop_end(c, &inner);
     cg_loop_end(c, &outer);
 }
 
 /* I - 2/m·J across the m runs. */
-static void emit_across(cg *c, int64_t columns, LLVMValueRef row) {
-    int64_t n = rt_rotate_run(columns), runs = columns / n;
-    LLVMValueRef share = cg_splat(c, cg_f32(c, -2.0 / (double)runs), c->lanes);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, n), c->lanes);
+static void emit_across(cg *c, const field *f) {
+    int64_t n = rt_rotate_run(f->columns), runs = f->columns / n;
+    LLVMValueRef share = cg_splat(c, cg_f32(c, -2.0 / (double)runs), c->lanes), columns = cg_i64(c, f->columns);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, n), held(c, f));
     LLVMValueRef sum = cg_variable(c, vector(c, c->f32), LLVMConstNull(vector(c, c->f32)));
-    cg_loop adding = cg_loop_begin(c, loop.index, cg_i64(c, columns), n);
-    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, vector(c, c->f32), sum, ""), load(c, row, adding.index), ""), sum);
+    cg_loop adding = cg_loop_begin(c, loop.index, columns, n);
+    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, vector(c, c->f32), sum, ""), load(c, f, adding.index), ""), sum);
     cg_loop_end(c, &adding);
     LLVMValueRef total = LLVMBuildLoad2(c->b, vector(c, c->f32), sum, "");
-    cg_loop moving = cg_loop_begin(c, loop.index, cg_i64(c, columns), n);
-    store(c, cg_fma(c, share, total, load(c, row, moving.index)), row, moving.index);
+    cg_loop moving = cg_loop_begin(c, loop.index, columns, n);
+    store(c, cg_fma(c, share, total, load(c, f, moving.index)), f, moving.index);
     cg_loop_end(c, &moving);
     cg_loop_end(c, &loop);
 }
 
-void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to) {
-    int64_t n = rt_rotate_run(columns);
-    emit_first(c, columns, from, to);
+/* The steps from `lanes` on, those before being done. */
+static void emit_rest(cg *c, const field *f) {
+    int64_t n = rt_rotate_run(f->columns);
     for (int64_t half = c->lanes; half < n;) {
         int radix = n / half < RADIX ? (int)(n / half) : RADIX;
-        emit_pass(c, columns, to, half, radix);
+        emit_pass(c, f, half, radix);
         half *= radix;
     }
-    if (columns > n) emit_across(c, columns, to);
+    if (f->columns > n) emit_across(c, f);
+}
+
+void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to) {
+    field f = {.floats = to, .columns = columns, .each = 1};
+    emit_first(c, from, &f);
+    emit_rest(c, &f);
+}
+
+void cg_rotate_columns(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef *x) {
+    LLVMValueRef factors = factor_table(c, columns);
+    for (int i = 0; i < c->lanes; i++) {
+        LLVMValueRef factor = cg_load(c, c->f32, cg_at(c, c->f32, factors, cg_add(c, first, cg_i64(c, i))), 4);
+        x[i] = LLVMBuildFMul(c->b, x[i], cg_splat(c, factor, c->lanes), "");
+    }
+    butterflies(c, x, c->lanes);
+}
+
+void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats) {
+    emit_rest(c, &(field){.floats = floats, .columns = columns, .each = c->lanes});
 }
 
 bool cg_can_rotate(const cg *c, int64_t columns) {

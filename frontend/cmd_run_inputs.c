@@ -4,6 +4,7 @@
 
 #include "ir/rewrite.h"
 #include "runtime/derive.h"
+#include "runtime/interleave.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -135,10 +136,14 @@ typedef struct weight_maker {
     gm_status status;
 } weight_maker;
 
-static void make_weight(weight_maker *m, const char *name, const ir_type *type) {
+static void make_weight(weight_maker *m, const char *name, const ir_type *read) {
     ir_array array;
+    ir_type stored = *read, *type = &stored;
+    const rt_interleaved *rows = rt_interleaved_of(read->dtype);
+    size_t source = rt_derived_source(name);
+    if (source && !rows) return; /* of a screen: it is derived from a weight that is read too */
+    if (source) name = gm_arena_printf(m->arena, "%.*s", (int)source, name), stored.dtype = rows->stored;
     if (m->status != GM_OK || rt_weights_find(m->weights, name)) return;
-    if (rt_derived_source(name)) return; /* made when its source is there */
     m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
     if (m->status != GM_OK) return;
     rt_tensor tensor = {.name = name, .dtype = type->dtype, .rank = type->rank, .data = array.data};

@@ -206,6 +206,7 @@ static bool infer_products(const rule_context *c, int first) {
     for (int i = first; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
+        REQUIRE(!rt_interleaved_of(w->dtype) || w->dim[0] % RT_INTERLEAVED_ROWS == 0, "interleaved rows come in groups of %d", RT_INTERLEAVED_ROWS);
         rows += w->dim[0];
     }
     *c->out = *x;
@@ -219,12 +220,8 @@ static bool rule_matmul(const rule_context *c) {
     const ir_type *x = operand(c, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
     const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
-    for (int i = 1; i < c->inst->operand_count; i++) {
-        const ir_type *w = operand(c, i);
-        if (!rt_interleaved_of(w->dtype)) continue;
-        REQUIRE(impl && strcmp(impl, "words") == 0, "interleaved rows are multiplied with x in words");
-        REQUIRE(w->dim[0] % RT_INTERLEAVED_ROWS == 0, "interleaved rows come in groups of %d", RT_INTERLEAVED_ROWS);
-    }
+    for (int i = 1; i < c->inst->operand_count; i++)
+        REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || (impl && strcmp(impl, "words") == 0), "interleaved rows are multiplied with x in words");
     return infer_products(c, 1);
 }
 
@@ -237,7 +234,6 @@ static bool rule_scaled_matmul(const rule_context *c) {
     bool stored = !ir_attr_find(c->inst, IR_ATTR_BITS);
     int64_t columns = x->dim[x->rank - 1], scales = stored ? columns / IR_SCALE_RUN : 1;
     const char *each = stored ? "each 32 columns of x" : "each row of x";
-    for (int i = 2; i < c->inst->operand_count; i++) REQUIRE(!rt_interleaved_of(operand(c, i)->dtype), "interleaved rows are multiplied by matmul alone");
     REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == scales, "the scales must be f32, one for %s", each);
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for %s", each);
     if (stored) {

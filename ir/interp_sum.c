@@ -138,9 +138,8 @@ gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const i
     int64_t group = ir_scale_group(in[0].dtype, rotate);
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k), *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
     for (int op = 2; op < inst->operand_count; op++) {
-        size_t row_bytes = rt_dtype_bytes(in[op].dtype, (size_t)k);
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
-            rt_dequantize_row(in[op].dtype, (const char *)in[op].data + row_bytes * (size_t)j, w, (size_t)k);
+            read_row(&in[op], j, k, w);
             if (rotate) rt_rotate_row(w, k);
             if (bits) round_row(w, scales, k, bits, group);
             for (int64_t r = 0; r < rows; r++)

@@ -1,11 +1,12 @@
-/* interleave_rows: weights that meet few rows of x in words are read with sixteen rows side by side.
+/* interleave_rows: weights of integer products are read with sixteen rows side by side.
  *
  *   %w = weight {name = "w"} : q5_0[N,K]                  ->   %w = weight {name = "w:r16"} : q5_0_r16[N,K]
  *   %y = matmul %x, %w {impl = "words"}                        %y = matmul %x, %w {impl = "words"}
+ *   %y = scaled_matmul %q, %s, %w {…}                          %y = scaled_matmul %q, %s, %w {…}
  *
- * Fires where every use of a weight in the function is such a product, the type has an interleaved one (runtime/interleave.h), and N is
- * a multiple of sixteen. The values of W are the same to the bit; sums may come in another order. Needs choose_matmul. The interleaved copy is
- * derived from w, which prefill reads as it is stored.
+ * Fires where every use of a weight in the function is one of these products, the type has an interleaved one (runtime/interleave.h), and N is
+ * a multiple of sixteen. The values of W are the same to the bit; sums of matmul may come in another order. Needs choose_matmul and
+ * lower_precision. The interleaved copy is derived from w, which nothing reads where all functions take the copy.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -18,29 +19,31 @@
 
 typedef struct state {
     const pass_options *options;
-    uint32_t *words; /* by value id: uses as a weight of a product in words */
+    uint32_t *products; /* by value id: uses as a weight of a product in words or of integers */
 } state;
 
-static bool is_in_words(const ir_inst *inst) {
+/* The first operand that is a weight of such a product; past the last: none is. */
+static int first_weight(const ir_inst *inst) {
     const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
-    return impl && strcmp(impl, "words") == 0;
+    if (inst->op == IR_SCALED_MATMUL) return 2;
+    return impl && strcmp(impl, "words") == 0 ? 1 : inst->operand_count;
 }
 
-static void count_words(const ir_inst *inst, void *user) {
+static void count_products(const ir_inst *inst, void *user) {
     state *s = user;
-    for (int i = 1; i < inst->operand_count && is_in_words(inst); i++) s->words[inst->operands[i]->id]++;
+    for (int i = first_weight(inst); i < inst->operand_count; i++) s->products[inst->operands[i]->id]++;
 }
 
 static void decide(const ir_rewrite *rw, const ir_inst *inst, rt_dtype type) {
     const state *s = rw->user;
     ir_decide(s->options->decisions, "interleave_rows", rw->in, rw->in_func, inst, rt_dtype_of(type)->text,
-              "each of its products is in words: %d rows side by side need no sums across lanes, and are unpacked at once", RT_INTERLEAVED_ROWS);
+              "each of its products is of integers: %d rows side by side need nothing across lanes, and are unpacked at once", RT_INTERLEAVED_ROWS);
 }
 
 static bool interleave(ir_rewrite *rw, const ir_inst *inst) {
     const state *s = rw->user;
     const ir_value *w = inst->result_count ? inst->results[0] : NULL;
-    if (!ir_stored_count(inst) || w->type.rank != 2 || !s->words[w->id] || s->words[w->id] != rw->uses[w->id]) return false;
+    if (!ir_stored_count(inst) || w->type.rank != 2 || !s->products[w->id] || s->products[w->id] != rw->uses[w->id]) return false;
     const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_ROWS, ir_attr_string(inst, IR_ATTR_NAME));
     rt_dtype type = rt_derived_type(name, w->type.dtype, w->type.dim[0], w->type.dim[1]);
     if (type == RT_DTYPE_COUNT) return false;
@@ -64,11 +67,11 @@ gm_status pass_interleave_rows(const pass_options *options, const ir_module *in,
     state s = {.options = options};
     *out = ir_module_like(in);
     for (int i = 0; i < in->func_count; i++) {
-        s.words = calloc((size_t)in->funcs[i]->value_count + 1, sizeof *s.words);
-        GM_ASSERT(s.words);
-        ir_visit(in->funcs[i]->body, count_words, &s);
+        s.products = calloc((size_t)in->funcs[i]->value_count + 1, sizeof *s.products);
+        GM_ASSERT(s.products);
+        ir_visit(in->funcs[i]->body, count_products, &s);
         ir_clone_func(in, in->funcs[i], *out, in->funcs[i]->name, NULL, interleave, &s);
-        free(s.words);
+        free(s.products);
     }
     return GM_OK;
 }

@@ -1,5 +1,6 @@
 /* The table of element types and the conversions between 16-bit floats and f32. */
 #include "runtime/dtype.h"
+#include "runtime/interleave.h"
 
 #include <string.h>
 
@@ -27,6 +28,7 @@ const rt_codes *rt_codes_of(rt_dtype dtype) {
         [RT_Q6_K] = {-32, 31, 16, false}, [RT_TQ1_0] = {-1, 1, 32, false}, [RT_TQ2_0] = {-1, 1, 32, false},   [RT_NVFP4] = {-12, 12, 16, false},
     };
     GM_ASSERT((unsigned)dtype < RT_DTYPE_COUNT);
+    if (rt_interleaved_of(dtype)) dtype = rt_interleaved_of(dtype)->stored;
     return all[dtype].run ? &all[dtype] : NULL;
 }
 

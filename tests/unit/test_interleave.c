@@ -1,5 +1,5 @@
-/* Interleaved rows: every value is the stored one to the bit, and compiled products with them are near a sum in double on several
- * --target-cpu, those of several rows of x the same as of each alone. */
+/* Interleaved rows: every value is the stored one to the bit; compiled products with them are near a sum in double on several --target-cpu,
+ * those of several rows of x the same as of each alone; and integer products are those with the stored rows, to the bit. */
 #include "runtime/derive.h"
 #include "runtime/interleave.h"
 #include "tests/unit/products.h"
@@ -139,6 +139,107 @@ START_TEST(products) {
 }
 END_TEST
 
+/* ---- integer products ---- */
+
+/* What scaled_matmul does with W, and widths in blocks: of types whose block is 32 columns, and of the others. */
+static const struct {
+    const char *x, *attrs;
+    int bits_of_x, scale_columns; /* 0: one scale a row */
+    int blocks[2];
+} treatments[] = {
+    {"i8", " {bits = 8, rotate = 1}", 7, 0, {20, 3}}, {"i8", " {bits = 8, rotate = 1}", 7, 0, {72, 9}}, {"i16", " {bits = 12}", 12, 0, {11, 2}},
+    {"i16", " {bits = 12}", 12, 0, {72, 9}}, {"i16", " {bits = 12, rotate = 1}", 12, 0, {20, 3}}, {"i8", "", 7, IR_SCALE_RUN, {11, 2}}, {"i8", "", 7, IR_SCALE_RUN, {72, 9}},
+};
+enum { TREATMENTS = GM_COUNT(treatments), X_ROWS = 7, PANEL_ROWS = 32, MORE_PANEL_ROWS = 96, ALL_ROWS = PANEL_ROWS + MORE_PANEL_ROWS };
+
+static int64_t columns_of(rt_dtype dtype, int t) {
+    int block = rt_dtype_of(dtype)->block_elems;
+    return (int64_t)treatments[t].blocks[block != 32] * block;
+}
+
+static bool takes(rt_dtype dtype, int t) {
+    return treatments[t].attrs[0] || rt_codes_of(dtype);
+}
+
+static ir_array integer_x(int t, int64_t columns, gm_arena *arena) {
+    bool bytes = treatments[t].bits_of_x == 7;
+    int largest = (1 << treatments[t].bits_of_x) - 1;
+    ir_array x = {.dtype = bytes ? RT_I8 : RT_I16, .rank = 2, .dim = {X_ROWS, columns}, .data = gm_arena_alloc(arena, (size_t)(X_ROWS * columns) * 2)};
+    for (int64_t i = 0; i < X_ROWS * columns; i++) {
+        int code = (int)(next_random() % (uint32_t)(2 * largest + 1)) - largest;
+        if (bytes) ((int8_t *)x.data)[i] = (int8_t)code;
+        else ((int16_t *)x.data)[i] = (int16_t)code;
+    }
+    return x;
+}
+
+static ir_array scales_of_x(int t, int64_t columns, gm_arena *arena) {
+    int64_t each = treatments[t].scale_columns ? treatments[t].scale_columns : columns;
+    ir_array s = {.dtype = RT_F32, .rank = 2, .dim = {X_ROWS, columns / each}, .data = GM_NEW_ARRAY(arena, float, X_ROWS * (columns / each))};
+    for (int64_t i = 0; i < X_ROWS * (columns / each); i++) ((float *)s.data)[i] = random_float(1e-4f, 1e-3f);
+    return s;
+}
+
+/* Products of each treatment with the weights as stored, then with those interleaved. */
+static void write_integer_function(rt_dtype dtype, gm_string *out) {
+    gm_string params = {0}, types_text = {0}, body = {0}, returned = {0};
+    const char *type = rt_dtype_of(dtype)->text, *comma = "";
+    for (int t = 0; t < TREATMENTS; t++) {
+        int columns = (int)columns_of(dtype, t), each = treatments[t].scale_columns ? treatments[t].scale_columns : columns;
+        if (!takes(dtype, t)) continue;
+        gm_string_printf(&params, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,%d]", comma, t, treatments[t].x, X_ROWS, columns, t, X_ROWS, columns / each);
+        for (int lanes = 0; lanes < 2; lanes++) {
+            const char *name = lanes ? ":r16" : "", *suffix = lanes ? "_r16" : "";
+            int id = 2 * t + lanes;
+            gm_string_printf(&body, "  %%w%d = weight {name = \"w%d%s\"} : %s%s[%d,%d]\n", id, t, name, type, suffix, PANEL_ROWS, columns);
+            gm_string_printf(&body, "  %%v%d = weight {name = \"v%d%s\"} : %s%s[%d,%d]\n", id, t, name, type, suffix, MORE_PANEL_ROWS, columns);
+            gm_string_printf(&body, "  %%y%d = scaled_matmul %%x%d, %%s%d, %%w%d, %%v%d%s : f32[%d,%d]\n", id, t, t, id, id, treatments[t].attrs, X_ROWS, ALL_ROWS);
+            gm_string_printf(&returned, "%s%%y%d", lanes ? ", " : comma, id);
+            gm_string_printf(&types_text, "%sf32[%d,%d]", lanes ? ", " : comma, X_ROWS, ALL_ROWS);
+        }
+        comma = ", ";
+    }
+    gm_string_printf(out, "func @f(%s) -> (%s) {\n%s  return %s\n}\n", params.data, types_text.data, body.data, returned.data);
+    gm_string_free(&params);
+    gm_string_free(&types_text);
+    gm_string_free(&body);
+    gm_string_free(&returned);
+}
+
+static void check_same(const ir_array *stored, const ir_array *lanes, rt_dtype dtype, int t, const char *cpu) {
+    const float *want = stored->data, *got = lanes->data;
+    for (int i = 0; i < X_ROWS * ALL_ROWS; i++)
+        ck_assert_msg(memcmp(&want[i], &got[i], sizeof *want) == 0 || (isnan(want[i]) && isnan(got[i])), "%s%s, %s: row %d of x, row %d of W: %.9g instead of %.9g",
+                      rt_dtype_of(dtype)->text, treatments[t].attrs, cpu ? cpu : "host", i / ALL_ROWS, i % ALL_ROWS, (double)got[i], (double)want[i]);
+}
+
+START_TEST(integer_products) {
+    rt_dtype dtype = stored_types[(size_t)_i / GM_COUNT(cpus)];
+    const char *cpu = cpus[(size_t)_i % GM_COUNT(cpus)];
+    rt_weights weights = {0};
+    gm_arena arena = {0};
+    gm_string text = {0};
+    ir_array args[2 * TREATMENTS], results[2 * TREATMENTS];
+    int count = 0;
+    state = (uint64_t)_i + 301;
+    for (int t = 0; t < TREATMENTS; t++) {
+        if (!takes(dtype, t)) continue;
+        for (int part = 0; part < 2; part++) {
+            rt_tensor w = *make_weight(&weights, gm_arena_printf(&weights.arena, "%c%d", part ? 'v' : 'w', t), dtype, part ? MORE_PANEL_ROWS : PANEL_ROWS, columns_of(dtype, t));
+            derived(&weights, &w);
+        }
+        args[count++] = integer_x(t, columns_of(dtype, t), &arena);
+        args[count++] = scales_of_x(t, columns_of(dtype, t), &arena);
+    }
+    write_integer_function(dtype, &text);
+    if (run_text(cpu, &text, &weights, args, count, &arena, results))
+        for (int t = 0, at = 0; t < TREATMENTS; t++)
+            if (takes(dtype, t)) check_same(&results[at], &results[at + 1], dtype, t, cpu), at += 2;
+    rt_weights_close(&weights);
+    gm_arena_free(&arena);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("interleave");
     TCase *tcase = tcase_create("interleaved rows");
@@ -146,6 +247,7 @@ int main(void) {
     tcase_add_loop_test(tcase, values_are_those_stored, 0, (int)GM_COUNT(stored_types));
     tcase_add_test(tcase, what_cannot_be_interleaved_is_refused);
     tcase_add_loop_test(tcase, products, 0, (int)(GM_COUNT(stored_types) * GM_COUNT(cpus)));
+    tcase_add_loop_test(tcase, integer_products, 0, (int)(GM_COUNT(stored_types) * GM_COUNT(cpus)));
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

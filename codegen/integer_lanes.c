@@ -1,0 +1,167 @@
+/* Panels of W from interleaved rows (runtime/interleave.h): lanes are rows from the first load to the last store, so that a rotation needs no
+ * shuffles, a row's largest magnitude nothing across lanes, and a panel no transposition. Codes and scales are those that integer_pack.c and
+ * integer_codes.c make of the rows as they are stored, to the bit.
+ */
+#include "codegen/integer.h"
+#include "codegen/lanes.h"
+
+enum { RUN = INTEGER_RUN, UNITS = LANES_UNITS, UNIT = RT_INTERLEAVED_UNIT, HALVES = LANES_HALVES, MAX_LANES = 16, UNROLL = 4 };
+
+/* A vector of the panel's rows. */
+typedef struct stripe {
+    const integer_kind *kind;
+    const integer_places *at;
+    LLVMValueRef part; /* of the group */
+    LLVMValueRef most; /* variable, of W as stored: f32[lanes], the largest magnitudes of scales */
+    int v;             /* of the panel */
+} stripe;
+
+/* The stripe's place in item `index` of those that have an element for each row of the panel. */
+static LLVMValueRef place_of(cg *c, const stripe *s, LLVMTypeRef type, LLVMValueRef items, LLVMValueRef index) {
+    return cg_at(c, type, items, cg_add(c, cg_mul(c, index, cg_i64(c, integer_panel_rows(c))), cg_i64(c, s->v * c->lanes)));
+}
+
+/* f32[lanes] number `index` of the scratch. */
+static LLVMValueRef floats_at(cg *c, const stripe *s, LLVMValueRef index) {
+    return cg_at(c, vector(c, c->f32), s->at->floats, index);
+}
+
+static LLVMValueRef as_lanes(cg *c, LLVMValueRef unit) {
+    return LLVMBuildBitCast(c->b, unit, vector(c, c->i32), "");
+}
+
+/* Run `number` of a block, which begins at column `column`. */
+typedef void (*run_fn)(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column);
+
+static void each_run(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef columns, run_fn emit) {
+    const rt_dtype_info *info = rt_dtype_of(s->kind->w);
+    LLVMValueRef elems = cg_i64(c, info->block_elems), bytes = cg_i64(c, RT_INTERLEAVED_ROWS * info->block_bytes);
+    cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, elems, ""), 1);
+    LLVMValueRef block = cg_at(c, c->i8, group, cg_mul(c, blocks.index, bytes)), first = cg_mul(c, blocks.index, elems);
+    cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, info->block_elems / RUN), 1);
+    emit(c, s, block, runs.index, cg_add(c, first, cg_mul(c, runs.index, cg_i64(c, RUN))));
+    cg_loop_end(c, &runs);
+    cg_loop_end(c, &blocks);
+}
+
+/* ---- rounded to `bits` bits ---- */
+
+/* The codes of column `i` of a unit as floats, their bias taken off. */
+static LLVMValueRef column_of(cg *c, const stripe *s, LLVMValueRef unit, int i) {
+    LLVMValueRef code = LLVMBuildLShr(c->b, as_lanes(c, unit), splat(c, cg_i32(c, 8 * i)), "");
+    code = LLVMBuildAnd(c->b, code, splat(c, cg_i32(c, 255)), "");
+    return LLVMBuildSIToFP(c->b, cg_sub(c, code, splat(c, cg_i32(c, rt_interleaved_of(s->kind->w)->bias))), vector(c, c->f32), "");
+}
+
+/* A run's values, as many columns as there are lanes at a time, with the first steps of their rotation. */
+static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
+    rt_dtype dtype = s->kind->w;
+    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], minimum = NULL;
+    lanes_scales(c, dtype, block, number, s->part, scales);
+    if (rt_interleaved_of(dtype)->minima) minimum = lanes_minimum(c, dtype, block, number, s->part);
+    for (int from = 0; from < RUN; from += c->lanes) {
+        LLVMValueRef x[MAX_LANES], first = cg_add(c, column, cg_i64(c, from));
+        for (int i = 0; i < c->lanes; i++) {
+            LLVMValueRef unit = i % UNIT ? NULL : lanes_unit(c, dtype, run, (from + i) / UNIT, s->part);
+            for (int k = 0; unit && k < UNIT; k++) x[i + k] = column_of(c, s, unit, k);
+            x[i] = LLVMBuildFMul(c->b, x[i], scales[(from + i) / (RUN / HALVES)], "");
+            if (minimum) x[i] = LLVMBuildFSub(c->b, x[i], minimum, "");
+        }
+        if (s->kind->rotate) cg_rotate_columns(c, s->kind->columns, first, x);
+        for (int i = 0; i < c->lanes; i++) cg_store(c, x[i], floats_at(c, s, cg_add(c, first, cg_i64(c, i))), 4);
+    }
+}
+
+static LLVMValueRef load_floats(cg *c, const stripe *s, LLVMValueRef column) {
+    return cg_load(c, vector(c, c->f32), floats_at(c, s, column), 4);
+}
+
+/* A unit of `count` columns from `column` on: 32 bits of each row. */
+static LLVMValueRef round_unit(cg *c, const stripe *s, LLVMValueRef column, int count, LLVMValueRef inverse) {
+    LLVMValueRef unit = NULL, mask = splat(c, cg_i32(c, (1 << 32 / count) - 1));
+    for (int i = 0; i < count; i++) {
+        LLVMValueRef whole = integer_nearest(c, load_floats(c, s, cg_add(c, column, cg_i64(c, i))), inverse);
+        if (integer_offset_w(c, s->kind->x)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
+        whole = LLVMBuildShl(c->b, LLVMBuildAnd(c->b, whole, mask, ""), splat(c, cg_i32(c, 32 / count * i)), "");
+        unit = unit ? LLVMBuildOr(c->b, unit, whole, "") : whole;
+    }
+    return unit;
+}
+
+/* The codes and the scales of columns [from, to), a group. */
+static void round_group(cg *c, const stripe *s, LLVMValueRef from, LLVMValueRef to) {
+    LLVMTypeRef lanes = vector(c, c->i32);
+    LLVMValueRef levels = splat(c, cg_f32(c, (double)((1 << (s->kind->bits - 1)) - 1))), most = integer_largest_begin(c);
+    int count = integer_unit_of(s->kind->x);
+    cg_loop loop = cg_loop_begin(c, from, to, 1);
+    integer_largest_add(c, most, load_floats(c, s, loop.index));
+    cg_loop_end_unrolled(c, &loop, UNROLL);
+    most = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, lanes, most, ""), vector(c, c->f32), "");
+    LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, ""), group = LLVMBuildUDiv(c->b, from, cg_i64(c, integer_group_of(s->kind)), "");
+    cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), place_of(c, s, c->f32, s->at->scales, group), 4);
+    cg_loop units = cg_loop_begin(c, from, to, count);
+    LLVMValueRef number = LLVMBuildUDiv(c->b, units.index, cg_i64(c, count), "");
+    cg_store(c, round_unit(c, s, units.index, count, inverse), place_of(c, s, c->i32, s->at->panel, number), 4);
+    cg_loop_end_unrolled(c, &units, UNROLL);
+}
+
+static void emit_rounded(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef columns) {
+    each_run(c, s, group, columns, widen_run);
+    if (s->kind->rotate) cg_rotate_rows(c, s->kind->columns, s->at->floats);
+    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, integer_group_of(s->kind));
+    round_group(c, s, groups.index, cg_min(c, columns, cg_add(c, groups.index, cg_i64(c, integer_group_of(s->kind)))));
+    cg_loop_end(c, &groups);
+}
+
+/* ---- as stored ---- */
+
+/* A run's codes, as they are; its scales to the scratch, its minima, not yet in units. */
+static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
+    rt_dtype dtype = s->kind->w;
+    LLVMTypeRef floats = vector(c, c->f32);
+    int64_t groups = RUN / integer_group_of(s->kind);
+    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], first = LLVMBuildUDiv(c->b, column, cg_i64(c, RUN), "");
+    for (int u = 0; u < UNITS; u++) {
+        LLVMValueRef unit = cg_add(c, cg_mul(c, first, cg_i64(c, UNITS)), cg_i64(c, u));
+        cg_store(c, as_lanes(c, lanes_unit(c, dtype, run, u, s->part)), place_of(c, s, c->i32, s->at->panel, unit), 4);
+    }
+    lanes_scales(c, dtype, block, number, s->part, scales);
+    for (int64_t i = 0; i < groups; i++) {
+        LLVMValueRef group = cg_add(c, cg_mul(c, first, cg_i64(c, groups)), cg_i64(c, i)), most = LLVMBuildLoad2(c->b, floats, s->most, "");
+        LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", floats, &scales[i], 1);
+        LLVMValueRef less = LLVMBuildFCmp(c->b, LLVMRealOLT, size, most, ""); /* so that NaN becomes the unit's, and with it the row */
+        LLVMBuildStore(c->b, LLVMBuildSelect(c->b, less, most, size, ""), s->most);
+        cg_store(c, scales[i], floats_at(c, s, group), 4);
+        if (!rt_interleaved_of(dtype)->minima) continue;
+        LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, dtype, block, number, s->part), "");
+        cg_store(c, minimum, place_of(c, s, c->f32, s->at->minima, group), 4);
+    }
+}
+
+/* Scales as parts of the rows' units, minima in units. */
+static void emit_parts(cg *c, const stripe *s, LLVMValueRef columns) {
+    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMValueRef most = LLVMBuildLoad2(c->b, floats, s->most, ""), largest = splat(c, cg_f32(c, INTEGER_LARGEST_PART));
+    LLVMValueRef inverse = LLVMBuildFDiv(c->b, largest, most, ""), sixteen = splat(c, cg_i32(c, 16));
+    cg_store(c, LLVMBuildFDiv(c->b, most, largest, ""), place_of(c, s, c->f32, s->at->units, cg_i64(c, 0)), 4);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, integer_group_of(s->kind)), ""), 1);
+    LLVMValueRef part = integer_nearest(c, load_floats(c, s, loop.index), inverse), low = LLVMBuildAnd(c->b, part, splat(c, cg_i32(c, 0xFFFF)), "");
+    cg_store(c, LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, part, sixteen, ""), ""), place_of(c, s, c->i32, s->at->scales, loop.index), 4);
+    if (rt_interleaved_of(s->kind->w)->minima) {
+        LLVMValueRef place = place_of(c, s, c->f32, s->at->minima, loop.index);
+        cg_store(c, LLVMBuildFMul(c->b, cg_load(c, floats, place, 4), inverse, ""), place, 4);
+    }
+    cg_loop_end(c, &loop);
+}
+
+void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, int v, LLVMValueRef columns) {
+    stripe s = {.kind = kind, .at = at, .part = part, .v = v};
+    if (!integer_as_stored(kind)) {
+        emit_rounded(c, &s, group, columns);
+        return;
+    }
+    s.most = cg_variable(c, vector(c, c->f32), NULL);
+    LLVMBuildStore(c->b, splat(c, cg_f32(c, (double)IR_SCALE_LEAST)), s.most);
+    each_run(c, &s, group, columns, keep_run);
+    emit_parts(c, &s, columns);
+}
