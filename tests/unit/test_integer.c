@@ -91,42 +91,65 @@ static int64_t all_rows(const product *p) {
     return rows;
 }
 
-/* A line of each product with each number of rows of x; number: of the two together. */
-typedef void (*line_fn)(const product *p, int number, int rows, gm_string *out);
+/* Text of product `number`; rows: of x, a number or a symbol. */
+typedef void (*line_fn)(const product *p, int number, const char *rows, gm_string *out);
 
-static void write_params(const product *p, int number, int rows, gm_string *out) {
-    gm_string_printf(out, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,%d]", number ? ", " : "", number, rt_dtype_of(p->x.codes.dtype)->text, rows,
+static void write_params(const product *p, int number, const char *rows, gm_string *out) {
+    gm_string_printf(out, "%s%%x%d: %s[%s,%d], %%s%d: f32[%s,%d]", number ? ", " : "", number, rt_dtype_of(p->x.codes.dtype)->text, rows,
                      (int)p->x.codes.dim[1], number, rows, (int)p->x.scales.dim[1]);
 }
 
-static void write_type(const product *p, int number, int rows, gm_string *out) {
-    gm_string_printf(out, "%sf32[%d,%d]", number ? ", " : "", rows, (int)all_rows(p));
+static void write_type(const product *p, int number, const char *rows, gm_string *out) {
+    gm_string_printf(out, "%sf32[%s,%d]", number ? ", " : "", rows, (int)all_rows(p));
 }
 
-static void write_product(const product *p, int number, int rows, gm_string *out) {
+static void write_product(const product *p, int number, const char *rows, gm_string *out) {
     for (int i = 0; i < p->count; i++)
         gm_string_printf(out, "  %%w%d_%d = weight {name = \"%s\"} : %s[%d,%d]\n", number, i, p->w[i]->name, rt_dtype_of(p->w[i]->dtype)->text,
                          (int)p->w[i]->dim[0], (int)p->w[i]->dim[1]);
     gm_string_printf(out, "  %%y%d = scaled_matmul %%x%d, %%s%d", number, number, number);
     for (int i = 0; i < p->count; i++) gm_string_printf(out, ", %%w%d_%d", number, i);
     if (p->how != AS_STORED) gm_string_printf(out, " {bits = %d%s}", bits_of(&p->x), p->how == ROTATED ? ", rotate = 1" : "");
-    gm_string_printf(out, " : f32[%d,%d]\n", rows, (int)all_rows(p));
+    gm_string_printf(out, " : f32[%s,%d]\n", rows, (int)all_rows(p));
 }
 
-static void write_result(const product *p, int number, int rows, gm_string *out) {
+/* One of HEIGHTS calls of the function of a product. */
+static void write_call(const product *p, int number, const char *rows, gm_string *out) {
+    gm_string_printf(out, "  %%y%d = call %%x%d, %%s%d {callee = \"product%d\"} : f32[%s,%d]\n", number, number, number, number / HEIGHTS, rows, (int)all_rows(p));
+}
+
+static void write_result(const product *p, int number, const char *rows, gm_string *out) {
     gm_string_printf(out, "%s%%y%d", number ? ", " : "", number);
 }
 
-static void write_function(const product *products, int product_count, const int *rows, int row_count, gm_string *out) {
+/* A function of `count` lines of each kind; rows: NULL for the heights in turn. */
+static void write_function(const char *name, const product *products, int count, const char *rows, line_fn line, gm_string *out) {
     const struct {
         const char *before;
         line_fn line;
-    } parts[] = {{"func @f(", write_params}, {") -> (", write_type}, {") {\n", write_product}, {"  return ", write_result}};
+    } parts[] = {{"(", write_params}, {") -> (", write_type}, {") {\n", line}, {"  return ", write_result}};
+    gm_string_printf(out, "func @%s", name);
     for (size_t part = 0; part < GM_COUNT(parts); part++) {
         gm_string_printf(out, "%s", parts[part].before);
-        for (int i = 0; i < product_count * row_count; i++) parts[part].line(&products[i / row_count], i, rows[i % row_count], out);
+        for (int i = 0; i < count; i++) {
+            char height[16];
+            snprintf(height, sizeof height, "%d", heights[i % HEIGHTS]);
+            parts[part].line(&products[rows ? i : i / HEIGHTS], i, rows ? rows : height, out);
+        }
     }
     gm_string_printf(out, "\n}\n");
+}
+
+/* All products with each number of rows of x: compiled once each and called, so that only a run's rows say how many there are; or `apart`,
+ * each compiled for its own. */
+static void write_module(const product *products, int count, bool apart, gm_string *out) {
+    if (!apart) gm_string_printf(out, "symbol T max %d\n", TALLEST);
+    for (int i = 0; i < count && !apart; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "product%d", i);
+        write_function(name, &products[i], 1, "T", write_product, out);
+    }
+    write_function("f", products, count * HEIGHTS, NULL, apart ? write_product : write_call, out);
 }
 
 /* ---- comparison ---- */
@@ -137,7 +160,9 @@ static ir_array interpret(const product *p, const rt_weights *weights, gm_arena 
     ir_module *module = NULL;
     ir_array args[2], y;
     take_rows(&p->x, TALLEST, args);
-    write_function(p, 1, (int[]){TALLEST}, 1, &text);
+    char rows[16];
+    snprintf(rows, sizeof rows, "%d", TALLEST);
+    write_function("f", p, 1, rows, write_product, &text);
     ck_assert_msg(ir_parse(text.data, text.length, "test", &diag, &module) == GM_OK, "%s", diag.message);
     ir_interp_env env = {.weights = weights};
     ck_assert_msg(ir_interp(module, "f", &env, args, 2, arena, &y, &diag) == GM_OK, "%s", diag.message);
@@ -228,7 +253,7 @@ static void check_rows(const product *p, const ir_array *got, const char *cpu) {
     }
 }
 
-static void check_products(product *products, int count, const rt_weights *weights, gm_arena *arena) {
+static void check_products(product *products, int count, bool apart, const rt_weights *weights, gm_arena *arena) {
     for (int i = 0; i < count; i++) {
         products[i].want = interpret(&products[i], weights, arena);
         bound(&products[i], arena);
@@ -237,7 +262,7 @@ static void check_products(product *products, int count, const rt_weights *weigh
         ir_array args[2 * HEIGHTS * MAX_PRODUCTS], got[HEIGHTS * MAX_PRODUCTS];
         gm_string text = {0};
         for (int i = 0; i < count * HEIGHTS; i++) take_rows(&products[i / HEIGHTS].x, heights[i % HEIGHTS], &args[2 * i]);
-        write_function(products, count, heights, HEIGHTS, &text);
+        write_module(products, count, apart, &text);
         if (!run_text(cpus[c], &text, weights, args, 2 * count * HEIGHTS, arena, got)) continue;
         for (int i = 0; i < count * HEIGHTS; i++) check_rows(&products[i / HEIGHTS], &got[i], cpus[c]);
     }
@@ -273,7 +298,7 @@ static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const r
         products[i].how = how;
         products[i].x = make_x(x[i], TALLEST, wanted[i], how, &arena);
     }
-    check_products(products, count, &weights, &arena);
+    check_products(products, count, false, &weights, &arena);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
@@ -322,7 +347,7 @@ START_TEST(mixed_types) {
         for (size_t i = 0; i < GM_COUNT(types); i++) products[k].w[i] = rt_weights_find(&weights, name[i]);
         products[k].x = make_x(k ? RT_I16 : RT_I8, TALLEST, 2 * GROUP, ROUNDED, &arena);
     }
-    check_products(products, GM_COUNT(products), &weights, &arena);
+    check_products(products, GM_COUNT(products), true, &weights, &arena);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
@@ -351,7 +376,7 @@ START_TEST(sums_do_not_overflow) {
     product products[2] = {{.w = {rt_weights_find(&weights, "w")}, .count = 1}, {.w = {rt_weights_find(&weights, "w")}, .count = 1}};
     products[0].x = make_x(RT_I16, TALLEST, COLUMNS, ROUNDED, &arena);
     products[1].x = make_x(RT_I8, TALLEST, COLUMNS, ROUNDED, &arena);
-    check_products(products, 2, &weights, &arena);
+    check_products(products, 2, true, &weights, &arena);
     for (int n = 0; n < NARROW; n++) {
         int groups = n % 3 == 0 ? COLUMNS / GROUP : n % 3 == 2 ? 1 : 0; /* of ALL_LARGEST: signs of columns cancel, those of groups but one */
         double scale = (double)((const float *)products[0].x.scales.data)[ALL_LARGEST], want = scale * X_LARGEST * GROUP * groups * (n + 1);
