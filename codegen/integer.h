@@ -78,7 +78,7 @@ void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLV
 /* ---- integer_lanes.c: interleaved rows ---- */
 
 /* Vector v of the panel's rows, which are those of vector `part` of the group at `group`. */
-void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, int v, LLVMValueRef columns);
+void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, LLVMValueRef v, LLVMValueRef columns);
 
 /* ---- integer_codes.c: W as it is stored ---- */
 

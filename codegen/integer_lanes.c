@@ -11,14 +11,13 @@ enum { RUN = INTEGER_RUN, UNITS = LANES_UNITS, UNIT = RT_INTERLEAVED_UNIT, HALVE
 typedef struct stripe {
     const integer_kind *kind;
     const integer_places *at;
-    LLVMValueRef part; /* of the group */
+    LLVMValueRef v, part; /* i64: which of the panel, which of the group */
     LLVMValueRef most; /* variable, of W as stored: f32[lanes], the largest magnitudes of scales */
-    int v;             /* of the panel */
 } stripe;
 
 /* The stripe's place in item `index` of those that have an element for each row of the panel. */
 static LLVMValueRef place_of(cg *c, const stripe *s, LLVMTypeRef type, LLVMValueRef items, LLVMValueRef index) {
-    return cg_at(c, type, items, cg_add(c, cg_mul(c, index, cg_i64(c, integer_panel_rows(c))), cg_i64(c, s->v * c->lanes)));
+    return cg_at(c, type, items, cg_add(c, cg_mul(c, index, cg_i64(c, integer_panel_rows(c))), cg_mul(c, s->v, cg_i64(c, c->lanes))));
 }
 
 /* f32[lanes] number `index` of the scratch. */
@@ -154,7 +153,7 @@ static void emit_parts(cg *c, const stripe *s, LLVMValueRef columns) {
     cg_loop_end(c, &loop);
 }
 
-void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, int v, LLVMValueRef columns) {
+void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, LLVMValueRef v, LLVMValueRef columns) {
     stripe s = {.kind = kind, .at = at, .part = part, .v = v};
     if (!integer_as_stored(kind)) {
         emit_rounded(c, &s, group, columns);

@@ -99,11 +99,11 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
 /* Interleaved rows, a vector of them at a time. */
 static void emit_lanes(cg *c, const pack_job *job, const integer_places *at) {
     LLVMValueRef *args = c->code.args, rows = cg_i64(c, RT_INTERLEAVED_ROWS);
-    for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef row = cg_add(c, args[job->row], cg_i64(c, v * c->lanes)), within = LLVMBuildURem(c->b, row, rows, "");
-        LLVMValueRef group = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_sub(c, row, within), args[job->row_bytes]));
-        integer_emit_lanes(c, &job->kind, at, group, LLVMBuildUDiv(c->b, within, cg_i64(c, c->lanes), ""), v, args[job->columns]);
-    }
+    cg_loop v = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, VECTORS), 1);
+    LLVMValueRef row = cg_add(c, args[job->row], cg_mul(c, v.index, cg_i64(c, c->lanes))), within = LLVMBuildURem(c->b, row, rows, "");
+    LLVMValueRef group = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_sub(c, row, within), args[job->row_bytes]));
+    integer_emit_lanes(c, &job->kind, at, group, LLVMBuildUDiv(c->b, within, cg_i64(c, c->lanes), ""), v.index, args[job->columns]);
+    cg_loop_end(c, &v);
 }
 
 static void emit_pack(cg *c, void *user) {
