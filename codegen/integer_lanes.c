@@ -45,26 +45,27 @@ static void each_run(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef co
 
 /* ---- rounded to `bits` bits ---- */
 
-/* The codes of column `i` of a unit as floats, their bias taken off. */
-static LLVMValueRef column_of(cg *c, const stripe *s, LLVMValueRef unit, int i) {
+/* The codes of column `i` of a unit as floats. */
+static LLVMValueRef column_of(cg *c, LLVMValueRef unit, int i) {
     LLVMValueRef code = LLVMBuildLShr(c->b, as_lanes(c, unit), splat(c, cg_i32(c, 8 * i)), "");
-    code = LLVMBuildAnd(c->b, code, splat(c, cg_i32(c, 255)), "");
-    return LLVMBuildSIToFP(c->b, cg_sub(c, code, splat(c, cg_i32(c, rt_interleaved_of(s->kind->w)->bias))), vector(c, c->f32), "");
+    return LLVMBuildSIToFP(c->b, LLVMBuildAnd(c->b, code, splat(c, cg_i32(c, 255)), ""), vector(c, c->f32), "");
 }
 
 /* A run's values, as many columns as there are lanes at a time, with the first steps of their rotation. */
 static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
     rt_dtype dtype = s->kind->w;
-    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], minimum = NULL;
+    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], less[HALVES], minimum = NULL;
     lanes_scales(c, dtype, block, number, s->part, scales);
     if (rt_interleaved_of(dtype)->minima) minimum = lanes_minimum(c, dtype, block, number, s->part);
+    for (int h = 0; h < HALVES; h++) less[h] = LLVMBuildFMul(c->b, scales[h], splat(c, cg_f32(c, -rt_interleaved_of(dtype)->bias)), "");
     for (int from = 0; from < RUN; from += c->lanes) {
         LLVMValueRef x[MAX_LANES], first = cg_add(c, column, cg_i64(c, from));
         for (int i = 0; i < c->lanes; i++) {
             LLVMValueRef unit = i % UNIT ? NULL : lanes_unit(c, dtype, run, (from + i) / UNIT, s->part);
-            for (int k = 0; unit && k < UNIT; k++) x[i + k] = column_of(c, s, unit, k);
-            x[i] = LLVMBuildFMul(c->b, x[i], scales[(from + i) / (RUN / HALVES)], "");
-            if (minimum) x[i] = LLVMBuildFSub(c->b, x[i], minimum, "");
+            int half = (from + i) / (RUN / HALVES);
+            for (int k = 0; unit && k < UNIT; k++) x[i + k] = column_of(c, unit, k);
+            if (minimum) x[i] = LLVMBuildFSub(c->b, LLVMBuildFMul(c->b, x[i], scales[half], ""), minimum, "");
+            else x[i] = cg_fma(c, x[i], scales[half], less[half]); /* a bias is a power of two: rounded once, as the difference times the scale is */
         }
         if (s->kind->rotate) cg_rotate_columns(c, s->kind->columns, first, x);
         for (int i = 0; i < c->lanes; i++) cg_store(c, x[i], floats_at(c, s, cg_add(c, first, cg_i64(c, i))), 4);
