@@ -262,10 +262,7 @@ void cg_emit_stream(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_str
 
 enum { CG_PIECE = 32 };
 /* Bytes of weights or caches that a kernel asks for ahead of those it reads: hardware does not look past the end of a page. */
-enum {
-    CG_AHEAD = 4096,
-    CG_AHEAD_LANES = 1024, /* where lanes are rows and all is read in the order it lies: no stream is left at the end of a row */
-};
+enum { CG_AHEAD = 4096 };
 /* Elements decoded by one trip of a loop over a row: a block, or a piece of a plain type. */
 int64_t cg_unit_elems(rt_dtype dtype);
 /* 32 (CG_PIECE) consecutive elements of a stored block as floats: value = scale · code - minus. */

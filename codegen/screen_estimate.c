@@ -99,11 +99,11 @@ static LLVMValueRef shift_each(cg *c, LLVMValueRef words, int bits, bool left) {
     return left ? LLVMBuildShl(c->b, words, by, "") : LLVMBuildLShr(c->b, words, by, "");
 }
 
-/* The words of piece `piece` of a run of one of the planes; what comes CG_AHEAD_LANES of it is asked for. */
+/* The words of piece `piece` of a run of one of the planes; what comes CG_AHEAD of it is asked for. */
 static LLVMValueRef load_piece(cg *c, LLVMValueRef codes, const block *at, int piece) {
     LLVMValueRef from = cg_add(c, cg_mul(c, at->run, cg_i64(c, RUN / 4 * ROWS)), cg_mul(c, at->part, cg_i64(c, 4 * LANES)));
     LLVMValueRef words = cg_at(c, c->i8, codes, cg_add(c, from, cg_i64(c, PIECE / 4 * ROWS * piece)));
-    cg_prefetch(c, cg_at(c, c->i8, words, cg_i64(c, CG_AHEAD_LANES)));
+    cg_prefetch(c, cg_at(c, c->i8, words, cg_i64(c, CG_AHEAD)));
     return cg_load(c, screen_eight(c->i16, 2), words, 1);
 }
 
