@@ -142,7 +142,7 @@ static void make_weight(weight_maker *m, const char *name, const ir_type *read) 
     const rt_interleaved *rows = rt_interleaved_of(read->dtype);
     size_t source = rt_derived_source(name);
     if (source && !rows) return; /* of a screen: it is derived from a weight that is read too */
-    if (source) name = gm_arena_printf(m->arena, "%.*s", (int)source, name), stored.dtype = rows->stored;
+    if (source) name = gm_arena_strndup(m->arena, name, source), stored.dtype = rows->stored;
     if (m->status != GM_OK || rt_weights_find(m->weights, name)) return;
     m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
     if (m->status != GM_OK) return;

@@ -157,6 +157,11 @@ static int64_t columns_of(rt_dtype dtype, int t) {
     return (int64_t)treatments[t].blocks[block != 32] * block;
 }
 
+/* Columns of x that share a scale. */
+static int64_t shared_by(int t, int64_t columns) {
+    return treatments[t].scale_columns ? treatments[t].scale_columns : columns;
+}
+
 static bool takes(rt_dtype dtype, int t) {
     return treatments[t].attrs[0] || rt_codes_of(dtype);
 }
@@ -174,9 +179,9 @@ static ir_array integer_x(int t, int64_t columns, gm_arena *arena) {
 }
 
 static ir_array scales_of_x(int t, int64_t columns, gm_arena *arena) {
-    int64_t each = treatments[t].scale_columns ? treatments[t].scale_columns : columns;
-    ir_array s = {.dtype = RT_F32, .rank = 2, .dim = {X_ROWS, columns / each}, .data = GM_NEW_ARRAY(arena, float, X_ROWS * (columns / each))};
-    for (int64_t i = 0; i < X_ROWS * (columns / each); i++) ((float *)s.data)[i] = random_float(1e-4f, 1e-3f);
+    int64_t scales = columns / shared_by(t, columns);
+    ir_array s = {.dtype = RT_F32, .rank = 2, .dim = {X_ROWS, scales}, .data = GM_NEW_ARRAY(arena, float, X_ROWS * scales)};
+    for (int64_t i = 0; i < X_ROWS * scales; i++) ((float *)s.data)[i] = random_float(1e-4f, 1e-3f);
     return s;
 }
 
@@ -185,9 +190,9 @@ static void write_integer_function(rt_dtype dtype, gm_string *out) {
     gm_string params = {0}, types_text = {0}, body = {0}, returned = {0};
     const char *type = rt_dtype_of(dtype)->text, *comma = "";
     for (int t = 0; t < TREATMENTS; t++) {
-        int columns = (int)columns_of(dtype, t), each = treatments[t].scale_columns ? treatments[t].scale_columns : columns;
+        int columns = (int)columns_of(dtype, t), scales = columns / (int)shared_by(t, columns);
         if (!takes(dtype, t)) continue;
-        gm_string_printf(&params, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,%d]", comma, t, treatments[t].x, X_ROWS, columns, t, X_ROWS, columns / each);
+        gm_string_printf(&params, "%s%%x%d: %s[%d,%d], %%s%d: f32[%d,%d]", comma, t, treatments[t].x, X_ROWS, columns, t, X_ROWS, scales);
         for (int lanes = 0; lanes < 2; lanes++) {
             const char *name = lanes ? ":r16" : "", *suffix = lanes ? "_r16" : "";
             int id = 2 * t + lanes;
