@@ -130,7 +130,7 @@ static void emit_screened(cg *c, void *user) {
 
 screen_job screen_job_of(const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .runs = w->dim[1] / RT_SCREEN_RUN,
+    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
                         .x_rows = inst->operands[0]->type.dim[0]};
 }
 

@@ -16,7 +16,8 @@ enum {
 
 typedef struct screen_job {
     cg_dot dot;
-    int64_t rows, runs; /* runs of a row */
+    int64_t rows;
+    rt_screen_places at;
     int screen, out;    /* kernel arguments */
     int64_t x_rows;     /* of x */
     bool sketch;        /* read the upper plane only, give estimates without bounds */
@@ -25,16 +26,17 @@ typedef struct screen_job {
 
 /* What is known of a row of x: pointers into this thread's scratch. */
 typedef struct screen_x {
-    LLVMValueRef q;      /* i8[K]: x ≈ step·q */
-    LLVMValueRef step;   /* f32[runs]: times 4 for a sketch, whose codes are 4·high + 1.5 */
-    LLVMValueRef centre; /* f32[runs]: what code 0 stands for, times Σq: -8·step, or -6.5 for a sketch */
-    LLVMValueRef length; /* f32[runs]: at least ‖x‖/64 */
-    LLVMValueRef excess; /* f32[runs]: what the bound adds for ‖x - step·q‖ */
-    LLVMValueRef bound;  /* f32[rows]: of this thread's rows; estimates for a sketch */
-    LLVMValueRef extra;  /* f32, added to every bound: inf when x is out of range */
-    LLVMValueRef top;    /* f32[LANES]: the largest estimates */
-    LLVMValueRef where;  /* i32[LANES]: their rows */
-    LLVMValueRef tops;   /* i32[slabs,LANES]: for a sketch, the largest estimates of each slab of this thread as ordered integers */
+    LLVMValueRef columns; /* f32[runs,32]: x in the order of the screen */
+    LLVMValueRef q;       /* i8[runs,32]: ≈ columns/step */
+    LLVMValueRef step;    /* f32[runs]: times 4 for a sketch, whose codes are 4·high + 1.5 */
+    LLVMValueRef centre;  /* f32[runs]: what code 0 stands for, times Σq: -8·step, or -6.5 for a sketch */
+    LLVMValueRef length;  /* f32[runs]: at least ‖x‖/64 */
+    LLVMValueRef excess;  /* f32[runs]: what the bound adds for ‖x - step·q‖ */
+    LLVMValueRef bound;   /* f32[rows]: of this thread's rows; estimates for a sketch */
+    LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
+    LLVMValueRef top;     /* f32[LANES]: the largest estimates */
+    LLVMValueRef where;   /* i32[LANES]: their rows */
+    LLVMValueRef tops;    /* i32[slabs,LANES]: for a sketch, the largest estimates of each slab of this thread as ordered integers */
     /* where it collects: */
     LLVMValueRef heap, found;          /* rt_candidates: the largest estimates; the rows that may change the token */
     LLVMValueRef heap_score, heap_id;  /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
@@ -46,7 +48,7 @@ typedef struct screen_x {
 /* Bytes of scratch for all rows of x, and where those of row `index` lie in it. */
 int64_t screen_scratch(const screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
-/* x of the kernel argument in bytes, with lengths; nothing estimated yet. */
+/* x of the kernel argument in order and in bytes, with lengths; nothing estimated yet. */
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x);
 
 /* ---- screen_estimate.c ---- */

@@ -1,5 +1,5 @@
 /* Estimates and bounds of the scores of all rows from their screen (runtime/screen.h). Vector lanes are rows, so that no sum crosses lanes:
- * for a run of 32 columns an integer sum Σ code·q of eight rows at once, then d·(step·Σ code·q - 8·step·Σq) in f32. The codes of a run are put
+ * for a run of 32 columns an integer sum Σ code·q of eight rows at once, then s·(step·Σ code·q - 8·step·Σq) in f32. The codes of a run are put
  * together once for all rows of x.
  *
  * Slabs of groups are dealt out in turn, because the rows that can win lie close together: usual tokens have low numbers.
@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { RUN = RT_SCREEN_RUN, BLOCK = RT_SCREEN_BLOCK, RUNS = BLOCK / RUN, ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS, PIECE = 16 };
+enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS, PIECE = RT_SCREEN_PIECE };
 
 /* ---- this thread's groups ---- */
 
@@ -83,11 +83,10 @@ static LLVMValueRef load_columns(cg *c, const screen_x *x, LLVMValueRef column) 
 
 /* ---- codes ---- */
 
-/* The bytes of eight rows in both planes: a run's scales and bounds, and the codes of PIECE columns. */
+/* A run of eight rows of a group. */
 typedef struct block {
-    LLVMValueRef upper, lower; /* of 128 columns of the group */
-    LLVMValueRef run;          /* of the RUNS in it */
-    LLVMValueRef part;         /* of the PARTS: which rows */
+    LLVMValueRef upper, lower, scales; /* the group's */
+    LLVMValueRef part;                 /* of the PARTS: which rows */
 } block;
 
 static LLVMValueRef and_each(cg *c, LLVMValueRef words, int byte) {
@@ -101,8 +100,7 @@ static LLVMValueRef shift_each(cg *c, LLVMValueRef words, int bits, bool left) {
 
 /* The words of piece `piece` of a run of one of the planes; what comes CG_AHEAD of it is asked for. */
 static LLVMValueRef load_piece(cg *c, LLVMValueRef codes, const block *at, int piece) {
-    LLVMValueRef from = cg_add(c, cg_mul(c, at->run, cg_i64(c, RUN / 4 * ROWS)), cg_mul(c, at->part, cg_i64(c, 4 * LANES)));
-    LLVMValueRef words = cg_at(c, c->i8, codes, cg_add(c, from, cg_i64(c, PIECE / 4 * ROWS * piece)));
+    LLVMValueRef from = cg_add(c, cg_mul(c, at->part, cg_i64(c, 4 * LANES)), cg_i64(c, PIECE / 4 * ROWS * piece)), words = cg_at(c, c->i8, codes, from);
     cg_prefetch(c, cg_at(c, c->i8, words, cg_i64(c, CG_AHEAD)));
     return cg_load(c, screen_eight(c->i16, 2), words, 1);
 }
@@ -113,12 +111,12 @@ static LLVMValueRef bytes_of(cg *c, LLVMValueRef words) {
 
 /* out[j]: the codes of columns 4j to 4j + 3 of a piece; of a sketch just their upper two bits. */
 static void load_codes(cg *c, const screen_job *job, const block *at, int piece, LLVMValueRef *out) {
-    LLVMValueRef high = load_piece(c, cg_at(c, c->i8, at->upper, cg_i64(c, 2 * RUNS * ROWS)), at, piece);
+    LLVMValueRef high = load_piece(c, at->upper, at, piece);
     if (job->sketch) {
         for (int j = 0; j < 4; j++) out[j] = bytes_of(c, and_each(c, j ? shift_each(c, high, 2 * j, false) : high, 3));
         return;
     }
-    LLVMValueRef low = load_piece(c, cg_at(c, c->i8, at->lower, cg_i64(c, RUNS * ROWS)), at, piece);
+    LLVMValueRef low = load_piece(c, at->lower, at, piece);
     LLVMValueRef odd = LLVMBuildOr(c->b, and_each(c, high, 0xCC), and_each(c, shift_each(c, low, 2, false), 0x33), "");
     LLVMValueRef even = LLVMBuildOr(c->b, and_each(c, shift_each(c, high, 2, true), 0xCC), and_each(c, low, 0x33), "");
     for (int j = 0; j < 4; j++) {
@@ -131,7 +129,7 @@ static void load_codes(cg *c, const screen_job *job, const block *at, int piece,
 
 enum { MOST_ROWS = RT_FEW_ROWS };
 
-/* Variables, of eight rows of W for each row of x: Σ d·step·Σ (code - 8)·q, and how far it may be off. */
+/* Variables, of eight rows of W for each row of x: Σ s·step·Σ (code - 8)·q, and how far it may be off, in their units. */
 typedef struct estimate {
     LLVMValueRef sum[MOST_ROWS][PARTS], bound[MOST_ROWS][PARTS];
     LLVMValueRef top[MOST_ROWS], where[MOST_ROWS]; /* in each lane the largest estimate so far, and its row */
@@ -141,15 +139,19 @@ static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
     return cg_splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4), LANES);
 }
 
-/* What each of eight rows has for the run, `type`s as i32. */
-static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, const block *at) {
-    LLVMValueRef first = cg_add(c, cg_mul(c, at->run, cg_i64(c, ROWS)), cg_mul(c, at->part, cg_i64(c, LANES)));
-    LLVMValueRef stored = cg_load(c, screen_eight(type, 1), cg_at(c, type, section, first), 1);
+/* What each of eight rows has in a section of a group's, `type`s as i32. */
+static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, LLVMValueRef part) {
+    LLVMValueRef stored = cg_load(c, screen_eight(type, 1), cg_at(c, type, section, cg_mul(c, part, cg_i64(c, LANES))), 1);
     return LLVMBuildZExt(c->b, stored, screen_eight(c->i32, 1), "");
 }
 
-static void accumulate(cg *c, LLVMValueRef variable, LLVMValueRef d, LLVMValueRef value) {
-    LLVMBuildStore(c->b, cg_fma(c, d, value, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), variable, "")), variable);
+/* The runs' scales or bounds of eight rows. */
+static LLVMValueRef load_numbers(cg *c, LLVMValueRef section, const block *at) {
+    return LLVMBuildSIToFP(c->b, load_each(c, c->i8, section, at->part), screen_eight(c->f32, 1), "");
+}
+
+static void accumulate(cg *c, LLVMValueRef variable, LLVMValueRef scale, LLVMValueRef value) {
+    LLVMBuildStore(c->b, cg_fma(c, scale, value, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), variable, "")), variable);
 }
 
 /* sums[row][part] = Σ code·q over a run: below 2^16 in lanes of i32 where the target sums products of bytes, else of pairs in words, below
@@ -170,18 +172,18 @@ static void run_sums(cg *c, const screen_job *job, const block *at, int parts, c
     }
 }
 
-/* Run `run` of the row, which is at at[p].run of a block, for `parts` vectors of rows. */
+/* Run `run` of the row, which is at at[p], for `parts` vectors of rows. */
 static void emit_run(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef run) {
-    LLVMValueRef sums[MOST_ROWS][PARTS], d[PARTS], bound[PARTS];
+    LLVMValueRef sums[MOST_ROWS][PARTS], scale[PARTS], bound[PARTS];
     run_sums(c, job, at, parts, x, cg_mul(c, run, cg_i64(c, RUN)), sums);
     for (int p = 0; p < parts; p++) {
         LLVMTypeRef floats = screen_eight(c->f32, 1);
-        d[p] = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, load_each(c, c->i16, at[p].upper, &at[p]), cg_splat(c, cg_i32(c, 16), LANES), ""), floats, "");
-        bound[p] = job->sketch ? NULL : LLVMBuildSIToFP(c->b, load_each(c, c->i8, at[p].lower, &at[p]), floats, "");
+        scale[p] = load_numbers(c, at[p].scales, &at[p]);
+        bound[p] = job->sketch ? NULL : load_numbers(c, cg_at(c, c->i8, at[p].scales, cg_i64(c, ROWS)), &at[p]);
         for (int r = 0; r < job->x_rows; r++) {
             LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r][p]), floats, "");
-            accumulate(c, e->sum[r][p], d[p], cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run)));
-            if (!job->sketch) accumulate(c, e->bound[r][p], d[p], cg_fma(c, bound[p], splat_of(c, x[r].length, run), splat_of(c, x[r].excess, run)));
+            accumulate(c, e->sum[r][p], scale[p], cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run)));
+            if (!job->sketch) accumulate(c, e->bound[r][p], scale[p], cg_fma(c, bound[p], splat_of(c, x[r].length, run), splat_of(c, x[r].excess, run)));
         }
     }
 }
@@ -215,15 +217,23 @@ static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef
     cg_end_if(c, &any);
 }
 
+/* Of the eight rows from `row` on. */
+static LLVMValueRef load_units(cg *c, const screen_job *job, LLVMValueRef row) {
+    LLVMValueRef units = cg_at(c, c->i8, c->code.args[job->screen], cg_i64(c, job->at.units)), part = LLVMBuildUDiv(c->b, row, cg_i64(c, LANES), "");
+    LLVMValueRef bits = LLVMBuildShl(c->b, load_each(c, c->i16, units, part), cg_splat(c, cg_i32(c, 16), LANES), "");
+    return LLVMBuildBitCast(c->b, bits, screen_eight(c->f32, 1), "");
+}
+
 /* What was summed of `parts` vectors of rows from `row` on. A bound's own sum may lose a rounding per run. */
 static void store_estimates(cg *c, const screen_job *job, const estimate *e, int parts, const screen_x *x, LLVMValueRef row) {
     LLVMTypeRef floats = screen_eight(c->f32, 1);
-    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->runs + 8) * 0x1p-23), LANES);
+    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->at.runs + 10) * 0x1p-23), LANES);
     for (int p = 0; p < parts; p++)
         for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef at = cg_add(c, row, cg_i64(c, LANES * p)), sum = LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), bound = sum;
+            LLVMValueRef at = cg_add(c, row, cg_i64(c, LANES * p)), unit = load_units(c, job, at);
+            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), unit, ""), bound = sum;
             if (!job->sketch) {
-                bound = cg_fma(c, LLVMBuildLoad2(c->b, floats, e->bound[r][p], ""), up, sum);
+                bound = cg_fma(c, LLVMBuildLoad2(c->b, floats, e->bound[r][p], ""), LLVMBuildFMul(c->b, unit, up, ""), sum);
                 bound = LLVMBuildFAdd(c->b, bound, cg_splat(c, cg_load(c, c->f32, x[r].extra, 4), LANES), "");
             }
             cg_store(c, bound, cg_at(c, c->f32, x[r].bound, at), 4);
@@ -234,26 +244,24 @@ static void store_estimates(cg *c, const screen_job *job, const estimate *e, int
 
 /* `parts` vectors of rows of group `index`, from `part` on. */
 static void emit_rows(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index, LLVMValueRef part, int parts) {
-    int64_t blocks = job->runs / RUNS, groups = job->rows / ROWS;
-    LLVMValueRef screen = c->code.args[job->screen], upper = cg_at(c, c->i8, screen, cg_mul(c, index, cg_i64(c, blocks * RT_SCREEN_UPPER)));
-    LLVMValueRef lower = cg_add(c, cg_mul(c, index, cg_i64(c, blocks * RT_SCREEN_LOWER)), cg_i64(c, groups * blocks * RT_SCREEN_UPPER));
+    LLVMValueRef screen = c->code.args[job->screen];
     for (int r = 0; r < job->x_rows; r++)
         for (int p = 0; p < parts; p++) {
             LLVMBuildStore(c->b, LLVMConstNull(screen_eight(c->f32, 1)), e->sum[r][p]);
             LLVMBuildStore(c->b, LLVMConstNull(screen_eight(c->f32, 1)), e->bound[r][p]);
         }
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, blocks), 1);
-    cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, RUNS), 1);
-    block at[PARTS];
+    cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs), 1);
+    LLVMValueRef run = cg_add(c, cg_mul(c, index, cg_i64(c, job->at.runs)), runs.index), codes = cg_mul(c, run, cg_i64(c, RT_SCREEN_CODES));
+    block at[PARTS] = {{.upper = cg_at(c, c->i8, screen, cg_add(c, codes, cg_i64(c, job->at.upper))),
+                        .lower = cg_at(c, c->i8, screen, cg_add(c, codes, cg_i64(c, job->at.lower))),
+                        .scales = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, run, cg_i64(c, RT_SCREEN_SCALES)), cg_i64(c, job->at.scales)))}};
+    cg_prefetch(c, cg_at(c, c->i8, at[0].scales, cg_i64(c, CG_AHEAD)));
     for (int p = 0; p < parts; p++) {
-        at[p].upper = cg_at(c, c->i8, upper, cg_mul(c, loop.index, cg_i64(c, RT_SCREEN_UPPER)));
-        at[p].lower = cg_at(c, c->i8, screen, cg_add(c, lower, cg_mul(c, loop.index, cg_i64(c, RT_SCREEN_LOWER))));
-        at[p].run = runs.index;
+        at[p] = at[0];
         at[p].part = cg_add(c, part, cg_i64(c, p));
     }
-    emit_run(c, job, e, at, parts, x, cg_add(c, cg_mul(c, loop.index, cg_i64(c, RUNS)), runs.index));
+    emit_run(c, job, e, at, parts, x, runs.index);
     cg_loop_end(c, &runs);
-    cg_loop_end(c, &loop);
     store_estimates(c, job, e, parts, x, cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_mul(c, part, cg_i64(c, LANES))));
 }
 

@@ -1,4 +1,4 @@
-/* x for a screen: in 8 bits per run of 32, x ≈ step·q, with what its bounds need: ‖x‖ and ‖x - step·q‖ of every run.
+/* x for a screen: in the order of its columns, in 8 bits per run of 32, x ≈ step·q, with what its bounds need: ‖x‖ and ‖x - step·q‖ of every run.
  */
 #include "codegen/screen.h"
 
@@ -24,12 +24,12 @@ static LLVMValueRef splat_f32(cg *c, double value) {
 
 /* Where things of a row of x lie, from base on; returns their size. base NULL: only the size. */
 static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x *x) {
-    int64_t runs = job->runs, vector = SCREEN_LANES * 4;
+    int64_t runs = job->at.runs, vector = SCREEN_LANES * 4;
     struct {
         LLVMValueRef *pointer;
         int64_t bytes;
-    } parts[] = {{&x->q, runs * RUN},   {&x->step, runs * 4},       {&x->centre, runs * 4}, {&x->length, runs * 4}, {&x->excess, runs * 4},
-                 {&x->extra, 4},        {&x->bound, job->rows * 4}, {&x->top, vector},      {&x->where, vector},
+    } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, runs * RUN}, {&x->step, runs * 4}, {&x->centre, runs * 4}, {&x->length, runs * 4},
+                 {&x->excess, runs * 4}, {&x->extra, 4}, {&x->bound, job->rows * 4}, {&x->top, vector}, {&x->where, vector},
                  {&x->tops, job->sketch ? screen_slabs(job) * vector : 0},
                  {&x->heap, job->collects ? (int64_t)sizeof(rt_candidates) : 0}, {&x->found, job->collects ? (int64_t)sizeof(rt_candidates) : 0},
                  {&x->heap_score, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0}, {&x->heap_id, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0},
@@ -101,7 +101,7 @@ static void store_run(cg *c, const screen_job *job, const screen_x *out, LLVMVal
     const double zero_code = job->sketch ? -6.5 : -8, code_step = job->sketch ? 4 : 1;
     int parts = RUN / c->lanes;
     LLVMValueRef x[8], column = cg_mul(c, index, cg_i64(c, RUN)), zero = LLVMConstNull(floats(c));
-    for (int p = 0; p < parts; p++) x[p] = cg_load(c, floats(c), cg_at(c, c->f32, c->code.args[job->dot.x], cg_add(c, column, cg_i64(c, p * c->lanes))), 4);
+    for (int p = 0; p < parts; p++) x[p] = cg_load(c, floats(c), cg_at(c, c->f32, out->columns, cg_add(c, column, cg_i64(c, p * c->lanes))), 4);
     LLVMValueRef most = LLVMBuildBitCast(c->b, largest_bits(c, x, parts), c->f32, "");
     LLVMValueRef fits = LLVMBuildFCmp(c->b, LLVMRealOLT, most, cg_f32(c, RT_SCREEN_MAX_X), "");
     LLVMBuildStore(c->b, LLVMBuildSelect(c->b, fits, LLVMBuildLoad2(c->b, c->f32, extra, ""), cg_f32(c, INFINITY), ""), extra);
@@ -116,9 +116,18 @@ static void store_run(cg *c, const screen_job *job, const screen_x *out, LLVMVal
     cg_store(c, length, cg_at(c, c->f32, out->length, index), 4);
 }
 
+static void arrange_columns(cg *c, const screen_job *job, const screen_x *out) {
+    LLVMValueRef *args = c->code.args;
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs * RUN), 1);
+    LLVMValueRef of = LLVMBuildZExt(c->b, cg_load(c, c->i16, cg_at(c, c->i16, args[job->screen], loop.index), 2), c->i64, "");
+    cg_store(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->dot.x], of), 4), cg_at(c, c->f32, out->columns, loop.index), 4);
+    cg_loop_end(c, &loop);
+}
+
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
     LLVMValueRef extra = cg_variable(c, c->f32, cg_f32(c, RT_SCREEN_LEAST));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->runs), 1);
+    arrange_columns(c, job, x);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs), 1);
     store_run(c, job, x, loop.index, extra);
     cg_loop_end(c, &loop);
     cg_store(c, LLVMBuildLoad2(c->b, c->f32, extra, ""), x->extra, 4);

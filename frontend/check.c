@@ -187,8 +187,8 @@ static gm_status check_tensor(const fe_model *model, const tensor_row *row, int6
 /* Derived from one of the model's matrices, as an artefact keeps it. */
 static bool is_derived(const fe_model *model, const rt_tensor *tensor) {
     const rt_tensor *source = rt_derived_from(&model->weights, tensor->name);
-    if (!source || source->rank != 2 || tensor->rank != 2 || memcmp(source->dim, tensor->dim, sizeof source->dim) != 0) return false;
-    return rt_derived_type(tensor->name, source->dtype, source->dim[0], source->dim[1]) == tensor->dtype;
+    rt_tensor like;
+    return source && rt_derived_shape(tensor->name, source, &like) && tensor->dtype == like.dtype && tensor->rank == like.rank && memcmp(like.dim, tensor->dim, sizeof like.dim) == 0;
 }
 
 static gm_status check_leftover(const fe_model *model, gm_diag *diag) {

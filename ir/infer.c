@@ -568,8 +568,10 @@ static bool is_screened(const rule_context *c) {
     const ir_type *x = operand(c, 0), *w = operand(c, 1), *s = operand(c, 2);
     REQUIRE(x->dtype == RT_F32 && x->rank == 2 && x->dim[0] >= 1, "x must be f32[M,K] with a number of rows");
     REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1], "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
-    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == w->dim[0] && s->dim[1] == w->dim[1], "the screen must be s4[N,K], like w");
-    REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && w->dim[1] <= RT_SCREEN_MAX_COLUMNS, "too many rows or columns");
+    ir_dim shape[2];
+    rt_screen_shape(w->dim[0], w->dim[1], shape);
+    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4 of K+32 columns and the rows of runtime/screen.h");
+    REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && rt_can_screen_columns(w->dim[1]), "not the rows or columns of a screen");
     return true;
 }
 

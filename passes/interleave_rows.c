@@ -45,8 +45,8 @@ static bool interleave(ir_rewrite *rw, const ir_inst *inst) {
     const ir_value *w = inst->result_count ? inst->results[0] : NULL;
     if (!ir_stored_count(inst) || w->type.rank != 2 || !s->products[w->id] || s->products[w->id] != rw->uses[w->id]) return false;
     const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_ROWS, ir_attr_string(inst, IR_ATTR_NAME));
-    rt_dtype type = rt_derived_type(name, w->type.dtype, w->type.dim[0], w->type.dim[1]);
-    if (type == RT_DTYPE_COUNT) return false;
+    rt_tensor derived;
+    if (!rt_derived_shape(name, &(rt_tensor){.dtype = w->type.dtype, .rank = 2, .dim = {w->type.dim[0], w->type.dim[1]}}, &derived)) return false;
     ir_inst copy = *inst;
     ir_attr attrs[8];
     ir_value result = *w;
@@ -55,11 +55,11 @@ static bool interleave(ir_rewrite *rw, const ir_inst *inst) {
     memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
     for (int i = 0; i < inst->attr_count; i++)
         if (attrs[i].key == IR_ATTR_NAME) attrs[i].s = name;
-    result.type.dtype = type;
+    result.type.dtype = derived.dtype;
     copy.attrs = attrs;
     copy.results = results;
     ir_rewrite_clone(rw, &copy);
-    decide(rw, inst, type);
+    decide(rw, inst, derived.dtype);
     return true;
 }
 

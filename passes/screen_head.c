@@ -45,7 +45,7 @@ static const char *why_not(const ir_func *func) {
     const ir_inst *weight = product->operands[1]->def;
     if (!weight || weight->op != IR_WEIGHT) return "W is no stored weight";
     if (!rt_can_screen(w->dtype)) return "a screen of 4 bits is not worth it beside this type, or its bound does not cover it";
-    if (w->dim[1] % RT_SCREEN_BLOCK || w->dim[1] > RT_SCREEN_MAX_COLUMNS || w->dim[0] > INT32_MAX) return "W has not the columns of a screen";
+    if (!rt_can_screen_columns(w->dim[1]) || w->dim[0] > INT32_MAX) return "W has not the columns of a screen";
     if (x->rank != 2 || x->dtype != RT_F32) return "x is not rows of f32";
     if (func->alias && func->alias[0] >= 0) return "the head writes where its argument lies";
     for (int i = 0; i < body->inst_count; i++)
@@ -164,13 +164,17 @@ static void copy_yield(ir_rewrite *rw) {
     ir_yield(&rw->b, &chosen, 1);
 }
 
+static ir_type screen_type(const ir_type *w) {
+    ir_dim dim[2];
+    rt_screen_shape(w->dim[0], w->dim[1], dim);
+    return ir_tensor(RT_S4, 2, dim);
+}
+
 static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const head_copy *copy = rw->user;
     if (inst != copy->product) return false;
-    ir_type type = inst->operands[1]->type;
-    type.dtype = RT_S4;
     const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
-    ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, type)};
+    ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
     for (int i = 0; i < DRAWN_WITH; i++) operands[3 + i] = copy->drawn_with[i];
     ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
     bool draws = copy->reader->op == IR_SAMPLE, guesses = ir_attr_int(copy->reader, IR_ATTR_GUESS, 0);
@@ -201,17 +205,17 @@ static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
     return true;
 }
 
-static double megabytes(rt_dtype dtype, const ir_type *w) {
-    return (double)rt_dtype_bytes(dtype, (size_t)(w->dim[0] * w->dim[1])) / 1e6;
+static double megabytes(const ir_type *matrix) {
+    return (double)rt_dtype_bytes(matrix->dtype, (size_t)(matrix->dim[0] * matrix->dim[1])) / 1e6;
 }
 
 static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *copy) {
     ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
-    const ir_type *w = &copy->product->operands[1]->type;
+    const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(w);
     way to = way_of(copy->reader);
     ir_decide(decisions, "screen_head", rw->in, head, copy->product, to.choice,
               "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to.reason,
-              megabytes(RT_S4, w), megabytes(w->dtype, w));
+              megabytes(&screen), megabytes(w));
 }
 
 /* A choice from a head that is computed in whole. */

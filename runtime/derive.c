@@ -27,10 +27,19 @@ static size_t columns_of(const derivation *work) {
     return (size_t)work->source->dim[1];
 }
 
+static rt_screened screened_of(const derivation *work) {
+    const rt_tensor *source = work->source;
+    return (rt_screened){source->dtype, source->dim[0], source->dim[1], source->data};
+}
+
+static void screen_order(const derivation *work, float *row) {
+    rt_screened matrix = screened_of(work);
+    rt_screen_order(&matrix, row, work->out);
+}
+
 static void screen_group(const derivation *work, size_t group, const uint8_t *rows, float *row) {
-    size_t blocks = columns_of(work) / RT_SCREEN_BLOCK, groups = (size_t)work->source->dim[0] / GROUP;
-    uint8_t *lower = work->out + groups * blocks * RT_SCREEN_UPPER;
-    rt_screen_group(work->source->dtype, rows, columns_of(work), row, work->out + group * blocks * RT_SCREEN_UPPER, lower + group * blocks * RT_SCREEN_LOWER);
+    rt_screened matrix = screened_of(work);
+    rt_screen_group(&matrix, (int64_t)group, row, work->out);
 }
 
 static void interleave_group(const derivation *work, size_t group, const uint8_t *rows, float *row) {
@@ -38,22 +47,26 @@ static void interleave_group(const derivation *work, size_t group, const uint8_t
     rt_interleave_group(stored, rows, columns_of(work), work->out + group * GROUP * rt_dtype_bytes(rt_interleaved_type(stored), columns_of(work)));
 }
 
-static rt_dtype screen_type(rt_dtype source, int64_t rows, int64_t columns) {
-    return rt_can_screen(source) && columns % RT_SCREEN_BLOCK == 0 && columns <= RT_SCREEN_MAX_COLUMNS ? RT_S4 : RT_DTYPE_COUNT;
+static bool screen_shape(rt_tensor *matrix) {
+    bool can = rt_can_screen(matrix->dtype) && rt_can_screen_columns(matrix->dim[1]);
+    matrix->dtype = RT_S4;
+    rt_screen_shape(matrix->dim[0], matrix->dim[1], matrix->dim);
+    return can;
 }
 
-static rt_dtype rows_type(rt_dtype source, int64_t rows, int64_t columns) {
-    rt_dtype type = rt_interleaved_type(source);
-    return type != RT_DTYPE_COUNT && rows % GROUP == 0 && columns % rt_dtype_of(type)->block_elems == 0 ? type : RT_DTYPE_COUNT;
+static bool rows_shape(rt_tensor *matrix) {
+    matrix->dtype = rt_interleaved_type(matrix->dtype);
+    return matrix->dtype != RT_DTYPE_COUNT && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % rt_dtype_of(matrix->dtype)->block_elems == 0;
 }
 
 static const struct {
     const char *suffix, *expected;
-    rt_dtype (*type)(rt_dtype source, int64_t rows, int64_t columns);
+    bool (*shape)(rt_tensor *matrix); /* a matrix's type and dim become those of what is derived from it; false: nothing can be */
+    void (*begin)(const derivation *work, float *row); /* before any group; NULL: nothing */
     group_fn group;
 } kinds[RT_DERIVED_COUNT] = {
-    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 128 columns", screen_type, screen_group},
-    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_type, interleave_group},
+    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group},
+    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group},
 };
 
 /* ---- names ---- */
@@ -90,17 +103,29 @@ bool rt_is_screen(const char *name) {
     return kind_of(name) == RT_DERIVED_SCREEN;
 }
 
-rt_dtype rt_derived_type(const char *name, rt_dtype source, int64_t rows, int64_t columns) {
+bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out) {
     rt_derived kind = kind_of(name);
-    return kind == RT_DERIVED_COUNT ? RT_DTYPE_COUNT : kinds[kind].type(source, rows, columns);
+    *out = (rt_tensor){.name = name, .dtype = source->dtype, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
+    if (kind == RT_DERIVED_COUNT || source->rank != 2 || !kinds[kind].shape(out)) return false;
+    out->bytes = rt_dtype_bytes(out->dtype, (size_t)(out->dim[0] * out->dim[1]));
+    return true;
 }
 
 /* ---- a matrix ---- */
 
 typedef struct job {
     derivation work;
-    group_fn group;
+    rt_derived kind;
 } job;
+
+/* Before the threads begin. */
+static void begin(job *j) {
+    if (!kinds[j->kind].begin) return;
+    float *row = malloc(columns_of(&j->work) * sizeof *row);
+    if (row) kinds[j->kind].begin(&j->work, row);
+    else atomic_store(&j->work.failed, true);
+    free(row);
+}
 
 /* A thread's share of the whole groups, a slice of rows at a time. */
 static void derive_share(void *user, int thread, int threads) {
@@ -109,11 +134,11 @@ static void derive_share(void *user, int thread, int threads) {
     size_t groups = (size_t)work->source->dim[0] / GROUP, from = groups * (size_t)thread / (size_t)threads * GROUP;
     size_t to = groups * (size_t)(thread + 1) / (size_t)threads * GROUP, in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
-    float *row = malloc(columns_of(work) * sizeof *row);
+    float *row = atomic_load(&work->failed) ? NULL : malloc(columns_of(work) * sizeof *row);
     if (!row) atomic_store(&work->failed, true);
     for (size_t start = from; row && start < to; start += SLICE_ROWS) {
         size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
-        for (size_t i = start; i < end; i += GROUP) j->group(work, i / GROUP, in + i * in_bytes, row);
+        for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, in + i * in_bytes, row);
         if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
     free(row);
@@ -123,12 +148,11 @@ static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm
     const rt_tensor *source = rt_derived_from(weights, name);
     rt_derived kind = kind_of(name);
     if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
-    rt_dtype type = source->rank == 2 ? kinds[kind].type(source->dtype, source->dim[0], source->dim[1]) : RT_DTYPE_COUNT;
-    if (type == RT_DTYPE_COUNT) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
-    rt_tensor made = {.name = name, .dtype = type, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
-    made.bytes = rt_dtype_bytes(type, (size_t)(source->dim[0] * source->dim[1]));
-    job j = {.work = {.source = source, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .group = kinds[kind].group};
+    rt_tensor made;
+    if (!rt_derived_shape(name, source, &made)) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
+    job j = {.work = {.source = source, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
     if (!j.work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
+    begin(&j);
     if (team) rt_team_run(team, derive_share, &j);
     else derive_share(&j, 0, 1);
     if (atomic_load(&j.work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);

@@ -15,8 +15,8 @@ size_t rt_derived_source(const char *name);
 /* The tensor that `name` is derived from; NULL: it is no such name, or there is none. */
 const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
 bool rt_is_screen(const char *name);
-/* The type of what `name` says, derived from a matrix [rows, columns] of a type; RT_DTYPE_COUNT: nothing can be. */
-rt_dtype rt_derived_type(const char *name, rt_dtype source, int64_t rows, int64_t columns);
+/* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing can be. */
+bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);
 /* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
  * thread), into memory that weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or nothing
  * can be derived from it, GM_NOMEM. */
