@@ -235,10 +235,20 @@ void cg_emit_rotate(cg *c, const ir_inst *inst);
 bool cg_can_rotate(const cg *c, int64_t columns);
 /* to[columns] = the row `from` rotated; they may be the same memory. */
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to);
-/* The same of as many rows as a vector has lanes: x[lanes] are consecutive columns of them, and when all `columns` have been turned and
- * stored as floats[columns][lanes], these are finished. */
-void cg_rotate_columns(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef *x);
-void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats);
+/* The same of as many rows as a vector has lanes, from codes; in whole numbers first, which are exact. x[16], i32[lanes], = the signs and the
+ * first four steps of 16 columns from `first` on, a multiple of 16: codes[4] are u8[4·lanes], four columns of each row, each less `bias`. What
+ * they have been multiplied with by then is to be multiplied with cg_rotate_scale. */
+enum { CG_ROTATE_QUAD = 4, CG_ROTATE_CODES = 16 };
+void cg_rotate_codes(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef const *codes, int bias, LLVMValueRef *x);
+/* f32[lanes]: column `column + more` of 32 columns that were 1, after the step that follows. */
+LLVMValueRef cg_rotate_ones(cg *c, int64_t columns, LLVMValueRef column, int more);
+double cg_rotate_scale(int64_t columns);
+/* f32[lanes]: where the floats of a column lie, of all the rows; those of 32 columns lie one after the other. */
+enum { CG_ROTATE_BLOCK = 32 };
+LLVMValueRef cg_rotate_place(cg *c, LLVMValueRef floats, LLVMValueRef column);
+/* The steps from `half` on, a multiple of 32, of all columns there, to the end; turned, if not NULL, is given each vector as it is stored. */
+typedef void (*cg_turned_fn)(cg *c, LLVMValueRef x, void *user);
+void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats, int64_t half, cg_turned_fn turned, void *user);
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst);
 void cg_emit_gather(cg *c, const ir_inst *inst);
 void cg_emit_einsum(cg *c, const ir_inst *inst);

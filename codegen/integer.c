@@ -80,7 +80,7 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
     struct {
         LLVMValueRef *place;
         int64_t bytes;
-    } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, block * 4 * (lanes ? c->lanes : 1)},
+    } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
                  {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
                  {&out->sums, rows * kind->tall * 4}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)

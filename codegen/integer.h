@@ -27,7 +27,7 @@ static inline bool integer_as_stored(const integer_kind *kind) {
 
 /* Where the panel is made, in the thread's scratch. */
 typedef struct integer_places {
-    LLVMValueRef floats; /* of one row; of interleaved rows f32[columns][lanes] */
+    LLVMValueRef floats; /* of one row; of interleaved rows f32[columns][lanes] as cg_rotate_place has them */
     LLVMValueRef codes;  /* of the panel's rows, one after the other: integer_codes_stride; interleaved rows need none */
     LLVMValueRef panel;  /* interleaved */
     LLVMValueRef scales; /* f32[groups][rows]; of W as stored i32: parts of the row's unit, twice in words */

@@ -1,6 +1,7 @@
 /* Panels of W from interleaved rows (runtime/interleave.h): lanes are rows from the first load to the last store, so that a rotation needs no
  * shuffles, a row's largest magnitude nothing across lanes, and a panel no transposition. Codes and scales are those that integer_pack.c and
- * integer_codes.c make of the rows as they are stored, to the bit.
+ * integer_codes.c make of the rows as they are stored, to the bit; but rotated rows are summed in whole numbers as long as they have one scale,
+ * which is exact, so that a code beside the middle of two may be the other one.
  */
 #include "codegen/integer.h"
 #include "codegen/lanes.h"
@@ -22,7 +23,7 @@ static LLVMValueRef place_of(cg *c, const stripe *s, LLVMTypeRef type, LLVMValue
 
 /* f32[lanes] number `index` of the scratch. */
 static LLVMValueRef floats_at(cg *c, const stripe *s, LLVMValueRef index) {
-    return cg_at(c, vector(c, c->f32), s->at->floats, index);
+    return cg_rotate_place(c, s->at->floats, index);
 }
 
 static LLVMValueRef as_lanes(cg *c, LLVMValueRef unit) {
@@ -51,7 +52,7 @@ static LLVMValueRef column_of(cg *c, LLVMValueRef unit, int i) {
     return LLVMBuildSIToFP(c->b, LLVMBuildAnd(c->b, code, splat(c, cg_i32(c, 255)), ""), vector(c, c->f32), "");
 }
 
-/* A run's values, as many columns as there are lanes at a time, with the first steps of their rotation. */
+/* A run's values. */
 static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
     rt_dtype dtype = s->kind->w;
     LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], less[HALVES], minimum = NULL;
@@ -67,8 +68,31 @@ static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef n
             if (minimum) x[i] = LLVMBuildFSub(c->b, LLVMBuildFMul(c->b, x[i], scales[half], ""), minimum, "");
             else x[i] = cg_fma(c, x[i], scales[half], less[half]); /* a bias is a power of two: rounded once, as the difference times the scale is */
         }
-        if (s->kind->rotate) cg_rotate_columns(c, s->kind->columns, first, x);
         for (int i = 0; i < c->lanes; i++) cg_store(c, x[i], floats_at(c, s, cg_add(c, first, cg_i64(c, i))), 4);
+    }
+}
+
+/* A run's values with the first steps of their rotation: those within halves in whole numbers, since a half has one scale; then one step with
+ * the scales. */
+static void rotate_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
+    enum { HALF = CG_ROTATE_CODES, HALF_UNITS = UNITS / HALVES };
+    rt_dtype dtype = s->kind->w;
+    const rt_interleaved *type = rt_interleaved_of(dtype);
+    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], x[HALVES][HALF], units[UNITS], length = splat(c, cg_f32(c, cg_rotate_scale(s->kind->columns)));
+    LLVMValueRef less = type->minima ? LLVMBuildFMul(c->b, lanes_minimum(c, dtype, block, number, s->part), LLVMBuildFNeg(c->b, length, ""), "") : NULL;
+    lanes_scales(c, dtype, block, number, s->part, scales);
+    for (int u = 0; u < UNITS; u++) units[u] = lanes_unit(c, dtype, run, u, s->part);
+    for (int h = 0; h < HALVES; h++) {
+        scales[h] = LLVMBuildFMul(c->b, scales[h], length, "");
+        cg_rotate_codes(c, s->kind->columns, cg_add(c, column, cg_i64(c, h * HALF)), units + h * HALF_UNITS, type->bias, x[h]);
+    }
+    for (int i = 0; i < RUN; i++) {
+        LLVMValueRef one = LLVMBuildSIToFP(c->b, x[0][i % HALF], floats, ""), other = LLVMBuildSIToFP(c->b, x[1][i % HALF], floats, "");
+        other = LLVMBuildFMul(c->b, other, scales[1], "");
+        LLVMValueRef y = cg_fma(c, one, scales[0], i < HALF ? other : LLVMBuildFNeg(c->b, other, ""));
+        if (less) y = cg_fma(c, less, cg_rotate_ones(c, s->kind->columns, column, i), y);
+        cg_store(c, y, floats_at(c, s, cg_add(c, column, cg_i64(c, i))), 4);
     }
 }
 
@@ -88,15 +112,24 @@ static LLVMValueRef round_unit(cg *c, const stripe *s, LLVMValueRef column, int 
     return unit;
 }
 
-/* The codes and the scales of columns [from, to), a group. */
-static void round_group(cg *c, const stripe *s, LLVMValueRef from, LLVMValueRef to) {
-    LLVMTypeRef lanes = vector(c, c->i32);
-    LLVMValueRef levels = splat(c, cg_f32(c, (double)((1 << (s->kind->bits - 1)) - 1))), most = integer_largest_begin(c);
-    int count = integer_unit_of(s->kind->x);
+static void add_largest(cg *c, LLVMValueRef x, void *most) {
+    integer_largest_add(c, most, x);
+}
+
+/* The largest magnitudes of columns [from, to), in a variable. */
+static LLVMValueRef largest_of(cg *c, const stripe *s, LLVMValueRef from, LLVMValueRef to) {
+    LLVMValueRef most = integer_largest_begin(c);
     cg_loop loop = cg_loop_begin(c, from, to, 1);
     integer_largest_add(c, most, load_floats(c, s, loop.index));
     cg_loop_end_unrolled(c, &loop, UNROLL);
-    most = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, lanes, most, ""), vector(c, c->f32), "");
+    return most;
+}
+
+/* The codes and the scales of columns [from, to), a group; most: a variable of their largest magnitudes. */
+static void round_group(cg *c, const stripe *s, LLVMValueRef from, LLVMValueRef to, LLVMValueRef most) {
+    LLVMValueRef levels = splat(c, cg_f32(c, (double)((1 << (s->kind->bits - 1)) - 1)));
+    int count = integer_unit_of(s->kind->x);
+    most = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), most, ""), vector(c, c->f32), "");
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, ""), group = LLVMBuildUDiv(c->b, from, cg_i64(c, integer_group_of(s->kind)), "");
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), place_of(c, s, c->f32, s->at->scales, group), 4);
     cg_loop units = cg_loop_begin(c, from, to, count);
@@ -105,11 +138,20 @@ static void round_group(cg *c, const stripe *s, LLVMValueRef from, LLVMValueRef 
     cg_loop_end_unrolled(c, &units, UNROLL);
 }
 
+/* The values of all columns; rotated, when that is asked for. Returns what round_group needs if a row is one group, else NULL. */
+static LLVMValueRef emit_values(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef columns) {
+    bool once = s->kind->columns <= integer_group_of(s->kind);
+    LLVMValueRef most = once && s->kind->rotate ? integer_largest_begin(c) : NULL;
+    each_run(c, s, group, columns, s->kind->rotate ? rotate_run : widen_run);
+    if (s->kind->rotate) cg_rotate_rows(c, s->kind->columns, s->at->floats, RUN, most ? add_largest : NULL, most);
+    return most;
+}
+
 static void emit_rounded(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef columns) {
-    each_run(c, s, group, columns, widen_run);
-    if (s->kind->rotate) cg_rotate_rows(c, s->kind->columns, s->at->floats);
+    LLVMValueRef most = emit_values(c, s, group, columns);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, integer_group_of(s->kind));
-    round_group(c, s, groups.index, cg_min(c, columns, cg_add(c, groups.index, cg_i64(c, integer_group_of(s->kind)))));
+    LLVMValueRef to = cg_min(c, columns, cg_add(c, groups.index, cg_i64(c, integer_group_of(s->kind))));
+    round_group(c, s, groups.index, to, most ? most : largest_of(c, s, groups.index, to));
     cg_loop_end(c, &groups);
 }
 

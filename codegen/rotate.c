@@ -13,46 +13,73 @@ static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
     return LLVMVectorType(element, (unsigned)c->lanes);
 }
 
-/* Rows that are turned in place: one, or `lanes` of them side by side. */
+/* Rows that are turned in place: one, or `lanes` of them side by side, with a gap after every BLOCK columns, so that columns which belong
+ * together at multiples of that are not all in the same few sets of a cache. */
 typedef struct field {
     LLVMValueRef floats;
     int64_t columns, each; /* each: floats from a column to the next, 1 or lanes */
 } field;
+
+enum { BLOCK = CG_ROTATE_BLOCK, BLOCK_BITS = 5 };
+_Static_assert(1 << BLOCK_BITS == BLOCK, "");
 
 /* Columns that a vector holds. */
 static int64_t held(const cg *c, const field *f) {
     return c->lanes / f->each;
 }
 
-static LLVMValueRef place(cg *c, const field *f, LLVMValueRef column) {
-    return cg_at(c, c->f32, f->floats, cg_mul(c, column, cg_i64(c, f->each)));
+LLVMValueRef cg_rotate_place(cg *c, LLVMValueRef floats, LLVMValueRef column) {
+    LLVMValueRef gaps = LLVMBuildLShr(c->b, column, cg_i64(c, BLOCK_BITS), "");
+    return cg_at(c, vector(c, c->f32), floats, cg_add(c, column, gaps));
 }
 
-static LLVMValueRef load(cg *c, const field *f, LLVMValueRef column) {
-    return cg_load(c, vector(c, c->f32), place(c, f, column), 4);
+/* Column `column` + more; side by side, `more` is a multiple of BLOCK, which is known to leave the gaps as they are. */
+static LLVMValueRef place(cg *c, const field *f, LLVMValueRef column, int64_t more) {
+    if (f->each == 1) return cg_at(c, c->f32, f->floats, cg_add(c, column, cg_i64(c, more)));
+    GM_ASSERT(more % BLOCK == 0);
+    return cg_at(c, vector(c, c->f32), cg_rotate_place(c, f->floats, column), cg_i64(c, more + more / BLOCK));
 }
 
-static void store(cg *c, LLVMValueRef x, const field *f, LLVMValueRef column) {
-    cg_store(c, x, place(c, f, column), 4);
+static LLVMValueRef load(cg *c, const field *f, LLVMValueRef column, int64_t more) {
+    return cg_load(c, vector(c, c->f32), place(c, f, column, more), 4);
 }
 
-/* What each of `columns` columns is multiplied with: its sign and the transform's scale; a constant table, made once. */
-static LLVMValueRef factor_table(cg *c, int64_t columns) {
-    char name[40];
-    snprintf(name, sizeof name, "rotate_factors.%lld", (long long)columns);
+static void store(cg *c, LLVMValueRef x, const field *f, LLVMValueRef column, int64_t more) {
+    cg_store(c, x, place(c, f, column, more), 4);
+}
+
+static double scale_of(int64_t columns) {
+    return 1 / sqrt((double)rt_rotate_run(columns));
+}
+
+/* An entry of a table, of column `column` of `columns`; by: a number of the table's. */
+typedef LLVMValueRef (*entry_fn)(cg *c, int64_t columns, int64_t column, int by);
+
+/* A constant of `columns` entries, made once. */
+static LLVMValueRef table_of(cg *c, const char *what, int64_t columns, LLVMTypeRef type, entry_fn entry, int by) {
+    char name[48];
+    snprintf(name, sizeof name, "rotate_%s.%lld.%d", what, (long long)columns, by);
     LLVMValueRef table = LLVMGetNamedGlobal(c->llvm, name);
     if (table) return table;
-    LLVMValueRef *factors = malloc(sizeof *factors * (size_t)columns);
-    double scale = 1 / sqrt((double)rt_rotate_run(columns));
-    GM_ASSERT(factors);
-    for (int64_t i = 0; i < columns; i++) factors[i] = cg_f32(c, rt_rotate_sign(i) ? -scale : scale);
-    LLVMValueRef values = LLVMConstArray2(c->f32, factors, (uint64_t)columns);
-    free(factors);
+    LLVMValueRef *entries = malloc(sizeof *entries * (size_t)columns);
+    GM_ASSERT(entries);
+    for (int64_t i = 0; i < columns; i++) entries[i] = entry(c, columns, i, by);
+    LLVMValueRef values = LLVMConstArray2(type, entries, (uint64_t)columns);
+    free(entries);
     table = LLVMAddGlobal(c->llvm, LLVMTypeOf(values), name);
     LLVMSetInitializer(table, values);
     LLVMSetGlobalConstant(table, 1);
     LLVMSetLinkage(table, LLVMInternalLinkage);
     return table;
+}
+
+static LLVMValueRef load_entry(cg *c, LLVMValueRef table, LLVMTypeRef type, LLVMValueRef column, int more) {
+    return cg_splat(c, cg_load(c, type, cg_at(c, type, table, cg_add(c, column, cg_i64(c, more))), 4), c->lanes);
+}
+
+/* What a column is multiplied with: its sign and the transform's scale. */
+static LLVMValueRef factor_of(cg *c, int64_t columns, int64_t column, int by) {
+    return cg_f32(c, rt_rotate_sign(column) ? -scale_of(columns) : scale_of(columns));
 }
 
 /* One step of the transform within a vector: lanes `half` apart. */
@@ -68,23 +95,24 @@ static LLVMValueRef step_within(cg *c, LLVMValueRef x, int half) {
 
 /* to = from with signs and scale; and the steps that stay within vectors. */
 static void emit_first(cg *c, LLVMValueRef from, const field *to) {
-    LLVMValueRef factors = factor_table(c, to->columns);
+    LLVMValueRef factors = table_of(c, "factors", to->columns, c->f32, factor_of, 0);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, to->columns), c->lanes);
     LLVMValueRef factor = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, factors, loop.index), 4);
     LLVMValueRef x = LLVMBuildFMul(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), factor, "");
     for (int half = 1; half < c->lanes; half *= 2) x = step_within(c, x, half);
-    store(c, x, to, loop.index);
+    store(c, x, to, loop.index, 0);
     cg_loop_end(c, &loop);
 }
 
-/* Steps half, 2·half, … of `count` vectors that lie `half` apart, `count` a power of two. */
-static void butterflies(cg *c, LLVMValueRef *x, int count) {
-    for (int half = 1; half < count; half *= 2)
+/* The steps of `count` vectors, a power of two, from that of neighbours `half` apart on; of floats or integers. */
+static void butterflies(cg *c, LLVMValueRef *x, int half, int count) {
+    bool floats = LLVMGetTypeKind(LLVMGetElementType(LLVMTypeOf(x[0]))) == LLVMFloatTypeKind;
+    for (; half < count; half *= 2)
         for (int i = 0; i < count; i++) {
             if (i & half) continue;
             LLVMValueRef a = x[i], b = x[i + half];
-            x[i] = LLVMBuildFAdd(c->b, a, b, "");
-            x[i + half] = LLVMBuildFSub(c->b, a, b, "");
+            x[i] = floats ? LLVMBuildFAdd(c->b, a, b, "") : cg_add(c, a, b);
+            x[i + half] = floats ? LLVMBuildFSub(c->b, a, b, "") : cg_sub(c, a, b);
         }
 }
 
@@ -94,57 +122,128 @@ static void emit_pass(cg *c, const field *f, int64_t half, int radix) {
     cg_loop outer = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, f->columns), half * radix);
     cg_loop inner = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, half), held(c, f));
     LLVMValueRef at = cg_add(c, outer.index, inner.index);
-    for (int i = 0; i < radix; i++) x[i] = load(c, f, cg_add(c, at, cg_i64(c, i * half)));
-    butterflies(c, x, radix);
-    for (int i = 0; i < radix; i++) store(c, x[i], f, cg_add(c, at, cg_i64(c, i * half)));
+    for (int i = 0; i < radix; i++) x[i] = load(c, f, at, i * half);
+    butterflies(c, x, 1, radix);
+    for (int i = 0; i < radix; i++) store(c, x[i], f, at, i * half);
     cg_loop_end(c, &inner);
     cg_loop_end(c, &outer);
 }
 
-/* I - 2/m·J across the m runs. */
-static void emit_across(cg *c, const field *f) {
-    int64_t n = rt_rotate_run(f->columns), runs = f->columns / n;
-    LLVMValueRef share = cg_splat(c, cg_f32(c, -2.0 / (double)runs), c->lanes), columns = cg_i64(c, f->columns);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, n), held(c, f));
-    LLVMValueRef sum = cg_variable(c, vector(c, c->f32), LLVMConstNull(vector(c, c->f32)));
-    cg_loop adding = cg_loop_begin(c, loop.index, columns, n);
-    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, vector(c, c->f32), sum, ""), load(c, f, adding.index), ""), sum);
-    cg_loop_end(c, &adding);
-    LLVMValueRef total = LLVMBuildLoad2(c->b, vector(c, c->f32), sum, "");
-    cg_loop moving = cg_loop_begin(c, loop.index, columns, n);
-    store(c, cg_fma(c, share, total, load(c, f, moving.index)), f, moving.index);
-    cg_loop_end(c, &moving);
-    cg_loop_end(c, &loop);
+/* I - 2/m·J across x of m runs, `apart` from one run to the next. */
+static void turn_across(cg *c, LLVMValueRef *x, int64_t m, int apart) {
+    LLVMValueRef share = cg_splat(c, cg_f32(c, -2.0 / (double)m), c->lanes);
+    for (int i = 0; i < apart; i++) {
+        LLVMValueRef total = x[i];
+        for (int64_t r = 1; r < m; r++) total = LLVMBuildFAdd(c->b, total, x[r * apart + i], "");
+        for (int64_t r = 0; r < m; r++) x[r * apart + i] = cg_fma(c, share, total, x[r * apart + i]);
+    }
 }
 
-/* The steps from `lanes` on, those before being done. */
-static void emit_rest(cg *c, const field *f) {
-    int64_t n = rt_rotate_run(f->columns);
-    for (int64_t half = c->lanes; half < n;) {
-        int radix = n / half < RADIX ? (int)(n / half) : RADIX;
+/* The last steps, from `half` on, and across the runs, all that belongs together at a time. */
+static void emit_last(cg *c, const field *f, int64_t half, cg_turned_fn turned, void *user) {
+    int64_t n = rt_rotate_run(f->columns), m = f->columns / n;
+    int radix = (int)(n / half);
+    LLVMValueRef *x = malloc(sizeof *x * (size_t)(m * radix));
+    GM_ASSERT(x);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, half), held(c, f));
+    for (int64_t i = 0; i < m * radix; i++) x[i] = load(c, f, loop.index, i * half);
+    for (int64_t r = 0; r < m; r++) butterflies(c, x + r * radix, 1, radix);
+    if (m > 1) turn_across(c, x, m, radix);
+    for (int64_t i = 0; i < m * radix; i++) {
+        if (turned) turned(c, x[i], user);
+        store(c, x[i], f, loop.index, i * half);
+    }
+    cg_loop_end(c, &loop);
+    free(x);
+}
+
+/* The steps from `half` on, those before being done. */
+static void emit_rest(cg *c, const field *f, int64_t half, cg_turned_fn turned, void *user) {
+    int64_t n = rt_rotate_run(f->columns), m = f->columns / n, last = 1, most = c->lanes == 16 ? 24 : 12; /* vectors, of 32 or 16 registers */
+    while (2 * last <= RADIX && 2 * last * m <= most && half * last < n) last *= 2;
+    for (int64_t left = n / half / last; left > 1;) {
+        int radix = left < RADIX ? (int)left : RADIX;
         emit_pass(c, f, half, radix);
         half *= radix;
+        left /= radix;
     }
-    if (f->columns > n) emit_across(c, f);
+    emit_last(c, f, half, turned, user);
 }
 
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to) {
     field f = {.floats = to, .columns = columns, .each = 1};
     emit_first(c, from, &f);
-    emit_rest(c, &f);
+    emit_rest(c, &f, c->lanes, NULL, NULL);
 }
 
-void cg_rotate_columns(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef *x) {
-    LLVMValueRef factors = factor_table(c, columns);
-    for (int i = 0; i < c->lanes; i++) {
-        LLVMValueRef factor = cg_load(c, c->f32, cg_at(c, c->f32, factors, cg_add(c, first, cg_i64(c, i))), 4);
-        x[i] = LLVMBuildFMul(c->b, x[i], cg_splat(c, factor, c->lanes), "");
+/* ---- rows side by side ---- */
+
+enum { QUAD = CG_ROTATE_QUAD };
+
+/* Column j of the transform's first steps, and the column's sign: what column `column` has of column j of those that are turned with it. */
+static int sign_in(int64_t column, int64_t j, int64_t together) {
+    int64_t first = column / together * together, both = column % together & j;
+    bool odd = __builtin_popcountll((unsigned long long)both) & 1, minus = rt_rotate_sign(first + j);
+    return odd != minus ? -1 : 1;
+}
+
+static int sum_of(int64_t column, int64_t together) {
+    int sum = 0;
+    for (int64_t j = 0; j < together; j++) sum += sign_in(column, j, together);
+    return sum;
+}
+
+/* The signs of a quad as signed bytes. */
+static LLVMValueRef quad_signs(cg *c, int64_t columns, int64_t column, int by) {
+    uint32_t bytes = 0;
+    for (int j = 0; j < QUAD; j++) bytes |= (uint32_t)(sign_in(column, j, QUAD) & 255) << (8 * j);
+    return LLVMConstInt(c->i32, bytes, 0);
+}
+
+/* What a quad's sum begins with, so that each of the codes is less `bias`. */
+static LLVMValueRef quad_start(cg *c, int64_t columns, int64_t column, int bias) {
+    return cg_i32(c, -bias * sum_of(column, QUAD));
+}
+
+static LLVMValueRef ones_turned(cg *c, int64_t columns, int64_t column, int by) {
+    return cg_f32(c, sum_of(column, CG_ROTATE_BLOCK));
+}
+
+/* Four columns, their signs and first two steps: where products of bytes are summed, one such sum each. */
+static void turn_quad(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef codes, int bias, LLVMValueRef *x) {
+    LLVMTypeRef ints = LLVMVectorType(c->i32, (unsigned)c->lanes);
+    LLVMValueRef signs = table_of(c, "signs", columns, c->i32, quad_signs, 0), lanes = LLVMBuildBitCast(c->b, codes, ints, "");
+    if (c->dot_bytes) {
+        LLVMValueRef starts = bias ? table_of(c, "starts", columns, c->i32, quad_start, bias) : NULL;
+        for (int k = 0; k < QUAD; k++)
+            x[k] = cg_add_quads(c, starts ? load_entry(c, starts, c->i32, first, k) : LLVMConstNull(ints), codes, load_entry(c, signs, c->i32, first, k));
+        return;
     }
-    butterflies(c, x, c->lanes);
+    LLVMValueRef bytes = load_entry(c, signs, c->i32, first, 0); /* of column 0, which adds all: their own signs */
+    for (int k = 0; k < QUAD; k++) {
+        LLVMValueRef up = cg_splat(c, cg_i32(c, 24 - 8 * k), c->lanes), down = cg_splat(c, cg_i32(c, 31), c->lanes), by = cg_splat(c, cg_i32(c, 8 * k), c->lanes);
+        LLVMValueRef minus = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, bytes, up, ""), down, ""); /* -1 or 0 */
+        x[k] = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, lanes, by, ""), cg_splat(c, cg_i32(c, 255), c->lanes), "");
+        x[k] = cg_sub(c, LLVMBuildXor(c->b, cg_sub(c, x[k], cg_splat(c, cg_i32(c, bias), c->lanes)), minus, ""), minus);
+    }
+    butterflies(c, x, 1, QUAD);
 }
 
-void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats) {
-    emit_rest(c, &(field){.floats = floats, .columns = columns, .each = c->lanes});
+void cg_rotate_codes(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef const *codes, int bias, LLVMValueRef *x) {
+    for (int i = 0; i < CG_ROTATE_CODES; i += QUAD) turn_quad(c, columns, cg_add(c, first, cg_i64(c, i)), codes[i / QUAD], bias, x + i);
+    butterflies(c, x, QUAD, CG_ROTATE_CODES);
+}
+
+LLVMValueRef cg_rotate_ones(cg *c, int64_t columns, LLVMValueRef column, int more) {
+    return load_entry(c, table_of(c, "ones", columns, c->f32, ones_turned, 0), c->f32, column, more);
+}
+
+double cg_rotate_scale(int64_t columns) {
+    return scale_of(columns);
+}
+
+void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats, int64_t half, cg_turned_fn turned, void *user) {
+    emit_rest(c, &(field){.floats = floats, .columns = columns, .each = c->lanes}, half, turned, user);
 }
 
 bool cg_can_rotate(const cg *c, int64_t columns) {
