@@ -79,7 +79,8 @@ static void rotate_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef 
     rt_dtype dtype = s->kind->w;
     const rt_interleaved *type = rt_interleaved_of(dtype);
     LLVMTypeRef floats = vector(c, c->f32);
-    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], x[HALVES][HALF], units[UNITS], length = splat(c, cg_f32(c, cg_rotate_scale(s->kind->columns)));
+    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], x[HALVES][HALF], units[UNITS];
+    LLVMValueRef length = splat(c, cg_f32(c, cg_rotate_scale(s->kind->columns)));
     LLVMValueRef less = type->minima ? LLVMBuildFMul(c->b, lanes_minimum(c, dtype, block, number, s->part), LLVMBuildFNeg(c->b, length, ""), "") : NULL;
     lanes_scales(c, dtype, block, number, s->part, scales);
     for (int u = 0; u < UNITS; u++) units[u] = lanes_unit(c, dtype, run, u, s->part);
