@@ -1,5 +1,5 @@
 /* Estimates and bounds of the scores of all rows from their screen (runtime/screen.h). Vector lanes are rows, so that no sum crosses lanes:
- * for a run of 32 columns an integer sum Σ code·q of eight rows at once, then s·(step·Σ code·q - 8·step·Σq) in f32. The codes of a run are put
+ * for a run of 32 columns an integer sum Σ code·q of eight or sixteen rows at once, then s·(step·Σ code·q - 8·step·Σq) in f32. The codes of a run are put
  * together once for all rows of x.
  *
  * Slabs of groups are dealt out in turn, because the rows that can win lie close together: usual tokens have low numbers.
@@ -28,7 +28,7 @@ cg_loop screen_groups_begin(cg *c, const screen_job *job, const cg_loop *slabs) 
     return cg_loop_begin(c, first, cg_min(c, cg_add(c, first, slab), cg_i64(c, job->rows / ROWS)), 1);
 }
 
-/* ---- integer sums of eight rows: lanes are rows, of four columns each ---- */
+/* ---- integer sums: lanes are rows, of four columns each ---- */
 
 LLVMTypeRef screen_eight(LLVMTypeRef type, int each) {
     return LLVMVectorType(type, (unsigned)(LANES * each));
@@ -40,6 +40,19 @@ LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths) {
 
 cg_branch screen_if_any(cg *c, LLVMValueRef lanes) {
     return cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
+}
+
+/* Rows of a vector here: a group's, where the target sums products of bytes in vectors as wide, else eight. */
+static int rows_together(const cg *c) {
+    return c->dot_bytes && c->lanes >= ROWS ? ROWS : LANES;
+}
+
+static LLVMTypeRef rows_type(cg *c, LLVMTypeRef type, int each) {
+    return LLVMVectorType(type, (unsigned)(rows_together(c) * each));
+}
+
+static LLVMValueRef splat(cg *c, LLVMValueRef x) {
+    return cg_splat(c, x, rows_together(c));
 }
 
 /* Sums of neighbours. */
@@ -64,7 +77,7 @@ static LLVMValueRef add_pairs(cg *c, LLVMValueRef before, LLVMValueRef codes, LL
 }
 
 static LLVMValueRef add_four(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
-    return cg_add_quads(c, before ? before : LLVMConstNull(screen_eight(c->i32, 1)), codes, q);
+    return cg_add_quads(c, before ? before : LLVMConstNull(rows_type(c, c->i32, 1)), codes, q);
 }
 
 /* The sum of a row's two pairs; in lanes of i32 they have been added. */
@@ -78,35 +91,40 @@ static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
 /* Four columns of x for every row. */
 static LLVMValueRef load_columns(cg *c, const screen_x *x, LLVMValueRef column) {
     LLVMValueRef four = cg_load(c, c->i32, cg_at(c, c->i8, x->q, column), 4);
-    return LLVMBuildBitCast(c->b, cg_splat(c, four, LANES), screen_eight(c->i8, 4), "");
+    return LLVMBuildBitCast(c->b, splat(c, four), rows_type(c, c->i8, 4), "");
 }
 
 /* ---- codes ---- */
 
-/* A run of eight rows of a group. */
+/* A run of a vector's rows. */
 typedef struct block {
     LLVMValueRef upper, lower, scales; /* the group's */
-    LLVMValueRef part;                 /* of the PARTS: which rows */
+    LLVMValueRef part;                 /* which vector of the group */
 } block;
 
 static LLVMValueRef and_each(cg *c, LLVMValueRef words, int byte) {
-    return LLVMBuildAnd(c->b, words, cg_splat(c, LLVMConstInt(c->i16, (unsigned)byte * 0x0101, 0), 2 * LANES), "");
+    return LLVMBuildAnd(c->b, words, cg_splat(c, LLVMConstInt(c->i16, (unsigned)byte * 0x0101, 0), 2 * rows_together(c)), "");
 }
 
 static LLVMValueRef shift_each(cg *c, LLVMValueRef words, int bits, bool left) {
-    LLVMValueRef by = cg_splat(c, LLVMConstInt(c->i16, (unsigned)bits, 0), 2 * LANES);
+    LLVMValueRef by = cg_splat(c, LLVMConstInt(c->i16, (unsigned)bits, 0), 2 * rows_together(c));
     return left ? LLVMBuildShl(c->b, words, by, "") : LLVMBuildLShr(c->b, words, by, "");
 }
 
 /* The words of piece `piece` of a run of one of the planes; what comes CG_AHEAD of it is asked for. */
 static LLVMValueRef load_piece(cg *c, LLVMValueRef codes, const block *at, int piece) {
-    LLVMValueRef from = cg_add(c, cg_mul(c, at->part, cg_i64(c, 4 * LANES)), cg_i64(c, PIECE / 4 * ROWS * piece)), words = cg_at(c, c->i8, codes, from);
+    LLVMValueRef from = cg_add(c, cg_mul(c, at->part, cg_i64(c, 4 * rows_together(c))), cg_i64(c, PIECE / 4 * ROWS * piece)), words = cg_at(c, c->i8, codes, from);
     cg_prefetch(c, cg_at(c, c->i8, words, cg_i64(c, CG_AHEAD)));
-    return cg_load(c, screen_eight(c->i16, 2), words, 1);
+    return cg_load(c, rows_type(c, c->i16, 2), words, 1);
 }
 
 static LLVMValueRef bytes_of(cg *c, LLVMValueRef words) {
-    return LLVMBuildBitCast(c->b, words, screen_eight(c->i8, 4), "");
+    return LLVMBuildBitCast(c->b, words, rows_type(c, c->i8, 4), "");
+}
+
+/* Where products of bytes are summed in lanes of i32, codes of the upper nibbles stay there, and with them their sums. */
+static bool stays_upper(const cg *c, const screen_job *job, int j) {
+    return c->dot_bytes && !job->sketch && j / 2;
 }
 
 /* out[j]: the codes of columns 4j to 4j + 3 of a piece; of a sketch just their upper two bits. */
@@ -121,7 +139,8 @@ static void load_codes(cg *c, const screen_job *job, const block *at, int piece,
     LLVMValueRef even = LLVMBuildOr(c->b, and_each(c, shift_each(c, high, 2, true), 0xCC), and_each(c, low, 0x33), "");
     for (int j = 0; j < 4; j++) {
         LLVMValueRef pair = j % 2 ? odd : even;
-        out[j] = bytes_of(c, and_each(c, j / 2 ? shift_each(c, pair, 4, false) : pair, 15));
+        bool upper = stays_upper(c, job, j);
+        out[j] = bytes_of(c, and_each(c, j / 2 && !upper ? shift_each(c, pair, 4, false) : pair, upper ? 0xF0 : 15));
     }
 }
 
@@ -129,35 +148,38 @@ static void load_codes(cg *c, const screen_job *job, const block *at, int piece,
 
 enum { MOST_ROWS = RT_FEW_ROWS };
 
-/* Variables, of eight rows of W for each row of x: Σ s·step·Σ (code - 8)·q, and how far it may be off, in their units. */
+/* Variables, of vectors of rows of W for each row of x: Σ s·step·Σ (code - 8)·q, and how far it may be off, in their units. */
 typedef struct estimate {
     LLVMValueRef sum[MOST_ROWS][PARTS], bound[MOST_ROWS][PARTS];
     LLVMValueRef top[MOST_ROWS], where[MOST_ROWS]; /* in each lane the largest estimate so far, and its row */
 } estimate;
 
 static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
-    return cg_splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4), LANES);
+    return splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4));
 }
 
-/* What each of eight rows has in a section of a group's, `type`s as i32. */
+/* What each of a vector's rows has in a section of a group's, `type`s as i32. */
 static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, LLVMValueRef part) {
-    LLVMValueRef stored = cg_load(c, screen_eight(type, 1), cg_at(c, type, section, cg_mul(c, part, cg_i64(c, LANES))), 1);
-    return LLVMBuildZExt(c->b, stored, screen_eight(c->i32, 1), "");
+    LLVMValueRef stored = cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_mul(c, part, cg_i64(c, rows_together(c)))), 1);
+    return LLVMBuildZExt(c->b, stored, rows_type(c, c->i32, 1), "");
 }
 
-/* The runs' scales or bounds of eight rows. */
+/* The run's scales or bounds of a vector's rows. */
 static LLVMValueRef load_numbers(cg *c, LLVMValueRef section, const block *at) {
-    return LLVMBuildSIToFP(c->b, load_each(c, c->i8, section, at->part), screen_eight(c->f32, 1), "");
+    return LLVMBuildSIToFP(c->b, load_each(c, c->i8, section, at->part), rows_type(c, c->f32, 1), "");
 }
 
 static void accumulate(cg *c, LLVMValueRef variable, LLVMValueRef scale, LLVMValueRef value) {
-    LLVMBuildStore(c->b, cg_fma(c, scale, value, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), variable, "")), variable);
+    LLVMBuildStore(c->b, cg_fma(c, scale, value, LLVMBuildLoad2(c->b, rows_type(c, c->f32, 1), variable, "")), variable);
 }
 
 /* sums[row][part] = Σ code·q over a run: below 2^16 in lanes of i32 where the target sums products of bytes, else of pairs in words, below
  * 2^15. */
 static void run_sums(cg *c, const screen_job *job, const block *at, int parts, const screen_x *x, LLVMValueRef first,
                      LLVMValueRef sums[MOST_ROWS][PARTS]) {
+    LLVMValueRef upper[MOST_ROWS][PARTS] = {0};
+    for (int r = 0; r < job->x_rows; r++)
+        for (int p = 0; p < parts; p++) sums[r][p] = NULL;
     for (int piece = 0; piece < RUN / PIECE; piece++) {
         LLVMValueRef codes[PARTS][4];
         for (int p = 0; p < parts; p++) load_codes(c, job, &at[p], piece, codes[p]);
@@ -165,11 +187,14 @@ static void run_sums(cg *c, const screen_job *job, const block *at, int parts, c
             for (int j = 0; j < 4; j++) {
                 LLVMValueRef q = load_columns(c, &x[r], cg_add(c, first, cg_i64(c, PIECE * piece + 4 * j)));
                 for (int p = 0; p < parts; p++) {
-                    LLVMValueRef before = piece || j ? sums[r][p] : NULL;
-                    sums[r][p] = c->dot_bytes ? add_four(c, before, codes[p][j], q) : add_pairs(c, before, codes[p][j], q);
+                    LLVMValueRef *sum = stays_upper(c, job, j) ? &upper[r][p] : &sums[r][p];
+                    *sum = c->dot_bytes ? add_four(c, *sum, codes[p][j], q) : add_pairs(c, *sum, codes[p][j], q);
                 }
             }
     }
+    for (int r = 0; r < job->x_rows; r++)
+        for (int p = 0; p < parts; p++)
+            if (upper[r][p]) sums[r][p] = cg_add(c, sums[r][p], LLVMBuildAShr(c->b, upper[r][p], splat(c, cg_i32(c, 4)), ""));
 }
 
 /* Run `run` of the row, which is at at[p], for `parts` vectors of rows. */
@@ -177,7 +202,7 @@ static void emit_run(cg *c, const screen_job *job, const estimate *e, const bloc
     LLVMValueRef sums[MOST_ROWS][PARTS], scale[PARTS], bound[PARTS];
     run_sums(c, job, at, parts, x, cg_mul(c, run, cg_i64(c, RUN)), sums);
     for (int p = 0; p < parts; p++) {
-        LLVMTypeRef floats = screen_eight(c->f32, 1);
+        LLVMTypeRef floats = rows_type(c, c->f32, 1);
         scale[p] = load_numbers(c, at[p].scales, &at[p]);
         bound[p] = job->sketch ? NULL : load_numbers(c, cg_at(c, c->i8, at[p].scales, cg_i64(c, ROWS)), &at[p]);
         for (int r = 0; r < job->x_rows; r++) {
@@ -217,28 +242,38 @@ static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef
     cg_end_if(c, &any);
 }
 
-/* Of the eight rows from `row` on. */
+/* Of the vector's rows from `row` on. */
 static LLVMValueRef load_units(cg *c, const screen_job *job, LLVMValueRef row) {
-    LLVMValueRef units = cg_at(c, c->i8, c->code.args[job->screen], cg_i64(c, job->at.units)), part = LLVMBuildUDiv(c->b, row, cg_i64(c, LANES), "");
-    LLVMValueRef bits = LLVMBuildShl(c->b, load_each(c, c->i16, units, part), cg_splat(c, cg_i32(c, 16), LANES), "");
-    return LLVMBuildBitCast(c->b, bits, screen_eight(c->f32, 1), "");
+    LLVMValueRef units = cg_at(c, c->i8, c->code.args[job->screen], cg_i64(c, job->at.units)), part = LLVMBuildUDiv(c->b, row, cg_i64(c, rows_together(c)), "");
+    LLVMValueRef bits = LLVMBuildShl(c->b, load_each(c, c->i16, units, part), splat(c, cg_i32(c, 16)), "");
+    return LLVMBuildBitCast(c->b, bits, rows_type(c, c->f32, 1), "");
+}
+
+/* Estimates of a vector's rows from `row` on to the top, or to the heap, eight at a time. */
+static void hand_over(cg *c, const screen_job *job, const estimate *e, const screen_x *x, int r, LLVMValueRef sum, LLVMValueRef row) {
+    for (int from = 0; from < rows_together(c); from += LANES) {
+        LLVMValueRef lane[LANES], at = cg_add(c, row, cg_i64(c, from));
+        for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, from + i);
+        LLVMValueRef eight = LLVMBuildShuffleVector(c->b, sum, LLVMGetPoison(LLVMTypeOf(sum)), LLVMConstVector(lane, LANES), "");
+        if (job->collects) offer_lanes(c, &x[r], eight, at);
+        else challenge_lanes(c, job, e, r, eight, at);
+    }
 }
 
 /* What was summed of `parts` vectors of rows from `row` on. A bound's own sum may lose a rounding per run. */
 static void store_estimates(cg *c, const screen_job *job, const estimate *e, int parts, const screen_x *x, LLVMValueRef row) {
-    LLVMTypeRef floats = screen_eight(c->f32, 1);
-    LLVMValueRef up = cg_splat(c, cg_f32(c, 1 + (double)(job->at.runs + 10) * 0x1p-23), LANES);
+    LLVMTypeRef floats = rows_type(c, c->f32, 1);
+    LLVMValueRef up = splat(c, cg_f32(c, 1 + (double)(job->at.runs + 10) * 0x1p-23));
     for (int p = 0; p < parts; p++)
         for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef at = cg_add(c, row, cg_i64(c, LANES * p)), unit = load_units(c, job, at);
+            LLVMValueRef at = cg_add(c, row, cg_i64(c, rows_together(c) * p)), unit = load_units(c, job, at);
             LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), unit, ""), bound = sum;
             if (!job->sketch) {
                 bound = cg_fma(c, LLVMBuildLoad2(c->b, floats, e->bound[r][p], ""), LLVMBuildFMul(c->b, unit, up, ""), sum);
-                bound = LLVMBuildFAdd(c->b, bound, cg_splat(c, cg_load(c, c->f32, x[r].extra, 4), LANES), "");
+                bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x[r].extra, 4)), "");
             }
             cg_store(c, bound, cg_at(c, c->f32, x[r].bound, at), 4);
-            if (job->collects) offer_lanes(c, &x[r], sum, at);
-            else challenge_lanes(c, job, e, r, sum, at);
+            hand_over(c, job, e, x, r, sum, at);
         }
 }
 
@@ -247,8 +282,8 @@ static void emit_rows(cg *c, const screen_job *job, const estimate *e, const scr
     LLVMValueRef screen = c->code.args[job->screen];
     for (int r = 0; r < job->x_rows; r++)
         for (int p = 0; p < parts; p++) {
-            LLVMBuildStore(c->b, LLVMConstNull(screen_eight(c->f32, 1)), e->sum[r][p]);
-            LLVMBuildStore(c->b, LLVMConstNull(screen_eight(c->f32, 1)), e->bound[r][p]);
+            LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->f32, 1)), e->sum[r][p]);
+            LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->f32, 1)), e->bound[r][p]);
         }
     cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs), 1);
     LLVMValueRef run = cg_add(c, cg_mul(c, index, cg_i64(c, job->at.runs)), runs.index), codes = cg_mul(c, run, cg_i64(c, RT_SCREEN_CODES));
@@ -262,16 +297,17 @@ static void emit_rows(cg *c, const screen_job *job, const estimate *e, const scr
     }
     emit_run(c, job, e, at, parts, x, runs.index);
     cg_loop_end(c, &runs);
-    store_estimates(c, job, e, parts, x, cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_mul(c, part, cg_i64(c, LANES))));
+    store_estimates(c, job, e, parts, x, cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_mul(c, part, cg_i64(c, rows_together(c)))));
 }
 
 /* One row of x goes through all rows of a group at once; several fill the registers with one vector of them. */
 static void emit_group(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index) {
+    int vectors = ROWS / rows_together(c);
     if (job->x_rows == 1) {
-        emit_rows(c, job, e, x, index, cg_i64(c, 0), PARTS);
+        emit_rows(c, job, e, x, index, cg_i64(c, 0), vectors);
         return;
     }
-    cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
+    cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, vectors), 1);
     emit_rows(c, job, e, x, index, part.index, 1);
     cg_loop_end(c, &part);
 }
@@ -298,7 +334,7 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
         x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
         e.top[r] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.where[r] = cg_variable(c, screen_eight(c->i32, 1), NULL);
         for (int p = 0; p < PARTS; p++)
-            e.sum[r][p] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.bound[r][p] = cg_variable(c, screen_eight(c->f32, 1), NULL);
+            e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL), e.bound[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL);
     }
     clear_top(c, job, &e);
     cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
