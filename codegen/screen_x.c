@@ -116,10 +116,12 @@ static void store_run(cg *c, const screen_job *job, const screen_x *out, LLVMVal
     cg_store(c, length, cg_at(c, c->f32, out->length, index), 4);
 }
 
+/* A number that is no column's, in a damaged file, becomes the last one's. */
 static void arrange_columns(cg *c, const screen_job *job, const screen_x *out) {
     LLVMValueRef *args = c->code.args;
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs * RUN), 1);
     LLVMValueRef of = LLVMBuildZExt(c->b, cg_load(c, c->i16, cg_at(c, c->i16, args[job->screen], loop.index), 2), c->i64, "");
+    of = cg_min(c, of, cg_i64(c, job->dot.columns - 1));
     cg_store(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->dot.x], of), 4), cg_at(c, c->f32, out->columns, loop.index), 4);
     cg_loop_end(c, &loop);
 }
