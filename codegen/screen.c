@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-enum { ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS };
+enum { ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES };
 enum { SHOWN = 2 /* shared word: a thread's first score */ };
 
 /* ---- rows of x ---- */
@@ -81,12 +81,11 @@ void screen_rest(cg *c, const screen_job *job, cg_best *best) {
     cg_loop_end(c, &rest);
 }
 
-/* Those of LANES rows from `first` whose bounds reach both the threshold and the best score so far. */
+/* Those of a group's rows, from `first` on, whose bounds reach both the threshold and the best score so far. */
 static void emit_some_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef first, LLVMValueRef threshold, cg_best *best) {
-    LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, first), 4);
-    LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, threshold, LANES), "");
-    cg_branch any = screen_if_any(c, screen_lanes(c, reach));
-    cg_loop loop = cg_loop_begin(c, first, cg_add(c, first, cg_i64(c, LANES)), 1);
+    LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, SCREEN_PARTS), cg_at(c, c->f32, x->bound, first), 4);
+    cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, threshold, ROWS), "")));
+    cg_loop loop = cg_loop_begin(c, first, cg_add(c, first, cg_i64(c, ROWS)), 1);
     LLVMValueRef bound = cg_load(c, c->f32, cg_at(c, c->f32, x->bound, loop.index), 4);
     LLVMValueRef limit = larger(c, LLVMBuildLoad2(c->b, c->f32, best->value, ""), threshold);
     cg_branch survives = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, limit, ""));
@@ -99,10 +98,7 @@ static void emit_some_survivors(cg *c, const screen_job *job, const screen_x *x,
 /* Scores of all rows that can win. */
 static void emit_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef threshold, cg_best *best) {
     cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
-    cg_loop parts = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
-    LLVMValueRef part = cg_add(c, cg_mul(c, groups.index, cg_i64(c, PARTS)), parts.index);
-    emit_some_survivors(c, job, x, cg_mul(c, part, cg_i64(c, LANES)), threshold, best);
-    cg_loop_end(c, &parts);
+    emit_some_survivors(c, job, x, cg_mul(c, groups.index, cg_i64(c, ROWS)), threshold, best);
     cg_loop_end(c, &groups);
     cg_loop_end(c, &slabs);
     screen_rest(c, job, best);

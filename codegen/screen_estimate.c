@@ -35,7 +35,7 @@ LLVMTypeRef screen_eight(LLVMTypeRef type, int each) {
 }
 
 LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths) {
-    return LLVMBuildBitCast(c->b, truths, LLVMIntTypeInContext(c->context, LANES), "");
+    return LLVMBuildBitCast(c->b, truths, LLVMIntTypeInContext(c->context, LLVMGetVectorSize(LLVMTypeOf(truths))), "");
 }
 
 cg_branch screen_if_any(cg *c, LLVMValueRef lanes) {
