@@ -297,7 +297,7 @@ static void make_x(int kind, float *x, int64_t columns, const float *like) {
 enum { WIDTHS = 2, PER_TYPE = TABLES * WIDTHS };
 
 static int64_t width_of(rt_dtype dtype, int i) {
-    return (int64_t)(dtype == RT_Q6_K ? 256 : 128) * (i ? 3 : 1); 
+    return (int64_t)(dtype == RT_Q6_K ? 256 : 128) * (i ? 3 : 1);
 }
 
 /* Parameters: INPUTS of each width; results: screened and full choice for each table and input. */
