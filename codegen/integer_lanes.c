@@ -6,7 +6,7 @@
 #include "codegen/integer.h"
 #include "codegen/lanes.h"
 
-enum { RUN = INTEGER_RUN, UNITS = LANES_UNITS, UNIT = RT_INTERLEAVED_UNIT, HALVES = LANES_HALVES, MAX_LANES = 16, UNROLL = 4 };
+enum { RUN = INTEGER_RUN, UNITS = LANES_UNITS, UNIT = RT_INTERLEAVED_UNIT, HALVES = LANES_HALVES, UNROLL = 4 };
 
 /* A vector of the panel's rows. */
 typedef struct stripe {
@@ -55,20 +55,17 @@ static LLVMValueRef column_of(cg *c, LLVMValueRef unit, int i) {
 /* A run's values. */
 static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
     rt_dtype dtype = s->kind->w;
-    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], less[HALVES], minimum = NULL;
+    LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], less[HALVES], minimum = NULL, unit = NULL;
     lanes_scales(c, dtype, block, number, s->part, scales);
     if (rt_interleaved_of(dtype)->minima) minimum = lanes_minimum(c, dtype, block, number, s->part);
     for (int h = 0; h < HALVES; h++) less[h] = LLVMBuildFMul(c->b, scales[h], splat(c, cg_f32(c, -rt_interleaved_of(dtype)->bias)), "");
-    for (int from = 0; from < RUN; from += c->lanes) {
-        LLVMValueRef x[MAX_LANES], first = cg_add(c, column, cg_i64(c, from));
-        for (int i = 0; i < c->lanes; i++) {
-            LLVMValueRef unit = i % UNIT ? NULL : lanes_unit(c, dtype, run, (from + i) / UNIT, s->part);
-            int half = (from + i) / (RUN / HALVES);
-            for (int k = 0; unit && k < UNIT; k++) x[i + k] = column_of(c, unit, k);
-            if (minimum) x[i] = LLVMBuildFSub(c->b, LLVMBuildFMul(c->b, x[i], scales[half], ""), minimum, "");
-            else x[i] = cg_fma(c, x[i], scales[half], less[half]); /* a bias is a power of two: rounded once, as the difference times the scale is */
-        }
-        for (int i = 0; i < c->lanes; i++) cg_store(c, x[i], floats_at(c, s, cg_add(c, first, cg_i64(c, i))), 4);
+    for (int i = 0; i < RUN; i++) {
+        int half = i / (RUN / HALVES);
+        if (i % UNIT == 0) unit = lanes_unit(c, dtype, run, i / UNIT, s->part);
+        LLVMValueRef x = column_of(c, unit, i % UNIT);
+        if (minimum) x = LLVMBuildFSub(c->b, LLVMBuildFMul(c->b, x, scales[half], ""), minimum, "");
+        else x = cg_fma(c, x, scales[half], less[half]); /* a bias is a power of two: rounded once, as the difference times the scale is */
+        cg_store(c, x, floats_at(c, s, cg_add(c, column, cg_i64(c, i))), 4);
     }
 }
 
