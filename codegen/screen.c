@@ -126,8 +126,9 @@ static void emit_screened(cg *c, void *user) {
 
 screen_job screen_job_of(const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
-                        .x_rows = inst->operands[0]->type.dim[0]};
+    rt_dtype screen = inst->operands[2]->type.dtype;
+    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(screen, w->dim[0], w->dim[1]),
+                        .x_rows = inst->operands[0]->type.dim[0], .sketch = screen == RT_S2};
 }
 
 void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
@@ -140,7 +141,6 @@ void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
     screen_job job = screen_job_of(inst);
-    job.sketch = job.x_rows == 1 && ir_attr_int(inst, IR_ATTR_GUESS, 0);
     cg_kernel kernel = {.count = 0};
     cg_access(c, &x, 1, &out, 1);
     screen_args(c, &job, inst, &kernel);

@@ -1,6 +1,6 @@
 /* What the parts of screened_argmax and screened_sample share: x in bytes (screen_x.c), estimates of all rows from the screen
- * (screen_estimate.c), the rows that can win (screen.c) or that the sampler may choose from (screen_sample.c), and a guess from half of the
- * screen (sketch.c). */
+ * (screen_estimate.c), the rows that can win (screen.c) or that the sampler may choose from (screen_sample.c), and a guess from a
+ * sketch (sketch.c). */
 #ifndef GM_CODEGEN_SCREEN_H
 #define GM_CODEGEN_SCREEN_H
 
@@ -20,18 +20,21 @@ typedef struct screen_job {
     rt_screen_places at;
     int screen, out;    /* kernel arguments */
     int64_t x_rows;     /* of x */
-    bool sketch;        /* read the upper plane only, give estimates without bounds */
+    bool sketch;        /* there is only a sketch: estimates without bounds */
     bool collects;      /* the highest of many estimates are wanted, in a heap instead of `top` */
 } screen_job;
 
 /* What is known of a row of x: pointers into this thread's scratch. */
 typedef struct screen_x {
     LLVMValueRef columns; /* f32[runs,32]: x in the order of the screen */
-    LLVMValueRef q;       /* i8[runs,32]: ≈ columns/step */
-    LLVMValueRef step;    /* f32[runs]: times 4 for a sketch, whose codes are 4·high + 1.5 */
-    LLVMValueRef centre;  /* f32[runs]: what code 0 stands for, times Σq: -8·step, or -6.5 for a sketch */
-    LLVMValueRef length;  /* f32[runs]: at least ‖x‖/64 */
-    LLVMValueRef excess;  /* f32[runs]: what the bound adds for ‖x - step·q‖ */
+    LLVMValueRef q;       /* i8[runs + 1,32]: x in 8 bits, of the first run once more what was left of it */
+    LLVMValueRef step;    /* f32[runs + 1]: of a unit of code·q */
+    LLVMValueRef centre;  /* f32[runs + 1]: what code 0 stands for, times x: -8·Σx̂, or -6.5·Σx̂ for a sketch */
+    LLVMValueRef length;  /* f32[runs - 1]: at least ‖x‖ of a run of columns */
+    LLVMValueRef coarse;  /* i8[quads,4]: 128·coarse + fine >= length/unit, for the bounds */
+    LLVMValueRef fine;
+    LLVMValueRef unit;    /* f32: a little more than that of the lengths, for what the bound itself may round */
+    LLVMValueRef excess;  /* f32: at least Σ excess, as runtime/screen.h has it */
     LLVMValueRef bound;   /* f32[rows]: of this thread's rows; estimates for a sketch */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
     LLVMValueRef top;     /* f32[LANES]: the largest estimates */
@@ -48,6 +51,10 @@ typedef struct screen_x {
 /* Bytes of scratch for all rows of x, and where those of row `index` lie in it. */
 int64_t screen_scratch(const screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
+/* What of x̂ is in the sixteen columns of a run that are in lower nibbles, besides step·q: so much of step·q of the columns in the upper ones. Where
+ * products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are multiplied by the q of the upper columns, and nothing
+ * takes the lower nibbles out. */
+double screen_carry(const cg *c, const screen_job *job);
 /* x of the kernel argument in order and in bytes, with lengths; nothing estimated yet. */
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x);
 
@@ -82,7 +89,7 @@ void screen_rest(cg *c, const screen_job *job, cg_best *best);
 
 /* ---- sketch.c ---- */
 
-/* A likely argmax: the best of the rows that the upper plane alone puts highest. */
+/* A likely argmax: the best of the rows that the sketch puts highest. */
 void screen_sketch(cg *c, void *user);
 
 #endif

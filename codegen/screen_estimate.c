@@ -1,6 +1,6 @@
 /* Estimates and bounds of the scores of all rows from their screen (runtime/screen.h). Vector lanes are rows, so that no sum crosses lanes:
- * for a run of 32 columns an integer sum Σ code·q of eight or sixteen rows at once, then s·(step·Σ code·q - 8·step·Σq) in f32. The codes of a run are put
- * together once for all rows of x.
+ * for a run of 32 columns an integer sum Σ code·q of eight or sixteen rows at once, then s·(step·Σ code·q + centre) in f32; and the bounds of
+ * four runs of columns at once, times the digits of their lengths. The codes of a run are taken apart once for all rows of x.
  *
  * Slabs of groups are dealt out in turn, because the rows that can win lie close together: usual tokens have low numbers.
  */
@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS, PIECE = RT_SCREEN_PIECE };
+enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS };
 
 /* ---- this thread's groups ---- */
 
@@ -64,20 +64,17 @@ static LLVMValueRef add_neighbours(cg *c, LLVMValueRef v) {
                   LLVMBuildShuffleVector(c->b, v, none, LLVMConstVector(odd, count), ""));
 }
 
-/* Σ code·q of pairs of columns: at most 2·15·127 in magnitude. */
+/* Σ code·q of pairs of columns. */
 static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
     if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", screen_eight(c->i16, 2), codes, q);
     return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, screen_eight(c->i16, 4), ""), LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
 }
 
-/* What was summed before, NULL: nothing, and Σ code·q of four columns. */
-static LLVMValueRef add_pairs(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
+/* before (NULL: nothing) and Σ code·q of four columns in lanes of i32, or of pairs of them in words. */
+static LLVMValueRef add_products(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
+    if (c->dot_bytes) return cg_add_quads(c, before ? before : LLVMConstNull(rows_type(c, c->i32, 1)), codes, q);
     LLVMValueRef sums = pair_sums(c, codes, q);
     return before ? cg_add(c, before, sums) : sums;
-}
-
-static LLVMValueRef add_four(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
-    return cg_add_quads(c, before ? before : LLVMConstNull(rows_type(c, c->i32, 1)), codes, q);
 }
 
 /* The sum of a row's two pairs; in lanes of i32 they have been added. */
@@ -88,71 +85,45 @@ static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
     return add_neighbours(c, LLVMBuildSExt(c->b, pairs, screen_eight(c->i32, 2), ""));
 }
 
-/* Four columns of x for every row. */
-static LLVMValueRef load_columns(cg *c, const screen_x *x, LLVMValueRef column) {
-    LLVMValueRef four = cg_load(c, c->i32, cg_at(c, c->i8, x->q, column), 4);
+/* The same four bytes of x for every row. */
+static LLVMValueRef load_four(cg *c, LLVMValueRef bytes, LLVMValueRef at) {
+    LLVMValueRef four = cg_load(c, c->i32, cg_at(c, c->i8, bytes, at), 4);
     return LLVMBuildBitCast(c->b, splat(c, four), rows_type(c, c->i8, 4), "");
 }
 
 /* ---- codes ---- */
 
-/* A run of a vector's rows. */
-typedef struct block {
-    LLVMValueRef upper, lower, scales; /* the group's */
-    LLVMValueRef part;                 /* which vector of the group */
-} block;
-
-static LLVMValueRef and_each(cg *c, LLVMValueRef words, int byte) {
-    return LLVMBuildAnd(c->b, words, cg_splat(c, LLVMConstInt(c->i16, (unsigned)byte * 0x0101, 0), 2 * rows_together(c)), "");
+/* Four bytes of each of a vector's rows, which is vector `part` of a group's; what comes CG_AHEAD of them is asked for. */
+static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, LLVMValueRef part) {
+    LLVMValueRef at = cg_at(c, c->i8, quads, cg_mul(c, part, cg_i64(c, QUAD * rows_together(c))));
+    cg_prefetch(c, cg_at(c, c->i8, at, cg_i64(c, CG_AHEAD)));
+    return cg_load(c, rows_type(c, c->i8, QUAD), at, 1);
 }
 
-static LLVMValueRef shift_each(cg *c, LLVMValueRef words, int bits, bool left) {
-    LLVMValueRef by = cg_splat(c, LLVMConstInt(c->i16, (unsigned)bits, 0), 2 * rows_together(c));
-    return left ? LLVMBuildShl(c->b, words, by, "") : LLVMBuildLShr(c->b, words, by, "");
-}
-
-/* The words of piece `piece` of a run of one of the planes; what comes CG_AHEAD of it is asked for. */
-static LLVMValueRef load_piece(cg *c, LLVMValueRef codes, const block *at, int piece) {
-    LLVMValueRef from = cg_add(c, cg_mul(c, at->part, cg_i64(c, 4 * rows_together(c))), cg_i64(c, PIECE / 4 * ROWS * piece)), words = cg_at(c, c->i8, codes, from);
-    cg_prefetch(c, cg_at(c, c->i8, words, cg_i64(c, CG_AHEAD)));
-    return cg_load(c, rows_type(c, c->i16, 2), words, 1);
-}
-
-static LLVMValueRef bytes_of(cg *c, LLVMValueRef words) {
-    return LLVMBuildBitCast(c->b, words, rows_type(c, c->i8, 4), "");
-}
-
-/* Where products of bytes are summed in lanes of i32, codes of the upper nibbles stay there, and with them their sums. */
-static bool stays_upper(const cg *c, const screen_job *job, int j) {
-    return c->dot_bytes && !job->sketch && j / 2;
-}
-
-/* out[j]: the codes of columns 4j to 4j + 3 of a piece; of a sketch just their upper two bits. */
-static void load_codes(cg *c, const screen_job *job, const block *at, int piece, LLVMValueRef *out) {
-    LLVMValueRef high = load_piece(c, at->upper, at, piece);
-    if (job->sketch) {
-        for (int j = 0; j < 4; j++) out[j] = bytes_of(c, and_each(c, j ? shift_each(c, high, 2 * j, false) : high, 3));
-        return;
-    }
-    LLVMValueRef low = load_piece(c, at->lower, at, piece);
-    LLVMValueRef odd = LLVMBuildOr(c->b, and_each(c, high, 0xCC), and_each(c, shift_each(c, low, 2, false), 0x33), "");
-    LLVMValueRef even = LLVMBuildOr(c->b, and_each(c, shift_each(c, high, 2, true), 0xCC), and_each(c, low, 0x33), "");
-    for (int j = 0; j < 4; j++) {
-        LLVMValueRef pair = j % 2 ? odd : even;
-        bool upper = stays_upper(c, job, j);
-        out[j] = bytes_of(c, and_each(c, j / 2 && !upper ? shift_each(c, pair, 4, false) : pair, upper ? 0xF0 : 15));
-    }
+/* Bits from `from` on of each byte: 4, or 2 of a sketch. */
+static LLVMValueRef bits_of(cg *c, const screen_job *job, LLVMValueRef bytes, int from) {
+    LLVMTypeRef words = rows_type(c, c->i16, 2);
+    LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, words, ""), mask = LLVMConstInt(c->i16, job->sketch ? 0x0303 : 0x0F0F, 0);
+    if (from) shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, (unsigned)from, 0), 2 * rows_together(c)), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * rows_together(c)), ""), rows_type(c, c->i8, QUAD), "");
 }
 
 /* ---- estimates ---- */
 
 enum { MOST_ROWS = RT_FEW_ROWS };
 
-/* Variables, of vectors of rows of W for each row of x: Σ s·step·Σ (code - 8)·q, and how far it may be off, in their units. */
+/* Variables, of vectors of rows of W for each row of x. */
 typedef struct estimate {
-    LLVMValueRef sum[MOST_ROWS][PARTS], bound[MOST_ROWS][PARTS];
-    LLVMValueRef top[MOST_ROWS], where[MOST_ROWS]; /* in each lane the largest estimate so far, and its row */
+    LLVMValueRef sum[MOST_ROWS][PARTS];                              /* f32: Σ s·(step·Σ code·q + centre) */
+    LLVMValueRef coarse[MOST_ROWS][PARTS], fine[MOST_ROWS][PARTS]; /* i32: Σ bound·digit of the lengths */
+    LLVMValueRef top[MOST_ROWS], where[MOST_ROWS];                   /* in each lane the largest estimate so far, and its row */
 } estimate;
+
+/* Where a run of a group is, or its quads of bounds. */
+typedef struct block {
+    LLVMValueRef bytes, scales;
+    LLVMValueRef part; /* the first vector of rows */
+} block;
 
 static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
     return splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4));
@@ -164,51 +135,77 @@ static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, LLV
     return LLVMBuildZExt(c->b, stored, rows_type(c, c->i32, 1), "");
 }
 
-/* The run's scales or bounds of a vector's rows. */
-static LLVMValueRef load_numbers(cg *c, LLVMValueRef section, const block *at) {
-    return LLVMBuildSIToFP(c->b, load_each(c, c->i8, section, at->part), rows_type(c, c->f32, 1), "");
+static LLVMValueRef part_of(cg *c, const block *at, int p) {
+    return cg_add(c, at->part, cg_i64(c, p));
 }
 
-static void accumulate(cg *c, LLVMValueRef variable, LLVMValueRef scale, LLVMValueRef value) {
-    LLVMBuildStore(c->b, cg_fma(c, scale, value, LLVMBuildLoad2(c->b, rows_type(c, c->f32, 1), variable, "")), variable);
+/* A load of sixteen columns of a sketch has fields of two bits, one of a screen the lower nibbles of four columns and the upper ones of four. */
+static int fields(const screen_job *job) {
+    return job->sketch ? 4 : 2;
 }
 
-/* sums[row][part] = Σ code·q over a run: below 2^16 in lanes of i32 where the target sums products of bytes, else of pairs in words, below
- * 2^15. */
-static void run_sums(cg *c, const screen_job *job, const block *at, int parts, const screen_x *x, LLVMValueRef first,
-                     LLVMValueRef sums[MOST_ROWS][PARTS]) {
-    LLVMValueRef upper[MOST_ROWS][PARTS] = {0};
+static int column_of(const screen_job *job, int load, int field) {
+    return job->sketch ? 16 * load + 4 * field : 4 * load + 16 * field;
+}
+
+/* The upper nibbles are multiplied where they are, with what the lower ones add there (screen_carry). */
+static bool is_whole(const cg *c, const screen_job *job, int field) {
+    return field && screen_carry(c, job) > 0;
+}
+
+/* sums[row][part] = Σ code·q over a run, 16 times as much where something is carried: below 2^20 in lanes of i32 where the target sums products of bytes,
+ * else of pairs in words, below 2^15. */
+static void run_sums(cg *c, const screen_job *job, const block *at, int parts, const screen_x *x, LLVMValueRef first, LLVMValueRef sums[MOST_ROWS][PARTS]) {
+    LLVMValueRef whole[MOST_ROWS][PARTS] = {0};
     for (int r = 0; r < job->x_rows; r++)
         for (int p = 0; p < parts; p++) sums[r][p] = NULL;
-    for (int piece = 0; piece < RUN / PIECE; piece++) {
-        LLVMValueRef codes[PARTS][4];
-        for (int p = 0; p < parts; p++) load_codes(c, job, &at[p], piece, codes[p]);
-        for (int r = 0; r < job->x_rows; r++)
-            for (int j = 0; j < 4; j++) {
-                LLVMValueRef q = load_columns(c, &x[r], cg_add(c, first, cg_i64(c, PIECE * piece + 4 * j)));
+    for (int load = 0; load < RT_SCREEN_LOADS * job->at.planes; load++) {
+        LLVMValueRef bytes[PARTS], from = cg_i64(c, load / RT_SCREEN_LOADS * job->at.plane + load % RT_SCREEN_LOADS * QUAD * ROWS);
+        for (int p = 0; p < parts; p++) bytes[p] = load_quads(c, cg_at(c, c->i8, at->bytes, from), part_of(c, at, p));
+        for (int f = 0; f < fields(job); f++) {
+            LLVMValueRef codes[PARTS];
+            for (int p = 0; p < parts; p++) codes[p] = is_whole(c, job, f) ? bytes[p] : bits_of(c, job, bytes[p], 8 / fields(job) * f);
+            for (int r = 0; r < job->x_rows; r++) {
+                LLVMValueRef q = load_four(c, x[r].q, cg_add(c, first, cg_i64(c, column_of(job, load, f))));
                 for (int p = 0; p < parts; p++) {
-                    LLVMValueRef *sum = stays_upper(c, job, j) ? &upper[r][p] : &sums[r][p];
-                    *sum = c->dot_bytes ? add_four(c, *sum, codes[p][j], q) : add_pairs(c, *sum, codes[p][j], q);
+                    LLVMValueRef *sum = is_whole(c, job, f) ? &whole[r][p] : &sums[r][p];
+                    *sum = add_products(c, *sum, codes[p], q);
                 }
             }
+        }
     }
     for (int r = 0; r < job->x_rows; r++)
         for (int p = 0; p < parts; p++)
-            if (upper[r][p]) sums[r][p] = cg_add(c, sums[r][p], LLVMBuildAShr(c->b, upper[r][p], splat(c, cg_i32(c, 4)), ""));
+            if (whole[r][p]) sums[r][p] = cg_add(c, LLVMBuildShl(c->b, sums[r][p], splat(c, cg_i32(c, 4)), ""), whole[r][p]);
 }
 
-/* Run `run` of the row, which is at at[p], for `parts` vectors of rows. */
+/* A run of codes at `at`, times run `run` of x. */
 static void emit_run(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef run) {
-    LLVMValueRef sums[MOST_ROWS][PARTS], scale[PARTS], bound[PARTS];
+    LLVMTypeRef floats = rows_type(c, c->f32, 1);
+    LLVMValueRef sums[MOST_ROWS][PARTS];
     run_sums(c, job, at, parts, x, cg_mul(c, run, cg_i64(c, RUN)), sums);
     for (int p = 0; p < parts; p++) {
-        LLVMTypeRef floats = rows_type(c, c->f32, 1);
-        scale[p] = load_numbers(c, at[p].scales, &at[p]);
-        bound[p] = job->sketch ? NULL : load_numbers(c, cg_at(c, c->i8, at[p].scales, cg_i64(c, ROWS)), &at[p]);
+        LLVMValueRef scale = LLVMBuildSIToFP(c->b, load_each(c, c->i8, at->scales, part_of(c, at, p)), floats, "");
         for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r][p]), floats, "");
-            accumulate(c, e->sum[r][p], scale[p], cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run)));
-            if (!job->sketch) accumulate(c, e->bound[r][p], scale[p], cg_fma(c, bound[p], splat_of(c, x[r].length, run), splat_of(c, x[r].excess, run)));
+            LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r][p]), floats, ""), old = LLVMBuildLoad2(c->b, floats, e->sum[r][p], "");
+            sum = cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run));
+            LLVMBuildStore(c->b, cg_fma(c, scale, sum, old), e->sum[r][p]);
+        }
+    }
+}
+
+/* Bounds of quad `quad` of the runs of columns. */
+static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef quad) {
+    LLVMTypeRef ints = rows_type(c, c->i32, 1);
+    for (int p = 0; p < parts; p++) {
+        LLVMValueRef bounds = load_quads(c, at->bytes, part_of(c, at, p));
+        for (int r = 0; r < job->x_rows; r++) {
+            LLVMValueRef const digits[] = {x[r].coarse, x[r].fine}, to[] = {e->coarse[r][p], e->fine[r][p]};
+            for (size_t d = 0; d < GM_COUNT(digits); d++) {
+                LLVMValueRef four = load_four(c, digits[d], cg_mul(c, quad, cg_i64(c, QUAD))), old = LLVMBuildLoad2(c->b, ints, to[d], "");
+                LLVMValueRef sum = c->dot_bytes ? add_products(c, old, bounds, four) : cg_add(c, old, row_sums(c, pair_sums(c, bounds, four)));
+                LLVMBuildStore(c->b, sum, to[d]);
+            }
         }
     }
 }
@@ -242,9 +239,9 @@ static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef
     cg_end_if(c, &any);
 }
 
-/* Of the vector's rows from `row` on. */
-static LLVMValueRef load_units(cg *c, const screen_job *job, LLVMValueRef row) {
-    LLVMValueRef units = cg_at(c, c->i8, c->code.args[job->screen], cg_i64(c, job->at.units)), part = LLVMBuildUDiv(c->b, row, cg_i64(c, rows_together(c)), "");
+/* Units of vector `part` of a group, those of its bounds when `which` is 1. */
+static LLVMValueRef load_units(cg *c, LLVMValueRef head, LLVMValueRef part, int which) {
+    LLVMValueRef units = cg_at(c, c->i8, head, cg_i64(c, which * ROWS * (int)sizeof(uint16_t)));
     LLVMValueRef bits = LLVMBuildShl(c->b, load_each(c, c->i16, units, part), splat(c, cg_i32(c, 16)), "");
     return LLVMBuildBitCast(c->b, bits, rows_type(c, c->f32, 1), "");
 }
@@ -260,44 +257,61 @@ static void hand_over(cg *c, const screen_job *job, const estimate *e, const scr
     }
 }
 
-/* What was summed of `parts` vectors of rows from `row` on. A bound's own sum may lose a rounding per run. */
-static void store_estimates(cg *c, const screen_job *job, const estimate *e, int parts, const screen_x *x, LLVMValueRef row) {
+/* What may be added to an estimate: z·Σ bound·length + u·excess. */
+static LLVMValueRef bound_of(cg *c, const estimate *e, const screen_x *x, int r, int p, LLVMValueRef head, LLVMValueRef part) {
+    enum { DIGIT = 7 };
+    LLVMTypeRef ints = rows_type(c, c->i32, 1), floats = rows_type(c, c->f32, 1);
+    LLVMValueRef coarse = LLVMBuildLoad2(c->b, ints, e->coarse[r][p], ""), fine = LLVMBuildLoad2(c->b, ints, e->fine[r][p], "");
+    LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, DIGIT)), ""), fine), floats, "");
+    LLVMValueRef unit = LLVMBuildFMul(c->b, load_units(c, head, part, 1), splat(c, cg_load(c, c->f32, x[r].unit, 4)), "");
+    LLVMValueRef excess = LLVMBuildFMul(c->b, load_units(c, head, part, 0), splat(c, cg_load(c, c->f32, x[r].excess, 4)), "");
+    return cg_fma(c, sum, unit, excess);
+}
+
+/* What was summed of `parts` vectors of a group, from at->part on; row: the first of the group. */
+static void store_estimates(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef head, LLVMValueRef row) {
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
-    LLVMValueRef up = splat(c, cg_f32(c, 1 + (double)(job->at.runs + 10) * 0x1p-23));
     for (int p = 0; p < parts; p++)
         for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef at = cg_add(c, row, cg_i64(c, rows_together(c) * p)), unit = load_units(c, job, at);
-            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), unit, ""), bound = sum;
+            LLVMValueRef part = part_of(c, at, p), first = cg_add(c, row, cg_mul(c, part, cg_i64(c, rows_together(c))));
+            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, part, 0), ""), bound = sum;
             if (!job->sketch) {
-                bound = cg_fma(c, LLVMBuildLoad2(c->b, floats, e->bound[r][p], ""), LLVMBuildFMul(c->b, unit, up, ""), sum);
+                bound = LLVMBuildFAdd(c->b, bound_of(c, e, x, r, p, head, part), sum, "");
                 bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x[r].extra, 4)), "");
             }
-            cg_store(c, bound, cg_at(c, c->f32, x[r].bound, at), 4);
-            hand_over(c, job, e, x, r, sum, at);
+            cg_store(c, bound, cg_at(c, c->f32, x[r].bound, first), 4);
+            hand_over(c, job, e, x, r, sum, first);
         }
 }
 
-/* `parts` vectors of rows of group `index`, from `part` on. */
-static void emit_rows(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index, LLVMValueRef part, int parts) {
-    LLVMValueRef screen = c->code.args[job->screen];
+static void clear_sums(cg *c, const screen_job *job, const estimate *e, int parts) {
     for (int r = 0; r < job->x_rows; r++)
         for (int p = 0; p < parts; p++) {
             LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->f32, 1)), e->sum[r][p]);
-            LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->f32, 1)), e->bound[r][p]);
+            LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->i32, 1)), e->coarse[r][p]);
+            LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->i32, 1)), e->fine[r][p]);
         }
-    cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs), 1);
-    LLVMValueRef run = cg_add(c, cg_mul(c, index, cg_i64(c, job->at.runs)), runs.index), codes = cg_mul(c, run, cg_i64(c, RT_SCREEN_CODES));
-    block at[PARTS] = {{.upper = cg_at(c, c->i8, screen, cg_add(c, codes, cg_i64(c, job->at.upper))),
-                        .lower = cg_at(c, c->i8, screen, cg_add(c, codes, cg_i64(c, job->at.lower))),
-                        .scales = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, run, cg_i64(c, RT_SCREEN_SCALES)), cg_i64(c, job->at.scales)))}};
-    cg_prefetch(c, cg_at(c, c->i8, at[0].scales, cg_i64(c, CG_AHEAD)));
-    for (int p = 0; p < parts; p++) {
-        at[p] = at[0];
-        at[p].part = cg_add(c, part, cg_i64(c, p));
-    }
-    emit_run(c, job, e, at, parts, x, runs.index);
+}
+
+/* `parts` vectors of rows of group `index`, from `part` on. Behind the runs the first one's codes once more, times what its x̂ had left. */
+static void emit_rows(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index, LLVMValueRef part, int parts) {
+    const rt_screen_places *places = &job->at;
+    LLVMValueRef screen = c->code.args[job->screen], head = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, index, cg_i64(c, places->head)), cg_i64(c, places->heads)));
+    LLVMValueRef count = cg_i64(c, places->runs), zero = cg_i64(c, 0);
+    block at = {.part = part};
+    clear_sums(c, job, e, parts);
+    cg_loop runs = cg_loop_begin(c, zero, job->sketch ? count : cg_add(c, count, cg_i64(c, 1)), 1);
+    LLVMValueRef run = LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntEQ, runs.index, count, ""), zero, runs.index, "");
+    LLVMValueRef before = cg_add(c, cg_mul(c, index, count), run);
+    at.bytes = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, before, cg_i64(c, RT_SCREEN_CODES)), cg_i64(c, places->codes)));
+    at.scales = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, run, cg_i64(c, ROWS)), cg_i64(c, places->scales)));
+    emit_run(c, job, e, &at, parts, x, runs.index);
     cg_loop_end(c, &runs);
-    store_estimates(c, job, e, parts, x, cg_add(c, cg_mul(c, index, cg_i64(c, ROWS)), cg_mul(c, part, cg_i64(c, rows_together(c)))));
+    cg_loop quads = cg_loop_begin(c, zero, cg_i64(c, places->quads), 1);
+    at.bytes = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, quads.index, cg_i64(c, QUAD * ROWS)), cg_i64(c, places->bounds)));
+    emit_bounds(c, job, e, &at, parts, x, quads.index);
+    cg_loop_end(c, &quads);
+    store_estimates(c, job, e, &at, parts, x, head, cg_mul(c, index, cg_i64(c, ROWS)));
 }
 
 /* One row of x goes through all rows of a group at once; several fill the registers with one vector of them. */
@@ -334,7 +348,8 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
         x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
         e.top[r] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.where[r] = cg_variable(c, screen_eight(c->i32, 1), NULL);
         for (int p = 0; p < PARTS; p++)
-            e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL), e.bound[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL);
+            e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL), e.coarse[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL),
+            e.fine[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL);
     }
     clear_top(c, job, &e);
     cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);

@@ -1,4 +1,4 @@
-/* x for a screen: in the order of its columns, in 8 bits per run of 32, x ≈ step·q, with what its bounds need: ‖x‖ and ‖x - step·q‖ of every run.
+/* x for a screen: in the order of its columns, in 8 bits per run of 32, with what its bounds need: ‖x‖ and ‖x - x̂‖ of every run.
  */
 #include "codegen/screen.h"
 
@@ -24,13 +24,13 @@ static LLVMValueRef splat_f32(cg *c, double value) {
 
 /* Where things of a row of x lie, from base on; returns their size. base NULL: only the size. */
 static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x *x) {
-    int64_t runs = job->at.runs, vector = SCREEN_LANES * 4;
+    int64_t runs = job->at.runs, quads = job->at.quads * RT_SCREEN_QUAD, vector = SCREEN_LANES * 4;
     struct {
         LLVMValueRef *pointer;
         int64_t bytes;
-    } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, runs * RUN}, {&x->step, runs * 4}, {&x->centre, runs * 4}, {&x->length, runs * 4},
-                 {&x->excess, runs * 4}, {&x->extra, 4}, {&x->bound, job->rows * 4}, {&x->top, vector}, {&x->where, vector},
-                 {&x->tops, job->sketch ? screen_slabs(job) * vector : 0},
+    } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->step, (runs + 1) * 4}, {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4},
+                 {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->bound, job->rows * 4},
+                 {&x->top, vector}, {&x->where, vector}, {&x->tops, job->sketch ? screen_slabs(job) * vector : 0},
                  {&x->heap, job->collects ? (int64_t)sizeof(rt_candidates) : 0}, {&x->found, job->collects ? (int64_t)sizeof(rt_candidates) : 0},
                  {&x->heap_score, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0}, {&x->heap_id, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0},
                  {&x->found_id, job->collects ? job->rows * 4 : 0}};
@@ -72,48 +72,93 @@ static LLVMValueRef length_of(cg *c, LLVMValueRef const *x, int parts) {
     return cg_intrinsic(c, "llvm.sqrt", c->f32, &sum, 1);
 }
 
-/* x[p] becomes x - step·q; q = x/step to the nearest is stored as bytes. Returns Σq. */
-static LLVMValueRef store_bytes(cg *c, LLVMValueRef *x, int parts, LLVMValueRef step, LLVMValueRef to) {
-    LLVMValueRef big = splat_f32(c, 0x1.8p23), total = NULL; /* beside it a float has no fraction */
-    LLVMValueRef inverse = cg_splat(c, LLVMBuildFDiv(c->b, cg_f32(c, 1), step, ""), c->lanes);
-    LLVMValueRef minus = cg_splat(c, LLVMBuildFNeg(c->b, step, ""), c->lanes);
-    for (int p = 0; p < parts; p++) {
-        LLVMValueRef q = LLVMBuildFSub(c->b, cg_fma(c, x[p], inverse, big), big, "");
-        LLVMValueRef bytes = LLVMBuildTrunc(c->b, LLVMBuildFPToSI(c->b, q, ints(c), ""), LLVMVectorType(c->i8, (unsigned)c->lanes), "");
-        cg_store(c, bytes, cg_at(c, c->i8, to, cg_i64(c, p * c->lanes)), 1);
-        x[p] = cg_fma(c, minus, q, x[p]);
-        total = total ? LLVMBuildFAdd(c->b, total, q, "") : q;
-    }
-    return cg_sum_lanes(c, total);
+double screen_carry(const cg *c, const screen_job *job) {
+    return c->dot_bytes && !job->sketch ? 1.0 / 16 : 0;
 }
 
-/* (‖x - step·q‖ - RT_SCREEN_X_ERROR·‖x‖)·RT_SCREEN_MAX_STEPS, at least 0. Squares below normal numbers are lost: hence 2^-71. */
-static LLVMValueRef excess_of(cg *c, LLVMValueRef off, LLVMValueRef length) {
-    const double steps = (double)RT_SCREEN_MAX_STEPS;
-    LLVMValueRef excess = cg_fma(c, off, cg_f32(c, (1 + 1e-5) * steps), cg_f32(c, 0x1p-71 * steps));
-    excess = cg_fma(c, length, cg_f32(c, (1e-6 - (double)RT_SCREEN_X_ERROR) * steps), excess);
-    LLVMValueRef zero = cg_f32(c, 0);
+/* x - by·y. */
+static LLVMValueRef less(cg *c, LLVMValueRef x, LLVMValueRef by, LLVMValueRef y) {
+    return cg_fma(c, LLVMBuildFNeg(c->b, by, ""), y, x);
+}
+
+/* The nearest integers to x/step are stored as bytes; x becomes what they leave. Returns them as floats. */
+static LLVMValueRef store_bytes(cg *c, LLVMValueRef *x, LLVMValueRef step, LLVMValueRef inverse, LLVMValueRef to) {
+    LLVMValueRef big = splat_f32(c, 0x1.8p23); /* beside it a float has no fraction */
+    LLVMValueRef q = LLVMBuildFSub(c->b, cg_fma(c, *x, inverse, big), big, "");
+    LLVMValueRef bytes = LLVMBuildTrunc(c->b, LLVMBuildFPToSI(c->b, q, ints(c), ""), LLVMVectorType(c->i8, (unsigned)c->lanes), "");
+    cg_store(c, bytes, to, 1);
+    *x = less(c, *x, step, q);
+    return q;
+}
+
+/* A run of x, `parts` vectors, or what one left: x becomes x - x̂. most: the largest magnitude that q stands for; at: which run of q it is. */
+static void store_q(cg *c, const screen_job *job, const screen_x *out, LLVMValueRef *x, LLVMValueRef most, LLVMValueRef at) {
+    const double zero_code = job->sketch ? -6.5 : -8, carry = screen_carry(c, job), unit = job->sketch ? 4 : carry > 0 ? carry : 1;
+    int half = RUN / c->lanes / 2;
+    LLVMValueRef least = cg_f32(c, 0x1p-88), to = cg_at(c, c->i8, out->q, cg_mul(c, at, cg_i64(c, RUN))), total = NULL;
+    LLVMValueRef step = LLVMBuildFMul(c->b, most, cg_f32(c, (1 + 0x1p-19) / (127 - carry / 2)), ""); /* of the carry half a step is none of x */
+    step = LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, step, least, ""), step, least, "");
+    LLVMValueRef steps = cg_splat(c, step, c->lanes), inverse = cg_splat(c, LLVMBuildFDiv(c->b, cg_f32(c, 1), step, ""), c->lanes);
+    for (int p = 0; p < half; p++) {
+        LLVMValueRef q = store_bytes(c, &x[half + p], steps, inverse, cg_at(c, c->i8, to, cg_i64(c, (half + p) * c->lanes)));
+        if (carry > 0) x[p] = less(c, x[p], LLVMBuildFMul(c->b, steps, splat_f32(c, carry), ""), q);
+        LLVMValueRef low = store_bytes(c, &x[p], steps, inverse, cg_at(c, c->i8, to, cg_i64(c, p * c->lanes)));
+        LLVMValueRef both = cg_fma(c, q, splat_f32(c, 1 + carry), low);
+        total = total ? LLVMBuildFAdd(c->b, total, both, "") : both;
+    }
+    cg_store(c, LLVMBuildFMul(c->b, step, cg_f32(c, unit), ""), cg_at(c, c->f32, out->step, at), 4);
+    LLVMValueRef sum = LLVMBuildFMul(c->b, cg_sum_lanes(c, total), cg_f32(c, zero_code), "");
+    cg_store(c, LLVMBuildFMul(c->b, sum, step, ""), cg_at(c, c->f32, out->centre, at), 4);
+}
+
+/* The largest magnitude that q of a run must stand for: of x, and where something is carried of the lower columns without it. */
+static LLVMValueRef largest_of(cg *c, const screen_job *job, LLVMValueRef const *x) {
+    LLVMValueRef kept[8], carry = splat_f32(c, screen_carry(c, job));
+    int half = RUN / c->lanes / 2;
+    for (int p = 0; p < half; p++) kept[p] = less(c, x[p], carry, x[half + p]), kept[half + p] = x[half + p];
+    return LLVMBuildBitCast(c->b, largest_bits(c, kept, 2 * half), c->f32, "");
+}
+
+/* (off - error·length)·steps, at least 0. off: of roundings and of squares below normal numbers some is lost: hence 1e-5, 1e-6·length and 2^-71. */
+static LLVMValueRef excess_of(cg *c, LLVMValueRef off, LLVMValueRef length, double error, double steps) {
+    LLVMValueRef excess = cg_fma(c, off, cg_f32(c, (1 + 1e-5) * steps), cg_f32(c, 0x1p-71 * steps)), zero = cg_f32(c, 0);
+    excess = cg_fma(c, length, cg_f32(c, (1e-6 - error) * steps), excess);
     return LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, excess, zero, ""), excess, zero, "");
 }
 
-/* Run `index` of x; one out of range counts as zero and makes every bound infinite. */
-static void store_run(cg *c, const screen_job *job, const screen_x *out, LLVMValueRef index, LLVMValueRef extra) {
-    const double zero_code = job->sketch ? -6.5 : -8, code_step = job->sketch ? 4 : 1;
+static void add_excess(cg *c, const screen_x *out, LLVMValueRef const *x, LLVMValueRef length, double error, int most_scale) {
+    LLVMValueRef more = excess_of(c, length_of(c, x, RUN / c->lanes), length, error, (double)RT_SCREEN_MAX_STEPS * most_scale);
+    cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, out->excess, 4), more, ""), out->excess, 4);
+}
+
+/* Run `index` of the screen; one of x that is out of range counts as zero and makes every bound infinite. The first run, whose codes weigh most,
+ * has what its bytes left in bytes too, and the second is of the same columns. */
+static void store_run(cg *c, const screen_job *job, const screen_x *out, LLVMValueRef index, bool first) {
     int parts = RUN / c->lanes;
-    LLVMValueRef x[8], column = cg_mul(c, index, cg_i64(c, RUN)), zero = LLVMConstNull(floats(c));
+    LLVMValueRef x[8] = {0}, column = cg_mul(c, index, cg_i64(c, RUN)), zero = cg_f32(c, 0);
     for (int p = 0; p < parts; p++) x[p] = cg_load(c, floats(c), cg_at(c, c->f32, out->columns, cg_add(c, column, cg_i64(c, p * c->lanes))), 4);
-    LLVMValueRef most = LLVMBuildBitCast(c->b, largest_bits(c, x, parts), c->f32, "");
-    LLVMValueRef fits = LLVMBuildFCmp(c->b, LLVMRealOLT, most, cg_f32(c, RT_SCREEN_MAX_X), "");
-    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, fits, LLVMBuildLoad2(c->b, c->f32, extra, ""), cg_f32(c, INFINITY), ""), extra);
-    for (int p = 0; p < parts; p++) x[p] = LLVMBuildSelect(c->b, fits, x[p], zero, "");
-    LLVMValueRef least = cg_f32(c, 0x1p-88), step = LLVMBuildFMul(c->b, most, cg_f32(c, (1 + 0x1p-19) / 127), "");
-    step = LLVMBuildSelect(c->b, LLVMBuildAnd(c->b, fits, LLVMBuildFCmp(c->b, LLVMRealOGT, step, least, ""), ""), step, least, "");
-    LLVMValueRef length = length_of(c, x, parts), total = store_bytes(c, x, parts, step, cg_at(c, c->i8, out->q, column));
-    cg_store(c, LLVMBuildFMul(c->b, step, cg_f32(c, code_step), ""), cg_at(c, c->f32, out->step, index), 4);
-    cg_store(c, LLVMBuildFMul(c->b, LLVMBuildFMul(c->b, total, cg_f32(c, zero_code), ""), step, ""), cg_at(c, c->f32, out->centre, index), 4);
-    cg_store(c, excess_of(c, length_of(c, x, parts), length), cg_at(c, c->f32, out->excess, index), 4);
-    length = cg_fma(c, length, cg_f32(c, (1 + 1e-5) / 64), cg_f32(c, 0x1p-76)); /* squares below normal numbers again */
-    cg_store(c, length, cg_at(c, c->f32, out->length, index), 4);
+    LLVMValueRef most = largest_of(c, job, x), fits = LLVMBuildFCmp(c->b, LLVMRealOLT, most, cg_f32(c, RT_SCREEN_MAX_X), "");
+    cg_store(c, LLVMBuildSelect(c->b, fits, cg_load(c, c->f32, out->extra, 4), cg_f32(c, INFINITY), ""), out->extra, 4);
+    for (int p = 0; p < parts; p++) x[p] = LLVMBuildSelect(c->b, fits, x[p], LLVMConstNull(floats(c)), "");
+    LLVMValueRef length = length_of(c, x, parts);
+    store_q(c, job, out, x, LLVMBuildSelect(c->b, fits, most, zero, ""), index);
+    if (first) {
+        add_excess(c, out, x, length, (double)RT_SCREEN_X_ERROR, RT_SCREEN_MOST_REST_SCALE); /* of the second run, whose x̂ this is */
+        store_q(c, job, out, x, largest_of(c, job, x), cg_i64(c, job->at.runs));
+        add_excess(c, out, x, length, (double)RT_SCREEN_TOP_X_ERROR, RT_SCREEN_MOST_SCALE);
+    } else {
+        add_excess(c, out, x, length, (double)RT_SCREEN_X_ERROR, RT_SCREEN_MOST_SCALE);
+    }
+    length = cg_fma(c, length, cg_f32(c, 1 + 1e-5), cg_f32(c, 0x1p-70)); /* squares below normal numbers again */
+    cg_store(c, length, cg_at(c, c->f32, out->length, first ? index : cg_sub(c, index, cg_i64(c, 1))), 4);
+}
+
+/* Bytes of the second run: the first's. */
+static void repeat_run(cg *c, const screen_x *out) {
+    LLVMTypeRef bytes = LLVMVectorType(c->i8, RUN);
+    cg_store(c, cg_load(c, bytes, out->q, 1), cg_at(c, c->i8, out->q, cg_i64(c, RUN)), 1);
+    LLVMValueRef const of[] = {out->step, out->centre};
+    for (size_t i = 0; i < GM_COUNT(of); i++) cg_store(c, cg_load(c, c->f32, of[i], 4), cg_at(c, c->f32, of[i], cg_i64(c, 1)), 4);
 }
 
 /* A number that is no column's, in a damaged file, becomes the last one's. */
@@ -126,11 +171,35 @@ static void arrange_columns(cg *c, const screen_job *job, const screen_x *out) {
     cg_loop_end(c, &loop);
 }
 
-void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
-    LLVMValueRef extra = cg_variable(c, c->f32, cg_f32(c, RT_SCREEN_LEAST));
-    arrange_columns(c, job, x);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->at.runs), 1);
-    store_run(c, job, x, loop.index, extra);
+/* Lengths as two digits, with a unit that takes the longest. Those behind the last one meet bounds of 0. */
+static void store_digits(cg *c, const screen_job *job, const screen_x *out) {
+    enum { DIGIT = 7, MOST = 127 << DIGIT };
+    const double own = 1 + 8 * 0x1p-23; /* roundings of the bound's own few operations */
+    LLVMValueRef most = cg_variable(c, c->f32, cg_f32(c, 0)), runs = cg_i64(c, job->at.runs - 1);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
+    LLVMValueRef length = cg_load(c, c->f32, cg_at(c, c->f32, out->length, loop.index), 4), old = LLVMBuildLoad2(c->b, c->f32, most, "");
+    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, length, old, ""), length, old, ""), most);
     cg_loop_end(c, &loop);
-    cg_store(c, LLVMBuildLoad2(c->b, c->f32, extra, ""), x->extra, 4);
+    LLVMValueRef unit = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, c->f32, most, ""), cg_f32(c, 1.0 / MOST), "");
+    cg_store(c, LLVMBuildFMul(c->b, unit, cg_f32(c, own), ""), out->unit, 4);
+    LLVMValueRef inverse = LLVMBuildFDiv(c->b, cg_f32(c, 1), unit, "");
+    loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
+    length = LLVMBuildFMul(c->b, cg_load(c, c->f32, cg_at(c, c->f32, out->length, loop.index), 4), inverse, "");
+    LLVMValueRef whole = cg_add(c, LLVMBuildFPToSI(c->b, length, c->i32, ""), cg_i32(c, 1)); /* at most MOST + 1 */
+    cg_store(c, LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, whole, cg_i32(c, DIGIT), ""), c->i8, ""), cg_at(c, c->i8, out->coarse, loop.index), 1);
+    LLVMValueRef fine = LLVMBuildAnd(c->b, whole, cg_i32(c, (1 << DIGIT) - 1), "");
+    cg_store(c, LLVMBuildTrunc(c->b, fine, c->i8, ""), cg_at(c, c->i8, out->fine, loop.index), 1);
+    cg_loop_end(c, &loop);
+}
+
+void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
+    cg_store(c, cg_f32(c, RT_SCREEN_LEAST), x->extra, 4);
+    cg_store(c, cg_f32(c, 0), x->excess, 4);
+    arrange_columns(c, job, x);
+    store_run(c, job, x, cg_i64(c, 0), true);
+    repeat_run(c, x);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 2), cg_i64(c, job->at.runs), 1);
+    store_run(c, job, x, loop.index, false);
+    cg_loop_end(c, &loop);
+    if (!job->sketch) store_digits(c, job, x);
 }

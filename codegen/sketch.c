@@ -1,5 +1,5 @@
-/* A guess of argmax(W·x), for where a wrong one costs only time: estimates from the upper plane of the screen (two bits of each code and
- * the scales, runtime/screen.h), then the exact scores of the rows that every thread estimates highest.
+/* A guess of argmax(W·x), for where a wrong one costs only time: estimates from a sketch (two bits of each code and the scales,
+ * runtime/screen.h), then the exact scores of the rows that every thread estimates highest.
  *
  * Which rows: a thread keeps the largest estimate of each vector lane of each slab, and takes the SCORED-th largest of those as its
  * threshold. At least that many rows reach it, and not many more.

@@ -563,25 +563,27 @@ static bool rule_attention(const rule_context *c) {
     return true;
 }
 
-/* The first three operands: x, w, the screen of w. */
-static bool is_screened(const rule_context *c) {
+/* The first three operands: x, w, the screen or sketch of w. */
+static bool is_screened(const rule_context *c, rt_dtype screen) {
     const ir_type *x = operand(c, 0), *w = operand(c, 1), *s = operand(c, 2);
     REQUIRE(x->dtype == RT_F32 && x->rank == 2 && x->dim[0] >= 1, "x must be f32[M,K] with a number of rows");
     REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1], "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
     ir_dim shape[2];
-    rt_screen_shape(w->dim[0], w->dim[1], shape);
-    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4 of K+32 columns and the rows of runtime/screen.h");
+    rt_screen_shape(screen, w->dim[0], w->dim[1], shape);
+    REQUIRE(s->dtype == screen && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4, for a guess s2, of K+32 columns and the rows of runtime/screen.h");
     REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && rt_can_screen_columns(w->dim[1]), "not the rows or columns of a screen");
     return true;
 }
 
 static bool rule_screened_argmax(const rule_context *c) {
+    bool guess = ir_attr_int(c->inst, IR_ATTR_GUESS, 0);
     *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){operand(c, 0)->dim[0], 1});
-    return is_screened(c);
+    REQUIRE(!guess || operand(c, 0)->dim[0] == 1, "x must be one row for a guess");
+    return is_screened(c, guess ? RT_S2 : RT_S4);
 }
 
 static bool rule_screened_sample(const rule_context *c) {
-    if (!is_screened(c)) return false;
+    if (!is_screened(c, RT_S4)) return false;
     REQUIRE(operand(c, 0)->dim[0] == 1, "x must be one row");
     return infer_drawn(c, 3);
 }

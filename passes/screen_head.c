@@ -9,7 +9,8 @@
  *
  * @head.R1.argmax and @head.R1.sample are @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s` and
  * `screened_sample %x, %w, %s, %tokens, …`, which read the 4-bit screen "w:s4" of all rows and only those rows of w that can change
- * the token. An argmax {guess} (passes/guess_ahead.c) becomes @head.R1.guess, whose screened_argmax is one too.
+ * the token. An argmax {guess} (passes/guess_ahead.c) becomes @head.R1.guess, whose screened_argmax is one too
+ * and reads the sketch "w:s2".
  *
  * Fires where the call is read by one argmax, by one sample, or by both in two branches of an `if`; the
  * callee returns the product of one row, or a few, with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
@@ -99,12 +100,14 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
 /* What a head and the reader of its logits become. */
 typedef struct way {
     const char *suffix, *choice, *reason; /* the reason is followed by what the screen saves */
+    rt_dtype screen;
+    rt_derived derived;
 } way;
 
 static way way_of(const ir_inst *reader) {
-    if (reader->op == IR_SAMPLE) return (way){"sample", "screened_sample", "a choice among the top_k largest elements reads no others"};
-    if (ir_attr_int(reader, IR_ATTR_GUESS, 0)) return (way){"guess", "sketched argmax", "a guess that is verified later needs the upper two bits of the screen"};
-    return (way){"argmax", "screened_argmax", "greedy choice reads nothing but the largest element"};
+    if (reader->op == IR_SAMPLE) return (way){"sample", "screened_sample", "a choice among the top_k largest elements reads no others", RT_S4, RT_DERIVED_SCREEN};
+    if (ir_attr_int(reader, IR_ATTR_GUESS, 0)) return (way){"guess", "sketched argmax", "a guess that is verified later needs the upper two bits of a screen", RT_S2, RT_DERIVED_SKETCH};
+    return (way){"argmax", "screened_argmax", "greedy choice reads nothing but the largest element", RT_S4, RT_DERIVED_SCREEN};
 }
 
 static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
@@ -164,17 +167,18 @@ static void copy_yield(ir_rewrite *rw) {
     ir_yield(&rw->b, &chosen, 1);
 }
 
-static ir_type screen_type(const ir_type *w) {
+static ir_type screen_type(way to, const ir_type *w) {
     ir_dim dim[2];
-    rt_screen_shape(w->dim[0], w->dim[1], dim);
-    return ir_tensor(RT_S4, 2, dim);
+    rt_screen_shape(to.screen, w->dim[0], w->dim[1], dim);
+    return ir_tensor(to.screen, 2, dim);
 }
 
 static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const head_copy *copy = rw->user;
     if (inst != copy->product) return false;
-    const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
-    ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
+    way to = way_of(copy->reader);
+    const char *name = rt_derived_name(&rw->out->arena, to.derived, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
+    ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(to, &inst->operands[1]->type))};
     for (int i = 0; i < DRAWN_WITH; i++) operands[3 + i] = copy->drawn_with[i];
     ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
     bool draws = copy->reader->op == IR_SAMPLE, guesses = ir_attr_int(copy->reader, IR_ATTR_GUESS, 0);
@@ -211,8 +215,8 @@ static double megabytes(const ir_type *matrix) {
 
 static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *copy) {
     ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
-    const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(w);
     way to = way_of(copy->reader);
+    const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(to, w);
     ir_decide(decisions, "screen_head", rw->in, head, copy->product, to.choice,
               "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to.reason,
               megabytes(&screen), megabytes(w));

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, LANES = 8, BOUND_UNITS = 64, LARGEST_SCALE = 255, SAMPLED_ROWS = 512 };
+enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LINE = 64, LANES = 8, LARGEST_SCALE = RT_SCREEN_MOST_SCALE, SAMPLED_ROWS = 512 };
 #define HUGE_WEIGHT 0x1p60f /* products of anything below with x below RT_SCREEN_MAX_X stay finite */
 #define LEAST_UNIT 0x1p-80f
 
@@ -31,8 +31,7 @@ static uint32_t bits_of(float value) {
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-typedef int32_t half_ints __attribute__((vector_size(2 * LANES)));
-typedef uint8_t half_bytes __attribute__((vector_size(LANES / 2)));
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
 /* The largest magnitude of `count` values: infinity or NaN when one is not finite. */
 INLINE float largest(const float *w, int64_t count) {
@@ -51,13 +50,17 @@ INLINE float largest(const float *w, int64_t count) {
     return value;
 }
 
+/* value, or the next larger one of bf16. */
+static float round_up(float value) {
+    uint32_t bits = (bits_of(value) + 0xFFFF) & 0xFFFF0000;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* The least unit of which scales up to LARGEST_SCALE put every value within 7.5 steps of zero; NaN when none does. */
 static float unit_for(float most) {
     float least = most / (7.5f * LARGEST_SCALE);
-    if (!(most <= HUGE_WEIGHT)) return NAN;
-    uint32_t bits = (bits_of(least < LEAST_UNIT ? LEAST_UNIT : least) + 0xFFFF) & 0xFFFF0000;
-    memcpy(&least, &bits, sizeof least);
-    return least;
+    return most <= HUGE_WEIGHT ? round_up(least < LEAST_UNIT ? LEAST_UNIT : least) : NAN;
 }
 
 /* The least scale that does so, or nearly: the last may lack a rounding. */
@@ -98,70 +101,78 @@ INLINE lengths quantise(const float *w, float d, ints *codes) {
 /* What rounding may add to a product of `columns` terms. */
 typedef struct slack {
     float terms; /* of ‖w‖‖x‖ and of ‖v‖‖x‖: the kernel's sums have at most columns/8 + 20 roundings in a row */
-    float steps; /* of d‖x‖: the estimate sums 15·√32 steps and takes 8·√32 off, with columns/32 + 18 roundings in a row */
+    float steps; /* of d‖x‖: the estimate sums 15·√32 steps and takes 8·√32 off, with columns/32 + 22 roundings in a row */
 } slack;
 
 static slack slack_of(size_t columns) {
-    return (slack){((float)columns / 8 + 32) * 0x1p-23f, ((float)columns / 32 + 18) * 0x1p-23f * 131};
+    return (slack){((float)columns / 8 + 32) * 0x1p-23f, ((float)columns / 32 + 22) * 0x1p-23f * 131};
 }
 
-/* Where a run of a row goes: its scale and bound, and its codes for sixteen columns, of which the others follow. */
-typedef struct place {
-    uint8_t *scale, *bound, *high, *low;
-} place;
-
-/* run: counted from the first of group 0 on. */
-INLINE place place_of(const rt_screen_places *at, uint8_t *screen, int64_t run, int64_t row) {
-    uint8_t *scales = screen + at->scales + run * RT_SCREEN_SCALES;
-    int64_t codes = run * RT_SCREEN_CODES + row * 4;
-    return (place){scales + row, scales + ROWS + row, screen + at->upper + codes, screen + at->lower + codes};
-}
-
-/* Two bits of the codes of sixteen columns. */
-INLINE void pack_bits(const ints *codes, int shift, uint8_t *to) {
-    half_ints four[4], bits = {0};
-    memcpy(four, codes, sizeof four);
-    for (int j = 0; j < 4; j++) bits |= (four[j] >> shift & 3) << (2 * j);
-    half_bytes bytes = __builtin_convertvector(bits, half_bytes);
-    memcpy(to, &bytes, sizeof bytes);
-}
+/* A run of a row: its scale, how far a product with it may be off per ‖x‖ (not where it is a first run: what v leaves), and codes. */
+typedef struct run {
+    int scale;
+    float bound;
+    ints codes[RUN / LANES];
+} run;
 
 /* rest: NULL, or what becomes of w when v is taken from it, so that nothing of it is off. unit: not NaN. */
-INLINE void screen_run(const float *w, float unit, slack more, place to, float *rest) {
-    int scale = scale_for(largest(w, RUN), unit);
-    float d = unit * (float)scale, bound = 0;
-    ints codes[RUN / LANES];
-    for (int i = 0; i < RUN / LANES; i++) codes[i] = (ints){0} + 8;
-    if (scale) {
-        lengths l = quantise(w, d, codes);
-        bound = (rest ? 0 : l.off * (1 + more.terms)) + RT_SCREEN_X_ERROR * l.v + more.terms * (l.w + l.v) + more.steps + 1e-4f; /* the last for this sum */
-        bound = ceilf(bound * BOUND_UNITS);
-        GM_ASSERT(bound <= 255); /* ‖w - v‖ is at most 2.83 steps, ‖v‖ 45.3 */
-    }
-    *to.scale = (uint8_t)scale, *to.bound = (uint8_t)bound;
-    for (int i = 0; i < RUN / LANES; i += 2) {
-        pack_bits(codes + i, 2, to.high + i / 2 * ROWS * 4);
-        pack_bits(codes + i, 0, to.low + i / 2 * ROWS * 4);
+INLINE run screen_run(const float *w, float unit, slack more, float *rest) {
+    run r = {.scale = scale_for(largest(w, RUN), unit)};
+    float d = unit * (float)r.scale;
+    for (int i = 0; i < RUN / LANES; i++) r.codes[i] = (ints){0} + 8;
+    if (r.scale) {
+        lengths l = quantise(w, d, r.codes);
+        float off = rest ? RT_SCREEN_TOP_X_ERROR * l.v : l.off * (1 + more.terms) + RT_SCREEN_X_ERROR * l.v;
+        r.bound = d * (off + more.terms * (l.w + l.v) + more.steps + 1e-4f); /* the last for this sum */
     }
     /* Exact: v has 8 + 8 + 4 bits, and w is no less than half of d where v is not zero, so that their difference has no lower bits. */
-    for (int i = 0; rest && i < RUN; i++) rest[i] = w[i] - d * (float)(codes[i / LANES][i % LANES] - 8);
+    for (int i = 0; rest && i < RUN; i++) rest[i] = w[i] - d * (float)(r.codes[i / LANES][i % LANES] - 8);
+    return r;
+}
+
+INLINE void put_bytes(ints codes, uint8_t *to) {
+    bytes eight = __builtin_convertvector(codes, bytes);
+    for (int i = 0; i < LANES; i += QUAD) memcpy(to + i * ROWS, (const uint8_t *)&eight + i, QUAD);
+}
+
+/* Column i in the lower nibble of a byte, 16 + i in the upper one. to: of this row in the run. */
+INLINE void put_nibbles(const ints *codes, uint8_t *to, int64_t plane) {
+    for (int i = 0; i < 2; i++) put_bytes(codes[i] | codes[2 + i] << 4, to + i * plane);
+}
+
+/* The upper two bits of each. */
+INLINE void put_upper_bits(const ints *codes, uint8_t *to) {
+    for (int half = 0; half < 2; half++, to += QUAD * ROWS) {
+        int32_t sixteen[2 * LANES];
+        memcpy(sixteen, codes + 2 * half, sizeof sixteen);
+        for (int i = 0; i < QUAD; i++) to[i] = (uint8_t)(sixteen[i] >> 2 | sixteen[4 + i] >> 2 << 2 | sixteen[8 + i] >> 2 << 4 | sixteen[12 + i] >> 2 << 6);
+    }
 }
 
 /* ---- a matrix ---- */
 
-rt_screen_places rt_screen_layout(int64_t rows, int64_t columns) {
-    rt_screen_places at = {.groups = rows / ROWS, .runs = columns / RUN + 1};
-    at.upper = at.runs * RUN * (int64_t)sizeof(uint16_t);
-    at.lower = at.upper + at.groups * at.runs * RT_SCREEN_CODES;
-    at.scales = at.lower + at.groups * at.runs * RT_SCREEN_CODES;
-    at.units = at.scales + at.groups * at.runs * RT_SCREEN_SCALES;
-    at.bytes = at.units + at.groups * ROWS * (int64_t)sizeof(uint16_t);
+static int64_t whole_lines(int64_t size) {
+    return (size + LINE - 1) / LINE * LINE;
+}
+
+rt_screen_places rt_screen_layout(rt_dtype type, int64_t rows, int64_t columns) {
+    bool bounds = type == RT_S4;
+    GM_ASSERT(type == RT_S4 || type == RT_S2);
+    rt_screen_places at = {.groups = rows / ROWS, .runs = columns / RUN + 1, .planes = bounds ? 2 : 1};
+    at.quads = bounds ? (at.runs - 1 + QUAD - 1) / QUAD : 0;
+    at.codes = whole_lines(at.runs * RUN * (int64_t)sizeof(uint16_t));
+    at.plane = at.groups * at.runs * RT_SCREEN_CODES;
+    at.heads = at.codes + at.planes * at.plane;
+    at.bounds = (bounds ? 2 : 1) * ROWS * (int64_t)sizeof(uint16_t);
+    at.scales = at.bounds + at.quads * QUAD * ROWS;
+    at.head = whole_lines(at.scales + at.runs * ROWS);
+    at.bytes = at.heads + at.groups * at.head;
     return at;
 }
 
-void rt_screen_shape(int64_t rows, int64_t columns, int64_t *dim) {
-    rt_screen_places at = rt_screen_layout(rows, columns);
-    int64_t row = (int64_t)rt_dtype_bytes(RT_S4, (size_t)(at.runs * RUN));
+void rt_screen_shape(rt_dtype type, int64_t rows, int64_t columns, int64_t *dim) {
+    rt_screen_places at = rt_screen_layout(type, rows, columns);
+    int64_t row = (int64_t)rt_dtype_bytes(type, (size_t)(at.runs * RUN));
     dim[0] = (at.bytes + row - 1) / row;
     dim[1] = at.runs * RUN;
 }
@@ -205,23 +216,47 @@ void rt_screen_order(const rt_screened *matrix, float *row, uint8_t *screen) {
     free(sums);
 }
 
-/* Row `row` of the screen; w: its values. */
-INLINE void screen_row(const rt_screen_places *at, const float *w, int64_t columns, int64_t row, uint8_t *screen) {
-    slack more = slack_of((size_t)columns);
-    float unit = unit_for(largest(w, columns)), run[RUN], rest[RUN];
-    uint16_t stored = (uint16_t)(bits_of(unit) >> 16), order[RUN];
-    memcpy(screen + at->units + row * (int64_t)sizeof stored, &stored, sizeof stored);
-    for (int64_t i = 0; i < at->runs && unit == unit; i++) {
-        memcpy(order, screen + (size_t)i * sizeof order, sizeof order);
-        for (int j = 0; j < RUN; j++) run[j] = i == 1 ? rest[j] : w[order[j]];
-        screen_run(run, unit, more, place_of(at, screen, row / ROWS * at->runs + i, row % ROWS), i ? NULL : rest);
-    }
+/* Row `row` of the group with the head at `head`. unit: 0 its own, 1 that of its bounds. */
+static void put_unit(uint8_t *head, int unit, int row, float value) {
+    uint16_t stored = (uint16_t)(bits_of(value) >> 16);
+    memcpy(head + (unit * ROWS + row) * (int64_t)sizeof stored, &stored, sizeof stored);
 }
 
-EACH_CPU void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
-    rt_screen_places at = rt_screen_layout(matrix->rows, matrix->columns);
-    for (int64_t r = group * ROWS; r < (group + 1) * ROWS; r++) {
-        rt_dequantize_row(matrix->dtype, row_of(matrix, r), row, (size_t)matrix->columns);
-        screen_row(&at, row, matrix->columns, r, screen);
+/* found: one after the other, those of the runs of columns. */
+static void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const float *found) {
+    int64_t count = at->runs - 1;
+    float most = largest(found, count + (LANES - count % LANES) % LANES), unit = round_up(most / (RT_SCREEN_MOST_BOUND - 0.1f));
+    put_unit(head, 1, row, unit);
+    for (int64_t i = 0; i < count && most > 0; i++)
+        head[at->bounds + (i / QUAD * ROWS + row) * QUAD + i % QUAD] = (uint8_t)ceilf(found[i] / unit * (1 + 1e-6f));
+}
+
+/* Row `row` of a group; w: its values. */
+INLINE void screen_row(rt_dtype type, const rt_screen_places *at, const float *w, slack more, int64_t group, int row, uint8_t *screen) {
+    float unit = unit_for(largest(w, (at->runs - 1) * RUN)), values[RUN], rest[RUN], bounds[RT_SCREEN_MAX_COLUMNS / RUN + LANES];
+    uint16_t order[RUN];
+    uint8_t *head = screen + at->heads + group * at->head;
+    memset(bounds, 0, sizeof *bounds * (size_t)(at->runs + LANES - 1));
+    put_unit(head, 0, row, unit);
+    for (int64_t i = 0; i < at->runs && unit == unit; i++) {
+        memcpy(order, screen + (size_t)i * sizeof order, sizeof order);
+        for (int j = 0; j < RUN; j++) values[j] = i == 1 ? rest[j] : w[order[j]];
+        run r = screen_run(values, unit, more, i ? NULL : rest);
+        uint8_t *codes = screen + at->codes + (group * at->runs + i) * RT_SCREEN_CODES + row * QUAD;
+        GM_ASSERT(i != 1 || r.scale <= RT_SCREEN_MOST_REST_SCALE);
+        head[at->scales + i * ROWS + row] = (uint8_t)r.scale;
+        bounds[i ? i - 1 : 0] += r.bound;
+        if (type == RT_S4) put_nibbles(r.codes, codes, at->plane);
+        else put_upper_bits(r.codes, codes);
+    }
+    if (type == RT_S4 && unit == unit) put_bounds(at, head, row, bounds);
+}
+
+EACH_CPU void rt_screen_group(rt_dtype type, const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
+    rt_screen_places at = rt_screen_layout(type, matrix->rows, matrix->columns);
+    slack more = slack_of((size_t)matrix->columns);
+    for (int r = 0; r < ROWS; r++) {
+        rt_dequantize_row(matrix->dtype, row_of(matrix, group * ROWS + r), row, (size_t)matrix->columns);
+        screen_row(type, &at, row, more, group, r, screen);
     }
 }

@@ -56,11 +56,11 @@ static const known all_known[] = {
     {"window", ATTENTION("scale = 0.5, window = 4"), 5, 96 + 192, 96, 2 * 12 * 21},
     {"window not yet full", ATTENTION("scale = 0.5, window = 4"), 2, 96 + 160, 96, 2 * 11 * 21},
     {"softcap", ATTENTION("scale = 0.5, cap = 30"), 0, 96 + 96, 96, 2 * 6 * 24},
-    {"screened_argmax", F("%x: f32[2,128]", "i32[2,1]", "  %w = weight {name = \"w\"} : f32[16,128]\n  %s = weight {name = \"w:s4\"} : s4[20,160]\n"
-                                                          "  %a = screened_argmax %x, %w, %s : i32[2,1]\n  return %a\n"), 0, 1024 + 1800, 8, 10240},
+    {"screened_argmax", F("%x: f32[2,128]", "i32[2,1]", "  %w = weight {name = \"w\"} : f32[16,128]\n  %s = weight {name = \"w:s4\"} : s4[21,160]\n"
+                                                          "  %a = screened_argmax %x, %w, %s : i32[2,1]\n  return %a\n"), 0, 1024 + 1890, 8, 10240},
     {"screened_sample", F("%x: f32[1,128], %t: i32[9], %p: i32, %o: f32[8], %r: i64", "i32",
-                          "  %w = weight {name = \"w\"} : f32[16,128]\n  %s = weight {name = \"w:s4\"} : s4[20,160]\n"
-                          "  %a = screened_sample %x, %w, %s, %t, %p, %o, %r : i32\n  return %a\n"), 0, 512 + 1800 + 384, 0, 5120 + 192},
+                          "  %w = weight {name = \"w\"} : f32[16,128]\n  %s = weight {name = \"w:s4\"} : s4[21,160]\n"
+                          "  %a = screened_sample %x, %w, %s, %t, %p, %o, %r : i32\n  return %a\n"), 0, 512 + 1890 + 384, 0, 5120 + 192},
     {"views", F("%x: f32[4,2]", "f32[2,2]", "  %a = slice %x {axis = 0, start = 1, size = 2} : f32[2,2]\n"
                                             "  %b = transpose %a {perm = [1, 0]} : f32[2,2]\n  return %b\n"), 0, 0, 0, 0},
     {"a copied view", F("%x: f32[3,2]", "f32[2,3]", "  %b = transpose %x {perm = [1, 0], offset = [0]} : f32[2,3]\n  return %b\n"), 0, 24, 24, 0},

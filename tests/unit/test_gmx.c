@@ -419,7 +419,7 @@ START_TEST(other_versions_are_refused) {
     checksum = gmx_checksum(p.bytes.data, 32);
     memcpy(p.bytes.data + 32, &checksum, 8);
     temp_write("a.gmx", p.bytes.data, p.bytes.length);
-    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 6, found 7");
+    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 7, found 8");
     gm_string_free(&p.bytes);
 }
 END_TEST

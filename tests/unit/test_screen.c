@@ -1,4 +1,4 @@
-/* Screens: the bound of every run in double precision; the screened argmax against argmax of the product, index for index, for
+/* Screens: the bounds of every row in double precision; the screened argmax against argmax of the product, index for index, for
  * every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
 #include "codegen/codegen.h"
 #include "frontend/gir_run.h"
@@ -7,6 +7,7 @@
 #include "tests/unit/model_files.h"
 #include "tests/unit/random_values.h"
 #include "tests/unit/run_text.h"
+#include "tests/unit/screen_text.h"
 #include "tests/unit/suite.h"
 
 #include <check.h>
@@ -53,64 +54,83 @@ static void fill_row(rt_dtype dtype, uint8_t *row, int64_t columns, float size) 
 
 enum { MAX_SCREENED = MAX_COLUMNS + RUN };
 
-/* A group's screen; order, codes, scales, bounds and units lie one after the other. */
+/* The screen or sketch of one group; order, planes of codes, units, bounds and scales lie one after the other. */
 typedef struct view {
     const uint8_t *screen;
     int64_t columns, runs;
+    int planes; /* 1: a sketch */
 } view;
 
 static view view_of(const uint8_t *screen, int64_t columns) {
-    return (view){screen, columns, columns / RUN + 1};
+    return (view){screen, columns, columns / RUN + 1, 2};
 }
 
 static int column_of(const view *s, int64_t i) {
     return s->screen[2 * i] | s->screen[2 * i + 1] << 8;
 }
 
-/* Two bits of a row's column, of plane 0, the upper, or 1. */
-static int bits_at(const view *s, int plane, int64_t column, int row) {
-    const uint8_t *codes = s->screen + s->runs * (64 + plane * 128);
-    return codes[(column / 16 * GROUP + row) * 4 + column % 4] >> column % 16 / 4 * 2 & 3;
+static const uint8_t *codes_of(const view *s) {
+    return s->screen + s->runs * RUN * 2;
 }
 
-static const uint8_t *scales_of(const view *s, int64_t run) {
-    return s->screen + s->runs * (64 + 2 * 128) + run * 2 * GROUP;
+/* Byte i of the four or eight quads of a row's run is byte i % 4 of quad i / 4. */
+static int byte_at(const view *s, int64_t run, int i, int row) {
+    int plane = i / 8, quad = i % 8 / 4;
+    return codes_of(s)[((plane * s->runs + run) * 2 + quad) * 4 * GROUP + row * 4 + i % 4];
 }
 
-static double unit_of(const view *s, int row) {
-    const uint8_t *at = scales_of(s, s->runs) + 2 * row;
+static int code_at(const view *s, int64_t column, int row) {
+    int64_t run = column / RUN;
+    int i = (int)(column % RUN);
+    if (s->planes == 1) return byte_at(s, run, i / 16 * 4 + i % 4, row) >> i % 16 / 4 * 2 & 3;
+    return byte_at(s, run, i % 16, row) >> i / 16 * 4 & 15;
+}
+
+static const uint8_t *head_of(const view *s) {
+    return codes_of(s) + s->planes * s->runs * GROUP * 8;
+}
+
+/* which: 1 of its bounds. */
+static double unit_of(const view *s, int which, int row) {
+    const uint8_t *at = head_of(s) + 2 * (which * GROUP + row);
     return (double)rt_bf16_to_f32((uint16_t)(at[0] | at[1] << 8));
+}
+
+/* Of a run of columns. */
+static int bound_of(const view *s, int64_t run, int row) {
+    return head_of(s)[2 * 2 * GROUP + (run / 4 * GROUP + row) * 4 + run % 4];
+}
+
+static int scale_of(const view *s, int64_t run, int row) {
+    int64_t quads = (s->runs - 1 + 3) / 4;
+    return head_of(s)[(s->planes == 1 ? 2 * GROUP : 2 * 2 * GROUP + quads * GROUP * 4) + run * GROUP + row];
 }
 
 /* v[columns + 32]: what the screen says of a row, in its order. */
 static void read_row(const view *s, int row, double *v) {
-    for (int64_t i = 0; i < s->columns + RUN; i++) {
-        int code = bits_at(s, 0, i, row) * 4 + bits_at(s, 1, i, row);
-        v[i] = unit_of(s, row) * scales_of(s, i / RUN)[row] * (code - 8);
-    }
+    for (int64_t i = 0; i < s->columns + RUN; i++) v[i] = unit_of(s, 0, row) * scale_of(s, i / RUN, row) * (code_at(s, i, row) - 8);
 }
 
-/* A run of a row, and what the screen says of it; `taken`: what it is off is the next run. */
-static void check_run(const char *what, int64_t columns, const double *w, const double *v, double unit, const uint8_t *scales, int row, bool taken) {
-    double off = 0, length = 0, copy = 0, most = 0, d = unit * scales[row];
+/* The least bound of a run of a row, w, of which the screen says v with a scale; `taken`: what it is off is the next run. */
+static double check_run(const char *what, int64_t columns, const double *w, const double *v, double unit, int scale, bool taken) {
+    double off = 0, length = 0, copy = 0, most = 0, d = unit * scale;
     for (int i = 0; i < RUN; i++) {
         off += (w[i] - v[i]) * (w[i] - v[i]);
         length += w[i] * w[i];
         copy += v[i] * v[i];
         most = fabs(w[i]) > most ? fabs(w[i]) : most;
     }
-    double bound = d * scales[GROUP + row] / 64, terms = ((double)columns / 8 + 32) * 0x1p-23, steps = ((double)columns / 32 + 18) * 0x1p-23 * 131;
-    double least = (taken ? 0 : sqrt(off)) + (double)RT_SCREEN_X_ERROR * sqrt(copy) + terms * (sqrt(length) + sqrt(copy)) + d * steps;
-    if (length == 0) least = 0;
-    ck_assert_msg(d >= 0 && bound >= least, "%s: the bound is %.9g, less than %.9g", what, bound, least);
-    ck_assert_msg(bound <= least * 1.001 + d * 0.017, "%s: the bound is %.9g, much more than %.9g", what, bound, least);
-    ck_assert_msg(sqrt(copy) <= d * (double)RT_SCREEN_MAX_STEPS && (length == 0 || sqrt(off) <= d * 2.83), "%s: off by %.9g steps", what, sqrt(off) / d);
+    double terms = ((double)columns / 8 + 32) * 0x1p-23, steps = ((double)columns / 32 + 22) * 0x1p-23 * 131;
+    ck_assert_msg(d >= 0 && sqrt(copy) <= d * (double)RT_SCREEN_MAX_STEPS && (length == 0 || sqrt(off) <= d * 2.83), "%s: off by %.9g steps", what, sqrt(off) / d);
     ck_assert_msg(d <= most / 7.5 + unit * 1.001, "%s: a scale of %.9g units for %.9g", what, d / unit, most / unit);
+    double x_error = (double)(taken ? RT_SCREEN_TOP_X_ERROR : RT_SCREEN_X_ERROR);
+    return length == 0 ? 0 : (taken ? 0 : sqrt(off)) + x_error * sqrt(copy) + terms * (sqrt(length) + sqrt(copy)) + d * steps;
 }
 
 /* All runs of a row, w as it is stored. */
 static void check_row(const char *what, const view *s, const float *w, int row) {
-    double v[MAX_SCREENED], arranged[MAX_SCREENED], unit = unit_of(s, row), most = 0;
+    double v[MAX_SCREENED], arranged[MAX_SCREENED], least[MAX_SCREENED / RUN] = {0}, spare[MAX_SCREENED / RUN] = {0}, largest = 0;
+    double unit = unit_of(s, 0, row), most = 0;
     bool describable = true;
     for (int64_t i = 0; i < s->columns; i++) describable &= fabsf(w[i]) <= 0x1p60f;
     ck_assert_msg(isnan(unit) == !describable, "%s: unit %g", what, unit);
@@ -119,17 +139,31 @@ static void check_row(const char *what, const view *s, const float *w, int row) 
     ck_assert_msg(unit <= most / 7.5 / 255 * (1 + 0x1p-7) || unit == 0x1p-80, "%s: a unit of %g", what, unit);
     read_row(s, row, v);
     for (int64_t i = 0; i < s->columns + RUN; i++) arranged[i] = i / RUN == 1 ? arranged[i - RUN] - v[i - RUN] : (double)w[column_of(s, i)];
-    for (int64_t i = 0; i < s->runs; i++) check_run(what, s->columns, arranged + i * RUN, v + i * RUN, unit, scales_of(s, i), row, i == 0);
+    for (int64_t i = 0; i < s->runs; i++) {
+        int scale = scale_of(s, i, row);
+        least[i ? i - 1 : 0] += check_run(what, s->columns, arranged + i * RUN, v + i * RUN, unit, scale, i == 0);
+        spare[i ? i - 1 : 0] += unit * scale * 1.1e-4; /* for roundings of the bound itself */
+        ck_assert_msg(i != 1 || scale <= RT_SCREEN_MOST_REST_SCALE, "%s: the rest has the scale %d", what, scale);
+    }
+    for (int64_t i = 0; i < s->runs - 1; i++) largest = least[i] + spare[i] > largest ? least[i] + spare[i] : largest;
+    for (int64_t i = 0; i < s->runs - 1; i++) {
+        double step = unit_of(s, 1, row), bound = step * bound_of(s, i, row);
+        ck_assert_msg(bound >= least[i], "%s: bound %d is %.9g, less than %.9g", what, (int)i, bound, least[i]);
+        ck_assert_msg(bound <= least[i] * 1.001 + spare[i] + step * 1.001 && bound_of(s, i, row) <= 127, "%s: bound %d is %.9g, much more than %.9g", what, (int)i, bound, least[i]);
+        ck_assert_msg(step <= largest / 126 * (1 + 0x1p-7), "%s: bounds in %.9g", what, step);
+    }
 }
 
-/* The screen of a group of rows. */
-static view screen_rows(rt_dtype dtype, const uint8_t *rows, int64_t columns, uint8_t *screen) {
+/* The screen or sketch of a group of rows. */
+static view screen_rows(rt_dtype type, rt_dtype dtype, const uint8_t *rows, int64_t columns, uint8_t *screen) {
     rt_screened matrix = {dtype, GROUP, columns, rows};
     float scratch[MAX_COLUMNS];
-    memset(screen, 0, (size_t)rt_screen_layout(GROUP, columns).bytes);
+    memset(screen, 0, (size_t)rt_screen_layout(type, GROUP, columns).bytes);
     rt_screen_order(&matrix, scratch, screen);
-    rt_screen_group(&matrix, 0, scratch, screen);
-    return view_of(screen, columns);
+    rt_screen_group(type, &matrix, 0, scratch, screen);
+    view s = view_of(screen, columns);
+    s.planes = type == RT_S4 ? 2 : 1;
+    return s;
 }
 
 /* A group of zero rows but for this one, somewhere among them. */
@@ -139,11 +173,11 @@ static void check_rows(const char *what, rt_dtype dtype, const uint8_t *row, int
     size_t bytes = rt_dtype_bytes(dtype, (size_t)columns), place = next_random() % GROUP;
     memset(rows, 0, GROUP * bytes);
     memcpy(rows + place * bytes, row, bytes);
-    view s = screen_rows(dtype, rows, columns, screen);
+    view s = screen_rows(RT_S4, dtype, rows, columns, screen);
     rt_dequantize_row(dtype, row, w, (size_t)columns);
     check_row(what, &s, w, (int)place);
     for (int r = 0; r < GROUP; r++)
-        for (int64_t i = 0; i < s.runs && r != (int)place; i++) ck_assert_msg(scales_of(&s, i)[r] == 0, "%s: row %d beside row %zu is not zero", what, r, place);
+        for (int64_t i = 0; i < s.runs && r != (int)place; i++) ck_assert_msg(scale_of(&s, i, r) == 0, "%s: row %d beside row %zu is not zero", what, r, place);
 }
 
 START_TEST(bound_holds) {
@@ -158,6 +192,26 @@ START_TEST(bound_holds) {
             snprintf(what, sizeof what, "%s of %g", rt_dtype_of(dtype)->text, (double)sizes[s]);
             check_rows(what, dtype, row, MAX_COLUMNS);
         }
+}
+END_TEST
+
+/* A sketch has the order, units and scales of the screen, and the upper two bits of its codes. */
+START_TEST(a_sketch_is_half_a_screen) {
+    enum { COLUMNS = 384 };
+    static float w[GROUP * COLUMNS];
+    static uint8_t screen[2 * COLUMNS * GROUP], sketch[2 * COLUMNS * GROUP];
+    state = 10;
+    for (int i = 0; i < GROUP * COLUMNS; i++) w[i] = random_float(-1, 1) * (float)(1 + i / COLUMNS);
+    w[7 * COLUMNS] = NAN;
+    view whole = screen_rows(RT_S4, RT_F32, (const uint8_t *)w, COLUMNS, screen), half = screen_rows(RT_S2, RT_F32, (const uint8_t *)w, COLUMNS, sketch);
+    for (int64_t i = 0; i < (COLUMNS + RUN) * GROUP; i++) {
+        int64_t column = i / GROUP;
+        int row = (int)(i % GROUP);
+        ck_assert_int_eq(column_of(&half, column), column_of(&whole, column));
+        ck_assert_int_eq(code_at(&half, column, row), code_at(&whole, column, row) / 4);
+        ck_assert_int_eq(scale_of(&half, column / RUN, row), scale_of(&whole, column / RUN, row));
+        ck_assert(row == 7 ? isnan(unit_of(&half, 0, row)) : unit_of(&half, 0, row) == unit_of(&whole, 0, row));
+    }
 }
 END_TEST
 
@@ -179,7 +233,7 @@ START_TEST(columns_are_ordered) {
     for (int i = 0; i < GROUP * COLUMNS; i++) sums[i % COLUMNS] += isfinite(w[i]) ? (double)w[i] * (double)w[i] : 0;
     memcpy(sorted, sums, sizeof sums);
     qsort(sorted, COLUMNS, sizeof *sorted, descending);
-    view s = screen_rows(RT_F32, (const uint8_t *)w, COLUMNS, screen);
+    view s = screen_rows(RT_S4, RT_F32, (const uint8_t *)w, COLUMNS, screen);
     for (int i = 0; i < COLUMNS + RUN; i++) {
         int column = column_of(&s, i);
         ck_assert_int_lt(column, COLUMNS);
@@ -217,13 +271,6 @@ START_TEST(bound_holds_on_edges) {
 END_TEST
 
 /* ---- tables ---- */
-
-/* %NAME = the screen of WEIGHT, of [rows, columns] */
-static void write_screen(gm_string *out, const char *name, const char *weight, int64_t rows, int64_t columns) {
-    int64_t dim[2];
-    rt_screen_shape(rows, columns, dim);
-    gm_string_printf(out, "  %%%s = weight {name = \"%s:s4\"} : s4[%d,%d]\n", name, weight, (int)dim[0], (int)dim[1]);
-}
 
 typedef enum table_kind { RANDOM, EQUAL, NEAR, EDGES, DOMINANT, TABLES } table_kind;
 
@@ -409,7 +456,7 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     for (int i = 0; i < PAIR_COLUMNS; i++) better[i] = random_float(-1, 1);
     for (int i = 0; i < RUN; i++) better[i * 7] = copysignf(3, better[i * 7]); /* the first run's columns whatever the other rows become: so that
                                                                                * the screen of this one stays as it is */
-    view s = screen_rows(RT_F32, (const uint8_t *)w, PAIR_COLUMNS, screen);
+    view s = screen_rows(RT_S4, RT_F32, (const uint8_t *)w, PAIR_COLUMNS, screen);
     read_row(&s, 1, v);
     for (int i = 0; i < PAIR_COLUMNS; i++) x[i] = better[i];
     for (int i = 0; i < PAIR_COLUMNS + RUN; i++) x[column_of(&s, i)] -= (float)v[i];
@@ -483,9 +530,9 @@ START_TEST(derived_from_a_mapped_file) {
     ck_assert_int_eq(rt_derive(&weights, "memory:s4", NULL, &diag), GM_OK);
     const rt_tensor *a = rt_weights_find(&weights, "file:s4"), *b = rt_weights_find(&weights, "memory:s4");
     int64_t dim[2];
-    rt_screen_shape(COUNT, COLUMNS, dim);
+    rt_screen_shape(RT_S4, COUNT, COLUMNS, dim);
     ck_assert(a->dtype == RT_S4 && a->dim[0] == dim[0] && a->dim[1] == dim[1] && a->bytes == (size_t)(dim[0] * dim[1]) * 18 / 32);
-    ck_assert(a->bytes >= (size_t)rt_screen_layout(COUNT, COLUMNS).bytes && a->bytes < (size_t)rt_screen_layout(COUNT, COLUMNS).bytes + 9 * 18);
+    ck_assert(a->bytes >= (size_t)rt_screen_layout(RT_S4, COUNT, COLUMNS).bytes && a->bytes < (size_t)rt_screen_layout(RT_S4, COUNT, COLUMNS).bytes + 9 * 18);
     ck_assert_mem_eq(a->data, b->data, a->bytes);
     ck_assert_mem_eq(mapped, values, bytes);
     ck_assert_int_eq(rt_derive(&weights, "file:s4", team, &diag), GM_OK); /* is there already */
@@ -507,11 +554,11 @@ START_TEST(what_cannot_be_derived) {
               rt_weights_add(&weights, "x", &small, &diag) == GM_OK);
     ck_assert_int_eq(rt_derive(&weights, "none:s4", NULL, &diag), GM_FORMAT);
     ck_assert_msg(strstr(diag.message, "\"none\" is missing"), "%s", diag.message);
-    static const char *const names[] = {"odd:s4", "vector:s4", "small:s4"};
+    static const char *const names[] = {"odd:s4", "vector:s4", "small:s4", "odd:s2"};
     for (size_t i = 0; i < GM_COUNT(names); i++) {
         diag = (gm_diag){.quiet = true};
         ck_assert_int_eq(rt_derive(&weights, names[i], NULL, &diag), GM_FORMAT);
-        ck_assert_msg(strstr(diag.message, "cannot become a screen"), "%s", diag.message);
+        ck_assert_msg(strstr(diag.message, i < 3 ? "cannot become a screen" : "cannot become a sketch"), "%s", diag.message);
     }
     ck_assert(rt_derived_source("w:s4") == 1 && !rt_derived_source("w") && !rt_derived_source(":s4") && !rt_derived_source("w:s4x"));
     rt_weights_close(&weights);
@@ -524,6 +571,7 @@ int main(void) {
     tcase_set_timeout(tcase, SECONDS);
     tcase_add_loop_test(tcase, bound_holds, 0, (int)GM_COUNT(types));
     tcase_add_test(tcase, bound_holds_on_edges);
+    tcase_add_test(tcase, a_sketch_is_half_a_screen);
     tcase_add_test(tcase, columns_are_ordered);
     tcase_add_loop_test(tcase, same_choice, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
     tcase_add_loop_test(tcase, scores_at_their_bounds, 0, (int)GM_COUNT(cpus));

@@ -5,6 +5,7 @@
 #include "runtime/screen.h"
 #include "tests/unit/random_values.h"
 #include "tests/unit/run_text.h"
+#include "tests/unit/screen_text.h"
 #include "tests/unit/suite.h"
 
 #include <check.h>
@@ -81,16 +82,17 @@ static const float settings[][6] = {
 static void write_function(rt_dtype dtype, gm_string *out) {
     const char *type = rt_dtype_of(dtype)->text;
     gm_string list = {0};
-    int64_t shape[2];
-    rt_screen_shape(ROWS, COLUMNS, shape);
     gm_string_printf(out, "func @f(%%tokens: i32[64], %%seed: i64, %%all: f32[%d,%d], %%settings: f32[%zu,8]) -> (", INPUTS, COLUMNS, GM_COUNT(settings));
     for (int t = 0; t < TABLES; t++) gm_string_printf(out, "%si32[%d]", t ? ", " : "", INPUTS);
     gm_string_printf(out, ") {\n  %%zero = const {value = 0} : i32\n  %%one = const {value = 1} : i32\n  %%none = const {value = 0} : i32[%d]\n", INPUTS);
     gm_string_printf(out, "  %%inputs = const {value = %d} : i32\n  %%count = const {value = %zu} : i32\n  %%positions = const {value = %d} : i32\n", INPUTS,
                      GM_COUNT(settings), POSITIONS);
     for (int t = 0; t < TABLES; t++) {
-        gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n  %%s%d = weight {name = \"w%d:s4\"} : s4[%d,%d]\n", t, t, type, ROWS, COLUMNS, t, t,
-                         (int)shape[0], (int)shape[1]);
+        char weight[8], screen[8];
+        snprintf(weight, sizeof weight, "w%d", t);
+        snprintf(screen, sizeof screen, "s%d", t);
+        gm_string_printf(out, "  %%%s = weight {name = \"%s\"} : %s[%d,%d]\n", weight, weight, type, ROWS, COLUMNS);
+        write_screen(out, screen, weight, ROWS, COLUMNS);
         gm_string_printf(out, "  %%r%d = scan %%inputs, %%none (%%i: i32, %%counts: i32[%d]) {\n", t, INPUTS);
         gm_string_printf(out, "    %%x = window %%all, %%i {axis = 0, size = 1} : f32[1,%d]\n    %%y = matmul %%x, %%w%d {impl = \"gemv\"} : f32[1,%d]\n", COLUMNS, t, ROWS);
         gm_string_printf(out, "    %%n = scan %%count, %%zero (%%k: i32, %%c: i32) {\n      %%o = index %%settings, %%k {axis = 0} : f32[8]\n");
@@ -143,12 +145,11 @@ START_TEST(others_are_not_read) {
     gm_string text = {0};
     float x[COLUMNS];
     int32_t tokens[1] = {0};
-    int64_t seed = 1, shape[2];
+    int64_t seed = 1;
     gm_diag diag = {0};
     float *w = (float *)gm_arena_alloc(&weights.arena, sizeof(float) * ROWS * COLUMNS);
     ir_array args[] = {{.dtype = RT_F32, .rank = 2, .dim = {1, COLUMNS}, .data = x}, {.dtype = RT_I32, .rank = 1, .dim = {1}, .data = tokens},
                        {.dtype = RT_I64, .data = &seed}}, result;
-    rt_screen_shape(ROWS, COLUMNS, shape);
     state = 7;
     for (int i = 0; i < COLUMNS; i++) x[i] = random_float(-1, 1);
     for (int r = 0; r < ROWS; r++)
@@ -159,7 +160,8 @@ START_TEST(others_are_not_read) {
     for (int r = 0; r < ROWS / RT_SCREEN_ROWS * RT_SCREEN_ROWS; r++) /* the others have no screen */
         for (int i = 0; i < COLUMNS && !(r % 20 == 3 && r / 20 < COUNTED); i++) w[r * COLUMNS + i] = 10 * x[i];
     gm_string_printf(&text, "func @f(%%x: f32[1,%d], %%tokens: i32[1], %%seed: i64) -> (i32) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
-    gm_string_printf(&text, "  %%s = weight {name = \"w:s4\"} : s4[%d,%d]\n  %%o = const {values = [1, 20, 1, 0, 1, 0, 0, 0]} : f32[8]\n", (int)shape[0], (int)shape[1]);
+    write_screen(&text, "s", "w", ROWS, COLUMNS);
+    gm_string_printf(&text, "  %%o = const {values = [1, 20, 1, 0, 1, 0, 0, 0]} : f32[8]\n");
     gm_string_printf(&text, "  %%zero = const {value = 0} : i32\n  %%t = screened_sample %%x, %%w, %%s, %%tokens, %%zero, %%o, %%seed : i32\n  return %%t\n}\n");
     ck_assert(run_text(NULL, &text, &weights, args, 3, &arena, &result));
     ck_assert_int_eq(*(const int32_t *)result.data % 20, 3);
