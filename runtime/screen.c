@@ -223,12 +223,12 @@ static void put_unit(uint8_t *head, int unit, int row, float value) {
 }
 
 /* found: one after the other, those of the runs of columns. */
-static void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const float *found) {
+INLINE void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const float *found) {
     int64_t count = at->runs - 1;
-    float most = largest(found, count + (LANES - count % LANES) % LANES), unit = round_up(most / (RT_SCREEN_MOST_BOUND - 0.1f));
+    float most = largest(found, count + (LANES - count % LANES) % LANES), unit = round_up(most / (RT_SCREEN_MOST_BOUND - 0.1f)), inverse = 1 / unit * (1 + 2e-6f);
     put_unit(head, 1, row, unit);
     for (int64_t i = 0; i < count && most > 0; i++)
-        head[at->bounds + (i / QUAD * ROWS + row) * QUAD + i % QUAD] = (uint8_t)ceilf(found[i] / unit * (1 + 1e-6f));
+        head[at->bounds + (i / QUAD * ROWS + row) * QUAD + i % QUAD] = (uint8_t)ceilf(found[i] * inverse);
 }
 
 /* Row `row` of a group; w: its values. */
