@@ -178,6 +178,11 @@ static const struct plan_limit {
 } plans[] = {{"auto", FE_PRECISION_AUTO, 2.7e-3}, {"bf16", FE_PRECISION_BF16, 2.7e-3}, {"int16", FE_PRECISION_INT16, 2e-4},
              {"int8", FE_PRECISION_INT8, 2.7e-3}, {"block8", FE_PRECISION_BLOCK8, 2.7e-3}};
 
+/* The same program as auto, which is checked in its place. */
+static bool is_auto(const struct plan_limit *plan) {
+    return plan->precision != FE_PRECISION_AUTO && fe_pass_precision(plan->precision, NULL) == fe_pass_precision(FE_PRECISION_AUTO, NULL);
+}
+
 static void check_plan(const struct plan_limit *limit, fe_engine *base, const int32_t *ids) {
     fe_engine plan;
     fe_perplexity result;
@@ -204,7 +209,8 @@ START_TEST(plans_are_close_to_f32) {
     open_engine(FE_PRECISION_F32, &base);
     ck_assert_msg(fe_perplexity_run(base.session, NULL, ids, CHUNK, CHUNK, BOS, &diag, &exact) == GM_OK, "%s", diag.message);
     ck_assert_msg(fabs(exact.nll - want) <= NLL_TOLERANCE, "mean nll in f32 is %.6f instead of %.6f", exact.nll, want);
-    for (size_t i = 0; i < GM_COUNT(plans); i++) check_plan(&plans[i], &base, ids);
+    for (size_t i = 0; i < GM_COUNT(plans); i++)
+        if (!is_auto(&plans[i])) check_plan(&plans[i], &base, ids);
     fe_engine_close(&base);
     golden_close(&golden);
 }
