@@ -114,9 +114,9 @@ enum { MOST_ROWS = RT_FEW_ROWS };
 
 /* Variables, of vectors of rows of W for each row of x. */
 typedef struct estimate {
-    LLVMValueRef sum[MOST_ROWS][PARTS];                              /* f32: Σ s·(step·Σ code·q + centre) */
+    LLVMValueRef sum[MOST_ROWS][PARTS];                            /* f32: Σ s·(step·Σ code·q + centre) */
     LLVMValueRef coarse[MOST_ROWS][PARTS], fine[MOST_ROWS][PARTS]; /* i32: Σ bound·digit of the lengths */
-    LLVMValueRef top[MOST_ROWS], where[MOST_ROWS];                   /* in each lane the largest estimate so far, and its row */
+    LLVMValueRef top[MOST_ROWS], where[MOST_ROWS];                 /* in each lane the largest estimate so far, and its row */
 } estimate;
 
 /* Where a run of a group is, or its quads of bounds. */

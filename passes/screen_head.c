@@ -100,14 +100,15 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
 /* What a head and the reader of its logits become. */
 typedef struct way {
     const char *suffix, *choice, *reason; /* the reason is followed by what the screen saves */
+    const char *reads;                   /* what is read in place of W */
     rt_dtype screen;
     rt_derived derived;
 } way;
 
 static way way_of(const ir_inst *reader) {
-    if (reader->op == IR_SAMPLE) return (way){"sample", "screened_sample", "a choice among the top_k largest elements reads no others", RT_S4, RT_DERIVED_SCREEN};
-    if (ir_attr_int(reader, IR_ATTR_GUESS, 0)) return (way){"guess", "sketched argmax", "a guess that is verified later needs the upper two bits of a screen", RT_S2, RT_DERIVED_SKETCH};
-    return (way){"argmax", "screened_argmax", "greedy choice reads nothing but the largest element", RT_S4, RT_DERIVED_SCREEN};
+    if (reader->op == IR_SAMPLE) return (way){"sample", "screened_sample", "a choice among the top_k largest elements reads no others", "4-bit screen", RT_S4, RT_DERIVED_SCREEN};
+    if (ir_attr_int(reader, IR_ATTR_GUESS, 0)) return (way){"guess", "sketched argmax", "a guess that is verified later needs the upper two bits of a screen", "2-bit sketch", RT_S2, RT_DERIVED_SKETCH};
+    return (way){"argmax", "screened_argmax", "greedy choice reads nothing but the largest element", "4-bit screen", RT_S4, RT_DERIVED_SCREEN};
 }
 
 static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
@@ -218,7 +219,7 @@ static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *c
     way to = way_of(copy->reader);
     const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(to, w);
     ir_decide(decisions, "screen_head", rw->in, head, copy->product, to.choice,
-              "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to.reason,
+              "%s: a %s of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to.reason, to.reads,
               megabytes(&screen), megabytes(w));
 }
 

@@ -7,16 +7,18 @@
  * the 32 columns whose squares have the largest sum, the second what the first leaves of them, w - v, and the others follow in their
  * order. Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes. A screen, of type S4, is
  *
- *   u16 order[runs][32]                  the column of W that a column of the screen is of
- *   of every group, in whole lines of 64 bytes:
- *     bf16 units[2][16]                  u, and the unit z of the bounds
- *     u8 bounds[quads][16][4]            of four runs of columns, the first two runs having one bound; 0 behind the last
- *     u8 scales[runs][16]                to the end of a line
- *     u8 codes[runs][4][16][4]           byte i of a row's sixteen: of columns i and 16 + i, in the lower and upper nibble
+ *   u16 order[runs][32]                   the column of W that a column of the screen is of
+ *   u8 codes[2][groups][runs][2][16][4]   in each plane eight of a row's sixteen bytes, four together; byte i: of columns i and 16 + i, in the
+ *                                         lower and upper nibble
+ *   heads[groups] of                      in whole lines of 64 bytes
+ *     bf16 units[2][16]                   u, and the unit z of the bounds
+ *     u8 bounds[quads][16][4]             of four runs of columns, the first two runs having one bound; 0 behind the last
+ *     u8 scales[runs][16]
  *
- * and a sketch, of type S2, the same but for u8 codes[runs][2][16][4], where of sixteen columns byte i of a row's four holds code / 4 of
- * columns i, 4 + i, 8 + i and 12 + i from its lowest bits on, no bounds, and of the units just u. Their tensors have 32 columns and some rows
- * more than W. Rows after the last whole group have no screen: nothing is known of them, and they are always computed.
+ * and a sketch, of type S2, the same but for u8 codes[groups][runs][2][16][4], where of sixteen columns byte i of a row's four holds code / 4
+ * of columns i, 4 + i, 8 + i and 12 + i from its lowest bits on, and for heads without z and bounds. Their tensors have 32 columns and some
+ * rows more than W. Rows after the last whole group have no screen: nothing is known of them, and they are always computed. Two planes,
+ * because a CPU reads more streams at once faster than one that has to be taken apart in between.
  *
  * x̂ is x in 8 bits with a step for each run, for the first run in twice 8 bits. For every x (f32, below about RT_SCREEN_MAX_X) and every other row:
  *
@@ -36,12 +38,12 @@ enum {
     RT_SCREEN_MAX_COLUMNS = 1 << 16,
     RT_SCREEN_RUN = 32,
     RT_SCREEN_ROWS = 16,
-    RT_SCREEN_QUAD = 4,                                        /* bytes of a row that lie together */
-    RT_SCREEN_LOADS = 2,                                       /* of all rows' quads, in a plane of a run */
+    RT_SCREEN_QUAD = 4,                                                  /* bytes of a row that lie together */
+    RT_SCREEN_LOADS = 2,                                                 /* of all rows' quads, in a plane of a run */
     RT_SCREEN_CODES = RT_SCREEN_LOADS * RT_SCREEN_QUAD * RT_SCREEN_ROWS, /* bytes of a plane of a run of a group */
     RT_SCREEN_MOST_BOUND = 127,
     RT_SCREEN_MOST_SCALE = 255,
-    RT_SCREEN_MOST_REST_SCALE = 18, /* of a second run */
+    RT_SCREEN_MOST_REST_SCALE = 18,                                      /* of a second run */
 };
 #define RT_SCREEN_MAX_X 0x1p40f
 #define RT_SCREEN_LEAST 0x1p-80f
@@ -57,7 +59,7 @@ bool rt_can_screen_columns(int64_t columns);
 /* Where things lie in the screen (S4) or sketch (S2) of a matrix [rows, columns], and how many groups and runs of a row there are. */
 typedef struct rt_screen_places {
     int64_t groups, runs;
-    int64_t quads;                 /* of bounds; 0 in a sketch */
+    int64_t quads;          /* of bounds; 0 in a sketch */
     int64_t planes;         /* of codes */
     int64_t codes, plane;   /* where the first plane begins, and its bytes */
     int64_t heads, head;    /* where the first group's head begins, after all codes, and bytes of one */
