@@ -1,6 +1,6 @@
 /* screened_argmax: argmax of W·x that reads the screen of W (runtime/screen.h) and of W itself only the rows that can win.
  *
- * Every thread, for its slabs of rows: an estimate and an upper bound of each row's score from the screen, then the exact score of
+ * Every thread, for the slabs of rows that it takes: an estimate and an upper bound of each row's score from the screen, then the exact score of
  * the row it estimates highest. The largest of the threads' scores is beaten only by rows whose bound reaches it: their exact scores
  * are computed, by the row code of the matrix-vector kernel, so that every bit is that of the full product.
  *
@@ -97,7 +97,7 @@ static void emit_some_survivors(cg *c, const screen_job *job, const screen_x *x,
 
 /* Scores of all rows that can win. */
 static void emit_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef threshold, cg_best *best) {
-    cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
+    cg_loop slabs = screen_taken_begin(c, job), groups = screen_taken_groups_begin(c, job, &slabs);
     emit_some_survivors(c, job, x, cg_mul(c, groups.index, cg_i64(c, ROWS)), threshold, best);
     cg_loop_end(c, &groups);
     cg_loop_end(c, &slabs);
@@ -106,7 +106,7 @@ static void emit_survivors(cg *c, const screen_job *job, const screen_x *x, LLVM
 
 static void emit_screened(cg *c, void *user) {
     screen_job *job = user;
-    LLVMValueRef scratch = cg_scratch(c, screen_scratch(job));
+    LLVMValueRef scratch = screen_scratch_begin(c, job);
     cg_best guess = cg_best_new(c), best = cg_best_new(c);
     x_loop x = x_begin(c, job, scratch);
     screen_store_x(c, job, &x.at);
@@ -139,10 +139,10 @@ void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel)
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
+    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
     screen_job job = screen_job_of(inst);
     cg_kernel kernel = {.count = 0};
-    cg_access(c, &x, 1, &out, 1);
+    cg_access(c, &x, 1, writes, 2);
     screen_args(c, &job, inst, &kernel);
     job.out = cg_kernel_arg(&kernel, out->base);
     gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld %d", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1],

@@ -18,10 +18,12 @@ typedef struct screen_job {
     cg_dot dot;
     int64_t rows;
     rt_screen_places at;
-    int screen, out;    /* kernel arguments */
-    int64_t x_rows;     /* of x */
-    bool sketch;        /* there is only a sketch: estimates without bounds */
-    bool collects;      /* the highest of many estimates are wanted, in a heap instead of `top` */
+    int screen, out;          /* kernel arguments */
+    int64_t x_rows;           /* of x */
+    bool sketch;              /* there is only a sketch: estimates without bounds */
+    LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs of groups that it took, in order */
+    LLVMValueRef taken_count; /* variable, i64 */
+    bool collects;            /* the highest of many estimates are wanted, in a heap instead of `top` */
 } screen_job;
 
 /* What is known of a row of x: pointers into this thread's scratch. */
@@ -48,8 +50,9 @@ typedef struct screen_x {
 
 /* ---- screen_x.c ---- */
 
-/* Bytes of scratch for all rows of x, and where those of row `index` lie in it. */
+/* This thread's scratch, for all rows of x and the slabs that it takes, of which there are none yet; and where that of row `index` lies in it. */
 int64_t screen_scratch(const screen_job *job);
+LLVMValueRef screen_scratch_begin(cg *c, screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
 /* What of x̂ is in the sixteen columns of a run that are in lower nibbles, besides step·q: so much of step·q of the columns in the upper ones. Where
  * products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are multiplied by the q of the upper columns, and nothing
@@ -65,10 +68,13 @@ LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
 LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths);
 cg_branch screen_if_any(cg *c, LLVMValueRef lanes);
 
-/* The slabs of this thread, and the groups of one of them. */
 int64_t screen_slabs(const screen_job *job);
-cg_loop screen_slabs_begin(cg *c, const screen_job *job);
-cg_loop screen_groups_begin(cg *c, const screen_job *job, const cg_loop *slabs);
+/* Slabs as threads come for them (codegen/deal.c), which a thread keeps a list of; and the groups of one. */
+cg_pieces screen_deal_begin(cg *c, const screen_job *job);
+cg_loop screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab);
+/* The slabs that this thread took, and the groups of one of them. */
+cg_loop screen_taken_begin(cg *c, const screen_job *job);
+cg_loop screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken);
 
 /* Estimates of this thread's rows for every row of x: bounds, top and where, or for a sketch estimates and tops. */
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);

@@ -2,7 +2,7 @@
  * for a run of 32 columns an integer sum Σ code·q of eight or sixteen rows at once, then s·(step·Σ code·q + centre) in f32; and the bounds of
  * four runs of columns at once, times the digits of their lengths. The codes of a run are taken apart once for all rows of x.
  *
- * Slabs of groups are dealt out in turn, because the rows that can win lie close together: usual tokens have low numbers.
+ * Slabs of groups are dealt out (deal.c): the rows that can win lie close together, because usual tokens have low numbers.
  */
 #include "codegen/screen.h"
 
@@ -16,16 +16,25 @@ int64_t screen_slabs(const screen_job *job) {
     return (job->rows / ROWS + SCREEN_SLAB - 1) / SCREEN_SLAB;
 }
 
-cg_loop screen_slabs_begin(cg *c, const screen_job *job) {
-    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads);
-    LLVMValueRef left = cg_sub(c, cg_add(c, cg_i64(c, screen_slabs(job) - 1), threads), thread);
-    return cg_loop_begin(c, cg_i64(c, 0), LLVMBuildSDiv(c->b, left, threads, ""), 1);
+cg_pieces screen_deal_begin(cg *c, const screen_job *job) {
+    cg_pieces slabs = cg_pieces_begin(c, cg_deal(c), cg_i64(c, screen_slabs(job)));
+    LLVMValueRef count = LLVMBuildLoad2(c->b, c->i64, job->taken_count, "");
+    cg_store(c, LLVMBuildTrunc(c->b, slabs.index, c->i32, ""), cg_at(c, c->i32, job->taken, count), 4);
+    LLVMBuildStore(c->b, cg_add(c, count, cg_i64(c, 1)), job->taken_count);
+    return slabs;
 }
 
-cg_loop screen_groups_begin(cg *c, const screen_job *job, const cg_loop *slabs) {
-    LLVMValueRef thread = cg_widen(c, c->code.thread), threads = cg_widen(c, c->code.threads), slab = cg_i64(c, SCREEN_SLAB);
-    LLVMValueRef first = cg_mul(c, cg_add(c, cg_mul(c, slabs->index, threads), thread), slab);
-    return cg_loop_begin(c, first, cg_min(c, cg_add(c, first, slab), cg_i64(c, job->rows / ROWS)), 1);
+cg_loop screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab) {
+    LLVMValueRef size = cg_i64(c, SCREEN_SLAB), first = cg_mul(c, slab, size);
+    return cg_loop_begin(c, first, cg_min(c, cg_add(c, first, size), cg_i64(c, job->rows / ROWS)), 1);
+}
+
+cg_loop screen_taken_begin(cg *c, const screen_job *job) {
+    return cg_loop_begin(c, cg_i64(c, 0), LLVMBuildLoad2(c->b, c->i64, job->taken_count, ""), 1);
+}
+
+cg_loop screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken) {
+    return screen_groups_begin(c, job, cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, job->taken, taken->index), 4)));
 }
 
 /* ---- integer sums: lanes are rows, of four columns each ---- */
@@ -333,10 +342,12 @@ static void clear_top(cg *c, const screen_job *job, const estimate *e) {
     }
 }
 
-static void end_slab(cg *c, const screen_job *job, const estimate *e, const screen_x *x, const cg_loop *slabs) {
+/* Of the slab taken last. */
+static void end_slab(cg *c, const screen_job *job, const estimate *e, const screen_x *x) {
+    LLVMValueRef last = cg_sub(c, LLVMBuildLoad2(c->b, c->i64, job->taken_count, ""), cg_i64(c, 1));
     LLVMTypeRef ints = screen_eight(c->i32, 1);
     LLVMValueRef top = LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e->top[0], "");
-    cg_store(c, screen_ordered(c, top), cg_at(c, ints, x->tops, slabs->index), 4);
+    cg_store(c, screen_ordered(c, top), cg_at(c, ints, x->tops, last), 4);
     clear_top(c, job, e);
 }
 
@@ -352,11 +363,12 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
             e.fine[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL);
     }
     clear_top(c, job, &e);
-    cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
+    cg_pieces slabs = screen_deal_begin(c, job);
+    cg_loop groups = screen_groups_begin(c, job, slabs.index);
     emit_group(c, job, &e, x, groups.index);
     cg_loop_end(c, &groups);
-    if (job->sketch) end_slab(c, job, &e, &x[0], &slabs);
-    cg_loop_end(c, &slabs);
+    if (job->sketch) end_slab(c, job, &e, &x[0]);
+    cg_pieces_end(c, &slabs);
     for (int r = 0; r < job->x_rows; r++) {
         cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e.top[r], ""), x[r].top, 4);
         cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->i32, 1), e.where[r], ""), x[r].where, 4);

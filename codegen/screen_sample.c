@@ -39,12 +39,13 @@ static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValu
 }
 
 static void make_bounds_infinite(cg *c, const screen_job *job, const screen_x *x) {
-    cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
+    cg_pieces slabs = screen_deal_begin(c, job);
+    cg_loop groups = screen_groups_begin(c, job, slabs.index);
     LLVMValueRef row = cg_mul(c, groups.index, cg_i64(c, RT_SCREEN_ROWS));
     for (int p = 0; p < SCREEN_PARTS; p++)
         cg_store(c, cg_splat(c, cg_f32(c, INFINITY), SCREEN_LANES), cg_at(c, c->f32, x->bound, cg_add(c, row, cg_i64(c, SCREEN_LANES * p))), 4);
     cg_loop_end(c, &groups);
-    cg_loop_end(c, &slabs);
+    cg_pieces_end(c, &slabs);
 }
 
 /* ---- the rows that may count ---- */
@@ -68,7 +69,7 @@ static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValue
 /* This thread's, in ascending order; returns their number. */
 static LLVMValueRef find_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef floor) {
     LLVMValueRef count = cg_variable(c, c->i64, cg_i64(c, 0));
-    cg_loop slabs = screen_slabs_begin(c, job), groups = screen_groups_begin(c, job, &slabs);
+    cg_loop slabs = screen_taken_begin(c, job), groups = screen_taken_groups_begin(c, job, &slabs);
     for (int p = 0; p < SCREEN_PARTS; p++)
         append_lanes(c, x, count, cg_add(c, cg_mul(c, groups.index, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, SCREEN_LANES * p)), floor);
     cg_loop_end(c, &groups);
@@ -110,7 +111,7 @@ static void score_rows(cg *c, screen_job *job, const screen_x *x, LLVMValueRef c
 
 static void emit_sampled(cg *c, void *user) {
     sample_job *job = user;
-    LLVMValueRef *args = c->code.args, scratch = cg_scratch(c, screen_scratch(&job->screen)), rows = cg_i64(c, job->screen.rows);
+    LLVMValueRef *args = c->code.args, scratch = screen_scratch_begin(c, &job->screen), rows = cg_i64(c, job->screen.rows);
     screen_x x = screen_x_at(c, &job->screen, scratch, cg_i64(c, 0));
     set_up(c, x.heap, x.heap_score, x.heap_id);
     set_up(c, x.found, x.bound, x.found_id);
@@ -133,12 +134,12 @@ static void emit_sampled(cg *c, void *user) {
 
 void cg_emit_screened_sample(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[3]), cg_slot_of(c, inst->operands[5])};
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[3]), cg_slot_of(c, inst->operands[5])}, *writes[] = {&cg_dealt};
     sample_job job = {.screen = screen_job_of(inst)};
     job.screen.collects = true;
     cg_kernel kernel = {.count = 0};
     LLVMValueRef token = cg_variable(c, c->i32, NULL);
-    cg_access(c, reads, 3, NULL, 0);
+    cg_access(c, reads, 3, writes, 1);
     screen_args(c, &job.screen, inst, &kernel);
     job.tokens = cg_kernel_arg(&kernel, reads[1]->base);
     job.position = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[4])->reg);

@@ -42,9 +42,20 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
     return at;
 }
 
-int64_t screen_scratch(const screen_job *job) {
+static int64_t bytes_of_rows(const screen_job *job) {
     screen_x x;
     return job->x_rows * lay_out(NULL, job, NULL, &x);
+}
+
+int64_t screen_scratch(const screen_job *job) {
+    return bytes_of_rows(job) + screen_slabs(job) * (int64_t)sizeof(int32_t);
+}
+
+LLVMValueRef screen_scratch_begin(cg *c, screen_job *job) {
+    LLVMValueRef scratch = cg_scratch(c, screen_scratch(job));
+    job->taken = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job)));
+    job->taken_count = cg_variable(c, c->i64, cg_i64(c, 0));
+    return scratch;
 }
 
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index) {

@@ -15,7 +15,7 @@ static LLVMTypeRef ints(cg *c) {
 /* How many of this thread's tops are at least `least`. */
 static LLVMValueRef count_tops(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef least) {
     LLVMValueRef counts = cg_variable(c, ints(c), LLVMConstNull(ints(c)));
-    cg_loop slabs = screen_slabs_begin(c, job);
+    cg_loop slabs = screen_taken_begin(c, job);
     LLVMValueRef tops = cg_load(c, ints(c), cg_at(c, ints(c), x->tops, slabs.index), 4);
     LLVMValueRef reach = LLVMBuildICmp(c->b, LLVMIntSGE, tops, cg_splat(c, least, LANES), ""), old = LLVMBuildLoad2(c->b, ints(c), counts, "");
     LLVMBuildStore(c->b, cg_add(c, old, LLVMBuildZExt(c->b, reach, ints(c), "")), counts);
@@ -52,10 +52,10 @@ static void score_some(cg *c, const screen_job *job, const screen_x *x, LLVMValu
 
 /* Scores all rows that reach the threshold, in the slabs where one does. */
 static void score_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef threshold, cg_best *best) {
-    cg_loop slabs = screen_slabs_begin(c, job);
+    cg_loop slabs = screen_taken_begin(c, job);
     LLVMValueRef tops = cg_load(c, ints(c), cg_at(c, ints(c), x->tops, slabs.index), 4);
     cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildICmp(c->b, LLVMIntSGE, tops, cg_splat(c, threshold, LANES), "")));
-    cg_loop groups = screen_groups_begin(c, job, &slabs), parts = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
+    cg_loop groups = screen_taken_groups_begin(c, job, &slabs), parts = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, PARTS), 1);
     LLVMValueRef part = cg_add(c, cg_mul(c, groups.index, cg_i64(c, PARTS)), parts.index);
     score_some(c, job, x, cg_mul(c, part, cg_i64(c, LANES)), threshold, best);
     cg_loop_end(c, &parts);
@@ -67,7 +67,7 @@ static void score_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValu
 
 void screen_sketch(cg *c, void *user) {
     screen_job *job = user;
-    LLVMValueRef scratch = cg_scratch(c, screen_scratch(job));
+    LLVMValueRef scratch = screen_scratch_begin(c, job);
     screen_x x = screen_x_at(c, job, scratch, cg_i64(c, 0));
     cg_best best = cg_best_new(c);
     screen_store_x(c, job, &x);
