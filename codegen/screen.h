@@ -12,6 +12,7 @@ enum {
     SCREEN_LANES = 8,
     SCREEN_PARTS = RT_SCREEN_ROWS / SCREEN_LANES, /* vectors of a group's rows */
     SCREEN_SLAB = 64,                             /* groups */
+    SCREEN_DIGIT = 7,                             /* bits of the fine digit of a length */
 };
 
 typedef struct screen_job {

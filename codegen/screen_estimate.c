@@ -268,10 +268,9 @@ static void hand_over(cg *c, const screen_job *job, const estimate *e, const scr
 
 /* What may be added to an estimate: z·Σ bound·length + u·excess. */
 static LLVMValueRef bound_of(cg *c, const estimate *e, const screen_x *x, int r, int p, LLVMValueRef head, LLVMValueRef part) {
-    enum { DIGIT = 7 };
     LLVMTypeRef ints = rows_type(c, c->i32, 1), floats = rows_type(c, c->f32, 1);
     LLVMValueRef coarse = LLVMBuildLoad2(c->b, ints, e->coarse[r][p], ""), fine = LLVMBuildLoad2(c->b, ints, e->fine[r][p], "");
-    LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, DIGIT)), ""), fine), floats, "");
+    LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, SCREEN_DIGIT)), ""), fine), floats, "");
     LLVMValueRef unit = LLVMBuildFMul(c->b, load_units(c, head, part, 1), splat(c, cg_load(c, c->f32, x[r].unit, 4)), "");
     LLVMValueRef excess = LLVMBuildFMul(c->b, load_units(c, head, part, 0), splat(c, cg_load(c, c->f32, x[r].excess, 4)), "");
     return cg_fma(c, sum, unit, excess);

@@ -184,7 +184,7 @@ static void arrange_columns(cg *c, const screen_job *job, const screen_x *out) {
 
 /* Lengths as two digits, with a unit that takes the longest. Those behind the last one meet bounds of 0. */
 static void store_digits(cg *c, const screen_job *job, const screen_x *out) {
-    enum { DIGIT = 7, MOST = 127 << DIGIT };
+    enum { MOST = 127 << SCREEN_DIGIT };
     const double own = 1 + 8 * 0x1p-23; /* roundings of the bound's own few operations */
     LLVMValueRef most = cg_variable(c, c->f32, cg_f32(c, 0)), runs = cg_i64(c, job->at.runs - 1);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
@@ -197,8 +197,8 @@ static void store_digits(cg *c, const screen_job *job, const screen_x *out) {
     loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
     length = LLVMBuildFMul(c->b, cg_load(c, c->f32, cg_at(c, c->f32, out->length, loop.index), 4), inverse, "");
     LLVMValueRef whole = cg_add(c, LLVMBuildFPToSI(c->b, length, c->i32, ""), cg_i32(c, 1)); /* at most MOST + 1 */
-    cg_store(c, LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, whole, cg_i32(c, DIGIT), ""), c->i8, ""), cg_at(c, c->i8, out->coarse, loop.index), 1);
-    LLVMValueRef fine = LLVMBuildAnd(c->b, whole, cg_i32(c, (1 << DIGIT) - 1), "");
+    cg_store(c, LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, whole, cg_i32(c, SCREEN_DIGIT), ""), c->i8, ""), cg_at(c, c->i8, out->coarse, loop.index), 1);
+    LLVMValueRef fine = LLVMBuildAnd(c->b, whole, cg_i32(c, (1 << SCREEN_DIGIT) - 1), "");
     cg_store(c, LLVMBuildTrunc(c->b, fine, c->i8, ""), cg_at(c, c->i8, out->fine, loop.index), 1);
     cg_loop_end(c, &loop);
 }

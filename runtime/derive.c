@@ -15,6 +15,7 @@ _Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == 
 
 typedef struct derivation {
     const rt_tensor *source;
+    rt_dtype type; /* of what is derived */
     uint8_t *out;
     bool mapped; /* the source's pages can be read from their file again */
     atomic_bool failed;
@@ -39,12 +40,7 @@ static void screen_order(const derivation *work, float *row) {
 
 static void screen_group(const derivation *work, size_t group, float *row) {
     rt_screened matrix = screened_of(work);
-    rt_screen_group(RT_S4, &matrix, (int64_t)group, row, work->out);
-}
-
-static void sketch_group(const derivation *work, size_t group, float *row) {
-    rt_screened matrix = screened_of(work);
-    rt_screen_group(RT_S2, &matrix, (int64_t)group, row, work->out);
+    rt_screen_group(work->type, &matrix, (int64_t)group, row, work->out);
 }
 
 static size_t group_bytes(rt_dtype dtype, const derivation *work) {
@@ -54,7 +50,7 @@ static size_t group_bytes(rt_dtype dtype, const derivation *work) {
 static void interleave_group(const derivation *work, size_t group, float *row) {
     rt_dtype stored = work->source->dtype;
     const uint8_t *rows = (const uint8_t *)work->source->data + group * group_bytes(stored, work);
-    rt_interleave_group(stored, rows, columns_of(work), work->out + group * group_bytes(rt_interleaved_type(stored), work));
+    rt_interleave_group(stored, rows, columns_of(work), work->out + group * group_bytes(work->type, work));
 }
 
 static bool screen_shape_of(rt_dtype type, rt_tensor *matrix) {
@@ -86,7 +82,7 @@ static const struct {
     group_fn group;
 } kinds[RT_DERIVED_COUNT] = {
     [RT_DERIVED_SCREEN] = {":s4", "a screen: " SCREENED, screen_shape, screen_order, screen_group},
-    [RT_DERIVED_SKETCH] = {":s2", "a sketch: " SCREENED, sketch_shape, screen_order, sketch_group},
+    [RT_DERIVED_SKETCH] = {":s2", "a sketch: " SCREENED, sketch_shape, screen_order, screen_group},
     [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group},
 };
 
@@ -172,7 +168,7 @@ static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm
     if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
     rt_tensor made;
     if (!rt_derived_shape(name, source, &made)) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
-    job j = {.work = {.source = source, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
+    job j = {.work = {.source = source, .type = made.dtype, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
     if (!j.work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
     begin(&j);
     if (team) rt_team_run(team, derive_share, &j);
