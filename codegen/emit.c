@@ -160,6 +160,16 @@ static void emit_sample(cg *c, const ir_inst *inst) {
     cg_slot_of(c, inst->results[0])->reg = cg_host_call(c, "rt_sample_call", c->i32, args, 8);
 }
 
+static void emit_guess(cg *c, const ir_inst *inst) {
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])}, *write = cg_slot_of(c, inst->results[0]);
+    cg_access(c, reads, 2, &write, 1);
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
+    LLVMValueRef args[] = {reads[0]->base, cg_dim(c, inst->operands[0]->type.dim[1]), reads[1]->base, cg_slot_of(c, inst->operands[2])->reg,
+                           cg_i64(c, ir_attr_int(inst, IR_ATTR_USUAL, 0))};
+    cg_store(c, cg_host_call(c, "rt_guess", c->i32, args, 5), write->base, 4);
+    cg_end_if(c, &first);
+}
+
 /* ring[written mod capacity] = token; written += 1, released to the reader. */
 static void emit_emit(cg *c, const ir_inst *inst) {
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
@@ -196,7 +206,9 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     case IR_GATHER: cg_emit_gather(c, inst); return;
     case IR_ATTENTION: cg_emit_attention(c, inst); return;
     case IR_ARGMAX: cg_emit_argmax(c, inst); return;
-    case IR_SCREENED_ARGMAX: cg_emit_screened_argmax(c, inst); return;
+    case IR_GUESS: emit_guess(c, inst); return;
+    case IR_SCREENED_ARGMAX:
+    case IR_SCREENED_GUESS: cg_emit_screened_argmax(c, inst); return;
     case IR_SAMPLE: emit_sample(c, inst); return;
     case IR_SCREENED_SAMPLE: cg_emit_screened_sample(c, inst); return;
     default: cg_emit_rows(c, inst); return;

@@ -1,5 +1,6 @@
 /* cg_compile: emit, make objects in memory (object.c), load them with ORC. */
 #include "codegen/cg.h"
+#include "runtime/likely.h"
 
 #include <stdio.h>
 #include <stdlib.h>

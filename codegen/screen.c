@@ -1,4 +1,4 @@
-/* screened_argmax: argmax of W·x that reads the screen of W (runtime/screen.h) and of W itself only the rows that can win.
+/* screened_argmax, screened_guess: argmax of W·x, of all rows or of those of likely ids, that reads the screen of W (runtime/screen.h) and of W itself only the rows that can win.
  *
  * Every thread, for the slabs of rows that it takes: an estimate and an upper bound of each row's score from the screen, then the exact score of
  * the row it estimates highest. The largest of the threads' scores is beaten only by rows whose bound reaches it: their exact scores
@@ -69,10 +69,21 @@ void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *b
     cg_best_challenge(c, best, cg_dot_row(c, &job->dot, row), LLVMBuildTrunc(c->b, row, c->i32, ""));
 }
 
+/* Is the last block of ids, which the rows without a screen are in, likely? */
+static LLVMValueRef ends_likely(cg *c, const screen_job *job) {
+    LLVMValueRef groups = LLVMBuildLoad2(c->b, c->i64, job->groups, ""), found = cg_variable(c, c->i32, cg_i32(c, -1));
+    cg_branch some = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, groups, cg_i64(c, 0), ""));
+    LLVMValueRef last = cg_sub(c, LLVMBuildUDiv(c->b, groups, cg_i64(c, RT_LIKELY_BLOCK / ROWS), ""), cg_i64(c, 1));
+    LLVMBuildStore(c->b, cg_load(c, c->i32, cg_at(c, c->i32, job->blocks, last), 4), found);
+    cg_end_if(c, &some);
+    return LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildLoad2(c->b, c->i32, found, ""), cg_i32(c, (int)((job->rows - 1) / RT_LIKELY_BLOCK)), "");
+}
+
 cg_loop screen_rest_begin(cg *c, const screen_job *job) {
-    LLVMValueRef last = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
+    LLVMValueRef mine = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
     LLVMValueRef rows = cg_i64(c, job->rows);
-    return cg_loop_begin(c, LLVMBuildSelect(c->b, last, cg_i64(c, job->rows / ROWS * ROWS), rows, ""), rows, 1);
+    if (job->likely && job->rows % ROWS) mine = LLVMBuildAnd(c->b, mine, ends_likely(c, job), "");
+    return cg_loop_begin(c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / ROWS * ROWS), rows, ""), rows, 1);
 }
 
 void screen_rest(cg *c, const screen_job *job, cg_best *best) {
@@ -97,9 +108,10 @@ static void emit_some_survivors(cg *c, const screen_job *job, const screen_x *x,
 
 /* Scores of all rows that can win. */
 static void emit_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef threshold, cg_best *best) {
-    cg_loop slabs = screen_taken_begin(c, job), groups = screen_taken_groups_begin(c, job, &slabs);
-    emit_some_survivors(c, job, x, cg_mul(c, groups.index, cg_i64(c, ROWS)), threshold, best);
-    cg_loop_end(c, &groups);
+    cg_loop slabs = screen_taken_begin(c, job);
+    screen_groups groups = screen_taken_groups_begin(c, job, &slabs);
+    emit_some_survivors(c, job, x, cg_mul(c, groups.group, cg_i64(c, ROWS)), threshold, best);
+    screen_groups_end(c, &groups);
     cg_loop_end(c, &slabs);
     screen_rest(c, job, best);
 }
@@ -126,9 +138,8 @@ static void emit_screened(cg *c, void *user) {
 
 screen_job screen_job_of(const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    rt_dtype screen = inst->operands[2]->type.dtype;
-    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(screen, w->dim[0], w->dim[1]),
-                        .x_rows = inst->operands[0]->type.dim[0], .sketch = screen == RT_S2};
+    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
+                        .x_rows = inst->operands[0]->type.dim[0], .likely = inst->op == IR_SCREENED_GUESS, .usual = ir_attr_int(inst, IR_ATTR_USUAL, 0)};
 }
 
 void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
@@ -137,16 +148,25 @@ void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel)
     cg_reserve_scratch(c, screen_scratch(job));
 }
 
+/* Of screened_guess: tokens and position. */
+static void sequence_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
+    job->tokens = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[3])->base);
+    job->position = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[4])->reg);
+    gm_string_printf(&kernel->key, " usual %lld", (long long)job->usual);
+}
+
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
     screen_job job = screen_job_of(inst);
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), job.likely ? cg_slot_of(c, inst->operands[3]) : NULL};
+    const cg_slot *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
+    const char *name = ir_op_of(inst->op)->text;
     cg_kernel kernel = {.count = 0};
-    cg_access(c, &x, 1, writes, 2);
+    cg_access(c, reads, job.likely ? 2 : 1, writes, 2);
     screen_args(c, &job, inst, &kernel);
     job.out = cg_kernel_arg(&kernel, out->base);
-    gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld %d", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1],
-                     (long long)job.x_rows, job.sketch);
-    cg_kernel_call(c, &kernel, job.sketch ? "sketched_argmax" : "screened_argmax", job.sketch ? screen_sketch : emit_screened, &job);
+    gm_string_printf(&kernel.key, "%s %s %lld %lld %lld", name, rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)job.x_rows);
+    if (job.likely) sequence_args(c, &job, inst, &kernel);
+    cg_kernel_call(c, &kernel, name, emit_screened, &job);
     cg_barrier(c); /* the shared words may be written again */
 }

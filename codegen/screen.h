@@ -1,11 +1,11 @@
 /* What the parts of screened_argmax and screened_sample share: x in bytes (screen_x.c), estimates of all rows from the screen
- * (screen_estimate.c), the rows that can win (screen.c) or that the sampler may choose from (screen_sample.c), and a guess from a
- * sketch (sketch.c). */
+ * (screen_estimate.c), and the rows that can win (screen.c) or that the sampler may choose from (screen_sample.c). */
 #ifndef GM_CODEGEN_SCREEN_H
 #define GM_CODEGEN_SCREEN_H
 
 #include "codegen/cg.h"
 
+#include "runtime/likely.h"
 #include "runtime/screen.h"
 
 enum {
@@ -21,9 +21,13 @@ typedef struct screen_job {
     rt_screen_places at;
     int screen, out;          /* kernel arguments */
     int64_t x_rows;           /* of x */
-    bool sketch;              /* there is only a sketch: estimates without bounds */
     LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs of groups that it took, in order */
     LLVMValueRef taken_count; /* variable, i64 */
+    bool likely;              /* only rows of likely ids are gone through (runtime/likely.h) */
+    int64_t usual;
+    int tokens, position;     /* kernel arguments */
+    LLVMValueRef blocks;      /* i32[]: those with likely ids, in this thread's scratch */
+    LLVMValueRef groups;      /* variable, i64: how many groups are gone through, in slabs: all, or those of these blocks */
     bool collects;            /* the highest of many estimates are wanted, in a heap instead of `top` */
 } screen_job;
 
@@ -32,17 +36,16 @@ typedef struct screen_x {
     LLVMValueRef columns; /* f32[runs,32]: x in the order of the screen */
     LLVMValueRef q;       /* i8[runs + 1,32]: x in 8 bits, of the first run once more what was left of it */
     LLVMValueRef step;    /* f32[runs + 1]: of a unit of code·q */
-    LLVMValueRef centre;  /* f32[runs + 1]: what code 0 stands for, times x: -8·Σx̂, or -6.5·Σx̂ for a sketch */
+    LLVMValueRef centre;  /* f32[runs + 1]: what code 0 stands for, times x: -8·Σx̂ */
     LLVMValueRef length;  /* f32[runs - 1]: at least ‖x‖ of a run of columns */
     LLVMValueRef coarse;  /* i8[quads,4]: 128·coarse + fine >= length/unit, for the bounds */
     LLVMValueRef fine;
     LLVMValueRef unit;    /* f32: a little more than that of the lengths, for what the bound itself may round */
     LLVMValueRef excess;  /* f32: at least Σ excess, as runtime/screen.h has it */
-    LLVMValueRef bound;   /* f32[rows]: of this thread's rows; estimates for a sketch */
+    LLVMValueRef bound;   /* f32[rows]: of this thread's rows */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
     LLVMValueRef top;     /* f32[LANES]: the largest estimates */
     LLVMValueRef where;   /* i32[LANES]: their rows */
-    LLVMValueRef tops;    /* i32[slabs,LANES]: for a sketch, the largest estimates of each slab of this thread as ordered integers */
     /* where it collects: */
     LLVMValueRef heap, found;          /* rt_candidates: the largest estimates; the rows that may change the token */
     LLVMValueRef heap_score, heap_id;  /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
@@ -51,14 +54,14 @@ typedef struct screen_x {
 
 /* ---- screen_x.c ---- */
 
-/* This thread's scratch, for all rows of x and the slabs that it takes, of which there are none yet; and where that of row `index` lies in it. */
+/* This thread's scratch, for all rows of x and the slabs that it takes, of which there are none yet, with what is gone through; and where that of row `index` lies in it. */
 int64_t screen_scratch(const screen_job *job);
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
 /* What of x̂ is in the sixteen columns of a run that are in lower nibbles, besides step·q: so much of step·q of the columns in the upper ones. Where
  * products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are multiplied by the q of the upper columns, and nothing
  * takes the lower nibbles out. */
-double screen_carry(const cg *c, const screen_job *job);
+double screen_carry(const cg *c);
 /* x of the kernel argument in order and in bytes, with lengths; nothing estimated yet. */
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x);
 
@@ -69,18 +72,21 @@ LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
 LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths);
 cg_branch screen_if_any(cg *c, LLVMValueRef lanes);
 
-int64_t screen_slabs(const screen_job *job);
-/* Slabs as threads come for them (codegen/deal.c), which a thread keeps a list of; and the groups of one. */
+/* Slabs as threads come for them (codegen/deal.c), which a thread keeps a list of. */
 cg_pieces screen_deal_begin(cg *c, const screen_job *job);
-cg_loop screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab);
+/* The groups of a slab. */
+typedef struct screen_groups {
+    cg_loop loop;
+    LLVMValueRef group;
+} screen_groups;
+screen_groups screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab);
+void screen_groups_end(cg *c, screen_groups *groups);
 /* The slabs that this thread took, and the groups of one of them. */
 cg_loop screen_taken_begin(cg *c, const screen_job *job);
-cg_loop screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken);
+screen_groups screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken);
 
-/* Estimates of this thread's rows for every row of x: bounds, top and where, or for a sketch estimates and tops. */
+/* Estimates of this thread's rows for every row of x: bounds, top and where. */
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);
-/* Floats as integers of the same order, but for NaN. */
-LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats);
 
 /* ---- screen.c ---- */
 
@@ -93,10 +99,5 @@ void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *b
 /* The rows of the last, partial group, taken by the last thread. */
 cg_loop screen_rest_begin(cg *c, const screen_job *job);
 void screen_rest(cg *c, const screen_job *job, cg_best *best);
-
-/* ---- sketch.c ---- */
-
-/* A likely argmax: the best of the rows that the sketch puts highest. */
-void screen_sketch(cg *c, void *user);
 
 #endif

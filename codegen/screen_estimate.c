@@ -12,28 +12,38 @@ enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES 
 
 /* ---- this thread's groups ---- */
 
-int64_t screen_slabs(const screen_job *job) {
-    return (job->rows / ROWS + SCREEN_SLAB - 1) / SCREEN_SLAB;
-}
-
 cg_pieces screen_deal_begin(cg *c, const screen_job *job) {
-    cg_pieces slabs = cg_pieces_begin(c, cg_deal(c), cg_i64(c, screen_slabs(job)));
-    LLVMValueRef count = LLVMBuildLoad2(c->b, c->i64, job->taken_count, "");
-    cg_store(c, LLVMBuildTrunc(c->b, slabs.index, c->i32, ""), cg_at(c, c->i32, job->taken, count), 4);
-    LLVMBuildStore(c->b, cg_add(c, count, cg_i64(c, 1)), job->taken_count);
+    LLVMValueRef groups = job->at.groups ? LLVMBuildLoad2(c->b, c->i64, job->groups, "") : cg_i64(c, 0), size = cg_i64(c, SCREEN_SLAB);
+    LLVMValueRef count = LLVMBuildUDiv(c->b, cg_add(c, groups, cg_i64(c, SCREEN_SLAB - 1)), size, "");
+    cg_pieces slabs = cg_pieces_begin(c, cg_deal(c), count);
+    LLVMValueRef taken = LLVMBuildLoad2(c->b, c->i64, job->taken_count, "");
+    cg_store(c, LLVMBuildTrunc(c->b, slabs.index, c->i32, ""), cg_at(c, c->i32, job->taken, taken), 4);
+    LLVMBuildStore(c->b, cg_add(c, taken, cg_i64(c, 1)), job->taken_count);
     return slabs;
 }
 
-cg_loop screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab) {
-    LLVMValueRef size = cg_i64(c, SCREEN_SLAB), first = cg_mul(c, slab, size);
-    return cg_loop_begin(c, first, cg_min(c, cg_add(c, first, size), cg_i64(c, job->rows / ROWS)), 1);
+screen_groups screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab) {
+    enum { EACH = RT_LIKELY_BLOCK / ROWS };
+    LLVMValueRef size = cg_i64(c, SCREEN_SLAB), first = cg_mul(c, slab, size), end = LLVMBuildLoad2(c->b, c->i64, job->groups, "");
+    screen_groups groups = {.loop = cg_loop_begin(c, first, cg_min(c, cg_add(c, first, size), end), 1)};
+    groups.group = groups.loop.index;
+    if (!job->likely) return groups;
+    LLVMValueRef each = cg_i64(c, EACH), place = LLVMBuildUDiv(c->b, groups.loop.index, each, "");
+    LLVMValueRef block = cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, job->blocks, place), 4));
+    groups.group = cg_add(c, cg_mul(c, block, each), LLVMBuildURem(c->b, groups.loop.index, each, ""));
+    groups.group = cg_min(c, groups.group, cg_i64(c, job->at.groups - 1)); /* the last block may be short: the last group once more */
+    return groups;
+}
+
+void screen_groups_end(cg *c, screen_groups *groups) {
+    cg_loop_end(c, &groups->loop);
 }
 
 cg_loop screen_taken_begin(cg *c, const screen_job *job) {
     return cg_loop_begin(c, cg_i64(c, 0), LLVMBuildLoad2(c->b, c->i64, job->taken_count, ""), 1);
 }
 
-cg_loop screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken) {
+screen_groups screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken) {
     return screen_groups_begin(c, job, cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, job->taken, taken->index), 4)));
 }
 
@@ -109,11 +119,11 @@ static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, LLVMValueRef part) {
     return cg_load(c, rows_type(c, c->i8, QUAD), at, 1);
 }
 
-/* Bits from `from` on of each byte: 4, or 2 of a sketch. */
-static LLVMValueRef bits_of(cg *c, const screen_job *job, LLVMValueRef bytes, int from) {
+/* The lower nibbles of bytes, or the upper ones. */
+static LLVMValueRef nibbles_of(cg *c, LLVMValueRef bytes, bool upper) {
     LLVMTypeRef words = rows_type(c, c->i16, 2);
-    LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, words, ""), mask = LLVMConstInt(c->i16, job->sketch ? 0x0303 : 0x0F0F, 0);
-    if (from) shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, (unsigned)from, 0), 2 * rows_together(c)), "");
+    LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, words, ""), mask = LLVMConstInt(c->i16, 0x0F0F, 0);
+    if (upper) shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * rows_together(c)), "");
     return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * rows_together(c)), ""), rows_type(c, c->i8, QUAD), "");
 }
 
@@ -148,18 +158,9 @@ static LLVMValueRef part_of(cg *c, const block *at, int p) {
     return cg_add(c, at->part, cg_i64(c, p));
 }
 
-/* A load of sixteen columns of a sketch has fields of two bits, one of a screen the lower nibbles of four columns and the upper ones of four. */
-static int fields(const screen_job *job) {
-    return job->sketch ? 4 : 2;
-}
-
-static int column_of(const screen_job *job, int load, int field) {
-    return job->sketch ? 16 * load + 4 * field : 4 * load + 16 * field;
-}
-
 /* The upper nibbles are multiplied where they are, with what the lower ones add there (screen_carry). */
-static bool is_whole(const cg *c, const screen_job *job, int field) {
-    return field && screen_carry(c, job) > 0;
+static bool is_whole(const cg *c, bool upper) {
+    return upper && screen_carry(c) > 0;
 }
 
 /* sums[row][part] = Σ code·q over a run, 16 times as much where something is carried: below 2^20 in lanes of i32 where the target sums products of bytes,
@@ -168,16 +169,16 @@ static void run_sums(cg *c, const screen_job *job, const block *at, int parts, c
     LLVMValueRef whole[MOST_ROWS][PARTS] = {0};
     for (int r = 0; r < job->x_rows; r++)
         for (int p = 0; p < parts; p++) sums[r][p] = NULL;
-    for (int load = 0; load < RT_SCREEN_LOADS * job->at.planes; load++) {
+    for (int load = 0; load < 2 * RT_SCREEN_LOADS; load++) {
         LLVMValueRef bytes[PARTS], from = cg_i64(c, load / RT_SCREEN_LOADS * job->at.plane + load % RT_SCREEN_LOADS * QUAD * ROWS);
         for (int p = 0; p < parts; p++) bytes[p] = load_quads(c, cg_at(c, c->i8, at->bytes, from), part_of(c, at, p));
-        for (int f = 0; f < fields(job); f++) {
+        for (int upper = 0; upper < 2; upper++) {
             LLVMValueRef codes[PARTS];
-            for (int p = 0; p < parts; p++) codes[p] = is_whole(c, job, f) ? bytes[p] : bits_of(c, job, bytes[p], 8 / fields(job) * f);
+            for (int p = 0; p < parts; p++) codes[p] = is_whole(c, upper) ? bytes[p] : nibbles_of(c, bytes[p], upper);
             for (int r = 0; r < job->x_rows; r++) {
-                LLVMValueRef q = load_four(c, x[r].q, cg_add(c, first, cg_i64(c, column_of(job, load, f))));
+                LLVMValueRef q = load_four(c, x[r].q, cg_add(c, first, cg_i64(c, QUAD * load + RUN / 2 * upper)));
                 for (int p = 0; p < parts; p++) {
-                    LLVMValueRef *sum = is_whole(c, job, f) ? &whole[r][p] : &sums[r][p];
+                    LLVMValueRef *sum = is_whole(c, upper) ? &whole[r][p] : &sums[r][p];
                     *sum = add_products(c, *sum, codes[p], q);
                 }
             }
@@ -219,18 +220,11 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
     }
 }
 
-LLVMValueRef screen_ordered(cg *c, LLVMValueRef floats) {
-    LLVMTypeRef ints = screen_eight(c->i32, 1);
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, floats, ints, ""), sign = LLVMBuildAShr(c->b, bits, cg_splat(c, cg_i32(c, 31), LANES), "");
-    return LLVMBuildXor(c->b, bits, LLVMBuildAnd(c->b, sign, cg_splat(c, cg_i32(c, 0x7FFFFFFF), LANES), ""), "");
-}
-
 /* Keep in each lane of top and where what is larger; `row` is that of the first lane. */
-static void challenge_lanes(cg *c, const screen_job *job, const estimate *e, int r, LLVMValueRef sum, LLVMValueRef row) {
+static void challenge_lanes(cg *c, const estimate *e, int r, LLVMValueRef sum, LLVMValueRef row) {
     LLVMValueRef lane[LANES], top = LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e->top[r], "");
     LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, top, "");
     LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, sum, top, ""), e->top[r]);
-    if (job->sketch) return;
     for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, i);
     LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, row, c->i32, ""), LANES), LLVMConstVector(lane, LANES));
     LLVMValueRef where = LLVMBuildLoad2(c->b, screen_eight(c->i32, 1), e->where[r], "");
@@ -262,7 +256,7 @@ static void hand_over(cg *c, const screen_job *job, const estimate *e, const scr
         for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, from + i);
         LLVMValueRef eight = LLVMBuildShuffleVector(c->b, sum, LLVMGetPoison(LLVMTypeOf(sum)), LLVMConstVector(lane, LANES), "");
         if (job->collects) offer_lanes(c, &x[r], eight, at);
-        else challenge_lanes(c, job, e, r, eight, at);
+        else challenge_lanes(c, e, r, eight, at);
     }
 }
 
@@ -282,11 +276,9 @@ static void store_estimates(cg *c, const screen_job *job, const estimate *e, con
     for (int p = 0; p < parts; p++)
         for (int r = 0; r < job->x_rows; r++) {
             LLVMValueRef part = part_of(c, at, p), first = cg_add(c, row, cg_mul(c, part, cg_i64(c, rows_together(c))));
-            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, part, 0), ""), bound = sum;
-            if (!job->sketch) {
-                bound = LLVMBuildFAdd(c->b, bound_of(c, e, x, r, p, head, part), sum, "");
-                bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x[r].extra, 4)), "");
-            }
+            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, part, 0), "");
+            LLVMValueRef bound = LLVMBuildFAdd(c->b, bound_of(c, e, x, r, p, head, part), sum, "");
+            bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x[r].extra, 4)), "");
             cg_store(c, bound, cg_at(c, c->f32, x[r].bound, first), 4);
             hand_over(c, job, e, x, r, sum, first);
         }
@@ -308,7 +300,7 @@ static void emit_rows(cg *c, const screen_job *job, const estimate *e, const scr
     LLVMValueRef count = cg_i64(c, places->runs), zero = cg_i64(c, 0);
     block at = {.part = part};
     clear_sums(c, job, e, parts);
-    cg_loop runs = cg_loop_begin(c, zero, job->sketch ? count : cg_add(c, count, cg_i64(c, 1)), 1);
+    cg_loop runs = cg_loop_begin(c, zero, cg_add(c, count, cg_i64(c, 1)), 1);
     LLVMValueRef run = LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntEQ, runs.index, count, ""), zero, runs.index, "");
     LLVMValueRef before = cg_add(c, cg_mul(c, index, count), run);
     at.bytes = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, before, cg_i64(c, RT_SCREEN_CODES)), cg_i64(c, places->codes)));
@@ -341,15 +333,6 @@ static void clear_top(cg *c, const screen_job *job, const estimate *e) {
     }
 }
 
-/* Of the slab taken last. */
-static void end_slab(cg *c, const screen_job *job, const estimate *e, const screen_x *x) {
-    LLVMValueRef last = cg_sub(c, LLVMBuildLoad2(c->b, c->i64, job->taken_count, ""), cg_i64(c, 1));
-    LLVMTypeRef ints = screen_eight(c->i32, 1);
-    LLVMValueRef top = LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e->top[0], "");
-    cg_store(c, screen_ordered(c, top), cg_at(c, ints, x->tops, last), 4);
-    clear_top(c, job, e);
-}
-
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
     estimate e;
     screen_x x[MOST_ROWS];
@@ -363,10 +346,9 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
     }
     clear_top(c, job, &e);
     cg_pieces slabs = screen_deal_begin(c, job);
-    cg_loop groups = screen_groups_begin(c, job, slabs.index);
-    emit_group(c, job, &e, x, groups.index);
-    cg_loop_end(c, &groups);
-    if (job->sketch) end_slab(c, job, &e, &x[0]);
+    screen_groups groups = screen_groups_begin(c, job, slabs.index);
+    emit_group(c, job, &e, x, groups.group);
+    screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
     for (int r = 0; r < job->x_rows; r++) {
         cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e.top[r], ""), x[r].top, 4);

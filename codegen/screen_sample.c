@@ -40,11 +40,11 @@ static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValu
 
 static void make_bounds_infinite(cg *c, const screen_job *job, const screen_x *x) {
     cg_pieces slabs = screen_deal_begin(c, job);
-    cg_loop groups = screen_groups_begin(c, job, slabs.index);
-    LLVMValueRef row = cg_mul(c, groups.index, cg_i64(c, RT_SCREEN_ROWS));
+    screen_groups groups = screen_groups_begin(c, job, slabs.index);
+    LLVMValueRef row = cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS));
     for (int p = 0; p < SCREEN_PARTS; p++)
         cg_store(c, cg_splat(c, cg_f32(c, INFINITY), SCREEN_LANES), cg_at(c, c->f32, x->bound, cg_add(c, row, cg_i64(c, SCREEN_LANES * p))), 4);
-    cg_loop_end(c, &groups);
+    screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
 }
 
@@ -69,10 +69,11 @@ static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValue
 /* This thread's, in ascending order; returns their number. */
 static LLVMValueRef find_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef floor) {
     LLVMValueRef count = cg_variable(c, c->i64, cg_i64(c, 0));
-    cg_loop slabs = screen_taken_begin(c, job), groups = screen_taken_groups_begin(c, job, &slabs);
+    cg_loop slabs = screen_taken_begin(c, job);
+    screen_groups groups = screen_taken_groups_begin(c, job, &slabs);
     for (int p = 0; p < SCREEN_PARTS; p++)
-        append_lanes(c, x, count, cg_add(c, cg_mul(c, groups.index, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, SCREEN_LANES * p)), floor);
-    cg_loop_end(c, &groups);
+        append_lanes(c, x, count, cg_add(c, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, SCREEN_LANES * p)), floor);
+    screen_groups_end(c, &groups);
     cg_loop_end(c, &slabs);
     cg_loop rest = screen_rest_begin(c, job);
     append(c, x, count, rest.index, LLVMConstInt(c->i1, 1, 0));

@@ -30,8 +30,7 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
         int64_t bytes;
     } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->step, (runs + 1) * 4}, {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4},
                  {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->bound, job->rows * 4},
-                 {&x->top, vector}, {&x->where, vector}, {&x->tops, job->sketch ? screen_slabs(job) * vector : 0},
-                 {&x->heap, job->collects ? (int64_t)sizeof(rt_candidates) : 0}, {&x->found, job->collects ? (int64_t)sizeof(rt_candidates) : 0},
+                 {&x->top, vector}, {&x->where, vector}, {&x->heap, job->collects ? (int64_t)sizeof(rt_candidates) : 0}, {&x->found, job->collects ? (int64_t)sizeof(rt_candidates) : 0},
                  {&x->heap_score, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0}, {&x->heap_id, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0},
                  {&x->found_id, job->collects ? job->rows * 4 : 0}};
     int64_t at = 0;
@@ -47,14 +46,31 @@ static int64_t bytes_of_rows(const screen_job *job) {
     return job->x_rows * lay_out(NULL, job, NULL, &x);
 }
 
+/* Slabs that there may be. */
+static int64_t most_slabs(const screen_job *job) {
+    return job->at.groups / SCREEN_SLAB + 1;
+}
+
+static int64_t bytes_of_taken(const screen_job *job) {
+    return most_slabs(job) * (int64_t)sizeof(int32_t);
+}
+
 int64_t screen_scratch(const screen_job *job) {
-    return bytes_of_rows(job) + screen_slabs(job) * (int64_t)sizeof(int32_t);
+    return bytes_of_rows(job) + bytes_of_taken(job) + (job->likely ? (job->rows / RT_LIKELY_BLOCK + 1) * (int64_t)sizeof(int32_t) : 0);
+}
+
+/* The blocks with likely ids, in scratch; returns the number of their groups. */
+static LLVMValueRef find_likely(cg *c, const screen_job *job) {
+    LLVMValueRef args[] = {c->code.args[job->tokens], c->code.args[job->position], cg_i64(c, job->rows), cg_i64(c, job->usual), job->blocks};
+    return cg_mul(c, cg_host_call(c, "rt_likely_blocks", c->i64, args, 5), cg_i64(c, RT_LIKELY_BLOCK / RT_SCREEN_ROWS));
 }
 
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job) {
     LLVMValueRef scratch = cg_scratch(c, screen_scratch(job));
     job->taken = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job)));
+    job->blocks = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job) + bytes_of_taken(job)));
     job->taken_count = cg_variable(c, c->i64, cg_i64(c, 0));
+    job->groups = cg_variable(c, c->i64, job->likely ? find_likely(c, job) : cg_i64(c, job->at.groups));
     return scratch;
 }
 
@@ -83,8 +99,8 @@ static LLVMValueRef length_of(cg *c, LLVMValueRef const *x, int parts) {
     return cg_intrinsic(c, "llvm.sqrt", c->f32, &sum, 1);
 }
 
-double screen_carry(const cg *c, const screen_job *job) {
-    return c->dot_bytes && !job->sketch ? 1.0 / 16 : 0;
+double screen_carry(const cg *c) {
+    return c->dot_bytes ? 1.0 / 16 : 0;
 }
 
 /* x - by·y. */
@@ -104,7 +120,7 @@ static LLVMValueRef store_bytes(cg *c, LLVMValueRef *x, LLVMValueRef step, LLVMV
 
 /* A run of x, `parts` vectors, or what one left: x becomes x - x̂. most: the largest magnitude that q stands for; at: which run of q it is. */
 static void store_q(cg *c, const screen_job *job, const screen_x *out, LLVMValueRef *x, LLVMValueRef most, LLVMValueRef at) {
-    const double zero_code = job->sketch ? -6.5 : -8, carry = screen_carry(c, job), unit = job->sketch ? 4 : carry > 0 ? carry : 1;
+    const double carry = screen_carry(c), unit = carry > 0 ? carry : 1;
     int half = RUN / c->lanes / 2;
     LLVMValueRef least = cg_f32(c, 0x1p-88), to = cg_at(c, c->i8, out->q, cg_mul(c, at, cg_i64(c, RUN))), total = NULL;
     LLVMValueRef step = LLVMBuildFMul(c->b, most, cg_f32(c, (1 + 0x1p-19) / (127 - carry / 2)), ""); /* of the carry half a step is none of x */
@@ -118,13 +134,13 @@ static void store_q(cg *c, const screen_job *job, const screen_x *out, LLVMValue
         total = total ? LLVMBuildFAdd(c->b, total, both, "") : both;
     }
     cg_store(c, LLVMBuildFMul(c->b, step, cg_f32(c, unit), ""), cg_at(c, c->f32, out->step, at), 4);
-    LLVMValueRef sum = LLVMBuildFMul(c->b, cg_sum_lanes(c, total), cg_f32(c, zero_code), "");
+    LLVMValueRef sum = LLVMBuildFMul(c->b, cg_sum_lanes(c, total), cg_f32(c, -8), "");
     cg_store(c, LLVMBuildFMul(c->b, sum, step, ""), cg_at(c, c->f32, out->centre, at), 4);
 }
 
 /* The largest magnitude that q of a run must stand for: of x, and where something is carried of the lower columns without it. */
 static LLVMValueRef largest_of(cg *c, const screen_job *job, LLVMValueRef const *x) {
-    LLVMValueRef kept[8], carry = splat_f32(c, screen_carry(c, job));
+    LLVMValueRef kept[8], carry = splat_f32(c, screen_carry(c));
     int half = RUN / c->lanes / 2;
     for (int p = 0; p < half; p++) kept[p] = less(c, x[p], carry, x[half + p]), kept[half + p] = x[half + p];
     return LLVMBuildBitCast(c->b, largest_bits(c, kept, 2 * half), c->f32, "");
@@ -212,5 +228,5 @@ void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 2), cg_i64(c, job->at.runs), 1);
     store_run(c, job, x, loop.index, false);
     cg_loop_end(c, &loop);
-    if (!job->sketch) store_digits(c, job, x);
+    store_digits(c, job, x);
 }

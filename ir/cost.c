@@ -53,7 +53,7 @@ static ir_cost in_and_out(const ir_module *module, const ir_inst *inst, const ir
 static const uint8_t flop_per_element[IR_OP_COUNT] = {
     [IR_NEG] = 1, [IR_EXP] = 1, [IR_LOG] = 1, [IR_TANH] = 1, [IR_ERF] = 1, [IR_SQRT] = 1, [IR_RSQRT] = 2, [IR_SIN] = 1, [IR_COS] = 1,
     [IR_ADD] = 1, [IR_SUB] = 1, [IR_MUL] = 1, [IR_DIV] = 1, [IR_MAX] = 1, [IR_MIN] = 1,
-    [IR_REDUCE_SUM] = 1, [IR_REDUCE_MAX] = 1, [IR_ARGMAX] = 1, [IR_SAMPLE] = 1};
+    [IR_REDUCE_SUM] = 1, [IR_REDUCE_MAX] = 1, [IR_ARGMAX] = 1, [IR_GUESS] = 1, [IR_SAMPLE] = 1};
 
 /* A reduction takes a step per element of what it folds, the others per element of the result. */
 static double element_flop(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
@@ -137,13 +137,19 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
                      .written = bytes(module, &inst->results[0]->type, at), .flop = heads * seen * (4 * d + softmax)};
 }
 
+/* How much of w and its screen is gone through: for a guess the blocks of usual ids, besides which those of the latest tokens are few. */
+static double part_screened(const ir_inst *inst, double rows) {
+    double usual = (double)ir_attr_int(inst, IR_ATTR_USUAL, 0);
+    return inst->op == IR_SCREENED_GUESS && usual < rows ? usual / rows : 1;
+}
+
 /* The product with the screen, and with those rows of w that are read besides: few for an argmax; a share as of a usual top_k, which is of
  * about a twentieth on Gemma 3 270M. */
 static ir_cost cost_screened(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     const ir_type *x = &inst->operands[0]->type, *w = &inst->operands[1]->type, *screen = &inst->operands[2]->type;
-    double rows = elems(module, x, at) / (double)w->dim[1], share = inst->op == IR_SCREENED_SAMPLE ? 3.0 / 64 : 0;
-    return (ir_cost){.read = bytes(module, x, at) + bytes(module, screen, at) + share * bytes(module, w, at), .written = bytes(module, &inst->results[0]->type, at),
-                     .flop = 2 * rows * (double)w->dim[0] * ((double)screen->dim[1] + share * (double)w->dim[1])};
+    double rows = elems(module, x, at) / (double)w->dim[1], part = part_screened(inst, (double)w->dim[0]), share = inst->op == IR_SCREENED_SAMPLE ? 3.0 / 64 : 0;
+    return (ir_cost){.read = bytes(module, x, at) + part * bytes(module, screen, at) + share * bytes(module, w, at), .written = bytes(module, &inst->results[0]->type, at),
+                     .flop = 2 * rows * part * (double)w->dim[0] * ((double)screen->dim[1] + share * (double)w->dim[1])};
 }
 
 /* ---- movement ---- */

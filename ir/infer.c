@@ -1,6 +1,7 @@
 /* Type rules: the result types of every op from its operands, attributes and regions. One row per op in `rules`. */
 #include "ir/ir.h"
 #include "runtime/interleave.h"
+#include "runtime/likely.h"
 #include "runtime/screen.h"
 
 #include <math.h>
@@ -173,11 +174,18 @@ static bool rule_argmax(const rule_context *c) {
     return true;
 }
 
-/* Operands from `first` on: tokens, position, options, seed. */
-static bool infer_drawn(const rule_context *c, int first) {
-    const ir_type *tokens = operand(c, first), *options = operand(c, first + 2), *seed = operand(c, first + 3);
+/* Operands `first` and the next: tokens and position. */
+static bool is_sequence(const rule_context *c, int first) {
+    const ir_type *tokens = operand(c, first);
     REQUIRE(tokens->dtype == RT_I32 && tokens->rank == 1, "tokens must be i32[S]");
     REQUIRE(is_index(operand(c, first + 1)), "position must be i32");
+    return true;
+}
+
+/* Operands from `first` on: tokens, position, options, seed. */
+static bool infer_drawn(const rule_context *c, int first) {
+    const ir_type *options = operand(c, first + 2), *seed = operand(c, first + 3);
+    if (!is_sequence(c, first)) return false;
     REQUIRE(options->dtype == RT_F32 && options->rank == 1 && options->dim[0] == 8, "options must be f32[8]");
     REQUIRE(seed->dtype == RT_I64 && seed->rank == 0, "seed must be i64");
     *c->out = ir_scalar(RT_I32);
@@ -188,6 +196,20 @@ static bool rule_sample(const rule_context *c) {
     const ir_type *logits = operand(c, 0);
     REQUIRE(logits->dtype == RT_F32 && logits->rank == 2 && logits->dim[0] == 1, "logits must be f32[1,V]");
     return infer_drawn(c, 1);
+}
+
+/* Operands `first` and the next as above. */
+static bool infer_guessed(const rule_context *c, int first) {
+    int64_t usual = ir_attr_int(c->inst, IR_ATTR_USUAL, 0);
+    REQUIRE(usual >= 0 && usual % RT_LIKELY_BLOCK == 0, "usual must be a multiple of %d", RT_LIKELY_BLOCK);
+    *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){1, 1});
+    return is_sequence(c, first);
+}
+
+static bool rule_guess(const rule_context *c) {
+    const ir_type *logits = operand(c, 0);
+    REQUIRE(logits->dtype == RT_F32 && logits->rank == 2 && logits->dim[0] == 1, "logits must be f32[1,V]");
+    return infer_guessed(c, 1);
 }
 
 /* ---- contractions ---- */
@@ -563,27 +585,31 @@ static bool rule_attention(const rule_context *c) {
     return true;
 }
 
-/* The first three operands: x, w, the screen or sketch of w. */
-static bool is_screened(const rule_context *c, rt_dtype screen) {
+/* The first three operands: x, w, the screen of w. */
+static bool is_screened(const rule_context *c) {
     const ir_type *x = operand(c, 0), *w = operand(c, 1), *s = operand(c, 2);
     REQUIRE(x->dtype == RT_F32 && x->rank == 2 && x->dim[0] >= 1, "x must be f32[M,K] with a number of rows");
     REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1], "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
     ir_dim shape[2];
-    rt_screen_shape(screen, w->dim[0], w->dim[1], shape);
-    REQUIRE(s->dtype == screen && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4, for a guess s2, of K+32 columns and the rows of runtime/screen.h");
+    rt_screen_shape(w->dim[0], w->dim[1], shape);
+    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4, of K+32 columns and the rows of runtime/screen.h");
     REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && rt_can_screen_columns(w->dim[1]), "not the rows or columns of a screen");
     return true;
 }
 
 static bool rule_screened_argmax(const rule_context *c) {
-    bool guess = ir_attr_int(c->inst, IR_ATTR_GUESS, 0);
     *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){operand(c, 0)->dim[0], 1});
-    REQUIRE(!guess || operand(c, 0)->dim[0] == 1, "x must be one row for a guess");
-    return is_screened(c, guess ? RT_S2 : RT_S4);
+    return is_screened(c);
+}
+
+static bool rule_screened_guess(const rule_context *c) {
+    if (!is_screened(c)) return false;
+    REQUIRE(operand(c, 0)->dim[0] == 1, "x must be one row");
+    return infer_guessed(c, 3);
 }
 
 static bool rule_screened_sample(const rule_context *c) {
-    if (!is_screened(c, RT_S4)) return false;
+    if (!is_screened(c)) return false;
     REQUIRE(operand(c, 0)->dim[0] == 1, "x must be one row");
     return infer_drawn(c, 3);
 }
@@ -604,7 +630,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
     [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
     [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_SCREENED_ARGMAX] = rule_screened_argmax,
-    [IR_SCREENED_SAMPLE] = rule_screened_sample,
+    [IR_SCREENED_SAMPLE] = rule_screened_sample, [IR_GUESS] = rule_guess, [IR_SCREENED_GUESS] = rule_screened_guess,
 };
 
 bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *why) {
@@ -615,7 +641,7 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
         bool storage = rt_is_storage(inst->operands[i]->type.dtype);
-        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_SAMPLE;
+        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS || inst->op == IR_SCREENED_SAMPLE;
         REQUIRE(!storage || (multiplies && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }

@@ -1,9 +1,9 @@
-/* guess_ahead: the generate loop guesses tokens by a sketch of the head, and verifies several of them by the head at once.
+/* guess_ahead: the generate loop guesses tokens by the likely rows of the head, and verifies several of them by the whole head at once.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes)
  *     rows = x, x, …; j = 0; limit = greedy and i > 0 ? fewer than ROWS and than wanted : 0
  *     while j < limit and the last guess is no stop:
- *       ids[j] = argmax {guess} of head(rows[j])
+ *       ids[j] = guess of head(rows[j])
  *       rows[j + 1], caches = @forward(ids[j], position + j, caches); j += 1
  *     best = argmax of head(rows)                          j is 0: of head(x), or what the sampler chooses
  *     a = 0; token = best[0]; tokens[position] = token; emit token
@@ -13,19 +13,27 @@
  *
  * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches that a wrong guess
  * left behind are written again before they are read. Bit-exact where several rows of the head are computed as each alone
- * (passes/screen_head.c). What is gained: a guess reads half of what a choice reads of the head (codegen/sketch.c), and the head is read
+ * (passes/screen_head.c). What is gained: a guess reads an eighth of the head (runtime/likely.h), and the whole of it is read
  * once for ROWS tokens, which pays where bytes cost more than the six-fold sums. The first token of a call waits for no guess.
  *
- * Needs the loop of form_generate_loop, a @head that takes any number of rows; else does nothing, nor
+ * Needs the loop of form_generate_loop, a @head that takes any number of rows and that screen_head screens; else does nothing, nor
  * where a ring (kv_ring) is too short for guesses besides what the host may take back.
  */
 #include "passes/loops.h"
 #include "passes/passes.h"
+#include "passes/screened.h"
 #include "ir/rewrite.h"
 
 #include "runtime/abi.h"
 
 enum { CARRY_CACHES = CARRY_MORE };
+
+/* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out 10, 7 and 5 % of
+ * the tokens; a wrong guess costs what a few of its tokens cost. */
+enum { USUAL_IDS = 16384 };
+
+/* Of the head that are verified at once, so that there are fewer guesses by one. More spare little of what is read, and lose more by a wrong guess. */
+enum { ROWS = 3 };
 
 typedef struct guessing {
     ir_builder *b;
@@ -79,15 +87,16 @@ static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir
     return test;
 }
 
-static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir_value *position) {
+static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir_value *const *outside) {
     ir_builder *b = g->b;
     ir_region *outer = b->region, *body;
-    ir_value *c[GUESS_MAX];
-    ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
+    ir_value *c[GUESS_MAX], *position = outside[CARRY_POSITION];
+    ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, USUAL_IDS);
     ir_dim one = 1;
     b->region = body = loop_region(b, init, carries, c);
     ir_value *at = c[GUESS_COUNT], *logits = loop_logits(b, g->model, ir_window(b, c[GUESS_ROWS], at, 0, 1));
-    ir_value *id = ir_named(ir_reshape(b, ir_emit1(b, IR_ARGMAX, &logits, 1, &guess, 1, NULL), 1, &one), "guess");
+    ir_value *of[] = {logits, outside[CARRY_TOKENS], position};
+    ir_value *id = ir_named(ir_reshape(b, ir_emit1(b, IR_GUESS, of, 3, &usual, 1, NULL), 1, &one), "guess");
     c[GUESS_IDS] = ir_update(b, c[GUESS_IDS], id, &at, 1);
     c[GUESS_DONE] = loop_is_stop(b, &g->choice, ir_reshape(b, id, 0, NULL));
     ir_inst *step = loop_step(b, g->model, id, plus(g, position, at), c + GUESS_CACHES);
@@ -104,13 +113,13 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
     ir_builder *b = g->b;
     int caches = g->model->cache_count, carries = GUESS_CACHES + caches;
     ir_value *limit = limit_of(g, c), *zero = number(g, 0), *init[GUESS_MAX] = {ir_named(zero, "j")};
-    ir_value *copies[RT_FEW_ROWS];
+    ir_value *copies[ROWS];
     for (int i = 0; i < g->rows; i++) copies[i] = c[CARRY_X];
     init[GUESS_ROWS] = ir_named(ir_concat(b, copies, g->rows, 0), "rows"); /* unused ones cost least as copies: of zeros any row may be the argmax */
     init[GUESS_IDS] = ir_named(no_ids(g), "ids");
     init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");
     for (int i = 0; i < caches; i++) init[GUESS_CACHES + i] = c[CARRY_CACHES + i];
-    ir_region *regions[2] = {guess_test(g, init, carries, limit), guess_body(g, init, carries, c[CARRY_POSITION])};
+    ir_region *regions[2] = {guess_test(g, init, carries, limit), guess_body(g, init, carries, c)};
     return ir_emit(b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries)->results;
 }
 
@@ -223,8 +232,8 @@ static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
     const pass_options *options = rw->user;
     loop_model model;
     if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model)) return false;
-    if (!loop_chooses_rows(rw->out, &model)) return false;
-    guessing g = {.b = &rw->b, .model = &model, .choice = loop_choice_of(rw), .rows = options->rows < RT_FEW_ROWS ? (int)options->rows : RT_FEW_ROWS};
+    if (!loop_chooses_rows(rw->out, &model) || pass_why_not_screened(model.head)) return false;
+    guessing g = {.b = &rw->b, .model = &model, .choice = loop_choice_of(rw), .rows = options->rows < ROWS ? (int)options->rows : ROWS};
     if (!loop_rings_hold(&model, g.rows - 1)) return false;
     ir_value *init[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + model.cache_count;
@@ -236,6 +245,6 @@ static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
 }
 
 gm_status pass_guess_ahead(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    *out = ir_rewrite_module(in, options->rows > 1 ? guess_in : NULL, (void *)options);
+    *out = ir_rewrite_module(in, options->rows > 1 && !options->unscreened ? guess_in : NULL, (void *)options);
     return GM_OK;
 }

@@ -56,7 +56,9 @@ static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_lay
     case IR_ARGMAX: return ir_layout_matrix(type, layout, &stride);
     case IR_CALL:
     case IR_SAMPLE:
+    case IR_GUESS:
     case IR_SCREENED_ARGMAX:
+    case IR_SCREENED_GUESS:
     case IR_SCREENED_SAMPLE:
     case IR_GATHER: return ir_layout_is_dense(rw->in, type, layout);
     default: return true;

@@ -42,6 +42,7 @@ typedef struct pass_options {
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
     const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: pass_default_wide */
+    bool unscreened; /* screen_head is skipped (pass_run fills this in) */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
     pass_measure_fn measure; /* NULL: rules alone choose among candidates */
     void *measure_user;

@@ -63,8 +63,8 @@ static bool contains(const pass_info *const *list, int count, const pass_info *p
     return false;
 }
 
-/* Which passes run, in order. */
-static gm_status choose_steps(const pass_pipeline_request *request, gm_diag *diag, const pass_info **out, int *out_count) {
+/* Which passes run, in order, and what options say of it. */
+static gm_status choose_steps(const pass_pipeline_request *request, pass_options *options, gm_diag *diag, const pass_info **out, int *out_count) {
     const pass_info *wanted[MAX_STEPS], *skipped[MAX_STEPS], *asked[MAX_STEPS], *last = NULL;
     int wanted_count = 0, skipped_count = 0, asked_count = 0;
     GM_TRY(read_list(request->skip, diag, skipped, &skipped_count));
@@ -76,6 +76,7 @@ static gm_status choose_steps(const pass_pipeline_request *request, gm_diag *dia
     if (request->list) GM_TRY(read_list(request->list, diag, wanted, &wanted_count));
     else
         for (size_t i = 0; i < GM_COUNT(steps); i++) wanted[wanted_count++] = pass_find(steps[i], strlen(steps[i]));
+    options->unscreened = contains(skipped, skipped_count, pass_find("screen_head", strlen("screen_head")));
     *out_count = 0;
     for (int i = 0; i < wanted_count; i++) {
         bool skip = contains(skipped, skipped_count, wanted[i]);
@@ -100,11 +101,11 @@ static bool texts_differ(const ir_module *a, const ir_module *b) {
 }
 
 /* One step: *module becomes what the pass makes of it. */
-static gm_status run_step(const pass_pipeline_request *request, const pass_info *pass, int position, gm_diag *diag,
+static gm_status run_step(const pass_pipeline_request *request, const pass_options *options, const pass_info *pass, int position, gm_diag *diag,
                           ir_module **module) {
     ir_module *before = *module, *after = NULL;
     double start = gm_now();
-    GM_TRY(pass->run(request->options, before, diag, &after));
+    GM_TRY(pass->run(options, before, diag, &after));
     pass_step step = {.pass = pass, .position = position, .before = before, .after = after, .seconds = gm_now() - start};
     *module = after;
     gm_status status = ir_verify(after, pass->name, diag);
@@ -120,8 +121,9 @@ gm_status pass_run(const pass_pipeline_request *request, ir_module *in, gm_diag 
     const pass_info *chosen[MAX_STEPS];
     int count = 0;
     ir_module *module = in;
-    gm_status status = choose_steps(request, diag, chosen, &count);
-    for (int i = 0; status == GM_OK && i < count; i++) status = run_step(request, chosen[i], i + 1, diag, &module);
+    pass_options options = *request->options;
+    gm_status status = choose_steps(request, &options, diag, chosen, &count);
+    for (int i = 0; status == GM_OK && i < count; i++) status = run_step(request, &options, chosen[i], i + 1, diag, &module);
     if (status != GM_OK) {
         ir_module_free(module);
         return status;

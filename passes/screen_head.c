@@ -9,15 +9,15 @@
  *
  * @head.R1.argmax and @head.R1.sample are @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s` and
  * `screened_sample %x, %w, %s, %tokens, …`, which read the 4-bit screen "w:s4" of all rows and only those rows of w that can change
- * the token. An argmax {guess} (passes/guess_ahead.c) becomes @head.R1.guess, whose screened_argmax is one too
- * and reads the sketch "w:s2".
+ * the token. A guess (passes/guess_ahead.c) becomes a call of @head.R1.guess… with its screened_guess.
  *
- * Fires where the call is read by one argmax, by one sample, or by both in two branches of an `if`; the
+ * Fires where the call is read by one argmax or guess, by one sample, or by both in two branches of an `if`; the
  * callee returns the product of one row, or a few, with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
  * scores may tie where the products do not. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
  * @head.R1; functions stay, since the host may call them.
  */
 #include "passes/passes.h"
+#include "passes/screened.h"
 #include "ir/rewrite.h"
 
 #include "runtime/abi.h"
@@ -34,8 +34,7 @@ static const ir_inst *returned_by(const ir_func *func) {
     return func->body->yield_count == 1 ? func->body->yields[0]->def : NULL;
 }
 
-/* Why what the function returns is no product whose weight can be screened; NULL: it is one. */
-static const char *why_not(const ir_func *func) {
+const char *pass_why_not_screened(const ir_func *func) {
     const ir_region *body = func->body;
     const ir_inst *product = returned_by(func);
     if (!product || product->op != IR_MATMUL || product->operand_count != 2)
@@ -59,7 +58,7 @@ static const char *why_not(const ir_func *func) {
 
 /* The product that the function returns, when its weight can be screened; else NULL. */
 static const ir_inst *returned_product(const ir_func *func) {
-    return why_not(func) ? NULL : returned_by(func);
+    return pass_why_not_screened(func) ? NULL : returned_by(func);
 }
 
 /* The same for one row or a few; else NULL. */
@@ -82,7 +81,7 @@ static const ir_region *region_of(const ir_region *within, const ir_inst *inst) 
 /* Who reads a value, in the region of its definition or in a branch of an `if` there. */
 typedef struct readers {
     const ir_value *value;
-    const ir_inst *argmax, *sample;       /* the last such */
+    const ir_inst *argmax, *sample;       /* the last such; the argmax may be a guess */
     const ir_inst *argmax_if, *sample_if; /* NULL: not in a branch */
     const ir_region *argmax_in, *sample_in;
 } readers;
@@ -91,7 +90,7 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
         bool reads = inst->operand_count && inst->operands[0] == r->value;
-        if (reads && inst->op == IR_ARGMAX) r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
+        if (reads && (inst->op == IR_ARGMAX || inst->op == IR_GUESS)) r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
         if (reads && inst->op == IR_SAMPLE) r->sample = inst, r->sample_if = branch, r->sample_in = region;
         for (int j = 0; j < inst->region_count && inst->op == IR_IF && !branch; j++) find_readers(inst->regions[j], inst, r);
     }
@@ -99,30 +98,42 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
 
 /* What a head and the reader of its logits become. */
 typedef struct way {
-    const char *suffix, *choice, *reason; /* the reason is followed by what the screen saves */
-    const char *reads;                   /* what is read in place of W */
-    rt_dtype screen;
-    rt_derived derived;
+    ir_op reader, screened;
+    int more; /* the reader's operands after the logits */
+    const char *suffix, *result, *reason; /* the reason is followed by what the screen saves */
 } way;
 
-static way way_of(const ir_inst *reader) {
-    if (reader->op == IR_SAMPLE) return (way){"sample", "screened_sample", "a choice among the top_k largest elements reads no others", "4-bit screen", RT_S4, RT_DERIVED_SCREEN};
-    if (ir_attr_int(reader, IR_ATTR_GUESS, 0)) return (way){"guess", "sketched argmax", "a guess that is verified later needs the upper two bits of a screen", "2-bit sketch", RT_S2, RT_DERIVED_SKETCH};
-    return (way){"argmax", "screened_argmax", "greedy choice reads nothing but the largest element", "4-bit screen", RT_S4, RT_DERIVED_SCREEN};
+enum { MOST_MORE = 4 };
+
+static const way ways[] = {
+    {IR_ARGMAX, IR_SCREENED_ARGMAX, 0, "argmax", "best", "greedy choice reads nothing but the largest element"},
+    {IR_GUESS, IR_SCREENED_GUESS, 2, "guess", "best", "a guess reads nothing but the largest element of likely ids"},
+    {IR_SAMPLE, IR_SCREENED_SAMPLE, 4, "sample", "drawn", "a choice among the top_k largest elements reads no others"},
+};
+
+/* NULL: an instruction that reads logits otherwise. */
+static const way *way_of(const ir_inst *reader) {
+    for (size_t i = 0; i < GM_COUNT(ways); i++)
+        if (ways[i].reader == reader->op) return &ways[i];
+    return NULL;
+}
+
+static int64_t usual_of(const ir_inst *reader) {
+    return ir_attr_int(reader, IR_ATTR_USUAL, 0);
 }
 
 static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
-    return gm_arena_printf(&rw->out->arena, "%s.%s", ir_attr_string(call, IR_ATTR_CALLEE), way_of(reader).suffix);
+    const char *head = ir_attr_string(call, IR_ATTR_CALLEE), *suffix = way_of(reader)->suffix;
+    if (!usual_of(reader)) return gm_arena_printf(&rw->out->arena, "%s.%s", head, suffix);
+    return gm_arena_printf(&rw->out->arena, "%s.%s%lld", head, suffix, (long long)usual_of(reader));
 }
 
-enum { DRAWN_WITH = 4 }; /* a sample's operands after the logits */
-
-/* The function is there already, for a sample of other types. */
-static bool name_is_taken(ir_rewrite *rw, const ir_inst *call, const ir_inst *sample) {
-    const ir_func *func = sample ? ir_func_find(rw->out, screened_name(rw, call, sample)) : NULL;
-    int given = call->operand_count;
-    bool taken = func && func->body->param_count != given + DRAWN_WITH;
-    for (int i = 0; func && !taken && i < DRAWN_WITH; i++) taken = !ir_type_equal(&func->body->params[given + i]->type, &sample->operands[1 + i]->type);
+/* The function is there already, for a reader of other types. */
+static bool name_is_taken(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
+    const ir_func *func = reader ? ir_func_find(rw->out, screened_name(rw, call, reader)) : NULL;
+    int given = call->operand_count, more = reader ? way_of(reader)->more : 0;
+    bool taken = func && func->body->param_count != given + more;
+    for (int i = 0; func && !taken && i < more; i++) taken = !ir_type_equal(&func->body->params[given + i]->type, &reader->operands[1 + i]->type);
     return taken;
 }
 
@@ -142,14 +153,14 @@ static bool is_choice(const ir_rewrite *rw, const ir_inst *inst, readers *r) {
 
 /* The same of a head that can be screened. */
 static bool is_head_call(ir_rewrite *rw, const ir_inst *inst, readers *r) {
-    return is_choice(rw, inst, r) && screenable_product(callee_of(rw, inst)) && !name_is_taken(rw, inst, r->sample);
+    return is_choice(rw, inst, r) && screenable_product(callee_of(rw, inst)) && !name_is_taken(rw, inst, r->argmax) && !name_is_taken(rw, inst, r->sample);
 }
 
 /* ---- the copies of the head ---- */
 
 typedef struct head_copy {
     const ir_inst *product, *reader;
-    ir_value *drawn_with[DRAWN_WITH];
+    ir_value *more[MOST_MORE];
 } head_copy;
 
 static void copy_params(ir_rewrite *rw) {
@@ -157,9 +168,9 @@ static void copy_params(ir_rewrite *rw) {
     const ir_region *body = rw->in_func->body;
     for (int i = 0; i < body->param_count; i++)
         ir_rewrite_map(rw, body->params[i], ir_param(&rw->b, rw->b.region, body->params[i]->type, body->params[i]->hint));
-    for (int i = 0; copy->reader->op == IR_SAMPLE && i < DRAWN_WITH; i++) {
+    for (int i = 0; i < way_of(copy->reader)->more; i++) {
         const ir_value *given = copy->reader->operands[1 + i];
-        copy->drawn_with[i] = ir_param(&rw->b, rw->b.region, given->type, given->hint);
+        copy->more[i] = ir_param(&rw->b, rw->b.region, given->type, given->hint);
     }
 }
 
@@ -168,24 +179,22 @@ static void copy_yield(ir_rewrite *rw) {
     ir_yield(&rw->b, &chosen, 1);
 }
 
-static ir_type screen_type(way to, const ir_type *w) {
+static ir_type screen_type(const ir_type *w) {
     ir_dim dim[2];
-    rt_screen_shape(to.screen, w->dim[0], w->dim[1], dim);
-    return ir_tensor(to.screen, 2, dim);
+    rt_screen_shape(w->dim[0], w->dim[1], dim);
+    return ir_tensor(RT_S4, 2, dim);
 }
 
 static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const head_copy *copy = rw->user;
     if (inst != copy->product) return false;
-    way to = way_of(copy->reader);
-    const char *name = rt_derived_name(&rw->out->arena, to.derived, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
-    ir_value *operands[3 + DRAWN_WITH] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(to, &inst->operands[1]->type))};
-    for (int i = 0; i < DRAWN_WITH; i++) operands[3 + i] = copy->drawn_with[i];
-    ir_attr guess = ir_attr_make_int(IR_ATTR_GUESS, 1);
-    bool draws = copy->reader->op == IR_SAMPLE, guesses = ir_attr_int(copy->reader, IR_ATTR_GUESS, 0);
-    ir_value *chosen = draws ? ir_emit1(&rw->b, IR_SCREENED_SAMPLE, operands, 3 + DRAWN_WITH, NULL, 0, NULL)
-                             : ir_emit1(&rw->b, IR_SCREENED_ARGMAX, operands, 3, &guess, guesses, NULL);
-    rw->map[inst->results[0]->id] = ir_named(chosen, draws ? "drawn" : "best");
+    const way *to = way_of(copy->reader);
+    const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
+    ir_value *operands[3 + MOST_MORE] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
+    for (int i = 0; i < to->more; i++) operands[3 + i] = copy->more[i];
+    ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, usual_of(copy->reader));
+    ir_value *chosen = ir_emit1(&rw->b, to->screened, operands, 3 + to->more, &usual, usual_of(copy->reader) > 0, NULL);
+    rw->map[inst->results[0]->id] = ir_named(chosen, to->result);
     return true;
 }
 
@@ -193,7 +202,7 @@ static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
 
 static ir_value *call_screened(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
     ir_value *args[64];
-    int count = 0, more = reader->op == IR_SAMPLE ? DRAWN_WITH : 0;
+    int count = 0, more = way_of(reader)->more;
     GM_ASSERT(call->operand_count + more <= (int)GM_COUNT(args));
     for (int i = 0; i < call->operand_count; i++) args[count++] = ir_rewrite_get(rw, call->operands[i]);
     for (int i = 0; i < more; i++) args[count++] = ir_rewrite_get(rw, reader->operands[1 + i]);
@@ -205,7 +214,7 @@ static bool sink_head(ir_rewrite *rw, const ir_inst *inst) {
     readers r;
     if (is_head_call(rw, inst, &r)) return true;
     const ir_inst *call = inst->operand_count ? inst->operands[0]->def : NULL;
-    if ((inst->op != IR_ARGMAX && inst->op != IR_SAMPLE) || !call || !is_head_call(rw, call, &r)) return false;
+    if (!way_of(inst) || !call || !is_head_call(rw, call, &r)) return false;
     ir_rewrite_map(rw, inst->results[0], call_screened(rw, call, inst));
     return true;
 }
@@ -216,10 +225,10 @@ static double megabytes(const ir_type *matrix) {
 
 static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *copy) {
     ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
-    way to = way_of(copy->reader);
-    const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(to, w);
-    ir_decide(decisions, "screen_head", rw->in, head, copy->product, to.choice,
-              "%s: a %s of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to.reason, to.reads,
+    const way *to = way_of(copy->reader);
+    const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(w);
+    ir_decide(decisions, "screen_head", rw->in, head, copy->product, ir_op_of(to->screened)->text,
+              "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to->reason,
               megabytes(&screen), megabytes(w));
 }
 
@@ -227,7 +236,7 @@ static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *c
 static void decide_whole(const ir_rewrite *rw, const ir_func *head) {
     ir_decisions *decisions = ((const pass_options *)rw->user)->decisions;
     const ir_inst *returned = returned_by(head);
-    const char *why = why_not(head);
+    const char *why = pass_why_not_screened(head);
     if (returned && why) ir_decide(decisions, "screen_head", rw->in, head, returned, "the full product", "%s", why);
 }
 

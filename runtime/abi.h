@@ -91,6 +91,8 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_matmul_run)                                                                                              \
     RTCALL(rt_sgemm)                                                                                                   \
     RTCALL(rt_sample_call)                                                                                             \
+    RTCALL(rt_likely_blocks)                                                                                           \
+    RTCALL(rt_guess)                                                                                                   \
     RTCALL(rt_candidates_begin)                                                                                        \
     RTCALL(rt_candidates_offer)                                                                                        \
     RTCALL(rt_candidates_floor)                                                                                        \

@@ -40,7 +40,7 @@ static void screen_order(const derivation *work, float *row) {
 
 static void screen_group(const derivation *work, size_t group, float *row) {
     rt_screened matrix = screened_of(work);
-    rt_screen_group(work->type, &matrix, (int64_t)group, row, work->out);
+    rt_screen_group(&matrix, (int64_t)group, row, work->out);
 }
 
 static size_t group_bytes(rt_dtype dtype, const derivation *work) {
@@ -53,19 +53,11 @@ static void interleave_group(const derivation *work, size_t group, float *row) {
     rt_interleave_group(stored, rows, columns_of(work), work->out + group * group_bytes(work->type, work));
 }
 
-static bool screen_shape_of(rt_dtype type, rt_tensor *matrix) {
-    bool can = rt_can_screen(matrix->dtype) && rt_can_screen_columns(matrix->dim[1]);
-    matrix->dtype = type;
-    rt_screen_shape(type, matrix->dim[0], matrix->dim[1], matrix->dim);
-    return can;
-}
-
 static bool screen_shape(rt_tensor *matrix) {
-    return screen_shape_of(RT_S4, matrix);
-}
-
-static bool sketch_shape(rt_tensor *matrix) {
-    return screen_shape_of(RT_S2, matrix);
+    bool can = rt_can_screen(matrix->dtype) && rt_can_screen_columns(matrix->dim[1]);
+    matrix->dtype = RT_S4;
+    rt_screen_shape(matrix->dim[0], matrix->dim[1], matrix->dim);
+    return can;
 }
 
 static bool rows_shape(rt_tensor *matrix) {
@@ -73,16 +65,13 @@ static bool rows_shape(rt_tensor *matrix) {
     return matrix->dtype != RT_DTYPE_COUNT && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % rt_dtype_of(matrix->dtype)->block_elems == 0;
 }
 
-#define SCREENED "expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128"
-
 static const struct {
     const char *suffix, *expected;
     bool (*shape)(rt_tensor *matrix); /* a matrix's type and dim become those of what is derived from it; false: nothing can be */
     void (*begin)(const derivation *work, float *row); /* before any group; NULL: nothing */
     group_fn group;
 } kinds[RT_DERIVED_COUNT] = {
-    [RT_DERIVED_SCREEN] = {":s4", "a screen: " SCREENED, screen_shape, screen_order, screen_group},
-    [RT_DERIVED_SKETCH] = {":s2", "a sketch: " SCREENED, sketch_shape, screen_order, screen_group},
+    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group},
     [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group},
 };
 
@@ -117,8 +106,7 @@ const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name) {
 }
 
 bool rt_is_screen(const char *name) {
-    rt_derived kind = kind_of(name);
-    return kind == RT_DERIVED_SCREEN || kind == RT_DERIVED_SKETCH;
+    return kind_of(name) == RT_DERIVED_SCREEN;
 }
 
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out) {

@@ -1,4 +1,4 @@
-/* Weights derived from stored ones: screens and sketches (runtime/screen.h) and interleaved rows (runtime/interleave.h). Their names are that of the
+/* Weights derived from stored ones: screens (runtime/screen.h) and interleaved rows (runtime/interleave.h). Their names are that of the
  * source and a suffix; a program that reads one gets it from an artefact, or it is made when the weights are bound. */
 #ifndef GM_RUNTIME_DERIVE_H
 #define GM_RUNTIME_DERIVE_H
@@ -6,7 +6,7 @@
 #include "runtime/team.h"
 #include "runtime/weights.h"
 
-typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_SKETCH, RT_DERIVED_ROWS, RT_DERIVED_COUNT } rt_derived;
+typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_COUNT } rt_derived;
 
 /* The name of what is derived from weight `name`, made in arena. */
 const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
@@ -14,7 +14,7 @@ const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
 size_t rt_derived_source(const char *name);
 /* The tensor that `name` is derived from; NULL: it is no such name, or there is none. */
 const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
-/* Of a screen or a sketch: only a choice of tokens reads them. */
+/* Of a screen: only a choice of tokens reads it. */
 bool rt_is_screen(const char *name);
 /* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing can be. */
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);

@@ -140,39 +140,28 @@ INLINE void put_nibbles(const ints *codes, uint8_t *to, int64_t plane) {
     for (int i = 0; i < 2; i++) put_bytes(codes[i] | codes[2 + i] << 4, to + i * plane);
 }
 
-/* The upper two bits of each. */
-INLINE void put_upper_bits(const ints *codes, uint8_t *to) {
-    for (int half = 0; half < 2; half++, to += QUAD * ROWS) {
-        int32_t sixteen[2 * LANES];
-        memcpy(sixteen, codes + 2 * half, sizeof sixteen);
-        for (int i = 0; i < QUAD; i++) to[i] = (uint8_t)(sixteen[i] >> 2 | sixteen[4 + i] >> 2 << 2 | sixteen[8 + i] >> 2 << 4 | sixteen[12 + i] >> 2 << 6);
-    }
-}
-
 /* ---- a matrix ---- */
 
 static int64_t whole_lines(int64_t size) {
     return (size + LINE - 1) / LINE * LINE;
 }
 
-rt_screen_places rt_screen_layout(rt_dtype type, int64_t rows, int64_t columns) {
-    bool bounds = type == RT_S4;
-    GM_ASSERT(type == RT_S4 || type == RT_S2);
-    rt_screen_places at = {.groups = rows / ROWS, .runs = columns / RUN + 1, .planes = bounds ? 2 : 1};
-    at.quads = bounds ? (at.runs - 1 + QUAD - 1) / QUAD : 0;
+rt_screen_places rt_screen_layout(int64_t rows, int64_t columns) {
+    rt_screen_places at = {.groups = rows / ROWS, .runs = columns / RUN + 1};
+    at.quads = (at.runs - 1 + QUAD - 1) / QUAD;
     at.codes = whole_lines(at.runs * RUN * (int64_t)sizeof(uint16_t));
     at.plane = at.groups * at.runs * RT_SCREEN_CODES;
-    at.heads = at.codes + at.planes * at.plane;
-    at.bounds = (bounds ? 2 : 1) * ROWS * (int64_t)sizeof(uint16_t);
+    at.heads = at.codes + 2 * at.plane;
+    at.bounds = 2 * ROWS * (int64_t)sizeof(uint16_t);
     at.scales = at.bounds + at.quads * QUAD * ROWS;
     at.head = whole_lines(at.scales + at.runs * ROWS);
     at.bytes = at.heads + at.groups * at.head;
     return at;
 }
 
-void rt_screen_shape(rt_dtype type, int64_t rows, int64_t columns, int64_t *dim) {
-    rt_screen_places at = rt_screen_layout(type, rows, columns);
-    int64_t row = (int64_t)rt_dtype_bytes(type, (size_t)(at.runs * RUN));
+void rt_screen_shape(int64_t rows, int64_t columns, int64_t *dim) {
+    rt_screen_places at = rt_screen_layout(rows, columns);
+    int64_t row = (int64_t)rt_dtype_bytes(RT_S4, (size_t)(at.runs * RUN));
     dim[0] = (at.bytes + row - 1) / row;
     dim[1] = at.runs * RUN;
 }
@@ -232,7 +221,7 @@ INLINE void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const
 }
 
 /* Row `row` of a group; w: its values. */
-INLINE void screen_row(rt_dtype type, const rt_screen_places *at, const float *w, slack more, int64_t group, int row, uint8_t *screen) {
+INLINE void screen_row(const rt_screen_places *at, const float *w, slack more, int64_t group, int row, uint8_t *screen) {
     float unit = unit_for(largest(w, (at->runs - 1) * RUN)), values[RUN], rest[RUN], bounds[RT_SCREEN_MAX_COLUMNS / RUN + LANES];
     uint16_t order[RUN];
     uint8_t *head = screen + at->heads + group * at->head;
@@ -246,17 +235,16 @@ INLINE void screen_row(rt_dtype type, const rt_screen_places *at, const float *w
         GM_ASSERT(i != 1 || r.scale <= RT_SCREEN_MOST_REST_SCALE);
         head[at->scales + i * ROWS + row] = (uint8_t)r.scale;
         bounds[i ? i - 1 : 0] += r.bound;
-        if (type == RT_S4) put_nibbles(r.codes, codes, at->plane);
-        else put_upper_bits(r.codes, codes);
+        put_nibbles(r.codes, codes, at->plane);
     }
-    if (type == RT_S4 && unit == unit) put_bounds(at, head, row, bounds);
+    if (unit == unit) put_bounds(at, head, row, bounds);
 }
 
-EACH_CPU void rt_screen_group(rt_dtype type, const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
-    rt_screen_places at = rt_screen_layout(type, matrix->rows, matrix->columns);
+EACH_CPU void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
+    rt_screen_places at = rt_screen_layout(matrix->rows, matrix->columns);
     slack more = slack_of((size_t)matrix->columns);
     for (int r = 0; r < ROWS; r++) {
         rt_dequantize_row(matrix->dtype, row_of(matrix, group * ROWS + r), row, (size_t)matrix->columns);
-        screen_row(type, &at, row, more, group, r, screen);
+        screen_row(&at, row, more, group, r, screen);
     }
 }

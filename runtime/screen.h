@@ -1,11 +1,11 @@
 /* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
  * rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest; codegen/screen.c and screen_sample.c
- * compute the others. A sketch, the upper two bits of each code without bounds, is enough for a guess (codegen/sketch.c).
+ * compute the others.
  *
- * Either has runs of 32 elements of a row, each with a scale s (u8) and a code of 0 to 15 per element; a row has a unit u (bf16, >= 0 or
+ * It has runs of 32 elements of a row, each with a scale s (u8) and a code of 0 to 15 per element; a row has a unit u (bf16, >= 0 or
  * NaN); v = u·s·(code - 8). Some columns count more than others: where x is large, so usually is W. So the first run of a row is that of
  * the 32 columns whose squares have the largest sum, the second what the first leaves of them, w - v, and the others follow in their
- * order. Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes. A screen, of type S4, is
+ * order. Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes. It is of type S4:
  *
  *   u16 order[runs][32]                   the column of W that a column of the screen is of
  *   u8 codes[2][groups][runs][2][16][4]   in each plane eight of a row's sixteen bytes, four together; byte i: of columns i and 16 + i, in the
@@ -15,9 +15,7 @@
  *     u8 bounds[quads][16][4]             of four runs of columns, the first two runs having one bound; 0 behind the last
  *     u8 scales[runs][16]
  *
- * and a sketch, of type S2, the same but for u8 codes[groups][runs][2][16][4], where of sixteen columns byte i of a row's four holds code / 4
- * of columns i, 4 + i, 8 + i and 12 + i from its lowest bits on, and for heads without z and bounds. Their tensors have 32 columns and some
- * rows more than W. Rows after the last whole group have no screen: nothing is known of them, and they are always computed. Two planes,
+ * Its tensor has 32 columns and some rows more than W. Rows after the last whole group have no screen: nothing is known of them, and they are always computed. Two planes,
  * because a CPU reads more streams at once faster than one that has to be taken apart in between.
  *
  * x̂ is x in 8 bits with a step for each run, for the first run in twice 8 bits. For every x (f32, below about RT_SCREEN_MAX_X) and every other row:
@@ -56,20 +54,19 @@ bool rt_can_screen(rt_dtype dtype);
 /* Rows of so many columns can be screened, and 32 columns more are not much beside them. */
 bool rt_can_screen_columns(int64_t columns);
 
-/* Where things lie in the screen (S4) or sketch (S2) of a matrix [rows, columns], and how many groups and runs of a row there are. */
+/* Where things lie in the screen of a matrix [rows, columns], and how many groups and runs of a row there are. */
 typedef struct rt_screen_places {
     int64_t groups, runs;
-    int64_t quads;          /* of bounds; 0 in a sketch */
-    int64_t planes;         /* of codes */
+    int64_t quads;          /* of bounds */
     int64_t codes, plane;   /* where the first plane begins, and its bytes */
     int64_t heads, head;    /* where the first group's head begins, after all codes, and bytes of one */
     int64_t bounds, scales; /* from the beginning of a head, after the units */
     int64_t bytes;
 } rt_screen_places;
-rt_screen_places rt_screen_layout(rt_dtype type, int64_t rows, int64_t columns);
+rt_screen_places rt_screen_layout(int64_t rows, int64_t columns);
 
 /* The shape of its tensor, dim[2]. */
-void rt_screen_shape(rt_dtype type, int64_t rows, int64_t columns, int64_t *dim);
+void rt_screen_shape(int64_t rows, int64_t columns, int64_t *dim);
 
 /* What is screened: a matrix of a type and of columns that can be. */
 typedef struct rt_screened {
@@ -78,9 +75,9 @@ typedef struct rt_screened {
     const uint8_t *data;
 } rt_screened;
 
-/* The order of its columns, which a screen or sketch begins with. row: scratch of as many floats as there are columns. */
+/* The order of its columns, which a screen begins with. row: scratch of as many floats as there are columns. */
 void rt_screen_order(const rt_screened *matrix, float *row, uint8_t *screen);
-/* Group `group` of a screen or sketch whose order is there, into bytes that were zero. row: scratch as above. */
-void rt_screen_group(rt_dtype type, const rt_screened *matrix, int64_t group, float *row, uint8_t *screen);
+/* Group `group` of a screen whose order is there, into bytes that were zero. row: scratch as above. */
+void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen);
 
 #endif

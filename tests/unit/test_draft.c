@@ -1,5 +1,5 @@
-/* Drafted tokens (passes/draft_lookup.c): with and without drafts, sessions give the same tokens in the same order and leave caches that
- * are the same to the bit, whatever ends a run; and drafts are made and accepted. */
+/* Drafted and guessed tokens (passes/draft_lookup.c, passes/guess_ahead.c): with and without them, sessions give the same tokens in the same order
+ * and leave caches that are the same to the bit, whatever ends a run; and they are made, accepted and rejected. */
 #include "frontend/driver.h"
 #include "ir/interp.h"
 #include "passes/passes.h"
@@ -17,16 +17,25 @@ static const struct subject {
     const char *model, *with, *skip;
     fe_precision precision;
     int threads, chunk;
+    bool guesses; /* tokens are guessed ahead, else drafted */
 } subjects[] = {
-    {"gemma3-tiny-f32", NULL, NULL, FE_PRECISION_F32, 1, 0},
-    {"gemma3-tiny-bf16", NULL, NULL, FE_PRECISION_AUTO, 1, 0},
-    {"gemma2-tiny-q8_0", NULL, "fuse_rows", FE_PRECISION_AUTO, 1, 0}, /* soft caps, no screen */
-    {"gemma1-tiny-q4_0", NULL, NULL, FE_PRECISION_F32, 1, 0},
-    {"gemma3-tiny256-q4_k_m", "roll_layers", NULL, FE_PRECISION_AUTO, 2, 0}, /* a screened head */
-    {"gemma3-tiny256-q6_k", "kv_ring,kv_int8", "screen_head", FE_PRECISION_INT16, 1, 40},
-    {"gemma3-tiny-q5_0", "kv_ring,kv_k_transposed", "kv_in_place", FE_PRECISION_AUTO, 1, 40},
-    {"gemma3-tiny-q4_1", "kv_head_major", "fuse_attention", FE_PRECISION_BF16, 1, 3},
+    {"gemma3-tiny-f32", NULL, NULL, FE_PRECISION_F32, 1, 0, false},
+    {"gemma3-tiny-bf16", NULL, NULL, FE_PRECISION_AUTO, 1, 0, false},
+    {"gemma2-tiny-q8_0", NULL, "fuse_rows", FE_PRECISION_AUTO, 1, 0, false}, /* soft caps, no screen */
+    {"gemma1-tiny-q4_0", NULL, NULL, FE_PRECISION_F32, 1, 0, false},
+    {"gemma3-tiny256-q4_k_m", "roll_layers", NULL, FE_PRECISION_AUTO, 2, 0, false}, /* a screened head */
+    {"gemma3-tiny256-q6_k", "kv_ring,kv_int8", "screen_head", FE_PRECISION_INT16, 1, 40, false},
+    {"gemma3-tiny-q5_0", "kv_ring,kv_k_transposed", "kv_in_place", FE_PRECISION_AUTO, 1, 40, false},
+    {"gemma3-tiny-q4_1", "kv_head_major", "fuse_attention", FE_PRECISION_BF16, 1, 3, false},
+    {"gemma3-tiny256-q4_k_m", NULL, NULL, FE_PRECISION_AUTO, 2, 0, true},
+    {"gemma3-tiny256-q6_k", "kv_ring,kv_int8,roll_layers", NULL, FE_PRECISION_INT16, 1, 40, true},
 };
+
+/* The names of either kind, separated by a comma where there are both; NULL: none. */
+static const char *names(const char *some, const char *more, char *out, size_t size) {
+    snprintf(out, size, "%s%s%s", some ? some : "", some && more ? "," : "", more ? more : "");
+    return *out ? out : NULL;
+}
 
 /* A prompt that says the same over and over; one that does not. */
 static void fill_prompt(int32_t *ids, bool again) {
@@ -86,16 +95,18 @@ static void run(rt_session *session, const int32_t *prompt, const rt_sampling *s
     o->logits = NULL;
 }
 
-static void open_engine(const struct subject *s, bool drafts, fe_engine *out) {
-    char path[300], with[100];
+/* ahead: tokens are drafted or guessed. */
+static void open_engine(const struct subject *s, bool ahead, fe_engine *out) {
+    char path[300], with[100], skip[100];
     gm_diag diag = {0};
     snprintf(path, sizeof path, "%s/gguf/%s.gguf", GM_TEST_DATA, s->model);
-    snprintf(with, sizeof with, "%s%s%s", s->with ? s->with : "", s->with && drafts ? "," : "", drafts ? "draft_lookup" : "");
-    const fe_options options = {.threads = s->threads, .context = CONTEXT, .chunk = s->chunk, .precision = s->precision, .with = *with ? with : NULL, .skip = s->skip};
+    const fe_options options = {.threads = s->threads, .context = CONTEXT, .chunk = s->chunk, .precision = s->precision,
+                                .with = names(s->with, ahead && !s->guesses ? "draft_lookup" : NULL, with, sizeof with),
+                                .skip = names(s->skip, ahead && s->guesses ? NULL : "guess_ahead", skip, sizeof skip)};
     ck_assert_msg(fe_engine_open(path, &options, &diag, out) == GM_OK, "%s: %s", s->model, diag.message);
 }
 
-static void compare(const struct subject *s, fe_engine *plain, fe_engine *drafts, bool again, const rt_sampling *sampling) {
+static void compare(const struct subject *s, fe_engine *plain, fe_engine *ahead, bool again, const rt_sampling *sampling) {
     int32_t prompt[PROMPT];
     outcome first, want, got;
     fill_prompt(prompt, again);
@@ -103,7 +114,7 @@ static void compare(const struct subject *s, fe_engine *plain, fe_engine *drafts
     for (size_t e = 0; e < (sampling == samplings ? GM_COUNT(endings) : 3); e++) {
         int32_t stop_id = endings[e].stop ? first.ids[endings[e].stop] : -1;
         run(plain->session, prompt, sampling, &endings[e], stop_id, &want);
-        run(drafts->session, prompt, sampling, &endings[e], stop_id, &got);
+        run(ahead->session, prompt, sampling, &endings[e], stop_id, &got);
         ck_assert_msg(memcmp(&want, &got, sizeof want) == 0, "%s (%s), prompt %d, temperature %g, ending %zu: %d tokens instead of %d, or others", s->model,
                       s->with ? s->with : "plain", again, (double)sampling->temperature, e, (int)got.count, (int)want.count);
     }
@@ -111,14 +122,14 @@ static void compare(const struct subject *s, fe_engine *plain, fe_engine *drafts
 
 START_TEST(tokens_are_the_same) {
     const struct subject *s = &subjects[_i];
-    fe_engine plain, drafts;
+    fe_engine plain, ahead;
     open_engine(s, false, &plain);
-    open_engine(s, true, &drafts);
-    ck_assert(ir_func_find(drafts.module, s->chunk == 3 ? "forward.T3" : "forward.T6"));
+    open_engine(s, true, &ahead);
+    ck_assert(ir_func_find(ahead.module, s->guesses ? "head.R1.guess16384" : s->chunk == 3 ? "forward.T3" : "forward.T6"));
     for (size_t i = 0; i < GM_COUNT(samplings); i++)
-        for (int again = 0; again < 2; again++) compare(s, &plain, &drafts, again, &samplings[i]);
+        for (int again = 0; again < 2; again++) compare(s, &plain, &ahead, again, &samplings[i]);
     fe_engine_close(&plain);
-    fe_engine_close(&drafts);
+    fe_engine_close(&ahead);
 }
 END_TEST
 
@@ -192,7 +203,7 @@ static void check_calls(int32_t count, int32_t given, bool spoilt, int plain, in
 
 /* A ring of window - 1 + 33 slots holds what the host may take back, and no drafts. */
 START_TEST(short_rings_refuse) {
-    const struct subject s = {"gemma3-tiny-f32", "kv_ring", NULL, FE_PRECISION_F32, 1, 16};
+    const struct subject s = {"gemma3-tiny-f32", "kv_ring", NULL, FE_PRECISION_F32, 1, 16, false};
     fe_engine engine;
     open_engine(&s, true, &engine);
     ck_assert(ir_func_find(engine.module, "forward.T1") && !ir_func_find(engine.module, "forward.T6"));

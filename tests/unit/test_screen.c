@@ -54,15 +54,14 @@ static void fill_row(rt_dtype dtype, uint8_t *row, int64_t columns, float size) 
 
 enum { MAX_SCREENED = MAX_COLUMNS + RUN };
 
-/* The screen or sketch of one group; order, planes of codes, units, bounds and scales lie one after the other. */
+/* The screen of one group; order, planes of codes, units, bounds and scales lie one after the other. */
 typedef struct view {
     const uint8_t *screen;
     int64_t columns, runs;
-    int planes; /* 1: a sketch */
 } view;
 
 static view view_of(const uint8_t *screen, int64_t columns) {
-    return (view){screen, columns, columns / RUN + 1, 2};
+    return (view){screen, columns, columns / RUN + 1};
 }
 
 static int column_of(const view *s, int64_t i) {
@@ -82,12 +81,11 @@ static int byte_at(const view *s, int64_t run, int i, int row) {
 static int code_at(const view *s, int64_t column, int row) {
     int64_t run = column / RUN;
     int i = (int)(column % RUN);
-    if (s->planes == 1) return byte_at(s, run, i / 16 * 4 + i % 4, row) >> i % 16 / 4 * 2 & 3;
     return byte_at(s, run, i % 16, row) >> i / 16 * 4 & 15;
 }
 
 static const uint8_t *head_of(const view *s) {
-    return codes_of(s) + s->planes * s->runs * GROUP * 8;
+    return codes_of(s) + 2 * s->runs * GROUP * 8;
 }
 
 /* which: 1 of its bounds. */
@@ -103,7 +101,7 @@ static int bound_of(const view *s, int64_t run, int row) {
 
 static int scale_of(const view *s, int64_t run, int row) {
     int64_t quads = (s->runs - 1 + 3) / 4;
-    return head_of(s)[(s->planes == 1 ? 2 * GROUP : 2 * 2 * GROUP + quads * GROUP * 4) + run * GROUP + row];
+    return head_of(s)[2 * 2 * GROUP + quads * GROUP * 4 + run * GROUP + row];
 }
 
 /* v[columns + 32]: what the screen says of a row, in its order. */
@@ -154,16 +152,14 @@ static void check_row(const char *what, const view *s, const float *w, int row) 
     }
 }
 
-/* The screen or sketch of a group of rows. */
-static view screen_rows(rt_dtype type, rt_dtype dtype, const uint8_t *rows, int64_t columns, uint8_t *screen) {
+/* The screen of a group of rows. */
+static view screen_rows(rt_dtype dtype, const uint8_t *rows, int64_t columns, uint8_t *screen) {
     rt_screened matrix = {dtype, GROUP, columns, rows};
     float scratch[MAX_COLUMNS];
-    memset(screen, 0, (size_t)rt_screen_layout(type, GROUP, columns).bytes);
+    memset(screen, 0, (size_t)rt_screen_layout(GROUP, columns).bytes);
     rt_screen_order(&matrix, scratch, screen);
-    rt_screen_group(type, &matrix, 0, scratch, screen);
-    view s = view_of(screen, columns);
-    s.planes = type == RT_S4 ? 2 : 1;
-    return s;
+    rt_screen_group(&matrix, 0, scratch, screen);
+    return view_of(screen, columns);
 }
 
 /* A group of zero rows but for this one, somewhere among them. */
@@ -173,7 +169,7 @@ static void check_rows(const char *what, rt_dtype dtype, const uint8_t *row, int
     size_t bytes = rt_dtype_bytes(dtype, (size_t)columns), place = next_random() % GROUP;
     memset(rows, 0, GROUP * bytes);
     memcpy(rows + place * bytes, row, bytes);
-    view s = screen_rows(RT_S4, dtype, rows, columns, screen);
+    view s = screen_rows(dtype, rows, columns, screen);
     rt_dequantize_row(dtype, row, w, (size_t)columns);
     check_row(what, &s, w, (int)place);
     for (int r = 0; r < GROUP; r++)
@@ -195,26 +191,6 @@ START_TEST(bound_holds) {
 }
 END_TEST
 
-/* A sketch has the order, units and scales of the screen, and the upper two bits of its codes. */
-START_TEST(a_sketch_is_half_a_screen) {
-    enum { COLUMNS = 384 };
-    static float w[GROUP * COLUMNS];
-    static uint8_t screen[2 * COLUMNS * GROUP], sketch[2 * COLUMNS * GROUP];
-    state = 10;
-    for (int i = 0; i < GROUP * COLUMNS; i++) w[i] = random_float(-1, 1) * (float)(1 + i / COLUMNS);
-    w[7 * COLUMNS] = NAN;
-    view whole = screen_rows(RT_S4, RT_F32, (const uint8_t *)w, COLUMNS, screen), half = screen_rows(RT_S2, RT_F32, (const uint8_t *)w, COLUMNS, sketch);
-    for (int64_t i = 0; i < (COLUMNS + RUN) * GROUP; i++) {
-        int64_t column = i / GROUP;
-        int row = (int)(i % GROUP);
-        ck_assert_int_eq(column_of(&half, column), column_of(&whole, column));
-        ck_assert_int_eq(code_at(&half, column, row), code_at(&whole, column, row) / 4);
-        ck_assert_int_eq(scale_of(&half, column / RUN, row), scale_of(&whole, column / RUN, row));
-        ck_assert(row == 7 ? isnan(unit_of(&half, 0, row)) : unit_of(&half, 0, row) == unit_of(&whole, 0, row));
-    }
-}
-END_TEST
-
 static int descending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x < y) - (x > y);
@@ -233,7 +209,7 @@ START_TEST(columns_are_ordered) {
     for (int i = 0; i < GROUP * COLUMNS; i++) sums[i % COLUMNS] += isfinite(w[i]) ? (double)w[i] * (double)w[i] : 0;
     memcpy(sorted, sums, sizeof sums);
     qsort(sorted, COLUMNS, sizeof *sorted, descending);
-    view s = screen_rows(RT_S4, RT_F32, (const uint8_t *)w, COLUMNS, screen);
+    view s = screen_rows(RT_F32, (const uint8_t *)w, COLUMNS, screen);
     for (int i = 0; i < COLUMNS + RUN; i++) {
         int column = column_of(&s, i);
         ck_assert_int_lt(column, COLUMNS);
@@ -456,7 +432,7 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     for (int i = 0; i < PAIR_COLUMNS; i++) better[i] = random_float(-1, 1);
     for (int i = 0; i < RUN; i++) better[i * 7] = copysignf(3, better[i * 7]); /* the first run's columns whatever the other rows become: so that
                                                                                * the screen of this one stays as it is */
-    view s = screen_rows(RT_S4, RT_F32, (const uint8_t *)w, PAIR_COLUMNS, screen);
+    view s = screen_rows(RT_F32, (const uint8_t *)w, PAIR_COLUMNS, screen);
     read_row(&s, 1, v);
     for (int i = 0; i < PAIR_COLUMNS; i++) x[i] = better[i];
     for (int i = 0; i < PAIR_COLUMNS + RUN; i++) x[column_of(&s, i)] -= (float)v[i];
@@ -530,9 +506,9 @@ START_TEST(derived_from_a_mapped_file) {
     ck_assert_int_eq(rt_derive(&weights, "memory:s4", NULL, &diag), GM_OK);
     const rt_tensor *a = rt_weights_find(&weights, "file:s4"), *b = rt_weights_find(&weights, "memory:s4");
     int64_t dim[2];
-    rt_screen_shape(RT_S4, COUNT, COLUMNS, dim);
+    rt_screen_shape(COUNT, COLUMNS, dim);
     ck_assert(a->dtype == RT_S4 && a->dim[0] == dim[0] && a->dim[1] == dim[1] && a->bytes == (size_t)(dim[0] * dim[1]) * 18 / 32);
-    ck_assert(a->bytes >= (size_t)rt_screen_layout(RT_S4, COUNT, COLUMNS).bytes && a->bytes < (size_t)rt_screen_layout(RT_S4, COUNT, COLUMNS).bytes + 9 * 18);
+    ck_assert(a->bytes >= (size_t)rt_screen_layout(COUNT, COLUMNS).bytes && a->bytes < (size_t)rt_screen_layout(COUNT, COLUMNS).bytes + 9 * 18);
     ck_assert_mem_eq(a->data, b->data, a->bytes);
     ck_assert_mem_eq(mapped, values, bytes);
     ck_assert_int_eq(rt_derive(&weights, "file:s4", team, &diag), GM_OK); /* is there already */
@@ -554,11 +530,11 @@ START_TEST(what_cannot_be_derived) {
               rt_weights_add(&weights, "x", &small, &diag) == GM_OK);
     ck_assert_int_eq(rt_derive(&weights, "none:s4", NULL, &diag), GM_FORMAT);
     ck_assert_msg(strstr(diag.message, "\"none\" is missing"), "%s", diag.message);
-    static const char *const names[] = {"odd:s4", "vector:s4", "small:s4", "odd:s2"};
+    static const char *const names[] = {"odd:s4", "vector:s4", "small:s4"};
     for (size_t i = 0; i < GM_COUNT(names); i++) {
         diag = (gm_diag){.quiet = true};
         ck_assert_int_eq(rt_derive(&weights, names[i], NULL, &diag), GM_FORMAT);
-        ck_assert_msg(strstr(diag.message, i < 3 ? "cannot become a screen" : "cannot become a sketch"), "%s", diag.message);
+        ck_assert_msg(strstr(diag.message, "cannot become a screen"), "%s", diag.message);
     }
     ck_assert(rt_derived_source("w:s4") == 1 && !rt_derived_source("w") && !rt_derived_source(":s4") && !rt_derived_source("w:s4x"));
     rt_weights_close(&weights);
@@ -571,7 +547,6 @@ int main(void) {
     tcase_set_timeout(tcase, SECONDS);
     tcase_add_loop_test(tcase, bound_holds, 0, (int)GM_COUNT(types));
     tcase_add_test(tcase, bound_holds_on_edges);
-    tcase_add_test(tcase, a_sketch_is_half_a_screen);
     tcase_add_test(tcase, columns_are_ordered);
     tcase_add_loop_test(tcase, same_choice, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
     tcase_add_loop_test(tcase, scores_at_their_bounds, 0, (int)GM_COUNT(cpus));
