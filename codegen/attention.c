@@ -9,6 +9,8 @@
 
 #include <float.h>
 
+enum { NO_WINDOW = 1 << 30 }; /* keys: beyond every context, and no sum with it overflows */
+
 LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg) {
     return cg_add(c, cg_mul(c, a, cg_i64(c, sa)), cg_add(c, cg_mul(c, b, cg_i64(c, sb)), cg_mul(c, g, cg_i64(c, sg))));
 }
@@ -19,8 +21,7 @@ int64_t attention_most_keys(const attention_job *job) {
 }
 
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p) {
-    if (!job->window) return cg_i64(c, 0);
-    return cg_max(c, cg_i64(c, 0), cg_sub(c, p, cg_i64(c, job->window - 1)));
+    return cg_max(c, cg_i64(c, 0), cg_add(c, cg_sub(c, p, c->code.args[job->window_arg]), cg_i64(c, 1)));
 }
 
 /* ---- softmax ---- */
@@ -157,8 +158,8 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
                          .words = ir_attr_find(inst, IR_ATTR_IMPL)};
     cg_kernel kernel = {.count = 0};
-    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %a %a %lld %d %d |", (long long)job.tokens, (long long)job.kv_heads,
-                     (long long)job.group, (long long)job.d, (long long)job.slots, job.factor, job.cap, (long long)job.window, job.ring, job.words);
+    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %lld %a %a %d %d |", (long long)job.tokens, (long long)job.kv_heads,
+                     (long long)job.group, (long long)job.d, (long long)job.slots, singly ? (long long)attention_most_keys(&job) : 0, job.factor, job.cap, job.ring, job.words);
     for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = q_slot->layout.stride[i], job.out_stride[i] = write->layout.stride[i];
     key_strides(&kernel.key, job.q_stride, 4);
     key_strides(&kernel.key, job.out_stride, 4);
@@ -176,6 +177,7 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     if (singly) row = cg_loop_begin(c, from, cg_i64(c, q->dim[0]), 1);
     job.q = cg_kernel_arg(&kernel, cg_at(c, c->f32, q_slot->base, cg_mul(c, row.index, cg_i64(c, q_slot->layout.stride[0]))));
     job.position = cg_kernel_arg(&kernel, cg_add(c, position, LLVMBuildTrunc(c->b, row.index, c->i32, "")));
+    job.window_arg = cg_kernel_arg(&kernel, cg_i64(c, job.window ? job.window : NO_WINDOW));
     job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, write->base, cg_mul(c, row.index, cg_i64(c, write->layout.stride[0]))));
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
     if (!singly) return;

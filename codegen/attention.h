@@ -17,10 +17,10 @@ typedef struct attention_job {
     int64_t q_stride[4], out_stride[4];
     attention_cache k, v;
     double factor, cap;
-    int64_t window;
+    int64_t window; /* 0: none */
     bool ring; /* key j lies in slot j mod slots */
     bool words; /* in integers where that is possible: attention_in_words */
-    int q, position, out;
+    int q, position, window_arg, out; /* of no window, more than all keys */
 } attention_job;
 
 /* Few queries: one token. */

@@ -94,10 +94,8 @@ static void write_rows(cg *c, const attention_job *job, const block *b, LLVMValu
 static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *from, LLVMValueRef *to) {
     LLVMValueRef behind = cg_sub(c, b->low, b->place), group = cg_i64(c, job->group); /* of key 0 to token 0 */
     *from = cg_mul(c, cg_max(c, cg_i64(c, 0), cg_add(c, low, behind)), group);
-    *to = cg_mul(c, b->count, group);
-    if (!job->window) return;
-    LLVMValueRef end = cg_add(c, cg_add(c, high, behind), cg_i64(c, job->window - 1));
-    *to = cg_min(c, *to, cg_mul(c, end, group));
+    LLVMValueRef end = cg_sub(c, cg_add(c, cg_add(c, high, behind), c->code.args[job->window_arg]), cg_i64(c, 1));
+    *to = cg_mul(c, cg_min(c, b->count, end), group);
 }
 
 /* Weights of one row in the panel whose keys [low, high) it sees, from its scores; the others' are 0. Returns the panel's sum; *top is

@@ -82,7 +82,7 @@ static LLVMValueRef ends_likely(cg *c, const screen_job *job) {
 cg_loop screen_rest_begin(cg *c, const screen_job *job) {
     LLVMValueRef mine = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
     LLVMValueRef rows = cg_i64(c, job->rows);
-    if (job->likely && job->rows % ROWS) mine = LLVMBuildAnd(c->b, mine, ends_likely(c, job), "");
+    if (job->listed && job->rows % ROWS) mine = LLVMBuildAnd(c->b, mine, ends_likely(c, job), "");
     return cg_loop_begin(c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / ROWS * ROWS), rows, ""), rows, 1);
 }
 
@@ -139,7 +139,7 @@ static void emit_screened(cg *c, void *user) {
 screen_job screen_job_of(const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
-                        .x_rows = inst->operands[0]->type.dim[0], .likely = inst->op == IR_SCREENED_GUESS, .usual = ir_attr_int(inst, IR_ATTR_USUAL, 0)};
+                        .x_rows = inst->operands[0]->type.dim[0]};
 }
 
 void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
@@ -148,25 +148,27 @@ void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel)
     cg_reserve_scratch(c, screen_scratch(job));
 }
 
-/* Of screened_guess: tokens and position. */
-static void sequence_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
-    job->tokens = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[3])->base);
-    job->position = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[4])->reg);
-    gm_string_printf(&kernel->key, " usual %lld", (long long)job->usual);
+/* What is likely: of an argmax all ids are usual. Tokens and position are its operands of a guess. */
+static void likely_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
+    bool guesses = inst->op == IR_SCREENED_GUESS;
+    job->tokens = cg_kernel_arg(kernel, guesses ? cg_slot_of(c, inst->operands[3])->base : LLVMConstNull(c->ptr));
+    job->position = cg_kernel_arg(kernel, guesses ? cg_slot_of(c, inst->operands[4])->reg : cg_i32(c, 0));
+    job->usual = cg_kernel_arg(kernel, cg_i64(c, guesses ? ir_attr_int(inst, IR_ATTR_USUAL, 0) : job->rows + RT_LIKELY_BLOCK - 1)); /* in blocks */
 }
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
+    bool guesses = inst->op == IR_SCREENED_GUESS;
     screen_job job = screen_job_of(inst);
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), job.likely ? cg_slot_of(c, inst->operands[3]) : NULL};
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), guesses ? cg_slot_of(c, inst->operands[3]) : NULL};
     const cg_slot *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
-    const char *name = ir_op_of(inst->op)->text;
     cg_kernel kernel = {.count = 0};
-    cg_access(c, reads, job.likely ? 2 : 1, writes, 2);
+    job.listed = job.x_rows == 1; /* so that an argmax and guesses have one kernel */
+    cg_access(c, reads, guesses ? 2 : 1, writes, 2);
     screen_args(c, &job, inst, &kernel);
     job.out = cg_kernel_arg(&kernel, out->base);
-    gm_string_printf(&kernel.key, "%s %s %lld %lld %lld", name, rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)job.x_rows);
-    if (job.likely) sequence_args(c, &job, inst, &kernel);
-    cg_kernel_call(c, &kernel, name, emit_screened, &job);
+    if (job.listed) likely_args(c, &job, inst, &kernel);
+    gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)job.x_rows);
+    cg_kernel_call(c, &kernel, "screened_argmax", emit_screened, &job);
     cg_barrier(c); /* the shared words may be written again */
 }

@@ -23,9 +23,8 @@ typedef struct screen_job {
     int64_t x_rows;           /* of x */
     LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs of groups that it took, in order */
     LLVMValueRef taken_count; /* variable, i64 */
-    bool likely;              /* only rows of likely ids are gone through (runtime/likely.h) */
-    int64_t usual;
-    int tokens, position;     /* kernel arguments */
+    bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h) */
+    int tokens, position, usual; /* kernel arguments: what is likely */
     LLVMValueRef blocks;      /* i32[]: those with likely ids, in this thread's scratch */
     LLVMValueRef groups;      /* variable, i64: how many groups are gone through, in slabs: all, or those of these blocks */
     bool collects;            /* the highest of many estimates are wanted, in a heap instead of `top` */

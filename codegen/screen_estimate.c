@@ -27,7 +27,7 @@ screen_groups screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef sla
     LLVMValueRef size = cg_i64(c, SCREEN_SLAB), first = cg_mul(c, slab, size), end = LLVMBuildLoad2(c->b, c->i64, job->groups, "");
     screen_groups groups = {.loop = cg_loop_begin(c, first, cg_min(c, cg_add(c, first, size), end), 1)};
     groups.group = groups.loop.index;
-    if (!job->likely) return groups;
+    if (!job->listed) return groups;
     LLVMValueRef each = cg_i64(c, EACH), place = LLVMBuildUDiv(c->b, groups.loop.index, each, "");
     LLVMValueRef block = cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, job->blocks, place), 4));
     groups.group = cg_add(c, cg_mul(c, block, each), LLVMBuildURem(c->b, groups.loop.index, each, ""));

@@ -56,12 +56,12 @@ static int64_t bytes_of_taken(const screen_job *job) {
 }
 
 int64_t screen_scratch(const screen_job *job) {
-    return bytes_of_rows(job) + bytes_of_taken(job) + (job->likely ? (job->rows / RT_LIKELY_BLOCK + 1) * (int64_t)sizeof(int32_t) : 0);
+    return bytes_of_rows(job) + bytes_of_taken(job) + (job->listed ? (job->rows / RT_LIKELY_BLOCK + 1) * (int64_t)sizeof(int32_t) : 0);
 }
 
 /* The blocks with likely ids, in scratch; returns the number of their groups. */
 static LLVMValueRef find_likely(cg *c, const screen_job *job) {
-    LLVMValueRef args[] = {c->code.args[job->tokens], c->code.args[job->position], cg_i64(c, job->rows), cg_i64(c, job->usual), job->blocks};
+    LLVMValueRef args[] = {c->code.args[job->tokens], c->code.args[job->position], cg_i64(c, job->rows), c->code.args[job->usual], job->blocks};
     return cg_mul(c, cg_host_call(c, "rt_likely_blocks", c->i64, args, 5), cg_i64(c, RT_LIKELY_BLOCK / RT_SCREEN_ROWS));
 }
 
@@ -70,7 +70,7 @@ LLVMValueRef screen_scratch_begin(cg *c, screen_job *job) {
     job->taken = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job)));
     job->blocks = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job) + bytes_of_taken(job)));
     job->taken_count = cg_variable(c, c->i64, cg_i64(c, 0));
-    job->groups = cg_variable(c, c->i64, job->likely ? find_likely(c, job) : cg_i64(c, job->at.groups));
+    job->groups = cg_variable(c, c->i64, job->listed ? find_likely(c, job) : cg_i64(c, job->at.groups));
     return scratch;
 }
 
