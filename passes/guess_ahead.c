@@ -13,8 +13,8 @@
  *
  * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches that a wrong guess
  * left behind are written again before they are read. Bit-exact where several rows of the head are computed as each alone
- * (passes/screen_head.c). What is gained: a guess reads an eighth of the head (runtime/likely.h), and the whole of it is read
- * once for ROWS tokens, which pays where bytes cost more than the six-fold sums. The first token of a call waits for no guess.
+ * (passes/screen_head.c). What is gained: a guess reads a fourteenth of the head (runtime/likely.h), and the whole of it is read
+ * once for ROWS tokens, which pays where bytes cost more than three-fold sums. The first token of a call waits for no guess.
  *
  * Needs the loop of form_generate_loop, a @head that takes any number of rows and that screen_head screens; else does nothing, nor
  * where a ring (kv_ring) is too short for guesses besides what the host may take back.
@@ -28,8 +28,8 @@
 
 enum { CARRY_CACHES = CARRY_MORE };
 
-/* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out 10, 7 and 5 % of
- * the tokens; a wrong guess costs what a few of its tokens cost. */
+/* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out 13, 9 and 5 % of
+ * the tokens, and are 4, 7 and 13 % of the rows. */
 enum { USUAL_IDS = 16384 };
 
 /* Of the head that are verified at once, so that there are fewer guesses by one. More spare little of what is read, and lose more by a wrong guess. */
