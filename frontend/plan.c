@@ -171,7 +171,8 @@ static void plan_costs(planner *p) {
     }
     for (int64_t i = 0; i < plan->predict; i++) {
         double part = 1.0 / (double)plan->predict;
-        plan->decode = ir_cost_add(plan->decode, cost_at(p, "generate", "forward.T1", 1, plan->prompt + i), part);
+        ir_cost round = cost_at(p, "generate", "forward.T1", 1, plan->prompt + i); /* may be of several tokens */
+        plan->decode = ir_cost_add(plan->decode, round, part / (round.tokens > 1 ? round.tokens : 1));
         if (!has_func(p, "generate")) plan->decode = ir_cost_add(plan->decode, cost_at(p, "head.R1", "head", 1, 0), part);
     }
 }

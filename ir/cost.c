@@ -11,7 +11,7 @@
 enum { MAX_SYMBOLS = 64 };
 
 ir_cost ir_cost_add(ir_cost a, ir_cost b, double times) {
-    return (ir_cost){a.read + times * b.read, a.written + times * b.written, a.flop + times * b.flop};
+    return (ir_cost){a.read + times * b.read, a.written + times * b.written, a.flop + times * b.flop, a.tokens + times * b.tokens};
 }
 
 /* ---- shapes at run time ---- */
@@ -191,7 +191,7 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
         return inst->op == IR_UPDATE ? cost_update(module, inst, at) : in_and_out(module, inst, at);
     case IR_CLASS_CONTROL: return inst->op == IR_FUSE ? cost_fuse(module, inst, at) : (ir_cost){0};
     case IR_CLASS_FUSED: return inst->op == IR_ATTENTION ? cost_attention(module, inst, at) : cost_screened(module, inst, at);
-    case IR_CLASS_EFFECT: return (ir_cost){0};
+    case IR_CLASS_EFFECT: return (ir_cost){.tokens = 1};
     }
     GM_UNREACHABLE("no such class");
 }
@@ -234,6 +234,7 @@ static ir_cost cost_arms(const ir_module *module, const ir_func *func, const ir_
 
 /* How often the regions of an instruction run, as far as the module says. */
 static double rounds(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
+    if (inst->op == IR_WHILE) return (double)ir_attr_int(inst, IR_ATTR_ROUNDS, 1);
     if (inst->op == IR_MAP) return extent(module, ir_attr_int(inst, IR_ATTR_EXTENT, 0), at);
     const ir_inst *count = inst->op == IR_SCAN ? inst->operands[0]->def : NULL;
     const ir_attr *value = count && count->op == IR_CONST ? ir_attr_find(count, IR_ATTR_VALUE) : NULL;

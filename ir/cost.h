@@ -6,9 +6,9 @@
 
 /* Bytes as stored and as the operation's meaning needs them once each, whether they come from memory or a cache. FLOP: additions,
  * multiplications, divisions, comparisons that choose, and functions of floating numbers, one each (rsqrt two); a product and
- * its addition are two. */
+ * its addition are two. Tokens are those that are emitted. */
 typedef struct ir_cost {
-    double read, written, flop;
+    double read, written, flop, tokens;
 } ir_cost;
 
 /* Where costs depend on the run. */
@@ -21,7 +21,8 @@ ir_cost ir_cost_add(ir_cost a, ir_cost b, double times);
 /* One instruction by itself: regions of map, scan, while, if and what a call runs are not in it, the body of a fuse is. Views cost
  * what they copy in a planned module, else nothing. */
 ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_at *at);
-/* All that a call of func runs: a map's body for every element, a scan's or while's once, of an if the arm that moves more. */
+/* All that a call of func runs: a map's body for every element, a scan's once, a while's as often as its `rounds` say, else once, of an
+ * if the arm that moves more. */
 ir_cost ir_cost_func(const ir_module *module, const ir_func *func, const ir_cost_at *at);
 /* The first symbol in the shapes of operands and results; -1: none. */
 int ir_cost_symbol(const ir_inst *inst);

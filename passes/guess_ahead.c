@@ -40,7 +40,8 @@ typedef struct guessing {
     const loop_model *model;
     loop_choice choice;
     ir_value *greedy;
-    int rows; /* of the head in one step: a guess less */
+    int rows;       /* of the head in one step: a guess less */
+    ir_attr rounds; /* as many guesses, and tokens taken besides the first, as a rule */
 } guessing;
 
 static ir_value *plus(guessing *g, ir_value *x, ir_value *y) {
@@ -120,7 +121,7 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
     init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");
     for (int i = 0; i < caches; i++) init[GUESS_CACHES + i] = c[CARRY_CACHES + i];
     ir_region *regions[2] = {guess_test(g, init, carries, limit), guess_body(g, init, carries, c)};
-    return ir_emit(b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries)->results;
+    return ir_emit(b, IR_WHILE, init, carries, &g->rounds, 1, regions, 2, NULL, carries)->results;
 }
 
 /* ---- verifying ---- */
@@ -205,7 +206,7 @@ static ir_value **take(guessing *g, ir_value *const *c, ir_value *const *guessed
     loop_taken first = loop_take(b, &g->choice, ir_index(b, best, zero, 0), c[CARRY_TOKENS], c[CARRY_POSITION]);
     ir_value *init[TAKE_CARRIES] = {ir_named(first.tokens, "tokens"), zero, ir_named(first.stopped, "stopped")};
     ir_region *regions[2] = {take_test(g, init, guessed, best), take_body(g, init, best, c[CARRY_POSITION])};
-    return ir_emit(b, IR_WHILE, init, TAKE_CARRIES, NULL, 0, regions, 2, NULL, TAKE_CARRIES)->results;
+    return ir_emit(b, IR_WHILE, init, TAKE_CARRIES, &g->rounds, 1, regions, 2, NULL, TAKE_CARRIES)->results;
 }
 
 /* ---- the loop ---- */
@@ -235,6 +236,7 @@ static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
     if (!loop_chooses_rows(rw->out, &model) || pass_why_not_screened(model.head)) return false;
     guessing g = {.b = &rw->b, .model = &model, .choice = loop_choice_of(rw), .rows = options->rows < ROWS ? (int)options->rows : ROWS};
     if (!loop_rings_hold(&model, g.rows - 1)) return false;
+    g.rounds = ir_attr_make_int(IR_ATTR_ROUNDS, g.rows - 1);
     ir_value *init[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + model.cache_count;
     for (int i = 0; i < carries; i++) init[i] = ir_named(ir_rewrite_get(rw, inst->operands[i]), (inst->regions[1]->params[i]->hint ? gm_arena_strdup(&rw->out->arena, inst->regions[1]->params[i]->hint) : NULL));
