@@ -1,4 +1,5 @@
-/* screened_argmax, screened_guess: argmax of W·x, of all rows or of those of likely ids, that reads the screen of W (runtime/screen.h) and of W itself only the rows that can win.
+/* screened_argmax, screened_guess: argmax of W·x, of all rows or of those of likely ids, that reads the screen of W (runtime/screen.h) and of
+ * W itself only the rows that can win.
  *
  * Every thread, for the slabs of rows that it takes: an estimate and an upper bound of each row's score from the screen, then the exact score of
  * the row it estimates highest. The largest of the threads' scores is beaten only by rows whose bound reaches it: their exact scores

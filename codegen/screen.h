@@ -21,13 +21,13 @@ typedef struct screen_job {
     rt_screen_places at;
     int screen, out;          /* kernel arguments */
     int64_t x_rows;           /* of x */
-    LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs of groups that it took, in order */
-    LLVMValueRef taken_count; /* variable, i64 */
-    bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h) */
-    int tokens, position, usual; /* kernel arguments: what is likely */
-    LLVMValueRef blocks;      /* i32[]: those with likely ids, in this thread's scratch */
-    LLVMValueRef groups;      /* variable, i64: how many groups are gone through, in slabs: all, or those of these blocks */
     bool collects;            /* the highest of many estimates are wanted, in a heap instead of `top` */
+    bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
+    int tokens, position, usual;
+    LLVMValueRef blocks;      /* i32[] in this thread's scratch: the blocks, where listed */
+    LLVMValueRef groups;      /* variable, i64: how many groups are gone through, slab after slab: all, or those of the blocks */
+    LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs that it took, in order */
+    LLVMValueRef taken_count; /* variable, i64 */
 } screen_job;
 
 /* What is known of a row of x: pointers into this thread's scratch. */
@@ -53,7 +53,8 @@ typedef struct screen_x {
 
 /* ---- screen_x.c ---- */
 
-/* This thread's scratch, for all rows of x and the slabs that it takes, of which there are none yet, with what is gone through; and where that of row `index` lies in it. */
+/* This thread's scratch, for all rows of x and the slabs that it takes, of which there are none yet, where the job has what is gone through
+ * from then on; and where that of row `index` lies in it. */
 int64_t screen_scratch(const screen_job *job);
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
