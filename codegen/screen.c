@@ -70,20 +70,10 @@ void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *b
     cg_best_challenge(c, best, cg_dot_row(c, &job->dot, row), LLVMBuildTrunc(c->b, row, c->i32, ""));
 }
 
-/* Is the last block of ids, which the rows without a screen are in, likely? */
-static LLVMValueRef ends_likely(cg *c, const screen_job *job) {
-    LLVMValueRef groups = LLVMBuildLoad2(c->b, c->i64, job->groups, ""), found = cg_variable(c, c->i32, cg_i32(c, -1));
-    cg_branch some = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, groups, cg_i64(c, 0), ""));
-    LLVMValueRef last = cg_sub(c, LLVMBuildUDiv(c->b, groups, cg_i64(c, RT_LIKELY_BLOCK / ROWS), ""), cg_i64(c, 1));
-    LLVMBuildStore(c->b, cg_load(c, c->i32, cg_at(c, c->i32, job->blocks, last), 4), found);
-    cg_end_if(c, &some);
-    return LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildLoad2(c->b, c->i32, found, ""), cg_i32(c, (int)((job->rows - 1) / RT_LIKELY_BLOCK)), "");
-}
-
 cg_loop screen_rest_begin(cg *c, const screen_job *job) {
     LLVMValueRef mine = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
     LLVMValueRef rows = cg_i64(c, job->rows);
-    if (job->listed && job->rows % ROWS) mine = LLVMBuildAnd(c->b, mine, ends_likely(c, job), "");
+    if (job->listed) mine = LLVMBuildAnd(c->b, mine, job->ends, "");
     return cg_loop_begin(c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / ROWS * ROWS), rows, ""), rows, 1);
 }
 

@@ -25,7 +25,8 @@ typedef struct screen_job {
     bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
     int tokens, position, usual;
     LLVMValueRef blocks;      /* i32[] in this thread's scratch: the blocks, where listed */
-    LLVMValueRef groups;      /* variable, i64: how many groups are gone through, slab after slab: all, or those of the blocks */
+    LLVMValueRef ends;        /* i1, where listed: is the last block of all among them? */
+    LLVMValueRef groups;      /* i64: how many groups are gone through, slab after slab: all, or those of the blocks */
     LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs that it took, in order */
     LLVMValueRef taken_count; /* variable, i64 */
 } screen_job;

@@ -13,8 +13,7 @@ enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES 
 /* ---- this thread's groups ---- */
 
 cg_pieces screen_deal_begin(cg *c, const screen_job *job) {
-    LLVMValueRef groups = job->at.groups ? LLVMBuildLoad2(c->b, c->i64, job->groups, "") : cg_i64(c, 0), size = cg_i64(c, SCREEN_SLAB);
-    LLVMValueRef count = LLVMBuildUDiv(c->b, cg_add(c, groups, cg_i64(c, SCREEN_SLAB - 1)), size, "");
+    LLVMValueRef count = LLVMBuildUDiv(c->b, cg_add(c, job->groups, cg_i64(c, SCREEN_SLAB - 1)), cg_i64(c, SCREEN_SLAB), "");
     cg_pieces slabs = cg_pieces_begin(c, cg_deal(c), count);
     LLVMValueRef taken = LLVMBuildLoad2(c->b, c->i64, job->taken_count, "");
     cg_store(c, LLVMBuildTrunc(c->b, slabs.index, c->i32, ""), cg_at(c, c->i32, job->taken, taken), 4);
@@ -24,14 +23,13 @@ cg_pieces screen_deal_begin(cg *c, const screen_job *job) {
 
 screen_groups screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab) {
     enum { EACH = RT_LIKELY_BLOCK / ROWS };
-    LLVMValueRef size = cg_i64(c, SCREEN_SLAB), first = cg_mul(c, slab, size), end = LLVMBuildLoad2(c->b, c->i64, job->groups, "");
-    screen_groups groups = {.loop = cg_loop_begin(c, first, cg_min(c, cg_add(c, first, size), end), 1)};
+    LLVMValueRef size = cg_i64(c, SCREEN_SLAB), first = cg_mul(c, slab, size);
+    screen_groups groups = {.loop = cg_loop_begin(c, first, cg_min(c, cg_add(c, first, size), job->groups), 1)};
     groups.group = groups.loop.index;
     if (!job->listed) return groups;
     LLVMValueRef each = cg_i64(c, EACH), place = LLVMBuildUDiv(c->b, groups.loop.index, each, "");
     LLVMValueRef block = cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, job->blocks, place), 4));
     groups.group = cg_add(c, cg_mul(c, block, each), LLVMBuildURem(c->b, groups.loop.index, each, ""));
-    groups.group = cg_min(c, groups.group, cg_i64(c, job->at.groups - 1)); /* the last block may be short: the last group once more */
     return groups;
 }
 

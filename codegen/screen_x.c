@@ -59,10 +59,14 @@ int64_t screen_scratch(const screen_job *job) {
     return bytes_of_rows(job) + bytes_of_taken(job) + (job->listed ? (job->rows / RT_LIKELY_BLOCK + 1) * (int64_t)sizeof(int32_t) : 0);
 }
 
-/* The blocks with likely ids, in scratch; returns the number of their groups. */
-static LLVMValueRef find_likely(cg *c, const screen_job *job) {
-    LLVMValueRef args[] = {c->code.args[job->tokens], c->code.args[job->position], cg_i64(c, job->rows), c->code.args[job->usual], job->blocks};
-    return cg_mul(c, cg_host_call(c, "rt_likely_blocks", c->i64, args, 5), cg_i64(c, RT_LIKELY_BLOCK / RT_SCREEN_ROWS));
+/* The blocks with likely ids, in scratch, and how many groups are in them: of the last one of all there may be fewer than of others, or none. */
+static void find_likely(cg *c, screen_job *job) {
+    const int64_t each = RT_LIKELY_BLOCK / RT_SCREEN_ROWS, last = (job->rows - 1) / RT_LIKELY_BLOCK, missing = (last + 1) * each - job->at.groups;
+    LLVMValueRef args[] = {c->code.args[job->tokens], c->code.args[job->position], cg_i64(c, job->rows), c->code.args[job->usual], job->blocks}, none = cg_i64(c, 0);
+    LLVMValueRef count = cg_host_call(c, "rt_likely_blocks", c->i64, args, 5), place = cg_max(c, none, cg_sub(c, count, cg_i64(c, 1)));
+    LLVMValueRef block = cg_load(c, c->i32, cg_at(c, c->i32, job->blocks, place), 4), some = LLVMBuildICmp(c->b, LLVMIntSGT, count, none, "");
+    job->ends = LLVMBuildAnd(c->b, some, LLVMBuildICmp(c->b, LLVMIntEQ, block, cg_i32(c, (int)last), ""), "");
+    job->groups = cg_sub(c, cg_mul(c, count, cg_i64(c, each)), LLVMBuildSelect(c->b, job->ends, cg_i64(c, missing), none, ""));
 }
 
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job) {
@@ -70,7 +74,8 @@ LLVMValueRef screen_scratch_begin(cg *c, screen_job *job) {
     job->taken = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job)));
     job->blocks = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job) + bytes_of_taken(job)));
     job->taken_count = cg_variable(c, c->i64, cg_i64(c, 0));
-    job->groups = cg_variable(c, c->i64, job->listed ? find_likely(c, job) : cg_i64(c, job->at.groups));
+    job->groups = cg_i64(c, job->at.groups);
+    if (job->listed) find_likely(c, job);
     return scratch;
 }
 

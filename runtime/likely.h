@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 enum {
-    RT_LIKELY_BLOCK = 64,    /* ids, from a multiple of as many on */
-    RT_LIKELY_TOKENS = 256,  /* that are looked back */
+    RT_LIKELY_BLOCK = 64,   /* ids, from a multiple of as many on */
+    RT_LIKELY_TOKENS = 256, /* that are looked back */
 };
 
 /* The blocks with likely ids of 0 … ids - 1, in ascending order; returns how many. usual: the ids below it, a multiple of RT_LIKELY_BLOCK, are

@@ -15,8 +15,8 @@
  *     u8 bounds[quads][16][4]             of four runs of columns, the first two runs having one bound; 0 behind the last
  *     u8 scales[runs][16]
  *
- * Its tensor has 32 columns and some rows more than W. Rows after the last whole group have no screen: nothing is known of them, and they are always computed. Two planes,
- * because a CPU reads more streams at once faster than one that has to be taken apart in between.
+ * Its tensor has 32 columns and some rows more than W. Rows after the last whole group have no screen: nothing is known of them, and they
+ * are always computed. Two planes, because a CPU reads more streams at once faster than one that has to be taken apart in between.
  *
  * x̂ is x in 8 bits with a step for each run, for the first run in twice 8 bits. For every x (f32, below about RT_SCREEN_MAX_X) and every other row:
  *
