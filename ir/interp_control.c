@@ -2,8 +2,10 @@
  * yields outlives it. */
 #include "ir/interp_internal.h"
 
+#include "runtime/likely.h"
 #include "runtime/sampler.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,14 +137,41 @@ gm_status interp_FUSE(interp_frame *frame, const ir_inst *inst, const ir_array *
 
 /* ---- generation ---- */
 
+/* Operands 1 and 2: tokens, of which those before a position are there. */
+static gm_status check_position(interp_frame *frame, const ir_inst *inst, const ir_array *in) {
+    int32_t position = interp_scalar(&in[2]);
+    if (position >= 0 && position <= in[1].dim[0]) return GM_OK;
+    return interp_fail(frame, inst, "position %d is not in 0..%lld", (int)position, (long long)in[1].dim[0]);
+}
+
+static bool is_likely(const ir_inst *inst, const ir_array *in, int64_t block, int64_t position) {
+    const int32_t *tokens = in[1].data;
+    bool likely = block * RT_LIKELY_BLOCK < ir_attr_int(inst, IR_ATTR_USUAL, 0);
+    for (int64_t i = position - 1; i >= 0 && i >= position - RT_LIKELY_TOKENS && !likely; i--)
+        likely = tokens[i] >= 0 && tokens[i] < in[0].dim[1] && tokens[i] / RT_LIKELY_BLOCK == block;
+    return likely;
+}
+
+gm_status interp_GUESS(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    int64_t vocab = in[0].dim[1], position = interp_scalar(&in[2]), best = -1;
+    const float *logits = in[0].data;
+    GM_TRY(check_position(frame, inst, in));
+    for (int64_t first = 0; first < vocab; first += RT_LIKELY_BLOCK) {
+        bool likely = is_likely(inst, in, first / RT_LIKELY_BLOCK, position);
+        for (int64_t i = first; likely && i < vocab && i < first + RT_LIKELY_BLOCK; i++)
+            if (!isnan(logits[i]) && (best < 0 || logits[i] > logits[best])) best = i;
+    }
+    *(int32_t *)out->data = best < 0 ? 0 : (int32_t)best;
+    return GM_OK;
+}
+
 gm_status interp_SAMPLE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
                         ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int64_t vocab = in[0].dim[1];
     int32_t position = interp_scalar(&in[2]);
-    if (position < 0 || position > in[1].dim[0])
-        return interp_fail(frame, inst, "position %d is not in 0..%lld", (int)position,
-                           (long long)in[1].dim[0]);
+    GM_TRY(check_position(frame, inst, in));
     if (vocab < 1) return interp_fail(frame, inst, "there are no logits");
     uint64_t seed = *(const uint64_t *)in[4].data;
     void *scratch = gm_arena_alloc(frame->arena, rt_sample_scratch_bytes(vocab));

@@ -2,7 +2,6 @@
  * once, so that the definition depends on no order of summation. */
 #include "ir/interp_internal.h"
 #include "runtime/interleave.h"
-#include "runtime/likely.h"
 #include "runtime/rotate.h"
 
 #include <math.h>
@@ -74,28 +73,6 @@ gm_status interp_ARGMAX(interp_frame *frame, const ir_inst *inst, const ir_array
             if (row[k] > row[best] || (isnan(row[best]) && !isnan(row[k]))) best = k;
         ((int32_t *)out->data)[i] = (int32_t)best;
     }
-    return GM_OK;
-}
-
-static bool is_likely(const ir_inst *inst, const ir_array *in, int64_t block, int64_t position) {
-    const int32_t *tokens = in[1].data;
-    bool likely = block * RT_LIKELY_BLOCK < ir_attr_int(inst, IR_ATTR_USUAL, 0);
-    for (int64_t i = position - 1; i >= 0 && i >= position - RT_LIKELY_TOKENS && !likely; i--)
-        likely = tokens[i] >= 0 && tokens[i] < in[0].dim[1] && tokens[i] / RT_LIKELY_BLOCK == block;
-    return likely;
-}
-
-gm_status interp_GUESS(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
-    GM_TRY(interp_alloc(frame, inst, out));
-    int64_t vocab = in[0].dim[1], position = interp_scalar(&in[2]), best = -1;
-    const float *logits = in[0].data;
-    if (position < 0 || position > in[1].dim[0]) return interp_fail(frame, inst, "position %lld is not in 0..%lld", (long long)position, (long long)in[1].dim[0]);
-    for (int64_t first = 0; first < vocab; first += RT_LIKELY_BLOCK) {
-        bool likely = is_likely(inst, in, first / RT_LIKELY_BLOCK, position);
-        for (int64_t i = first; likely && i < vocab && i < first + RT_LIKELY_BLOCK; i++)
-            if (!isnan(logits[i]) && (best < 0 || logits[i] > logits[best])) best = i;
-    }
-    *(int32_t *)out->data = best < 0 ? 0 : (int32_t)best;
     return GM_OK;
 }
 

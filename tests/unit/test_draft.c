@@ -2,7 +2,7 @@
  * and leave caches that are the same to the bit, whatever ends a run; and they are made, accepted and rejected. */
 #include "frontend/driver.h"
 #include "ir/interp.h"
-#include "passes/passes.h"
+#include "tests/unit/passed_text.h"
 #include "tests/unit/suite.h"
 
 #include <stdio.h>
@@ -170,11 +170,8 @@ static void count_token(void *user, int32_t token) {
 static calls count_calls(const char *passes, int32_t count, int32_t given, bool spoilt) {
     gm_diag diag = {0};
     gm_arena arena = {0};
-    ir_module *parsed, *module;
     const pass_options options = {.context = SLOTS, .chunk = PASS_DEFAULT_CHUNK, .rows = PASS_DEFAULT_ROWS};
-    const pass_pipeline_request request = {.options = &options, .list = passes};
-    ck_assert_msg(ir_parse(module_text, strlen(module_text), "module", &diag, &parsed) == GM_OK, "%s", diag.message);
-    ck_assert_msg(pass_run(&request, parsed, &diag, &module) == GM_OK, "%s", diag.message);
+    ir_module *module = passed_text(module_text, &options, passes);
     float x = (float)((given + 1) % 6), sampling[8] = {0, 0, 0, 0, 1}, cache[SLOTS] = {0};
     int32_t tokens[SLOTS] = {0}, position = given + 1, stops[STOPS];
     int64_t seed = 0;

@@ -1,9 +1,9 @@
 /* Guessed tokens (passes/guess_ahead.c) in a model whose tokens go round, one of them with a number above those of usual ids: guesses are made,
  * accepted, and rejected where the right token is no likely one; likely ids (runtime/likely.h). */
 #include "frontend/gir_run.h"
-#include "passes/passes.h"
 #include "runtime/derive.h"
 #include "runtime/likely.h"
+#include "tests/unit/passed_text.h"
 #include "tests/unit/suite.h"
 
 #include <stdio.h>
@@ -58,21 +58,12 @@ static void count_token(void *user, int32_t token) {
     ck_assert_int_eq(token, token_at(c->emitted++));
 }
 
-static ir_module *passed(const char *passes) {
-    gm_diag diag = {0};
-    ir_module *parsed, *module;
-    const pass_options options = {.context = SLOTS, .chunk = PASS_DEFAULT_CHUNK, .rows = PASS_DEFAULT_ROWS};
-    const pass_pipeline_request request = {.options = &options, .list = passes};
-    ck_assert_msg(ir_parse(module_text, strlen(module_text), "module", &diag, &parsed) == GM_OK, "%s", diag.message);
-    ck_assert_msg(pass_run(&request, parsed, &diag, &module) == GM_OK, "%s", diag.message);
-    return module;
-}
-
 /* @generate of `count` tokens behind `given` ones, interpreted or compiled; returns the calls of @forward, where it is interpreted. */
 static int calls_for(const rt_weights *weights, const char *passes, bool compiled, int32_t count, int32_t given) {
     gm_diag diag = {0};
     gm_arena arena = {0};
-    ir_module *module = passed(passes);
+    const pass_options options = {.context = SLOTS, .chunk = PASS_DEFAULT_CHUNK, .rows = PASS_DEFAULT_ROWS};
+    ir_module *module = passed_text(module_text, &options, passes);
     float x[COLUMNS] = {0}, sampling[8] = {0, 0, 0, 0, 1}, cache[SLOTS] = {0};
     int32_t tokens[SLOTS] = {0}, position = given, stops[STOPS];
     int64_t seed = 0;

@@ -6,6 +6,7 @@
 #include "frontend/measure.h"
 #include "ir/decisions.h"
 #include "model_files.h"
+#include "tests/unit/passed_text.h"
 #include "tests/unit/suite.h"
 
 #define GGUF GM_TEST_DATA "/gguf/gemma3-tiny-q8_0.gguf"
@@ -51,13 +52,9 @@ static gm_status answer(void *user, const ir_module *module, pass_candidate *can
 
 /* The text after the passes of `list`; the decisions go to *out when it is not NULL. */
 static gm_string chosen(const char *text, pass_precision precision, const char *list, answers *a, ir_decisions *out) {
-    gm_diag diag = {.quiet = true};
     gm_string printed = {0};
-    ir_module *module = NULL, *after = NULL;
     pass_options options = {.context = 1024, .chunk = 576, .rows = 32, .precision = precision, .decisions = out, .measure = answer, .measure_user = a};
-    pass_pipeline_request request = {.options = &options, .list = list};
-    ck_assert_msg(ir_parse(text, strlen(text), "test", &diag, &module) == GM_OK, "%s", diag.message);
-    ck_assert_msg(pass_run(&request, module, &diag, &after) == GM_OK, "%s", diag.message);
+    ir_module *after = passed_text(text, &options, list);
     ir_print_module(after, &printed);
     ir_module_free(after);
     return printed;

@@ -5,6 +5,7 @@
 #include "passes/passes.h"
 #include "runtime/abi.h"
 #include "runtime/team.h"
+#include "tests/unit/passed_text.h"
 #include "tests/unit/suite.h"
 
 #include <stdio.h>
@@ -71,14 +72,11 @@ START_TEST(a_barrier_parts_what_deals) {
                                "  %y = scaled_matmul %x, %s, %v {bits = 12} : f32[8,32]\n"
                                "  %z = scaled_matmul %x, %s, %w {bits = 12} : f32[8,32]\n  return %y, %z\n}\n";
     gm_diag diag = {0};
-    ir_module *module, *planned;
     gm_string llvm = {0};
     cg_options options = {.llvm_text = &llvm};
     cg_program *program;
     pass_options limits = {.context = 8, .chunk = 8, .rows = 8};
-    pass_pipeline_request request = {.options = &limits, .list = "plan_memory"};
-    ck_assert_msg(ir_parse(text, strlen(text), "test", &diag, &module) == GM_OK, "%s", diag.message);
-    ck_assert_msg(pass_run(&request, module, &diag, &planned) == GM_OK, "%s", diag.message);
+    ir_module *planned = passed_text(text, &limits, "plan_memory");
     ck_assert_msg(cg_compile(planned, &options, &diag, &program) == GM_OK, "%s", diag.message);
     const char *first = strstr(llvm.data, "atomicrmw"), *wait = first ? strstr(first, "call void @rt_barrier_wait") : NULL;
     ck_assert_ptr_nonnull(wait);
