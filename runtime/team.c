@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPIN_TICKS = 250000 }; /* of rt_ticks: a tenth of a millisecond */
+enum { SPIN_TICKS = 250000, YIELD_TICKS = 40 * SPIN_TICKS }; /* of rt_ticks: a tenth of a millisecond, four milliseconds */
 
 struct rt_team {
     pthread_t conductor;
@@ -168,7 +168,9 @@ static bool shares_cpu(rt_barrier *barrier, int32_t thread, int32_t threads) {
 }
 
 /* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The others spin for about as
- * long as it takes to fall asleep and to be woken (a kernel is microseconds), then sleep, so that what keeps one of them waiting may run. */
+ * long as it takes to fall asleep and to be woken (a kernel is microseconds), then sleep, so that what keeps one of them waiting may run. Where
+ * threads share a CPU, they leave it to each other at once, and sleep only when the longest kernels should be done: a thread that is woken
+ * costs as much as many kernels. */
 void rt_barrier_wait(rt_frame *frame, int32_t thread) {
     rt_barrier *barrier = &frame->barrier;
     if (frame->threads == 1) {
@@ -185,6 +187,10 @@ void rt_barrier_wait(rt_frame *frame, int32_t thread) {
         if (atomic_load(&barrier->sleepers)) syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         return;
     }
-    for (int64_t end = shared ? 0 : rt_ticks() + SPIN_TICKS; !passed(barrier, phase) && rt_ticks() < end;) relax();
+    int64_t end = rt_ticks() + (shared ? YIELD_TICKS : SPIN_TICKS);
+    while (!passed(barrier, phase) && rt_ticks() < end) {
+        if (shared) sched_yield();
+        else relax();
+    }
     if (!passed(barrier, phase)) sleep_until(barrier, phase);
 }
