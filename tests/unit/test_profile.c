@@ -2,7 +2,7 @@
  * judged by how long it took. */
 #include "codegen/codegen.h"
 #include "frontend/profile.h"
-#include "passes/passes.h"
+#include "tests/unit/passed_text.h"
 #include "tests/unit/suite.h"
 
 #include <check.h>
@@ -83,11 +83,8 @@ START_TEST(calls_are_there_only_when_asked_for) {
     static const char text[] = "symbol T max 8\nfunc @f(%x: f32[T,8]) -> (f32[T,8]) {\n  %y = neg %x : f32[T,8]\n"
                                "  %s = reduce_sum %y {axis = 1} : f32[T,1]\n  %z = add %y, %s : f32[T,8]\n  return %z\n}\n";
     gm_diag diag = {0};
-    ir_module *module, *planned;
-    pass_options limits = {.context = 8, .chunk = 8, .rows = 8};
-    pass_pipeline_request request = {.options = &limits, .list = "plan_memory"};
-    ck_assert_int_eq(ir_parse(text, strlen(text), "test", &diag, &module), GM_OK);
-    ck_assert_int_eq(pass_run(&request, module, &diag, &planned), GM_OK);
+    const pass_options limits = {.context = 8, .chunk = 8, .rows = 8};
+    ir_module *planned = passed_text(text, &limits, "plan_memory");
     for (int on = 0; on < 2; on++) {
         gm_string llvm = {0};
         cg_options options = {.profile = on, .llvm_text = &llvm};
