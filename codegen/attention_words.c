@@ -38,7 +38,7 @@ void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLV
     double code = largest_code(job->d);
     LLVMValueRef d = cg_i64(c, job->d), most = integer_largest(c, from, d);
     cg_store(c, scale_of(c, most, code), scale, 4);
-    integer_round(c, RT_I16, from, d, inverse_of(c, most, code), to);
+    integer_round(c, RT_I16, from, d, inverse_of(c, most, code), 0, to);
 }
 
 /* ---- panels ---- */
@@ -103,5 +103,5 @@ void attention_words_weights(cg *c, LLVMValueRef weights, LLVMValueRef values, L
     LLVMValueRef top = LLVMBuildLoad2(c->b, c->f32, most, "");
     LLVMValueRef lost = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
     cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, top, code), lost, ""), scale, 4);
-    integer_round(c, RT_I16, weights, cg_i64(c, keys), inverse_of(c, top, code), to);
+    integer_round(c, RT_I16, weights, cg_i64(c, keys), inverse_of(c, top, code), 0, to);
 }

@@ -44,6 +44,7 @@ typedef struct cg_code {
     LLVMValueRef fn, frame, thread, threads;
     LLVMValueRef symbol[CG_MAX_SYMBOLS]; /* i64; NULL: not bound here */
     LLVMValueRef args[CG_MAX_ARGS];      /* of a kernel */
+    LLVMValueRef tile_config, tiles;     /* variables of tiles.c; NULL: not used here */
 } cg_code;
 
 typedef struct cg_kernel_entry {
@@ -65,7 +66,8 @@ typedef struct cg {
     LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
     int lanes; /* floats per vector register of the target */
     bool dot_bytes; /* the target sums products of four bytes, or of two words, in 32 bits (vpdpbusd, vpdpwssd) */
-    bool stands_in; /* the target stands in for one that has what lanes and dot_bytes say */
+    bool tiles; /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
+    bool stands_in; /* the target stands in for one that has what lanes, dot_bytes and tiles say */
     cg_kernel_entry *kernels;
     int kernel_count, kernel_capacity;
     /* the IR function being compiled */
@@ -310,6 +312,19 @@ LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
 /* acc + a·b of four bytes, those of a unsigned; where the target has it (dot_bytes). */
 LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
 
+/* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel ---- */
+
+enum { CG_TILES = 8, CG_TILE_ROWS = 16, CG_TILE_BYTES = 64 /* of a row */ };
+/* All tiles have 16 rows of 64 bytes, but those whose bit is set in `which` only `rows` of them (i64, 1 to 16). */
+void cg_tiles_configure(cg *c, LLVMValueRef rows, unsigned which);
+void cg_tiles_release(cg *c);
+void cg_tile_zero(cg *c, int tile);
+/* stride: i64, bytes from row to row in memory. */
+void cg_tile_load(cg *c, int tile, LLVMValueRef from, LLVMValueRef stride);
+void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride);
+/* sums, i32[16,16], += a·b of signed bytes: a[16,64]; b as units of four rows of its matrix, [16 units][16 columns][4]. */
+void cg_tile_add_bytes(cg *c, int sums, int a, int b);
+
 /* ---- dot_int.c: x in integers ---- */
 
 /* Does a row of this type take x in integers on this target? */
@@ -361,13 +376,15 @@ typedef struct cg_target {
     char *triple, *cpu, *features;
     LLVMTargetRef llvm;
     int lanes;
-    bool dot_bytes;
+    bool dot_bytes, tiles;
     bool stands_in; /* for a CPU with wider vectors and other instructions, which are to be written out */
     bool runs_here;
     LLVMTargetMachineRef machine;
 } cg_target;
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out);
 void cg_target_close(cg_target *target);
+/* Is `cpu` this machine's CPU, by the name and the features that LLVM has for it, with all that code for it may use? */
+bool cg_target_here(const char *cpu, const char *host, const char *features);
 LLVMTargetMachineRef cg_target_machine(const cg_target *target, LLVMCodeGenOptLevel level);
 /* Optimises c->llvm and makes the program's objects of it. */
 gm_status cg_make_objects(cg *c, const cg_target *target);

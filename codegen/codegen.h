@@ -9,6 +9,8 @@ typedef struct cg_program cg_program;
 
 /* A target_cpu for tests: any machine with AVX2 runs the code made for 512-bit vectors and VNNI, if slowly. */
 #define CG_STAND_IN_CPU "avx2-as-avx512"
+/* The same with tile registers. */
+#define CG_STAND_IN_TILES_CPU "avx2-as-amx"
 
 typedef struct cg_options {
     const char *target_cpu; /* LLVM CPU name; NULL: the host with its features */

@@ -166,7 +166,7 @@ static const struct {
 
 bool cg_target_runs(const char *cpu) {
     char *host = LLVMGetHostCPUName(), *features = LLVMGetHostCPUFeatures();
-    bool runs = strcmp(cpu, host) == 0, level_runs = true;
+    bool runs = cg_target_here(cpu, host, features), level_runs = true;
     for (size_t i = 0; i < GM_COUNT(levels) && !runs; i++) {
         for (int k = 0; levels[i].adds[k]; k++) level_runs &= cg_has_feature(features, levels[i].adds[k]);
         runs = level_runs && strcmp(cpu, levels[i].cpu) == 0;

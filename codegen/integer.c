@@ -35,6 +35,7 @@ typedef struct places {
     integer_places pack;
     integer_sums x;    /* starts beside codes made here: -128 · Σx */
     LLVMValueRef sums; /* f32[tall][rows] of a tile */
+    LLVMValueRef x_planes, panel_planes; /* of words in tiles */
 } places;
 
 int64_t integer_panel_rows(const cg *c) {
@@ -49,8 +50,8 @@ int integer_unit_of(rt_dtype x) {
     return x == RT_I8 ? 4 : 2;
 }
 
-bool integer_offset_w(const cg *c, rt_dtype x) {
-    return x == RT_I8 && c->dot_bytes;
+bool integer_offset_w(const cg *c, const integer_kind *kind) {
+    return kind->x == RT_I8 && c->dot_bytes && !integer_in_tiles(c, kind);
 }
 
 int64_t integer_block_of(const integer_kind *kind) {
@@ -63,7 +64,7 @@ static int64_t groups_of(const integer_kind *kind, int64_t columns) {
 }
 
 static bool has_starts(const cg *c, const integer_kind *kind) {
-    return integer_as_stored(kind) ? integer_stored_starts(kind) : integer_offset_w(c, kind->x);
+    return integer_as_stored(kind) ? integer_stored_starts(kind) : integer_offset_w(c, kind);
 }
 
 static bool has_minima(const integer_kind *kind) {
@@ -75,14 +76,15 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
     int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
     int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
-    bool lanes = rt_interleaved_of(kind->w);
+    bool lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind);
+    integer_tiles_space space = tiles ? integer_tiles_bytes(c, kind) : (integer_tiles_space){.sums = rows * kind->tall * 4};
     integer_places *pack = &out->pack;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
     } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
                  {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
-                 {&out->sums, rows * kind->tall * 4}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
+                 {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -118,12 +120,12 @@ typedef struct operand {
 } operand;
 
 static operand operand_of(cg *c, const integer_kind *kind, LLVMValueRef unit) {
-    if (kind->x == RT_I16 || integer_offset_w(c, kind->x)) return (operand){{unit, NULL}};
+    if (kind->x == RT_I16 || integer_offset_w(c, kind)) return (operand){{unit, NULL}};
     return (operand){{half_words(c, unit, false), half_words(c, unit, true)}};
 }
 
 static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef acc, operand x, operand w) {
-    if (integer_offset_w(c, kind->x)) return cg_add_quads(c, acc, w.part[0], x.part[0]);
+    if (integer_offset_w(c, kind)) return cg_add_quads(c, acc, w.part[0], x.part[0]);
     acc = cg_add_pairs(c, acc, x.part[0], w.part[0]);
     return x.part[1] ? cg_add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
@@ -263,25 +265,42 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
 
 static void emit_multiply(cg *c, void *user) {
     const tile_job *job = user;
-    LLVMValueRef first = cg_i64(c, 0);
+    LLVMValueRef first = cg_i64(c, 0), *args = c->code.args;
+    if (integer_in_tiles(c, job->kind)) {
+        integer_tiles tiles = {.kind = job->kind, .adds = job->adds, .x_stride = job->x_stride, .columns = args[job->columns], .x = args[job->x],
+                               .panel = args[job->panel], .sums = args[job->sums], .x_rows = args[job->x_rows], .scales = args[job->scales],
+                               .panel_scales = args[job->panel_scales], .out = args[job->out], .out_stride = args[job->out_stride]};
+        integer_emit_tiles(c, &tiles);
+        return;
+    }
     for (int rows = job->kind->tall; rows; rows /= rows == 3 ? 3 : 2) first = emit_tiles(c, job, first, rows);
 }
 
 /* ---- the instruction ---- */
 
+static bool takes_planes(const cg *c, const integer_kind *kind) {
+    return kind->x == RT_I16 && integer_in_tiles(c, kind);
+}
+
 /* first: the block's first column. */
 static void call_multiply(cg *c, const integer_job *job, const places *at, int64_t first, int64_t columns, LLVMValueRef out) {
     tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
+    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->x], cg_i64(c, first)), panel = at->pack.panel;
+    if (takes_planes(c, &job->kind)) {
+        integer_emit_panel_planes(c, &job->kind, panel, columns, at->panel_planes);
+        x = cg_at(c, c->i8, at->x_planes, cg_i64(c, first)), panel = at->panel_planes;
+        tiles.x_stride = integer_tiles_x_stride(&job->kind);
+    }
     cg_kernel kernel = {.count = 0};
     LLVMValueRef *args = c->code.args, group = cg_i64(c, first / integer_group_of(&job->kind));
     LLVMValueRef run = cg_i64(c, integer_as_stored(&job->kind) ? first / INTEGER_RUN : 0);
-    tiles.x = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->kind.x), args[job->x], cg_i64(c, first)));
+    tiles.x = cg_kernel_arg(&kernel, x);
     tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
     tiles.scales = cg_kernel_arg(&kernel, cg_at(c, c->f32, args[job->scales], run));
     tiles.out = cg_kernel_arg(&kernel, out);
     tiles.out_stride = cg_kernel_arg(&kernel, args[job->out_stride]);
     tiles.columns = cg_kernel_arg(&kernel, cg_i64(c, columns));
-    tiles.panel = cg_kernel_arg(&kernel, at->pack.panel);
+    tiles.panel = cg_kernel_arg(&kernel, panel);
     tiles.panel_scales = cg_kernel_arg(&kernel, at->pack.scales);
     tiles.units = cg_kernel_arg(&kernel, at->pack.units);
     tiles.minima = cg_kernel_arg(&kernel, at->pack.minima);
@@ -334,7 +353,8 @@ static void emit_integer(cg *c, void *user) {
     places at;
     lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
     if (integer_as_stored(kind)) emit_stored_sums(c, job, &at.x);
-    else if (integer_offset_w(c, kind->x)) emit_x_sums(c, job, at.x.starts);
+    else if (integer_offset_w(c, kind)) emit_x_sums(c, job, at.x.starts);
+    else if (takes_planes(c, kind)) integer_emit_x_planes(c, kind, args[job->x], job->x_stride, args[job->x_rows], at.x_planes);
     cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
     LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, integer_panel_rows(c)));
     for (int64_t first = 0, columns; first < kind->columns; first += columns) {
@@ -344,6 +364,14 @@ static void emit_integer(cg *c, void *user) {
         call_multiply(c, job, &at, first, columns, cg_at(c, c->f32, args[job->out], row));
     }
     cg_pieces_end(c, &panels);
+}
+
+/* which: operand, a W. */
+static integer_kind kind_of(const cg *c, const ir_inst *inst, int which) {
+    const ir_type *x = &inst->operands[0]->type;
+    int64_t columns = x->dim[x->rank - 1];
+    return (integer_kind){.w = inst->operands[which]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0), .columns = columns,
+                          .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0), .max_rows = ir_type_max_elems(c->module, x) / columns, .tall = tall_of(c, inst)};
 }
 
 static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef hand, int64_t origin) {
@@ -380,17 +408,21 @@ static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
 
 static void note(const cg *c, const ir_inst *inst) {
     rt_dtype x = inst->operands[0]->type.dtype;
-    bool stored = !ir_attr_int(inst, IR_ATTR_BITS, 0);
+    integer_kind kind = kind_of(c, inst, 2);
+    bool stored = integer_as_stored(&kind);
     const char *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
     const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
     if (stored) how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)" : "integer, four bytes in two words", why = "W as it is stored";
-    else if (integer_offset_w(c, x)) how = "integer, four bytes a sum (vpdpbusd)", why = "x is i8 and the target sums products of bytes";
+    else if (integer_in_tiles(c, &kind)) {
+        ir_decide(c->options->decisions, "code", c->module, c->func, inst, x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)",
+                  "the target has tile registers; blocks of %d rows by %lld columns", x == RT_I8 ? 32 : 16, (long long)integer_panel_rows(c));
+        return;
+    } else if (integer_offset_w(c, &kind)) how = "integer, four bytes a sum (vpdpbusd)", why = "x is i8 and the target sums products of bytes";
     ir_decide(c->options->decisions, "code", c->module, c->func, inst, how, "%s; tiles of %d rows by %lld columns", why, tall_of(c, inst),
               (long long)integer_panel_rows(c));
 }
 
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
-    const ir_type *x = &inst->operands[0]->type;
     const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])};
     const cg_slot *writes[] = {cg_slot_of(c, inst->results[0]), &cg_dealt};
     for (int i = 2; i < inst->operand_count; i++) {
@@ -403,9 +435,7 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
     for (int i = 2; i < inst->operand_count; i++) {
-        integer_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0),
-                                    .columns = x->dim[x->rank - 1], .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0),
-                                    .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .tall = tall_of(c, inst)}};
+        integer_job job = {.kind = kind_of(c, inst, i)};
         places at;
         cg_reserve_scratch(c, lay_out(c, &job.kind, NULL, &at));
         call_integer(c, inst, &job, i, hand, start);

@@ -40,8 +40,10 @@ int64_t integer_panel_rows(const cg *c);
 int integer_unit_of(rt_dtype x);
 /* The largest part that a scale of W as it is stored can be of its row's unit. */
 enum { INTEGER_LARGEST_PART = 32767 };
+/* Are products summed in tile registers? Words are then split in three planes of bytes (integer_tiles.c). */
+bool integer_in_tiles(const cg *c, const integer_kind *kind);
 /* Are codes of W stored as w + 128? */
-bool integer_offset_w(const cg *c, rt_dtype x);
+bool integer_offset_w(const cg *c, const integer_kind *kind);
 /* Columns of a block: all of them, or as many as are packed at a time. */
 int64_t integer_block_of(const integer_kind *kind);
 /* Columns of W that share a scale. */
@@ -66,8 +68,8 @@ LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most);
 /* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: any number of floats; inverse: as
  * many, or one. */
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
-/* codes[columns] of a type = the integers nearest to floats · inverse, W's with their offset. */
-void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes);
+/* codes[columns] of a type = the integers nearest to floats · inverse, plus `offset`. */
+void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes);
 
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);
@@ -95,6 +97,30 @@ typedef struct integer_sums {
 bool integer_stored_starts(const integer_kind *kind);
 /* The sums of one row of x, of `runs` runs of 32 columns with their scales. */
 void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs);
+
+/* ---- integer_tiles.c ---- */
+
+/* Bytes of scratch: of W's panel beside the one that is packed, 0 when that is multiplied as it is; of x, the same; and of sums. */
+typedef struct integer_tiles_space {
+    int64_t panel, x, sums;
+} integer_tiles_space;
+integer_tiles_space integer_tiles_bytes(const cg *c, const integer_kind *kind);
+
+/* All rows of x times a panel: pointers to the first element of each. */
+typedef struct integer_tiles {
+    const integer_kind *kind;
+    bool adds;                                /* to what is there: not the first block of columns */
+    int64_t x_stride;                         /* bytes */
+    LLVMValueRef x, panel, sums;              /* codes, of words their planes; scratch */
+    LLVMValueRef x_rows, columns;             /* i64; columns: of this block */
+    LLVMValueRef scales, panel_scales;        /* f32[rows of x]; f32[groups][rows of the panel] */
+    LLVMValueRef out, out_stride;             /* f32; i64, elements */
+} integer_tiles;
+void integer_emit_tiles(cg *c, const integer_tiles *tiles);
+/* Words to planes of bytes: of x[rows, columns], in rows of integer_tiles_x_stride bytes; of a packed panel. */
+int64_t integer_tiles_x_stride(const integer_kind *kind);
+void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int64_t stride, LLVMValueRef rows, LLVMValueRef to);
+void integer_emit_panel_planes(cg *c, const integer_kind *kind, LLVMValueRef panel, int64_t columns, LLVMValueRef to);
 
 /* ---- integer_stored.c ---- */
 

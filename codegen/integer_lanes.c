@@ -103,7 +103,7 @@ static LLVMValueRef round_unit(cg *c, const stripe *s, LLVMValueRef column, int 
     LLVMValueRef unit = NULL, mask = splat(c, cg_i32(c, (1 << 32 / count) - 1));
     for (int i = 0; i < count; i++) {
         LLVMValueRef whole = integer_nearest(c, load_floats(c, s, cg_add(c, column, cg_i64(c, i))), inverse);
-        if (integer_offset_w(c, s->kind->x)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
+        if (integer_offset_w(c, s->kind)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
         whole = LLVMBuildShl(c->b, LLVMBuildAnd(c->b, whole, mask, ""), splat(c, cg_i32(c, 32 / count * i)), "");
         unit = unit ? LLVMBuildOr(c->b, unit, whole, "") : whole;
     }

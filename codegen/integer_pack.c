@@ -52,10 +52,10 @@ LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
     return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole, "");
 }
 
-void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, LLVMValueRef codes) {
+void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
     LLVMValueRef whole = integer_nearest(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4), inverse);
-    if (integer_offset_w(c, type)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
+    if (offset) whole = cg_add(c, whole, splat(c, cg_i32(c, offset)));
     cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
     cg_loop_end(c, &loop);
 }
@@ -90,7 +90,7 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, group));
     LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = integer_largest(c, floats, columns);
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
-    integer_round(c, job->kind.x, floats, columns, inverse, cg_at(c, type, codes, groups.index));
+    integer_round(c, job->kind.x, floats, columns, inverse, integer_offset_w(c, &job->kind) ? 128 : 0, cg_at(c, type, codes, groups.index));
     LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, group), ""), cg_i64(c, integer_panel_rows(c))), row);
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
     cg_loop_end(c, &groups);

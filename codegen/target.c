@@ -1,32 +1,38 @@
 /* The target machine: the host with its features, or a named CPU. */
 #include "codegen/cg.h"
+#include "runtime/tiles.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register, and whether they have vpdpbusd. The
- * host is asked directly. */
+/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register, whether they have vpdpbusd, and whether
+ * tile registers. The host is asked directly. */
 static const struct cpu {
     const char *name;
     int lanes;
-    bool dot_bytes;
+    bool dot_bytes, tiles;
 } known[] = {
-    {"x86-64", 4, false}, {"x86-64-v2", 4, false}, {"nehalem", 4, false}, {"westmere", 4, false}, {"sandybridge", 4, false},
-    {"ivybridge", 4, false}, {"btver2", 4, false}, {"x86-64-v3", 8, false}, {"haswell", 8, false}, {"broadwell", 8, false},
-    {"skylake", 8, false}, {"alderlake", 8, true}, {"raptorlake", 8, true}, {"meteorlake", 8, true}, {"arrowlake", 8, true},
-    {"lunarlake", 8, true}, {"sierraforest", 8, true}, {"znver1", 8, false}, {"znver2", 8, false}, {"znver3", 8, false},
-    {"x86-64-v4", 16, false}, {"skylake-avx512", 16, false}, {"cascadelake", 16, true}, {"cooperlake", 16, true},
-    {"icelake-client", 16, true}, {"icelake-server", 16, true}, {"rocketlake", 16, true}, {"tigerlake", 16, true},
-    {"sapphirerapids", 16, true}, {"emeraldrapids", 16, true}, {"graniterapids", 16, true}, {"znver4", 16, true}, {"znver5", 16, true},
+    {"x86-64", 4, false, false}, {"x86-64-v2", 4, false, false}, {"nehalem", 4, false, false}, {"westmere", 4, false, false}, {"sandybridge", 4, false, false},
+    {"ivybridge", 4, false, false}, {"btver2", 4, false, false}, {"x86-64-v3", 8, false, false}, {"haswell", 8, false, false}, {"broadwell", 8, false, false},
+    {"skylake", 8, false, false}, {"alderlake", 8, true, false}, {"raptorlake", 8, true, false}, {"meteorlake", 8, true, false}, {"arrowlake", 8, true, false},
+    {"lunarlake", 8, true, false}, {"sierraforest", 8, true, false}, {"znver1", 8, false, false}, {"znver2", 8, false, false}, {"znver3", 8, false, false},
+    {"x86-64-v4", 16, false, false}, {"skylake-avx512", 16, false, false}, {"cascadelake", 16, true, false}, {"cooperlake", 16, true, false},
+    {"icelake-client", 16, true, false}, {"icelake-server", 16, true, false}, {"rocketlake", 16, true, false}, {"tigerlake", 16, true, false},
+    {"sapphirerapids", 16, true, true}, {"emeraldrapids", 16, true, true}, {"graniterapids", 16, true, true}, {"znver4", 16, true, false}, {"znver5", 16, true, false},
 };
 
 /* LLVM compiles for x86-64-v3 and takes the vectors apart. */
-static const struct cpu stand_in = {CG_STAND_IN_CPU, 16, true};
+static const struct cpu stand_ins[] = {{CG_STAND_IN_CPU, 16, true, false}, {CG_STAND_IN_TILES_CPU, 16, true, true}};
 #define STAND_IN_CPU "x86-64-v3"
+
+static bool is_stand_in(const struct cpu *cpu) {
+    return cpu && cpu >= stand_ins && cpu < stand_ins + GM_COUNT(stand_ins);
+}
 
 /* NULL: not one of them. */
 static const struct cpu *known_cpu(const char *name) {
-    if (strcmp(name, stand_in.name) == 0) return &stand_in;
+    for (size_t i = 0; i < GM_COUNT(stand_ins); i++)
+        if (strcmp(name, stand_ins[i].name) == 0) return &stand_ins[i];
     for (size_t i = 0; i < GM_COUNT(known); i++)
         if (strcmp(name, known[i].name) == 0) return &known[i];
     return NULL;
@@ -51,6 +57,20 @@ static bool dots_bytes(const char *features, int lanes) {
     return lanes == 16 ? cg_has_feature(features, "avx512vnni") : lanes == 8 && cg_has_feature(features, "avxvnni");
 }
 
+static bool has_tile_features(const char *features) {
+    return cg_has_feature(features, "amx-tile") && cg_has_feature(features, "amx-int8") && cg_has_feature(features, "amx-bf16");
+}
+
+/* In this process; what else a kernel of tiles needs is there too. */
+static bool host_has_tiles(const char *features) {
+    return has_tile_features(features) && dots_bytes(features, 16) && lanes_of_features(features) == 16 && rt_tiles_permitted();
+}
+
+bool cg_target_here(const char *cpu, const char *host, const char *features) {
+    const struct cpu *named = known_cpu(cpu);
+    return strcmp(cpu, host) == 0 && (!named || !named->tiles || host_has_tiles(features));
+}
+
 bool cg_target_dots_bytes(const char *cpu) {
     const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
     if (cpu) return named && named->dot_bytes;
@@ -61,19 +81,20 @@ bool cg_target_dots_bytes(const char *cpu) {
 }
 
 /* Tiles have sums enough to hide the latency of vpdpwssd, which LLVM else takes apart for some CPUs: two instructions for one. */
-static char *feature_text(const char *features, bool dot_bytes) {
+static char *feature_text(const char *features, bool dot_bytes, bool tiles) {
     gm_string text = {0};
     gm_string_printf(&text, "%s%s%s", features, *features && dot_bytes ? "," : "", dot_bytes ? "+fast-dpwssd" : "");
+    if (has_tile_features(features) && !tiles) gm_string_printf(&text, ",-amx-tile,-amx-int8,-amx-bf16"); /* the kernel refuses them */
     char *message = LLVMCreateMessage(text.data);
     gm_string_free(&text);
     return message;
 }
 
-/* As far as vectors and dots of bytes go. */
+/* As far as vectors, dots of bytes and tiles go. */
 static bool runs_here(const cg_target *target, const char *host_features) {
     int lanes = lanes_of_features(host_features);
     if (target->stands_in) return lanes >= known_cpu(STAND_IN_CPU)->lanes;
-    return target->lanes <= lanes && (!target->dot_bytes || dots_bytes(host_features, target->lanes));
+    return target->lanes <= lanes && (!target->dot_bytes || dots_bytes(host_features, target->lanes)) && (!target->tiles || host_has_tiles(host_features));
 }
 
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
@@ -94,11 +115,12 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
         return status;
     }
     char *host_features = LLVMGetHostCPUFeatures();
-    out->stands_in = named == &stand_in;
+    out->stands_in = is_stand_in(named);
     out->cpu = cpu ? LLVMCreateMessage(out->stands_in ? STAND_IN_CPU : cpu) : LLVMGetHostCPUName();
     out->lanes = named ? named->lanes : lanes_of_features(host_features);
     out->dot_bytes = named ? named->dot_bytes : dots_bytes(host_features, out->lanes);
-    out->features = feature_text(cpu ? "" : host_features, out->dot_bytes && !out->stands_in);
+    out->tiles = named ? named->tiles : host_has_tiles(host_features);
+    out->features = feature_text(cpu ? "" : host_features, out->dot_bytes && !out->stands_in, out->tiles);
     out->runs_here = runs_here(out, host_features);
     LLVMDisposeMessage(host_features);
     out->machine = cg_target_machine(out, LLVMCodeGenLevelDefault);

@@ -21,7 +21,7 @@ libc='[a-z]+\.h|(sys|linux)/[a-z]+\.h'
 allow runtime "$libc|runtime/[a-z_]+\.(h|def)|oneapi/dnnl/dnnl\.h"
 allow ir "$libc|ir/[a-z_]+\.(h|def)|runtime/(base|dtype|rotate|interleave|likely|screen|weights|sampler)\.h|runtime/dtype\.def"
 allow passes "$libc|passes/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(abi|base|derive|dtype|interleave|screen|sampler)\.h"
-allow codegen "$libc|codegen/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(base|abi|dtype|grid|interleave|likely|release|rotate|screen|sampler)\.h|llvm-c/[A-Za-z/]+\.h"
+allow codegen "$libc|codegen/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(base|abi|dtype|grid|interleave|likely|release|rotate|screen|sampler|tiles)\.h|llvm-c/[A-Za-z/]+\.h"
 allow frontend "$libc|(frontend|ir|passes|codegen|runtime)/[a-z_]+\.(h|def)|cjson/cJSON\.h"
 
 # Inside another folder only what is meant for others.

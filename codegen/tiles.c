@@ -1,0 +1,116 @@
+/* The tile registers of AMX (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18): eight of up to 16 rows of 64
+ * bytes, configured before they are used and released after it, within one kernel. For the target that stands in they lie in memory, and what
+ * the instructions do is written out.
+ */
+#include "codegen/cg.h"
+
+#include <string.h>
+
+enum { ROWS = CG_TILE_ROWS, BYTES = CG_TILE_BYTES, LANES = BYTES / 4, TILE = ROWS * BYTES, PALETTE = 1, AT_COLUMNS = 16, AT_ROWS = 48, CONFIG = 64 };
+
+static void call_tile(cg *c, const char *name, LLVMValueRef *args, int count) {
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    GM_ASSERT(id);
+    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
+    LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, NULL, 0), fn, args, (unsigned)count, "");
+}
+
+static LLVMValueRef number_of(cg *c, int tile) {
+    return LLVMConstInt(c->i8, (unsigned long long)tile, 0);
+}
+
+/* ---- in memory ---- */
+
+static LLVMTypeRef lanes_type(cg *c, LLVMTypeRef element) {
+    return LLVMVectorType(element, LANES);
+}
+
+static LLVMValueRef tile_row(cg *c, int tile, LLVMValueRef row) {
+    return cg_at(c, c->i8, c->code.tiles, cg_add(c, cg_i64(c, tile * TILE), cg_mul(c, row, cg_i64(c, BYTES))));
+}
+
+static LLVMValueRef rows_of(cg *c, int tile) {
+    LLVMValueRef at = cg_at(c, c->i8, c->code.tile_config, cg_i64(c, AT_ROWS + tile));
+    return LLVMBuildZExt(c->b, cg_load(c, c->i8, at, 1), c->i64, "");
+}
+
+/* Lane by lane acc += Σ a·b of four signed bytes. */
+static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    LLVMValueRef down = cg_splat(c, cg_i32(c, 24), LANES);
+    for (int k = 0; k < 4; k++) {
+        LLVMValueRef up = cg_splat(c, cg_i32(c, 24 - 8 * k), LANES);
+        LLVMValueRef x = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, a, up, ""), down, ""), y = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, b, up, ""), down, "");
+        acc = cg_add(c, acc, cg_mul(c, x, y));
+    }
+    return acc;
+}
+
+static void write_dots(cg *c, int sums, int a, int b) {
+    LLVMTypeRef ints = lanes_type(c, c->i32);
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), rows_of(c, sums), 1);
+    cg_loop units = cg_loop_begin(c, cg_i64(c, 0), rows_of(c, b), 1);
+    LLVMValueRef x = cg_load(c, c->i32, cg_at(c, c->i32, tile_row(c, a, rows.index), units.index), 4);
+    LLVMValueRef w = cg_load(c, ints, tile_row(c, b, units.index), 4), place = tile_row(c, sums, rows.index);
+    cg_store(c, add_bytes(c, cg_load(c, ints, place, 4), cg_splat(c, x, LANES), w), place, 4);
+    cg_loop_end(c, &units);
+    cg_loop_end(c, &rows);
+}
+
+/* Between a tile and memory, a row of `stride` bytes at a time. */
+static void copy_rows(cg *c, int tile, LLVMValueRef memory, LLVMValueRef stride, bool load) {
+    LLVMTypeRef ints = lanes_type(c, c->i32);
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), rows_of(c, tile), 1);
+    LLVMValueRef in_tile = tile_row(c, tile, rows.index), outside = cg_at(c, c->i8, memory, cg_mul(c, rows.index, stride));
+    cg_store(c, cg_load(c, ints, load ? outside : in_tile, 1), load ? in_tile : outside, 1);
+    cg_loop_end(c, &rows);
+}
+
+/* ---- what kernels call ---- */
+
+void cg_tiles_configure(cg *c, LLVMValueRef rows, unsigned which) {
+    GM_ASSERT(c->tiles);
+    LLVMTypeRef type = LLVMVectorType(c->i8, CONFIG);
+    LLVMValueRef bytes[CONFIG], few = LLVMBuildTrunc(c->b, rows, c->i8, "");
+    if (!c->code.tile_config) c->code.tile_config = cg_variable(c, type, NULL);
+    if (!c->code.tiles && c->stands_in) c->code.tiles = cg_variable(c, LLVMArrayType2(c->i8, CG_TILES * TILE), NULL);
+    for (int i = 0; i < CONFIG; i++) bytes[i] = LLVMConstInt(c->i8, 0, 0);
+    bytes[0] = number_of(c, PALETTE);
+    for (int i = 0; i < CG_TILES; i++) bytes[AT_COLUMNS + 2 * i] = LLVMConstInt(c->i8, BYTES, 0), bytes[AT_ROWS + i] = LLVMConstInt(c->i8, ROWS, 0);
+    cg_store(c, LLVMConstVector(bytes, CONFIG), c->code.tile_config, 1);
+    for (int i = 0; i < CG_TILES; i++)
+        if (which >> i & 1) cg_store(c, few, cg_at(c, c->i8, c->code.tile_config, cg_i64(c, AT_ROWS + i)), 1);
+    if (!c->stands_in) call_tile(c, "llvm.x86.ldtilecfg", &c->code.tile_config, 1);
+}
+
+void cg_tiles_release(cg *c) {
+    if (!c->stands_in) call_tile(c, "llvm.x86.tilerelease", NULL, 0);
+}
+
+void cg_tile_zero(cg *c, int tile) {
+    LLVMValueRef number = number_of(c, tile);
+    if (!c->stands_in) {
+        call_tile(c, "llvm.x86.tilezero", &number, 1);
+        return;
+    }
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, ROWS), 1);
+    cg_store(c, LLVMConstNull(lanes_type(c, c->i32)), tile_row(c, tile, rows.index), 4);
+    cg_loop_end(c, &rows);
+}
+
+void cg_tile_load(cg *c, int tile, LLVMValueRef from, LLVMValueRef stride) {
+    LLVMValueRef args[] = {number_of(c, tile), from, stride};
+    if (c->stands_in) copy_rows(c, tile, from, stride, true);
+    else call_tile(c, "llvm.x86.tileloadd64", args, 3);
+}
+
+void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride) {
+    LLVMValueRef args[] = {number_of(c, tile), to, stride};
+    if (c->stands_in) copy_rows(c, tile, to, stride, false);
+    else call_tile(c, "llvm.x86.tilestored64", args, 3);
+}
+
+void cg_tile_add_bytes(cg *c, int sums, int a, int b) {
+    LLVMValueRef args[] = {number_of(c, sums), number_of(c, a), number_of(c, b)};
+    if (c->stands_in) write_dots(c, sums, a, b);
+    else call_tile(c, "llvm.x86.tdpbssd", args, 3);
+}
