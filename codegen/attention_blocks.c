@@ -9,7 +9,7 @@
 
 #include <float.h>
 
-enum { BLOCK_ROWS = 120, PANEL_KEYS = 128 };
+enum { BLOCK_ROWS = 120, BLOCK_ROWS_TILES = 128, PANEL_KEYS = 128 };
 
 typedef struct block {
     LLVMValueRef kv, first, count; /* kv head, first token, tokens */
@@ -18,7 +18,7 @@ typedef struct block {
     /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel of K, then of V */
     LLVMValueRef rows, sums, scores, tops, totals, panel;
     /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], of a panel's keys and values */
-    bool words;
+    bool words, tiles; /* tiles: weights in parts; of v.scales, what is lost of values */
     LLVMValueRef weights, q_scales, weight_scales;
     attention_scales k, v;
 } block;
@@ -29,11 +29,35 @@ static int64_t columns_of(const cg *c, const attention_job *job) {
     return (job->d + width - 1) / width * width;
 }
 
+/* Rows of a tile. */
+static int64_t tall_of(const cg *c, const block *b) {
+    return b->tiles ? CG_TILE_ROWS : attention_tile_rows(c);
+}
+
+static void multiply(cg *c, const block *b, const attention_product *product) {
+    if (b->tiles) attention_tiles_multiply(c, product);
+    else attention_multiply(c, product);
+}
+
 /* ---- rows of the block ---- */
 
 /* Elements of 32 bits in a row of q. */
 static int64_t row_elements(const attention_job *job, const block *b) {
     return b->words ? job->d / 2 : job->d;
+}
+
+/* The same of a key in a panel. */
+static int64_t key_elements(const attention_job *job, const block *b) {
+    return b->words || b->tiles ? job->d / 2 : job->d;
+}
+
+/* Elements of 32 bits in a row of weights. */
+static int64_t weight_elements(const block *b) {
+    return b->words ? PANEL_KEYS / 2 : PANEL_KEYS;
+}
+
+static LLVMValueRef weights_of(const block *b) {
+    return b->words || b->tiles ? b->weights : b->scores;
 }
 
 static LLVMValueRef float_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
@@ -49,10 +73,11 @@ static void read_rows(cg *c, const attention_job *job, const block *b, LLVMValue
     LLVMValueRef from = cg_at(c, c->f32, c->code.args[job->q], attention_offset(c, t, job->q_stride[0], b->kv, job->q_stride[1], g, job->q_stride[2]));
     LLVMValueRef to = float_at(c, b->rows, cg_mul(c, loop.index, cg_i64(c, elements)));
     if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, loop.index));
+    else if (b->tiles) attention_tiles_row(c, job, from, to);
     else LLVMBuildMemCpy(c->b, to, 4, from, 4, cg_i64(c, job->d * 4));
     cg_loop_end(c, &loop);
     LLVMValueRef end = float_at(c, b->rows, cg_mul(c, rows, cg_i64(c, elements)));
-    LLVMBuildMemSet(c->b, end, LLVMConstInt(c->i8, 0, 0), cg_i64(c, (attention_tile_rows(c) - 1) * elements * 4), 4);
+    LLVMBuildMemSet(c->b, end, LLVMConstInt(c->i8, 0, 0), cg_i64(c, (tall_of(c, b) - 1) * elements * 4), 4);
 }
 
 static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
@@ -62,7 +87,7 @@ static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValu
     cg_store(c, cg_f32(c, -FLT_MAX), float_at(c, b->tops, loop.index), 4);
     cg_store(c, cg_f32(c, 0), float_at(c, b->totals, loop.index), 4);
     cg_loop_end(c, &loop);
-    LLVMValueRef scales = cg_add(c, rows, cg_i64(c, attention_tile_rows(c) - 1)); /* a tile's other rows add nothing, so theirs are finite */
+    LLVMValueRef scales = cg_add(c, rows, cg_i64(c, tall_of(c, b) - 1)); /* a tile's other rows add nothing, so theirs are finite */
     if (b->words) LLVMBuildMemSet(c->b, b->weight_scales, LLVMConstInt(c->i8, 0, 0), cg_mul(c, scales, cg_i64(c, 4)), 4);
 }
 
@@ -131,8 +156,9 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     LLVMValueRef scores = cg_at(c, c->f32, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS)));
     LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
     LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, scores, low, high, &top);
-    LLVMValueRef factor = cg_exp(c, LLVMBuildFSub(c->b, old, top, "")), codes = cg_at(c, c->i16, b->weights, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS)));
-    if (b->words) attention_words_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, codes, float_at(c, b->weight_scales, row.index));
+    LLVMValueRef factor = cg_exp(c, LLVMBuildFSub(c->b, old, top, "")), weights = float_at(c, weights_of(b), cg_mul(c, row.index, cg_i64(c, weight_elements(b))));
+    if (b->words) attention_words_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights, float_at(c, b->weight_scales, row.index));
+    if (b->tiles) attention_tiles_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights);
     cg_store(c, top, top_at, 4);
     cg_store(c, cg_fma(c, cg_load(c, c->f32, total_at, 4), factor, sum), total_at, 4);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
@@ -140,37 +166,36 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     scale_row(c, job, sums, sums, factor);
     cg_end_if(c, &mend);
     cg_loop_end(c, &row);
-    LLVMTypeRef weight = b->words ? c->i16 : c->f32;
-    int64_t after = (attention_tile_rows(c) - 1) * PANEL_KEYS * (b->words ? 2 : 4); /* bytes of the last tile's other rows */
-    LLVMValueRef rest = cg_at(c, weight, b->words ? b->weights : b->scores, cg_mul(c, to, cg_i64(c, PANEL_KEYS)));
+    int64_t after = (tall_of(c, b) - 1) * weight_elements(b) * 4; /* bytes of the last tile's other rows */
+    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(b))));
     LLVMBuildMemSet(c->b, rest, LLVMConstInt(c->i8, 0, 0), cg_i64(c, after), 4);
 }
 
 static void score_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run) {
     int64_t elements = row_elements(job, b);
-    LLVMValueRef d = cg_i64(c, elements), width = cg_i64(c, attention_tile_width(c)), from, to;
+    LLVMValueRef d = cg_i64(c, elements), depth = cg_i64(c, key_elements(job, b)), width = cg_i64(c, attention_tile_width(c)), from, to;
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, attention_tile_width(c));
     LLVMValueRef low = cg_add(c, run->first, keys.index), high = cg_add(c, run->first, cg_min(c, run->count, cg_add(c, keys.index, width)));
     rows_that_see(c, job, b, low, high, &from, &to);
     attention_product product = {.a = float_at(c, b->rows, cg_mul(c, from, d)), .a_stride = elements, .rows = cg_sub(c, to, from),
-                                 .b = float_at(c, b->panel, cg_mul(c, keys.index, d)), .depth = d,
+                                 .b = float_at(c, b->panel, cg_mul(c, keys.index, depth)), .depth = depth,
                                  .out = float_at(c, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index)),
                                  .out_stride = PANEL_KEYS, .words = b->words};
     if (b->words) product.row_scales = float_at(c, b->q_scales, from), product.column_scales = float_at(c, b->k.scales, keys.index);
-    attention_multiply(c, &product);
+    multiply(c, b, &product);
     cg_loop_end(c, &keys);
 }
 
 static void sum_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef values, LLVMValueRef from, LLVMValueRef to) {
-    int64_t columns = columns_of(c, job), keys = b->words ? PANEL_KEYS / 2 : PANEL_KEYS; /* elements */
-    LLVMValueRef weights = float_at(c, b->words ? b->weights : b->scores, cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
-    if (b->words) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
+    int64_t columns = columns_of(c, job), keys = weight_elements(b), lines = b->words || b->tiles ? PANEL_KEYS / 2 : PANEL_KEYS;
+    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
+    if (b->words || b->tiles) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
     cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
     attention_product product = {.a = weights, .a_stride = keys, .rows = cg_sub(c, to, from),
-                                 .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, keys))), .depth = depth,
+                                 .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))), .depth = depth,
                                  .out = float_at(c, sums_of(c, job, b, from), part.index), .out_stride = columns, .add = true, .words = b->words};
     if (b->words) product.row_scales = float_at(c, b->weight_scales, from);
-    attention_multiply(c, &product);
+    multiply(c, b, &product);
     cg_loop_end(c, &part);
 }
 
@@ -184,25 +209,27 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     begin_sums(c, job, b, rows);
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
-    LLVMValueRef values = b->words ? float_at(c, b->panel, cg_i64(c, PANEL_KEYS * row_elements(job, b))) : b->panel; /* floats: where K was */
+    bool apart = b->words || b->tiles;
+    LLVMValueRef values = apart ? float_at(c, b->panel, cg_i64(c, PANEL_KEYS * key_elements(job, b))) : b->panel; /* floats: where K was */
     attention_pack_k(c, job, &panel, b->words ? &b->k : NULL, b->panel);
     score_panel(c, job, b, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     if (b->words) attention_words_pack_v(c, job, &panel, &b->v, values, PANEL_KEYS);
+    if (b->tiles) attention_tiles_pack_v(c, job, &panel, b->v.scales, values, PANEL_KEYS);
     weigh_panel(c, job, b, &run, from, to);
-    if (!b->words) attention_pack_v(c, job, &panel, values, PANEL_KEYS);
+    if (!apart) attention_pack_v(c, job, &panel, values, PANEL_KEYS);
     sum_panel(c, job, b, &run, values, from, to);
     attention_runs_end(c, &run);
     write_rows(c, job, b, rows);
 }
 
 static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block *b) {
-    int64_t rows = tokens * job->group + attention_tile_rows(c) - 1, columns = columns_of(c, job), at = 0;
+    int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job), at = 0;
     struct {
         LLVMValueRef *place;
         int64_t floats;
     } parts[] = {{&b->panel, PANEL_KEYS * columns}, {&b->scores, rows * PANEL_KEYS}, {&b->rows, rows * row_elements(job, b)},
-                 {&b->weights, b->words ? rows * PANEL_KEYS / 2 : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
+                 {&b->weights, b->words || b->tiles ? rows * weight_elements(b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
                  {&b->q_scales, rows}, {&b->weight_scales, rows}, {&b->k.inverses, PANEL_KEYS}, {&b->k.scales, PANEL_KEYS},
                  {&b->v.inverses, PANEL_KEYS}, {&b->v.scales, PANEL_KEYS}};
     for (size_t i = 0; i < GM_COUNT(parts); i++) at += parts[i].floats;
@@ -220,19 +247,22 @@ static LLVMValueRef tokens_of_block(cg *c, const attention_job *job, LLVMValueRe
 }
 
 /* The most tokens of a block. */
-static int64_t block_tokens(const attention_job *job) {
-    return job->group >= BLOCK_ROWS ? 1 : BLOCK_ROWS / job->group;
+static int64_t block_tokens(const cg *c, const attention_job *job) {
+    int64_t rows = attention_in_tiles(c, job) ? BLOCK_ROWS_TILES : BLOCK_ROWS;
+    return job->group >= rows ? 1 : rows / job->group;
 }
 
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out) {
+    bool tiles = attention_in_tiles(c, job);
+    const char *how = tiles ? "two parts of bf16 in tile registers (tdpbf16ps)" : attention_in_words(c, job) ? "words of 16 bits" : "floats";
     gm_string_printf(out, "up to %lld tokens by %lld heads share a packed panel of %d keys, in %s, tiles of %lld rows by %lld columns",
-                     (long long)block_tokens(job), (long long)job->group, PANEL_KEYS, attention_in_words(c, job) ? "words of 16 bits" : "floats",
-                     (long long)attention_tile_rows(c), (long long)attention_tile_width(c));
+                     (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, how, (long long)(tiles ? CG_TILE_ROWS : attention_tile_rows(c)),
+                     (long long)attention_tile_width(c));
 }
 
 void attention_blocks(cg *c, const attention_job *job) {
-    int64_t most = block_tokens(job);
-    block b = {.words = attention_in_words(c, job)};
+    int64_t most = block_tokens(c, job);
+    block b = {.words = attention_in_words(c, job), .tiles = attention_in_tiles(c, job)};
     open_scratch(c, job, most, &b);
     LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = tokens_of_block(c, job, all, most);
     LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, ""), tasks = cg_mul(c, blocks, heads);

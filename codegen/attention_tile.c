@@ -132,8 +132,9 @@ static void pack_squares(cg *c, const attention_job *job, const attention_panel 
     LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, elements - c->lanes));
     for (int i = 0; i < c->lanes; i++) { /* those past the end are a key again: nobody sees them */
         LLVMValueRef number = cg_min(c, cg_add(c, key, cg_i64(c, i)), last);
-        v[i] = scales ? attention_words_units(c, job, p, scales, number, column)
-                      : attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, c->lanes);
+        v[i] = scales                      ? attention_words_units(c, job, p, scales, number, column)
+               : attention_in_tiles(c, job) ? attention_tiles_units(c, job, p, number, column)
+                                            : attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, c->lanes);
     }
     cg_transpose(c, v);
     for (int i = 0; i < c->lanes; i++) {
@@ -156,7 +157,7 @@ static void pack_lines(cg *c, const attention_job *job, const attention_panel *p
 }
 
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to) {
-    int64_t width = attention_tile_width(c), elements = scales ? job->d / 2 : job->d;
+    int64_t width = attention_tile_width(c), elements = scales || attention_in_tiles(c, job) ? job->d / 2 : job->d;
     if (scales) attention_words_scale_k(c, job, p, scales);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, width);
     LLVMValueRef lines = cg_at(c, c->f32, to, cg_mul(c, loop.index, cg_i64(c, elements)));

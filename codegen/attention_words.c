@@ -14,7 +14,7 @@ enum { WORDS = 2 /* to a unit of 32 bits */ };
 
 bool attention_in_words(const cg *c, const attention_job *job) {
     int64_t multiple = WORDS * c->lanes;
-    return job->words && job->k.stride[2] == 1 && job->v.stride[2] == 1 && job->d % multiple == 0;
+    return job->words && !attention_in_tiles(c, job) && job->k.stride[2] == 1 && job->v.stride[2] == 1 && job->d % multiple == 0;
 }
 
 /* The largest code of both factors, for sums of `depth` products. */

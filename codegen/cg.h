@@ -324,6 +324,8 @@ void cg_tile_load(cg *c, int tile, LLVMValueRef from, LLVMValueRef stride);
 void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride);
 /* sums, i32[16,16], += a·b of signed bytes: a[16,64]; b as units of four rows of its matrix, [16 units][16 columns][4]. */
 void cg_tile_add_bytes(cg *c, int sums, int a, int b);
+/* The same of bf16, sums in f32: a[16,32]; b in units of two rows. */
+void cg_tile_add_halves(cg *c, int sums, int a, int b);
 
 /* ---- dot_int.c: x in integers ---- */
 

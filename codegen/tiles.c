@@ -45,13 +45,24 @@ static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValue
     return acc;
 }
 
-static void write_dots(cg *c, int sums, int a, int b) {
+/* The same of two bf16, acc in f32. */
+static LLVMValueRef add_halves(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
+    LLVMTypeRef floats = lanes_type(c, c->f32);
+    LLVMValueRef sum = LLVMBuildBitCast(c->b, acc, floats, ""), sixteen = cg_splat(c, cg_i32(c, 16), LANES), high = cg_splat(c, cg_i32(c, 0xFFFF0000), LANES);
+    LLVMValueRef x[] = {LLVMBuildShl(c->b, a, sixteen, ""), LLVMBuildAnd(c->b, a, high, "")}, y[] = {LLVMBuildShl(c->b, b, sixteen, ""), LLVMBuildAnd(c->b, b, high, "")};
+    for (int k = 0; k < 2; k++) sum = cg_fma(c, LLVMBuildBitCast(c->b, x[k], floats, ""), LLVMBuildBitCast(c->b, y[k], floats, ""), sum);
+    return LLVMBuildBitCast(c->b, sum, LLVMTypeOf(acc), "");
+}
+
+typedef LLVMValueRef (*add_fn)(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
+
+static void write_dots(cg *c, int sums, int a, int b, add_fn add) {
     LLVMTypeRef ints = lanes_type(c, c->i32);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), rows_of(c, sums), 1);
     cg_loop units = cg_loop_begin(c, cg_i64(c, 0), rows_of(c, b), 1);
     LLVMValueRef x = cg_load(c, c->i32, cg_at(c, c->i32, tile_row(c, a, rows.index), units.index), 4);
     LLVMValueRef w = cg_load(c, ints, tile_row(c, b, units.index), 4), place = tile_row(c, sums, rows.index);
-    cg_store(c, add_bytes(c, cg_load(c, ints, place, 4), cg_splat(c, x, LANES), w), place, 4);
+    cg_store(c, add(c, cg_load(c, ints, place, 4), cg_splat(c, x, LANES), w), place, 4);
     cg_loop_end(c, &units);
     cg_loop_end(c, &rows);
 }
@@ -109,8 +120,16 @@ void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride) {
     else call_tile(c, "llvm.x86.tilestored64", args, 3);
 }
 
-void cg_tile_add_bytes(cg *c, int sums, int a, int b) {
+static void add_products(cg *c, int sums, int a, int b, const char *name, add_fn written_out) {
     LLVMValueRef args[] = {number_of(c, sums), number_of(c, a), number_of(c, b)};
-    if (c->stands_in) write_dots(c, sums, a, b);
-    else call_tile(c, "llvm.x86.tdpbssd", args, 3);
+    if (c->stands_in) write_dots(c, sums, a, b, written_out);
+    else call_tile(c, name, args, 3);
+}
+
+void cg_tile_add_bytes(cg *c, int sums, int a, int b) {
+    add_products(c, sums, a, b, "llvm.x86.tdpbssd", add_bytes);
+}
+
+void cg_tile_add_halves(cg *c, int sums, int a, int b) {
+    add_products(c, sums, a, b, "llvm.x86.tdpbf16ps", add_halves);
 }

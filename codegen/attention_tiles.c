@@ -1,0 +1,179 @@
+/* Attention of many tokens in tile registers: products of bf16, summed in f32.
+ *
+ * K and V are bf16 in the cache and stay as they are. q and the weights are split in two, x = high + low, which leaves 16 bits of each: more
+ * than the words of attention_words.c have, and no scales. A panel's units of 32 bits lie as tiles take them: two columns of a key, or a
+ * column of two keys. Values that are not finite are taken out of the panel, since the weight 0 of a row that does not see them would not be
+ * enough, and make the weights of the rows that see them NaN.
+ */
+#include "codegen/attention.h"
+#include "codegen/integer.h"
+
+enum {
+    SIDE = CG_TILE_ROWS, LINE = CG_TILE_BYTES / 4, /* elements of 32 bits in a tile's row */
+    PARTS = 2, HALVES = 2, TALL = 2,               /* of x: high and low; tiles of the panel side by side; of rows */
+    A = TALL * HALVES, B = A + TALL,               /* registers after the sums */
+    WORDS = 2
+};
+
+bool attention_in_tiles(const cg *c, const attention_job *job) {
+    const attention_cache *caches[] = {&job->k, &job->v};
+    for (size_t i = 0; i < GM_COUNT(caches); i++)
+        if (caches[i]->dtype != RT_BF16 || caches[i]->scale >= 0 || caches[i]->stride[2] != 1) return false;
+    return c->tiles && job->words && job->d % (WORDS * c->lanes) == 0;
+}
+
+/* ---- floats in two parts ---- */
+
+/* `count` floats, plus one, to high parts, then low ones. */
+static void split(cg *c, LLVMValueRef from, LLVMValueRef plus, int64_t count, LLVMValueRef to) {
+    LLVMTypeRef ints = vector(c, c->i32), halves = vector(c, c->i16);
+    LLVMValueRef sixteen = splat(c, cg_i32(c, 16)), round = splat(c, cg_i32(c, 0x8000)), more = splat(c, plus);
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, count), c->lanes);
+    LLVMValueRef x = LLVMBuildFAdd(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), more, "");
+    LLVMValueRef high = LLVMBuildAnd(c->b, LLVMBuildBitCast(c->b, x, ints, ""), splat(c, cg_i32(c, 0xFFFF0000)), "");
+    LLVMValueRef low = LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), "");
+    low = cg_add(c, LLVMBuildBitCast(c->b, low, ints, ""), round);
+    LLVMValueRef part[PARTS] = {high, low};
+    for (int i = 0; i < PARTS; i++) {
+        LLVMValueRef half = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, part[i], sixteen, ""), halves, "");
+        cg_store(c, half, cg_at(c, c->i16, to, cg_add(c, loop.index, cg_i64(c, i * count))), 2);
+    }
+    cg_loop_end_unrolled(c, &loop, 4);
+}
+
+void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to) {
+    split(c, from, cg_f32(c, -0.0), job->d, to);
+}
+
+void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys, LLVMValueRef to) {
+    LLVMValueRef total = cg_variable(c, c->f32, cg_f32(c, 0));
+    cg_loop scan = cg_loop_begin(c, low, high, 1);
+    LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), cg_load(c, c->f32, cg_at(c, c->f32, losses, scan.index), 4), "");
+    LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
+    LLVMBuildStore(c->b, sum, total);
+    cg_loop_end(c, &scan);
+    split(c, weights, LLVMBuildLoad2(c->b, c->f32, total, ""), keys, to);
+}
+
+/* ---- panels ---- */
+
+/* A vector of elements of a cache as they are, two in a lane. */
+static LLVMValueRef load_units(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {
+    LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, 1);
+    return cg_load(c, vector(c, c->i32), cg_at(c, c->i16, c->code.args[cache->data], at), 2);
+}
+
+LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number, LLVMValueRef unit) {
+    return load_units(c, &job->k, cg_add(c, p->slot, number), p->kv, cg_mul(c, unit, cg_i64(c, WORDS)));
+}
+
+/* Elements that are not finite become 0, and are counted: *lost, i16 lanes of ones. */
+static LLVMValueRef take_finite(cg *c, LLVMValueRef units, LLVMValueRef lost) {
+    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, units, words, ""), most = cg_splat(c, LLVMConstInt(c->i16, 0x7F80, 0), WORDS * c->lanes);
+    LLVMValueRef wrong = LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildAnd(c->b, bits, most, ""), most, "");
+    LLVMValueRef ones = LLVMBuildSExt(c->b, wrong, words, "");
+    LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, words, lost, ""), ones, ""), lost);
+    return LLVMBuildBitCast(c->b, LLVMBuildSelect(c->b, wrong, LLVMConstNull(words), bits, ""), vector(c, c->i32), "");
+}
+
+/* Columns `low` or `high` half of two keys' words, a column of both to a lane. */
+static LLVMValueRef pair_up(cg *c, LLVMValueRef one, LLVMValueRef other, bool high) {
+    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
+    LLVMValueRef mask[WORDS * LINE];
+    for (int i = 0; i < WORDS * c->lanes; i++) mask[i] = cg_i32(c, i / 2 + (high ? c->lanes : 0) + (i % 2) * WORDS * c->lanes);
+    one = LLVMBuildBitCast(c->b, one, words, ""), other = LLVMBuildBitCast(c->b, other, words, "");
+    return LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, one, other, LLVMConstVector(mask, (unsigned)(WORDS * c->lanes)), ""), vector(c, c->i32), "");
+}
+
+/* NaN where something was lost of a key, else 0. */
+static void note_loss(cg *c, LLVMValueRef lost, LLVMValueRef at) {
+    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
+    LLVMValueRef all = LLVMBuildLoad2(c->b, words, lost, ""), any = cg_intrinsic(c, "llvm.vector.reduce.or", words, &all, 1);
+    LLVMValueRef bits = LLVMBuildAnd(c->b, LLVMBuildSExt(c->b, any, c->i32, ""), cg_i32(c, 0x7FC00000), "");
+    cg_store(c, LLVMBuildBitCast(c->b, bits, c->f32, ""), at, 4);
+}
+
+void attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most) {
+    int64_t width = attention_tile_width(c), both = WORDS * c->lanes, step = WORDS * SIDE;
+    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
+    LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), lost[WORDS];
+    for (int i = 0; i < WORDS; i++) lost[i] = cg_variable(c, words, NULL);
+    LLVMValueRef end = cg_mul(c, LLVMBuildUDiv(c->b, cg_add(c, p->count, cg_i64(c, step - 1)), cg_i64(c, step), ""), cg_i64(c, step));
+    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), end, WORDS); /* keys after the last are that one again, and have no weight */
+    LLVMValueRef line = cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, WORDS), ""), cg_i64(c, width)));
+    for (int i = 0; i < WORDS; i++) LLVMBuildStore(c->b, LLVMConstNull(words), lost[i]);
+    cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), both);
+    LLVMValueRef row[WORDS];
+    for (int i = 0; i < WORDS; i++) {
+        LLVMValueRef slot = cg_add(c, p->slot, cg_min(c, cg_add(c, keys.index, cg_i64(c, i)), last));
+        row[i] = take_finite(c, load_units(c, &job->v, slot, p->kv, columns.index), lost[i]);
+    }
+    LLVMValueRef part = cg_at(c, c->i32, line, cg_mul(c, LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), cg_i64(c, most / WORDS * width)));
+    for (int h = 0; h < HALVES; h++) cg_store(c, pair_up(c, row[0], row[1], h), cg_at(c, c->i32, part, cg_i64(c, h * c->lanes)), 4);
+    cg_loop_end(c, &columns);
+    for (int i = 0; i < WORDS; i++) note_loss(c, lost[i], cg_at(c, c->f32, losses, cg_add(c, keys.index, cg_i64(c, i))));
+    cg_loop_end(c, &keys);
+}
+
+/* ---- the product ---- */
+
+typedef struct tiles_job {
+    bool add;
+    int64_t a_stride, out_stride;
+    int a, rows, b, depth, out; /* kernel arguments */
+} tiles_job;
+
+static LLVMValueRef out_at(cg *c, const tiles_job *job, LLVMValueRef row, int tile, int half) {
+    LLVMValueRef first = cg_mul(c, cg_add(c, row, cg_i64(c, tile * SIDE)), cg_i64(c, job->out_stride));
+    return cg_at(c, c->f32, c->code.args[job->out], cg_add(c, first, cg_i64(c, half * LINE)));
+}
+
+/* `tall` tiles of rows from `row` on. */
+static void emit_block(cg *c, const tiles_job *job, LLVMValueRef row, int tall) {
+    LLVMValueRef *args = c->code.args, out_stride = cg_i64(c, job->out_stride * 4), a_stride = cg_i64(c, job->a_stride * 4);
+    for (int i = 0; i < tall * HALVES; i++) {
+        if (job->add) cg_tile_load(c, i, out_at(c, job, row, i / HALVES, i % HALVES), out_stride);
+        else cg_tile_zero(c, i);
+    }
+    cg_loop steps = cg_loop_begin(c, cg_i64(c, 0), args[job->depth], LINE);
+    for (int h = 0; h < HALVES; h++) {
+        LLVMValueRef at = cg_add(c, cg_mul(c, steps.index, cg_i64(c, HALVES * LINE)), cg_i64(c, h * LINE));
+        cg_tile_load(c, B + h, cg_at(c, c->i32, args[job->b], at), cg_i64(c, HALVES * CG_TILE_BYTES));
+    }
+    for (int p = 0; p < PARTS; p++)
+        for (int t = 0; t < tall; t++) {
+            LLVMValueRef first = cg_mul(c, cg_add(c, row, cg_i64(c, t * SIDE)), cg_i64(c, job->a_stride));
+            LLVMValueRef at = cg_add(c, first, cg_add(c, steps.index, cg_i64(c, p * job->a_stride / PARTS)));
+            cg_tile_load(c, A + t, cg_at(c, c->i32, args[job->a], at), a_stride);
+            for (int h = 0; h < HALVES; h++) cg_tile_add_halves(c, t * HALVES + h, A + t, B + h);
+        }
+    cg_loop_end(c, &steps);
+    for (int i = 0; i < tall * HALVES; i++) cg_tile_store(c, i, out_at(c, job, row, i / HALVES, i % HALVES), out_stride);
+}
+
+static void emit_blocks(cg *c, void *user) {
+    const tiles_job *job = user;
+    LLVMValueRef rows = c->code.args[job->rows], size = cg_i64(c, TALL * SIDE);
+    cg_tiles_configure(c, cg_i64(c, SIDE), 0);
+    LLVMValueRef end = cg_mul(c, LLVMBuildUDiv(c->b, cg_add(c, rows, cg_i64(c, SIDE - 1)), size, ""), size);
+    cg_loop whole = cg_loop_begin(c, cg_i64(c, 0), end, TALL * SIDE);
+    emit_block(c, job, whole.index, TALL);
+    cg_loop_end(c, &whole);
+    cg_loop rest = cg_loop_begin(c, end, rows, SIDE);
+    emit_block(c, job, rest.index, 1);
+    cg_loop_end(c, &rest);
+    cg_tiles_release(c);
+}
+
+void attention_tiles_multiply(cg *c, const attention_product *p) {
+    tiles_job job = {.add = p->add, .a_stride = p->a_stride, .out_stride = p->out_stride};
+    cg_kernel kernel = {.count = 0};
+    job.a = cg_kernel_arg(&kernel, p->a);
+    job.rows = cg_kernel_arg(&kernel, p->rows);
+    job.b = cg_kernel_arg(&kernel, p->b);
+    job.depth = cg_kernel_arg(&kernel, p->depth);
+    job.out = cg_kernel_arg(&kernel, p->out);
+    gm_string_printf(&kernel.key, "attention_tiles %d %lld %lld", p->add, (long long)p->a_stride, (long long)p->out_stride);
+    cg_kernel_call(c, &kernel, "attention_tiles", emit_blocks, &job);
+}
