@@ -139,7 +139,7 @@ static LLVMValueRef sums_at(cg *c, const integer_tiles *t, int plane) {
 }
 
 /* The sums of columns [from, to). */
-static void sum_group(cg *c, const integer_tiles *t, const block *b, LLVMValueRef from, LLVMValueRef to) {
+static void sum_columns(cg *c, const integer_tiles *t, const block *b, LLVMValueRef from, LLVMValueRef to) {
     int count = b->r.tall * b->r.planes;
     for (int i = 0; i < count * HALVES; i++) cg_tile_zero(c, i);
     cg_loop steps = cg_loop_begin(c, from, to, STEP);
@@ -161,10 +161,12 @@ static LLVMValueRef whole_sums(cg *c, const integer_tiles *t, const block *b, LL
     return cg_add(c, LLVMBuildShl(c->b, cg_add(c, high, both), digit, ""), part[1]);
 }
 
-/* out = or += the sums of group `group`, scaled. */
-static void write_group(cg *c, const integer_tiles *t, const block *b, LLVMValueRef group) {
+/* out = or += the sums of columns from `column` on, scaled. */
+static void write_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueRef column) {
     LLVMTypeRef floats = vector(c, c->f32);
-    LLVMValueRef of_w[HALVES], fresh = t->adds ? LLVMConstInt(c->i1, 0, 0) : LLVMBuildICmp(c->b, LLVMIntEQ, group, cg_i64(c, 0), "");
+    LLVMValueRef of_w[HALVES], group = LLVMBuildUDiv(c->b, column, cg_i64(c, integer_group_of(t->kind)), "");
+    bool once = !t->adds && t->kind->columns <= integer_group_of(t->kind);
+    LLVMValueRef fresh = LLVMBuildICmp(c->b, LLVMIntEQ, column, cg_i64(c, t->adds ? -1 : 0), "");
     for (int h = 0; h < HALVES; h++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, PANEL)), cg_i64(c, h * SIDE));
         of_w[h] = cg_load(c, floats, cg_at(c, c->f32, t->panel_scales, at), 4);
@@ -175,39 +177,49 @@ static void write_group(cg *c, const integer_tiles *t, const block *b, LLVMValue
         LLVMValueRef at = cg_add(c, cg_mul(c, rows.index, cg_i64(c, PANEL)), cg_i64(c, h * SIDE));
         LLVMValueRef y = LLVMBuildSIToFP(c->b, whole_sums(c, t, b, at), floats, "");
         LLVMValueRef place = cg_at(c, c->f32, t->out, cg_add(c, cg_mul(c, row, t->out_stride), cg_i64(c, h * SIDE)));
-        LLVMValueRef before = LLVMBuildSelect(c->b, fresh, LLVMConstNull(floats), cg_load(c, floats, place, 4), "");
-        y = cg_fma(c, LLVMBuildFMul(c->b, y, of_w[h], ""), of_x, before);
+        y = LLVMBuildFMul(c->b, y, of_w[h], "");
+        if (once) y = LLVMBuildFMul(c->b, y, of_x, "");
+        else y = cg_fma(c, y, of_x, LLVMBuildSelect(c->b, fresh, LLVMConstNull(floats), cg_load(c, floats, place, 4), ""));
         cg_store(c, y, place, 4);
     }
     cg_loop_end_unrolled(c, &rows, 2);
 }
 
-static void emit_block(cg *c, const integer_tiles *t, const block *b) {
-    cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), t->columns, integer_group_of(t->kind));
-    LLVMValueRef group = cg_i64(c, integer_group_of(t->kind)), to = cg_min(c, cg_add(c, groups.index, group), t->columns);
-    sum_group(c, t, b, groups.index, to);
-    write_group(c, t, b, LLVMBuildUDiv(c->b, groups.index, group, ""));
-    cg_loop_end(c, &groups);
+/* Columns [from, to) of all rows of x. */
+typedef struct pass {
+    LLVMValueRef from, to;
+} pass;
+
+static void emit_block(cg *c, const integer_tiles *t, const block *b, const pass *of) {
+    sum_columns(c, t, b, of->from, of->to);
+    write_sums(c, t, b, of->from);
 }
 
 /* Blocks of `tall` whole tiles from row `first` on; returns the row after them. */
-static LLVMValueRef emit_whole(cg *c, const integer_tiles *t, LLVMValueRef first, int tall) {
+static LLVMValueRef emit_whole(cg *c, const integer_tiles *t, const pass *of, LLVMValueRef first, int tall) {
     LLVMValueRef size = cg_i64(c, tall * SIDE), end = cg_add(c, first, cg_mul(c, LLVMBuildUDiv(c->b, cg_sub(c, t->x_rows, first), size, ""), size));
     cg_loop loop = cg_loop_begin(c, first, end, tall * SIDE);
-    emit_block(c, t, &(block){.r = roles_of(t->kind, tall), .first = loop.index, .rows = size});
+    emit_block(c, t, &(block){.r = roles_of(t->kind, tall), .first = loop.index, .rows = size}, of);
     cg_loop_end(c, &loop);
     return end;
 }
 
-void integer_emit_tiles(cg *c, const integer_tiles *t) {
+static void emit_rows(cg *c, const integer_tiles *t, const pass *of) {
     LLVMValueRef first = cg_i64(c, 0);
     cg_tiles_configure(c, cg_i64(c, SIDE), 0);
-    for (int tall = t->kind->x == RT_I8 ? TALL : 1; tall; tall--) first = emit_whole(c, t, first, tall);
+    for (int tall = t->kind->x == RT_I8 ? TALL : 1; tall; tall--) first = emit_whole(c, t, of, first, tall);
     cg_loop rest = cg_loop_begin(c, first, t->x_rows, SIDE); /* of one tile at most */
     block last = {.r = roles_of(t->kind, 1), .first = rest.index, .rows = cg_sub(c, t->x_rows, rest.index)};
     unsigned sums = (1u << last.r.planes * HALVES) - 1;
     cg_tiles_configure(c, last.rows, sums | 1u << last.r.x);
-    emit_block(c, t, &last);
+    emit_block(c, t, &last, of);
     cg_loop_end(c, &rest);
+}
+
+void integer_emit_tiles(cg *c, const integer_tiles *t) {
+    int64_t columns = integer_group_of(t->kind);
+    cg_loop passes = cg_loop_begin(c, cg_i64(c, 0), t->columns, columns);
+    emit_rows(c, t, &(pass){passes.index, cg_min(c, cg_add(c, passes.index, cg_i64(c, columns)), t->columns)});
+    cg_loop_end(c, &passes);
     cg_tiles_release(c);
 }
