@@ -29,9 +29,9 @@ static int64_t columns_of(const cg *c, const attention_job *job) {
     return (job->d + width - 1) / width * width;
 }
 
-/* Rows of a tile. */
+/* Rows that products take at once, of those after the last. */
 static int64_t tall_of(const cg *c, const block *b) {
-    return b->tiles ? CG_TILE_ROWS : attention_tile_rows(c);
+    return b->tiles ? 1 : attention_tile_rows(c);
 }
 
 static void multiply(cg *c, const block *b, const attention_product *product) {
@@ -256,7 +256,7 @@ void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out
     bool tiles = attention_in_tiles(c, job);
     const char *how = tiles ? "two parts of bf16 in tile registers (tdpbf16ps)" : attention_in_words(c, job) ? "words of 16 bits" : "floats";
     gm_string_printf(out, "up to %lld tokens by %lld heads share a packed panel of %d keys, in %s, tiles of %lld rows by %lld columns",
-                     (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, how, (long long)(tiles ? CG_TILE_ROWS : attention_tile_rows(c)),
+                     (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, how, (long long)(tiles ? 2 * CG_TILE_ROWS : attention_tile_rows(c)),
                      (long long)attention_tile_width(c));
 }
 

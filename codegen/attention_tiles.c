@@ -8,12 +8,7 @@
 #include "codegen/attention.h"
 #include "codegen/integer.h"
 
-enum {
-    SIDE = CG_TILE_ROWS, LINE = CG_TILE_BYTES / 4, /* elements of 32 bits in a tile's row */
-    PARTS = 2, HALVES = 2, TALL = 2,               /* of x: high and low; tiles of the panel side by side; of rows */
-    A = TALL * HALVES, B = A + TALL,               /* registers after the sums */
-    WORDS = 2
-};
+enum { PARTS = 2 /* high and low */, WORDS = 2 /* to a unit of 32 bits */, HALVES = 2 /* of a row of as many words as a vector has */, MAX_WORDS = 32 };
 
 bool attention_in_tiles(const cg *c, const attention_job *job) {
     const attention_cache *caches[] = {&job->k, &job->v};
@@ -80,7 +75,7 @@ static LLVMValueRef take_finite(cg *c, LLVMValueRef units, LLVMValueRef lost) {
 /* Columns `low` or `high` half of two keys' words, a column of both to a lane. */
 static LLVMValueRef pair_up(cg *c, LLVMValueRef one, LLVMValueRef other, bool high) {
     LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
-    LLVMValueRef mask[WORDS * LINE];
+    LLVMValueRef mask[MAX_WORDS];
     for (int i = 0; i < WORDS * c->lanes; i++) mask[i] = cg_i32(c, i / 2 + (high ? c->lanes : 0) + (i % 2) * WORDS * c->lanes);
     one = LLVMBuildBitCast(c->b, one, words, ""), other = LLVMBuildBitCast(c->b, other, words, "");
     return LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, one, other, LLVMConstVector(mask, (unsigned)(WORDS * c->lanes)), ""), vector(c, c->i32), "");
@@ -95,7 +90,7 @@ static void note_loss(cg *c, LLVMValueRef lost, LLVMValueRef at) {
 }
 
 void attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most) {
-    int64_t width = attention_tile_width(c), both = WORDS * c->lanes, step = WORDS * SIDE;
+    int64_t width = attention_tile_width(c), both = WORDS * c->lanes, step = CG_TILE_DEPTH;
     LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
     LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), lost[WORDS];
     for (int i = 0; i < WORDS; i++) lost[i] = cg_variable(c, words, NULL);
@@ -116,64 +111,8 @@ void attention_tiles_pack_v(cg *c, const attention_job *job, const attention_pan
     cg_loop_end(c, &keys);
 }
 
-/* ---- the product ---- */
-
-typedef struct tiles_job {
-    bool add;
-    int64_t a_stride, out_stride;
-    int a, rows, b, depth, out; /* kernel arguments */
-} tiles_job;
-
-static LLVMValueRef out_at(cg *c, const tiles_job *job, LLVMValueRef row, int tile, int half) {
-    LLVMValueRef first = cg_mul(c, cg_add(c, row, cg_i64(c, tile * SIDE)), cg_i64(c, job->out_stride));
-    return cg_at(c, c->f32, c->code.args[job->out], cg_add(c, first, cg_i64(c, half * LINE)));
-}
-
-/* `tall` tiles of rows from `row` on. */
-static void emit_block(cg *c, const tiles_job *job, LLVMValueRef row, int tall) {
-    LLVMValueRef *args = c->code.args, out_stride = cg_i64(c, job->out_stride * 4), a_stride = cg_i64(c, job->a_stride * 4);
-    for (int i = 0; i < tall * HALVES; i++) {
-        if (job->add) cg_tile_load(c, i, out_at(c, job, row, i / HALVES, i % HALVES), out_stride);
-        else cg_tile_zero(c, i);
-    }
-    cg_loop steps = cg_loop_begin(c, cg_i64(c, 0), args[job->depth], LINE);
-    for (int h = 0; h < HALVES; h++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, steps.index, cg_i64(c, HALVES * LINE)), cg_i64(c, h * LINE));
-        cg_tile_load(c, B + h, cg_at(c, c->i32, args[job->b], at), cg_i64(c, HALVES * CG_TILE_BYTES));
-    }
-    for (int p = 0; p < PARTS; p++)
-        for (int t = 0; t < tall; t++) {
-            LLVMValueRef first = cg_mul(c, cg_add(c, row, cg_i64(c, t * SIDE)), cg_i64(c, job->a_stride));
-            LLVMValueRef at = cg_add(c, first, cg_add(c, steps.index, cg_i64(c, p * job->a_stride / PARTS)));
-            cg_tile_load(c, A + t, cg_at(c, c->i32, args[job->a], at), a_stride);
-            for (int h = 0; h < HALVES; h++) cg_tile_add_halves(c, t * HALVES + h, A + t, B + h);
-        }
-    cg_loop_end(c, &steps);
-    for (int i = 0; i < tall * HALVES; i++) cg_tile_store(c, i, out_at(c, job, row, i / HALVES, i % HALVES), out_stride);
-}
-
-static void emit_blocks(cg *c, void *user) {
-    const tiles_job *job = user;
-    LLVMValueRef rows = c->code.args[job->rows], size = cg_i64(c, TALL * SIDE);
-    cg_tiles_configure(c, cg_i64(c, SIDE), 0);
-    LLVMValueRef end = cg_mul(c, LLVMBuildUDiv(c->b, cg_add(c, rows, cg_i64(c, SIDE - 1)), size, ""), size);
-    cg_loop whole = cg_loop_begin(c, cg_i64(c, 0), end, TALL * SIDE);
-    emit_block(c, job, whole.index, TALL);
-    cg_loop_end(c, &whole);
-    cg_loop rest = cg_loop_begin(c, end, rows, SIDE);
-    emit_block(c, job, rest.index, 1);
-    cg_loop_end(c, &rest);
-    cg_tiles_release(c);
-}
-
 void attention_tiles_multiply(cg *c, const attention_product *p) {
-    tiles_job job = {.add = p->add, .a_stride = p->a_stride, .out_stride = p->out_stride};
-    cg_kernel kernel = {.count = 0};
-    job.a = cg_kernel_arg(&kernel, p->a);
-    job.rows = cg_kernel_arg(&kernel, p->rows);
-    job.b = cg_kernel_arg(&kernel, p->b);
-    job.depth = cg_kernel_arg(&kernel, p->depth);
-    job.out = cg_kernel_arg(&kernel, p->out);
-    gm_string_printf(&kernel.key, "attention_tiles %d %lld %lld", p->add, (long long)p->a_stride, (long long)p->out_stride);
-    cg_kernel_call(c, &kernel, "attention_tiles", emit_blocks, &job);
+    cg_tile_product product = {.a = p->a, .rows = p->rows, .b = p->b, .depth = p->depth, .out = p->out, .a_stride = cg_i64(c, p->a_stride),
+                               .out_stride = cg_i64(c, p->out_stride), .parts = PARTS, .add = p->add};
+    cg_tile_multiply(c, &product);
 }

@@ -327,6 +327,24 @@ void cg_tile_add_bytes(cg *c, int sums, int a, int b);
 /* The same of bf16, sums in f32: a[16,32]; b in units of two rows. */
 void cg_tile_add_halves(cg *c, int sums, int a, int b);
 
+/* ---- tile_product.c: a kernel of its own ---- */
+
+enum { CG_TILE_COLUMNS = 32 /* of b in a product */, CG_TILE_DEPTH = 32 /* the depth, in bf16, is a multiple */ };
+/* out[rows, 32] = a[rows, depth]·b[depth, 32] of bf16, sums in f32; with `add` +=. depth: units of 32 bits, two bf16; b: [depth][32] units of
+ * the same column of two rows. Strides from row to row in elements of 32 bits. A row of a has its parts one after the other, its stride being
+ * that of all. All i64. */
+typedef struct cg_tile_product {
+    LLVMValueRef a, rows, b, depth, out, a_stride, out_stride;
+    int parts; /* 1 or 2, which are added */
+    bool add;
+} cg_tile_product;
+void cg_tile_multiply(cg *c, const cg_tile_product *product);
+
+/* ---- matmul_tiles.c ---- */
+
+/* matmul of bf16 x whose impl is "tiles"; strides of x and of the result in elements. */
+void cg_emit_tiles(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
+
 /* ---- dot_int.c: x in integers ---- */
 
 /* Does a row of this type take x in integers on this target? */

@@ -67,6 +67,8 @@ gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out);
 bool cg_target_runs(const char *cpu);
 /* Has the target an instruction that sums products of four bytes (vpdpbusd)? cpu: as in cg_options. */
 bool cg_target_dots_bytes(const char *cpu);
+/* Has it tile registers (AMX) for products of bytes and of bf16, which this process may use if it is the host's? */
+bool cg_target_has_tiles(const char *cpu);
 /* Of everything that compiled code, IR text and metadata take for granted about this build. */
 uint64_t cg_fingerprint(void);
 

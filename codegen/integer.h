@@ -13,8 +13,8 @@ enum {
 
 /* What a kernel of an integer product bakes in. */
 typedef struct integer_kind {
-    rt_dtype w, x; /* stored type of W; i8 or i16: what a unit holds */
-    int64_t bits, columns; /* bits: 0 when W stays as it is stored */
+    rt_dtype w, x; /* stored type of W; i8, i16 or bf16: what a unit holds */
+    int64_t bits, columns; /* bits: 0 when W stays as it is stored; 16 of bf16, which has no scales */
     bool rotate;
     int64_t max_rows; /* of x */
     int tall;         /* rows of x in a tile */
@@ -70,6 +70,9 @@ LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most);
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
 /* codes[columns] of a type = the integers nearest to floats · inverse, plus `offset`. */
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes);
+
+/* Floats rounded to bf16, to the nearest even: the bits in the upper half of each lane. */
+LLVMValueRef integer_halves(cg *c, LLVMValueRef x);
 
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);

@@ -52,8 +52,7 @@ static LLVMValueRef column_of(cg *c, LLVMValueRef unit, int i) {
     return LLVMBuildSIToFP(c->b, LLVMBuildAnd(c->b, code, splat(c, cg_i32(c, 255)), ""), vector(c, c->f32), "");
 }
 
-/* A run's values. */
-static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
+static void values_of(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef *x) {
     rt_dtype dtype = s->kind->w;
     LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], less[HALVES], minimum = NULL, unit = NULL;
     lanes_scales(c, dtype, block, number, s->part, scales);
@@ -62,10 +61,27 @@ static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef n
     for (int i = 0; i < RUN; i++) {
         int half = i / (RUN / HALVES);
         if (i % UNIT == 0) unit = lanes_unit(c, dtype, run, i / UNIT, s->part);
-        LLVMValueRef x = column_of(c, unit, i % UNIT);
-        if (minimum) x = LLVMBuildFSub(c->b, LLVMBuildFMul(c->b, x, scales[half], ""), minimum, "");
-        else x = cg_fma(c, x, scales[half], less[half]); /* a bias is a power of two: rounded once, as the difference times the scale is */
-        cg_store(c, x, floats_at(c, s, cg_add(c, column, cg_i64(c, i))), 4);
+        x[i] = column_of(c, unit, i % UNIT);
+        if (minimum) x[i] = LLVMBuildFSub(c->b, LLVMBuildFMul(c->b, x[i], scales[half], ""), minimum, "");
+        else x[i] = cg_fma(c, x[i], scales[half], less[half]); /* a bias is a power of two: rounded once, as the difference times the scale is */
+    }
+}
+
+/* A run's values. */
+static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
+    LLVMValueRef x[RUN];
+    values_of(c, s, block, number, x);
+    for (int i = 0; i < RUN; i++) cg_store(c, x[i], floats_at(c, s, cg_add(c, column, cg_i64(c, i))), 4);
+}
+
+/* A run's values as bf16, straight to the panel. */
+static void halve_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
+    LLVMValueRef x[RUN], first = LLVMBuildUDiv(c->b, column, cg_i64(c, 2), "");
+    values_of(c, s, block, number, x);
+    for (int i = 0; i < RUN; i += 2) {
+        LLVMValueRef low = LLVMBuildLShr(c->b, integer_halves(c, x[i]), splat(c, cg_i32(c, 16)), "");
+        LLVMValueRef high = LLVMBuildAnd(c->b, integer_halves(c, x[i + 1]), splat(c, cg_i32(c, 0xFFFF0000)), "");
+        cg_store(c, LLVMBuildOr(c->b, low, high, ""), place_of(c, s, c->i32, s->at->panel, cg_add(c, first, cg_i64(c, i / 2))), 4);
     }
 }
 
@@ -196,6 +212,10 @@ static void emit_parts(cg *c, const stripe *s, LLVMValueRef columns) {
 
 void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef group, LLVMValueRef part, LLVMValueRef v, LLVMValueRef columns) {
     stripe s = {.kind = kind, .at = at, .part = part, .v = v};
+    if (kind->x == RT_BF16) {
+        each_run(c, &s, group, columns, halve_run);
+        return;
+    }
     if (!integer_as_stored(kind)) {
         emit_rounded(c, &s, group, columns);
         return;

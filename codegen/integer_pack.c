@@ -60,6 +60,20 @@ void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef colum
     cg_loop_end(c, &loop);
 }
 
+LLVMValueRef integer_halves(cg *c, LLVMValueRef x) {
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), sixteen = splat(c, cg_i32(c, 16));
+    LLVMValueRef odd = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, bits, sixteen, ""), splat(c, cg_i32(c, 1)), "");
+    return cg_add(c, bits, cg_add(c, odd, splat(c, cg_i32(c, 0x7FFF))));
+}
+
+static void store_halves(cg *c, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef codes) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
+    LLVMValueRef bits = integer_halves(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    bits = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
+    cg_store(c, bits, cg_at(c, c->i16, codes, loop.index), 1);
+    cg_loop_end(c, &loop);
+}
+
 /* The rows' codes, `units` of 32 bits each, as units side by side of all rows. */
 static void emit_interleaved(cg *c, const integer_kind *kind, LLVMValueRef codes, LLVMValueRef units, LLVMValueRef panel) {
     int64_t stride = integer_codes_stride(kind) / integer_unit_of(kind->x);
@@ -86,6 +100,10 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     LLVMTypeRef type = cg_type(c, job->kind.x);
     LLVMValueRef codes = cg_at(c, type, args[job->codes], cg_mul(c, row, cg_i64(c, integer_codes_stride(&job->kind))));
     int64_t group = integer_group_of(&job->kind);
+    if (job->kind.x == RT_BF16) {
+        store_halves(c, args[job->floats], args[job->columns], codes);
+        return;
+    }
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), args[job->columns], group);
     LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, group));
     LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = integer_largest(c, floats, columns);

@@ -80,6 +80,15 @@ bool cg_target_dots_bytes(const char *cpu) {
     return dots;
 }
 
+bool cg_target_has_tiles(const char *cpu) {
+    const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
+    if (cpu) return named && named->tiles;
+    char *host = LLVMGetHostCPUFeatures();
+    bool tiles = host_has_tiles(host);
+    LLVMDisposeMessage(host);
+    return tiles;
+}
+
 /* Tiles have sums enough to hide the latency of vpdpwssd, which LLVM else takes apart for some CPUs: two instructions for one. */
 static char *feature_text(const char *features, bool dot_bytes, bool tiles) {
     gm_string text = {0};

@@ -397,6 +397,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     if (!options->no_text) GM_TRY(open_tokenizer(&engine->model, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->precision = fe_pass_precision(options->precision, options->target_cpu);
+    limits->tiles = cg_target_has_tiles(options->target_cpu);
     engine->load_s = gm_now() - start;
     return GM_OK;
 }

@@ -84,6 +84,11 @@ static void read_row(const ir_array *matrix, int64_t j, int64_t k, float *row) {
     else rt_dequantize_row(matrix->dtype, (const char *)matrix->data + rt_dtype_bytes(matrix->dtype, (size_t)k) * (size_t)j, row, (size_t)k);
 }
 
+/* To bf16 and back. */
+static void round_halves(float *x, int64_t count) {
+    for (int64_t i = 0; i < count; i++) x[i] = rt_bf16_to_f32(rt_f32_to_bf16(x[i]));
+}
+
 gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
                         ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
@@ -92,10 +97,14 @@ gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array
     for (int i = 0; i < in[0].rank - 1; i++) rows *= in[0].dim[i];
     float *x = gm_arena_alloc(frame->arena, sizeof *x * (size_t)(rows * k)); /* [rows, k] */
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
+    const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
+    bool tiles = impl && strcmp(impl, "tiles") == 0;
     for (int64_t i = 0; i < rows * k; i++) x[i] = interp_load_float(&in[0], i);
+    if (tiles) round_halves(x, rows * k);
     for (int op = 1; op < inst->operand_count; op++) {
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
             read_row(&in[op], j, k, w);
+            if (tiles) round_halves(w, k);
             for (int64_t r = 0; r < rows; r++) {
                 double sum = 0;
                 for (int64_t i = 0; i < k; i++) sum += (double)x[r * k + i] * (double)w[i];

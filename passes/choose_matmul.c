@@ -7,6 +7,7 @@
  *           ties and the rows of a screened head want as they are
  *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
  *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
+ *   tiles   compiled products of bf16, W rounded on the way: the bf16 plan where the target has tile registers, from INTEGER_ROWS rows of x on
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
  * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well (codegen/attention_words.c)
@@ -103,6 +104,8 @@ static const char *rule_of(const ir_module *module, const ir_func *func, const c
         return RULE("integer", "plan %s; rows of x: up to %lld, at least %d: they pay for rounding W on the way", plan, (long long)most, INTEGER_ROWS);
     if (integer && most < INTEGER_ROWS) return RULE("stream", "rows of x: up to %lld, fewer than %d: they do not pay for rounding W", (long long)most, INTEGER_ROWS);
     if (integer) return RULE("stream", "x is not f32, or W not of whole panels of %d rows and %d columns", INTEGER_W_ROWS, INTEGER_W_COLUMNS);
+    if (state->options->precision == PASS_BF16 && state->options->tiles && most >= INTEGER_ROWS && integer_takes(inst))
+        return RULE("tiles", "plan bf16, the target has tile registers; rows of x: up to %lld, at least %d: they pay for rounding W on the way", (long long)most, INTEGER_ROWS);
     if (state->options->precision != PASS_BF16) return RULE("stream", "plan %s: W is widened a slice at a time", plan);
     if (elems > room) return RULE("stream", "W has %lld elements: a copy in bf16 may have %lld", (long long)elems, (long long)room);
     return RULE("packed", "plan bf16, W has %lld elements: a copy in bf16 may have %lld", (long long)elems, (long long)room);

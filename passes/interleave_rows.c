@@ -1,7 +1,8 @@
-/* interleave_rows: weights of integer products are read with sixteen rows side by side.
+/* interleave_rows: weights of integer products, and of those in tiles, are read with sixteen rows side by side.
  *
  *   %w = weight {name = "w"} : q5_0[N,K]                  ->   %w = weight {name = "w:r16"} : q5_0_r16[N,K]
  *   %y = matmul %x, %w {impl = "words"}                        %y = matmul %x, %w {impl = "words"}
+ *   the same with impl "tiles"
  *   %y = scaled_matmul %q, %s, %w {…}                          %y = scaled_matmul %q, %s, %w {…}
  *
  * Fires where every use of a weight in the function is one of these products, the type has an interleaved one (runtime/interleave.h), and N is
@@ -26,7 +27,7 @@ typedef struct state {
 static int first_weight(const ir_inst *inst) {
     const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
     if (inst->op == IR_SCALED_MATMUL) return 2;
-    return impl && strcmp(impl, "words") == 0 ? 1 : inst->operand_count;
+    return impl && (strcmp(impl, "words") == 0 || strcmp(impl, "tiles") == 0) ? 1 : inst->operand_count;
 }
 
 static void count_products(const ir_inst *inst, void *user) {
@@ -37,7 +38,7 @@ static void count_products(const ir_inst *inst, void *user) {
 static void decide(const ir_rewrite *rw, const ir_inst *inst, rt_dtype type) {
     const state *s = rw->user;
     ir_decide(s->options->decisions, "interleave_rows", rw->in, rw->in_func, inst, rt_dtype_of(type)->text,
-              "each of its products is of integers: %d rows side by side need nothing across lanes, and are unpacked at once", RT_INTERLEAVED_ROWS);
+              "each of its products is of integers or in tiles: %d rows side by side need nothing across lanes, and are unpacked at once", RT_INTERLEAVED_ROWS);
 }
 
 static bool interleave(ir_rewrite *rw, const ir_inst *inst) {

@@ -1,6 +1,7 @@
 /* lower_precision: round both sides of the matrix-matrix products as the plan says.
  *
  *   bf16   %y = matmul %x, %w {impl = "packed"}    ->   %b = convert %x : bf16;  %y = matmul %b, %w {impl = "packed"}
+ *          or {impl = "tiles"}
  *   int16  %y = matmul %x, %w {impl = "integer"}   ->   %q, %s = %x as integers of 13 bits in i16, with a scale for each row
  *                                                       %y = scaled_matmul %q, %s, %w {bits = 12}
  *   int8   the same                                ->   %r = rotate %x
@@ -11,7 +12,7 @@
  *          but in both for weights that options->wide names, and in block8 for those not stored in small codes: their products stay as
  *          in int16 and are joined by a concat
  *
- * The weights are rounded to bf16 when they are packed, to integers on their way through the cache; sums stay f32 (integer ones are
+ * The weights are rounded to bf16 when they are packed, or like those to integers on their way through the cache; sums stay f32 (integer ones are
  * exact within a group), and so do the residual stream and the matrix-vector kernels of decode. Not exact: `gemmac perplexity
  * --kl-base f32` says what it costs. An x that the products of a region share is rounded once. Does nothing under the f32 plan.
  */
@@ -134,7 +135,7 @@ static ir_value *packed_product(ir_rewrite *rw, const ir_inst *inst) {
 
 static bool lower(ir_rewrite *rw, const ir_inst *inst) {
     const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
-    bool integer = impl && strcmp(impl, "integer") == 0, packed = impl && strcmp(impl, "packed") == 0;
+    bool integer = impl && strcmp(impl, "integer") == 0, packed = impl && (strcmp(impl, "packed") == 0 || strcmp(impl, "tiles") == 0);
     if ((!integer && !packed) || inst->operands[0]->type.dtype != RT_F32) return false;
     if (packed) note(rw, inst, ROUND_BF16);
     ir_rewrite_map(rw, inst->results[0], integer ? integer_products(rw, inst) : packed_product(rw, inst));

@@ -41,6 +41,7 @@ typedef struct pass_options {
     int64_t chunk;   /* largest T: tokens per prefill chunk */
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
+    bool tiles; /* the target has tile registers for products of bf16 */
     const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: pass_default_wide */
     bool unscreened; /* screen_head is skipped (pass_run fills this in) */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */

@@ -1,0 +1,97 @@
+/* matmul of bf16 x in tile registers: W is rounded to bf16 on its way, a panel of 32 rows at a time (integer_pack.c), which all rows of x then
+ * meet (tile_product.c). No copy of W is kept. Panels are dealt out (deal.c).
+ */
+#include "codegen/integer.h"
+#include "runtime/interleave.h"
+
+#include <string.h>
+
+enum { BF16_BITS = 16, ROW_MULTIPLE = CG_TILE_COLUMNS };
+
+typedef struct tiles_job {
+    integer_kind kind;
+    int64_t x_stride, out_stride;
+    int w, x, x_rows, out, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
+} tiles_job;
+
+/* Bytes of scratch; with `base`, also where things lie. */
+static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, integer_places *out) {
+    int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), at = 0;
+    bool lanes = rt_interleaved_of(kind->w);
+    GM_ASSERT(rows == ROW_MULTIPLE);
+    struct {
+        LLVMValueRef *place;
+        int64_t bytes;
+    } parts[] = {{&out->panel, rows * (block + INTEGER_SLACK) * 2}, {&out->codes, lanes ? 0 : rows * integer_codes_stride(kind) * 2}, {&out->floats, lanes ? 0 : block * 4}};
+    for (size_t i = 0; i < GM_COUNT(parts); at += (parts[i++].bytes + 63) / 64 * 64)
+        if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
+    out->scales = out->units = out->minima = out->panel; /* bf16 has none */
+    return at;
+}
+
+/* The panels of one weight that come to this thread. */
+static void emit_panels(cg *c, void *user) {
+    const tiles_job *job = user;
+    const integer_kind *kind = &job->kind;
+    LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
+    integer_places at;
+    lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
+    cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
+    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, ROW_MULTIPLE));
+    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
+        columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
+        int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
+        integer_pack(c, kind, &at, cg_at(c, c->i8, args[job->w], cg_i64(c, start)), row, row_bytes, cg_i64(c, columns));
+        cg_tile_product product = {.a = cg_at(c, c->i16, args[job->x], cg_i64(c, first)), .rows = args[job->x_rows], .b = at.panel,
+                                   .depth = cg_i64(c, columns / 2), .out = cg_at(c, c->f32, args[job->out], row), .a_stride = cg_i64(c, job->x_stride / 2),
+                                   .out_stride = cg_i64(c, job->out_stride), .parts = 1, .add = first > 0};
+        cg_tile_multiply(c, &product);
+    }
+    cg_pieces_end(c, &panels);
+}
+
+static void call_panels(cg *c, const ir_inst *inst, tiles_job *job, int which, LLVMValueRef rows, LLVMValueRef hand, int64_t origin) {
+    const ir_value *w = inst->operands[which];
+    cg_kernel kernel = {.count = 0};
+    job->w = cg_kernel_arg(&kernel, cg_slot_of(c, w)->base);
+    job->x = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[0])->base);
+    job->x_rows = cg_kernel_arg(&kernel, rows);
+    job->out = cg_kernel_arg(&kernel, cg_at(c, c->f32, cg_slot_of(c, inst->results[0])->base, cg_i64(c, origin)));
+    job->hand = cg_kernel_arg(&kernel, hand);
+    job->first = cg_kernel_arg(&kernel, cg_i64(c, origin / ROW_MULTIPLE));
+    job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + w->type.dim[0]) / ROW_MULTIPLE));
+    gm_string_printf(&kernel.key, "tiles %s %lld %lld %lld", rt_dtype_of(job->kind.w)->text, (long long)job->kind.columns, (long long)job->x_stride,
+                     (long long)job->out_stride);
+    char name[40] = "tiles_";
+    strcat(name, rt_dtype_of(job->kind.w)->text);
+    cg_kernel_call(c, &kernel, name, emit_panels, job);
+}
+
+static bool takes(const cg *c, const ir_inst *inst, int64_t x_stride) {
+    if (!c->tiles || inst->operands[0]->type.dtype != RT_BF16 || x_stride % 2) return false;
+    for (int i = 1; i < inst->operand_count; i++) {
+        const ir_type *w = &inst->operands[i]->type;
+        if (w->dim[0] % ROW_MULTIPLE || w->dim[1] % CG_TILE_DEPTH || !(rt_interleaved_of(w->dtype) || cg_can_widen(w))) return false;
+    }
+    return true;
+}
+
+void cg_emit_tiles(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
+    const ir_type *x = &inst->operands[0]->type;
+    if (!takes(c, inst, x_stride)) {
+        cg_unsupported(c, inst, "a target without tile registers, x not of bf16, or weights not of whole panels");
+        return;
+    }
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, "bf16 in tile registers (tdpbf16ps)",
+              "the target has them; W is rounded on its way, panels of %d rows, blocks of %d rows of x", ROW_MULTIPLE, 2 * CG_TILE_ROWS);
+    LLVMValueRef hand = cg_deal(c);
+    int64_t start = 0;
+    for (int i = 1; i < inst->operand_count; i++) {
+        tiles_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = RT_BF16, .bits = BF16_BITS, .columns = x->dim[x->rank - 1],
+                                  .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}, .x_stride = x_stride, .out_stride = out_stride};
+        integer_places at;
+        cg_reserve_scratch(c, lay_out(c, &job.kind, NULL, &at));
+        call_panels(c, inst, &job, i, rows, hand, start);
+        start += inst->operands[i]->type.dim[0];
+    }
+}
