@@ -219,6 +219,7 @@ LLVMValueRef cg_exp(cg *c, LLVMValueRef x);
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);
 /* Memory representation <-> register representation. */
 LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x);
+LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x); /* rounded as convert does */
 LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 
@@ -342,8 +343,18 @@ void cg_tile_multiply(cg *c, const cg_tile_product *product);
 
 /* ---- matmul_tiles.c ---- */
 
-/* matmul of bf16 x whose impl is "tiles"; strides of x and of the result in elements. */
+/* matmul or gated_matmul of bf16 x whose impl is "tiles"; strides of x and of the result in elements. */
 void cg_emit_tiles(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
+
+/* ---- gate.c: a kernel of its own ---- */
+
+/* out[rows, columns] of a dtype, f32 or bf16, = gelu(g)·u of f32[rows, columns] each, dense. rows, out_stride: i64; the stride in elements. */
+typedef struct cg_gated {
+    LLVMValueRef g, u, rows, out, out_stride;
+    int64_t columns;
+    rt_dtype dtype;
+} cg_gated;
+void cg_gate(cg *c, const cg_gated *gated);
 
 /* ---- dot_int.c: x in integers ---- */
 

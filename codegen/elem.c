@@ -94,7 +94,7 @@ static LLVMValueRef to_small_int(cg *c, LLVMTypeRef type, LLVMValueRef x, double
     return LLVMBuildTrunc(c->b, LLVMBuildFPToSI(c->b, x, c->i32, ""), type, "");
 }
 
-static LLVMValueRef from_f32(cg *c, rt_dtype to, LLVMValueRef x) {
+LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x) {
     switch (to) {
     case RT_F32: return x;
     case RT_F16: return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, c->f16, ""), c->i16, "");
@@ -114,7 +114,7 @@ static LLVMValueRef from_f32(cg *c, rt_dtype to, LLVMValueRef x) {
 static LLVMValueRef convert(cg *c, rt_dtype from, rt_dtype to, LLVMValueRef x) {
     rt_dtype_class a = rt_dtype_of(from)->class, b = rt_dtype_of(to)->class;
     if (from == to) return x;
-    if (a == RT_CLASS_FLOAT || b == RT_CLASS_FLOAT) return from_f32(c, to, cg_to_f32(c, from, x));
+    if (a == RT_CLASS_FLOAT || b == RT_CLASS_FLOAT) return cg_from_f32(c, to, cg_to_f32(c, from, x));
     if (to == RT_BOOL) return LLVMBuildICmp(c->b, LLVMIntNE, x, LLVMConstInt(cg_reg_type(c, from), 0, 0), "");
     return LLVMBuildIntCast2(c->b, x, cg_reg_type(c, to), from != RT_BOOL, "");
 }

@@ -202,6 +202,10 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     case IR_MATMUL: cg_emit_matmul(c, inst); return;
     case IR_ROTATE: cg_emit_rotate(c, inst); return;
     case IR_SCALED_MATMUL: cg_emit_scaled_matmul(c, inst); return;
+    case IR_GATED_MATMUL:
+        if (inst->operand_count == 4) cg_emit_scaled_matmul(c, inst);
+        else cg_emit_matmul(c, inst);
+        return;
     case IR_EINSUM: cg_emit_einsum(c, inst); return;
     case IR_GATHER: cg_emit_gather(c, inst); return;
     case IR_ATTENTION: cg_emit_attention(c, inst); return;

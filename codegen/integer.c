@@ -1,4 +1,4 @@
-/* scaled_matmul: integer matrix-matrix products of compiled code.
+/* scaled_matmul, and gated_matmul of it: integer matrix-matrix products of compiled code.
  *
  * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, packed (integer_pack.c) so that a vector holds the same
  * unit of columns, 32 bits, of all its rows: two columns of 16 bits, or four of 8. A tile of rows of x is multiplied with the panel: a unit
@@ -21,13 +21,16 @@ enum {
     TALL_16_REGISTERS = 6, TALL_32 = 12,   /* rows of x in a tile: its sums and the panel's vectors fill the registers */
     BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
     UNROLL = 2,                            /* units, to spread the cost of addresses */
-    ROW_MULTIPLE = 32
+    ROW_MULTIPLE = 32,
+    MAX_WEIGHTS = 2                        /* of a gate */
 };
 
 typedef struct integer_job {
     integer_kind kind;
     int64_t x_stride;
-    int w, x, x_rows, scales, out, out_stride, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
+    int weights;        /* 2: with a gate */
+    rt_dtype out_dtype;
+    int w[MAX_WEIGHTS], x, x_rows, scales, out, out_stride, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
 } integer_job;
 
 /* The thread's scratch. */
@@ -36,6 +39,7 @@ typedef struct places {
     integer_sums x;    /* starts beside codes made here: -128 · Σx */
     LLVMValueRef sums; /* f32[tall][rows] of a tile */
     LLVMValueRef x_planes, panel_planes; /* of words in tiles */
+    LLVMValueRef halves[MAX_WEIGHTS];    /* of a gate: f32[rows of x][rows of the panel] */
 } places;
 
 int64_t integer_panel_rows(const cg *c) {
@@ -72,9 +76,11 @@ static bool has_minima(const integer_kind *kind) {
 }
 
 /* Bytes of scratch; with `base`, also where things lie: what is read by whole vectors at multiples of their size. */
-static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, places *out) {
+static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places *out) {
+    const integer_kind *kind = &job->kind;
     int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
+    int64_t half = job->weights == MAX_WEIGHTS ? kind->max_rows * rows * 4 : 0;
     int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
     bool lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind);
     integer_tiles_space space = tiles ? integer_tiles_bytes(c, kind) : (integer_tiles_space){.sums = rows * kind->tall * 4};
@@ -84,7 +90,8 @@ static int64_t lay_out(cg *c, const integer_kind *kind, LLVMValueRef base, place
         int64_t bytes;
     } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
                  {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
-                 {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
+                 {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel},
+                 {&out->halves[0], half}, {&out->halves[1], half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -283,7 +290,7 @@ static bool takes_planes(const cg *c, const integer_kind *kind) {
 }
 
 /* first: the block's first column. */
-static void call_multiply(cg *c, const integer_job *job, const places *at, int64_t first, int64_t columns, LLVMValueRef out) {
+static void call_multiply(cg *c, const integer_job *job, const places *at, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
     tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
     LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->x], cg_i64(c, first)), panel = at->pack.panel;
     if (takes_planes(c, &job->kind)) {
@@ -298,7 +305,7 @@ static void call_multiply(cg *c, const integer_job *job, const places *at, int64
     tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
     tiles.scales = cg_kernel_arg(&kernel, cg_at(c, c->f32, args[job->scales], run));
     tiles.out = cg_kernel_arg(&kernel, out);
-    tiles.out_stride = cg_kernel_arg(&kernel, args[job->out_stride]);
+    tiles.out_stride = cg_kernel_arg(&kernel, out_stride);
     tiles.columns = cg_kernel_arg(&kernel, cg_i64(c, columns));
     tiles.panel = cg_kernel_arg(&kernel, panel);
     tiles.panel_scales = cg_kernel_arg(&kernel, at->pack.scales);
@@ -345,23 +352,34 @@ static void emit_stored_sums(cg *c, const integer_job *job, const integer_sums *
     cg_loop_end(c, &rows);
 }
 
-/* The panels of one weight that come to this thread. */
+/* The rows of W `which` from `row` on, times x, to out. */
+static void multiply_rows(cg *c, const integer_job *job, const places *at, int which, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+    const integer_kind *kind = &job->kind;
+    LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
+    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
+        columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
+        int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
+        integer_pack(c, kind, &at->pack, cg_at(c, c->i8, args[job->w[which]], cg_i64(c, start)), row, row_bytes, cg_i64(c, columns));
+        call_multiply(c, job, at, first, columns, out, out_stride);
+    }
+}
+
+/* The panels of one weight, or of both of a gate, that come to this thread. */
 static void emit_integer(cg *c, void *user) {
     const integer_job *job = user;
     const integer_kind *kind = &job->kind;
-    LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
+    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c));
     places at;
-    lay_out(c, kind, cg_scratch(c, lay_out(c, kind, NULL, &at)), &at);
+    lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL, &at)), &at);
     if (integer_as_stored(kind)) emit_stored_sums(c, job, &at.x);
     else if (integer_offset_w(c, kind)) emit_x_sums(c, job, at.x.starts);
     else if (takes_planes(c, kind)) integer_emit_x_planes(c, kind, args[job->x], job->x_stride, args[job->x_rows], at.x_planes);
     cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
-    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, integer_panel_rows(c)));
-    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
-        columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
-        int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
-        integer_pack(c, kind, &at.pack, cg_at(c, c->i8, args[job->w], cg_i64(c, start)), row, row_bytes, cg_i64(c, columns));
-        call_multiply(c, job, &at, first, columns, cg_at(c, c->f32, args[job->out], row));
+    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), rows), out = cg_at(c, cg_type(c, job->out_dtype), args[job->out], row);
+    if (job->weights == 1) multiply_rows(c, job, &at, 0, row, out, args[job->out_stride]);
+    else {
+        for (int i = 0; i < MAX_WEIGHTS; i++) multiply_rows(c, job, &at, i, row, at.halves[i], rows);
+        cg_gate(c, &(cg_gated){at.halves[0], at.halves[1], args[job->x_rows], out, args[job->out_stride], integer_panel_rows(c), job->out_dtype});
     }
     cg_pieces_end(c, &panels);
 }
@@ -375,7 +393,6 @@ static integer_kind kind_of(const cg *c, const ir_inst *inst, int which) {
 }
 
 static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef hand, int64_t origin) {
-    const ir_value *w = inst->operands[which];
     cg_kernel kernel = {.count = 0};
     int64_t out_stride;
     const ir_type *x_type = &inst->operands[0]->type;
@@ -383,16 +400,16 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
     GM_ASSERT(ir_layout_matrix(x_type, &x->layout, &job->x_stride) && ir_layout_matrix(&inst->results[0]->type, &out->layout, &out_stride));
     LLVMValueRef rows = cg_leading_rows(c, x_type);
     int64_t panel = integer_panel_rows(c);
-    job->w = cg_kernel_arg(&kernel, cg_slot_of(c, w)->base);
+    for (int i = 0; i < job->weights; i++) job->w[i] = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[which + i])->base);
     job->x = cg_kernel_arg(&kernel, x->base);
     job->x_rows = cg_kernel_arg(&kernel, rows);
     job->scales = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[1])->base);
-    job->out = cg_kernel_arg(&kernel, cg_at(c, c->f32, out->base, cg_i64(c, origin)));
+    job->out = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->out_dtype), out->base, cg_i64(c, origin)));
     job->out_stride = cg_kernel_arg(&kernel, cg_i64(c, out_stride));
     job->hand = cg_kernel_arg(&kernel, hand);
     job->first = cg_kernel_arg(&kernel, cg_i64(c, origin / panel));
-    job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + w->type.dim[0]) / panel));
-    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
+    job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + inst->operands[which]->type.dim[0]) / panel));
+    gm_string_printf(&kernel.key, "integer %s %d %d %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text, job->weights, job->out_dtype, rt_dtype_of(job->kind.x)->text,
                      (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows,
                      job->kind.tall);
     char name[40] = "integer_";
@@ -426,7 +443,8 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])};
     const cg_slot *writes[] = {cg_slot_of(c, inst->results[0]), &cg_dealt};
     for (int i = 2; i < inst->operand_count; i++) {
-        if (takes(c, inst, &inst->operands[i]->type)) continue;
+        bool like = inst->op != IR_GATED_MATMUL || inst->operands[i]->type.dtype == inst->operands[2]->type.dtype;
+        if (like && takes(c, inst, &inst->operands[i]->type)) continue;
         cg_unsupported(c, inst, "weights of this storage type, or not of whole panels");
         return;
     }
@@ -434,10 +452,11 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     cg_access(c, reads, 2, writes, 2);
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
-    for (int i = 2; i < inst->operand_count; i++) {
-        integer_job job = {.kind = kind_of(c, inst, i)};
+    int together = inst->op == IR_GATED_MATMUL ? MAX_WEIGHTS : 1;
+    for (int i = 2; i < inst->operand_count; i += together) {
+        integer_job job = {.kind = kind_of(c, inst, i), .weights = together, .out_dtype = inst->results[0]->type.dtype};
         places at;
-        cg_reserve_scratch(c, lay_out(c, &job.kind, NULL, &at));
+        cg_reserve_scratch(c, lay_out(c, &job, NULL, &at));
         call_integer(c, inst, &job, i, hand, start);
         start += inst->operands[i]->type.dim[0];
     }

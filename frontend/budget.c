@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Plans from the fastest to the most exact, by measure; int8 only where auto is int8: elsewhere block8 is faster and more exact. */
+/* Plans from the fastest to the most exact, by measure, and where they are tried: bf16 only where auto is bf16, and then no other as small; int8
+ * only where auto is int8: elsewhere block8 is faster and more exact. */
 static const struct candidate {
     fe_precision precision;
     const char *name, *wide; /* wide: "" for none */
 } candidates[] = {
+    {FE_PRECISION_BF16, "bf16", NULL},
     {FE_PRECISION_INT8, "int8", ""},
     {FE_PRECISION_INT8, "int8", "v_proj"},
     {FE_PRECISION_INT8, "int8", "v_proj,o_proj"},
@@ -26,6 +28,13 @@ typedef struct sample {
     int64_t count;
     int32_t bos; /* -1: none */
 } sample;
+
+/* Is it tried, on a target with this plan for auto? */
+static bool is_tried(const struct candidate *c, pass_precision plan) {
+    if (c->precision == FE_PRECISION_BF16) return plan == PASS_BF16;
+    if (c->precision == FE_PRECISION_INT8) return plan == PASS_INT8;
+    return c->precision != FE_PRECISION_BLOCK8 || plan != PASS_BF16;
+}
 
 /* Text of the model's own: drawn at temperature 1 from all tokens, not ended by any. */
 static gm_status draw(fe_engine *base, gm_diag *diag, sample *out) {
@@ -68,7 +77,7 @@ static gm_status search(const char *path, const fe_budget_request *request, fe_e
         const struct candidate *c = &candidates[i];
         fe_options trial = *options;
         double kl = 0;
-        if (c->precision == FE_PRECISION_INT8 && fe_pass_precision(FE_PRECISION_AUTO, options->target_cpu) != PASS_INT8) continue;
+        if (!is_tried(c, fe_pass_precision(FE_PRECISION_AUTO, options->target_cpu))) continue;
         trial.precision = options->precision = c->precision;
         trial.wide = options->wide = c->wide;
         trial.no_screens = true;

@@ -376,6 +376,7 @@ pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu)
     case FE_PRECISION_AUTO:
     case FE_PRECISION_COUNT: break;
     }
+    if (cg_target_has_tiles(target_cpu)) return PASS_BF16;
     return cg_target_dots_bytes(target_cpu) ? PASS_INT8 : PASS_BLOCK8;
 }
 

@@ -52,7 +52,8 @@ typedef struct fe_engine {
     bool warm;               /* an artefact's own machine code runs */
 } fe_engine;
 
-/* What the passes do for it. auto: int8 where the target sums products of bytes (vpdpbusd), else block8. */
+/* What the passes do for it. auto: bf16 where the target has tile registers (AMX), int8 where it sums products of bytes
+ * (vpdpbusd), else block8. */
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);

@@ -216,19 +216,11 @@ static ir_value *attention(lowering *l, ir_value *x, int64_t i) {
 
 /* ---- MLP and layers ---- */
 
-/* 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), or the exact form with erf. */
+/* In its tanh form, or the exact one: 0.5·x·(1 + erf(x/√2)). */
 static ir_value *gelu(lowering *l, ir_value *x) {
-    ir_builder *b = &l->b;
-    ir_value *one = ir_const_float(b, 1.0), *gate;
-    if (l->config->gelu_erf) {
-        gate = ir_unary(b, IR_ERF, times(l, x, 0.70710678118654752));
-    } else {
-        ir_value *cube = op2(l, IR_MUL, op2(l, IR_MUL, x, x), x);
-        ir_value *inner = op2(l, IR_ADD, x, times(l, cube, 0.044715));
-        gate = ir_unary(b, IR_TANH, times(l, inner, 0.79788456080286536));
-    }
-    ir_value *shifted = op2(l, IR_ADD, gate, one);
-    return op2(l, IR_MUL, times(l, x, 0.5), shifted);
+    if (!l->config->gelu_erf) return ir_gelu(&l->b, x);
+    ir_value *gate = ir_unary(&l->b, IR_ERF, times(l, x, 0.70710678118654752));
+    return op2(l, IR_MUL, times(l, x, 0.5), op2(l, IR_ADD, gate, ir_const_float(&l->b, 1.0)));
 }
 
 static ir_value *mlp(lowering *l, ir_value *x, int64_t i) {

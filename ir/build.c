@@ -193,6 +193,13 @@ ir_value *ir_matmul(ir_builder *b, ir_value *x, ir_value *const *weights, int co
     return ir_emit1(b, IR_MATMUL, operands, count + 1, NULL, 0, NULL);
 }
 
+ir_value *ir_gelu(ir_builder *b, ir_value *g) {
+    ir_value *cube = ir_binary(b, IR_MUL, ir_binary(b, IR_MUL, g, g), g);
+    ir_value *inner = ir_binary(b, IR_ADD, g, ir_binary(b, IR_MUL, cube, ir_const_float(b, IR_GELU_CUBE)));
+    ir_value *t = ir_unary(b, IR_TANH, ir_binary(b, IR_MUL, inner, ir_const_float(b, IR_GELU_FACTOR)));
+    return ir_binary(b, IR_MUL, ir_binary(b, IR_MUL, g, ir_const_float(b, 0.5)), ir_binary(b, IR_ADD, t, ir_const_float(b, 1)));
+}
+
 ir_value *ir_einsum(ir_builder *b, const char *spec, ir_value *x, ir_value *y) {
     ir_attr attr = ir_attr_make_string(IR_ATTR_SPEC, spec);
     return ir_emit1(b, IR_EINSUM, (ir_value *[]){x, y}, 2, &attr, 1, NULL);

@@ -38,6 +38,10 @@ ir_value *ir_select(ir_builder *b, ir_value *c, ir_value *x, ir_value *y);
 ir_value *ir_convert(ir_builder *b, ir_value *x, rt_dtype dtype);
 ir_value *ir_reduce(ir_builder *b, ir_op op, ir_value *x, int axis);
 ir_value *ir_matmul(ir_builder *b, ir_value *x, ir_value *const *weights, int count);
+/* g/2·(1 + tanh(√(2/π)·(g + 0.044715·g³))), as gated_matmul has it: the two numbers, and the whole. */
+#define IR_GELU_FACTOR 0.79788456080286536
+#define IR_GELU_CUBE 0.044715
+ir_value *ir_gelu(ir_builder *b, ir_value *g);
 ir_value *ir_einsum(ir_builder *b, const char *spec, ir_value *x, ir_value *y);
 ir_value *ir_reshape(ir_builder *b, ir_value *x, int rank, const ir_dim *dims);
 ir_value *ir_transpose(ir_builder *b, ir_value *x, const int64_t *perm);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SYMBOLS = 64 };
+enum { MAX_SYMBOLS = 64, GATE_FLOP = 9 /* of a gate's element: gelu, and the product with up */ };
 
 ir_cost ir_cost_add(ir_cost a, ir_cost b, double times) {
     return (ir_cost){a.read + times * b.read, a.written + times * b.written, a.flop + times * b.flop, a.tokens + times * b.tokens};
@@ -88,6 +88,13 @@ static ir_cost cost_matmul(const ir_module *module, const ir_inst *inst, const i
     const ir_type *x = &inst->operands[0]->type;
     ir_cost cost = in_and_out(module, inst, at);
     cost.flop = 2 * elems(module, &inst->results[0]->type, at) * extent(module, x->dim[x->rank - 1], at);
+    return cost;
+}
+
+/* Of both products and of the gate. */
+static ir_cost cost_gated(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
+    ir_cost cost = cost_matmul(module, inst, at);
+    cost.flop = 2 * cost.flop + GATE_FLOP * elems(module, &inst->results[0]->type, at);
     return cost;
 }
 
@@ -190,7 +197,9 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
         if (inst->op == IR_GATHER) return cost_gather(module, inst, at);
         return inst->op == IR_UPDATE ? cost_update(module, inst, at) : in_and_out(module, inst, at);
     case IR_CLASS_CONTROL: return inst->op == IR_FUSE ? cost_fuse(module, inst, at) : (ir_cost){0};
-    case IR_CLASS_FUSED: return inst->op == IR_ATTENTION ? cost_attention(module, inst, at) : cost_screened(module, inst, at);
+    case IR_CLASS_FUSED:
+        if (inst->op == IR_GATED_MATMUL) return cost_gated(module, inst, at);
+        return inst->op == IR_ATTENTION ? cost_attention(module, inst, at) : cost_screened(module, inst, at);
     case IR_CLASS_EFFECT: return (ir_cost){.tokens = 1};
     }
     GM_UNREACHABLE("no such class");

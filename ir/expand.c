@@ -58,6 +58,15 @@ static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *
     return ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
 }
 
+static ir_value *expand_GATED_MATMUL(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
+    ir_op product = inst->operand_count == 4 ? IR_SCALED_MATMUL : IR_MATMUL;
+    ir_value *both = ir_emit1(b, product, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL);
+    int axis = both->type.rank - 1;
+    int64_t n = inst->results[0]->type.dim[axis];
+    ir_value *y = ir_binary(b, IR_MUL, ir_gelu(b, ir_slice(b, both, axis, 0, n)), ir_slice(b, both, axis, n, n));
+    return inst->results[0]->type.dtype == RT_F32 ? y : ir_convert(b, y, inst->results[0]->type.dtype);
+}
+
 static ir_value *expand_SCREENED_ARGMAX(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
     return ir_reduce(b, IR_ARGMAX, ir_matmul(b, operands[0], &operands[1], 1), 1);
 }

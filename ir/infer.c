@@ -269,6 +269,18 @@ static bool rule_scaled_matmul(const rule_context *c) {
     return infer_products(c, 2);
 }
 
+/* The result's dtype on entry is what is wanted: f32 unless bf16. */
+static bool rule_gated_matmul(const rule_context *c) {
+    int count = c->inst->operand_count;
+    rt_dtype wanted = c->out->dtype == RT_BF16 ? RT_BF16 : RT_F32;
+    REQUIRE(count == 3 || count == 4, "takes x, with scales or without, and two weights");
+    if (!(count == 4 ? rule_scaled_matmul(c) : rule_matmul(c))) return false;
+    REQUIRE(operand(c, count - 1)->dim[0] == operand(c, count - 2)->dim[0], "both weights must have as many rows");
+    c->out->dim[c->out->rank - 1] /= 2;
+    c->out->dtype = wanted;
+    return true;
+}
+
 static bool rule_rotate(const rule_context *c) {
     const ir_type *x = operand(c, 0);
     REQUIRE(x->dtype == RT_F32 && x->rank >= 1 && !ir_dim_is_symbol(x->dim[x->rank - 1]), "x must be f32 with a number of columns");
@@ -630,7 +642,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_CONCAT] = rule_concat, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
     [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
-    [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_SCREENED_ARGMAX] = rule_screened_argmax,
+    [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_GATED_MATMUL] = rule_gated_matmul, [IR_SCREENED_ARGMAX] = rule_screened_argmax,
     [IR_SCREENED_SAMPLE] = rule_screened_sample, [IR_GUESS] = rule_guess, [IR_SCREENED_GUESS] = rule_screened_guess,
 };
 
@@ -642,7 +654,7 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
         bool storage = rt_is_storage(inst->operands[i]->type.dtype);
-        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS || inst->op == IR_SCREENED_SAMPLE;
+        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_GATED_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS || inst->op == IR_SCREENED_SAMPLE;
         REQUIRE(!storage || (multiplies && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }

@@ -48,6 +48,7 @@ static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_lay
     int64_t stride;
     if (type->rank == 0 || rt_is_storage(type->dtype)) return true;
     switch (inst->op) {
+    case IR_GATED_MATMUL:
     case IR_SCALED_MATMUL:
         return i > 0 ? ir_layout_is_dense(rw->in, type, layout) : ir_layout_matrix(type, layout, &stride);
     case IR_MATMUL: return i > 0 || ir_layout_matrix(type, layout, &stride);

@@ -11,7 +11,7 @@ defaulted=$(grep -o '"defaulted":{[^}]*}' "$work/out")
 tensors=$(grep -o '"tensor_list":.*' "$work/out")
 gm compile "$gguf" -o m.gmx -c 64
 cp "$work/cwd/m.gmx" "$work/inspected.gmx"
-json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","target_cpu":null,"precision":"auto","plan":"(int8|block8)","wide":null,"passes":null,"skip":null,"with":null,"ctx_size":64,"chunk":[0-9]+,"measured":\[\]\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
+json inspect_gmx '\{"architecture":"gemma3",.*"compiled":\{"gemmac":"[^"]+","target":"[^"]+","target_cpu":null,"precision":"auto","plan":"(bf16|int8|block8)","wide":null,"passes":null,"skip":null,"with":null,"ctx_size":64,"chunk":[0-9]+,"measured":\[\]\},"defaulted":.*' inspect "$work/inspected.gmx" --format json
 check inspect_gmx_defaulted "$(cat "$work/out")" [ "$(grep -o '"defaulted":{[^}]*}' "$work/out")" = "$defaulted" ]
 # The model's tensors, then the 12 layers' 7 matrices with their rows interleaved.
 listed=$(grep -o '"tensor_list":.*' "$work/out")

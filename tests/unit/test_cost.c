@@ -47,6 +47,9 @@ static const known all_known[] = {
     {"scaled_matmul, stored", F("%q: i8[T,64], %s: f32[T,2]", "f32[T,32]",
                                 "  %a = weight {name = \"a\"} : q4_0[32,64]\n  %y = scaled_matmul %q, %s, %a : f32[T,32]\n  return %y\n"),
      0, 192 + 24 + 1152, 384, 12288},
+    {"gated_matmul", F("%x: bf16[T,64]", "f32[T,32]",
+                       "  %a = weight {name = \"a\"} : f32[32,64]\n  %b = weight {name = \"b\"} : f32[32,64]\n"
+                       "  %y = gated_matmul %x, %a, %b {impl = \"tiles\"} : f32[T,32]\n  return %y\n"), 0, 384 + 16384, 384, 24576 + 9 * 96},
     {"rotate", F("%x: f32[T,64]", "f32[T,64]", "  %y = rotate %x : f32[T,64]\n  return %y\n"), 0, 768, 768, 192 * (1 + 6)},
     {"rotate in runs", F("%x: f32[T,24]", "f32[T,24]", "  %y = rotate %x : f32[T,24]\n  return %y\n"), 0, 288, 288, 72 * (1 + 3 + 3)},
     {"einsum", F("%q: f32[2,2,3,4], %k: f32[5,2,4]", "f32[2,2,3,5]",
