@@ -19,7 +19,7 @@ typedef struct block {
     LLVMValueRef rows, sums, scores, tops, totals, panel;
     /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], of a panel's keys and values */
     bool words, tiles; /* tiles: weights in parts; of v.scales, what is lost of values */
-    LLVMValueRef weights, q_scales, weight_scales;
+    LLVMValueRef weights, q_scales, weight_scales, lost;
     attention_scales k, v;
 } block;
 
@@ -158,7 +158,7 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, scores, low, high, &top);
     LLVMValueRef factor = cg_exp(c, LLVMBuildFSub(c->b, old, top, "")), weights = float_at(c, weights_of(b), cg_mul(c, row.index, cg_i64(c, weight_elements(b))));
     if (b->words) attention_words_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights, float_at(c, b->weight_scales, row.index));
-    if (b->tiles) attention_tiles_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights);
+    if (b->tiles) attention_tiles_weights(c, scores, b->lost, b->v.scales, low, high, PANEL_KEYS, weights);
     cg_store(c, top, top_at, 4);
     cg_store(c, cg_fma(c, cg_load(c, c->f32, total_at, 4), factor, sum), total_at, 4);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
@@ -201,9 +201,19 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
 
 /* ---- a task ---- */
 
+/* The first key that is read. Tile registers sum keys by groups, so a key must be in the same one whatever the block: groups are counted
+ * from where a run begins, at a panel or where a ring does. Keys before `low` have no weight. */
+static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, LLVMValueRef low) {
+    if (!b->tiles) return low;
+    LLVMValueRef panel = cg_i64(c, PANEL_KEYS), slots = cg_i64(c, job->slots), group = cg_i64(c, CG_TILE_DEPTH);
+    LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, low, panel, ""), panel);
+    if (job->ring) start = cg_max(c, start, cg_mul(c, LLVMBuildUDiv(c->b, low, slots, ""), slots));
+    return cg_sub(c, low, LLVMBuildURem(c->b, cg_sub(c, low, start), group, ""));
+}
+
 static void emit_block(cg *c, const attention_job *job, block *b) {
     LLVMValueRef rows = cg_mul(c, b->count, cg_i64(c, job->group)), from, to;
-    b->low = attention_first_key(c, job, b->place);
+    b->low = first_read(c, job, b, attention_first_key(c, job, b->place));
     b->keys = cg_sub(c, cg_add(c, b->place, b->count), b->low);
     read_rows(c, job, b, rows);
     begin_sums(c, job, b, rows);
@@ -215,7 +225,10 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     score_panel(c, job, b, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     if (b->words) attention_words_pack_v(c, job, &panel, &b->v, values, PANEL_KEYS);
-    if (b->tiles) attention_tiles_pack_v(c, job, &panel, b->v.scales, values, PANEL_KEYS);
+    if (b->tiles) {
+        attention_tiles_pack_v(c, job, &panel, b->v.scales, values, PANEL_KEYS);
+        b->lost = attention_tiles_lost(c, &panel, b->v.scales);
+    }
     weigh_panel(c, job, b, &run, from, to);
     if (!apart) attention_pack_v(c, job, &panel, values, PANEL_KEYS);
     sum_panel(c, job, b, &run, values, from, to);

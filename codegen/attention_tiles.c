@@ -40,14 +40,30 @@ void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLV
     split(c, from, cg_f32(c, -0.0), job->d, to);
 }
 
-void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys, LLVMValueRef to) {
+/* Of floats [low, high), added: they are 0 or NaN. */
+static LLVMValueRef sum_losses(cg *c, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high) {
     LLVMValueRef total = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_loop scan = cg_loop_begin(c, low, high, 1);
     LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), cg_load(c, c->f32, cg_at(c, c->f32, losses, scan.index), 4), "");
     LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
     LLVMBuildStore(c->b, sum, total);
     cg_loop_end(c, &scan);
-    split(c, weights, LLVMBuildLoad2(c->b, c->f32, total, ""), keys, to);
+    return LLVMBuildLoad2(c->b, c->f32, total, "");
+}
+
+LLVMValueRef attention_tiles_lost(cg *c, const attention_panel *p, LLVMValueRef losses) {
+    LLVMValueRef total = sum_losses(c, losses, cg_i64(c, 0), p->count);
+    return LLVMBuildFCmp(c->b, LLVMRealUNO, total, total, "");
+}
+
+void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
+                             LLVMValueRef to) {
+    LLVMValueRef plus = cg_variable(c, c->f32, NULL);
+    LLVMBuildStore(c->b, cg_f32(c, 0), plus);
+    cg_branch some = cg_if(c, lost);
+    LLVMBuildStore(c->b, sum_losses(c, losses, low, high), plus);
+    cg_end_if(c, &some);
+    split(c, weights, LLVMBuildLoad2(c->b, c->f32, plus, ""), keys, to);
 }
 
 /* ---- panels ---- */

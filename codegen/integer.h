@@ -71,8 +71,8 @@ LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
 /* codes[columns] of a type = the integers nearest to floats · inverse, plus `offset`. */
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes);
 
-/* Floats rounded to bf16, to the nearest even: the bits in the upper half of each lane. */
-LLVMValueRef integer_halves(cg *c, LLVMValueRef x);
+/* Lanes of two floats each, rounded to bf16, to the nearest even: those of `low` in the lower halves. */
+LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high);
 
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);

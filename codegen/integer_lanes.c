@@ -78,11 +78,8 @@ static void widen_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef n
 static void halve_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
     LLVMValueRef x[RUN], first = LLVMBuildUDiv(c->b, column, cg_i64(c, 2), "");
     values_of(c, s, block, number, x);
-    for (int i = 0; i < RUN; i += 2) {
-        LLVMValueRef low = LLVMBuildLShr(c->b, integer_halves(c, x[i]), splat(c, cg_i32(c, 16)), "");
-        LLVMValueRef high = LLVMBuildAnd(c->b, integer_halves(c, x[i + 1]), splat(c, cg_i32(c, 0xFFFF0000)), "");
-        cg_store(c, LLVMBuildOr(c->b, low, high, ""), place_of(c, s, c->i32, s->at->panel, cg_add(c, first, cg_i64(c, i / 2))), 4);
-    }
+    for (int i = 0; i < RUN; i += 2)
+        cg_store(c, integer_halves(c, x[i], x[i + 1]), place_of(c, s, c->i32, s->at->panel, cg_add(c, first, cg_i64(c, i / 2))), 4);
 }
 
 /* A run's values with the first steps of their rotation: those within halves in whole numbers, since a half has one scale; then one step with

@@ -60,15 +60,34 @@ void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef colum
     cg_loop_end(c, &loop);
 }
 
-LLVMValueRef integer_halves(cg *c, LLVMValueRef x) {
+/* To bf16 in the upper half of each lane. */
+static LLVMValueRef round_half(cg *c, LLVMValueRef x) {
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), sixteen = splat(c, cg_i32(c, 16));
     LLVMValueRef odd = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, bits, sixteen, ""), splat(c, cg_i32(c, 1)), "");
     return cg_add(c, bits, cg_add(c, odd, splat(c, cg_i32(c, 0x7FFF))));
 }
 
+/* One instruction rounds two vectors, one after the other, on every CPU with tile registers; a shuffle brings their lanes together. */
+LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
+    if (!c->tiles || c->stands_in) {
+        LLVMValueRef upper = LLVMBuildAnd(c->b, round_half(c, high), splat(c, cg_i32(c, 0xFFFF0000)), "");
+        return LLVMBuildOr(c->b, upper, LLVMBuildLShr(c->b, round_half(c, low), splat(c, cg_i32(c, 16)), ""), "");
+    }
+    const char *name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512";
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    GM_ASSERT(id && c->lanes == MAX_LANES);
+    LLVMValueRef args[] = {high, low}, mask[2 * MAX_LANES];
+    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
+    LLVMValueRef both = LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, NULL, 0), fn, args, 2, "");
+    both = LLVMBuildBitCast(c->b, both, LLVMVectorType(c->i16, 2 * MAX_LANES), "");
+    for (int i = 0; i < 2 * MAX_LANES; i++) mask[i] = cg_i32(c, i / 2 + i % 2 * MAX_LANES);
+    both = LLVMBuildShuffleVector(c->b, both, both, LLVMConstVector(mask, 2 * MAX_LANES), "");
+    return LLVMBuildBitCast(c->b, both, vector(c, c->i32), "");
+}
+
 static void store_halves(cg *c, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef bits = integer_halves(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    LLVMValueRef bits = round_half(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
     bits = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
     cg_store(c, bits, cg_at(c, c->i16, codes, loop.index), 1);
     cg_loop_end(c, &loop);

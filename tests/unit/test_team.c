@@ -122,7 +122,7 @@ static logits score(const char *path, fe_precision precision, int threads) {
 static const struct subject {
     const char *model;
     fe_precision precision;
-} subjects[] = {{"gemma3-tiny-bf16", FE_PRECISION_INT16}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_INT8}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_BLOCK8}, {"gemma2-tiny-q8_0", FE_PRECISION_INT16}};
+} subjects[] = {{"gemma3-tiny-bf16", FE_PRECISION_INT16}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_INT8}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_BLOCK8}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_AUTO}, {"gemma2-tiny-q8_0", FE_PRECISION_INT16}};
 
 START_TEST(same_bits_on_any_number_of_threads) {
     char path[300];
