@@ -93,15 +93,14 @@ static void store_halves(cg *c, LLVMValueRef floats, LLVMValueRef columns, LLVMV
     cg_loop_end(c, &loop);
 }
 
-/* The rows' codes, `units` of 32 bits each, as units side by side of all rows. */
-static void emit_interleaved(cg *c, const integer_kind *kind, LLVMValueRef codes, LLVMValueRef units, LLVMValueRef panel) {
-    int64_t stride = integer_codes_stride(kind) / integer_unit_of(kind->x);
+/* The rows' codes, `units` of 32 bits each and `stride` of them from row to row, as units side by side of all rows. */
+static void emit_interleaved(cg *c, LLVMValueRef codes, LLVMValueRef stride, LLVMValueRef units, LLVMValueRef panel) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, c->lanes);
     for (int part = 0; part < VECTORS; part++) {
         LLVMValueRef v[MAX_LANES];
         for (int i = 0; i < c->lanes; i++) {
-            LLVMValueRef at = cg_add(c, cg_i64(c, (part * c->lanes + i) * stride), loop.index);
-            v[i] = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, codes, at), 4);
+            LLVMValueRef at = cg_add(c, cg_mul(c, cg_i64(c, part * c->lanes + i), stride), loop.index);
+            v[i] = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, codes, at), 2);
         }
         cg_transpose(c, v);
         for (int i = 0; i < c->lanes; i++) {
@@ -152,6 +151,13 @@ static void emit_pack(cg *c, void *user) {
         emit_lanes(c, job, &at);
         return;
     }
+    int64_t unit = integer_unit_of(job->kind.x);
+    LLVMValueRef units = LLVMBuildUDiv(c->b, args[job->columns], cg_i64(c, unit), "");
+    if (job->kind.x == job->kind.w) { /* bf16 as it is stored */
+        LLVMValueRef first = cg_at(c, c->i8, args[job->w], cg_mul(c, args[job->row], args[job->row_bytes]));
+        emit_interleaved(c, first, LLVMBuildUDiv(c->b, args[job->row_bytes], cg_i64(c, 4), ""), units, args[job->panel]);
+        return;
+    }
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, integer_panel_rows(c)), 1);
     LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_add(c, args[job->row], rows.index), args[job->row_bytes]));
     if (integer_as_stored(&job->kind)) integer_emit_stored_row(c, &job->kind, &at, row, rows.index, args[job->columns]);
@@ -161,8 +167,7 @@ static void emit_pack(cg *c, void *user) {
         emit_codes(c, job, rows.index);
     }
     cg_loop_end(c, &rows);
-    LLVMValueRef units = LLVMBuildUDiv(c->b, args[job->columns], cg_i64(c, integer_unit_of(job->kind.x)), "");
-    emit_interleaved(c, &job->kind, args[job->codes], units, args[job->panel]);
+    emit_interleaved(c, args[job->codes], cg_i64(c, integer_codes_stride(&job->kind) / unit), units, args[job->panel]);
 }
 
 void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, LLVMValueRef row_bytes, LLVMValueRef columns) {
