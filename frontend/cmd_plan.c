@@ -43,8 +43,8 @@ static void text_plan(const fe_plan *plan, gm_string *out) {
     text_peak("peak memory", &plan->run, out);
     text_peak("context full", &plan->full, out);
     if (plan->probe.bytes_per_s > 0)
-        gm_string_printf(out, "%-14s at most %.1f GB/s read, %.1f GFLOP/s\n", "this machine",
-                         plan->probe.bytes_per_s / 1e9, plan->probe.flop_per_s / 1e9);
+        gm_string_printf(out, "%-14s at most %.1f GB/s read, %.1f GFLOP/s in products of %s\n", "this machine",
+                         plan->probe.bytes_per_s / 1e9, plan->probe.flop_per_s / 1e9, rt_dtype_of(plan->probe.products)->text);
 }
 
 /* ---- JSON ---- */

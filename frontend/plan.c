@@ -318,10 +318,11 @@ gm_status fe_plan_make(const char *path, const fe_options *options, int64_t prom
     settled.no_session = true;
     GM_TRY(fe_engine_open(path, &settled, diag, &p.engine));
     plan_engine(&p, options->threads, prompt, predict);
+    rt_dtype products = ir_cost_products(p.engine.module);
     free(p.tensors);
     fe_engine_close(&p.engine);
     if (!probe) return GM_OK;
-    GM_TRY(rt_probe_run(options->threads, diag, &out->probe));
+    GM_TRY(rt_probe_run(options->threads, products, diag, &out->probe));
     out->prefill_tok_s = tokens_per_second(&out->probe, &out->prefill);
     out->decode_tok_s = tokens_per_second(&out->probe, &out->decode);
     return GM_OK;

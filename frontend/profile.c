@@ -287,7 +287,7 @@ gm_status fe_profile_run(const fe_profile_request *request, gm_diag *diag, fe_pr
     fe_engine_close(&plain);
     rt_session_close(out->engine.session); /* what it held must not be there when the machine is probed */
     out->engine.session = NULL;
-    if (status == GM_OK && request->probe) status = rt_probe_run(request->options.threads, diag, &out->probe);
+    if (status == GM_OK && request->probe) status = rt_probe_run(request->options.threads, ir_cost_products(out->engine.module), diag, &out->probe);
     return status;
 }
 

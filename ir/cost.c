@@ -278,6 +278,22 @@ ir_cost ir_cost_func(const ir_module *module, const ir_func *func, const ir_cost
     return cost_region(module, func, func->body, at);
 }
 
+/* ---- products ---- */
+
+static void narrow(const ir_inst *inst, void *user) {
+    rt_dtype *to = user;
+    if (inst->op != IR_MATMUL && inst->op != IR_SCALED_MATMUL && inst->op != IR_GATED_MATMUL) return;
+    rt_dtype x = inst->operands[0]->type.dtype;
+    if (x == RT_I8 || x == RT_I16) *to = RT_I8;
+    else if (x == RT_BF16 && *to == RT_F32) *to = RT_BF16;
+}
+
+rt_dtype ir_cost_products(const ir_module *module) {
+    rt_dtype type = RT_F32;
+    for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, narrow, &type);
+    return type;
+}
+
 /* ---- layers ---- */
 
 static void layer_of(const ir_inst *inst, void *user) {

@@ -24,6 +24,8 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
 /* All that a call of func runs: a map's body for every element, a scan's once, a while's as often as its `rounds` say, else once, of an
  * if the arm that moves more. */
 ir_cost ir_cost_func(const ir_module *module, const ir_func *func, const ir_cost_at *at);
+/* In what the module multiplies matrices at the fastest: RT_I8 where there are integers, else RT_BF16 or RT_F32. */
+rt_dtype ir_cost_products(const ir_module *module);
 /* The first symbol in the shapes of operands and results; -1: none. */
 int ir_cost_symbol(const ir_inst *inst);
 
