@@ -101,12 +101,11 @@ bool attention_in_tiles(const cg *c, const attention_job *job);
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to);
 /* As attention_words_units, the elements as they are. */
 LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number, LLVMValueRef unit);
-/* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite, else 0. */
-void attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most);
-/* i1: has some key of the panel lost something? */
-LLVMValueRef attention_tiles_lost(cg *c, const attention_panel *p, LLVMValueRef losses);
-/* to: high parts of one row's `keys` weights, then low ones; all NaN when one of the keys [low, high) that it sees has lost something. lost: as
- * above. */
+/* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite, else 0.
+ * Returns i1: is there such a key? */
+LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most);
+/* to: high parts of one row's `keys` weights, then low ones; all NaN when one of the keys [low, high) that it sees has lost something. lost: what
+ * attention_tiles_pack_v returned. */
 void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
                              LLVMValueRef to);
 /* As attention_multiply, of pairs of bf16: a row of a has its high parts in the first half of a_stride elements, its low ones in the other. */

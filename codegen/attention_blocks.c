@@ -46,9 +46,14 @@ static int64_t row_elements(const attention_job *job, const block *b) {
     return b->words ? job->d / 2 : job->d;
 }
 
-/* The same of a key in a panel. */
+/* Are panels of units of two elements? */
+static bool in_pairs(const block *b) {
+    return b->words || b->tiles;
+}
+
+/* Elements of 32 bits of a key in a panel. */
 static int64_t key_elements(const attention_job *job, const block *b) {
-    return b->words || b->tiles ? job->d / 2 : job->d;
+    return in_pairs(b) ? job->d / 2 : job->d;
 }
 
 /* Elements of 32 bits in a row of weights. */
@@ -57,7 +62,7 @@ static int64_t weight_elements(const block *b) {
 }
 
 static LLVMValueRef weights_of(const block *b) {
-    return b->words || b->tiles ? b->weights : b->scores;
+    return in_pairs(b) ? b->weights : b->scores;
 }
 
 static LLVMValueRef float_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
@@ -187,9 +192,9 @@ static void score_panel(cg *c, const attention_job *job, const block *b, const a
 }
 
 static void sum_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef values, LLVMValueRef from, LLVMValueRef to) {
-    int64_t columns = columns_of(c, job), keys = weight_elements(b), lines = b->words || b->tiles ? PANEL_KEYS / 2 : PANEL_KEYS;
+    int64_t columns = columns_of(c, job), keys = weight_elements(b), lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
-    if (b->words || b->tiles) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
+    if (in_pairs(b)) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
     cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
     attention_product product = {.a = weights, .a_stride = keys, .rows = cg_sub(c, to, from),
                                  .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))), .depth = depth,
@@ -219,18 +224,14 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     begin_sums(c, job, b, rows);
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
-    bool apart = b->words || b->tiles;
-    LLVMValueRef values = apart ? float_at(c, b->panel, cg_i64(c, PANEL_KEYS * key_elements(job, b))) : b->panel; /* floats: where K was */
+    LLVMValueRef values = in_pairs(b) ? float_at(c, b->panel, cg_i64(c, PANEL_KEYS * key_elements(job, b))) : b->panel; /* floats: where K was */
     attention_pack_k(c, job, &panel, b->words ? &b->k : NULL, b->panel);
     score_panel(c, job, b, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     if (b->words) attention_words_pack_v(c, job, &panel, &b->v, values, PANEL_KEYS);
-    if (b->tiles) {
-        attention_tiles_pack_v(c, job, &panel, b->v.scales, values, PANEL_KEYS);
-        b->lost = attention_tiles_lost(c, &panel, b->v.scales);
-    }
+    if (b->tiles) b->lost = attention_tiles_pack_v(c, job, &panel, b->v.scales, values, PANEL_KEYS);
     weigh_panel(c, job, b, &run, from, to);
-    if (!apart) attention_pack_v(c, job, &panel, values, PANEL_KEYS);
+    if (!in_pairs(b)) attention_pack_v(c, job, &panel, values, PANEL_KEYS);
     sum_panel(c, job, b, &run, values, from, to);
     attention_runs_end(c, &run);
     write_rows(c, job, b, rows);
@@ -242,7 +243,7 @@ static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block 
         LLVMValueRef *place;
         int64_t floats;
     } parts[] = {{&b->panel, PANEL_KEYS * columns}, {&b->scores, rows * PANEL_KEYS}, {&b->rows, rows * row_elements(job, b)},
-                 {&b->weights, b->words || b->tiles ? rows * weight_elements(b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
+                 {&b->weights, in_pairs(b) ? rows * weight_elements(b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
                  {&b->q_scales, rows}, {&b->weight_scales, rows}, {&b->k.inverses, PANEL_KEYS}, {&b->k.scales, PANEL_KEYS},
                  {&b->v.inverses, PANEL_KEYS}, {&b->v.scales, PANEL_KEYS}};
     for (size_t i = 0; i < GM_COUNT(parts); i++) at += parts[i].floats;

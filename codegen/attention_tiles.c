@@ -51,11 +51,6 @@ static LLVMValueRef sum_losses(cg *c, LLVMValueRef losses, LLVMValueRef low, LLV
     return LLVMBuildLoad2(c->b, c->f32, total, "");
 }
 
-LLVMValueRef attention_tiles_lost(cg *c, const attention_panel *p, LLVMValueRef losses) {
-    LLVMValueRef total = sum_losses(c, losses, cg_i64(c, 0), p->count);
-    return LLVMBuildFCmp(c->b, LLVMRealUNO, total, total, "");
-}
-
 void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
                              LLVMValueRef to) {
     LLVMValueRef plus = cg_variable(c, c->f32, NULL);
@@ -105,7 +100,7 @@ static void note_loss(cg *c, LLVMValueRef lost, LLVMValueRef at) {
     cg_store(c, LLVMBuildBitCast(c->b, bits, c->f32, ""), at, 4);
 }
 
-void attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most) {
+LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most) {
     int64_t width = attention_tile_width(c), both = WORDS * c->lanes, step = CG_TILE_DEPTH;
     LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
     LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), lost[WORDS];
@@ -125,6 +120,8 @@ void attention_tiles_pack_v(cg *c, const attention_job *job, const attention_pan
     cg_loop_end(c, &columns);
     for (int i = 0; i < WORDS; i++) note_loss(c, lost[i], cg_at(c, c->f32, losses, cg_add(c, keys.index, cg_i64(c, i))));
     cg_loop_end(c, &keys);
+    LLVMValueRef total = sum_losses(c, losses, cg_i64(c, 0), p->count);
+    return LLVMBuildFCmp(c->b, LLVMRealUNO, total, total, "");
 }
 
 void attention_tiles_multiply(cg *c, const attention_product *p) {

@@ -127,6 +127,7 @@ LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
 void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
 /* Ask for the cache line of `pointer`, which may lie outside of everything. */
 void cg_prefetch(cg *c, LLVMValueRef pointer);
+/* overload: NULL for an intrinsic that has none. */
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
 /* An intrinsic of the target with two operands. */
 LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b);

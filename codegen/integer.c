@@ -354,12 +354,8 @@ static void emit_stored_sums(cg *c, const integer_job *job, const integer_sums *
 
 /* The rows of W `which` from `row` on, times x, to out. */
 static void multiply_rows(cg *c, const integer_job *job, const places *at, int which, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
-    const integer_kind *kind = &job->kind;
-    LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
-    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
-        columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
-        int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
-        integer_pack(c, kind, &at->pack, cg_at(c, c->i8, args[job->w[which]], cg_i64(c, start)), row, row_bytes, cg_i64(c, columns));
+    for (int64_t first = 0, columns; first < job->kind.columns; first += columns) {
+        columns = integer_pack(c, &job->kind, &at->pack, c->code.args[job->w[which]], row, first);
         call_multiply(c, job, at, first, columns, out, out_stride);
     }
 }
@@ -427,16 +423,15 @@ static void note(const cg *c, const ir_inst *inst) {
     rt_dtype x = inst->operands[0]->type.dtype;
     integer_kind kind = kind_of(c, inst, 2);
     bool stored = integer_as_stored(&kind);
-    const char *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
+    int rows = tall_of(c, inst);
+    const char *of = "tiles", *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
     const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
     if (stored) how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)" : "integer, four bytes in two words", why = "W as it is stored";
     else if (integer_in_tiles(c, &kind)) {
-        ir_decide(c->options->decisions, "code", c->module, c->func, inst, x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)",
-                  "the target has tile registers; blocks of %d rows by %lld columns", x == RT_I8 ? 32 : 16, (long long)integer_panel_rows(c));
-        return;
+        how = x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)", why = "the target has tile registers";
+        of = "blocks", rows = integer_tiles_rows(&kind);
     } else if (integer_offset_w(c, &kind)) how = "integer, four bytes a sum (vpdpbusd)", why = "x is i8 and the target sums products of bytes";
-    ir_decide(c->options->decisions, "code", c->module, c->func, inst, how, "%s; tiles of %d rows by %lld columns", why, tall_of(c, inst),
-              (long long)integer_panel_rows(c));
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, how, "%s; %s of %d rows by %lld columns", why, of, rows, (long long)integer_panel_rows(c));
 }
 
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {

@@ -76,9 +76,9 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high);
 
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);
-/* Fill at->panel and at->scales with `columns` columns of a panel's rows, from `row` of a matrix with row_bytes each. w: the first of these
- * columns of its first row, or group of interleaved rows. */
-void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, LLVMValueRef row_bytes, LLVMValueRef columns);
+/* Fill at->panel and at->scales with a block of columns of a panel's rows, from `row` of the matrix at w and from column `first` on. Returns how
+ * many columns that are: integer_block_of, or what is left. */
+int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, int64_t first);
 
 /* ---- integer_lanes.c: interleaved rows ---- */
 
@@ -120,6 +120,8 @@ typedef struct integer_tiles {
     LLVMValueRef out, out_stride;             /* f32; i64, elements */
 } integer_tiles;
 void integer_emit_tiles(cg *c, const integer_tiles *tiles);
+/* Rows of x in a block. */
+int integer_tiles_rows(const integer_kind *kind);
 /* Words to planes of bytes: of x[rows, columns], in rows of integer_tiles_x_stride bytes; of a packed panel. */
 int64_t integer_tiles_x_stride(const integer_kind *kind);
 void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int64_t stride, LLVMValueRef rows, LLVMValueRef to);

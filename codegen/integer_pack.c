@@ -73,12 +73,9 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
         LLVMValueRef upper = LLVMBuildAnd(c->b, round_half(c, high), splat(c, cg_i32(c, 0xFFFF0000)), "");
         return LLVMBuildOr(c->b, upper, LLVMBuildLShr(c->b, round_half(c, low), splat(c, cg_i32(c, 16)), ""), "");
     }
-    const char *name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512";
-    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-    GM_ASSERT(id && c->lanes == MAX_LANES);
-    LLVMValueRef args[] = {high, low}, mask[2 * MAX_LANES];
-    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
-    LLVMValueRef both = LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, NULL, 0), fn, args, 2, "");
+    LLVMValueRef mask[2 * MAX_LANES];
+    GM_ASSERT(c->lanes == MAX_LANES);
+    LLVMValueRef both = cg_intrinsic(c, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", NULL, (LLVMValueRef[]){high, low}, 2);
     both = LLVMBuildBitCast(c->b, both, LLVMVectorType(c->i16, 2 * MAX_LANES), "");
     for (int i = 0; i < 2 * MAX_LANES; i++) mask[i] = cg_i32(c, i / 2 + i % 2 * MAX_LANES);
     both = LLVMBuildShuffleVector(c->b, both, both, LLVMConstVector(mask, 2 * MAX_LANES), "");
@@ -170,13 +167,15 @@ static void emit_pack(cg *c, void *user) {
     emit_interleaved(c, args[job->codes], cg_i64(c, integer_codes_stride(&job->kind) / unit), units, args[job->panel]);
 }
 
-void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, LLVMValueRef row_bytes, LLVMValueRef columns) {
+int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, int64_t first) {
+    int64_t left = kind->columns - first, columns = left < integer_block_of(kind) ? left : integer_block_of(kind);
+    int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
     pack_job pack = {.kind = *kind};
     cg_kernel kernel = {.count = 0};
-    pack.w = cg_kernel_arg(&kernel, w);
+    pack.w = cg_kernel_arg(&kernel, cg_at(c, c->i8, w, cg_i64(c, start)));
     pack.row = cg_kernel_arg(&kernel, row);
-    pack.row_bytes = cg_kernel_arg(&kernel, row_bytes);
-    pack.columns = cg_kernel_arg(&kernel, columns);
+    pack.row_bytes = cg_kernel_arg(&kernel, cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)));
+    pack.columns = cg_kernel_arg(&kernel, cg_i64(c, columns));
     pack.floats = cg_kernel_arg(&kernel, at->floats);
     pack.codes = cg_kernel_arg(&kernel, at->codes);
     pack.panel = cg_kernel_arg(&kernel, at->panel);
@@ -188,4 +187,5 @@ void integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLV
     char name[40] = "integer_pack_";
     strcat(name, rt_dtype_of(kind->w)->text);
     cg_kernel_call(c, &kernel, name, emit_pack, &pack);
+    return columns;
 }

@@ -34,6 +34,10 @@ bool integer_in_tiles(const cg *c, const integer_kind *kind) {
     return c->tiles && !integer_as_stored(kind) && kind->columns % STEP == 0 && fits;
 }
 
+int integer_tiles_rows(const integer_kind *kind) {
+    return (kind->x == RT_I8 ? TALL : 1) * SIDE;
+}
+
 int64_t integer_tiles_x_stride(const integer_kind *kind) {
     return PLANES * kind->columns + STEP; /* not a power of two, for the sake of the caches */
 }
@@ -166,7 +170,7 @@ static void write_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueR
     LLVMTypeRef floats = vector(c, c->f32);
     LLVMValueRef of_w[HALVES], group = LLVMBuildUDiv(c->b, column, cg_i64(c, integer_group_of(t->kind)), "");
     bool once = !t->adds && t->kind->columns <= integer_group_of(t->kind);
-    LLVMValueRef fresh = LLVMBuildICmp(c->b, LLVMIntEQ, column, cg_i64(c, t->adds ? -1 : 0), "");
+    LLVMValueRef first = LLVMBuildICmp(c->b, LLVMIntEQ, column, cg_i64(c, 0), "");
     for (int h = 0; h < HALVES; h++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, PANEL)), cg_i64(c, h * SIDE));
         of_w[h] = cg_load(c, floats, cg_at(c, c->f32, t->panel_scales, at), 4);
@@ -179,7 +183,11 @@ static void write_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueR
         LLVMValueRef place = cg_at(c, c->f32, t->out, cg_add(c, cg_mul(c, row, t->out_stride), cg_i64(c, h * SIDE)));
         y = LLVMBuildFMul(c->b, y, of_w[h], "");
         if (once) y = LLVMBuildFMul(c->b, y, of_x, "");
-        else y = cg_fma(c, y, of_x, LLVMBuildSelect(c->b, fresh, LLVMConstNull(floats), cg_load(c, floats, place, 4), ""));
+        else {
+            LLVMValueRef before = cg_load(c, floats, place, 4);
+            if (!t->adds) before = LLVMBuildSelect(c->b, first, LLVMConstNull(floats), before, "");
+            y = cg_fma(c, y, of_x, before);
+        }
         cg_store(c, y, place, 4);
     }
     cg_loop_end_unrolled(c, &rows, 2);
@@ -207,7 +215,7 @@ static LLVMValueRef emit_whole(cg *c, const integer_tiles *t, const pass *of, LL
 static void emit_rows(cg *c, const integer_tiles *t, const pass *of) {
     LLVMValueRef first = cg_i64(c, 0);
     cg_tiles_configure(c, cg_i64(c, SIDE), 0);
-    for (int tall = t->kind->x == RT_I8 ? TALL : 1; tall; tall--) first = emit_whole(c, t, of, first, tall);
+    for (int tall = integer_tiles_rows(t->kind) / SIDE; tall; tall--) first = emit_whole(c, t, of, first, tall);
     cg_loop rest = cg_loop_begin(c, first, t->x_rows, SIDE); /* of one tile at most */
     block last = {.r = roles_of(t->kind, 1), .first = rest.index, .rows = cg_sub(c, t->x_rows, rest.index)};
     unsigned sums = (1u << last.r.planes * HALVES) - 1;

@@ -272,8 +272,7 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const ir_value *x = inst->operands[0], *y = inst->results[0];
     const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
     int64_t in_stride, out_stride;
-    const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
-    bool tiles = impl && strcmp(impl, "tiles") == 0;
+    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), words = ir_attr_is(inst, IR_ATTR_IMPL, "words"), gemv = words || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
     const cg_slot *writes[] = {out, &cg_dealt};
     cg_access(c, &in, 1, writes, tiles ? 2 : 1);
     if (!ir_layout_matrix(&x->type, &in->layout, &in_stride) || !ir_layout_matrix(&y->type, &out->layout, &out_stride)) {
@@ -285,12 +284,11 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         cg_emit_tiles(c, inst, rows, in_stride, out_stride);
         return;
     }
-    bool words = impl && strcmp(impl, "words") == 0, gemv = words || (impl && strcmp(impl, "gemv") == 0);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
         emit_gemvs(c, inst, words, rows, &(gemv_rows){rows_at_once(c, &x->type), in->base, out->base, in_stride, out_stride});
         return;
     }
-    bool packed = impl && strcmp(impl, "packed") == 0;
+    bool packed = ir_attr_is(inst, IR_ATTR_IMPL, "packed");
     if (!packed && cg_can_stream(inst)) {
         ir_decide(c->options->decisions, "code", c->module, c->func, inst, "stream", "compiled code widens slices of W in every thread, oneDNN multiplies them");
         cg_emit_stream(c, inst, rows, in_stride, out_stride);

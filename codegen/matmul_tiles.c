@@ -1,6 +1,6 @@
-/* matmul and gated_matmul of bf16 x in tile registers: W is rounded to bf16 on its way, a panel of 32 rows at a time (integer_pack.c), which all rows of x then
- * meet (tile_product.c). No copy of W is kept. Panels are dealt out (deal.c). With a gate a panel of either weight is multiplied to scratch, and
- * what they come to goes out (gate.c).
+/* matmul and gated_matmul of bf16 x in tile registers: W is rounded to bf16 on its way, a panel of 32 rows at a time (integer_pack.c), which
+ * all rows of x then meet (tile_product.c). No copy of W is kept. Panels are dealt out (deal.c). With a gate a panel of either weight is
+ * multiplied to scratch, and what they come to goes out (gate.c).
  */
 #include "codegen/integer.h"
 #include "runtime/interleave.h"
@@ -43,12 +43,9 @@ static int64_t lay_out(cg *c, const tiles_job *job, LLVMValueRef base, places *t
 
 /* The rows of W `which` from `row` on, times x, to out. */
 static void multiply(cg *c, const tiles_job *job, const integer_places *at, int which, LLVMValueRef row, LLVMValueRef out, int64_t out_stride) {
-    const integer_kind *kind = &job->kind;
-    LLVMValueRef *args = c->code.args, row_bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns));
-    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
-        columns = kind->columns - first < integer_block_of(kind) ? kind->columns - first : integer_block_of(kind);
-        int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
-        integer_pack(c, kind, at, cg_at(c, c->i8, args[job->w[which]], cg_i64(c, start)), row, row_bytes, cg_i64(c, columns));
+    LLVMValueRef *args = c->code.args;
+    for (int64_t first = 0, columns; first < job->kind.columns; first += columns) {
+        columns = integer_pack(c, &job->kind, at, args[job->w[which]], row, first);
         cg_tile_product product = {.a = cg_at(c, c->i16, args[job->x], cg_i64(c, first)), .rows = args[job->x_rows], .b = at->panel,
                                    .depth = cg_i64(c, columns / 2), .out = out, .a_stride = cg_i64(c, job->x_stride / 2),
                                    .out_stride = cg_i64(c, out_stride), .parts = 1, .add = first > 0};

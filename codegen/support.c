@@ -73,8 +73,8 @@ void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align) {
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count) {
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     GM_ASSERT(id);
-    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, &overload, 1);
-    LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, &overload, 1);
+    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, &overload, overload != NULL);
+    LLVMTypeRef type = LLVMIntrinsicGetType(c->context, id, &overload, overload != NULL);
     return LLVMBuildCall2(c->b, type, fn, args, (unsigned)count, "");
 }
 
@@ -83,11 +83,8 @@ LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValu
 }
 
 void cg_prefetch(cg *c, LLVMValueRef pointer) {
-    static const char name[] = "llvm.prefetch";
     LLVMValueRef args[] = {pointer, cg_i32(c, 0), cg_i32(c, 3), cg_i32(c, 1)}; /* to read, again soon, data */
-    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, &c->ptr, 1);
-    LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, &c->ptr, 1), fn, args, (unsigned)GM_COUNT(args), "");
+    cg_intrinsic(c, "llvm.prefetch", c->ptr, args, GM_COUNT(args));
 }
 
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z) {

@@ -4,16 +4,7 @@
  */
 #include "codegen/cg.h"
 
-#include <string.h>
-
 enum { ROWS = CG_TILE_ROWS, BYTES = CG_TILE_BYTES, LANES = BYTES / 4, TILE = ROWS * BYTES, PALETTE = 1, AT_COLUMNS = 16, AT_ROWS = 48, CONFIG = 64 };
-
-static void call_tile(cg *c, const char *name, LLVMValueRef *args, int count) {
-    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-    GM_ASSERT(id);
-    LLVMValueRef fn = LLVMGetIntrinsicDeclaration(c->llvm, id, NULL, 0);
-    LLVMBuildCall2(c->b, LLVMIntrinsicGetType(c->context, id, NULL, 0), fn, args, (unsigned)count, "");
-}
 
 static LLVMValueRef number_of(cg *c, int tile) {
     return LLVMConstInt(c->i8, (unsigned long long)tile, 0);
@@ -90,17 +81,17 @@ void cg_tiles_configure(cg *c, LLVMValueRef rows, unsigned which) {
     cg_store(c, LLVMConstVector(bytes, CONFIG), c->code.tile_config, 1);
     for (int i = 0; i < CG_TILES; i++)
         if (which >> i & 1) cg_store(c, few, cg_at(c, c->i8, c->code.tile_config, cg_i64(c, AT_ROWS + i)), 1);
-    if (!c->stands_in) call_tile(c, "llvm.x86.ldtilecfg", &c->code.tile_config, 1);
+    if (!c->stands_in) cg_intrinsic(c, "llvm.x86.ldtilecfg", NULL, &c->code.tile_config, 1);
 }
 
 void cg_tiles_release(cg *c) {
-    if (!c->stands_in) call_tile(c, "llvm.x86.tilerelease", NULL, 0);
+    if (!c->stands_in) cg_intrinsic(c, "llvm.x86.tilerelease", NULL, NULL, 0);
 }
 
 void cg_tile_zero(cg *c, int tile) {
     LLVMValueRef number = number_of(c, tile);
     if (!c->stands_in) {
-        call_tile(c, "llvm.x86.tilezero", &number, 1);
+        cg_intrinsic(c, "llvm.x86.tilezero", NULL, &number, 1);
         return;
     }
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, ROWS), 1);
@@ -111,19 +102,19 @@ void cg_tile_zero(cg *c, int tile) {
 void cg_tile_load(cg *c, int tile, LLVMValueRef from, LLVMValueRef stride) {
     LLVMValueRef args[] = {number_of(c, tile), from, stride};
     if (c->stands_in) copy_rows(c, tile, from, stride, true);
-    else call_tile(c, "llvm.x86.tileloadd64", args, 3);
+    else cg_intrinsic(c, "llvm.x86.tileloadd64", NULL, args, 3);
 }
 
 void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride) {
     LLVMValueRef args[] = {number_of(c, tile), to, stride};
     if (c->stands_in) copy_rows(c, tile, to, stride, false);
-    else call_tile(c, "llvm.x86.tilestored64", args, 3);
+    else cg_intrinsic(c, "llvm.x86.tilestored64", NULL, args, 3);
 }
 
 static void add_products(cg *c, int sums, int a, int b, const char *name, add_fn written_out) {
     LLVMValueRef args[] = {number_of(c, sums), number_of(c, a), number_of(c, b)};
     if (c->stands_in) write_dots(c, sums, a, b, written_out);
-    else call_tile(c, name, args, 3);
+    else cg_intrinsic(c, name, NULL, args, 3);
 }
 
 void cg_tile_add_bytes(cg *c, int sums, int a, int b) {

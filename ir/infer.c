@@ -241,8 +241,7 @@ static bool rule_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
     const ir_type *x = operand(c, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
-    const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
-    bool words = impl && strcmp(impl, "words") == 0, tiles = impl && strcmp(impl, "tiles") == 0;
+    bool words = ir_attr_is(c->inst, IR_ATTR_IMPL, "words"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
     for (int i = 1; i < c->inst->operand_count; i++)
         REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || words || tiles, "interleaved rows are multiplied with x in words or in tiles");
     return infer_products(c, 1);

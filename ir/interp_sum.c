@@ -97,8 +97,7 @@ gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array
     for (int i = 0; i < in[0].rank - 1; i++) rows *= in[0].dim[i];
     float *x = gm_arena_alloc(frame->arena, sizeof *x * (size_t)(rows * k)); /* [rows, k] */
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
-    const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
-    bool tiles = impl && strcmp(impl, "tiles") == 0;
+    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
     for (int64_t i = 0; i < rows * k; i++) x[i] = interp_load_float(&in[0], i);
     if (tiles) round_halves(x, rows * k);
     for (int op = 1; op < inst->operand_count; op++) {

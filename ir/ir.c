@@ -148,6 +148,11 @@ const char *ir_attr_string(const ir_inst *inst, ir_attr_key key) {
     return attr ? attr->s : NULL;
 }
 
+bool ir_attr_is(const ir_inst *inst, ir_attr_key key, const char *text) {
+    const char *value = ir_attr_string(inst, key);
+    return value && strcmp(value, text) == 0;
+}
+
 static bool same_text(const char *a, const char *b) {
     return a == b || (a && b && strcmp(a, b) == 0);
 }

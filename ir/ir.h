@@ -160,6 +160,7 @@ const ir_attr *ir_attr_find(const ir_inst *inst, ir_attr_key key); /* NULL: abse
 int64_t ir_attr_int(const ir_inst *inst, ir_attr_key key, int64_t otherwise);
 double ir_attr_float(const ir_inst *inst, ir_attr_key key, double otherwise);
 const char *ir_attr_string(const ir_inst *inst, ir_attr_key key); /* NULL: absent */
+bool ir_attr_is(const ir_inst *inst, ir_attr_key key, const char *text); /* false: absent, or another text */
 /* Bitwise, so that 0 and -0 stay apart. */
 bool ir_attr_equal(const ir_attr *a, const ir_attr *b);
 

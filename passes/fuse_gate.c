@@ -78,8 +78,7 @@ static const ir_inst *half_of(const ir_value *x, int64_t start) {
 
 /* Has compiled code this product with a gate? */
 static bool takes_gate(const ir_inst *product) {
-    const char *impl = product->op == IR_MATMUL ? ir_attr_string(product, IR_ATTR_IMPL) : NULL;
-    bool tiles = impl && strcmp(impl, "tiles") == 0, scaled = product->op == IR_SCALED_MATMUL && ir_attr_find(product, IR_ATTR_BITS);
+    bool tiles = product->op == IR_MATMUL && ir_attr_is(product, IR_ATTR_IMPL, "tiles"), scaled = product->op == IR_SCALED_MATMUL && ir_attr_find(product, IR_ATTR_BITS);
     int first = scaled ? 2 : 1;
     if ((!tiles && !scaled) || product->operand_count != first + 2) return false;
     const ir_type *gate = &product->operands[first]->type, *up = &product->operands[first + 1]->type;

@@ -25,9 +25,9 @@ typedef struct state {
 
 /* The first operand that is a weight of such a product; past the last: none is. */
 static int first_weight(const ir_inst *inst) {
-    const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
     if (inst->op == IR_SCALED_MATMUL) return 2;
-    return impl && (strcmp(impl, "words") == 0 || strcmp(impl, "tiles") == 0) ? 1 : inst->operand_count;
+    bool takes = ir_attr_is(inst, IR_ATTR_IMPL, "words") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
+    return inst->op == IR_MATMUL && takes ? 1 : inst->operand_count;
 }
 
 static void count_products(const ir_inst *inst, void *user) {

@@ -134,9 +134,8 @@ static ir_value *packed_product(ir_rewrite *rw, const ir_inst *inst) {
 }
 
 static bool lower(ir_rewrite *rw, const ir_inst *inst) {
-    const char *impl = inst->op == IR_MATMUL ? ir_attr_string(inst, IR_ATTR_IMPL) : NULL;
-    bool integer = impl && strcmp(impl, "integer") == 0, packed = impl && (strcmp(impl, "packed") == 0 || strcmp(impl, "tiles") == 0);
-    if ((!integer && !packed) || inst->operands[0]->type.dtype != RT_F32) return false;
+    bool integer = ir_attr_is(inst, IR_ATTR_IMPL, "integer"), packed = ir_attr_is(inst, IR_ATTR_IMPL, "packed") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
+    if (inst->op != IR_MATMUL || (!integer && !packed) || inst->operands[0]->type.dtype != RT_F32) return false;
     if (packed) note(rw, inst, ROUND_BF16);
     ir_rewrite_map(rw, inst->results[0], integer ? integer_products(rw, inst) : packed_product(rw, inst));
     return true;

@@ -4,9 +4,9 @@
  * result: rows of W are dealt out once at load, packed per thread, and no thread ever waits for another inside a product.
  */
 #include "runtime/matmul.h"
+#include "runtime/onednn.h"
 #include "runtime/release.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,12 +46,6 @@ struct rt_matmul {
     worker workers[RT_MAX_THREADS];
     int64_t prepare_rows;
 };
-
-#define DNNL_TRY(expr)                                                                             \
-    do {                                                                                           \
-        dnnl_status_t dnnl_try_ = (expr);                                                          \
-        if (dnnl_try_ != dnnl_success) return dnnl_try_;                                           \
-    } while (0)
 
 static int64_t total_rows(const rt_site *site) {
     int64_t rows = 0;

@@ -2,9 +2,9 @@
 #include "runtime/probe.h"
 
 #include "runtime/abi.h"
+#include "runtime/onednn.h"
 #include "runtime/team.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,12 +29,6 @@ typedef struct prober {
     dnnl_data_type_t type;
     multiplier multipliers[RT_MAX_THREADS];
 } prober;
-
-#define DNNL_TRY(call)                                 \
-    do {                                               \
-        dnnl_status_t status_ = (call);                \
-        if (status_ != dnnl_success) return status_;   \
-    } while (0)
 
 static uint64_t read_words(const uint64_t *words, size_t count) {
     uint64_t sum[8] = {0};
