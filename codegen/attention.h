@@ -39,6 +39,8 @@ int64_t attention_most_keys(const attention_job *job);
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
 /* scale and softcap of one score. */
 LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s);
+/* Does a row that sees keys [low, high) of a panel see this one? */
+LLVMValueRef attention_sees(cg *c, LLVMValueRef low, LLVMValueRef high, LLVMValueRef key);
 /* The larger of two floats, not NaN. */
 LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y);
 /* Softmax of scores[low, high) in place, not divided yet: e^(score - top), which sum to total. top is finite. */

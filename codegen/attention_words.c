@@ -92,8 +92,7 @@ void attention_words_weights(cg *c, LLVMValueRef weights, LLVMValueRef values, L
     cg_loop scan = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, keys), 1);
     LLVMValueRef at = cg_at(c, c->f32, weights, scan.index);
     LLVMValueRef w = LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), cg_load(c, c->f32, cg_at(c, c->f32, values, scan.index), 4), "");
-    LLVMValueRef after = LLVMBuildICmp(c->b, LLVMIntSGE, scan.index, low, ""), before = LLVMBuildICmp(c->b, LLVMIntSLT, scan.index, high, "");
-    w = LLVMBuildSelect(c->b, LLVMBuildAnd(c->b, after, before, ""), w, cg_f32(c, 0), "");
+    w = LLVMBuildSelect(c->b, attention_sees(c, low, high, scan.index), w, cg_f32(c, 0), "");
     cg_store(c, w, at, 4);
     LLVMBuildStore(c->b, attention_larger(c, w, LLVMBuildLoad2(c->b, c->f32, most, "")), most);
     LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), w, "");

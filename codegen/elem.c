@@ -28,22 +28,33 @@ static LLVMValueRef clamp(cg *c, LLVMValueRef x, double low, double high) {
     return LLVMBuildSelect(c->b, fcmp(c, LLVMRealOGT, x, top), top, x, "");
 }
 
-LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
+/* x = n·ln2 + r: returns e^r, and n as an integer. */
+static LLVMValueRef exp_reduced(cg *c, LLVMValueRef x, LLVMValueRef *n) {
     static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
     LLVMValueRef magic = cg_f32(c, 12582912.0); /* 1.5·2^23: adding it rounds to an integer in the low bits */
-    x = clamp(c, x, -104.0, 88.8); /* e^x of the ends comes out as 0 and infinity */
-    LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic);
-    LLVMValueRef n = fp(c, LLVMFSub, shifted, magic);
-    LLVMValueRef r = cg_fma(c, n, cg_f32(c, -0.693359375), x);
-    r = cg_fma(c, n, cg_f32(c, 2.12194440e-4), r);
-    LLVMValueRef y = cg_fma(c, polynomial(c, r, p, 6), fp(c, LLVMFMul, r, r), fp(c, LLVMFAdd, r, cg_f32(c, 1.0)));
+    LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic), whole = fp(c, LLVMFSub, shifted, magic);
+    LLVMValueRef r = cg_fma(c, whole, cg_f32(c, -0.693359375), x);
+    r = cg_fma(c, whole, cg_f32(c, 2.12194440e-4), r);
+    *n = LLVMBuildSub(c->b, LLVMBuildBitCast(c->b, shifted, c->i32, ""), cg_i32(c, 0x4B400000), "");
+    return cg_fma(c, polynomial(c, r, p, 6), fp(c, LLVMFMul, r, r), fp(c, LLVMFAdd, r, cg_f32(c, 1.0)));
+}
+
+/* 2^n of a normal number. */
+static LLVMValueRef power_of_2(cg *c, LLVMValueRef n) {
+    return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, n, cg_i32(c, 127), ""), cg_i32(c, 23), ""), c->f32, "");
+}
+
+LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
+    LLVMValueRef n, y = exp_reduced(c, clamp(c, x, -104.0, 88.8), &n); /* e^x of the ends comes out as 0 and infinity */
     /* 2^n in two factors, so that results near the ends of the range come out right. */
-    LLVMValueRef bits = LLVMBuildSub(c->b, LLVMBuildBitCast(c->b, shifted, c->i32, ""), cg_i32(c, 0x4B400000), "");
-    LLVMValueRef half = LLVMBuildAShr(c->b, bits, cg_i32(c, 1), ""), rest = LLVMBuildSub(c->b, bits, half, "");
-    LLVMValueRef bias = cg_i32(c, 127), width = cg_i32(c, 23);
-    LLVMValueRef f1 = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, half, bias, ""), width, ""), c->f32, "");
-    LLVMValueRef f2 = LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, rest, bias, ""), width, ""), c->f32, "");
-    return fp(c, LLVMFMul, fp(c, LLVMFMul, y, f1), f2);
+    LLVMValueRef half = LLVMBuildAShr(c->b, n, cg_i32(c, 1), ""), rest = LLVMBuildSub(c->b, n, half, "");
+    return fp(c, LLVMFMul, fp(c, LLVMFMul, y, power_of_2(c, half)), power_of_2(c, rest));
+}
+
+LLVMValueRef cg_exp_weight(cg *c, LLVMValueRef x) {
+    LLVMValueRef n, least = cg_f32(c, -87.0), small = fcmp(c, LLVMRealOLT, x, least);
+    LLVMValueRef y = exp_reduced(c, LLVMBuildSelect(c->b, small, least, x, ""), &n);
+    return LLVMBuildSelect(c->b, small, cg_f32(c, 0), fp(c, LLVMFMul, y, power_of_2(c, n)), "");
 }
 
 /* x·p(x²)/q(x²), fitted to the least relative error (2e-8) on [-9.01, 9.01]; tanh of what lies beyond rounds to ±1. */
