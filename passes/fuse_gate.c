@@ -7,7 +7,7 @@
  *   the same with scaled_matmul
  *
  * Recognised is the tanh form of gelu as ir_gelu builds it, the factors of any product and the terms of any sum in either order. Only where
- * compiled code has the product itself: impl = "tiles", or scaled_matmul with bits; both weights stored in one type, and %m used for the two
+ * compiled code has the product itself: impl = "tiles", or scaled_matmul; both weights stored in one type, and %m used for the two
  * slices alone. Then no thread writes and reads the products in memory: they meet, a panel at a time, in its cache. The same operations on the
  * same numbers. Needs merge_gate_up, lower_precision and interleave_rows. Ends with dce for what is left of the chain.
  */
@@ -78,7 +78,7 @@ static const ir_inst *half_of(const ir_value *x, int64_t start) {
 
 /* Has compiled code this product with a gate? */
 static bool takes_gate(const ir_inst *product) {
-    bool tiles = product->op == IR_MATMUL && ir_attr_is(product, IR_ATTR_IMPL, "tiles"), scaled = product->op == IR_SCALED_MATMUL && ir_attr_find(product, IR_ATTR_BITS);
+    bool tiles = product->op == IR_MATMUL && ir_attr_is(product, IR_ATTR_IMPL, "tiles"), scaled = product->op == IR_SCALED_MATMUL;
     int first = scaled ? 2 : 1;
     if ((!tiles && !scaled) || product->operand_count != first + 2) return false;
     const ir_type *gate = &product->operands[first]->type, *up = &product->operands[first + 1]->type;
