@@ -250,7 +250,7 @@ static void emit_by_class(cg *c, const ir_inst *inst) {
     case IR_CLASS_SHAPE: cg_emit_move(c, inst); break;
     case IR_CLASS_EFFECT: emit_emit(c, inst); break;
     case IR_CLASS_MOVE:
-        if (inst->op == IR_GATHER) emit_computed(c, inst);
+        if (inst->op == IR_GATHER || inst->op == IR_SWAP_HALVES) emit_computed(c, inst);
         else cg_emit_move(c, inst);
         break;
     case IR_CLASS_CONTROL:

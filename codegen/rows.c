@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64 };
+enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64, HALVES = 2, SIDES = 2 };
 
 typedef struct row_input {
     const ir_value *value; /* in the body's terms */
@@ -38,11 +38,12 @@ typedef struct row_job {
     int output_count;
     ir_inst *const *insts; /* the body, in order */
     int inst_count;
-    bool reduces;
+    bool reduces, swaps;   /* swaps: some value is read with its halves swapped */
     uint32_t id_limit;
     /* while emitting */
-    LLVMValueRef *row_value;   /* by value id: what holds for the whole row */
-    LLVMValueRef *column_value; /* by value id: memo of the current column */
+    LLVMValueRef *row_value;            /* by value id: what holds for the whole row */
+    LLVMValueRef *column_value[SIDES];  /* by value id: memos of the current column, and of the same one of the row's other half */
+    LLVMValueRef column[SIDES];
     LLVMValueRef index[IR_MAX_RANK];
     LLVMValueRef input_row[MAX_INPUTS];
 } row_job;
@@ -142,7 +143,7 @@ static void make_key(cg *c, const row_job *job, gm_string *key) {
 
 /* ---- emission ---- */
 
-static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, LLVMValueRef column);
+static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, int side);
 
 static LLVMValueRef load_input(cg *c, row_job *job, const row_input *input, LLVMValueRef column) {
     rt_dtype dtype = input->value->type.dtype;
@@ -154,7 +155,7 @@ static LLVMValueRef load_input(cg *c, row_job *job, const row_input *input, LLVM
     return cg_from_memory(c, dtype, loaded);
 }
 
-static LLVMValueRef const_at(cg *c, const row_job *job, const ir_inst *inst, LLVMValueRef column) {
+static LLVMValueRef const_at(cg *c, const ir_inst *inst) {
     const ir_type *type = &inst->results[0]->type;
     const ir_attr *value = ir_attr_find(inst, IR_ATTR_VALUE);
     GM_ASSERT(value && "a list constant is an input, not part of a body");
@@ -169,26 +170,46 @@ static LLVMValueRef iota_at(cg *c, const row_job *job, const ir_inst *inst, LLVM
     return LLVMBuildTrunc(c->b, index, c->i32, "");
 }
 
-static LLVMValueRef inst_at(cg *c, row_job *job, const ir_inst *inst, LLVMValueRef column) {
-    if (inst->op == IR_CONST) return const_at(c, job, inst, column);
-    if (inst->op == IR_IOTA) return iota_at(c, job, inst, column);
+static LLVMValueRef inst_at(cg *c, row_job *job, const ir_inst *inst, int side) {
+    if (inst->op == IR_CONST) return const_at(c, inst);
+    if (inst->op == IR_IOTA) return iota_at(c, job, inst, job->column[side]);
+    if (inst->op == IR_SWAP_HALVES) return value_at(c, job, inst->operands[0], 1 - side);
     LLVMValueRef operands[4];
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = value_at(c, job, inst->operands[i], column);
+    for (int i = 0; i < inst->operand_count; i++) operands[i] = value_at(c, job, inst->operands[i], side);
     return cg_elem(c, inst, operands);
 }
 
-static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, LLVMValueRef column) {
+static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, int side) {
     if (job->row_value[value->id]) return job->row_value[value->id];
-    LLVMValueRef *memo = &job->column_value[value->id];
+    LLVMValueRef *memo = &job->column_value[side][value->id];
     if (*memo) return *memo;
     for (int i = 0; i < job->input_count; i++)
-        if (job->inputs[i].value == value) return *memo = load_input(c, job, &job->inputs[i], column);
+        if (job->inputs[i].value == value) return *memo = load_input(c, job, &job->inputs[i], job->column[side]);
     GM_ASSERT(value->def);
-    return *memo = inst_at(c, job, value->def, column);
+    return *memo = inst_at(c, job, value->def, side);
 }
 
-static void forget_column(row_job *job) {
-    memset(job->column_value, 0, sizeof *job->column_value * job->id_limit);
+static void enter_column(row_job *job, LLVMValueRef column, LLVMValueRef other) {
+    job->column[0] = column;
+    job->column[1] = other;
+    for (int i = 0; i < SIDES; i++) memset(job->column_value[i], 0, sizeof *job->column_value[i] * job->id_limit);
+}
+
+/* ---- columns ---- */
+
+typedef void (*column_fn)(cg *c, row_job *job, void *user);
+
+/* emit for the columns [from, to). Where halves are swapped each half has its loop, in which the other half is a constant away. */
+static void each_column(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, column_fn emit, void *user) {
+    int64_t half = job->swaps ? job->dim[job->rank - 1] / HALVES : 0;
+    for (int h = 0; h < (job->swaps ? HALVES : 1); h++) {
+        LLVMValueRef low = job->swaps ? cg_max(c, from, cg_i64(c, h * half)) : from, high = job->swaps ? cg_min(c, to, cg_i64(c, (h + 1) * half)) : to;
+        cg_loop loop = cg_loop_begin(c, low, high, 1);
+        enter_column(job, loop.index, job->swaps ? cg_add(c, loop.index, cg_i64(c, h ? -half : half)) : NULL);
+        emit(c, job, user);
+        cg_loop_end(c, &loop);
+    }
+    enter_column(job, NULL, NULL);
 }
 
 static LLVMValueRef reduce_start(cg *c, const ir_inst *inst) {
@@ -215,17 +236,24 @@ static LLVMValueRef reduce_step(cg *c, const ir_inst *inst, LLVMValueRef so_far,
     return added;
 }
 
+typedef struct reduction {
+    const ir_inst *inst;
+    LLVMTypeRef type;
+    LLVMValueRef total; /* variable */
+} reduction;
+
+static void reduce_column(cg *c, row_job *job, void *user) {
+    const reduction *r = user;
+    LLVMValueRef x = value_at(c, job, r->inst->operands[0], 0);
+    LLVMBuildStore(c->b, reduce_step(c, r->inst, LLVMBuildLoad2(c->b, r->type, r->total, ""), x), r->total);
+}
+
 /* The reduction over this row's columns, left in row_value. */
 static void emit_reduction(cg *c, row_job *job, const ir_inst *inst) {
-    LLVMTypeRef type = cg_reg_type(c, inst->results[0]->type.dtype);
-    LLVMValueRef total = cg_variable(c, type, reduce_start(c, inst));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_dim(c, job->dim[job->rank - 1]), 1);
-    forget_column(job);
-    LLVMValueRef x = value_at(c, job, inst->operands[0], loop.index);
-    LLVMBuildStore(c->b, reduce_step(c, inst, LLVMBuildLoad2(c->b, type, total, ""), x), total);
-    cg_loop_end(c, &loop);
-    forget_column(job);
-    job->row_value[inst->results[0]->id] = LLVMBuildLoad2(c->b, type, total, "");
+    reduction r = {.inst = inst, .type = cg_reg_type(c, inst->results[0]->type.dtype)};
+    r.total = cg_variable(c, r.type, reduce_start(c, inst));
+    each_column(c, job, cg_i64(c, 0), cg_dim(c, job->dim[job->rank - 1]), reduce_column, &r);
+    job->row_value[inst->results[0]->id] = LLVMBuildLoad2(c->b, r.type, r.total, "");
 }
 
 /* Where position `index` of the ring's axis is. */
@@ -235,9 +263,9 @@ static LLVMValueRef go_round(cg *c, const row_output *output, LLVMValueRef index
     return LLVMBuildSelect(c->b, over, cg_sub(c, at, slots), at, "");
 }
 
-static void store_output(cg *c, row_job *job, const row_output *output, LLVMValueRef row, LLVMValueRef column) {
+static void store_output(cg *c, row_job *job, const row_output *output, LLVMValueRef row) {
     LLVMTypeRef type = cg_type(c, output->dtype);
-    LLVMValueRef value = value_at(c, job, output->value, column), pointer = row;
+    LLVMValueRef value = value_at(c, job, output->value, 0), column = job->column[0], pointer = row;
     if (output->ring_axis == job->rank - 1) column = go_round(c, output, column);
     int64_t step = output->stride[job->rank - 1];
     if (output->full && step) pointer = cg_at(c, type, row, cg_mul(c, column, cg_i64(c, step)));
@@ -260,6 +288,12 @@ static LLVMValueRef output_row(cg *c, row_job *job, const row_output *output) {
     return row;
 }
 
+/* rows: where the outputs' rows are. */
+static void store_column(cg *c, row_job *job, void *rows) {
+    for (int i = 0; i < job->output_count; i++)
+        if (job->outputs[i].full) store_output(c, job, &job->outputs[i], ((LLVMValueRef *)rows)[i]);
+}
+
 static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef column_to) {
     memset(job->row_value, 0, sizeof *job->row_value * job->id_limit);
     for (int i = 0; i < job->input_count; i++) {
@@ -272,20 +306,14 @@ static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef
         if (ir_op_of(job->insts[i]->op)->class == IR_CLASS_REDUCE) emit_reduction(c, job, job->insts[i]);
     LLVMValueRef rows[MAX_OUTPUTS];
     bool full = false;
-    forget_column(job);
+    enter_column(job, cg_i64(c, 0), NULL);
     for (int i = 0; i < job->output_count; i++) {
         const row_output *output = &job->outputs[i];
         rows[i] = output_row(c, job, output);
         if (output->full) full = true;
-        else store_output(c, job, output, rows[i], cg_i64(c, 0));
+        else store_output(c, job, output, rows[i]);
     }
-    if (!full) return;
-    cg_loop loop = cg_loop_begin(c, column_from, column_to, 1);
-    forget_column(job);
-    for (int i = 0; i < job->output_count; i++)
-        if (job->outputs[i].full) store_output(c, job, &job->outputs[i], rows[i], loop.index);
-    cg_loop_end(c, &loop);
-    forget_column(job);
+    if (full) each_column(c, job, column_from, column_to, store_column, rows);
 }
 
 /* Few rows and no reduction: share out the columns; else the rows. */
@@ -344,8 +372,8 @@ static bool goes_singly(const row_job *job) {
 static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     job->id_limit = c->func->value_count + 2;
     job->row_value = calloc(job->id_limit, sizeof *job->row_value);
-    job->column_value = calloc(job->id_limit, sizeof *job->column_value);
-    GM_ASSERT(job->row_value && job->column_value);
+    for (int i = 0; i < SIDES; i++) job->column_value[i] = calloc(job->id_limit, sizeof *job->column_value[i]);
+    GM_ASSERT(job->row_value && job->column_value[0] && job->column_value[1]);
     bool singly = goes_singly(job);
     cg_loop leading;
     if (singly) leading = leading_begin(c, job, kernel);
@@ -353,7 +381,7 @@ static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     cg_kernel_call(c, kernel, name, emit_job, job);
     if (singly) cg_loop_end(c, &leading);
     free(job->row_value);
-    free(job->column_value);
+    for (int i = 0; i < SIDES; i++) free(job->column_value[i]);
 }
 
 /* ---- what is a job ---- */
@@ -373,6 +401,7 @@ static void space_of(row_job *job, const ir_inst *inst) {
     for (int i = 0; i < job->inst_count; i++) {
         widen_space(job, &job->insts[i]->results[0]->type);
         if (ir_op_of(job->insts[i]->op)->class == IR_CLASS_REDUCE) job->reduces = true;
+        if (job->insts[i]->op == IR_SWAP_HALVES) job->swaps = true;
     }
     if (job->rank == 0) job->rank = 1, job->dim[0] = 1;
 }

@@ -411,6 +411,14 @@ static bool rule_concat(const rule_context *c) {
     return true;
 }
 
+static bool rule_swap_halves(const rule_context *c) {
+    const ir_type *x = operand(c, 0);
+    REQUIRE(!rt_is_storage(x->dtype) && x->rank >= 1, "x must be a tensor of numbers");
+    REQUIRE(!ir_dim_is_symbol(x->dim[x->rank - 1]) && x->dim[x->rank - 1] % 2 == 0, "the last axis must have an even number of elements");
+    *c->out = *x;
+    return true;
+}
+
 static bool rule_gather(const rule_context *c) {
     const ir_type *table = operand(c, 0), *ids = operand(c, 1);
     rt_dtype_class class = rt_dtype_of(table->dtype)->class;
@@ -561,7 +569,8 @@ static bool rule_fuse(const rule_context *c) {
     if (!types_match(c, body->params, c->inst->operands, body->param_count, "parameter")) return false;
     for (int i = 0; i < body->inst_count; i++) {
         ir_class class = ir_op_of(body->insts[i]->op)->class;
-        REQUIRE(class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE, "%s cannot be fused", ir_op_of(body->insts[i]->op)->text);
+        bool can = class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE || body->insts[i]->op == IR_SWAP_HALVES;
+        REQUIRE(can, "%s cannot be fused", ir_op_of(body->insts[i]->op)->text);
         for (int k = 0; k < body->insts[i]->operand_count; k++)
             REQUIRE(defined_in(body, i, body->insts[i]->operands[k]), "the body uses a value that is not its own");
     }
@@ -638,7 +647,7 @@ static const rule_fn rules[IR_OP_COUNT] = {
     [IR_REDUCE_MAX] = rule_reduce, [IR_ARGMAX] = rule_argmax, [IR_MATMUL] = rule_matmul,
     [IR_SCALED_MATMUL] = rule_scaled_matmul, [IR_ROTATE] = rule_rotate, [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
     [IR_SLICE] = rule_slice, [IR_INDEX] = rule_index, [IR_WINDOW] = rule_window,
-    [IR_CONCAT] = rule_concat, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
+    [IR_CONCAT] = rule_concat, [IR_SWAP_HALVES] = rule_swap_halves, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
     [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
     [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
     [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_GATED_MATMUL] = rule_gated_matmul, [IR_SCREENED_ARGMAX] = rule_screened_argmax,

@@ -124,6 +124,22 @@ gm_status interp_CONCAT(interp_frame *frame, const ir_inst *inst, const ir_array
     return GM_OK;
 }
 
+gm_status interp_SWAP_HALVES(interp_frame *frame, const ir_inst *inst, const ir_array *in,
+                             ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    int axis = out->rank - 1;
+    int64_t half = out->dim[axis] / 2, size[IR_MAX_RANK];
+    memcpy(size, out->dim, sizeof size);
+    size[axis] = half;
+    for (int i = 0; i < 2; i++) {
+        box_side to = side_of(out), from = side_of(in);
+        to.at[axis] = i ? half : 0;
+        from.at[axis] = i ? 0 : half;
+        copy_box(&to, &from, out->rank, size, rt_dtype_bytes(out->dtype, 1));
+    }
+    return GM_OK;
+}
+
 gm_status interp_GATHER(interp_frame *frame, const ir_inst *inst, const ir_array *in,
                         ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));

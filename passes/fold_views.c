@@ -1,11 +1,8 @@
 /* fold, continued: rules for views, and for the views that einsum takes in. All move elements only, so all are bit-exact. */
 #include "passes/fold.h"
+#include "passes/match.h"
 
 #include <string.h>
-
-static const ir_inst *made_by(const ir_value *x, ir_op op) {
-    return x->def && x->def->op == op ? x->def : NULL;
-}
 
 static ir_value *reshaped(ir_builder *b, ir_value *x, const ir_type *type) {
     return ir_type_equal(&x->type, type) ? x : ir_reshape(b, x, type->rank, type->dim);
@@ -34,7 +31,7 @@ static ir_value *view_of_splat(ir_builder *b, const ir_inst *inst, ir_value *con
 }
 
 static ir_value *reshape_list(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *list = made_by(x[0], IR_CONST);
+    const ir_inst *list = match_made_by(x[0], IR_CONST);
     return list ? ir_emit1(b, IR_CONST, NULL, 0, list->attrs, list->attr_count, &inst->results[0]->type) : NULL;
 }
 
@@ -46,7 +43,7 @@ static ir_value *iota_of_one(ir_builder *b, const ir_inst *inst, ir_value *const
 
 /* An axis of extent > 1 keeps its number among those axes. */
 static ir_value *reshape_iota(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *iota = made_by(x[0], IR_IOTA);
+    const ir_inst *iota = match_made_by(x[0], IR_IOTA);
     const ir_type *type = &inst->results[0]->type;
     if (!iota || !same_but_units(&x[0]->type, type) || x[0]->type.dim[axis_of(iota)] == 1) return NULL;
     int before = 0, axis = 0;
@@ -56,7 +53,7 @@ static ir_value *reshape_iota(ir_builder *b, const ir_inst *inst, ir_value *cons
 }
 
 static ir_value *transpose_iota(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *iota = made_by(x[0], IR_IOTA);
+    const ir_inst *iota = match_made_by(x[0], IR_IOTA);
     const ir_attr *perm = ir_attr_find(inst, IR_ATTR_PERM);
     for (int i = 0; iota && i < (int)perm->n; i++)
         if (perm->ints[i] == axis_of(iota)) return ir_iota(b, (int)perm->n, inst->results[0]->type.dim, i);
@@ -65,7 +62,7 @@ static ir_value *transpose_iota(ir_builder *b, const ir_inst *inst, ir_value *co
 
 /* Along the coordinates: the position itself. Across them: fewer axes of the same. */
 static ir_value *index_iota(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *iota = made_by(x[0], IR_IOTA);
+    const ir_inst *iota = match_made_by(x[0], IR_IOTA);
     const ir_type *type = &inst->results[0]->type;
     if (!iota) return NULL;
     int at = axis_of(iota), axis = axis_of(inst);
@@ -78,7 +75,7 @@ static ir_value *index_iota(ir_builder *b, const ir_inst *inst, ir_value *const 
 static ir_value *reshape_reshape(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
     const ir_type *type = &inst->results[0]->type;
     if (ir_type_equal(&x[0]->type, type)) return x[0];
-    const ir_inst *inner = made_by(x[0], IR_RESHAPE);
+    const ir_inst *inner = match_made_by(x[0], IR_RESHAPE);
     return inner ? reshaped(b, inner->operands[0], type) : NULL;
 }
 
@@ -95,7 +92,7 @@ static ir_value *transpose_units(ir_builder *b, const ir_inst *inst, ir_value *c
 }
 
 static ir_value *transpose_transpose(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *inner = made_by(x[0], IR_TRANSPOSE);
+    const ir_inst *inner = match_made_by(x[0], IR_TRANSPOSE);
     if (!inner) return NULL;
     const ir_attr *first = ir_attr_find(inner, IR_ATTR_PERM), *second = ir_attr_find(inst, IR_ATTR_PERM);
     int64_t perm[IR_MAX_RANK];
@@ -110,7 +107,7 @@ static ir_value *slice_all(ir_builder *b, const ir_inst *inst, ir_value *const *
 }
 
 static ir_value *slice_slice(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *inner = made_by(x[0], IR_SLICE);
+    const ir_inst *inner = match_made_by(x[0], IR_SLICE);
     if (!inner || axis_of(inner) != axis_of(inst)) return NULL;
     int64_t start = ir_attr_int(inner, IR_ATTR_START, 0) + ir_attr_int(inst, IR_ATTR_START, 0);
     return ir_slice(b, inner->operands[0], axis_of(inst), start, ir_attr_int(inst, IR_ATTR_SIZE, 0));
@@ -118,7 +115,7 @@ static ir_value *slice_slice(ir_builder *b, const ir_inst *inst, ir_value *const
 
 /* Where the slice lies within one part of the concat. */
 static ir_value *slice_concat(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *concat = made_by(x[0], IR_CONCAT);
+    const ir_inst *concat = match_made_by(x[0], IR_CONCAT);
     if (!concat || axis_of(concat) != axis_of(inst)) return NULL;
     int64_t start = ir_attr_int(inst, IR_ATTR_START, 0), size = ir_attr_int(inst, IR_ATTR_SIZE, 0);
     for (int i = 0; i < concat->operand_count; i++) {
@@ -140,7 +137,7 @@ static ir_value *index_unit(ir_builder *b, const ir_inst *inst, ir_value *const 
 
 /* Where what is left is in the order it was. */
 static ir_value *index_transpose(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    const ir_inst *inner = made_by(x[0], IR_TRANSPOSE);
+    const ir_inst *inner = match_made_by(x[0], IR_TRANSPOSE);
     if (!inner) return NULL;
     const ir_attr *perm = ir_attr_find(inner, IR_ATTR_PERM);
     int64_t last = -1;
@@ -220,7 +217,7 @@ static ir_value *einsum_view(ir_builder *b, const ir_inst *inst, ir_value *const
     ir_value *source[2] = {x[0], x[1]};
     bool changed = false;
     for (int i = 0; i < 2; i++) {
-        const ir_inst *transpose = made_by(x[i], IR_TRANSPOSE), *reshape = made_by(x[i], IR_RESHAPE);
+        const ir_inst *transpose = match_made_by(x[i], IR_TRANSPOSE), *reshape = match_made_by(x[i], IR_RESHAPE);
         char letters[IR_MAX_RANK + 1];
         if (transpose) letters_before_transpose(transpose, spec.operand[i], letters);
         else if (!reshape || !letters_before_units(&reshape->operands[0]->type, &x[i]->type, spec.operand[i],

@@ -15,6 +15,7 @@
  * then, and the views around it meet.
  * Refused: other masks, a softmax over another axis, keys and values of different shapes. Needs batch_attention and fold.
  */
+#include "passes/match.h"
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
@@ -23,23 +24,12 @@
 
 /* ---- looking at producers ---- */
 
-static const ir_inst *made_by(const ir_value *x, ir_op op) {
-    return x->def && x->def->op == op ? x->def : NULL;
-}
-
-static bool splat_float(const ir_value *x, double *out) {
-    const ir_inst *inst = made_by(x, IR_CONST);
-    const ir_attr *value = inst && x->type.dtype == RT_F32 ? ir_attr_find(inst, IR_ATTR_VALUE) : NULL;
-    if (value) *out = value->f;
-    return value != NULL;
-}
-
 /* mul of x with a constant on either side: the other operand. */
 static const ir_value *scaled_by(const ir_value *x, double *out) {
-    const ir_inst *mul = made_by(x, IR_MUL);
+    const ir_inst *mul = match_made_by(x, IR_MUL);
     if (!mul) return NULL;
-    if (splat_float(mul->operands[1], out)) return mul->operands[0];
-    return splat_float(mul->operands[0], out) ? mul->operands[1] : NULL;
+    if (match_number(mul->operands[1], out)) return mul->operands[0];
+    return match_number(mul->operands[0], out) ? mul->operands[1] : NULL;
 }
 
 /* ---- linear forms ---- */
@@ -89,7 +79,7 @@ static bool add_scaled(linear *sum, const linear *term, int64_t factor) {
 /* The linear form of an i32 value whose axes are `at` in the scores. */
 static bool read_linear(const ir_value *x, const axes *at, linear *out) {
     *out = (linear){.constant = 0};
-    if (made_by(x, IR_CONST)) {
+    if (match_made_by(x, IR_CONST)) {
         const ir_attr *value = ir_attr_find(x->def, IR_ATTR_VALUE);
         if (value) out->constant = value->i;
         return value != NULL;
@@ -99,17 +89,17 @@ static bool read_linear(const ir_value *x, const axes *at, linear *out) {
         out->times = 1;
         return true;
     }
-    if (made_by(x, IR_IOTA)) {
+    if (match_made_by(x, IR_IOTA)) {
         int64_t along = ir_attr_int(x->def, IR_ATTR_AXIS, 0);
         if (at->of[along] >= 0 && x->type.dim[along] != 1) out->axis[at->of[along]] = 1;
         return true;
     }
-    if (made_by(x, IR_RESHAPE)) {
+    if (match_made_by(x, IR_RESHAPE)) {
         axes before;
         const ir_value *source = x->def->operands[0];
         return axes_before_reshape(at, &x->type, &source->type, &before) && read_linear(source, &before, out);
     }
-    if (!made_by(x, IR_ADD) && !made_by(x, IR_SUB)) return false;
+    if (!match_made_by(x, IR_ADD) && !match_made_by(x, IR_SUB)) return false;
     for (int i = 0; i < 2; i++) {
         const ir_value *operand = x->def->operands[i];
         axes of_operand = axes_of_operand(at, x->type.rank, operand->type.rank);
@@ -142,12 +132,12 @@ static bool read_comparison(const ir_inst *inst, const axes *at, mask *out) {
 }
 
 static bool read_mask(const ir_value *x, const axes *at, mask *out) {
-    if (made_by(x, IR_RESHAPE)) {
+    if (match_made_by(x, IR_RESHAPE)) {
         axes before;
         const ir_value *source = x->def->operands[0];
         return axes_before_reshape(at, &x->type, &source->type, &before) && read_mask(source, &before, out);
     }
-    if (made_by(x, IR_AND)) {
+    if (match_made_by(x, IR_AND)) {
         for (int i = 0; i < 2; i++) {
             const ir_value *operand = x->def->operands[i];
             axes of_operand = axes_of_operand(at, x->type.rank, operand->type.rank);
@@ -155,7 +145,7 @@ static bool read_mask(const ir_value *x, const axes *at, mask *out) {
         }
         return true;
     }
-    return (made_by(x, IR_LE) || made_by(x, IR_LT)) && read_comparison(x->def, at, out);
+    return (match_made_by(x, IR_LE) || match_made_by(x, IR_LT)) && read_comparison(x->def, at, out);
 }
 
 /* pos + t - j >= 0: which axis t is (-1: none). */
@@ -213,11 +203,11 @@ static int place(const char *letters, char letter) {
 
 /* From the weights of the last einsum back to the scaled, capped and masked scores. */
 static bool match_softmax(const ir_value *weights, const ir_value **out_masked, int *out_axis) {
-    const ir_inst *div = made_by(weights, IR_DIV);
-    const ir_inst *e = div ? made_by(div->operands[0], IR_EXP) : NULL;
-    const ir_inst *sum = div ? made_by(div->operands[1], IR_REDUCE_SUM) : NULL;
-    const ir_inst *shifted = e ? made_by(e->operands[0], IR_SUB) : NULL;
-    const ir_inst *max = shifted ? made_by(shifted->operands[1], IR_REDUCE_MAX) : NULL;
+    const ir_inst *div = match_made_by(weights, IR_DIV);
+    const ir_inst *e = div ? match_made_by(div->operands[0], IR_EXP) : NULL;
+    const ir_inst *sum = div ? match_made_by(div->operands[1], IR_REDUCE_SUM) : NULL;
+    const ir_inst *shifted = e ? match_made_by(e->operands[0], IR_SUB) : NULL;
+    const ir_inst *max = shifted ? match_made_by(shifted->operands[1], IR_REDUCE_MAX) : NULL;
     if (!sum || !max || sum->operands[0] != div->operands[0] || max->operands[0] != shifted->operands[0]) return false;
     *out_masked = shifted->operands[0];
     *out_axis = (int)ir_attr_int(sum, IR_ATTR_AXIS, 0);
@@ -227,16 +217,16 @@ static bool match_softmax(const ir_value *weights, const ir_value **out_masked, 
 static const ir_inst *match_scores(const ir_value *x, double *scale, double *cap) {
     double outer;
     const ir_value *inner = scaled_by(x, &outer);
-    const ir_inst *tanh = inner ? made_by(inner, IR_TANH) : NULL;
-    const ir_inst *div = tanh ? made_by(tanh->operands[0], IR_DIV) : NULL;
+    const ir_inst *tanh = inner ? match_made_by(inner, IR_TANH) : NULL;
+    const ir_inst *div = tanh ? match_made_by(tanh->operands[0], IR_DIV) : NULL;
     *cap = 0;
     *scale = 1;
     if (div) {
-        if (!splat_float(div->operands[1], cap) || *cap != outer || !(*cap > 0)) return NULL;
+        if (!match_number(div->operands[1], cap) || *cap != outer || !(*cap > 0)) return NULL;
         x = div->operands[0];
         inner = scaled_by(x, scale);
     } else if (inner) *scale = outer;
-    return made_by(inner ? inner : x, IR_EINSUM);
+    return match_made_by(inner ? inner : x, IR_EINSUM);
 }
 
 /* q · k over d, result axes each from one of them: where t/g, k, s and d are. false: another contraction. */
@@ -321,8 +311,8 @@ static bool match(const ir_inst *last, bool exchange, found *f) {
     int key_axis, t_axis;
     double hidden;
     if (last->op != IR_EINSUM || !match_softmax(last->operands[exchange], &masked, &key_axis)) return false;
-    const ir_inst *select = made_by(masked, IR_SELECT);
-    if (!select || !splat_float(select->operands[2], &hidden) || hidden != -INFINITY) return false;
+    const ir_inst *select = match_made_by(masked, IR_SELECT);
+    if (!select || !match_number(select->operands[2], &hidden) || hidden != -INFINITY) return false;
     const ir_inst *first = match_scores(select->operands[1], &f->scale, &f->cap);
     if (!first || !ir_type_equal(&first->results[0]->type, &masked->type)) return false;
     if (!ir_type_equal(&masked->type, &last->operands[exchange]->type)) return false;
@@ -342,7 +332,7 @@ static ir_value *arrange(ir_builder *b, ir_value *x, const int *axis, int n, con
     for (int i = 0; i < n; i++)
         if (axis[i] >= 0) perm[count++] = axis[i];
     GM_ASSERT(count == x->type.rank);
-    if (made_by(x, IR_TRANSPOSE)) {
+    if (match_made_by(x, IR_TRANSPOSE)) {
         const ir_attr *inner = ir_attr_find(x->def, IR_ATTR_PERM);
         for (int i = 0; i < count; i++) composed[i] = inner->ints[perm[i]];
         memcpy(perm, composed, sizeof perm);
@@ -356,7 +346,7 @@ static ir_value *arrange(ir_builder *b, ir_value *x, const int *axis, int n, con
         last = perm[i];
     }
     if (!identity) x = ir_transpose(b, x, perm);
-    while (made_by(x, IR_RESHAPE) && !ir_type_equal(&x->type, type)) x = x->def->operands[0];
+    while (match_made_by(x, IR_RESHAPE) && !ir_type_equal(&x->type, type)) x = x->def->operands[0];
     return ir_type_equal(&x->type, type) ? x : ir_reshape(b, x, type->rank, type->dim);
 }
 

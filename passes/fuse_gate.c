@@ -11,69 +11,48 @@
  * slices alone. Then no thread writes and reads the products in memory: they meet, a panel at a time, in its cache. The same operations on the
  * same numbers. Needs merge_gate_up, lower_precision and interleave_rows. Ends with dce for what is left of the chain.
  */
+#include "passes/match.h"
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
 #include <math.h>
 #include <string.h>
 
-static const ir_inst *made_by(const ir_value *x, ir_op op) {
-    return x->def && x->def->op == op ? x->def : NULL;
-}
-
 static bool is_number(const ir_value *x, double value) {
-    const ir_inst *inst = made_by(x, IR_CONST);
-    const ir_attr *attr = inst && x->type.dtype == RT_F32 ? ir_attr_find(inst, IR_ATTR_VALUE) : NULL;
-    return attr && (float)attr->f == (float)value;
+    double number;
+    return match_number(x, &number) && (float)number == (float)value;
 }
 
 /* x = op(number, y), in either order: y, else NULL. */
 static const ir_value *beside_number(const ir_value *x, ir_op op, double number) {
-    const ir_inst *inst = made_by(x, op);
+    const ir_inst *inst = match_made_by(x, op);
     for (int i = 0; inst && i < 2; i++)
         if (is_number(inst->operands[i], number)) return inst->operands[1 - i];
     return NULL;
 }
 
-/* x = op(y, other), in either order: y, else NULL. */
-static const ir_value *beside(const ir_value *x, ir_op op, const ir_value *other) {
-    const ir_inst *inst = made_by(x, op);
-    for (int i = 0; inst && i < 2; i++)
-        if (inst->operands[i] == other) return inst->operands[1 - i];
-    return NULL;
-}
-
 static bool is_cube(const ir_value *x, const ir_value *g) {
-    const ir_value *square = beside(x, IR_MUL, g);
-    return square && beside(square, IR_MUL, g) == g;
+    const ir_value *square = match_beside(x, IR_MUL, g);
+    return square && match_beside(square, IR_MUL, g) == g;
 }
 
 /* Is x = 1 + tanh(factor·(g + number·g³))? */
 static bool is_bend(const ir_value *x, const ir_value *g) {
     const ir_value *bent = beside_number(x, IR_ADD, 1);
-    const ir_inst *tanh_of = bent ? made_by(bent, IR_TANH) : NULL;
+    const ir_inst *tanh_of = bent ? match_made_by(bent, IR_TANH) : NULL;
     const ir_value *inner = tanh_of ? beside_number(tanh_of->operands[0], IR_MUL, IR_GELU_FACTOR) : NULL;
-    const ir_value *term = inner ? beside(inner, IR_ADD, g) : NULL, *cube = term ? beside_number(term, IR_MUL, IR_GELU_CUBE) : NULL;
+    const ir_value *term = inner ? match_beside(inner, IR_ADD, g) : NULL, *cube = term ? beside_number(term, IR_MUL, IR_GELU_CUBE) : NULL;
     return cube && is_cube(cube, g);
 }
 
 /* x = gelu(g): g, else NULL. */
 static const ir_value *gelu_of(const ir_value *x) {
-    const ir_inst *product = made_by(x, IR_MUL);
+    const ir_inst *product = match_made_by(x, IR_MUL);
     for (int i = 0; product && i < 2; i++) {
         const ir_value *g = beside_number(product->operands[i], IR_MUL, 0.5);
         if (g && is_bend(product->operands[1 - i], g)) return g;
     }
     return NULL;
-}
-
-/* The product of which x is the half that begins at `start`. */
-static const ir_inst *half_of(const ir_value *x, int64_t start) {
-    const ir_inst *slice = made_by(x, IR_SLICE);
-    const ir_value *from = slice ? slice->operands[0] : NULL;
-    int last = x->type.rank - 1;
-    if (!from || ir_attr_int(slice, IR_ATTR_AXIS, 0) != last || ir_attr_int(slice, IR_ATTR_START, 0) != start || from->type.dim[last] != 2 * x->type.dim[last]) return NULL;
-    return from->def;
 }
 
 /* Has compiled code this product with a gate? */
@@ -87,11 +66,11 @@ static bool takes_gate(const ir_inst *product) {
 
 /* The product that x = gelu(gate)·up is made of; NULL: it is not. */
 static const ir_inst *gated(const ir_rewrite *rw, const ir_value *x) {
-    const ir_inst *mul = made_by(x, IR_MUL);
+    const ir_inst *mul = match_made_by(x, IR_MUL);
     for (int i = 0; mul && i < 2; i++) {
         const ir_value *up = mul->operands[1 - i], *gate = gelu_of(mul->operands[i]);
-        const ir_inst *product = gate ? half_of(gate, 0) : NULL;
-        if (product && half_of(up, up->type.dim[up->type.rank - 1]) == product && takes_gate(product) && rw->uses[product->results[0]->id] == 2) return product;
+        const ir_value *both = gate ? match_half(gate, 0) : NULL;
+        if (both && match_half(up, 1) == both && both->def && takes_gate(both->def) && rw->uses[both->id] == 2) return both->def;
     }
     return NULL;
 }

@@ -7,9 +7,9 @@
  *
  * A group has one row space [d0, …, N]. Its members, in the sense of broadcasting to that space, are
  *   whole rows [d0, …, N] or one number per row [d0, …, 1],
- *   reductions of whole rows along the last axis,
+ *   reductions of whole rows along the last axis, and whole rows with their halves swapped,
  *   smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every row.
- * A reduction computes its operand again, so none joins the exp, tanh and the like that its operand comes from.
+ * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes from.
  * An operation joins the groups that it reads and a group of its own space; groups that meet in an operation become one where
  * the rules allow, else the one is closed. No open group reads another, and a group stands where its last member stood: what
  * lies between its members and does not read them comes before it. What reads a member and is none closes the group; so do
@@ -79,7 +79,7 @@ static bool is_reduce(const ir_inst *inst) {
 
 static bool is_candidate(const ir_inst *inst) {
     if (is_reduce(inst)) return ir_attr_int(inst, IR_ATTR_AXIS, 0) == inst->operands[0]->type.rank - 1;
-    return ir_op_of(inst->op)->class == IR_CLASS_ELEM && inst->results[0]->type.rank > 0;
+    return (ir_op_of(inst->op)->class == IR_CLASS_ELEM && inst->results[0]->type.rank > 0) || inst->op == IR_SWAP_HALVES;
 }
 
 static bool is_costly(ir_op op) {
@@ -150,19 +150,19 @@ static int count_results(const grouping *g, const ir_inst *const *insts, int cou
     return results;
 }
 
-/* Is every member either there in all rows of the space, or cheap and read only within? Are reductions still of whole rows? */
-/* Would a reduction, for which its operand is computed again, do costly work twice? */
+/* Would a reduction or a swap, for which the operand is computed again, do costly work twice? */
 static bool repeats_costly(const ir_inst *const *insts, int count) {
     bool costly[MAX_MEMBERS];
     for (int i = 0; i < count; i++) {
         costly[i] = is_costly(insts[i]->op);
         for (int j = 0; j < i && !costly[i]; j++)
             for (int k = 0; k < insts[i]->operand_count; k++) costly[i] |= costly[j] && insts[i]->operands[k] == insts[j]->results[0];
-        if (is_reduce(insts[i]) && costly[i]) return true;
+        if ((is_reduce(insts[i]) || insts[i]->op == IR_SWAP_HALVES) && costly[i]) return true;
     }
     return false;
 }
 
+/* Is every member either there in all rows of the space, or cheap and read only within? Are reductions still of whole rows? */
 static bool fits(const grouping *g, const ir_inst *const *insts, int count, const ir_type *space) {
     for (int i = 0; i < count; i++) {
         const ir_value *value = insts[i]->results[0];

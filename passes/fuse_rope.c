@@ -1,0 +1,99 @@
+/* fuse_rope: a rotation of pairs (j, j + N/2) becomes one expression over whole rows.
+ *
+ *   %a = slice %x, first half ; %b = slice %x, second        %c2 = concat %c, %c ; %s2 = concat (neg %s), %s
+ *   %y1 = sub (mul %a, %c), (mul %b, %s)               ->    %z = swap_halves %x
+ *   %y2 = add (mul %b, %c), (mul %a, %s)                     %y = add (mul %x, %c2), (mul %z, %s2)
+ *   %y = concat %y1, %y2
+ *
+ * All along the last axis, the factors of any product and the terms of the sum in either order. Then what makes %x and what reads %y can
+ * be in one loop nest with it (fuse_rows), and the halves need no memory of their own. Where %c and %s turn several %x, as those of all
+ * layers, their rows are made once. Bit-exact: a - b·s is a + b·(-s). Ends with dce for the halves.
+ */
+#include "passes/match.h"
+#include "passes/passes.h"
+#include "ir/rewrite.h"
+
+#include <stdlib.h>
+
+/* What turns x, of the old module. */
+typedef struct rope {
+    const ir_value *x, *cosine, *sine;
+} rope;
+
+/* Whole rows made of a cosine and a sine, in a region of the new module. */
+typedef struct wide {
+    const ir_value *cosine, *sine;
+    const ir_region *region;
+    ir_value *same, *other; /* factors of x, and of x with its halves swapped */
+} wide;
+
+typedef struct state {
+    wide *made;
+    int count, found;
+} state;
+
+/* y = mul(half `which` of x, factor), in either order. x: NULL on entry where it is not known. */
+static bool is_product(const ir_value *y, int which, const ir_value **x, const ir_value **factor) {
+    const ir_inst *mul = match_made_by(y, IR_MUL);
+    for (int i = 0; mul && i < 2; i++) {
+        const ir_value *from = match_half(mul->operands[i], which);
+        if (!from || (*x && *x != from) || (*factor && *factor != mul->operands[1 - i])) continue;
+        *x = from;
+        *factor = mul->operands[1 - i];
+        return true;
+    }
+    return false;
+}
+
+static bool whole_rows(const ir_value *factor, const ir_value *half) {
+    return factor->type.rank && factor->type.dim[factor->type.rank - 1] == half->type.dim[half->type.rank - 1];
+}
+
+static bool match(const ir_inst *inst, rope *r) {
+    if (inst->op != IR_CONCAT || inst->operand_count != 2 || ir_attr_int(inst, IR_ATTR_AXIS, 0) != inst->results[0]->type.rank - 1) return false;
+    const ir_inst *sub = match_made_by(inst->operands[0], IR_SUB), *add = match_made_by(inst->operands[1], IR_ADD);
+    *r = (rope){0};
+    if (!sub || !add || !is_product(sub->operands[0], 0, &r->x, &r->cosine) || !is_product(sub->operands[1], 1, &r->x, &r->sine)) return false;
+    if (!ir_type_equal(&r->x->type, &inst->results[0]->type)) return false; /* not where a factor has more rows than x */
+    if (!whole_rows(r->cosine, inst->operands[0]) || !whole_rows(r->sine, inst->operands[0])) return false;
+    for (int i = 0; i < 2; i++)
+        if (is_product(add->operands[i], 1, &r->x, &r->cosine) && is_product(add->operands[1 - i], 0, &r->x, &r->sine)) return true;
+    return false;
+}
+
+/* Valid until the next one is made. */
+static const wide *widen(ir_rewrite *rw, const rope *r) {
+    state *s = rw->user;
+    for (int i = 0; i < s->count; i++)
+        if (s->made[i].cosine == r->cosine && s->made[i].sine == r->sine && s->made[i].region == rw->b.region) return &s->made[i];
+    s->made = realloc(s->made, sizeof *s->made * (size_t)(s->count + 1));
+    GM_ASSERT(s->made);
+    ir_value *cosine = ir_rewrite_get(rw, r->cosine), *sine = ir_rewrite_get(rw, r->sine);
+    int axis = cosine->type.rank - 1;
+    ir_value *same = ir_concat(&rw->b, (ir_value *[]){cosine, cosine}, 2, axis), *less = ir_unary(&rw->b, IR_NEG, sine);
+    ir_value *other = ir_concat(&rw->b, (ir_value *[]){less, sine}, 2, sine->type.rank - 1);
+    s->made[s->count] = (wide){r->cosine, r->sine, rw->b.region, same, other};
+    return &s->made[s->count++];
+}
+
+static bool fuse(ir_rewrite *rw, const ir_inst *inst) {
+    rope r;
+    if (!match(inst, &r)) return false;
+    const wide *w = widen(rw, &r);
+    ir_value *x = ir_rewrite_get(rw, r.x), *swapped = ir_emit1(&rw->b, IR_SWAP_HALVES, &x, 1, NULL, 0, NULL);
+    ir_value *same = ir_binary(&rw->b, IR_MUL, x, w->same), *other = ir_binary(&rw->b, IR_MUL, swapped, w->other);
+    ir_rewrite_map(rw, inst->results[0], ir_binary(&rw->b, IR_ADD, same, other));
+    ((state *)rw->user)->found++;
+    return true;
+}
+
+gm_status pass_fuse_rope(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    state s = {.made = NULL};
+    ir_module *fused = ir_rewrite_module(in, fuse, &s);
+    free(s.made);
+    *out = fused;
+    if (!s.found) return GM_OK;
+    gm_status status = pass_dce(options, fused, diag, out);
+    ir_module_free(fused);
+    return status;
+}
