@@ -346,8 +346,8 @@ void cg_tile_multiply(cg *c, const cg_tile_product *product);
 
 /* ---- matmul_tiles.c ---- */
 
-/* matmul or gated_matmul of bf16 x whose impl is "tiles"; strides of x and of the result in elements. */
-void cg_emit_tiles(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
+/* matmul or gated_matmul of bf16 x whose impl is "tiles"; x_stride: from row to row of x, in elements. */
+void cg_emit_tiles(cg *c, const ir_inst *inst, int64_t x_stride);
 
 /* ---- gate.c: a kernel of its own ---- */
 

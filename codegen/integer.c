@@ -21,16 +21,14 @@ enum {
     TALL_16_REGISTERS = 6, TALL_32 = 12,   /* rows of x in a tile: its sums and the panel's vectors fill the registers */
     BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
     UNROLL = 2,                            /* units, to spread the cost of addresses */
-    ROW_MULTIPLE = 32,
-    MAX_WEIGHTS = 2                        /* of a gate */
+    ROW_MULTIPLE = 32
 };
 
 typedef struct integer_job {
     integer_kind kind;
-    int64_t x_stride;
-    int weights;        /* 2: with a gate */
-    rt_dtype out_dtype;
-    int w[MAX_WEIGHTS], x, x_rows, scales, out, out_stride, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
+    integer_panels panels;
+    int64_t x_stride, half; /* half: bytes of scratch, of a gate */
+    int scales;             /* a kernel argument */
 } integer_job;
 
 /* The thread's scratch. */
@@ -39,7 +37,7 @@ typedef struct places {
     integer_sums x;    /* starts beside codes made here: -128 · Σx */
     LLVMValueRef sums; /* f32[tall][rows] of a tile */
     LLVMValueRef x_planes, panel_planes; /* of words in tiles */
-    LLVMValueRef halves[MAX_WEIGHTS];    /* of a gate: f32[rows of x][rows of the panel] */
+    LLVMValueRef halves[INTEGER_GATE_WEIGHTS]; /* integer_panels_half */
 } places;
 
 int64_t integer_panel_rows(const cg *c) {
@@ -80,7 +78,6 @@ static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places 
     const integer_kind *kind = &job->kind;
     int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
-    int64_t half = job->weights == MAX_WEIGHTS ? kind->max_rows * rows * 4 : 0;
     int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
     bool lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind);
     integer_tiles_space space = tiles ? integer_tiles_bytes(c, kind) : (integer_tiles_space){.sums = rows * kind->tall * 4};
@@ -91,7 +88,7 @@ static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places 
     } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
                  {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
                  {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel},
-                 {&out->halves[0], half}, {&out->halves[1], half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
+                 {&out->halves[0], job->half}, {&out->halves[1], job->half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -292,7 +289,7 @@ static bool takes_planes(const cg *c, const integer_kind *kind) {
 /* first: the block's first column. */
 static void call_multiply(cg *c, const integer_job *job, const places *at, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
     tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
-    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->x], cg_i64(c, first)), panel = at->pack.panel;
+    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->panels.x], cg_i64(c, first)), panel = at->pack.panel;
     if (takes_planes(c, &job->kind)) {
         integer_emit_panel_planes(c, &job->kind, panel, columns, at->panel_planes);
         x = cg_at(c, c->i8, at->x_planes, cg_i64(c, first)), panel = at->panel_planes;
@@ -302,7 +299,7 @@ static void call_multiply(cg *c, const integer_job *job, const places *at, int64
     LLVMValueRef *args = c->code.args, group = cg_i64(c, first / integer_group_of(&job->kind));
     LLVMValueRef run = cg_i64(c, integer_as_stored(&job->kind) ? first / INTEGER_RUN : 0);
     tiles.x = cg_kernel_arg(&kernel, x);
-    tiles.x_rows = cg_kernel_arg(&kernel, args[job->x_rows]);
+    tiles.x_rows = cg_kernel_arg(&kernel, args[job->panels.x_rows]);
     tiles.scales = cg_kernel_arg(&kernel, cg_at(c, c->f32, args[job->scales], run));
     tiles.out = cg_kernel_arg(&kernel, out);
     tiles.out_stride = cg_kernel_arg(&kernel, out_stride);
@@ -325,11 +322,11 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns), at = cg_variable(c, c->i64, cg_i64(c, 0));
     LLVMTypeRef words = vector(c, c->i32);
     int64_t group = integer_group_of(&job->kind);
-    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->panels.x_rows], 1);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, group);
     LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, group)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
     cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
-    LLVMValueRef place = cg_at(c, c->i8, args[job->x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
+    LLVMValueRef place = cg_at(c, c->i8, args[job->panels.x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
     LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, vector(c, c->i8), place, 1), words, "");
     LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
     cg_loop_end(c, &loop);
@@ -344,40 +341,39 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
 static void emit_stored_sums(cg *c, const integer_job *job, const integer_sums *at) {
     LLVMValueRef *args = c->code.args;
     int64_t runs = job->kind.columns / INTEGER_RUN, groups = groups_of(&job->kind, job->kind.columns);
-    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->x_rows], 1);
+    cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->panels.x_rows], 1);
     LLVMValueRef first = cg_mul(c, rows.index, cg_i64(c, groups)), run = cg_mul(c, rows.index, cg_i64(c, runs));
     integer_sums to = {cg_at(c, c->i32, at->starts, first), cg_at(c, c->f32, at->sums, first)};
-    LLVMValueRef x = cg_at(c, c->i8, args[job->x], cg_mul(c, rows.index, cg_i64(c, job->x_stride)));
+    LLVMValueRef x = cg_at(c, c->i8, args[job->panels.x], cg_mul(c, rows.index, cg_i64(c, job->x_stride)));
     integer_emit_stored_sums(c, &job->kind, &to, x, cg_at(c, c->f32, args[job->scales], run), cg_i64(c, runs));
     cg_loop_end(c, &rows);
 }
 
-/* The rows of W `which` from `row` on, times x, to out. */
-static void multiply_rows(cg *c, const integer_job *job, const places *at, int which, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
-    for (int64_t first = 0, columns; first < job->kind.columns; first += columns) {
-        columns = integer_pack(c, &job->kind, &at->pack, c->code.args[job->w[which]], row, first);
-        call_multiply(c, job, at, first, columns, out, out_stride);
+/* A job and its scratch. */
+typedef struct working {
+    const integer_job *job;
+    const places *at;
+} working;
+
+static void multiply_rows(cg *c, void *user, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+    const working *on = user;
+    const integer_kind *kind = &on->job->kind;
+    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
+        columns = integer_pack(c, kind, &on->at->pack, w, row, first);
+        call_multiply(c, on->job, on->at, first, columns, out, out_stride);
     }
 }
 
-/* The panels of one weight, or of both of a gate, that come to this thread. */
 static void emit_integer(cg *c, void *user) {
     const integer_job *job = user;
     const integer_kind *kind = &job->kind;
-    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c));
+    LLVMValueRef *args = c->code.args;
     places at;
     lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL, &at)), &at);
     if (integer_as_stored(kind)) emit_stored_sums(c, job, &at.x);
     else if (integer_offset_w(c, kind)) emit_x_sums(c, job, at.x.starts);
-    else if (takes_planes(c, kind)) integer_emit_x_planes(c, kind, args[job->x], job->x_stride, args[job->x_rows], at.x_planes);
-    cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
-    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), rows), out = cg_at(c, cg_type(c, job->out_dtype), args[job->out], row);
-    if (job->weights == 1) multiply_rows(c, job, &at, 0, row, out, args[job->out_stride]);
-    else {
-        for (int i = 0; i < MAX_WEIGHTS; i++) multiply_rows(c, job, &at, i, row, at.halves[i], rows);
-        cg_gate(c, &(cg_gated){at.halves[0], at.halves[1], args[job->x_rows], out, args[job->out_stride], integer_panel_rows(c), job->out_dtype});
-    }
-    cg_pieces_end(c, &panels);
+    else if (takes_planes(c, kind)) integer_emit_x_planes(c, kind, args[job->panels.x], job->x_stride, args[job->panels.x_rows], at.x_planes);
+    integer_emit_panels(c, &job->panels, at.halves, multiply_rows, &(working){job, &at});
 }
 
 /* which: operand, a W. */
@@ -390,22 +386,10 @@ static integer_kind kind_of(const cg *c, const ir_inst *inst, int which) {
 
 static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef hand, int64_t origin) {
     cg_kernel kernel = {.count = 0};
-    int64_t out_stride;
-    const ir_type *x_type = &inst->operands[0]->type;
-    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    GM_ASSERT(ir_layout_matrix(x_type, &x->layout, &job->x_stride) && ir_layout_matrix(&inst->results[0]->type, &out->layout, &out_stride));
-    LLVMValueRef rows = cg_leading_rows(c, x_type);
-    int64_t panel = integer_panel_rows(c);
-    for (int i = 0; i < job->weights; i++) job->w[i] = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[which + i])->base);
-    job->x = cg_kernel_arg(&kernel, x->base);
-    job->x_rows = cg_kernel_arg(&kernel, rows);
+    GM_ASSERT(ir_layout_matrix(&inst->operands[0]->type, &cg_slot_of(c, inst->operands[0])->layout, &job->x_stride));
+    job->panels = integer_panels_of(c, inst, which, hand, origin, &kernel);
     job->scales = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[1])->base);
-    job->out = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->out_dtype), out->base, cg_i64(c, origin)));
-    job->out_stride = cg_kernel_arg(&kernel, cg_i64(c, out_stride));
-    job->hand = cg_kernel_arg(&kernel, hand);
-    job->first = cg_kernel_arg(&kernel, cg_i64(c, origin / panel));
-    job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + inst->operands[which]->type.dim[0]) / panel));
-    gm_string_printf(&kernel.key, "integer %s %d %d %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text, job->weights, job->out_dtype, rt_dtype_of(job->kind.x)->text,
+    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
                      (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows,
                      job->kind.tall);
     char name[40] = "integer_";
@@ -447,10 +431,10 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
     cg_access(c, reads, 2, writes, 2);
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
-    int together = inst->op == IR_GATED_MATMUL ? MAX_WEIGHTS : 1;
-    for (int i = 2; i < inst->operand_count; i += together) {
-        integer_job job = {.kind = kind_of(c, inst, i), .weights = together, .out_dtype = inst->results[0]->type.dtype};
+    for (int i = 2; i < inst->operand_count; i += integer_panels_together(inst)) {
+        integer_job job = {.kind = kind_of(c, inst, i)};
         places at;
+        job.half = integer_panels_half(c, inst, job.kind.max_rows);
         cg_reserve_scratch(c, lay_out(c, &job, NULL, &at));
         call_integer(c, inst, &job, i, hand, start);
         start += inst->operands[i]->type.dim[0];

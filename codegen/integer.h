@@ -80,6 +80,28 @@ int64_t integer_codes_stride(const integer_kind *kind);
  * many columns that are: integer_block_of, or what is left. */
 int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, int64_t first);
 
+/* ---- integer_panels.c ---- */
+
+enum { INTEGER_GATE_WEIGHTS = 2 };
+
+/* What of a product's kernel does not depend on how a panel is multiplied. */
+typedef struct integer_panels {
+    int weights; /* INTEGER_GATE_WEIGHTS: with a gate */
+    rt_dtype out_dtype;
+    int w[INTEGER_GATE_WEIGHTS], x, x_rows, out, out_stride, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
+} integer_panels;
+
+/* Of the weights that are operands `which` and on, with the arguments of `kernel` and a part of its key. hand: cg_deal. origin: the first of the
+ * result's columns. */
+integer_panels integer_panels_of(cg *c, const ir_inst *inst, int which, LLVMValueRef hand, int64_t origin, cg_kernel *kernel);
+/* How many weights a panel is of. */
+int integer_panels_together(const ir_inst *inst);
+/* Bytes of scratch of each weight's products with at most so many rows of x, f32[rows of x][rows of the panel]; 0 without a gate. */
+int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows);
+/* Emit the panels that come to this thread. multiply: the panel that begins at `row` of the weight at w, times all rows of x, to f32 at out. */
+typedef void (*integer_panel_fn)(cg *c, void *user, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride);
+void integer_emit_panels(cg *c, const integer_panels *p, LLVMValueRef const *halves, integer_panel_fn multiply, void *user);
+
 /* ---- integer_lanes.c: interleaved rows ---- */
 
 /* Vector v of the panel's rows, which are those of vector `part` of the group at `group`. */

@@ -279,11 +279,11 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "rows of x at varying distances");
         return;
     }
-    LLVMValueRef rows = cg_leading_rows(c, &x->type);
     if (tiles) {
-        cg_emit_tiles(c, inst, rows, in_stride, out_stride);
+        cg_emit_tiles(c, inst, in_stride);
         return;
     }
+    LLVMValueRef rows = cg_leading_rows(c, &x->type);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
         emit_gemvs(c, inst, words, rows, &(gemv_rows){rows_at_once(c, &x->type), in->base, out->base, in_stride, out_stride});
         return;

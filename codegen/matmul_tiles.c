@@ -1,32 +1,29 @@
 /* matmul and gated_matmul of bf16 x in tile registers: W is rounded to bf16 on its way, a panel of 32 rows at a time (integer_pack.c), which
- * all rows of x then meet (tile_product.c). No copy of W is kept. Panels are dealt out (deal.c). With a gate a panel of either weight is
- * multiplied to scratch, and what they come to goes out (gate.c).
+ * all rows of x then meet (tile_product.c). No copy of W is kept. Panels are dealt out and gates joined by integer_panels.c.
  */
 #include "codegen/integer.h"
 #include "runtime/interleave.h"
 
 #include <string.h>
 
-enum { BF16_BITS = 16, ROW_MULTIPLE = CG_TILE_COLUMNS, MAX_WEIGHTS = 2 /* of a gate */ };
+enum { BF16_BITS = 16, ROW_MULTIPLE = CG_TILE_COLUMNS };
 
 typedef struct tiles_job {
     integer_kind kind;
-    int64_t x_stride, out_stride;
-    int weights;        /* 2: with a gate */
-    rt_dtype out_dtype;
-    int w[MAX_WEIGHTS], x, x_rows, out, hand, first, last; /* kernel arguments; panels first..last of the instruction's are those of w */
+    integer_panels panels;
+    int64_t x_stride, half; /* half: bytes of scratch, of a gate */
 } tiles_job;
 
 /* The thread's scratch. */
 typedef struct places {
     integer_places pack;
-    LLVMValueRef halves[MAX_WEIGHTS]; /* of a gate: f32[rows of x][rows of the panel] */
+    LLVMValueRef halves[INTEGER_GATE_WEIGHTS]; /* integer_panels_half */
 } places;
 
 /* Bytes of scratch; with `base`, also where things lie. */
 static int64_t lay_out(cg *c, const tiles_job *job, LLVMValueRef base, places *to) {
     const integer_kind *kind = &job->kind;
-    int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), at = 0, half = job->weights == MAX_WEIGHTS ? kind->max_rows * rows * 4 : 0;
+    int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), at = 0;
     bool lanes = rt_interleaved_of(kind->w);
     integer_places *out = &to->pack;
     GM_ASSERT(rows == ROW_MULTIPLE);
@@ -34,57 +31,47 @@ static int64_t lay_out(cg *c, const tiles_job *job, LLVMValueRef base, places *t
         LLVMValueRef *place;
         int64_t bytes;
     } parts[] = {{&out->panel, rows * (block + INTEGER_SLACK) * 2}, {&out->codes, lanes ? 0 : rows * integer_codes_stride(kind) * 2}, {&out->floats, lanes ? 0 : block * 4},
-                 {&to->halves[0], half}, {&to->halves[1], half}};
+                 {&to->halves[0], job->half}, {&to->halves[1], job->half}};
     for (size_t i = 0; i < GM_COUNT(parts); at += (parts[i++].bytes + 63) / 64 * 64)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     out->scales = out->units = out->minima = out->panel; /* bf16 has none */
     return at;
 }
 
-/* The rows of W `which` from `row` on, times x, to out. */
-static void multiply(cg *c, const tiles_job *job, const integer_places *at, int which, LLVMValueRef row, LLVMValueRef out, int64_t out_stride) {
+/* A job and its scratch. */
+typedef struct working {
+    const tiles_job *job;
+    const places *at;
+} working;
+
+static void multiply(cg *c, void *user, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+    const working *on = user;
+    const tiles_job *job = on->job;
     LLVMValueRef *args = c->code.args;
     for (int64_t first = 0, columns; first < job->kind.columns; first += columns) {
-        columns = integer_pack(c, &job->kind, at, args[job->w[which]], row, first);
-        cg_tile_product product = {.a = cg_at(c, c->i16, args[job->x], cg_i64(c, first)), .rows = args[job->x_rows], .b = at->panel,
+        columns = integer_pack(c, &job->kind, &on->at->pack, w, row, first);
+        cg_tile_product product = {.a = cg_at(c, c->i16, args[job->panels.x], cg_i64(c, first)), .rows = args[job->panels.x_rows], .b = on->at->pack.panel,
                                    .depth = cg_i64(c, columns / 2), .out = out, .a_stride = cg_i64(c, job->x_stride / 2),
-                                   .out_stride = cg_i64(c, out_stride), .parts = 1, .add = first > 0};
+                                   .out_stride = out_stride, .parts = 1, .add = first > 0};
         cg_tile_multiply(c, &product);
     }
 }
 
-/* The panels of one weight, or of both of a gate, that come to this thread. */
-static void emit_panels(cg *c, void *user) {
+static void emit_tiles(cg *c, void *user) {
     const tiles_job *job = user;
-    LLVMValueRef *args = c->code.args;
     places at;
     lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL, &at)), &at);
-    cg_pieces panels = cg_pieces_begin(c, args[job->hand], args[job->last]);
-    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[job->first]), cg_i64(c, ROW_MULTIPLE));
-    LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), args[job->out], row);
-    if (job->weights == 1) multiply(c, job, &at.pack, 0, row, out, job->out_stride);
-    else {
-        for (int i = 0; i < MAX_WEIGHTS; i++) multiply(c, job, &at.pack, i, row, at.halves[i], ROW_MULTIPLE);
-        cg_gate(c, &(cg_gated){at.halves[0], at.halves[1], args[job->x_rows], out, cg_i64(c, job->out_stride), ROW_MULTIPLE, job->out_dtype});
-    }
-    cg_pieces_end(c, &panels);
+    integer_emit_panels(c, &job->panels, at.halves, multiply, &(working){job, &at});
 }
 
-/* Operands `which` and on are the weights. origin: the first of the result's columns. */
-static void call_panels(cg *c, const ir_inst *inst, tiles_job *job, int which, LLVMValueRef rows, LLVMValueRef hand, int64_t origin) {
+static void call_tiles(cg *c, const ir_inst *inst, tiles_job *job, int which, LLVMValueRef hand, int64_t origin) {
     cg_kernel kernel = {.count = 0};
-    for (int i = 0; i < job->weights; i++) job->w[i] = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[which + i])->base);
-    job->x = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[0])->base);
-    job->x_rows = cg_kernel_arg(&kernel, rows);
-    job->out = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job->out_dtype), cg_slot_of(c, inst->results[0])->base, cg_i64(c, origin)));
-    job->hand = cg_kernel_arg(&kernel, hand);
-    job->first = cg_kernel_arg(&kernel, cg_i64(c, origin / ROW_MULTIPLE));
-    job->last = cg_kernel_arg(&kernel, cg_i64(c, (origin + inst->operands[which]->type.dim[0]) / ROW_MULTIPLE));
-    gm_string_printf(&kernel.key, "tiles %s %d %d %lld %lld %lld %lld", rt_dtype_of(job->kind.w)->text, job->weights, job->out_dtype,
-                     (long long)job->kind.columns, (long long)job->kind.max_rows, (long long)job->x_stride, (long long)job->out_stride);
+    job->panels = integer_panels_of(c, inst, which, hand, origin, &kernel);
+    gm_string_printf(&kernel.key, "tiles %s %lld %lld %lld", rt_dtype_of(job->kind.w)->text, (long long)job->kind.columns, (long long)job->kind.max_rows,
+                     (long long)job->x_stride);
     char name[40] = "tiles_";
     strcat(name, rt_dtype_of(job->kind.w)->text);
-    cg_kernel_call(c, &kernel, name, emit_panels, job);
+    cg_kernel_call(c, &kernel, name, emit_tiles, job);
 }
 
 static bool takes(const cg *c, const ir_inst *inst, int64_t x_stride) {
@@ -97,7 +84,7 @@ static bool takes(const cg *c, const ir_inst *inst, int64_t x_stride) {
     return true;
 }
 
-void cg_emit_tiles(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride) {
+void cg_emit_tiles(cg *c, const ir_inst *inst, int64_t x_stride) {
     const ir_type *x = &inst->operands[0]->type;
     if (!takes(c, inst, x_stride)) {
         cg_unsupported(c, inst, "a target without tile registers, x not of bf16, or weights not of whole panels");
@@ -107,14 +94,13 @@ void cg_emit_tiles(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stri
               "the target has them; W is rounded on its way, panels of %d rows, blocks of %d rows of x", ROW_MULTIPLE, 2 * CG_TILE_ROWS);
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
-    int together = inst->op == IR_GATED_MATMUL ? MAX_WEIGHTS : 1;
-    for (int i = 1; i < inst->operand_count; i += together) {
+    for (int i = 1; i < inst->operand_count; i += integer_panels_together(inst)) {
         tiles_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = RT_BF16, .bits = BF16_BITS, .columns = x->dim[x->rank - 1],
-                                  .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}, .x_stride = x_stride, .out_stride = out_stride,
-                         .weights = together, .out_dtype = inst->results[0]->type.dtype};
+                                  .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}, .x_stride = x_stride};
         places at;
+        job.half = integer_panels_half(c, inst, job.kind.max_rows);
         cg_reserve_scratch(c, lay_out(c, &job, NULL, &at));
-        call_panels(c, inst, &job, i, rows, hand, start);
+        call_tiles(c, inst, &job, i, hand, start);
         start += inst->operands[i]->type.dim[0];
     }
 }

@@ -1,0 +1,42 @@
+/* Panels of W dealt out to the threads (deal.c), each for all rows of x: those of one weight, whose products go to the result, or of both of a
+ * gate, whose products go to scratch, and what they come to goes to the result (gate.c), so that they never lie in memory.
+ */
+#include "codegen/integer.h"
+
+integer_panels integer_panels_of(cg *c, const ir_inst *inst, int which, LLVMValueRef hand, int64_t origin, cg_kernel *kernel) {
+    const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
+    const cg_slot *out = cg_slot_of(c, inst->results[0]);
+    int64_t stride, rows = integer_panel_rows(c);
+    GM_ASSERT(ir_layout_matrix(y, &out->layout, &stride));
+    integer_panels p = {.weights = integer_panels_together(inst), .out_dtype = y->dtype};
+    for (int i = 0; i < p.weights; i++) p.w[i] = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[which + i])->base);
+    p.x = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[0])->base);
+    p.x_rows = cg_kernel_arg(kernel, cg_leading_rows(c, x));
+    p.out = cg_kernel_arg(kernel, cg_at(c, cg_type(c, y->dtype), out->base, cg_i64(c, origin)));
+    p.out_stride = cg_kernel_arg(kernel, cg_i64(c, stride));
+    p.hand = cg_kernel_arg(kernel, hand);
+    p.first = cg_kernel_arg(kernel, cg_i64(c, origin / rows));
+    p.last = cg_kernel_arg(kernel, cg_i64(c, (origin + inst->operands[which]->type.dim[0]) / rows));
+    gm_string_printf(&kernel->key, "panels %d %d ", p.weights, p.out_dtype);
+    return p;
+}
+
+int integer_panels_together(const ir_inst *inst) {
+    return inst->op == IR_GATED_MATMUL ? INTEGER_GATE_WEIGHTS : 1;
+}
+
+int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows) {
+    return inst->op == IR_GATED_MATMUL ? max_rows * integer_panel_rows(c) * 4 : 0;
+}
+
+void integer_emit_panels(cg *c, const integer_panels *p, LLVMValueRef const *halves, integer_panel_fn multiply, void *user) {
+    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c));
+    cg_pieces panels = cg_pieces_begin(c, args[p->hand], args[p->last]);
+    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[p->first]), rows), out = cg_at(c, cg_type(c, p->out_dtype), args[p->out], row);
+    if (p->weights == 1) multiply(c, user, args[p->w[0]], row, out, args[p->out_stride]);
+    else {
+        for (int i = 0; i < INTEGER_GATE_WEIGHTS; i++) multiply(c, user, args[p->w[i]], row, halves[i], rows);
+        cg_gate(c, &(cg_gated){halves[0], halves[1], args[p->x_rows], out, args[p->out_stride], integer_panel_rows(c), p->out_dtype});
+    }
+    cg_pieces_end(c, &panels);
+}
