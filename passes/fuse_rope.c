@@ -6,8 +6,8 @@
  *   %y = concat %y1, %y2
  *
  * All along the last axis, the factors of any product and the terms of the sum in either order. Then what makes %x and what reads %y can
- * be in one loop nest with it (fuse_rows), and the halves need no memory of their own. Where %c and %s turn several %x, as those of all
- * layers, their rows are made once. Bit-exact: a - b·s is a + b·(-s). Ends with dce for the halves.
+ * be in one loop nest with it (fuse_rows), and the halves need no memory of their own. %c2 and %s2 are made where %c and %s are, once for all
+ * that they turn, as the %q and %k of all layers. Bit-exact: a - b·s is a + b·(-s). Ends with dce for the halves.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -20,16 +20,17 @@ typedef struct rope {
     const ir_value *x, *cosine, *sine;
 } rope;
 
-/* Whole rows made of a cosine and a sine, in a region of the new module. */
+/* Whole rows of a cosine and a sine of the old module; same is NULL until they are made. */
 typedef struct wide {
     const ir_value *cosine, *sine;
-    const ir_region *region;
     ir_value *same, *other; /* factors of x, and of x with its halves swapped */
 } wide;
 
 typedef struct state {
-    wide *made;
-    int count, found;
+    const ir_func *func; /* whose ropes are known */
+    wide *wide;
+    int count;
+    bool found;
 } state;
 
 /* y = mul(half `which` of x, factor), in either order. x: NULL on entry where it is not known. */
@@ -61,36 +62,72 @@ static bool match(const ir_inst *inst, rope *r) {
     return false;
 }
 
-/* Valid until the next one is made. */
-static const wide *widen(ir_rewrite *rw, const rope *r) {
-    state *s = rw->user;
+static wide *wide_of(const state *s, const rope *r) {
     for (int i = 0; i < s->count; i++)
-        if (s->made[i].cosine == r->cosine && s->made[i].sine == r->sine && s->made[i].region == rw->b.region) return &s->made[i];
-    s->made = realloc(s->made, sizeof *s->made * (size_t)(s->count + 1));
-    GM_ASSERT(s->made);
-    ir_value *cosine = ir_rewrite_get(rw, r->cosine), *sine = ir_rewrite_get(rw, r->sine);
-    int axis = cosine->type.rank - 1;
-    ir_value *same = ir_concat(&rw->b, (ir_value *[]){cosine, cosine}, 2, axis), *less = ir_unary(&rw->b, IR_NEG, sine);
-    ir_value *other = ir_concat(&rw->b, (ir_value *[]){less, sine}, 2, sine->type.rank - 1);
-    s->made[s->count] = (wide){r->cosine, r->sine, rw->b.region, same, other};
-    return &s->made[s->count++];
+        if (s->wide[i].cosine == r->cosine && s->wide[i].sine == r->sine) return &s->wide[i];
+    return NULL;
+}
+
+static void collect(const ir_inst *inst, void *user) {
+    state *s = user;
+    rope r;
+    if (!match(inst, &r) || wide_of(s, &r)) return;
+    s->wide = realloc(s->wide, sizeof *s->wide * (size_t)(s->count + 1));
+    GM_ASSERT(s->wide);
+    s->wide[s->count++] = (wide){.cosine = r.cosine, .sine = r.sine};
+}
+
+static void make(ir_rewrite *rw, wide *w) {
+    ir_value *cosine = ir_rewrite_get(rw, w->cosine), *sine = ir_rewrite_get(rw, w->sine);
+    w->same = ir_concat(&rw->b, (ir_value *[]){cosine, cosine}, 2, cosine->type.rank - 1);
+    ir_value *less = ir_unary(&rw->b, IR_NEG, sine);
+    w->other = ir_concat(&rw->b, (ir_value *[]){less, sine}, 2, sine->type.rank - 1);
+}
+
+/* Both are known from here on. */
+static bool is_last_of(const ir_inst *inst, const wide *w) {
+    const ir_value *last = w->cosine->id > w->sine->id ? w->cosine : w->sine;
+    for (int i = 0; i < inst->result_count; i++)
+        if (inst->results[i] == last) return true;
+    return false;
+}
+
+/* Of parameters alone, at the beginning. */
+static void begin(ir_rewrite *rw) {
+    state *s = rw->user;
+    s->func = rw->in_func;
+    s->count = 0;
+    ir_visit(rw->in_func->body, collect, s);
+    for (int i = 0; i < s->count; i++)
+        if (s->wide[i].cosine->param_of == rw->in_func->body && s->wide[i].sine->param_of == rw->in_func->body) make(rw, &s->wide[i]);
 }
 
 static bool fuse(ir_rewrite *rw, const ir_inst *inst) {
+    state *s = rw->user;
     rope r;
-    if (!match(inst, &r)) return false;
-    const wide *w = widen(rw, &r);
-    ir_value *x = ir_rewrite_get(rw, r.x), *swapped = ir_emit1(&rw->b, IR_SWAP_HALVES, &x, 1, NULL, 0, NULL);
-    ir_value *same = ir_binary(&rw->b, IR_MUL, x, w->same), *other = ir_binary(&rw->b, IR_MUL, swapped, w->other);
-    ir_rewrite_map(rw, inst->results[0], ir_binary(&rw->b, IR_ADD, same, other));
-    ((state *)rw->user)->found++;
-    return true;
+    if (rw->in_func != s->func) begin(rw);
+    const wide *w = match(inst, &r) ? wide_of(s, &r) : NULL;
+    if (w && w->same) {
+        ir_value *x = ir_rewrite_get(rw, r.x), *swapped = ir_emit1(&rw->b, IR_SWAP_HALVES, &x, 1, NULL, 0, NULL);
+        ir_value *same = ir_binary(&rw->b, IR_MUL, x, w->same), *other = ir_binary(&rw->b, IR_MUL, swapped, w->other);
+        ir_rewrite_map(rw, inst->results[0], ir_binary(&rw->b, IR_ADD, same, other));
+        s->found = true;
+        return true;
+    }
+    bool copied = false;
+    for (int i = 0; i < s->count; i++) {
+        if (!is_last_of(inst, &s->wide[i])) continue;
+        if (!copied) ir_rewrite_clone(rw, inst);
+        copied = true;
+        make(rw, &s->wide[i]);
+    }
+    return copied;
 }
 
 gm_status pass_fuse_rope(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    state s = {.made = NULL};
+    state s = {.wide = NULL};
     ir_module *fused = ir_rewrite_module(in, fuse, &s);
-    free(s.made);
+    free(s.wide);
     *out = fused;
     if (!s.found) return GM_OK;
     gm_status status = pass_dce(options, fused, diag, out);
