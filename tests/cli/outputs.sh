@@ -111,7 +111,9 @@ wide() {
     check "$wide_name" "$counts products instead of $wide_counts: $(head -c 300 "$work/err")" [ "$counts" = "$wide_counts" ]
 }
 wide wide_usual 24 36
-wide wide_written_out 24 36 --wide v_proj,o_proj
+cp "$work/out" "$work/usual"
+wide wide_written_out 24 36 --wide k_proj,v_proj,o_proj
+check wide_usual_is "the usual list is another" cmp -s "$work/usual" "$work/out"
 wide wide_none 0 48 --wide ''
 wide wide_all 48 0 --wide proj
 wide wide_some 12 36 --wide mlp.down
