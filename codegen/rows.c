@@ -226,7 +226,10 @@ static LLVMValueRef reduce_step(cg *c, const ir_inst *inst, LLVMValueRef so_far,
     if (dtype == RT_BOOL) return LLVMBuildOr(c->b, so_far, x, "");
     if (dtype == RT_I32) return sum ? cg_add(c, so_far, x) : cg_max(c, so_far, x);
     if (!sum) {
-        /* As one instruction: LLVM merges a comparison with a choice that x is made of, and then takes the loop for no reduction. */
+        /* As one instruction: LLVM merges a comparison with a choice that x is made of, and then takes the loop for no reduction. It may not be
+         * given NaN, which never is the largest. */
+        LLVMValueRef number = LLVMBuildFCmp(c->b, LLVMRealORD, x, x, "");
+        x = LLVMBuildSelect(c->b, number, x, LLVMConstReal(c->f32, -INFINITY), "");
         LLVMValueRef larger = cg_intrinsic(c, "llvm.maxnum", c->f32, (LLVMValueRef[]){so_far, x}, 2);
         LLVMSetFastMathFlags(larger, LLVMFastMathNoSignedZeros | LLVMFastMathNoNaNs);
         return larger;

@@ -107,11 +107,15 @@ static void step_shape(generator *g) {
     if (axis < 0) return;
     int64_t extent = x->type.dim[axis], start = roll(g, (uint32_t)extent);
     ir_value *i = ir_const_int(&g->b, start);
-    switch (roll(g, 5)) {
+    bool even = !ir_dim_is_symbol(x->type.dim[rank - 1]) && x->type.dim[rank - 1] % 2 == 0;
+    switch (roll(g, 6)) {
     case 0: push(g, ir_slice(&g->b, x, axis, start, roll(g, (uint32_t)(extent - start) + 1))); return;
     case 1: push(g, ir_index(&g->b, x, i, axis)); return;
     case 2: push(g, ir_window(&g->b, x, i, axis, extent - start)); return;
     case 3: push(g, ir_concat(&g->b, (ir_value *[]){x, x}, 2, axis)); return;
+    case 4:
+        if (even) push(g, ir_emit1(&g->b, IR_SWAP_HALVES, &x, 1, NULL, 0, NULL));
+        return;
     default: break;
     }
     ir_dim dims[IR_MAX_RANK]; /* a unit axis more */
