@@ -286,8 +286,15 @@ static bool takes_planes(const cg *c, const integer_kind *kind) {
     return kind->x == RT_I16 && integer_in_tiles(c, kind);
 }
 
-/* first: the block's first column. */
-static void call_multiply(cg *c, const integer_job *job, const places *at, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
+/* A job and its scratch. */
+typedef struct working {
+    const integer_job *job;
+    const places *at;
+} working;
+
+static void call_multiply(cg *c, void *user, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
+    const integer_job *job = ((const working *)user)->job;
+    const places *at = ((const working *)user)->at;
     tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
     LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->panels.x], cg_i64(c, first)), panel = at->pack.panel;
     if (takes_planes(c, &job->kind)) {
@@ -349,21 +356,6 @@ static void emit_stored_sums(cg *c, const integer_job *job, const integer_sums *
     cg_loop_end(c, &rows);
 }
 
-/* A job and its scratch. */
-typedef struct working {
-    const integer_job *job;
-    const places *at;
-} working;
-
-static void multiply_rows(cg *c, void *user, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
-    const working *on = user;
-    const integer_kind *kind = &on->job->kind;
-    for (int64_t first = 0, columns; first < kind->columns; first += columns) {
-        columns = integer_pack(c, kind, &on->at->pack, w, row, first);
-        call_multiply(c, on->job, on->at, first, columns, out, out_stride);
-    }
-}
-
 static void emit_integer(cg *c, void *user) {
     const integer_job *job = user;
     const integer_kind *kind = &job->kind;
@@ -373,7 +365,7 @@ static void emit_integer(cg *c, void *user) {
     if (integer_as_stored(kind)) emit_stored_sums(c, job, &at.x);
     else if (integer_offset_w(c, kind)) emit_x_sums(c, job, at.x.starts);
     else if (takes_planes(c, kind)) integer_emit_x_planes(c, kind, args[job->panels.x], job->x_stride, args[job->panels.x_rows], at.x_planes);
-    integer_emit_panels(c, &job->panels, at.halves, multiply_rows, &(working){job, &at});
+    integer_emit_panels(c, &(integer_work){&job->panels, kind, &at.pack, at.halves, call_multiply, &(working){job, &at}});
 }
 
 /* which: operand, a W. */

@@ -98,9 +98,18 @@ integer_panels integer_panels_of(cg *c, const ir_inst *inst, int which, LLVMValu
 int integer_panels_together(const ir_inst *inst);
 /* Bytes of scratch of each weight's products with at most so many rows of x, f32[rows of x][rows of the panel]; 0 without a gate. */
 int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows);
-/* Emit the panels that come to this thread. multiply: the panel that begins at `row` of the weight at w, times all rows of x, to f32 at out. */
-typedef void (*integer_panel_fn)(cg *c, void *user, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride);
-void integer_emit_panels(cg *c, const integer_panels *p, LLVMValueRef const *halves, integer_panel_fn multiply, void *user);
+/* Emit the panels that come to this thread, each packed to `pack` a block of columns at a time. multiply: columns first… of the packed panel, times
+ * those of all rows of x, to f32 at out; from the second block on they are added to what is there. */
+typedef void (*integer_block_fn)(cg *c, void *user, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride);
+typedef struct integer_work {
+    const integer_panels *panels;
+    const integer_kind *kind;
+    const integer_places *pack;
+    LLVMValueRef const *halves; /* integer_panels_half */
+    integer_block_fn multiply;
+    void *user;
+} integer_work;
+void integer_emit_panels(cg *c, const integer_work *work);
 
 /* ---- integer_lanes.c: interleaved rows ---- */
 

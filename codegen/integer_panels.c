@@ -29,14 +29,23 @@ int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows) 
     return inst->op == IR_GATED_MATMUL ? max_rows * integer_panel_rows(c) * 4 : 0;
 }
 
-void integer_emit_panels(cg *c, const integer_panels *p, LLVMValueRef const *halves, integer_panel_fn multiply, void *user) {
+/* The panel that begins at `row` of the weight at w. */
+static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+    for (int64_t first = 0, columns; first < work->kind->columns; first += columns) {
+        columns = integer_pack(c, work->kind, work->pack, w, row, first);
+        work->multiply(c, work->user, first, columns, out, out_stride);
+    }
+}
+
+void integer_emit_panels(cg *c, const integer_work *work) {
+    const integer_panels *p = work->panels;
     LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c));
     cg_pieces panels = cg_pieces_begin(c, args[p->hand], args[p->last]);
     LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[p->first]), rows), out = cg_at(c, cg_type(c, p->out_dtype), args[p->out], row);
-    if (p->weights == 1) multiply(c, user, args[p->w[0]], row, out, args[p->out_stride]);
+    if (p->weights == 1) multiply(c, work, args[p->w[0]], row, out, args[p->out_stride]);
     else {
-        for (int i = 0; i < INTEGER_GATE_WEIGHTS; i++) multiply(c, user, args[p->w[i]], row, halves[i], rows);
-        cg_gate(c, &(cg_gated){halves[0], halves[1], args[p->x_rows], out, args[p->out_stride], integer_panel_rows(c), p->out_dtype});
+        for (int i = 0; i < INTEGER_GATE_WEIGHTS; i++) multiply(c, work, args[p->w[i]], row, work->halves[i], rows);
+        cg_gate(c, &(cg_gated){work->halves[0], work->halves[1], args[p->x_rows], out, args[p->out_stride], integer_panel_rows(c), p->out_dtype});
     }
     cg_pieces_end(c, &panels);
 }

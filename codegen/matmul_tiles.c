@@ -44,24 +44,21 @@ typedef struct working {
     const places *at;
 } working;
 
-static void multiply(cg *c, void *user, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+static void multiply(cg *c, void *user, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
     const working *on = user;
-    const tiles_job *job = on->job;
+    const integer_panels *p = &on->job->panels;
     LLVMValueRef *args = c->code.args;
-    for (int64_t first = 0, columns; first < job->kind.columns; first += columns) {
-        columns = integer_pack(c, &job->kind, &on->at->pack, w, row, first);
-        cg_tile_product product = {.a = cg_at(c, c->i16, args[job->panels.x], cg_i64(c, first)), .rows = args[job->panels.x_rows], .b = on->at->pack.panel,
-                                   .depth = cg_i64(c, columns / 2), .out = out, .a_stride = cg_i64(c, job->x_stride / 2),
-                                   .out_stride = out_stride, .parts = 1, .add = first > 0};
-        cg_tile_multiply(c, &product);
-    }
+    cg_tile_product product = {.a = cg_at(c, c->i16, args[p->x], cg_i64(c, first)), .rows = args[p->x_rows], .b = on->at->pack.panel,
+                               .depth = cg_i64(c, columns / 2), .out = out, .a_stride = cg_i64(c, on->job->x_stride / 2), .out_stride = out_stride,
+                               .parts = 1, .add = first > 0};
+    cg_tile_multiply(c, &product);
 }
 
 static void emit_tiles(cg *c, void *user) {
     const tiles_job *job = user;
     places at;
     lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL, &at)), &at);
-    integer_emit_panels(c, &job->panels, at.halves, multiply, &(working){job, &at});
+    integer_emit_panels(c, &(integer_work){&job->panels, &job->kind, &at.pack, at.halves, multiply, &(working){job, &at}});
 }
 
 static void call_tiles(cg *c, const ir_inst *inst, tiles_job *job, int which, LLVMValueRef hand, int64_t origin) {
