@@ -213,8 +213,8 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     fe_options engine_options = cmd_engine_options(options);
     engine_options.no_text = !options->file;
     engine_options.only_run = true;
-    if (engine_options.context == 0) engine_options.context = room;
-    if (engine_options.context < room)
+    engine_options.least_context = room;
+    if (engine_options.context && engine_options.context < room)
         return gm_fail(diag, GM_INVALID, "-c %lld: the tests need a context of at least %lld",
                        (long long)engine_options.context, (long long)room);
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &b.engine));

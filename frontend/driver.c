@@ -354,6 +354,7 @@ static gm_status write_artefact(const fe_engine *engine, const fe_options *optio
 
 static gm_status limits_of(const fe_options *options, const fe_config *config, gm_diag *diag, pass_options *out) {
     int64_t context = options->context ? options->context : config->context < PASS_DEFAULT_CONTEXT ? config->context : PASS_DEFAULT_CONTEXT;
+    if (!options->context && context < options->least_context) context = options->least_context;
     if (context < 1 || context > config->context)
         return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;

@@ -21,7 +21,8 @@ typedef struct fe_dump {
 typedef struct fe_options {
     int threads;             /* 0: what affinity and cgroup quota allow */
     fe_precision precision;
-    int64_t context;         /* 0: min(4096, the model's) */
+    int64_t context;         /* 0: an artefact's, else min(4096, the model's), but least_context at least */
+    int64_t least_context;
     int64_t chunk;           /* 0: 512 */
     const char *passes;      /* comma-separated list to run instead of the pipeline; NULL: the pipeline */
     const char *skip;        /* comma-separated passes to leave out; NULL: none */

@@ -98,7 +98,7 @@ void fe_gmx_free(fe_gmx *gmx) {
 
 void fe_gmx_adopt(const fe_gmx *gmx, fe_options *options) {
     const fe_gmx_key *key = &gmx->key;
-    if (!options->context) options->context = key->context;
+    if (!options->context) options->context = key->context > options->least_context ? key->context : options->least_context;
     if (!options->chunk) options->chunk = key->chunk;
     if (options->precision == FE_PRECISION_AUTO) options->precision = key->precision;
     if (!options->wide) options->wide = key->wide;

@@ -163,6 +163,12 @@ json perplexity_kl_of_int8 "\\{.*\"kl_mean\":0\\.0[0-9]*[1-9][0-9]*,.*\\}" \
 row() { printf '\\{"test":"%s","mean":%s,"std":%s,"unit":"%s"\\}' "$1" "$real" "$real" "$2"; }
 json bench "\\[ $(row pp16 tok/s), $(row pp32 tok/s), $(row tg8 tok/s), $(row load s), $(row compile s), $(row 'peak memory' MB) \\]" \
     bench "$gguf" -p 16,32 -n 8 -r 2 -t 2 --format json
+# An artefact is measured as it was compiled, unless its context is too small.
+gm compile "$gguf" -o "$work/bench.gmx" -c 64
+gm bench "$work/bench.gmx" -p 4 -n 2 -r 1 -t 2 --time
+check bench_artefact "compiled again: $(head -c 300 "$work/err")" grep -q "^warm start" "$work/err"
+gm bench "$work/bench.gmx" -p 100 -n 2 -r 1 -t 2 --time
+check bench_artefact_too_small "$(head -c 300 "$work/err")" grep -q plan_memory "$work/err"
 json bench_depth "\\[ $(row 'pp16 @ d32' tok/s), $(row 'tg8 @ d32' tok/s), .*\\]" bench "$gguf" -p 16 -n 8 -d 32 -r 1 --format json
 json bench_depths "\\[ $(row 'tg8' tok/s), $(row 'tg4' tok/s), $(row 'tg8 @ d24' tok/s), $(row 'tg4 @ d24' tok/s), $(row 'tg8 @ d9' tok/s), $(row 'tg4 @ d9' tok/s), .*\\]" \
     bench "$gguf" -p 0 -n 8,4 -d 0,24,9 -r 2 --format json
