@@ -164,14 +164,12 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     if (b->words) attention_words_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights, float_at(c, b->weight_scales, row.index));
     if (b->tiles) attention_tiles_weights(c, scores, b->lost, b->v.scales, low, high, PANEL_KEYS, weights);
     cg_store(c, top, top_at, 4);
-    LLVMValueRef before = cg_variable(c, c->f32, NULL);
-    LLVMBuildStore(c->b, cg_load(c, c->f32, total_at, 4), before);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
     LLVMValueRef factor = cg_exp_weight(c, LLVMBuildFSub(c->b, old, top, "")), sums = sums_of(c, job, b, row.index);
-    LLVMBuildStore(c->b, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), before);
+    cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), total_at, 4);
     scale_row(c, job, sums, sums, factor);
     cg_end_if(c, &mend);
-    cg_store(c, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, before, ""), sum, ""), total_at, 4);
+    cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, total_at, 4), sum, ""), total_at, 4);
     cg_loop_end(c, &row);
     int64_t after = (tall_of(c, b) - 1) * weight_elements(b) * 4; /* bytes of the last tile's other rows */
     LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(b))));

@@ -127,6 +127,8 @@ LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
 void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
 /* Ask for the cache line of `pointer`, which may lie outside of everything. */
 void cg_prefetch(cg *c, LLVMValueRef pointer);
+/* Ask for what comes CG_AHEAD of the `bytes` bytes from `from` on, which are about to be read. */
+void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes);
 /* overload: NULL for an intrinsic that has none. */
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
 /* An intrinsic of the target with two operands. */

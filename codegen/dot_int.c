@@ -332,7 +332,7 @@ static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks
     LLVMValueRef first = cg_at(c, c->i8, row->bytes, cg_mul(c, index, cg_i64(c, row->block_bytes)));
     LLVMValueRef run = cg_mul(c, index, cg_i64(c, row->block_runs)), scales[RT_FEW_ROWS] = {NULL};
     int runs = blocks * row->block_runs, rows = row->dot->rows;
-    for (int at = 0; at < blocks * row->block_bytes; at += 64) cg_prefetch(c, byte_at(c, first, at + CG_AHEAD));
+    cg_prefetch_ahead(c, first, blocks * row->block_bytes);
     for (int i = 0; i < runs; i++) {
         LLVMValueRef at = cg_add(c, run, cg_i64(c, i)), block = byte_at(c, first, i / row->block_runs * row->block_bytes);
         if (i % QUAD == 0) {

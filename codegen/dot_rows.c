@@ -160,7 +160,7 @@ static void add_minima(cg *c, const group *g, LLVMValueRef block, LLVMValueRef n
 static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run) {
     const rt_interleaved *type = rt_interleaved_of(g->dot->dtype);
     LLVMValueRef bytes = lanes_run(c, g->dot->dtype, block, number);
-    for (int line = 0; line < rt_interleaved_layout(g->dot->dtype).run_bytes; line += 64) cg_prefetch(c, byte_at(c, bytes, line + CG_AHEAD));
+    cg_prefetch_ahead(c, bytes, rt_interleaved_layout(g->dot->dtype).run_bytes);
     for (int p = 0; p < ROWS / c->lanes; p++) {
         LLVMValueRef codes[UNITS], scales[HALVES];
         for (int u = 0; u < UNITS; u++) codes[u] = lanes_unit(c, g->dot->dtype, bytes, u, cg_i64(c, p));

@@ -39,8 +39,8 @@ static void each_run(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef co
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, elems, ""), 1);
     LLVMValueRef block = cg_at(c, c->i8, group, cg_mul(c, blocks.index, bytes)), first = cg_mul(c, blocks.index, elems);
     cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, info->block_elems / RUN), 1);
-    LLVMValueRef ahead = cg_at(c, c->i8, lanes_run(c, s->kind->w, block, runs.index), cg_i64(c, CG_AHEAD)); /* pages are short: no prefetcher of a CPU follows */
-    for (int line = 0; line < rt_interleaved_layout(s->kind->w).run_bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, ahead, cg_i64(c, line)));
+    /* A panel's rows are too short for a CPU's prefetcher to follow. */
+    cg_prefetch_ahead(c, lanes_run(c, s->kind->w, block, runs.index), rt_interleaved_layout(s->kind->w).run_bytes);
     emit(c, s, block, runs.index, cg_add(c, first, cg_mul(c, runs.index, cg_i64(c, RUN))));
     cg_loop_end(c, &runs);
     cg_loop_end(c, &blocks);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64, HALVES = 2, SIDES = 2 };
+enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64, SIDES = 2 };
 
 typedef struct row_input {
     const ir_value *value; /* in the body's terms */
@@ -199,17 +199,24 @@ static void enter_column(row_job *job, LLVMValueRef column, LLVMValueRef other) 
 
 typedef void (*column_fn)(cg *c, row_job *job, void *user);
 
-/* emit for the columns [from, to). Where halves are swapped each half has its loop, in which the other half is a constant away. */
-static void each_column(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, column_fn emit, void *user) {
-    int64_t half = job->swaps ? job->dim[job->rank - 1] / HALVES : 0;
-    for (int h = 0; h < (job->swaps ? HALVES : 1); h++) {
-        LLVMValueRef low = job->swaps ? cg_max(c, from, cg_i64(c, h * half)) : from, high = job->swaps ? cg_min(c, to, cg_i64(c, (h + 1) * half)) : to;
-        cg_loop loop = cg_loop_begin(c, low, high, 1);
-        enter_column(job, loop.index, job->swaps ? cg_add(c, loop.index, cg_i64(c, h ? -half : half)) : NULL);
-        emit(c, job, user);
-        cg_loop_end(c, &loop);
-    }
+/* emit for the columns [from, to); apart: from a column to the same one of the other half, 0: nobody asks for that. */
+static void column_loop(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, int64_t apart, column_fn emit, void *user) {
+    cg_loop loop = cg_loop_begin(c, from, to, 1);
+    enter_column(job, loop.index, apart ? cg_add(c, loop.index, cg_i64(c, apart)) : NULL);
+    emit(c, job, user);
+    cg_loop_end(c, &loop);
     enter_column(job, NULL, NULL);
+}
+
+/* Where halves are swapped each half has its loop, in which the other half is a constant away. */
+static void each_column(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, column_fn emit, void *user) {
+    if (!job->swaps) {
+        column_loop(c, job, from, to, 0, emit, user);
+        return;
+    }
+    int64_t half = job->dim[job->rank - 1] / 2;
+    column_loop(c, job, from, cg_min(c, to, cg_i64(c, half)), half, emit, user);
+    column_loop(c, job, cg_max(c, from, cg_i64(c, half)), to, -half, emit, user);
 }
 
 static LLVMValueRef reduce_start(cg *c, const ir_inst *inst) {

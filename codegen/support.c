@@ -87,6 +87,10 @@ void cg_prefetch(cg *c, LLVMValueRef pointer) {
     cg_intrinsic(c, "llvm.prefetch", c->ptr, args, GM_COUNT(args));
 }
 
+void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes) {
+    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, from, cg_i64(c, line + CG_AHEAD)));
+}
+
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z) {
     return cg_intrinsic(c, "llvm.fma", LLVMTypeOf(x), (LLVMValueRef[]){x, y, z}, 3);
 }
