@@ -153,11 +153,14 @@ static void emit_entry(cg *c, const ir_func *func) {
 /* ---- instructions ---- */
 
 static void emit_sample(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[3] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1]), cg_slot_of(c, inst->operands[3])};
-    cg_access(c, reads, 3, NULL, 0);
-    LLVMValueRef args[] = {c->code.frame, c->code.thread, reads[0]->base, cg_dim(c, inst->operands[0]->type.dim[1]), reads[1]->base,
-                           cg_slot_of(c, inst->operands[2])->reg, reads[2]->base, cg_slot_of(c, inst->operands[4])->reg};
-    cg_slot_of(c, inst->results[0])->reg = cg_host_call(c, "rt_sample_call", c->i32, args, 8);
+    const cg_slot *reads[3] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1]), cg_slot_of(c, inst->operands[3])}, *write = cg_slot_of(c, inst->results[0]);
+    const ir_type *logits = &inst->operands[0]->type;
+    cg_access(c, reads, 3, &write, 1);
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
+    LLVMValueRef args[] = {c->code.frame, reads[0]->base, cg_dim(c, logits->dim[0]), cg_dim(c, logits->dim[1]), reads[1]->base, cg_slot_of(c, inst->operands[2])->reg,
+                           reads[2]->base, cg_slot_of(c, inst->operands[4])->reg, cg_i64(c, ir_attr_int(inst, IR_ATTR_USUAL, -1)), write->base};
+    cg_host_call(c, "rt_sample_call", c->void_t, args, 10);
+    cg_end_if(c, &first);
 }
 
 static void emit_guess(cg *c, const ir_inst *inst) {

@@ -16,21 +16,14 @@ enum { SHOWN = 2 /* shared word: a thread's first score */ };
 
 /* ---- rows of x ---- */
 
-/* A loop over the rows of x, in which job->dot.x is the row. */
-typedef struct x_loop {
-    cg_loop loop;
-    screen_x at;
-    LLVMValueRef x; /* the first row */
-} x_loop;
-
-static x_loop x_begin(cg *c, const screen_job *job, LLVMValueRef scratch) {
-    x_loop x = {.loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->x_rows), 1), .x = c->code.args[job->dot.x]};
+screen_x_loop screen_x_begin(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    screen_x_loop x = {.loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->x_rows), 1), .x = c->code.args[job->dot.x]};
     x.at = screen_x_at(c, job, scratch, x.loop.index);
     c->code.args[job->dot.x] = cg_at(c, c->f32, x.x, cg_mul(c, x.loop.index, cg_i64(c, job->dot.columns)));
     return x;
 }
 
-static void x_end(cg *c, const screen_job *job, x_loop *x) {
+void screen_x_end(cg *c, const screen_job *job, screen_x_loop *x) {
     cg_loop_end(c, &x->loop);
     c->code.args[job->dot.x] = x->x;
 }
@@ -111,18 +104,18 @@ static void emit_screened(cg *c, void *user) {
     screen_job *job = user;
     LLVMValueRef scratch = screen_scratch_begin(c, job);
     cg_best guess = cg_best_new(c), best = cg_best_new(c);
-    x_loop x = x_begin(c, job, scratch);
+    screen_x_loop x = screen_x_begin(c, job, scratch);
     screen_store_x(c, job, &x.at);
-    x_end(c, job, &x);
+    screen_x_end(c, job, &x);
     screen_estimates(c, job, scratch);
-    x = x_begin(c, job, scratch);
+    x = screen_x_begin(c, job, scratch);
     cg_dot_begin(c, &job->dot);
     emit_guess(c, &x.at, &guess);
     cg_best_clear(c, &best);
     emit_survivors(c, job, &x.at, emit_threshold(c, job, &guess), &best);
     cg_best_join(c, &best, cg_at(c, c->i32, c->code.args[job->out], x.loop.index));
     if (job->x_rows > 1) cg_wait(c, -1); /* the shared words are written again */
-    x_end(c, job, &x);
+    screen_x_end(c, job, &x);
 }
 
 /* ---- the instruction ---- */
@@ -139,12 +132,11 @@ void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel)
     cg_reserve_scratch(c, screen_scratch(job));
 }
 
-/* What is likely: of an argmax all ids are usual. Tokens and position are its operands of a guess. */
-static void likely_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
-    bool guesses = inst->op == IR_SCREENED_GUESS;
-    job->tokens = cg_kernel_arg(kernel, guesses ? cg_slot_of(c, inst->operands[3])->base : LLVMConstNull(c->ptr));
-    job->position = cg_kernel_arg(kernel, guesses ? cg_slot_of(c, inst->operands[4])->reg : cg_i32(c, 0));
-    job->usual = cg_kernel_arg(kernel, cg_i64(c, guesses ? ir_attr_int(inst, IR_ATTR_USUAL, 0) : job->rows + RT_LIKELY_BLOCK - 1)); /* in blocks */
+void screen_likely_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel, LLVMValueRef tokens, LLVMValueRef position) {
+    bool all = inst->op != IR_SCREENED_GUESS && !ir_attr_find(inst, IR_ATTR_USUAL);
+    job->tokens = cg_kernel_arg(kernel, tokens);
+    job->position = cg_kernel_arg(kernel, position);
+    job->usual = cg_kernel_arg(kernel, cg_i64(c, all ? job->rows + RT_LIKELY_BLOCK - 1 : ir_attr_int(inst, IR_ATTR_USUAL, 0))); /* in blocks */
 }
 
 void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
@@ -158,7 +150,9 @@ void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
     cg_access(c, reads, guesses ? 2 : 1, writes, 2);
     screen_args(c, &job, inst, &kernel);
     job.out = cg_kernel_arg(&kernel, out->base);
-    if (job.listed) likely_args(c, &job, inst, &kernel);
+    if (job.listed)
+        screen_likely_args(c, &job, inst, &kernel, guesses ? cg_slot_of(c, inst->operands[3])->base : LLVMConstNull(c->ptr),
+                           guesses ? cg_slot_of(c, inst->operands[4])->reg : cg_i32(c, 0));
     gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)job.x_rows);
     cg_kernel_call(c, &kernel, "screened_argmax", emit_screened, &job);
     cg_barrier(c); /* the shared words may be written again */

@@ -23,7 +23,7 @@ typedef struct screen_job {
     int64_t x_rows;           /* of x */
     bool collects;            /* the highest of many estimates are wanted, in a heap instead of `top` */
     bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
-    int tokens, position, usual;
+    int tokens, position, usual; /* also what a sampler goes by */
     LLVMValueRef blocks;      /* i32[] in this thread's scratch: the blocks, where listed */
     LLVMValueRef ends;        /* i1, where listed: is the last block of all among them? */
     LLVMValueRef groups;      /* i64: how many groups are gone through, slab after slab: all, or those of the blocks */
@@ -94,6 +94,16 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);
 /* Of an instruction whose first operands are x, w and its screen; the kernel's arguments for these, and the scratch. */
 screen_job screen_job_of(const ir_inst *inst);
 void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel);
+/* What is likely, by `usual` of the instruction and these. Of an argmax, and of a sample without it, all ids are. */
+void screen_likely_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel, LLVMValueRef tokens, LLVMValueRef position);
+/* A loop over the rows of x, in which job->dot.x is the row. */
+typedef struct screen_x_loop {
+    cg_loop loop;
+    screen_x at;
+    LLVMValueRef x; /* the first row */
+} screen_x_loop;
+screen_x_loop screen_x_begin(cg *c, const screen_job *job, LLVMValueRef scratch);
+void screen_x_end(cg *c, const screen_job *job, screen_x_loop *x);
 
 /* best becomes row `row` when its exact score is larger. */
 void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best);

@@ -1,10 +1,11 @@
-/* screened_sample: the sampler's token without all of its logits, from the screen of W (runtime/screen.h) and those rows of W that can
- * change the token.
+/* screened_sample: the sampler's tokens without all of their logits, from the screen of W (runtime/screen.h) and those rows of W that can
+ * change a token.
  *
  * When the options let only the k largest logits count (rt_sample_reach), every thread takes the k of its rows that it estimates highest
  * and computes their exact scores. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its
  * rt_sample_floor change nothing. The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and
- * all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit is that of the full product.
+ * all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit is that of the full product. The
+ * screen is read once for all rows of x.
  */
 #include "codegen/screen.h"
 
@@ -15,7 +16,7 @@ enum { BATCH = 16 /* rows */ };
 
 typedef struct sample_job {
     screen_job screen;
-    int tokens, position, options, seed, token; /* kernel arguments */
+    int options, seed; /* kernel arguments */
 } sample_job;
 
 static LLVMValueRef field_of(cg *c, LLVMValueRef candidates, size_t offset) {
@@ -38,12 +39,13 @@ static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValu
     cg_loop_end(c, &loop);
 }
 
-static void make_bounds_infinite(cg *c, const screen_job *job, const screen_x *x) {
+/* Of every row of x. */
+static void make_bounds_infinite(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    LLVMValueRef infinite = cg_splat(c, cg_f32(c, INFINITY), RT_SCREEN_ROWS);
     cg_pieces slabs = screen_deal_begin(c, job);
     screen_groups groups = screen_groups_begin(c, job, slabs.index);
-    LLVMValueRef row = cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS));
-    for (int p = 0; p < SCREEN_PARTS; p++)
-        cg_store(c, cg_splat(c, cg_f32(c, INFINITY), SCREEN_LANES), cg_at(c, c->f32, x->bound, cg_add(c, row, cg_i64(c, SCREEN_LANES * p))), 4);
+    for (int r = 0; r < job->x_rows; r++)
+        cg_store(c, infinite, cg_at(c, c->f32, screen_x_at(c, job, scratch, cg_i64(c, r)).bound, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS))), 4);
     screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
 }
@@ -110,44 +112,81 @@ static void score_rows(cg *c, screen_job *job, const screen_x *x, LLVMValueRef c
     cg_store(c, LLVMBuildLoad2(c->b, c->i64, kept, ""), field_of(c, x->found, offsetof(rt_candidates, count)), 8);
 }
 
+/* ---- the kernel ---- */
+
+/* Nothing is found yet, for any row of x; returns how many logits count, 0: all. */
+static LLVMValueRef begin_rows(cg *c, const sample_job *job, LLVMValueRef scratch) {
+    screen_x_loop x = screen_x_begin(c, &job->screen, scratch);
+    set_up(c, x.at.heap, x.at.heap_score, x.at.heap_id);
+    set_up(c, x.at.found, x.at.bound, x.at.found_id);
+    cg_host_call(c, "rt_candidates_begin", c->void_t, (LLVMValueRef[]){x.at.heap, c->code.args[job->options], cg_i64(c, job->screen.rows)}, 3);
+    screen_x_end(c, &job->screen, &x);
+    LLVMValueRef heap = screen_x_at(c, &job->screen, scratch, cg_i64(c, 0)).heap;
+    return cg_load(c, c->i64, field_of(c, heap, offsetof(rt_candidates, count)), 8);
+}
+
+/* The rows of W of the highest estimates, with exact scores. */
+static void estimate_rows(cg *c, screen_job *job, LLVMValueRef scratch, LLVMValueRef reach) {
+    screen_x_loop x = screen_x_begin(c, job, scratch);
+    screen_store_x(c, job, &x.at);
+    screen_x_end(c, job, &x);
+    screen_estimates(c, job, scratch);
+    x = screen_x_begin(c, job, scratch);
+    cg_dot_begin(c, &job->dot);
+    score_heap(c, job, &x.at, reach);
+    screen_x_end(c, job, &x);
+}
+
+/* What this thread finds, once the heaps of all threads are there. */
+static void find_all(cg *c, sample_job *job, LLVMValueRef scratch) {
+    screen_x_loop x = screen_x_begin(c, &job->screen, scratch);
+    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, c->code.args[job->options]};
+    LLVMValueRef floor = cg_host_call(c, "rt_candidates_floor", c->f32, with_heap, 4);
+    cg_dot_begin(c, &job->screen.dot);
+    score_rows(c, &job->screen, &x.at, find_rows(c, &job->screen, &x.at, floor), floor);
+    screen_x_end(c, &job->screen, &x);
+}
+
+/* The tokens, by the first thread. */
+static void choose_all(cg *c, const sample_job *job, LLVMValueRef scratch) {
+    LLVMValueRef *args = c->code.args;
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
+    screen_x_loop x = screen_x_begin(c, &job->screen, scratch);
+    LLVMValueRef with_found[] = {c->code.frame, x.at.found, cg_i64(c, job->screen.rows), args[job->screen.tokens], args[job->screen.position], x.loop.index, args[job->options], args[job->seed]};
+    cg_store(c, cg_host_call(c, "rt_candidates_sample", c->i32, with_found, 8), cg_at(c, c->i32, args[job->screen.out], x.loop.index), 4);
+    screen_x_end(c, &job->screen, &x);
+    cg_end_if(c, &first);
+}
+
 static void emit_sampled(cg *c, void *user) {
     sample_job *job = user;
-    LLVMValueRef *args = c->code.args, scratch = screen_scratch_begin(c, &job->screen), rows = cg_i64(c, job->screen.rows);
-    screen_x x = screen_x_at(c, &job->screen, scratch, cg_i64(c, 0));
-    set_up(c, x.heap, x.heap_score, x.heap_id);
-    set_up(c, x.found, x.bound, x.found_id);
-    cg_dot_begin(c, &job->screen.dot);
-    cg_host_call(c, "rt_candidates_begin", c->void_t, (LLVMValueRef[]){x.heap, args[job->options], rows}, 3);
-    LLVMValueRef reach = cg_load(c, c->i64, field_of(c, x.heap, offsetof(rt_candidates, count)), 8);
+    LLVMValueRef scratch = screen_scratch_begin(c, &job->screen), reach = begin_rows(c, job, scratch);
     cg_branch few = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, reach, cg_i64(c, 0), ""));
-    screen_store_x(c, &job->screen, &x);
-    screen_estimates(c, &job->screen, scratch);
-    score_heap(c, &job->screen, &x, reach);
+    estimate_rows(c, &job->screen, scratch, reach);
     cg_else(c, &few);
-    make_bounds_infinite(c, &job->screen, &x);
+    make_bounds_infinite(c, &job->screen, scratch);
     cg_end_if(c, &few);
-    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.heap, args[job->options]};
-    LLVMValueRef floor = cg_host_call(c, "rt_candidates_floor", c->f32, with_heap, 4);
-    score_rows(c, &job->screen, &x, find_rows(c, &job->screen, &x, floor), floor);
-    LLVMValueRef with_found[] = {c->code.frame, c->code.thread, x.found, rows, args[job->tokens], args[job->position], args[job->options], args[job->seed]};
-    cg_store(c, cg_host_call(c, "rt_candidates_sample", c->i32, with_found, 8), args[job->token], 4);
+    cg_wait(c, -1);
+    find_all(c, job, scratch);
+    cg_wait(c, -1);
+    choose_all(c, job, scratch);
 }
 
 void cg_emit_screened_sample(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[3]), cg_slot_of(c, inst->operands[5])}, *writes[] = {&cg_dealt};
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[3]), cg_slot_of(c, inst->operands[5])};
+    const cg_slot *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
     sample_job job = {.screen = screen_job_of(inst)};
     job.screen.collects = true;
+    job.screen.listed = job.screen.x_rows == 1; /* so that a choice among all and one among likely ids have one kernel */
     cg_kernel kernel = {.count = 0};
-    LLVMValueRef token = cg_variable(c, c->i32, NULL);
-    cg_access(c, reads, 3, writes, 1);
+    cg_access(c, reads, 3, writes, 2);
     screen_args(c, &job.screen, inst, &kernel);
-    job.tokens = cg_kernel_arg(&kernel, reads[1]->base);
-    job.position = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[4])->reg);
+    screen_likely_args(c, &job.screen, inst, &kernel, reads[1]->base, cg_slot_of(c, inst->operands[4])->reg);
+    job.screen.out = cg_kernel_arg(&kernel, out->base);
     job.options = cg_kernel_arg(&kernel, reads[2]->base);
     job.seed = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[6])->reg);
-    job.token = cg_kernel_arg(&kernel, token);
-    gm_string_printf(&kernel.key, "screened_sample %s %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1]);
+    gm_string_printf(&kernel.key, "screened_sample %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)job.screen.x_rows);
     cg_kernel_call(c, &kernel, "screened_sample", emit_sampled, &job);
-    cg_slot_of(c, inst->results[0])->reg = cg_load(c, c->i32, token, 4);
+    cg_barrier(c); /* the first thread looks into the scratch of the others */
 }

@@ -147,7 +147,7 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
 /* How much of w and its screen is gone through: for a guess the blocks of usual ids, besides which those of the latest tokens are few. */
 static double part_screened(const ir_inst *inst, double rows) {
     double usual = (double)ir_attr_int(inst, IR_ATTR_USUAL, 0);
-    return inst->op == IR_SCREENED_GUESS && usual < rows ? usual / rows : 1;
+    return ir_attr_find(inst, IR_ATTR_USUAL) && usual < rows ? usual / rows : 1;
 }
 
 /* The product with the screen, and with those rows of w that are read besides: few for an argmax; a share as of a usual top_k, which is of

@@ -73,14 +73,13 @@ static ir_value *expand_SCREENED_ARGMAX(ir_builder *b, const ir_inst *inst, ir_v
 
 static ir_value *expand_SCREENED_GUESS(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
     ir_value *choice[] = {ir_matmul(b, operands[0], &operands[1], 1), operands[3], operands[4]};
-    ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, ir_attr_int(inst, IR_ATTR_USUAL, 0));
-    return ir_emit1(b, IR_GUESS, choice, 3, &usual, 1, NULL);
+    return ir_emit1(b, IR_GUESS, choice, 3, inst->attrs, inst->attr_count, NULL);
 }
 
 static ir_value *expand_SCREENED_SAMPLE(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
     ir_value *logits = ir_matmul(b, operands[0], &operands[1], 1);
     ir_value *choice[] = {logits, operands[3], operands[4], operands[5], operands[6]};
-    return ir_emit1(b, IR_SAMPLE, choice, 5, NULL, 0, NULL);
+    return ir_emit1(b, IR_SAMPLE, choice, 5, inst->attrs, inst->attr_count, NULL);
 }
 
 typedef ir_value *expand_fn(ir_builder *b, const ir_inst *inst, ir_value *const *operands);

@@ -182,28 +182,34 @@ static bool is_sequence(const rule_context *c, int first) {
     return true;
 }
 
+/* What `usual` says, where it is there, and of which rows. */
+static bool is_usual(const rule_context *c) {
+    int64_t usual = ir_attr_int(c->inst, IR_ATTR_USUAL, 0);
+    REQUIRE(usual >= 0 && usual % RT_LIKELY_BLOCK == 0, "usual must be a multiple of %d", RT_LIKELY_BLOCK);
+    REQUIRE(!ir_attr_find(c->inst, IR_ATTR_USUAL) || operand(c, 0)->dim[0] == 1, "likely ids are those of one row");
+    return true;
+}
+
 /* Operands from `first` on: tokens, position, options, seed. */
 static bool infer_drawn(const rule_context *c, int first) {
     const ir_type *options = operand(c, first + 2), *seed = operand(c, first + 3);
-    if (!is_sequence(c, first)) return false;
+    if (!is_usual(c) || !is_sequence(c, first)) return false;
     REQUIRE(options->dtype == RT_F32 && options->rank == 1 && options->dim[0] == 8, "options must be f32[8]");
     REQUIRE(seed->dtype == RT_I64 && seed->rank == 0, "seed must be i64");
-    *c->out = ir_scalar(RT_I32);
+    *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){operand(c, 0)->dim[0], 1});
     return true;
 }
 
 static bool rule_sample(const rule_context *c) {
     const ir_type *logits = operand(c, 0);
-    REQUIRE(logits->dtype == RT_F32 && logits->rank == 2 && logits->dim[0] == 1, "logits must be f32[1,V]");
+    REQUIRE(logits->dtype == RT_F32 && logits->rank == 2, "logits must be f32[M,V]");
     return infer_drawn(c, 1);
 }
 
 /* Operands `first` and the next as above. */
 static bool infer_guessed(const rule_context *c, int first) {
-    int64_t usual = ir_attr_int(c->inst, IR_ATTR_USUAL, 0);
-    REQUIRE(usual >= 0 && usual % RT_LIKELY_BLOCK == 0, "usual must be a multiple of %d", RT_LIKELY_BLOCK);
     *c->out = ir_tensor(RT_I32, 2, (ir_dim[]){1, 1});
-    return is_sequence(c, first);
+    return is_usual(c) && is_sequence(c, first);
 }
 
 static bool rule_guess(const rule_context *c) {
@@ -630,9 +636,7 @@ static bool rule_screened_guess(const rule_context *c) {
 }
 
 static bool rule_screened_sample(const rule_context *c) {
-    if (!is_screened(c)) return false;
-    REQUIRE(operand(c, 0)->dim[0] == 1, "x must be one row");
-    return infer_drawn(c, 3);
+    return is_screened(c) && infer_drawn(c, 3);
 }
 
 static const rule_fn rules[IR_OP_COUNT] = {

@@ -166,17 +166,23 @@ gm_status interp_GUESS(interp_frame *frame, const ir_inst *inst, const ir_array 
     return GM_OK;
 }
 
-gm_status interp_SAMPLE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
-    GM_TRY(interp_alloc(frame, inst, out));
+/* The logits, and NaN, which is never chosen, for ids that are not likely. */
+static const float *likely_logits(interp_frame *frame, const ir_inst *inst, const ir_array *in, int64_t position) {
     int64_t vocab = in[0].dim[1];
-    int32_t position = interp_scalar(&in[2]);
+    float *logits = gm_arena_alloc(frame->arena, sizeof *logits * (size_t)vocab);
+    for (int64_t i = 0; i < vocab; i++) logits[i] = is_likely(inst, in, i / RT_LIKELY_BLOCK, position) ? ((const float *)in[0].data)[i] : NAN;
+    return logits;
+}
+
+gm_status interp_SAMPLE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
+    GM_TRY(interp_alloc(frame, inst, out));
+    int64_t rows = in[0].dim[0], vocab = in[0].dim[1];
     GM_TRY(check_position(frame, inst, in));
     if (vocab < 1) return interp_fail(frame, inst, "there are no logits");
-    uint64_t seed = *(const uint64_t *)in[4].data;
+    rt_choice by = {.options = in[3].data, .tokens = in[1].data, .position = interp_scalar(&in[2]), .seed = *(const uint64_t *)in[4].data};
+    const float *logits = ir_attr_find(inst, IR_ATTR_USUAL) ? likely_logits(frame, inst, in, by.position) : in[0].data;
     void *scratch = gm_arena_alloc(frame->arena, rt_sample_scratch_bytes(vocab));
-    *(int32_t *)out->data =
-        rt_sample(in[0].data, vocab, in[1].data, position, in[3].data, seed, scratch);
+    for (; by.row < rows; by.row++) ((int32_t *)out->data)[by.row] = rt_sample(logits + by.row * vocab, vocab, &by, scratch);
     return GM_OK;
 }
 

@@ -132,7 +132,7 @@ static ir_value *choose_row(drafting *d, const verification *v, ir_value *row, i
     ir_value *best = ir_index(b, v->argmax, row, 0);
     ir_yield(b, &best, 1);
     b->region = regions[1];
-    ir_value *logits = loop_logits(b, d->model, ir_window(b, v->rows, row, 0, 1)), *drawn = loop_draw(b, &d->choice, logits, tokens, position);
+    ir_value *logits = loop_logits(b, d->model, ir_window(b, v->rows, row, 0, 1)), *drawn = ir_reshape(b, loop_draw(b, &d->choice, logits, tokens, position, 0), 0, NULL);
     ir_yield(b, &drawn, 1);
     b->region = outer;
     return ir_named(ir_emit(b, IR_IF, &v->greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "next");
@@ -243,7 +243,7 @@ static ir_value *token_of(drafting *d, ir_value *const *c) {
     ir_value *unknown = ir_binary(b, IR_LT, c[CARRY_KNOWN], ir_const_int(b, 0));
     ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
     b->region = regions[0];
-    ir_value *chosen = loop_pick(b, d->model, &d->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]);
+    ir_value *chosen = ir_reshape(b, loop_pick(b, d->model, &d->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), 0, NULL);
     ir_yield(b, &chosen, 1);
     b->region = regions[1];
     ir_yield(b, &c[CARRY_KNOWN], 1);

@@ -31,7 +31,7 @@ static ir_region *build_body(generate *g, ir_value *const *init) {
     ir_value *c[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + g->model->cache_count;
     b->region = body = loop_region(b, init, carries, c);
-    ir_value *token = loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]);
+    ir_value *chosen = loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), *token = ir_named(ir_reshape(b, chosen, 0, NULL), "token");
     loop_taken taken = loop_take(b, &g->choice, token, c[CARRY_TOKENS], c[CARRY_POSITION]);
     ir_value *next = ir_const_int(b, 1);
     ir_inst *step = loop_step(b, g->model, taken.id, c[CARRY_POSITION], c + CARRY_CACHES);

@@ -1,11 +1,11 @@
 /* guess_ahead: the generate loop guesses tokens by the likely rows of the head, and verifies several of them by the whole head at once.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes)
- *     rows = x, x, …; j = 0; limit = greedy and i > 0 ? fewer than ROWS and than wanted : 0
+ *     rows = x, x, …; j = 0; limit = greedy, or the sampler chooses among few, and i > 0 ? fewer than ROWS and than wanted : 0
  *     while j < limit and the last guess is no stop:
- *       ids[j] = guess of head(rows[j])
+ *       ids[j] = choice of head(rows[j]) among likely ids
  *       rows[j + 1], caches = @forward(ids[j], position + j, caches); j += 1
- *     best = argmax of head(rows)                          j is 0: of head(x), or what the sampler chooses
+ *     best = choice of head(rows)                          j is 0: of head(x)
  *     a = 0; token = best[0]; tokens[position] = token; emit token
  *     while a < j and best[a] is ids[a] and not a stop: a += 1; token = best[a]; tokens[position + a] = token; emit token
  *     x, caches = @forward(token, position + a, caches)
@@ -13,7 +13,8 @@
  *
  * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches that a wrong guess
  * left behind are written again before they are read. Bit-exact where several rows of the head are computed as each alone
- * (passes/screen_head.c). What is gained: a guess reads a fourteenth of the head (runtime/likely.h), and the whole of it is read
+ * (passes/screen_head.c). The sampler's random numbers belong to a place and an id, so that among likely ids it mostly chooses what it chooses
+ * among all (runtime/sampler.c). What is gained: a guess reads a fourteenth of the head (runtime/likely.h), and the whole of it is read
  * once for ROWS tokens, which pays where bytes cost more than three-fold sums. The first token of a call waits for no guess.
  *
  * Needs the loop of form_generate_loop, a @head that takes any number of rows and that screen_head screens; else does nothing, nor
@@ -39,7 +40,6 @@ typedef struct guessing {
     ir_builder *b;
     const loop_model *model;
     loop_choice choice;
-    ir_value *greedy;
     int rows;       /* of the head in one step: a guess less */
     ir_attr rounds; /* as many guesses, and tokens taken besides the first, as a rule */
 } guessing;
@@ -73,7 +73,8 @@ static ir_value *limit_of(guessing *g, ir_value *const *c) {
     ir_builder *b = g->b;
     ir_value *wanted = ir_binary(b, IR_SUB, ir_binary(b, IR_SUB, g->choice.count, c[CARRY_COUNT]), number(g, 1));
     ir_value *most = ir_binary(b, IR_MIN, wanted, number(g, g->rows - 1));
-    ir_value *may = ir_binary(b, IR_AND, g->greedy, ir_binary(b, IR_LT, number(g, 0), c[CARRY_COUNT]));
+    ir_value *screened = ir_binary(b, IR_OR, loop_greedy(b, &g->choice), loop_chooses_few(b, &g->choice));
+    ir_value *may = ir_binary(b, IR_AND, screened, ir_binary(b, IR_LT, number(g, 0), c[CARRY_COUNT]));
     return ir_named(ir_select(b, may, most, number(g, 0)), "limit");
 }
 
@@ -88,16 +89,47 @@ static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir
     return test;
 }
 
+/* An `if` of one result in the making: its branches are built between begin, other and end. */
+typedef struct branches {
+    ir_value *condition;
+    ir_region *outer, *regions[2];
+} branches;
+
+static branches branch_begin(guessing *g, ir_value *condition) {
+    branches br = {condition, g->b->region, {ir_region_new(g->b), ir_region_new(g->b)}};
+    g->b->region = br.regions[0];
+    return br;
+}
+
+static void branch_other(guessing *g, const branches *br, ir_value *result) {
+    ir_yield(g->b, &result, 1);
+    g->b->region = br->regions[1];
+}
+
+static ir_value *branch_end(guessing *g, branches *br, ir_value *result) {
+    ir_yield(g->b, &result, 1);
+    g->b->region = br->outer;
+    return ir_emit(g->b, IR_IF, &br->condition, 1, NULL, 0, br->regions, 2, NULL, 1)->results[0];
+}
+
+/* i32[1,1]: the choice among likely ids for the place `at` behind the position. */
+static ir_value *guess_of(guessing *g, ir_value *row, ir_value *tokens, ir_value *position, ir_value *at) {
+    ir_builder *b = g->b;
+    ir_value *logits = loop_logits(b, g->model, row), *of[] = {logits, tokens, position};
+    ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, USUAL_IDS);
+    branches chosen = branch_begin(g, loop_greedy(b, &g->choice));
+    branch_other(g, &chosen, ir_emit1(b, IR_GUESS, of, 3, &usual, 1, NULL));
+    return branch_end(g, &chosen, loop_draw(b, &g->choice, logits, tokens, plus(g, position, at), USUAL_IDS));
+}
+
 static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir_value *const *outside) {
     ir_builder *b = g->b;
     ir_region *outer = b->region, *body;
     ir_value *c[GUESS_MAX], *position = outside[CARRY_POSITION];
-    ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, USUAL_IDS);
     ir_dim one = 1;
     b->region = body = loop_region(b, init, carries, c);
-    ir_value *at = c[GUESS_COUNT], *logits = loop_logits(b, g->model, ir_window(b, c[GUESS_ROWS], at, 0, 1));
-    ir_value *of[] = {logits, outside[CARRY_TOKENS], position};
-    ir_value *id = ir_named(ir_reshape(b, ir_emit1(b, IR_GUESS, of, 3, &usual, 1, NULL), 1, &one), "guess");
+    ir_value *at = c[GUESS_COUNT], *row = ir_window(b, c[GUESS_ROWS], at, 0, 1);
+    ir_value *id = ir_named(ir_reshape(b, guess_of(g, row, outside[CARRY_TOKENS], position, at), 1, &one), "guess");
     c[GUESS_IDS] = ir_update(b, c[GUESS_IDS], id, &at, 1);
     c[GUESS_DONE] = loop_is_stop(b, &g->choice, ir_reshape(b, id, 0, NULL));
     ir_inst *step = loop_step(b, g->model, id, plus(g, position, at), c + GUESS_CACHES);
@@ -126,49 +158,19 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
 
 /* ---- verifying ---- */
 
-/* An `if` of one result in the making: its branches are built between begin, other and end. */
-typedef struct branches {
-    ir_value *condition;
-    ir_region *outer, *regions[2];
-} branches;
-
-static branches branch_begin(guessing *g, ir_value *condition) {
-    branches br = {condition, g->b->region, {ir_region_new(g->b), ir_region_new(g->b)}};
-    g->b->region = br.regions[0];
-    return br;
-}
-
-static void branch_other(guessing *g, const branches *br, ir_value *result) {
-    ir_yield(g->b, &result, 1);
-    g->b->region = br->regions[1];
-}
-
-static ir_value *branch_end(guessing *g, branches *br, ir_value *result) {
-    ir_yield(g->b, &result, 1);
-    g->b->region = br->outer;
-    return ir_emit(g->b, IR_IF, &br->condition, 1, NULL, 0, br->regions, 2, NULL, 1)->results[0];
-}
-
 /* ids with only the first. */
 static ir_value *one_id(guessing *g, ir_value *id) {
     ir_value *zero = number(g, 0);
     return ir_update(g->b, no_ids(g), ir_reshape(g->b, id, 1, (ir_dim[]){1}), &zero, 1);
 }
 
-/* The argmax of the head over rows. */
-static ir_value *argmax_of(guessing *g, ir_value *rows) {
-    return ir_reduce(g->b, IR_ARGMAX, loop_logits(g->b, g->model, rows), 1);
-}
-
 /* i32[rows]: the token that follows each of the rows; only the first one's when nothing was guessed. */
 static ir_value *best_of(guessing *g, ir_value *const *guessed, ir_value *const *c) {
     ir_builder *b = g->b;
     ir_dim count = g->rows;
-    branches chosen = branch_begin(g, g->greedy), some = branch_begin(g, ir_binary(b, IR_LT, number(g, 0), guessed[GUESS_COUNT]));
-    branch_other(g, &some, ir_reshape(b, argmax_of(g, guessed[GUESS_ROWS]), 1, &count));
-    branch_other(g, &chosen, branch_end(g, &some, one_id(g, argmax_of(g, c[CARRY_X]))));
-    ir_value *drawn = loop_draw(b, &g->choice, loop_logits(b, g->model, c[CARRY_X]), c[CARRY_TOKENS], c[CARRY_POSITION]);
-    return ir_named(branch_end(g, &chosen, one_id(g, drawn)), "best");
+    branches some = branch_begin(g, ir_binary(b, IR_LT, number(g, 0), guessed[GUESS_COUNT]));
+    branch_other(g, &some, ir_reshape(b, loop_pick(b, g->model, &g->choice, guessed[GUESS_ROWS], c[CARRY_TOKENS], c[CARRY_POSITION]), 1, &count));
+    return ir_named(branch_end(g, &some, one_id(g, loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]))), "best");
 }
 
 enum { TAKE_TOKENS, TAKE_ACCEPTED, TAKE_DONE, TAKE_CARRIES };
@@ -216,7 +218,6 @@ static ir_region *build_body(guessing *g, ir_value *const *init, int carries) {
     ir_region *outer = b->region, *body;
     ir_value *c[LOOP_MAX_CARRIES];
     b->region = body = loop_region(b, init, carries, c);
-    g->greedy = ir_named(loop_greedy(b, &g->choice), "greedy");
     ir_value **guessed = guess(g, c), *best = best_of(g, guessed, c), **taken = take(g, c, guessed, best);
     ir_value *id = ir_reshape(b, ir_index(b, best, taken[TAKE_ACCEPTED], 0), 1, (ir_dim[]){1});
     ir_value *last = plus(g, c[CARRY_POSITION], taken[TAKE_ACCEPTED]), *emitted = plus(g, taken[TAKE_ACCEPTED], number(g, 1));

@@ -85,7 +85,7 @@ bool loop_chooses_rows(const ir_module *module, const loop_model *model) {
 
 bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model) {
     static const ir_op ops[] = {IR_CALL, IR_CONST, IR_CONST, IR_INDEX, IR_LE, IR_CONST, IR_CONST, IR_INDEX, IR_EQ, IR_AND, IR_IF,
-                                IR_RESHAPE, IR_UPDATE, IR_EMIT, IR_EQ, IR_REDUCE_MAX, IR_RESHAPE, IR_CONST, IR_CALL, IR_ADD, IR_ADD};
+                                IR_RESHAPE, IR_RESHAPE, IR_UPDATE, IR_EMIT, IR_EQ, IR_REDUCE_MAX, IR_RESHAPE, IR_CONST, IR_CALL, IR_ADD, IR_ADD};
     const ir_region *params = func->body, *body = inst->region_count == 2 ? inst->regions[1] : NULL;
     if (inst->op != IR_WHILE || strcmp(func->name, "generate") || params->param_count != LOOP_CACHES_AT + model->cache_count) return false;
     if (inst->operand_count != CARRY_MORE + model->cache_count || body->inst_count != (int)GM_COUNT(ops)) return false;
@@ -145,32 +145,44 @@ static ir_value *scalar_of(ir_builder *b, ir_value *x) {
     return ir_reshape(b, x, 0, NULL);
 }
 
+/* There is no repeat penalty. */
+static ir_value *is_plain(ir_builder *b, const loop_choice *choice) {
+    ir_value *one = ir_const_float(b, 1);
+    return ir_binary(b, IR_EQ, option(b, choice, RT_SAMPLE_REPEAT_PENALTY), one);
+}
+
 ir_value *loop_greedy(ir_builder *b, const loop_choice *choice) {
     ir_value *zero = ir_const_float(b, 0), *cold = ir_binary(b, IR_LE, option(b, choice, RT_SAMPLE_TEMPERATURE), zero);
-    ir_value *one = ir_const_float(b, 1), *plain = ir_binary(b, IR_EQ, option(b, choice, RT_SAMPLE_REPEAT_PENALTY), one);
-    return ir_binary(b, IR_AND, cold, plain);
+    return ir_binary(b, IR_AND, cold, is_plain(b, choice));
+}
+
+ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice) {
+    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K), *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), option(b, choice, RT_SAMPLE_TEMPERATURE));
+    ir_value *some = ir_binary(b, IR_LE, ir_const_float(b, 1), top_k), *few = ir_binary(b, IR_LE, top_k, ir_const_float(b, RT_SAMPLE_MOST_REACH));
+    return ir_binary(b, IR_AND, ir_binary(b, IR_AND, warm, is_plain(b, choice)), ir_binary(b, IR_AND, some, few));
 }
 
 ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x) {
     return ir_named(ir_call(b, model->head, &x, 1)->results[0], "logits");
 }
 
-ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position) {
+ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position, int64_t usual) {
     ir_value *operands[] = {logits, tokens, position, choice->options, choice->seed};
-    return ir_emit1(b, IR_SAMPLE, operands, 5, NULL, 0, NULL);
+    ir_attr likely = ir_attr_make_int(IR_ATTR_USUAL, usual);
+    return ir_emit1(b, IR_SAMPLE, operands, 5, &likely, usual > 0, NULL);
 }
 
 ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position) {
     ir_value *logits = loop_logits(b, model, x), *greedy = loop_greedy(b, choice);
     ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
     b->region = regions[0];
-    ir_value *best = scalar_of(b, ir_reduce(b, IR_ARGMAX, logits, 1));
+    ir_value *best = ir_reduce(b, IR_ARGMAX, logits, 1);
     ir_yield(b, &best, 1);
     b->region = regions[1];
-    ir_value *drawn = loop_draw(b, choice, logits, tokens, position);
+    ir_value *drawn = loop_draw(b, choice, logits, tokens, position, 0);
     ir_yield(b, &drawn, 1);
     b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
+    return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "chosen");
 }
 
 ir_value *loop_is_stop(ir_builder *b, const loop_choice *choice, ir_value *token) {

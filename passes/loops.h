@@ -51,11 +51,14 @@ bool loop_rings_hold(const loop_model *model, int ahead);
 
 /* Are tokens chosen by an argmax? Greedy choice without a repeat penalty is one; everything else is the sampler's. */
 ir_value *loop_greedy(ir_builder *b, const loop_choice *choice);
+/* Does the sampler choose among few logits (rt_sample_reach), which a screen finds? */
+ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice);
 /* @head(x), for as many rows as x has. */
 ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x);
-/* The sampler's token at `position`, from one row of logits. */
-ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position);
-/* The token that follows x at `position`, chosen either way. */
+/* i32[R,1]: the sampler's tokens by rows of logits, the first at `position`. usual: 0, or those below it are likely, and no other ids than likely
+ * ones are chosen. */
+ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position, int64_t usual);
+/* i32[R,1]: the tokens that follow the rows of x, the first at `position`, chosen either way. */
 ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position);
 
 /* What taking a token gives: itself as i32[1], the tokens with it at its position, and whether it is one of the stops. */

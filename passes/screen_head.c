@@ -118,14 +118,10 @@ static const way *way_of(const ir_inst *reader) {
     return NULL;
 }
 
-static int64_t usual_of(const ir_inst *reader) {
-    return ir_attr_int(reader, IR_ATTR_USUAL, 0);
-}
-
 static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
     const char *head = ir_attr_string(call, IR_ATTR_CALLEE), *suffix = way_of(reader)->suffix;
-    if (!usual_of(reader)) return gm_arena_printf(&rw->out->arena, "%s.%s", head, suffix);
-    return gm_arena_printf(&rw->out->arena, "%s.%s%lld", head, suffix, (long long)usual_of(reader));
+    if (!ir_attr_find(reader, IR_ATTR_USUAL)) return gm_arena_printf(&rw->out->arena, "%s.%s", head, suffix);
+    return gm_arena_printf(&rw->out->arena, "%s.%s%lld", head, suffix, (long long)ir_attr_int(reader, IR_ATTR_USUAL, 0));
 }
 
 /* The function is there already, for a reader of other types. */
@@ -192,8 +188,7 @@ static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
     ir_value *operands[3 + MOST_MORE] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
     for (int i = 0; i < to->more; i++) operands[3 + i] = copy->more[i];
-    ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, usual_of(copy->reader));
-    ir_value *chosen = ir_emit1(&rw->b, to->screened, operands, 3 + to->more, &usual, usual_of(copy->reader) > 0, NULL);
+    ir_value *chosen = ir_emit1(&rw->b, to->screened, operands, 3 + to->more, copy->reader->attrs, copy->reader->attr_count, NULL);
     rw->map[inst->results[0]->id] = ir_named(chosen, to->result);
     return true;
 }

@@ -108,18 +108,20 @@ void rt_matmul_run(rt_frame *frame, int64_t site, int32_t thread, const void *x,
 /* Row-major C[m,n] = A[m,k]·B. B is stored [k,n], or [n,k] when `transposed`. Runs on the calling thread alone. */
 void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
               int64_t ldb, float *c, int64_t ldc);
-int32_t rt_sample_call(rt_frame *frame, int32_t thread, const float *logits, int64_t vocab, const int32_t *tokens,
-                       int32_t position, const float *options, int64_t seed);
-/* screened_sample of `rows` rows, in order (screened_sample.c). The thread's rt_sample_reach candidates with the largest estimates
- * (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
+/* out[rows]: the sampler's tokens for logits[rows,vocab]. usual: of one row, only ids that are likely can be chosen (runtime/likely.h); -1: all.
+ * One thread calls it. */
+void rt_sample_call(rt_frame *frame, const float *logits, int64_t rows, int64_t vocab, const int32_t *tokens, int32_t position,
+                    const float *options, int64_t seed, int64_t usual, int32_t *out);
+/* screened_sample of `rows` rows of W, for each row of x in order (screened_sample.c). The thread's rt_sample_reach candidates with the largest
+ * estimates (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows);
 /* … after rows first … first + count - 1, of which some estimate is above score[0], which is the least. Once their scores are
  * exact: */
 void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first);
-/* no row with a score below this changes the token. Waits for the other threads. */
-float rt_candidates_floor(rt_frame *frame, int32_t thread, const rt_candidates *heap, const float *options);
-/* The token, from every thread's rows that may change it, by ascending id. Waits for the other threads. */
-int32_t rt_candidates_sample(rt_frame *frame, int32_t thread, const rt_candidates *found, int64_t rows, const int32_t *tokens, int32_t position,
+/* of every thread: no row with a score below this changes the token. */
+float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *heap, const float *options);
+/* The token of row `row` of x, from every thread's rows of W that may change it, by ascending id. The first thread calls it, with its own. */
+int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *found, int64_t rows, const int32_t *tokens, int32_t position, int64_t row,
                              const float *options, int64_t seed);
 void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, const void *data);
 /* The thread starts on instruction `inst`, ends it (runtime/profile.h); kind is an rt_event_kind. */

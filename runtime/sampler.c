@@ -19,7 +19,7 @@ rt_scores rt_scores_in(void *scratch, int64_t vocab) {
     return (rt_scores){.score = (float *)memory, .weight = (float *)(memory + row_bytes(vocab)), .id = (int32_t *)(memory + 2 * row_bytes(vocab))};
 }
 
-/* ---- randomness: a function of (seed, position) ---- */
+/* ---- randomness: a function of (seed, position, id) ---- */
 
 /* The finaliser of SplitMix64. */
 static uint64_t mix(uint64_t x) {
@@ -28,11 +28,15 @@ static uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
-/* Uniform in [0, 1). */
-static double uniform(uint64_t seed, int64_t position) {
-    const uint64_t golden = 0x9E3779B97F4A7C15u;
-    uint64_t bits = mix(mix(seed + golden) + golden * ((uint64_t)position + 1));
-    return (double)(bits >> 11) * 0x1p-53;
+#define GOLDEN 0x9E3779B97F4A7C15u
+
+static uint64_t state_of(uint64_t seed, int64_t position) {
+    return mix(mix(seed + GOLDEN) + GOLDEN * ((uint64_t)position + 1));
+}
+
+/* Uniform in [0, 1), for an id. */
+static double uniform(uint64_t state, int32_t id) {
+    return (double)(mix(state + GOLDEN * ((uint64_t)id + 1)) >> 11) * 0x1p-53;
 }
 
 /* ---- selection ---- */
@@ -180,10 +184,10 @@ static double weigh(rt_scores *set) {
 }
 
 /* In descending order (ties: lower id first) an entry stays while those before it have less than p
- * of the total; so at least one does. Returns the total that is left. */
-static double keep_top_p(rt_scores *set, float top_p, double total) {
-    if (!(top_p < 1)) return total;
-    double target = top_p > 0 ? (double)top_p * total : 0, above, left = 0;
+ * of the total; so at least one does. */
+static void keep_top_p(rt_scores *set, float top_p, double total) {
+    if (!(top_p < 1)) return;
+    double target = top_p > 0 ? (double)top_p * total : 0, above;
     uint32_t threshold = select_key(set, target, &above);
     int64_t count = 0;
     for (int64_t i = 0; i < set->count; i++) {
@@ -193,42 +197,41 @@ static double keep_top_p(rt_scores *set, float top_p, double total) {
             if (above > 0 && above >= target) continue;
             above += set->weight[i];
         }
-        left += set->weight[i];
         keep_entry(set, count++, i);
     }
     set->count = count;
-    return left;
 }
 
 /* The best entry's weight is 1, so weights are the ratios min-p speaks of. */
-static double keep_min_p(rt_scores *set, float min_p, double total) {
-    if (!(min_p > 0)) return total;
-    double left = 0;
+static void keep_min_p(rt_scores *set, float min_p) {
+    if (!(min_p > 0)) return;
     int64_t count = 0;
-    for (int64_t i = 0; i < set->count; i++) {
-        if (set->weight[i] < min_p && set->weight[i] < 1) continue;
-        left += set->weight[i];
-        keep_entry(set, count++, i);
-    }
+    for (int64_t i = 0; i < set->count; i++)
+        if (set->weight[i] >= min_p || set->weight[i] >= 1) keep_entry(set, count++, i);
     set->count = count;
-    return left;
 }
 
-static int32_t draw(const rt_scores *set, double total, double random) {
-    double target = random * total, sum = 0;
-    int32_t last = set->id[0];
+/* A race of exponential clocks: an entry rings at -log(1 - u) / weight with a u of its own, and is the first with the probability weight/total
+ * (the Gumbel-max trick on another scale). An entry wins against the same others wherever these are, so that a set without the unlikely ids
+ * mostly gives the same token. As -log(1 - u) >= u, most need no logarithm. */
+static int32_t draw(const rt_scores *set, uint64_t state) {
+    double first = INFINITY;
+    int32_t winner = set->id[0];
     for (int64_t i = 0; i < set->count; i++) {
-        if (set->weight[i] == 0) continue;
-        last = set->id[i];
-        sum += set->weight[i];
-        if (sum > target) break;
+        double u = uniform(state, set->id[i]), weight = (double)set->weight[i];
+        if (!(u < first * weight)) continue;
+        double time = -log1p(-u) / weight;
+        if (!(time < first)) continue;
+        first = time;
+        winner = set->id[i];
     }
-    return last;
+    return winner;
 }
 
-int32_t rt_sample_scores(rt_scores *set, const int32_t *tokens, int64_t position, const float *options, uint64_t seed) {
+int32_t rt_sample_scores(rt_scores *set, const rt_choice *by) {
+    const float *options = by->options;
     if (!set->count) return 0;
-    penalise(set, tokens, position, options);
+    penalise(set, by->tokens, by->position, options);
     float temperature = options[RT_SAMPLE_TEMPERATURE];
     int64_t best = best_place(set->score, set->count);
     /* Without a finite best there is no distribution to draw from. */
@@ -236,18 +239,17 @@ int32_t rt_sample_scores(rt_scores *set, const int32_t *tokens, int64_t position
     for (int64_t i = 0; i < set->count; i++) set->score[i] /= temperature;
     keep_top_k(set, options[RT_SAMPLE_TOP_K]);
     double total = weigh(set);
-    total = keep_top_p(set, options[RT_SAMPLE_TOP_P], total);
-    total = keep_min_p(set, options[RT_SAMPLE_MIN_P], total);
-    return draw(set, total, uniform(seed, position));
+    keep_top_p(set, options[RT_SAMPLE_TOP_P], total);
+    keep_min_p(set, options[RT_SAMPLE_MIN_P]);
+    return draw(set, state_of(by->seed, by->position + by->row));
 }
 
-int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
-                  const float *options, uint64_t seed, void *scratch) {
+int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void *scratch) {
     rt_scores set = rt_scores_in(scratch, vocab);
     set.count = vocab;
     memcpy(set.score, logits, (size_t)vocab * sizeof(float));
     for (int64_t i = 0; i < vocab; i++) set.id[i] = (int32_t)i;
-    return rt_sample_scores(&set, tokens, position, options, seed);
+    return rt_sample_scores(&set, by);
 }
 
 /* ---- what is enough ---- */

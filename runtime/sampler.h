@@ -16,12 +16,19 @@ typedef enum rt_sample_option {
     RT_SAMPLE_OPTIONS = 8
 } rt_sample_option;
 
-/* logits [vocab] are not changed. tokens[0..position) is the sequence so far. The random number is a
- * function of (seed, position) alone, so a run can be repeated from any point. scratch: at least
- * rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside. Order: repeat penalty, temperature,
- * top-k, top-p, min-p. A NaN logit is never chosen. */
-int32_t rt_sample(const float *logits, int64_t vocab, const int32_t *tokens, int64_t position,
-                  const float *options, uint64_t seed, void *scratch);
+/* What a token is chosen by, besides logits. Random numbers are a function of the seed, the place position + row and the id alone: a run can be
+ * repeated from any point, and what else there is to choose from changes them for no id. */
+typedef struct rt_choice {
+    const float *options;  /* [RT_SAMPLE_OPTIONS] */
+    const int32_t *tokens; /* [position]: the sequence so far, which the repeat penalty sees */
+    int64_t position;
+    int64_t row;           /* so many places behind it the token goes, where those between are not known yet */
+    uint64_t seed;
+} rt_choice;
+
+/* logits [vocab] are not changed. scratch: at least rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside. Order: repeat
+ * penalty, temperature, top-k, top-p, min-p. A NaN logit is never chosen. */
+int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void *scratch);
 size_t rt_sample_scratch_bytes(int64_t vocab);
 
 /* ---- when only some logits are known ---- */
@@ -36,7 +43,7 @@ typedef struct rt_scores {
 /* None yet. */
 rt_scores rt_scores_in(void *scratch, int64_t vocab);
 /* rt_sample's token, when `among` holds the logits that it can depend on, and perhaps others; they are used up. */
-int32_t rt_sample_scores(rt_scores *among, const int32_t *tokens, int64_t position, const float *options, uint64_t seed);
+int32_t rt_sample_scores(rt_scores *among, const rt_choice *by);
 
 enum { RT_SAMPLE_MOST_REACH = 256 };
 /* k, 1 … RT_SAMPLE_MOST_REACH, when the token depends only on the k largest logits and those that tie with them: on none below

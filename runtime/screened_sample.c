@@ -45,13 +45,12 @@ static const rt_candidates *of_thread(const rt_frame *frame, int32_t thread, con
     return (const rt_candidates *)((const char *)mine + (other - thread) * frame->scratch_stride);
 }
 
-float rt_candidates_floor(rt_frame *frame, int32_t thread, const rt_candidates *mine, const float *options) {
+float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *mine, const float *options) {
     float least[RT_SAMPLE_MOST_REACH];
     int32_t none[RT_SAMPLE_MOST_REACH];
     rt_candidates heap = {.count = mine->count, .score = least, .id = none};
     if (!mine->count) return -INFINITY;
     clear(&heap);
-    rt_profile_barrier(frame, thread, 0);
     for (int32_t t = 0; t < frame->threads; t++) rt_candidates_offer(&heap, of_thread(frame, thread, mine, t)->score, heap.count, 0);
     return rt_sample_floor(least[0], options);
 }
@@ -79,17 +78,9 @@ static void join(const rt_frame *frame, const rt_candidates *mine, rt_scores *ou
     }
 }
 
-/* As rt_sample_call (host_calls.c). */
-int32_t rt_candidates_sample(rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t vocab, const int32_t *tokens, int32_t position,
+int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *mine, int64_t vocab, const int32_t *tokens, int32_t position, int64_t row,
                              const float *options, int64_t seed) {
-    rt_profile_barrier(frame, thread, 0);
-    if (thread == 0) {
-        rt_scores among = rt_scores_in(frame->sample_scratch, vocab);
-        join(frame, mine, &among);
-        frame->shared[0] = rt_sample_scores(&among, tokens, position, options, (uint64_t)seed);
-    }
-    rt_profile_barrier(frame, thread, 0);
-    int32_t token = frame->shared[0];
-    rt_profile_barrier(frame, thread, 0);
-    return token;
+    rt_scores among = rt_scores_in(frame->sample_scratch, vocab);
+    join(frame, mine, &among);
+    return rt_sample_scores(&among, &(rt_choice){.options = options, .tokens = tokens, .position = position, .row = row, .seed = (uint64_t)seed});
 }

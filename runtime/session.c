@@ -416,7 +416,8 @@ static gm_status generate_by_steps(generation *g, gm_diag *diag) {
     if (!s->logits) return gm_fail(diag, GM_NOMEM, "out of memory for logits");
     while (g->count < g->max && !g->stopped && !g->cancelled) {
         run_head(s, &s->program.head_one, s->x, 1, s->logits);
-        int32_t token = rt_sample(s->logits, s->program.vocab, s->tokens, s->length, g->options, g->sampling->seed, s->sample_scratch);
+        rt_choice by = {.options = g->options, .tokens = s->tokens, .position = s->length, .seed = g->sampling->seed};
+        int32_t token = rt_sample(s->logits, s->program.vocab, &by, s->sample_scratch);
         s->tokens[s->length] = token;
         run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
         take_token(g, token);

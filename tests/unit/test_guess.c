@@ -58,13 +58,14 @@ static void count_token(void *user, int32_t token) {
     ck_assert_int_eq(token, token_at(c->emitted++));
 }
 
-/* @generate of `count` tokens behind `given` ones, interpreted or compiled; returns the calls of @forward, where it is interpreted. */
-static int calls_for(const rt_weights *weights, const char *passes, bool compiled, int32_t count, int32_t given) {
+/* @generate of `count` tokens behind `given` ones, interpreted or compiled; returns the calls of @forward, where it is interpreted. Above a
+ * temperature of 0 the sampler chooses, to whom one token is certain too. */
+static int calls_for(const rt_weights *weights, const char *passes, bool compiled, float temperature, int32_t count, int32_t given) {
     gm_diag diag = {0};
     gm_arena arena = {0};
     const pass_options options = {.context = SLOTS, .chunk = PASS_DEFAULT_CHUNK, .rows = PASS_DEFAULT_ROWS};
     ir_module *module = passed_text(module_text, &options, passes);
-    float x[COLUMNS] = {0}, sampling[8] = {0, 0, 0, 0, 1}, cache[SLOTS] = {0};
+    float x[COLUMNS] = {0}, sampling[8] = {temperature, 3, 1, 0, 1}, cache[SLOTS] = {0};
     int32_t tokens[SLOTS] = {0}, position = given, stops[STOPS];
     int64_t seed = 0;
     x[given % ROUND] = 1;
@@ -103,15 +104,19 @@ START_TEST(guesses_are_verified) {
     rt_weights weights = {0};
     ck_assert(next && head);
     open_weights(next, head, &weights);
-    for (size_t i = 0; i < GM_COUNT(runs); i++) {
-        int plain = calls_for(&weights, "form_generate_loop", false, runs[i].count, runs[i].given);
-        int ahead = calls_for(&weights, "form_generate_loop,guess_ahead", false, runs[i].count, runs[i].given);
-        ck_assert_int_eq(plain, runs[i].count);
-        ck_assert_msg(ahead == runs[i].forward, "%d tokens behind %d: %d calls instead of %d", runs[i].count, runs[i].given, ahead, runs[i].forward);
+    for (size_t i = 0; i < 2 * GM_COUNT(runs); i++) {
+        float temperature = i % 2 ? 0.01f : 0;
+        int32_t count = runs[i / 2].count, given = runs[i / 2].given;
+        int plain = calls_for(&weights, "form_generate_loop", false, temperature, count, given);
+        int ahead = calls_for(&weights, "form_generate_loop,guess_ahead", false, temperature, count, given);
+        ck_assert_int_eq(plain, count);
+        ck_assert_msg(ahead == runs[i / 2].forward, "%d tokens behind %d: %d calls instead of %d", count, given, ahead, runs[i / 2].forward);
     }
     const char *screened = "form_generate_loop,guess_ahead,specialize,screen_head";
-    calls_for(&weights, screened, true, 30, 0);
-    calls_for(&weights, screened, true, 20, 9);
+    calls_for(&weights, screened, true, 0, 30, 0);
+    calls_for(&weights, screened, true, 0.01f, 30, 0);
+    calls_for(&weights, screened, true, 0, 20, 9);
+    calls_for(&weights, screened, true, 0.01f, 20, 9);
     rt_weights_close(&weights);
     free(next);
     free(head);

@@ -32,7 +32,7 @@ static int32_t sample_at(const float *logits, int64_t vocab, setting set, const 
     float options[RT_SAMPLE_OPTIONS];
     fill_options(set, options);
     void *scratch = malloc(rt_sample_scratch_bytes(vocab));
-    int32_t id = rt_sample(logits, vocab, tokens, position, options, seed, scratch);
+    int32_t id = rt_sample(logits, vocab, &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = seed}, scratch);
     free(scratch);
     return id;
 }
@@ -130,7 +130,7 @@ static void check_distribution(const float *logits, int vocab, setting set, int 
     fill_options(set, options);
     void *scratch = malloc(rt_sample_scratch_bytes(vocab));
     for (int i = 0; i < draws; i++)
-        counts[rt_sample(logits, vocab, NULL, i, options, seed, scratch)]++;
+        counts[rt_sample(logits, vocab, &(rt_choice){.options = options, .position = i, .seed = seed}, scratch)]++;
     free(scratch);
     check_counts(counts, probability, vocab, draws);
 }
@@ -330,6 +330,45 @@ START_TEST(independent) {
 }
 END_TEST
 
+/* What an id is chosen by does not depend on the others: without some that were not chosen, the choice is the same. */
+START_TEST(others_do_not_matter) {
+    float logits[MOST], some[MOST];
+    int other = 0;
+    for (int64_t position = 0; position < 3000; position++) {
+        for (int i = 0; i < MOST; i++) logits[i] = (float)(6 * random_unit() - 3);
+        int32_t id = sample_at(logits, MOST, plain, NULL, position, 5);
+        for (int i = 0; i < MOST; i++) some[i] = i != id && random_unit() < 0.5 ? NAN : logits[i];
+        ck_assert_int_eq(sample_at(some, MOST, plain, NULL, position, 5), id);
+        some[id] = NAN;
+        ck_assert_int_ne(sample_at(some, MOST, plain, NULL, position, 5), id);
+        other += sample_at(logits, MOST, plain, NULL, position + 1, 5) != id;
+    }
+    ck_assert_int_gt(other, 2700);
+}
+END_TEST
+
+/* A row behind the position has the random numbers of its own place; penalties see what is known. */
+START_TEST(places_behind) {
+    float logits[50], options[RT_SAMPLE_OPTIONS];
+    char scratch[3 * 64 * sizeof(float)];
+    const int32_t tokens[8] = {3, 4, 5, 6, 7, 8, 9, 10};
+    setting set = plain;
+    ck_assert_uint_le(rt_sample_scratch_bytes(50), sizeof scratch);
+    for (int64_t i = 0; i < 400; i++) {
+        set.penalty = i % 2 ? 4 : 1, set.last_n = 8;
+        for (int j = 0; j < 50; j++) logits[j] = (float)(random_unit());
+        for (int j = 3; j < 7; j++) logits[j] = 9;
+        fill_options(set, options);
+        rt_choice by = {.options = options, .tokens = tokens, .position = 4, .row = i, .seed = 3};
+        int32_t id = rt_sample(logits, 50, &by, scratch);
+        if (i % 2 == 0) ck_assert_int_eq(id, sample_at(logits, 50, set, tokens, 4 + i, 3));
+        for (int j = 3; j < 7; j++) logits[j] = i % 2 ? 9 / 4.0f : 9;
+        set.penalty = 1;
+        ck_assert_int_eq(id, sample_at(logits, 50, set, tokens, 4 + i, 3));
+    }
+}
+END_TEST
+
 /* ---- some of the scores ---- */
 
 enum { KINDS = 7 };
@@ -368,7 +407,7 @@ static int64_t check_some(const float *logits, int vocab, setting set, float lea
         some.id[some.count++] = i;
     }
     int64_t count = some.count;
-    int32_t token = rt_sample_scores(&some, NULL, (int64_t)seed, options, seed), wanted = sample_at(logits, vocab, set, NULL, (int64_t)seed, seed);
+    int32_t token = rt_sample_scores(&some, &(rt_choice){.options = options, .position = (int64_t)seed, .seed = seed}), wanted = sample_at(logits, vocab, set, NULL, (int64_t)seed, seed);
     ck_assert_msg(token == wanted, "token %d instead of %d, from %d of %d logits, k = %g, temperature %g", token, wanted, (int)count, vocab, (double)set.top_k,
                   (double)set.temperature);
     free(scratch);
@@ -445,10 +484,10 @@ START_TEST(some_are_penalised) {
         memcpy(some.score, scores, sizeof scores);
         memcpy(some.id, ids, sizeof ids);
         some.count = 4;
-        ck_assert_int_eq(rt_sample_scores(&some, tokens, position, options, 1), position ? 10 : 11);
+        ck_assert_int_eq(rt_sample_scores(&some, &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = 1}), position ? 10 : 11);
     }
     rt_scores none = rt_scores_in(scratch, 4);
-    ck_assert_int_eq(rt_sample_scores(&none, tokens, 0, options, 1), 0);
+    ck_assert_int_eq(rt_sample_scores(&none, &(rt_choice){.options = options, .tokens = tokens, .seed = 1}), 0);
     free(scratch);
 }
 END_TEST
@@ -492,6 +531,8 @@ int main(void) {
     tcase_add_test(tcase, penalty_before_distribution);
     tcase_add_test(tcase, repeatable);
     tcase_add_test(tcase, independent);
+    tcase_add_test(tcase, others_do_not_matter);
+    tcase_add_test(tcase, places_behind);
     tcase_add_test(tcase, some_are_enough);
     tcase_add_test(tcase, when_some_are_enough);
     tcase_add_test(tcase, some_are_penalised);
