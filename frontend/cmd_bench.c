@@ -1,5 +1,5 @@
 /* gemmac bench: tokens per second of prefill (pp) and of decoding (tg), named and measured as
- * llama-bench does: fixed random ids, or a text's, greedy. But it goes in rounds, each of which runs every test
+ * llama-bench does: fixed random ids, or a text's, greedy unless a temperature is given. But it goes in rounds, each of which runs every test
  * once, so that what a machine does from one minute to the next weighs on all of them alike; the
  * first round is for warming up. */
 #include "frontend/commands.h"
@@ -20,6 +20,7 @@ typedef struct bench_row {
 
 typedef struct bench {
     fe_engine engine;
+    rt_sampling sampling;
     int64_t repetitions;
     int32_t *ids;      /* random, as many as the longest test takes */
     int32_t *produced; /* likewise */
@@ -78,14 +79,13 @@ static gm_status time_prefill(bench *b, int64_t tokens, int64_t depth, gm_diag *
 
 static gm_status time_decode(bench *b, int64_t tokens, int64_t depth, gm_diag *diag, double *out) {
     rt_session *session = b->engine.session;
-    rt_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
     int64_t count, first = depth ? depth : 1;
     rt_stop stop;
     GM_TRY(hold(b, first - 1, diag));
     GM_TRY(rt_session_prefill(session, b->ids + first - 1, 1, diag)); /* what is generated follows its last token */
     if (first > b->held) b->held = first;
     double start = gm_now();
-    GM_TRY(rt_session_generate(session, &greedy, NULL, 0, tokens, NULL, NULL, b->produced, &count,
+    GM_TRY(rt_session_generate(session, &b->sampling, NULL, 0, tokens, NULL, NULL, b->produced, &count,
                                &stop, diag));
     *out = gm_now() - start;
     if (count != tokens)
@@ -160,6 +160,15 @@ static gm_status read_ids(bench *b, const cmd_options *options, int64_t count, g
     return status;
 }
 
+/* Greedy, or what generation does at that temperature; every time with the same seed. */
+static rt_sampling sampling_of(const cmd_options *options, const fe_defaults *defaults) {
+    if (!(options->temperature > 0)) return (rt_sampling){.top_p = 1, .repeat_penalty = 1};
+    rt_sampling sampling = cmd_sampling(options, defaults);
+    sampling.temperature = (float)options->temperature;
+    if (!cmd_given(options, FLAG_SEED)) sampling.seed = 42;
+    return sampling;
+}
+
 /* The most memory this process had in use, mapped files included, in MB of 10^6 bytes. */
 static double peak_memory(void) {
     struct rusage usage;
@@ -218,6 +227,7 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
         return gm_fail(diag, GM_INVALID, "-c %lld: the tests need a context of at least %lld",
                        (long long)engine_options.context, (long long)room);
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &b.engine));
+    b.sampling = sampling_of(options, &b.engine.model.defaults);
     b.ids = malloc(sizeof *b.ids * (size_t)room);
     b.produced = malloc(sizeof *b.produced * (size_t)room);
     size_t count = 0, all = (prompts.count + predicts.count) * depths.count;

@@ -2,11 +2,9 @@
 #include "frontend/commands.h"
 #include "frontend/stop_match.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 /* A generation under way: tokens become text, text passes the stop strings. */
 typedef struct generation {
@@ -22,36 +20,6 @@ typedef struct generation {
     rt_stop reason;
     double prefill_s, generate_s;
 } generation;
-
-/* ---- options ---- */
-
-static double either(bool given, double value, double model_default, double otherwise) {
-    return given ? value : isnan(model_default) ? otherwise : model_default;
-}
-
-static uint64_t seed_of(const cmd_options *options) {
-    uint64_t seed = 0;
-    if (cmd_given(options, FLAG_SEED) && options->seed >= 0) return (uint64_t)options->seed;
-    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = (uint64_t)(gm_now() * 1e9);
-    return seed >> 33; /* short enough to be typed again */
-}
-
-/* What the flags say, else the model's defaults, else those that Gemma's makers recommend. */
-static rt_sampling sampling_of(const cmd_options *options, const fe_defaults *defaults) {
-    const cmd_options *o = options;
-    int64_t top_k = defaults->top_k >= 0 ? defaults->top_k : 64;
-    return (rt_sampling){
-        .temperature =
-            (float)either(cmd_given(o, FLAG_TEMP), o->temperature, defaults->temperature, 1),
-        .top_k = (int32_t)cmd_int_or(o, FLAG_TOP_K, o->top_k, top_k),
-        .top_p = (float)either(cmd_given(o, FLAG_TOP_P), o->top_p, defaults->top_p, 0.95),
-        .min_p = (float)either(cmd_given(o, FLAG_MIN_P), o->min_p, defaults->min_p, 0),
-        .repeat_penalty = (float)either(cmd_given(o, FLAG_REPEAT_PENALTY), o->repeat_penalty,
-                                        defaults->repeat_penalty, 1),
-        .repeat_last_n = (int32_t)cmd_int_or(o, FLAG_REPEAT_LAST_N, o->repeat_last_n, 64),
-        .seed = seed_of(o),
-    };
-}
 
 /* ---- tokens to text ---- */
 
@@ -109,7 +77,7 @@ static gm_status run(generation *g, const cmd_options *options, gm_diag *diag) {
     g->ids = malloc(sizeof *g->ids * (size_t)(max + 1));
     if (!g->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
 
-    rt_sampling sampling = sampling_of(options, &g->engine->model.defaults);
+    rt_sampling sampling = cmd_sampling(options, &g->engine->model.defaults);
     if (rt_sampling_screens(&sampling, rt_session_vocab(session))) GM_TRY(fe_engine_screens(g->engine, (int)options->threads, diag));
     double start = gm_now();
     GM_TRY(rt_session_prefill(session, g->prompt.data, (int64_t)g->prompt.count, diag));

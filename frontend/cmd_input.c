@@ -2,8 +2,10 @@
 #include "frontend/commands.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 enum { MAX_TEXT_BYTES = 1 << 30 };
 
@@ -169,4 +171,33 @@ gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_dia
         GM_TRY(encode_prompt(engine, options, diag, out));
     if (out->count) return GM_OK;
     return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
+}
+
+/* ---- sampling ---- */
+
+static double either(bool given, double value, double model_default, double otherwise) {
+    return given ? value : isnan(model_default) ? otherwise : model_default;
+}
+
+static uint64_t seed_of(const cmd_options *options) {
+    uint64_t seed = 0;
+    if (cmd_given(options, FLAG_SEED) && options->seed >= 0) return (uint64_t)options->seed;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = (uint64_t)(gm_now() * 1e9);
+    return seed >> 33; /* short enough to be typed again */
+}
+
+rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults) {
+    const cmd_options *o = options;
+    int64_t top_k = defaults->top_k >= 0 ? defaults->top_k : 64;
+    return (rt_sampling){
+        .temperature =
+            (float)either(cmd_given(o, FLAG_TEMP), o->temperature, defaults->temperature, 1),
+        .top_k = (int32_t)cmd_int_or(o, FLAG_TOP_K, o->top_k, top_k),
+        .top_p = (float)either(cmd_given(o, FLAG_TOP_P), o->top_p, defaults->top_p, 0.95),
+        .min_p = (float)either(cmd_given(o, FLAG_MIN_P), o->min_p, defaults->min_p, 0),
+        .repeat_penalty = (float)either(cmd_given(o, FLAG_REPEAT_PENALTY), o->repeat_penalty,
+                                        defaults->repeat_penalty, 1),
+        .repeat_last_n = (int32_t)cmd_int_or(o, FLAG_REPEAT_LAST_N, o->repeat_last_n, 64),
+        .seed = seed_of(o),
+    };
 }

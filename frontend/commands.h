@@ -93,6 +93,8 @@ gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag);
  * not count. */
 gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
                      rt_ids *out);
+/* How tokens are chosen: what the flags say, else the model's defaults, else those that Gemma's makers recommend. */
+rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults);
 /* --ids as 32-bit numbers below `vocab`. */
 gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_ids *out);
 

@@ -33,8 +33,9 @@ static const command commands[] = {
          F(IGNORE_EOS) | F(MEASURE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
     {"bench", cmd_bench,
-     MODEL_FLAGS | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) | F(FILE),
-     "MODEL [-p 512] [-n 64] [-r 5] [-f FILE]", "measure prefill and decoding"},
+     MODEL_FLAGS | (SAMPLING_FLAGS & ~F(TEMP)) | F(BENCH_TEMP) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) |
+         F(FILE),
+     "MODEL [-p 512] [-n 64] [-r 5] [-f FILE] [--temp X]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,
      (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(WITH) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS |
          F(ABLATE_PREDICT) | F(REPETITIONS) | F(ABLATE_FORMAT) | F(ROWS) | F(BASE) | F(SVG) |

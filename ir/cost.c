@@ -72,7 +72,7 @@ static ir_cost cost_elem(const ir_module *module, const ir_inst *inst, const ir_
 
 /* The numbers of a sampling are the logits; tokens are looked at here and there. */
 static ir_cost cost_sample(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
-    return (ir_cost){.read = bytes(module, &inst->operands[0]->type, at), .flop = element_flop(module, inst, at)};
+    return (ir_cost){.read = bytes(module, &inst->operands[0]->type, at), .written = bytes(module, &inst->results[0]->type, at), .flop = element_flop(module, inst, at)};
 }
 
 static ir_cost cost_fuse(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {

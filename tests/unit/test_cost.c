@@ -37,8 +37,8 @@ static const known all_known[] = {
     {"registers", F("%x: f32, %y: f32", "f32", "  %z = add %x, %y : f32\n  return %z\n"), 0, 0, 0, 0},
     {"reduce", F("%x: f32[3,4]", "f32[3,1]", "  %z = reduce_sum %x {axis = 1} : f32[3,1]\n  return %z\n"), 0, 48, 12, 12},
     {"argmax", F("%x: f32[2,8]", "i32[2,1]", "  %z = argmax %x : i32[2,1]\n  return %z\n"), 0, 64, 8, 16},
-    {"sample", F("%l: f32[1,100], %t: i32[9], %p: i32, %o: f32[8], %s: i64", "i32",
-                 "  %z = sample %l, %t, %p, %o, %s : i32\n  return %z\n"), 0, 400, 0, 100},
+    {"sample", F("%l: f32[1,100], %t: i32[9], %p: i32, %o: f32[8], %s: i64", "i32[1,1]",
+                 "  %z = sample %l, %t, %p, %o, %s : i32[1,1]\n  return %z\n"), 0, 400, 4, 100},
     {"matmul", F("%x: f32[T,64]", "f32[T,48]", "  %a = weight {name = \"a\"} : q8_0[32,64]\n  %b = weight {name = \"b\"} : f32[16,64]\n"
                                                "  %y = matmul %x, %a, %b : f32[T,48]\n  return %y\n"), 0, 768 + 2176 + 4096, 576, 18432},
     {"scaled_matmul", F("%q: i16[T,64], %s: f32[T,1]", "f32[T,64]",
@@ -61,9 +61,9 @@ static const known all_known[] = {
     {"softcap", ATTENTION("scale = 0.5, cap = 30"), 0, 96 + 96, 96, 2 * 6 * 24},
     {"screened_argmax", F("%x: f32[2,128]", "i32[2,1]", "  %w = weight {name = \"w\"} : f32[16,128]\n  %s = weight {name = \"w:s4\"} : s4[21,160]\n"
                                                           "  %a = screened_argmax %x, %w, %s : i32[2,1]\n  return %a\n"), 0, 1024 + 1890, 8, 10240},
-    {"screened_sample", F("%x: f32[1,128], %t: i32[9], %p: i32, %o: f32[8], %r: i64", "i32",
+    {"screened_sample", F("%x: f32[1,128], %t: i32[9], %p: i32, %o: f32[8], %r: i64", "i32[1,1]",
                           "  %w = weight {name = \"w\"} : f32[16,128]\n  %s = weight {name = \"w:s4\"} : s4[21,160]\n"
-                          "  %a = screened_sample %x, %w, %s, %t, %p, %o, %r : i32\n  return %a\n"), 0, 512 + 1890 + 384, 0, 5120 + 192},
+                          "  %a = screened_sample %x, %w, %s, %t, %p, %o, %r : i32[1,1]\n  return %a\n"), 0, 512 + 1890 + 384, 4, 5120 + 192},
     {"views", F("%x: f32[4,2]", "f32[2,2]", "  %a = slice %x {axis = 0, start = 1, size = 2} : f32[2,2]\n"
                                             "  %b = transpose %a {perm = [1, 0]} : f32[2,2]\n  return %b\n"), 0, 0, 0, 0},
     {"a copied view", F("%x: f32[3,2]", "f32[2,3]", "  %b = transpose %x {perm = [1, 0], offset = [0]} : f32[2,3]\n  return %b\n"), 0, 24, 24, 0},

@@ -1,5 +1,5 @@
-/* screened_sample: on one token after the other the sampler's choice from the compiled product of all rows, for several types, several
- * --target-cpu, tables and inputs that are hard to screen, and settings with and without a reach. */
+/* screened_sample: on one token after the other, on rows together and among likely ids the sampler's choice from the compiled product of all rows,
+ * for several types, several --target-cpu, tables and inputs that are hard to screen, and settings with and without a reach. */
 #include "codegen/codegen.h"
 #include "runtime/derive.h"
 #include "runtime/screen.h"
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECONDS = 240, ROWS = 2077, COLUMNS = 128, POSITIONS = 12 };
+enum { SECONDS = 240, ROWS = 2077, COLUMNS = 128, POSITIONS = 4 };
 
 static const char *const cpus[] = {NULL, "haswell", "x86-64", CG_STAND_IN_CPU};
 static const rt_dtype types[] = {RT_F32, RT_BF16, RT_Q8_0};
@@ -78,13 +78,24 @@ static const float settings[][6] = {
     {1e-40f, 3, 1, 0, 1, 0}, {3, 255, 0.999f, 0, 1, 0}, {100, 7, 1, 0, 1, 0},    {1, 0, 0.9f, 0.001f, 1, 0}, {1, 64, 1, 0, 1.3f, 16},       {0, 64, 1, 0, 1, 0},
 };
 
-/* For each table how often the two choices differ, for each input: [INPUTS]. */
+enum { TOGETHER = 3, USUAL = 640 };
+
+/* %differ.NAME: in how many of `rows` rows screened_sample and sample of table t differ, which have these operands and attributes. */
+static void write_compared(gm_string *out, int t, const char *name, int rows, const char *x, const char *y, const char *attrs) {
+    static const char more[] = "%tokens, %p, %o, %seed";
+    gm_string_printf(out, "        %%%s.a = screened_sample %s, %%w%d, %%s%d, %s%s : i32[%d,1]\n", name, x, t, t, more, attrs, rows);
+    gm_string_printf(out, "        %%%s.b = sample %s, %s%s : i32[%d,1]\n        %%%s.same = eq %%%s.a, %%%s.b : bool[%d,1]\n", name, y, more, attrs, rows, name, name, name, rows);
+    gm_string_printf(out, "        %%%s.miss = not %%%s.same : bool[%d,1]\n        %%%s.each = convert %%%s.miss : i32[%d,1]\n", name, name, rows, name, name, rows);
+    gm_string_printf(out, "        %%%s.sum = reduce_sum %%%s.each {axis = 0} : i32[1,1]\n        %%differ.%s = reshape %%%s.sum : i32\n", name, name, name, name);
+}
+
+/* For each table how often choices differ, for each input and those behind it: [INPUTS]. */
 static void write_function(rt_dtype dtype, gm_string *out) {
     const char *type = rt_dtype_of(dtype)->text;
     gm_string list = {0};
     gm_string_printf(out, "func @f(%%tokens: i32[64], %%seed: i64, %%all: f32[%d,%d], %%settings: f32[%zu,8]) -> (", INPUTS, COLUMNS, GM_COUNT(settings));
     for (int t = 0; t < TABLES; t++) gm_string_printf(out, "%si32[%d]", t ? ", " : "", INPUTS);
-    gm_string_printf(out, ") {\n  %%zero = const {value = 0} : i32\n  %%one = const {value = 1} : i32\n  %%none = const {value = 0} : i32[%d]\n", INPUTS);
+    gm_string_printf(out, ") {\n  %%zero = const {value = 0} : i32\n  %%last = const {value = %d} : i32\n  %%none = const {value = 0} : i32[%d]\n", INPUTS - TOGETHER, INPUTS);
     gm_string_printf(out, "  %%inputs = const {value = %d} : i32\n  %%count = const {value = %zu} : i32\n  %%positions = const {value = %d} : i32\n", INPUTS,
                      GM_COUNT(settings), POSITIONS);
     for (int t = 0; t < TABLES; t++) {
@@ -95,10 +106,16 @@ static void write_function(rt_dtype dtype, gm_string *out) {
         write_screen(out, screen, weight, ROWS, COLUMNS);
         gm_string_printf(out, "  %%r%d = scan %%inputs, %%none (%%i: i32, %%counts: i32[%d]) {\n", t, INPUTS);
         gm_string_printf(out, "    %%x = window %%all, %%i {axis = 0, size = 1} : f32[1,%d]\n    %%y = matmul %%x, %%w%d {impl = \"gemv\"} : f32[1,%d]\n", COLUMNS, t, ROWS);
+        gm_string_printf(out, "    %%first = min %%i, %%last : i32\n    %%xs = window %%all, %%first {axis = 0, size = %d} : f32[%d,%d]\n", TOGETHER, TOGETHER, COLUMNS);
+        gm_string_printf(out, "    %%ys = matmul %%xs, %%w%d {impl = \"gemv\"} : f32[%d,%d]\n", t, TOGETHER, ROWS);
         gm_string_printf(out, "    %%n = scan %%count, %%zero (%%k: i32, %%c: i32) {\n      %%o = index %%settings, %%k {axis = 0} : f32[8]\n");
         gm_string_printf(out, "      %%m = scan %%positions, %%c (%%p: i32, %%d: i32) {\n");
-        gm_string_printf(out, "        %%a = screened_sample %%x, %%w%d, %%s%d, %%tokens, %%p, %%o, %%seed : i32\n        %%b = sample %%y, %%tokens, %%p, %%o, %%seed : i32\n", t, t);
-        gm_string_printf(out, "        %%same = eq %%a, %%b : bool\n        %%miss = select %%same, %%zero, %%one : i32\n        %%e = add %%d, %%miss : i32\n        yield %%e\n");
+        char likely[40];
+        snprintf(likely, sizeof likely, " {usual = %d}", USUAL);
+        write_compared(out, t, "one", 1, "%x", "%y", "");
+        write_compared(out, t, "rows", TOGETHER, "%xs", "%ys", "");
+        write_compared(out, t, "likely", 1, "%x", "%y", likely);
+        gm_string_printf(out, "        %%e = add %%d, %%differ.one : i32\n        %%f = add %%e, %%differ.rows : i32\n        %%g = add %%f, %%differ.likely : i32\n        yield %%g\n");
         gm_string_printf(out, "      } : i32\n      yield %%m\n    } : i32\n    %%v = reshape %%n : i32[1]\n    %%next = update %%counts, %%v, %%i : i32[%d]\n    yield %%next\n", INPUTS);
         gm_string_printf(out, "  } : i32[%d]\n", INPUTS);
         gm_string_printf(&list, "%s%%r%d", t ? ", " : "", t);
@@ -159,10 +176,10 @@ START_TEST(others_are_not_read) {
     ck_assert_int_eq(rt_derive(&weights, "w:s4", NULL, &diag), GM_OK);
     for (int r = 0; r < ROWS / RT_SCREEN_ROWS * RT_SCREEN_ROWS; r++) /* the others have no screen */
         for (int i = 0; i < COLUMNS && !(r % 20 == 3 && r / 20 < COUNTED); i++) w[r * COLUMNS + i] = 10 * x[i];
-    gm_string_printf(&text, "func @f(%%x: f32[1,%d], %%tokens: i32[1], %%seed: i64) -> (i32) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
+    gm_string_printf(&text, "func @f(%%x: f32[1,%d], %%tokens: i32[1], %%seed: i64) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
     write_screen(&text, "s", "w", ROWS, COLUMNS);
     gm_string_printf(&text, "  %%o = const {values = [1, 20, 1, 0, 1, 0, 0, 0]} : f32[8]\n");
-    gm_string_printf(&text, "  %%zero = const {value = 0} : i32\n  %%t = screened_sample %%x, %%w, %%s, %%tokens, %%zero, %%o, %%seed : i32\n  return %%t\n}\n");
+    gm_string_printf(&text, "  %%zero = const {value = 0} : i32\n  %%t = screened_sample %%x, %%w, %%s, %%tokens, %%zero, %%o, %%seed : i32[1,1]\n  return %%t\n}\n");
     ck_assert(run_text(NULL, &text, &weights, args, 3, &arena, &result));
     ck_assert_int_eq(*(const int32_t *)result.data % 20, 3);
     rt_weights_close(&weights);
