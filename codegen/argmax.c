@@ -12,16 +12,22 @@ typedef struct argmax_job {
     bool single;
 } argmax_job;
 
-cg_best cg_best_new(cg *c) {
-    return (cg_best){cg_variable(c, c->f32, cg_f32(c, -INFINITY)), cg_variable(c, c->i32, cg_i32(c, -1))};
+typedef struct best {
+    LLVMValueRef value, index; /* variables: f32; i32, -1 when there was nothing but NaN */
+} best;
+
+static best best_new(cg *c) {
+    return (best){cg_variable(c, c->f32, cg_f32(c, -INFINITY)), cg_variable(c, c->i32, cg_i32(c, -1))};
 }
 
-void cg_best_clear(cg *c, cg_best *b) {
+/* Nothing yet, at run time. */
+static void best_clear(cg *c, best *b) {
     LLVMBuildStore(c->b, cg_f32(c, -INFINITY), b->value);
     LLVMBuildStore(c->b, cg_i32(c, -1), b->index);
 }
 
-void cg_best_challenge(cg *c, cg_best *b, LLVMValueRef value, LLVMValueRef index) {
+/* Keep (value, index) when it beats the best: larger, or equal at a lower place. NaN never does. */
+static void best_challenge(cg *c, best *b, LLVMValueRef value, LLVMValueRef index) {
     LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, b->value, ""), place = LLVMBuildLoad2(c->b, c->i32, b->index, "");
     LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, value, old, "");
     LLVMValueRef equal = LLVMBuildFCmp(c->b, LLVMRealOEQ, value, old, "");
@@ -32,7 +38,7 @@ void cg_best_challenge(cg *c, cg_best *b, LLVMValueRef value, LLVMValueRef index
 }
 
 /* Whole vectors of row[from, to); returns where the rest begins. */
-static LLVMValueRef scan_lanes(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+static LLVMValueRef scan_lanes(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
     unsigned lanes = (unsigned)c->lanes;
     LLVMTypeRef floats = LLVMVectorType(c->f32, lanes), ints = LLVMVectorType(c->i32, lanes);
     LLVMValueRef lane[64];
@@ -49,17 +55,17 @@ static LLVMValueRef scan_lanes(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef
     cg_loop_end(c, &loop);
     LLVMValueRef values = LLVMBuildLoad2(c->b, floats, top, ""), places = LLVMBuildLoad2(c->b, ints, where, "");
     for (unsigned i = 0; i < lanes; i++)
-        cg_best_challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
+        best_challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
     return whole;
 }
 
-static void challenge_element(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef index) {
-    cg_best_challenge(c, b, cg_load(c, c->f32, cg_at(c, c->f32, row, index), 4), LLVMBuildTrunc(c->b, index, c->i32, ""));
+static void challenge_element(cg *c, best *b, LLVMValueRef row, LLVMValueRef index) {
+    best_challenge(c, b, cg_load(c, c->f32, cg_at(c, c->f32, row, index), 4), LLVMBuildTrunc(c->b, index, c->i32, ""));
 }
 
 /* The best of row[from, to), in `b`; index -1 when all are NaN. */
-static void scan(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
-    cg_best_clear(c, b);
+static void scan(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+    best_clear(c, b);
     LLVMValueRef rest = scan_lanes(c, b, row, from, to);
     cg_loop loop = cg_loop_begin(c, rest, to, 1);
     challenge_element(c, b, row, loop.index);
@@ -72,40 +78,42 @@ static void scan(cg *c, cg_best *b, LLVMValueRef row, LLVMValueRef from, LLVMVal
     cg_end_if(c, &none);
 }
 
-LLVMValueRef cg_shared_word(cg *c, LLVMValueRef thread, int word) {
+/* Word `word` of 4 that the thread shows to the others. */
+static LLVMValueRef shared_word(cg *c, LLVMValueRef thread, int word) {
     LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, shared), c->ptr);
     LLVMValueRef at = cg_add(c, cg_mul(c, cg_widen(c, thread), cg_i64(c, 4)), cg_i64(c, word));
     return cg_at(c, c->i32, base, at);
 }
 
 /* -1 (nothing but NaN) means the first element. */
-static void store_index(cg *c, cg_best *b, LLVMValueRef out) {
+static void store_index(cg *c, best *b, LLVMValueRef out) {
     LLVMValueRef index = cg_max(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), cg_i32(c, 0));
     cg_store(c, index, out, 4);
 }
 
-void cg_best_join(cg *c, cg_best *b, LLVMValueRef out) {
-    cg_store(c, LLVMBuildLoad2(c->b, c->f32, b->value, ""), cg_shared_word(c, c->code.thread, 0), 4);
-    cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), cg_shared_word(c, c->code.thread, 1), 4);
+/* Every thread's best to the others, a barrier, the best of all to *out; thread 0 writes it. */
+static void best_join(cg *c, best *b, LLVMValueRef out) {
+    cg_store(c, LLVMBuildLoad2(c->b, c->f32, b->value, ""), shared_word(c, c->code.thread, 0), 4);
+    cg_store(c, LLVMBuildLoad2(c->b, c->i32, b->index, ""), shared_word(c, c->code.thread, 1), 4);
     cg_wait(c, -1);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
     LLVMValueRef threads = cg_widen(c, c->code.threads);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 1), threads, 1);
     LLVMValueRef thread = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
-    cg_best_challenge(c, b, cg_load(c, c->f32, cg_shared_word(c, thread, 0), 4), cg_load(c, c->i32, cg_shared_word(c, thread, 1), 4));
+    best_challenge(c, b, cg_load(c, c->f32, shared_word(c, thread, 0), 4), cg_load(c, c->i32, shared_word(c, thread, 1), 4));
     cg_loop_end(c, &loop);
     store_index(c, b, out);
     cg_end_if(c, &first);
 }
 
-static void emit_single(cg *c, argmax_job *job, cg_best *b) {
+static void emit_single(cg *c, argmax_job *job, best *b) {
     LLVMValueRef from, to;
     cg_share(c, cg_dim(c, job->columns), 16, &from, &to);
     scan(c, b, c->code.args[job->x], from, to);
-    cg_best_join(c, b, c->code.args[job->out]);
+    best_join(c, b, c->code.args[job->out]);
 }
 
-static void emit_many(cg *c, argmax_job *job, cg_best *b) {
+static void emit_many(cg *c, argmax_job *job, best *b) {
     LLVMValueRef from, to;
     cg_share(c, c->code.args[job->rows], 1, &from, &to);
     cg_loop loop = cg_loop_begin(c, from, to, 1);
@@ -117,7 +125,7 @@ static void emit_many(cg *c, argmax_job *job, cg_best *b) {
 
 static void emit_argmax(cg *c, void *user) {
     argmax_job *job = user;
-    cg_best b = cg_best_new(c);
+    best b = best_new(c);
     if (job->single) emit_single(c, job, &b);
     else emit_many(c, job, &b);
 }

@@ -388,23 +388,7 @@ void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch);
 /* out[r] = the sixteen rows of group `group` of W times x[r], in as many vectors as that takes. */
 void cg_rows_group(cg *c, const cg_dot *dot, LLVMValueRef group, LLVMValueRef (*out)[CG_ROWS_VECTORS]);
 
-void cg_emit_screened_argmax(cg *c, const ir_inst *inst);
-void cg_emit_screened_sample(cg *c, const ir_inst *inst);
-
-/* ---- argmax.c: what screened_argmax shares ---- */
-
-typedef struct cg_best {
-    LLVMValueRef value, index; /* variables: f32; i32, -1 when there was nothing but NaN */
-} cg_best;
-cg_best cg_best_new(cg *c);
-/* Nothing yet, at run time. */
-void cg_best_clear(cg *c, cg_best *best);
-/* Keep (value, index) when it beats the best: larger, or equal at a lower place. NaN never does. */
-void cg_best_challenge(cg *c, cg_best *best, LLVMValueRef value, LLVMValueRef index);
-/* Every thread's best to the others, a barrier, the best of all to *out; thread 0 writes it. */
-void cg_best_join(cg *c, cg_best *best, LLVMValueRef out);
-/* Word `word` of 4 that the thread shows to the others. cg_best_join uses 0 and 1. */
-LLVMValueRef cg_shared_word(cg *c, LLVMValueRef thread, int word);
+void cg_emit_screened(cg *c, const ir_inst *inst);
 
 /* ---- target.c / object.c / jit.c ---- */
 

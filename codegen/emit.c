@@ -214,10 +214,10 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     case IR_ATTENTION: cg_emit_attention(c, inst); return;
     case IR_ARGMAX: cg_emit_argmax(c, inst); return;
     case IR_GUESS: emit_guess(c, inst); return;
-    case IR_SCREENED_ARGMAX:
-    case IR_SCREENED_GUESS: cg_emit_screened_argmax(c, inst); return;
     case IR_SAMPLE: emit_sample(c, inst); return;
-    case IR_SCREENED_SAMPLE: cg_emit_screened_sample(c, inst); return;
+    case IR_SCREENED_ARGMAX:
+    case IR_SCREENED_GUESS:
+    case IR_SCREENED_SAMPLE: cg_emit_screened(c, inst); return;
     default: cg_emit_rows(c, inst); return;
     }
 }

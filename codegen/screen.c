@@ -1,159 +1,237 @@
-/* screened_argmax, screened_guess: argmax of W·x, of all rows or of those of likely ids, that reads the screen of W (runtime/screen.h) and of
- * W itself only the rows that can win.
+/* screened_argmax, screened_guess, screened_sample: choices from W·x without all of its elements, from the screen of W (runtime/screen.h) and those
+ * rows of W that can change a choice.
  *
- * Every thread, for the slabs of rows that it takes: an estimate and an upper bound of each row's score from the screen, then the exact score of
- * the row it estimates highest. The largest of the threads' scores is beaten only by rows whose bound reaches it: their exact scores
- * are computed, by the row code of the matrix-vector kernel, so that every bit is that of the full product.
+ * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread takes the k of its rows that it estimates highest
+ * and computes their exact scores. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its
+ * rt_sample_floor change nothing. The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and
+ * all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit is that of the full product. The
+ * screen is read once for all rows of x.
  *
  * A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
 #include "codegen/screen.h"
 
 #include <math.h>
+#include <stddef.h>
 
-enum { ROWS = RT_SCREEN_ROWS, LANES = SCREEN_LANES };
-enum { SHOWN = 2 /* shared word: a thread's first score */ };
+enum { BATCH = 16 /* rows */ };
 
 /* ---- rows of x ---- */
 
-screen_x_loop screen_x_begin(cg *c, const screen_job *job, LLVMValueRef scratch) {
-    screen_x_loop x = {.loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->x_rows), 1), .x = c->code.args[job->dot.x]};
+/* A loop over the rows of x, in which job->dot.x is the row. */
+typedef struct x_loop {
+    cg_loop loop;
+    screen_x at;
+    LLVMValueRef x; /* the first row */
+} x_loop;
+
+static x_loop x_begin(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    x_loop x = {.loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->x_rows), 1), .x = c->code.args[job->dot.x]};
     x.at = screen_x_at(c, job, scratch, x.loop.index);
     c->code.args[job->dot.x] = cg_at(c, c->f32, x.x, cg_mul(c, x.loop.index, cg_i64(c, job->dot.columns)));
     return x;
 }
 
-void screen_x_end(cg *c, const screen_job *job, screen_x_loop *x) {
+static void x_end(cg *c, const screen_job *job, x_loop *x) {
     cg_loop_end(c, &x->loop);
     c->code.args[job->dot.x] = x->x;
 }
 
-/* The row estimated highest. */
-static void emit_guess(cg *c, const screen_x *x, cg_best *guess) {
-    LLVMValueRef top = cg_load(c, screen_eight(c->f32, 1), x->top, 4), where = cg_load(c, screen_eight(c->i32, 1), x->where, 4);
-    cg_best_clear(c, guess);
-    for (int i = 0; i < LANES; i++)
-        cg_best_challenge(c, guess, LLVMBuildExtractElement(c->b, top, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, where, cg_i32(c, i), ""));
+/* ---- the highest estimates ---- */
+
+static LLVMValueRef field_of(cg *c, LLVMValueRef candidates, size_t offset) {
+    return cg_at(c, c->i8, candidates, cg_i64(c, (int64_t)offset));
 }
 
-/* ---- scores ---- */
-
-/* best.value when that is larger. */
-static LLVMValueRef larger(cg *c, LLVMValueRef value, LLVMValueRef than) {
-    return LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, value, than, ""), value, than, "");
+static void set_up(cg *c, LLVMValueRef candidates, LLVMValueRef score, LLVMValueRef id) {
+    cg_store(c, cg_i64(c, 0), field_of(c, candidates, offsetof(rt_candidates, count)), 8);
+    cg_store(c, score, field_of(c, candidates, offsetof(rt_candidates, score)), 8);
+    cg_store(c, id, field_of(c, candidates, offsetof(rt_candidates, id)), 8);
 }
 
-/* The largest of the threads' scores of their guesses. */
-static LLVMValueRef emit_threshold(cg *c, const screen_job *job, const cg_best *guess) {
-    LLVMValueRef index = LLVMBuildLoad2(c->b, c->i32, guess->index, ""), score = cg_variable(c, c->f32, cg_f32(c, -INFINITY));
-    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGE, index, cg_i32(c, 0), ""));
-    LLVMBuildStore(c->b, cg_dot_row(c, &job->dot, cg_widen(c, index)), score);
+/* The estimates in the heap become exact scores. */
+static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef count) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
+    LLVMValueRef row = cg_load(c, c->i32, cg_at(c, c->i32, x->heap_id, loop.index), 4);
+    cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGE, row, cg_i32(c, 0), ""));
+    cg_store(c, cg_dot_row(c, &job->dot, cg_widen(c, row)), cg_at(c, c->f32, x->heap_score, loop.index), 4);
     cg_end_if(c, &any);
-    cg_store(c, LLVMBuildLoad2(c->b, c->f32, score, ""), cg_shared_word(c, c->code.thread, SHOWN), 4);
-    cg_wait(c, -1);
-    LLVMBuildStore(c->b, cg_f32(c, -INFINITY), score);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_widen(c, c->code.threads), 1);
-    LLVMValueRef shown = cg_load(c, c->f32, cg_shared_word(c, LLVMBuildTrunc(c->b, loop.index, c->i32, ""), SHOWN), 4);
-    LLVMBuildStore(c->b, larger(c, shown, LLVMBuildLoad2(c->b, c->f32, score, "")), score);
     cg_loop_end(c, &loop);
-    return LLVMBuildLoad2(c->b, c->f32, score, "");
 }
 
-void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best) {
-    cg_best_challenge(c, best, cg_dot_row(c, &job->dot, row), LLVMBuildTrunc(c->b, row, c->i32, ""));
+/* Of every row of x. */
+static void make_bounds_infinite(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    LLVMValueRef infinite = cg_splat(c, cg_f32(c, INFINITY), RT_SCREEN_ROWS);
+    cg_pieces slabs = screen_deal_begin(c, job);
+    screen_groups groups = screen_groups_begin(c, job, slabs.index);
+    for (int r = 0; r < job->x_rows; r++)
+        cg_store(c, infinite, cg_at(c, c->f32, screen_x_at(c, job, scratch, cg_i64(c, r)).bound, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS))), 4);
+    screen_groups_end(c, &groups);
+    cg_pieces_end(c, &slabs);
 }
 
-cg_loop screen_rest_begin(cg *c, const screen_job *job) {
+/* ---- the rows that may count ---- */
+
+/* Where the next found row goes; there are never more than rows that were gone through. */
+static void append(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef row, LLVMValueRef counts) {
+    LLVMValueRef at = LLVMBuildLoad2(c->b, c->i64, count, "");
+    cg_store(c, LLVMBuildTrunc(c->b, row, c->i32, ""), cg_at(c, c->i32, x->found_id, at), 4);
+    LLVMBuildStore(c->b, cg_add(c, at, LLVMBuildZExt(c->b, counts, c->i64, "")), count);
+}
+
+/* Those of LANES rows from `first` whose bounds are not below the floor; a row with NaN is never skipped. */
+static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef first, LLVMValueRef floor) {
+    LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, first), 4);
+    LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, floor, SCREEN_LANES), "");
+    cg_branch any = screen_if_any(c, screen_lanes(c, reach));
+    for (int i = 0; i < SCREEN_LANES; i++) append(c, x, count, cg_add(c, first, cg_i64(c, i)), LLVMBuildExtractElement(c->b, reach, cg_i32(c, i), ""));
+    cg_end_if(c, &any);
+}
+
+/* The rows of the last, partial group, taken by the last thread. */
+static cg_loop rest_begin(cg *c, const screen_job *job) {
     LLVMValueRef mine = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
-    LLVMValueRef rows = cg_i64(c, job->rows);
+    LLVMValueRef all = cg_i64(c, job->rows);
     if (job->listed) mine = LLVMBuildAnd(c->b, mine, job->ends, "");
-    return cg_loop_begin(c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / ROWS * ROWS), rows, ""), rows, 1);
+    return cg_loop_begin(c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / RT_SCREEN_ROWS * RT_SCREEN_ROWS), all, ""), all, 1);
 }
 
-void screen_rest(cg *c, const screen_job *job, cg_best *best) {
-    cg_loop rest = screen_rest_begin(c, job);
-    screen_challenge(c, job, rest.index, best);
-    cg_loop_end(c, &rest);
-}
-
-/* Those of a group's rows, from `first` on, whose bounds reach both the threshold and the best score so far. */
-static void emit_some_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef first, LLVMValueRef threshold, cg_best *best) {
-    LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, SCREEN_PARTS), cg_at(c, c->f32, x->bound, first), 4);
-    cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, threshold, ROWS), "")));
-    cg_loop loop = cg_loop_begin(c, first, cg_add(c, first, cg_i64(c, ROWS)), 1);
-    LLVMValueRef bound = cg_load(c, c->f32, cg_at(c, c->f32, x->bound, loop.index), 4);
-    LLVMValueRef limit = larger(c, LLVMBuildLoad2(c->b, c->f32, best->value, ""), threshold);
-    cg_branch survives = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, limit, ""));
-    screen_challenge(c, job, loop.index, best);
-    cg_end_if(c, &survives);
-    cg_loop_end(c, &loop);
-    cg_end_if(c, &any);
-}
-
-/* Scores of all rows that can win. */
-static void emit_survivors(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef threshold, cg_best *best) {
+/* This thread's, in ascending order; returns their number. */
+static LLVMValueRef find_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef floor) {
+    LLVMValueRef count = cg_variable(c, c->i64, cg_i64(c, 0));
     cg_loop slabs = screen_taken_begin(c, job);
     screen_groups groups = screen_taken_groups_begin(c, job, &slabs);
-    emit_some_survivors(c, job, x, cg_mul(c, groups.group, cg_i64(c, ROWS)), threshold, best);
+    for (int p = 0; p < SCREEN_PARTS; p++)
+        append_lanes(c, x, count, cg_add(c, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, SCREEN_LANES * p)), floor);
     screen_groups_end(c, &groups);
     cg_loop_end(c, &slabs);
-    screen_rest(c, job, best);
+    cg_loop last = rest_begin(c, job);
+    append(c, x, count, last.index, LLVMConstInt(c->i1, 1, 0));
+    cg_loop_end(c, &last);
+    return LLVMBuildLoad2(c->b, c->i64, count, "");
+}
+
+static LLVMValueRef id_at(cg *c, const screen_x *x, LLVMValueRef index) {
+    return cg_load(c, c->i32, cg_at(c, c->i32, x->found_id, index), 4);
+}
+
+/* The first byte of the row that is found at place `index`, of the last one behind it. */
+static LLVMValueRef row_at(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef index, LLVMValueRef last) {
+    int64_t bytes = (int64_t)rt_dtype_bytes(job->dot.dtype, (size_t)job->dot.columns);
+    return cg_at(c, c->i8, c->code.args[job->dot.w], cg_mul(c, cg_widen(c, id_at(c, x, cg_min(c, index, last))), cg_i64(c, bytes)));
+}
+
+/* The scores of `count` found rows take the place of the bounds; rows below the floor go. The rows lie apart, mostly one on a page: so
+ * a BATCH of pages is looked up at once, and while a row is computed the one a BATCH later is on its way. */
+static void score_rows(cg *c, screen_job *job, const screen_x *x, LLVMValueRef count, LLVMValueRef floor) {
+    LLVMValueRef last = cg_sub(c, count, cg_i64(c, 1)), batch = cg_i64(c, BATCH), kept = cg_variable(c, c->i64, cg_i64(c, 0));
+    cg_loop batches = cg_loop_begin(c, cg_i64(c, 0), count, BATCH);
+    for (int i = 0; i < BATCH; i++) cg_prefetch(c, row_at(c, job, x, cg_add(c, batches.index, cg_i64(c, BATCH + i)), last));
+    cg_loop loop = cg_loop_begin(c, batches.index, cg_min(c, cg_add(c, batches.index, batch), count), 1);
+    LLVMValueRef id = id_at(c, x, loop.index), to = LLVMBuildLoad2(c->b, c->i64, kept, "");
+    job->dot.next = row_at(c, job, x, cg_add(c, loop.index, batch), last);
+    LLVMValueRef score = cg_dot_row(c, &job->dot, cg_widen(c, id)), counts = LLVMBuildFCmp(c->b, LLVMRealUGE, score, floor, "");
+    cg_store(c, score, cg_at(c, c->f32, x->bound, to), 4);
+    cg_store(c, id, cg_at(c, c->i32, x->found_id, to), 4);
+    LLVMBuildStore(c->b, cg_add(c, to, LLVMBuildZExt(c->b, counts, c->i64, "")), kept);
+    cg_loop_end(c, &loop);
+    cg_loop_end(c, &batches);
+    job->dot.next = NULL;
+    cg_store(c, LLVMBuildLoad2(c->b, c->i64, kept, ""), field_of(c, x->found, offsetof(rt_candidates, count)), 8);
+}
+
+/* ---- the kernel ---- */
+
+/* Nothing is found yet, for any row of x; returns how many logits count, 0: all. */
+static LLVMValueRef begin_rows(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    x_loop x = x_begin(c, job, scratch);
+    set_up(c, x.at.heap, x.at.heap_score, x.at.heap_id);
+    set_up(c, x.at.found, x.at.bound, x.at.found_id);
+    cg_host_call(c, "rt_candidates_begin", c->void_t, (LLVMValueRef[]){x.at.heap, c->code.args[job->options], cg_i64(c, job->rows)}, 3);
+    x_end(c, job, &x);
+    LLVMValueRef heap = screen_x_at(c, job, scratch, cg_i64(c, 0)).heap;
+    return cg_load(c, c->i64, field_of(c, heap, offsetof(rt_candidates, count)), 8);
+}
+
+/* The rows of W of the highest estimates, with exact scores. */
+static void estimate_rows(cg *c, screen_job *job, LLVMValueRef scratch, LLVMValueRef reach) {
+    x_loop x = x_begin(c, job, scratch);
+    screen_store_x(c, job, &x.at);
+    x_end(c, job, &x);
+    screen_estimates(c, job, scratch);
+    x = x_begin(c, job, scratch);
+    cg_dot_begin(c, &job->dot);
+    score_heap(c, job, &x.at, reach);
+    x_end(c, job, &x);
+}
+
+/* What this thread finds, once the heaps of all threads are there. */
+static void find_all(cg *c, screen_job *job, LLVMValueRef scratch) {
+    x_loop x = x_begin(c, job, scratch);
+    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, c->code.args[job->options]};
+    LLVMValueRef floor = cg_host_call(c, "rt_candidates_floor", c->f32, with_heap, 4);
+    cg_dot_begin(c, &job->dot);
+    score_rows(c, job, &x.at, find_rows(c, job, &x.at, floor), floor);
+    x_end(c, job, &x);
+}
+
+/* The tokens, by the first thread. */
+static void choose_all(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    LLVMValueRef *args = c->code.args;
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
+    x_loop x = x_begin(c, job, scratch);
+    LLVMValueRef with_found[] = {c->code.frame, x.at.found, cg_i64(c, job->rows), args[job->tokens], args[job->position], x.loop.index, args[job->options], args[job->seed]};
+    cg_store(c, cg_host_call(c, "rt_candidates_sample", c->i32, with_found, 8), cg_at(c, c->i32, args[job->out], x.loop.index), 4);
+    x_end(c, job, &x);
+    cg_end_if(c, &first);
 }
 
 static void emit_screened(cg *c, void *user) {
     screen_job *job = user;
-    LLVMValueRef scratch = screen_scratch_begin(c, job);
-    cg_best guess = cg_best_new(c), best = cg_best_new(c);
-    screen_x_loop x = screen_x_begin(c, job, scratch);
-    screen_store_x(c, job, &x.at);
-    screen_x_end(c, job, &x);
-    screen_estimates(c, job, scratch);
-    x = screen_x_begin(c, job, scratch);
-    cg_dot_begin(c, &job->dot);
-    emit_guess(c, &x.at, &guess);
-    cg_best_clear(c, &best);
-    emit_survivors(c, job, &x.at, emit_threshold(c, job, &guess), &best);
-    cg_best_join(c, &best, cg_at(c, c->i32, c->code.args[job->out], x.loop.index));
-    if (job->x_rows > 1) cg_wait(c, -1); /* the shared words are written again */
-    screen_x_end(c, job, &x);
+    LLVMValueRef scratch = screen_scratch_begin(c, job), reach = begin_rows(c, job, scratch);
+    cg_branch few = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, reach, cg_i64(c, 0), ""));
+    estimate_rows(c, job, scratch, reach);
+    cg_else(c, &few);
+    make_bounds_infinite(c, job, scratch);
+    cg_end_if(c, &few);
+    cg_wait(c, -1);
+    find_all(c, job, scratch);
+    cg_wait(c, -1);
+    choose_all(c, job, scratch);
 }
 
 /* ---- the instruction ---- */
 
-screen_job screen_job_of(const ir_inst *inst) {
-    const ir_type *w = &inst->operands[1]->type;
-    return (screen_job){.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
-                        .x_rows = inst->operands[0]->type.dim[0]};
-}
-
-void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
-    cg_dot_args(c, &job->dot, kernel, cg_slot_of(c, inst->operands[1])->base, cg_slot_of(c, inst->operands[0])->base);
-    job->screen = cg_kernel_arg(kernel, cg_slot_of(c, inst->operands[2])->base);
-    cg_reserve_scratch(c, screen_scratch(job));
-}
-
-void screen_likely_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel, LLVMValueRef tokens, LLVMValueRef position) {
+/* tokens, position, options and seed: operands from the fourth on, as far as there are any; without options the choice is greedy. */
+static void choice_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
+    const cg_slot *slot[4] = {NULL};
+    for (int i = 3; i < inst->operand_count; i++) slot[i - 3] = cg_slot_of(c, inst->operands[i]);
     bool all = inst->op != IR_SCREENED_GUESS && !ir_attr_find(inst, IR_ATTR_USUAL);
-    job->tokens = cg_kernel_arg(kernel, tokens);
-    job->position = cg_kernel_arg(kernel, position);
+    job->tokens = cg_kernel_arg(kernel, slot[0] ? slot[0]->base : LLVMConstNull(c->ptr));
+    job->position = cg_kernel_arg(kernel, slot[1] ? slot[1]->reg : cg_i32(c, 0));
     job->usual = cg_kernel_arg(kernel, cg_i64(c, all ? job->rows + RT_LIKELY_BLOCK - 1 : ir_attr_int(inst, IR_ATTR_USUAL, 0))); /* in blocks */
+    job->options = cg_kernel_arg(kernel, slot[2] ? slot[2]->base : LLVMConstNull(c->ptr));
+    job->seed = cg_kernel_arg(kernel, slot[3] ? slot[3]->reg : cg_i64(c, 0));
 }
 
-void cg_emit_screened_argmax(cg *c, const ir_inst *inst) {
+/* One kernel for all choices of as many rows of x. */
+void cg_emit_screened(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
-    bool guesses = inst->op == IR_SCREENED_GUESS;
-    screen_job job = screen_job_of(inst);
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), guesses ? cg_slot_of(c, inst->operands[3]) : NULL};
-    const cg_slot *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
+    int64_t x_rows = inst->operands[0]->type.dim[0];
+    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
+                      .x_rows = x_rows, .listed = x_rows == 1};
+    const cg_slot *reads[3], *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
+    int read_count = 0;
+    for (int i = 0; i < inst->operand_count; i++)
+        if (i != 1 && i != 2 && inst->operands[i]->type.rank) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
     cg_kernel kernel = {.count = 0};
-    job.listed = job.x_rows == 1; /* so that an argmax and guesses have one kernel */
-    cg_access(c, reads, guesses ? 2 : 1, writes, 2);
-    screen_args(c, &job, inst, &kernel);
+    cg_access(c, reads, read_count, writes, 2);
+    cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[1])->base, cg_slot_of(c, inst->operands[0])->base);
+    job.screen = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[2])->base);
+    cg_reserve_scratch(c, screen_scratch(&job));
     job.out = cg_kernel_arg(&kernel, out->base);
-    if (job.listed)
-        screen_likely_args(c, &job, inst, &kernel, guesses ? cg_slot_of(c, inst->operands[3])->base : LLVMConstNull(c->ptr),
-                           guesses ? cg_slot_of(c, inst->operands[4])->reg : cg_i32(c, 0));
-    gm_string_printf(&kernel.key, "screened_argmax %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)job.x_rows);
-    cg_kernel_call(c, &kernel, "screened_argmax", emit_screened, &job);
-    cg_barrier(c); /* the shared words may be written again */
+    choice_args(c, &job, inst, &kernel);
+    gm_string_printf(&kernel.key, "screened %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)x_rows);
+    cg_kernel_call(c, &kernel, "screened", emit_screened, &job);
+    cg_barrier(c); /* the first thread looks into the scratch of the others */
 }

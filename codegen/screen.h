@@ -1,5 +1,5 @@
-/* What the parts of screened_argmax and screened_sample share: x in bytes (screen_x.c), estimates of all rows from the screen
- * (screen_estimate.c), and the rows that can win (screen.c) or that the sampler may choose from (screen_sample.c). */
+/* What the parts of a screened choice share: x in bytes (screen_x.c), estimates of all rows from the screen (screen_estimate.c), and the rows that
+ * may be chosen (screen.c). */
 #ifndef GM_CODEGEN_SCREEN_H
 #define GM_CODEGEN_SCREEN_H
 
@@ -21,9 +21,9 @@ typedef struct screen_job {
     rt_screen_places at;
     int screen, out;          /* kernel arguments */
     int64_t x_rows;           /* of x */
-    bool collects;            /* the highest of many estimates are wanted, in a heap instead of `top` */
     bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
-    int tokens, position, usual; /* also what a sampler goes by */
+    int tokens, position, usual;
+    int options, seed;        /* kernel arguments: with tokens and position what a sampler goes by */
     LLVMValueRef blocks;      /* i32[] in this thread's scratch: the blocks, where listed */
     LLVMValueRef ends;        /* i1, where listed: is the last block of all among them? */
     LLVMValueRef groups;      /* i64: how many groups are gone through, slab after slab: all, or those of the blocks */
@@ -44,12 +44,9 @@ typedef struct screen_x {
     LLVMValueRef excess;  /* f32: at least Σ excess, as runtime/screen.h has it */
     LLVMValueRef bound;   /* f32[rows]: of this thread's rows */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
-    LLVMValueRef top;     /* f32[LANES]: the largest estimates */
-    LLVMValueRef where;   /* i32[LANES]: their rows */
-    /* where it collects: */
-    LLVMValueRef heap, found;          /* rt_candidates: the largest estimates; the rows that may change the token */
-    LLVMValueRef heap_score, heap_id;  /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
-    LLVMValueRef found_id;             /* i32[rows]; the scores lie in `bound` */
+    LLVMValueRef heap, found;         /* rt_candidates: the largest estimates; the rows that may change the token */
+    LLVMValueRef heap_score, heap_id; /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
+    LLVMValueRef found_id;            /* i32[rows]; the scores lie in `bound` */
 } screen_x;
 
 /* ---- screen_x.c ---- */
@@ -86,29 +83,7 @@ void screen_groups_end(cg *c, screen_groups *groups);
 cg_loop screen_taken_begin(cg *c, const screen_job *job);
 screen_groups screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken);
 
-/* Estimates of this thread's rows for every row of x: bounds, top and where. */
+/* Estimates of this thread's rows for every row of x: bounds, and the heap. */
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);
-
-/* ---- screen.c ---- */
-
-/* Of an instruction whose first operands are x, w and its screen; the kernel's arguments for these, and the scratch. */
-screen_job screen_job_of(const ir_inst *inst);
-void screen_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel);
-/* What is likely, by `usual` of the instruction and these. Of an argmax, and of a sample without it, all ids are. */
-void screen_likely_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel, LLVMValueRef tokens, LLVMValueRef position);
-/* A loop over the rows of x, in which job->dot.x is the row. */
-typedef struct screen_x_loop {
-    cg_loop loop;
-    screen_x at;
-    LLVMValueRef x; /* the first row */
-} screen_x_loop;
-screen_x_loop screen_x_begin(cg *c, const screen_job *job, LLVMValueRef scratch);
-void screen_x_end(cg *c, const screen_job *job, screen_x_loop *x);
-
-/* best becomes row `row` when its exact score is larger. */
-void screen_challenge(cg *c, const screen_job *job, LLVMValueRef row, cg_best *best);
-/* The rows of the last, partial group, taken by the last thread. */
-cg_loop screen_rest_begin(cg *c, const screen_job *job);
-void screen_rest(cg *c, const screen_job *job, cg_best *best);
 
 #endif

@@ -133,7 +133,6 @@ enum { MOST_ROWS = RT_FEW_ROWS };
 typedef struct estimate {
     LLVMValueRef sum[MOST_ROWS][PARTS];                            /* f32: Σ s·(step·Σ code·q + centre) */
     LLVMValueRef coarse[MOST_ROWS][PARTS], fine[MOST_ROWS][PARTS]; /* i32: Σ bound·digit of the lengths */
-    LLVMValueRef top[MOST_ROWS], where[MOST_ROWS];                 /* in each lane the largest estimate so far, and its row */
 } estimate;
 
 /* Where a run of a group is, or its quads of bounds. */
@@ -218,17 +217,6 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
     }
 }
 
-/* Keep in each lane of top and where what is larger; `row` is that of the first lane. */
-static void challenge_lanes(cg *c, const estimate *e, int r, LLVMValueRef sum, LLVMValueRef row) {
-    LLVMValueRef lane[LANES], top = LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e->top[r], "");
-    LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, top, "");
-    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, sum, top, ""), e->top[r]);
-    for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, i);
-    LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, row, c->i32, ""), LANES), LLVMConstVector(lane, LANES));
-    LLVMValueRef where = LLVMBuildLoad2(c->b, screen_eight(c->i32, 1), e->where[r], "");
-    LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, where, ""), e->where[r]);
-}
-
 /* Hand the rows of a vector to the heap when one is larger than what is least there. */
 static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
     LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, least, "");
@@ -247,14 +235,13 @@ static LLVMValueRef load_units(cg *c, LLVMValueRef head, LLVMValueRef part, int 
     return LLVMBuildBitCast(c->b, bits, rows_type(c, c->f32, 1), "");
 }
 
-/* Estimates of a vector's rows from `row` on to the top, or to the heap, eight at a time. */
-static void hand_over(cg *c, const screen_job *job, const estimate *e, const screen_x *x, int r, LLVMValueRef sum, LLVMValueRef row) {
+/* Estimates of a vector's rows from `row` on to the heap, eight at a time. */
+static void hand_over(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
     for (int from = 0; from < rows_together(c); from += LANES) {
         LLVMValueRef lane[LANES], at = cg_add(c, row, cg_i64(c, from));
         for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, from + i);
         LLVMValueRef eight = LLVMBuildShuffleVector(c->b, sum, LLVMGetPoison(LLVMTypeOf(sum)), LLVMConstVector(lane, LANES), "");
-        if (job->collects) offer_lanes(c, &x[r], eight, at);
-        else challenge_lanes(c, e, r, eight, at);
+        offer_lanes(c, x, eight, at);
     }
 }
 
@@ -278,7 +265,7 @@ static void store_estimates(cg *c, const screen_job *job, const estimate *e, con
             LLVMValueRef bound = LLVMBuildFAdd(c->b, bound_of(c, e, x, r, p, head, part), sum, "");
             bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x[r].extra, 4)), "");
             cg_store(c, bound, cg_at(c, c->f32, x[r].bound, first), 4);
-            hand_over(c, job, e, x, r, sum, first);
+            hand_over(c, &x[r], sum, first);
         }
 }
 
@@ -324,32 +311,19 @@ static void emit_group(cg *c, const screen_job *job, const estimate *e, const sc
     cg_loop_end(c, &part);
 }
 
-static void clear_top(cg *c, const screen_job *job, const estimate *e) {
-    for (int r = 0; r < job->x_rows; r++) {
-        LLVMBuildStore(c->b, cg_splat(c, cg_f32(c, -INFINITY), LANES), e->top[r]);
-        LLVMBuildStore(c->b, LLVMConstAllOnes(screen_eight(c->i32, 1)), e->where[r]);
-    }
-}
-
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
     estimate e;
     screen_x x[MOST_ROWS];
     GM_ASSERT(job->x_rows <= MOST_ROWS);
     for (int r = 0; r < job->x_rows; r++) {
         x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
-        e.top[r] = cg_variable(c, screen_eight(c->f32, 1), NULL), e.where[r] = cg_variable(c, screen_eight(c->i32, 1), NULL);
         for (int p = 0; p < PARTS; p++)
             e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL), e.coarse[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL),
             e.fine[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL);
     }
-    clear_top(c, job, &e);
     cg_pieces slabs = screen_deal_begin(c, job);
     screen_groups groups = screen_groups_begin(c, job, slabs.index);
     emit_group(c, job, &e, x, groups.group);
     screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
-    for (int r = 0; r < job->x_rows; r++) {
-        cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->f32, 1), e.top[r], ""), x[r].top, 4);
-        cg_store(c, LLVMBuildLoad2(c->b, screen_eight(c->i32, 1), e.where[r], ""), x[r].where, 4);
-    }
 }

@@ -24,15 +24,14 @@ static LLVMValueRef splat_f32(cg *c, double value) {
 
 /* Where things of a row of x lie, from base on; returns their size. base NULL: only the size. */
 static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x *x) {
-    int64_t runs = job->at.runs, quads = job->at.quads * RT_SCREEN_QUAD, vector = SCREEN_LANES * 4;
+    int64_t runs = job->at.runs, quads = job->at.quads * RT_SCREEN_QUAD;
     struct {
         LLVMValueRef *pointer;
         int64_t bytes;
     } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->step, (runs + 1) * 4}, {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4},
                  {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->bound, job->rows * 4},
-                 {&x->top, vector}, {&x->where, vector}, {&x->heap, job->collects ? (int64_t)sizeof(rt_candidates) : 0}, {&x->found, job->collects ? (int64_t)sizeof(rt_candidates) : 0},
-                 {&x->heap_score, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0}, {&x->heap_id, job->collects ? RT_SAMPLE_MOST_REACH * 4 : 0},
-                 {&x->found_id, job->collects ? job->rows * 4 : 0}};
+                 {&x->heap, sizeof(rt_candidates)}, {&x->found, sizeof(rt_candidates)}, {&x->heap_score, RT_SAMPLE_MOST_REACH * 4},
+                 {&x->heap_id, RT_SAMPLE_MOST_REACH * 4}, {&x->found_id, job->rows * 4}};
     int64_t at = 0;
     for (size_t i = 0; i < GM_COUNT(parts); i++) {
         if (base) *parts[i].pointer = cg_at(c, c->i8, base, cg_i64(c, at));

@@ -24,7 +24,8 @@ static gm_status bind_weights(fe_gir_program *p, const rt_weights *weights, gm_d
 
 static void find_sample(const ir_inst *inst, void *user) {
     int64_t *vocab = user;
-    int64_t count = inst->op == IR_SAMPLE ? inst->operands[0]->type.dim[1] : inst->op == IR_SCREENED_SAMPLE ? inst->operands[1]->type.dim[0] : 0;
+    bool screened = inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS || inst->op == IR_SCREENED_SAMPLE;
+    int64_t count = inst->op == IR_SAMPLE ? inst->operands[0]->type.dim[1] : screened ? inst->operands[1]->type.dim[0] : 0;
     if (count > *vocab) *vocab = count;
 }
 

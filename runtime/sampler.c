@@ -255,14 +255,14 @@ int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void 
 /* ---- what is enough ---- */
 
 int64_t rt_sample_reach(const float *options, int64_t vocab) {
-    float top_k = options[RT_SAMPLE_TOP_K];
-    bool few = top_k >= 1 && top_k <= (float)RT_SAMPLE_MOST_REACH && top_k < (float)vocab;
-    return few && options[RT_SAMPLE_TEMPERATURE] > 0 && !penalises(options) ? (int64_t)top_k : 0;
+    float top_k = options[RT_SAMPLE_TEMPERATURE] > 0 ? options[RT_SAMPLE_TOP_K] : 1;
+    bool few = top_k >= 1 && top_k <= (float)RT_SAMPLE_MOST_REACH && (top_k < (float)vocab || top_k == 1);
+    return few && !penalises(options) ? (int64_t)top_k : 0;
 }
 
 /* A score below `least` that divided by the temperature is as large as it: its quotient q is the same float, from which both
  * exact quotients are at most 2^-24·|q| away, or 2^-150 where q is below normal numbers; so the scores are less than
  * 2^-22·|least| or 2^-149·temperature apart. Infinite quotients of either sign change nothing: only the best then counts. */
 float rt_sample_floor(float least, const float *options) {
-    return least - fabsf(least) * 0x1p-21f - (options[RT_SAMPLE_TEMPERATURE] * 0x1p-148f + 0x1p-100f);
+    return least - fabsf(least) * 0x1p-21f - (fmaxf(options[RT_SAMPLE_TEMPERATURE], 0) * 0x1p-148f + 0x1p-100f);
 }

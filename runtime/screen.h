@@ -1,5 +1,5 @@
 /* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
- * rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest; codegen/screen.c and screen_sample.c
+ * rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest; codegen/screen.c
  * compute the others.
  *
  * It has runs of 32 elements of a row, each with a scale s (u8) and a code of 0 to 15 per element; a row has a unit u (bf16, >= 0 or

@@ -348,7 +348,7 @@ static void options_of(const rt_sampling *from, float *options) {
 bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab) {
     float options[RT_SAMPLE_OPTIONS] = {0};
     options_of(sampling, options);
-    return sampling->temperature <= 0 || rt_sample_reach(options, vocab) > 0;
+    return rt_sample_reach(options, vocab) > 0;
 }
 
 static void set_options(generation *g, const int32_t *stops, int stop_count) {

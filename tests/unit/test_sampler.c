@@ -431,6 +431,9 @@ START_TEST(some_are_enough) {
         float least = kth_of(logits, vocab, (int)set.top_k);
         int64_t count = check_some(logits, vocab, set, least, (uint64_t)round);
         check_some(logits, vocab, set, least - 1, (uint64_t)round);
+        setting cold = set;
+        cold.temperature = 0;
+        check_some(logits, vocab, cold, kth_of(logits, vocab, 1), (uint64_t)round);
         if (kind == 0 && set.temperature == 1) kept += count, all += (int64_t)set.top_k;
     }
     ck_assert_int_le(kept, all + all / 100); /* hardly more than those counted */
@@ -457,10 +460,10 @@ START_TEST(when_some_are_enough) {
     }
     set.top_k = 1.5f;
     ck_assert_int_eq(reach_of(set, 1000), 1);
-    static const float cold[] = {0, -1, NAN};
+    static const float cold[] = {0, -1, NAN}; /* the best one counts */
     for (size_t i = 0; i < GM_COUNT(cold); i++) {
         set.temperature = cold[i];
-        ck_assert_int_eq(reach_of(set, 1000), 0);
+        ck_assert_int_eq(reach_of(set, 1000), 1);
     }
     set.temperature = 1;
     set.penalty = 1.1f;

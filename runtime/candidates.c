@@ -1,10 +1,12 @@
-/* screened_sample: what its kernel (codegen/screen_sample.c) leaves to the host. Every thread collects candidates in its own
+/* Screened choices: what their kernel (codegen/screen.c) leaves to the host. Every thread collects candidates in its own
  * scratch, at the same place of each. */
 #include "runtime/abi.h"
 #include "runtime/sampler.h"
 
 #include <math.h>
 #include <string.h>
+
+static const float greedy[RT_SAMPLE_OPTIONS] = {[RT_SAMPLE_REPEAT_PENALTY] = 1};
 
 /* ---- the highest estimates: a heap with the least in front ---- */
 
@@ -29,7 +31,7 @@ static void clear(rt_candidates *heap) {
 }
 
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows) {
-    heap->count = rt_sample_reach(options, rows);
+    heap->count = rt_sample_reach(options ? options : greedy, rows);
     clear(heap);
 }
 
@@ -52,7 +54,7 @@ float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candid
     if (!mine->count) return -INFINITY;
     clear(&heap);
     for (int32_t t = 0; t < frame->threads; t++) rt_candidates_offer(&heap, of_thread(frame, thread, mine, t)->score, heap.count, 0);
-    return rt_sample_floor(least[0], options);
+    return rt_sample_floor(least[0], options ? options : greedy);
 }
 
 /* Appends what all threads have, by id. */
@@ -82,5 +84,5 @@ int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *mine, int64_t
                              const float *options, int64_t seed) {
     rt_scores among = rt_scores_in(frame->sample_scratch, vocab);
     join(frame, mine, &among);
-    return rt_sample_scores(&among, &(rt_choice){.options = options, .tokens = tokens, .position = position, .row = row, .seed = (uint64_t)seed});
+    return rt_sample_scores(&among, &(rt_choice){.options = options ? options : greedy, .tokens = tokens, .position = position, .row = row, .seed = (uint64_t)seed});
 }
