@@ -1,6 +1,5 @@
 /* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy is enough to
- * rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest; codegen/screen.c
- * compute the others.
+ * rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest; codegen/screen.c computes the others.
  *
  * It has runs of 32 elements of a row, each with a scale s (u8) and a code of 0 to 15 per element; a row has a unit u (bf16, >= 0 or
  * NaN); v = u·s·(code - 8). Some columns count more than others: where x is large, so usually is W. So the first run of a row is that of
