@@ -162,10 +162,10 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
                          .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
-                         .words = ir_attr_find(inst, IR_ATTR_IMPL)};
+                         .words = ir_attr_find(inst, IR_ATTR_IMPL), .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
     cg_kernel kernel = {.count = 0};
-    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %lld %a %a %d %d |", (long long)job.tokens, (long long)job.kv_heads,
-                     (long long)job.group, (long long)job.d, (long long)job.slots, singly ? (long long)attention_most_keys(&job) : 0, job.factor, job.cap, job.ring, job.words);
+    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %lld %a %a %d %d %d |", (long long)job.tokens, (long long)job.kv_heads,
+                     (long long)job.group, (long long)job.d, (long long)job.slots, singly ? (long long)attention_most_keys(&job) : 0, job.factor, job.cap, job.ring, job.words, job.parts);
     for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = q_slot->layout.stride[i], job.out_stride[i] = write->layout.stride[i];
     key_strides(&kernel.key, job.q_stride, 4);
     key_strides(&kernel.key, job.out_stride, 4);

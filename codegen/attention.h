@@ -19,7 +19,8 @@ typedef struct attention_job {
     double factor, cap;
     int64_t window; /* 0: none */
     bool ring; /* key j lies in slot j mod slots */
-    bool words; /* in integers, or in parts of bf16, where that is possible: attention_in_words, attention_in_tiles */
+    bool words; /* in integers, or in bf16, where that is possible: attention_in_words, attention_in_tiles */
+    int parts;  /* of bf16, in tiles: 1, or 2 of q and the weights, high and low */
     int q, position, window_arg, out; /* of no window, more than all keys */
 } attention_job;
 
@@ -99,19 +100,20 @@ void attention_multiply(cg *c, const attention_product *p);
 
 /* Is this job done in tile registers? Then not in words. */
 bool attention_in_tiles(const cg *c, const attention_job *job);
-/* to: d high parts of the row from[d], then d low ones, bf16. */
+/* to: d high parts of the row from[d], then d low ones, if there are two parts; bf16. */
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to);
 /* As attention_words_units, the elements as they are. */
 LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number, LLVMValueRef unit);
 /* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite, else 0.
  * Returns i1: is there such a key? */
 LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most);
-/* to: high parts of one row's `keys` weights, then low ones; all NaN when one of the keys [low, high) that it sees has lost something. lost: what
+/* to: one row's `keys` weights in parts as above; all NaN when one of the keys [low, high) that it sees has lost something. lost: what
  * attention_tiles_pack_v returned. */
-void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
+void attention_tiles_weights(cg *c, const attention_job *job, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
                              LLVMValueRef to);
-/* As attention_multiply, of pairs of bf16: a row of a has its high parts in the first half of a_stride elements, its low ones in the other. */
-void attention_tiles_multiply(cg *c, const attention_product *p);
+/* As attention_multiply, of pairs of bf16: of two parts a row of a has its high ones in the first half of a_stride elements, its low ones in the
+ * other. */
+void attention_tiles_multiply(cg *c, const attention_job *job, const attention_product *p);
 
 /* ---- attention_words.c ---- */
 

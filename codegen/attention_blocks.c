@@ -34,8 +34,8 @@ static int64_t tall_of(const cg *c, const block *b) {
     return b->tiles ? 1 : attention_tile_rows(c);
 }
 
-static void multiply(cg *c, const block *b, const attention_product *product) {
-    if (b->tiles) attention_tiles_multiply(c, product);
+static void multiply(cg *c, const attention_job *job, const block *b, const attention_product *product) {
+    if (b->tiles) attention_tiles_multiply(c, job, product);
     else attention_multiply(c, product);
 }
 
@@ -43,7 +43,7 @@ static void multiply(cg *c, const block *b, const attention_product *product) {
 
 /* Elements of 32 bits in a row of q. */
 static int64_t row_elements(const attention_job *job, const block *b) {
-    return b->words ? job->d / 2 : job->d;
+    return b->words ? job->d / 2 : b->tiles ? job->d / 2 * job->parts : job->d;
 }
 
 /* Are panels of units of two elements? */
@@ -57,8 +57,8 @@ static int64_t key_elements(const attention_job *job, const block *b) {
 }
 
 /* Elements of 32 bits in a row of weights. */
-static int64_t weight_elements(const block *b) {
-    return b->words ? PANEL_KEYS / 2 : PANEL_KEYS;
+static int64_t weight_elements(const attention_job *job, const block *b) {
+    return b->words ? PANEL_KEYS / 2 : b->tiles ? PANEL_KEYS / 2 * job->parts : PANEL_KEYS;
 }
 
 static LLVMValueRef weights_of(const block *b) {
@@ -160,9 +160,9 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     LLVMValueRef scores = cg_at(c, c->f32, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS)));
     LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
     LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, scores, low, high, &top);
-    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, row.index, cg_i64(c, weight_elements(b))));
+    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, row.index, cg_i64(c, weight_elements(job, b))));
     if (b->words) attention_words_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights, float_at(c, b->weight_scales, row.index));
-    if (b->tiles) attention_tiles_weights(c, scores, b->lost, b->v.scales, low, high, PANEL_KEYS, weights);
+    if (b->tiles) attention_tiles_weights(c, job, scores, b->lost, b->v.scales, low, high, PANEL_KEYS, weights);
     cg_store(c, top, top_at, 4);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
     LLVMValueRef factor = cg_exp_weight(c, LLVMBuildFSub(c->b, old, top, "")), sums = sums_of(c, job, b, row.index);
@@ -171,8 +171,8 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     cg_end_if(c, &mend);
     cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, total_at, 4), sum, ""), total_at, 4);
     cg_loop_end(c, &row);
-    int64_t after = (tall_of(c, b) - 1) * weight_elements(b) * 4; /* bytes of the last tile's other rows */
-    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(b))));
+    int64_t after = (tall_of(c, b) - 1) * weight_elements(job, b) * 4; /* bytes of the last tile's other rows */
+    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b))));
     LLVMBuildMemSet(c->b, rest, LLVMConstInt(c->i8, 0, 0), cg_i64(c, after), 4);
 }
 
@@ -187,12 +187,12 @@ static void score_panel(cg *c, const attention_job *job, const block *b, const a
                                  .out = float_at(c, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index)),
                                  .out_stride = PANEL_KEYS, .words = b->words};
     if (b->words) product.row_scales = float_at(c, b->q_scales, from), product.column_scales = float_at(c, b->k.scales, keys.index);
-    multiply(c, b, &product);
+    multiply(c, job, b, &product);
     cg_loop_end(c, &keys);
 }
 
 static void sum_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef values, LLVMValueRef from, LLVMValueRef to) {
-    int64_t columns = columns_of(c, job), keys = weight_elements(b), lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
+    int64_t columns = columns_of(c, job), keys = weight_elements(job, b), lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
     if (in_pairs(b)) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
     cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
@@ -200,7 +200,7 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
                                  .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))), .depth = depth,
                                  .out = float_at(c, sums_of(c, job, b, from), part.index), .out_stride = columns, .add = true, .words = b->words};
     if (b->words) product.row_scales = float_at(c, b->weight_scales, from);
-    multiply(c, b, &product);
+    multiply(c, job, b, &product);
     cg_loop_end(c, &part);
 }
 
@@ -243,7 +243,7 @@ static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block 
         LLVMValueRef *place;
         int64_t floats;
     } parts[] = {{&b->panel, PANEL_KEYS * columns}, {&b->scores, rows * PANEL_KEYS}, {&b->rows, rows * row_elements(job, b)},
-                 {&b->weights, in_pairs(b) ? rows * weight_elements(b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
+                 {&b->weights, in_pairs(b) ? rows * weight_elements(job, b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
                  {&b->q_scales, rows}, {&b->weight_scales, rows}, {&b->k.inverses, PANEL_KEYS}, {&b->k.scales, PANEL_KEYS},
                  {&b->v.inverses, PANEL_KEYS}, {&b->v.scales, PANEL_KEYS}};
     for (size_t i = 0; i < GM_COUNT(parts); i++) at += parts[i].floats;
@@ -268,7 +268,8 @@ static int64_t block_tokens(const cg *c, const attention_job *job) {
 
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out) {
     bool tiles = attention_in_tiles(c, job);
-    const char *how = tiles ? "two parts of bf16 in tile registers (tdpbf16ps)" : attention_in_words(c, job) ? "words of 16 bits" : "floats";
+    const char *in_tiles = job->parts > 1 ? "two parts of bf16 in tile registers (tdpbf16ps)" : "bf16 in tile registers (tdpbf16ps)";
+    const char *how = tiles ? in_tiles : attention_in_words(c, job) ? "words of 16 bits" : "floats";
     gm_string_printf(out, "up to %lld tokens by %lld heads share a packed panel of %d keys, in %s, tiles of %lld rows by %lld columns",
                      (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, how, (long long)(tiles ? 2 * CG_TILE_ROWS : attention_tile_rows(c)),
                      (long long)attention_tile_width(c));

@@ -1,14 +1,14 @@
 /* Attention of many tokens in tile registers: products of bf16, summed in f32.
  *
- * K and V are bf16 in the cache and stay as they are. q and the weights are split in two, x = high + low, which leaves 16 bits of each: more
- * than the words of attention_words.c have, and no scales. A panel's units of 32 bits lie as tiles take them: two columns of a key, or a
+ * K and V are bf16 in the cache and stay as they are. q and the weights are rounded to it in the bf16 plan; in others they are split in
+ * two, x = high + low, which leaves 16 bits of each: more than the words of attention_words.c have, and no scales. A panel's units of 32 bits lie as tiles take them: two columns of a key, or a
  * column of two keys. Values that are not finite are taken out of the panel, since the weight 0 of a row that does not see them would not be
  * enough, and make the weights of the rows that see them NaN.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
 
-enum { PARTS = 2 /* high and low */, WORDS = 2 /* to a unit of 32 bits */, HALVES = 2 /* of a row of as many words as a vector has */, MAX_WORDS = 32 };
+enum { MOST_PARTS = 2, WORDS = 2 /* to a unit of 32 bits */, HALVES = 2 /* of a row of as many words as a vector has */, MAX_WORDS = 32 };
 
 bool attention_in_tiles(const cg *c, const attention_job *job) {
     const attention_cache *caches[] = {&job->k, &job->v};
@@ -17,27 +17,41 @@ bool attention_in_tiles(const cg *c, const attention_job *job) {
     return c->tiles && job->words && job->d % (WORDS * c->lanes) == 0;
 }
 
-/* ---- floats in two parts ---- */
+/* ---- floats in one part or two ---- */
 
-/* `count` floats, plus one, to high parts, then low ones. */
-static void split(cg *c, LLVMValueRef from, LLVMValueRef plus, int64_t count, LLVMValueRef to) {
-    LLVMTypeRef ints = vector(c, c->i32), halves = vector(c, c->i16);
-    LLVMValueRef sixteen = splat(c, cg_i32(c, 16)), round = splat(c, cg_i32(c, 0x8000)), more = splat(c, plus);
+/* The upper halves of lanes, as i16. */
+static LLVMValueRef upper(cg *c, LLVMValueRef bits) {
+    return LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
+}
+
+/* The nearest bf16: an instruction of every CPU with tile registers. */
+static LLVMValueRef nearest(cg *c, LLVMValueRef x) {
+    if (!c->stands_in) return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.x86.avx512bf16.cvtneps2bf16.512", NULL, &x, 1), vector(c, c->i16), "");
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), odd = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), splat(c, cg_i32(c, 1)), "");
+    LLVMValueRef rounded = cg_add(c, bits, cg_add(c, odd, splat(c, cg_i32(c, 0x7FFF)))), none = LLVMBuildFCmp(c->b, LLVMRealUNO, x, x, "");
+    return upper(c, LLVMBuildSelect(c->b, none, bits, rounded, ""));
+}
+
+/* x = part[0] + part[1], nearly. */
+static void split(cg *c, LLVMValueRef x, LLVMValueRef *part) {
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), high = LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0xFFFF0000)), "");
+    part[0] = upper(c, bits);
+    part[1] = nearest(c, LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), ""));
+}
+
+/* `count` floats, plus one, in bf16: all first parts, then the second ones if there are two. */
+static void store_parts(cg *c, int parts, LLVMValueRef from, LLVMValueRef plus, int64_t count, LLVMValueRef to) {
+    LLVMValueRef more = splat(c, plus), part[MOST_PARTS];
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, count), c->lanes);
     LLVMValueRef x = LLVMBuildFAdd(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), more, "");
-    LLVMValueRef high = LLVMBuildAnd(c->b, LLVMBuildBitCast(c->b, x, ints, ""), splat(c, cg_i32(c, 0xFFFF0000)), "");
-    LLVMValueRef low = LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), "");
-    low = cg_add(c, LLVMBuildBitCast(c->b, low, ints, ""), round);
-    LLVMValueRef part[PARTS] = {high, low};
-    for (int i = 0; i < PARTS; i++) {
-        LLVMValueRef half = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, part[i], sixteen, ""), halves, "");
-        cg_store(c, half, cg_at(c, c->i16, to, cg_add(c, loop.index, cg_i64(c, i * count))), 2);
-    }
+    if (parts == 1) part[0] = nearest(c, x);
+    else split(c, x, part);
+    for (int i = 0; i < parts; i++) cg_store(c, part[i], cg_at(c, c->i16, to, cg_add(c, loop.index, cg_i64(c, i * count))), 2);
     cg_loop_end_unrolled(c, &loop, 4);
 }
 
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to) {
-    split(c, from, cg_f32(c, -0.0), job->d, to);
+    store_parts(c, job->parts, from, cg_f32(c, -0.0), job->d, to);
 }
 
 /* Of floats [low, high), added: they are 0 or NaN. */
@@ -51,14 +65,14 @@ static LLVMValueRef sum_losses(cg *c, LLVMValueRef losses, LLVMValueRef low, LLV
     return LLVMBuildLoad2(c->b, c->f32, total, "");
 }
 
-void attention_tiles_weights(cg *c, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
-                             LLVMValueRef to) {
+void attention_tiles_weights(cg *c, const attention_job *job, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high,
+                             int64_t keys, LLVMValueRef to) {
     LLVMValueRef plus = cg_variable(c, c->f32, NULL);
     LLVMBuildStore(c->b, cg_f32(c, 0), plus);
     cg_branch some = cg_if(c, lost);
     LLVMBuildStore(c->b, sum_losses(c, losses, low, high), plus);
     cg_end_if(c, &some);
-    split(c, weights, LLVMBuildLoad2(c->b, c->f32, plus, ""), keys, to);
+    store_parts(c, job->parts, weights, LLVMBuildLoad2(c->b, c->f32, plus, ""), keys, to);
 }
 
 /* ---- panels ---- */
@@ -124,8 +138,8 @@ LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const atten
     return LLVMBuildFCmp(c->b, LLVMRealUNO, total, total, "");
 }
 
-void attention_tiles_multiply(cg *c, const attention_product *p) {
+void attention_tiles_multiply(cg *c, const attention_job *job, const attention_product *p) {
     cg_tile_product product = {.a = p->a, .rows = p->rows, .b = p->b, .depth = p->depth, .out = p->out, .a_stride = cg_i64(c, p->a_stride),
-                               .out_stride = cg_i64(c, p->out_stride), .parts = PARTS, .add = p->add};
+                               .out_stride = cg_i64(c, p->out_stride), .parts = job->parts, .add = p->add};
     cg_tile_multiply(c, &product);
 }

@@ -600,7 +600,7 @@ static bool rule_attention(const rule_context *c) {
     REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_SCALE), "needs scale");
     const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
-    REQUIRE(!impl || strcmp(impl, "words") == 0, "impl must be \"words\"");
+    REQUIRE(!impl || strcmp(impl, "words") == 0 || strcmp(impl, "tiles") == 0, "impl must be \"words\" or \"tiles\"");
     int64_t window = ir_attr_int(c->inst, IR_ATTR_WINDOW, 0);
     REQUIRE(!ring || (window > 0 && !ir_dim_is_symbol(k->dim[0])), "a ring needs a window and a number of slots");
     REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1, "the ring is shorter than the window");

@@ -10,11 +10,12 @@
  *   tiles   compiled products of bf16, W rounded on the way: the bf16 plan where the target has tile registers, from INTEGER_ROWS rows of x on
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
- * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well (codegen/attention_words.c)
+ * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well (codegen/attention_words.c);
+ * tiles in the bf16 plan where the target has tile registers, its products in bf16 (codegen/attention_tiles.c)
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
- * sums and, by words, the last bits of x, in attention what 12 bits lose.
+ * sums and, by words, the last bits of x, in attention what 12 bits or bf16 lose.
  *
  * These are rules. Some of what they choose has alternatives of the very same arithmetic, of which options->measure may know how long each
  * takes: then the fastest is chosen, the rule's own unless another is faster by MARGIN. So the plan that is run, and how exact it is, never
@@ -223,19 +224,21 @@ static way way_of(choice *state, const ir_module *module, const ir_func *func, c
     return chosen;
 }
 
-/* Does this attention run in words? */
-static bool takes_words(const choice *state, const ir_inst *inst) {
-    if (inst->op != IR_ATTENTION || ir_attr_find(inst, IR_ATTR_IMPL) || state->options->precision == PASS_F32) return false;
+/* How this attention runs; NULL: as it is, or no attention. */
+static const char *attention_impl(const choice *state, const ir_inst *inst) {
+    const pass_options *options = state->options;
+    if (inst->op != IR_ATTENTION || ir_attr_find(inst, IR_ATTR_IMPL) || options->precision == PASS_F32) return NULL;
     ir_dim tokens = inst->operands[0]->type.dim[0];
-    return ir_dim_is_symbol(tokens) || tokens > RT_FEW_ROWS;
+    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return NULL;
+    return options->precision == PASS_BF16 && options->tiles ? "tiles" : "words";
 }
 
 static bool choose(ir_rewrite *rw, const ir_inst *inst) {
-    bool words = takes_words(rw->user, inst);
-    if (!words && !is_open(inst)) return false;
+    const char *attention = attention_impl(rw->user, inst);
+    if (!attention && !is_open(inst)) return false;
     ir_inst copy = *inst;
     ir_attr attrs[8];
-    way chosen = words ? (way){"words", 0} : way_of(rw->user, rw->in, rw->in_func, inst);
+    way chosen = attention ? (way){attention, 0} : way_of(rw->user, rw->in, rw->in_func, inst);
     GM_ASSERT(inst->attr_count + 1 < (int)GM_COUNT(attrs));
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
     attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, chosen.impl);

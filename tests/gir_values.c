@@ -150,10 +150,10 @@ bool gir_parse_args(gir_file *file, const ir_module *module, const ir_func *func
 /* ---- tolerances ---- */
 
 typedef enum tol_scale { ELEMENT, TENSOR } tol_scale;
-enum { IR_CLASS_WORDS = -1 }; /* attention in words, less exact than its class */
+enum { IR_CLASS_WORDS = -1, IR_CLASS_HALVES = -2 }; /* attention in words and in bf16, less exact than its class */
 typedef struct tolerance {
     rt_dtype dtype;
-    int class; /* ir_class or IR_CLASS_WORDS */
+    int class; /* ir_class or one of these */
     double abs, rel;
     tol_scale scale;
 } tolerance;
@@ -171,7 +171,7 @@ typedef struct class_search {
 } class_search;
 
 static int inexactness(int class) {
-    static const int order[] = {IR_CLASS_ELEM, IR_CLASS_REDUCE, IR_CLASS_CONTRACT, IR_CLASS_FUSED, IR_CLASS_WORDS};
+    static const int order[] = {IR_CLASS_ELEM, IR_CLASS_REDUCE, IR_CLASS_CONTRACT, IR_CLASS_FUSED, IR_CLASS_WORDS, IR_CLASS_HALVES};
     for (int i = 0; i < (int)GM_COUNT(order); i++)
         if (order[i] == class) return i + 1;
     return 0;
@@ -179,8 +179,8 @@ static int inexactness(int class) {
 
 static void note_class(const ir_inst *inst, void *user) {
     class_search *search = user;
-    bool words = inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL);
-    int class = words ? IR_CLASS_WORDS : (int)ir_op_of(inst->op)->class;
+    bool attends = inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL);
+    int class = attends ? ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_CLASS_HALVES : IR_CLASS_WORDS : (int)ir_op_of(inst->op)->class;
     if (inexactness(class) > inexactness(search->worst)) search->worst = class;
     if (inst->op != IR_CALL || search->depth == 8) return;
     const ir_func *callee = ir_func_find(search->module, ir_attr_string(inst, IR_ATTR_CALLEE));
