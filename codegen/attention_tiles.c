@@ -26,7 +26,7 @@ static LLVMValueRef upper(cg *c, LLVMValueRef bits) {
 
 /* The nearest bf16: an instruction of every CPU with tile registers. */
 static LLVMValueRef nearest(cg *c, LLVMValueRef x) {
-    if (!c->stands_in) return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.x86.avx512bf16.cvtneps2bf16.512", NULL, &x, 1), vector(c, c->i16), "");
+    if (!c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, vector(c, LLVMBFloatTypeInContext(c->context)), ""), vector(c, c->i16), "");
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), odd = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), splat(c, cg_i32(c, 1)), "");
     LLVMValueRef rounded = cg_add(c, bits, cg_add(c, odd, splat(c, cg_i32(c, 0x7FFF)))), none = LLVMBuildFCmp(c->b, LLVMRealUNO, x, x, "");
     return upper(c, LLVMBuildSelect(c->b, none, bits, rounded, ""));

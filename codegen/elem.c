@@ -87,8 +87,9 @@ LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
     }
 }
 
-/* Round to nearest even; NaN becomes a quiet NaN. */
+/* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it. */
 static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
+    if (c->tiles && !c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, LLVMBFloatTypeInContext(c->context), ""), c->i16, "");
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, c->i32, ""), width = cg_i32(c, 16);
     LLVMValueRef upper = LLVMBuildLShr(c->b, bits, width, "");
     LLVMValueRef odd = LLVMBuildAnd(c->b, upper, cg_i32(c, 1), "");
