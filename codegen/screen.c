@@ -3,7 +3,7 @@
  *
  * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread takes the k of its rows that it estimates highest
  * and computes their exact scores. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its
- * rt_sample_floor change nothing. The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and
+ * rt_sample_floor change nothing. (Of logits as a repeat penalty leaves them, which makes none larger.) The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and
  * all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit is that of the full product. The
  * screen is read once for all rows of x.
  *
@@ -49,12 +49,18 @@ static void set_up(cg *c, LLVMValueRef candidates, LLVMValueRef score, LLVMValue
     cg_store(c, id, field_of(c, candidates, offsetof(rt_candidates, id)), 8);
 }
 
+/* The exact score of a row: what expand.c makes of it, in the same operations. */
+static LLVMValueRef exact_score(cg *c, const screen_job *job, LLVMValueRef row) {
+    LLVMValueRef score = cg_dot_row(c, &job->dot, row), cap = cg_f32(c, job->cap);
+    return job->cap > 0 ? LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, score, cap, "")), cap, "") : score;
+}
+
 /* The estimates in the heap become exact scores. */
 static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef count) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef row = cg_load(c, c->i32, cg_at(c, c->i32, x->heap_id, loop.index), 4);
     cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGE, row, cg_i32(c, 0), ""));
-    cg_store(c, cg_dot_row(c, &job->dot, cg_widen(c, row)), cg_at(c, c->f32, x->heap_score, loop.index), 4);
+    cg_store(c, exact_score(c, job, cg_widen(c, row)), cg_at(c, c->f32, x->heap_score, loop.index), 4);
     cg_end_if(c, &any);
     cg_loop_end(c, &loop);
 }
@@ -130,7 +136,7 @@ static void score_rows(cg *c, screen_job *job, const screen_x *x, LLVMValueRef c
     cg_loop loop = cg_loop_begin(c, batches.index, cg_min(c, cg_add(c, batches.index, batch), count), 1);
     LLVMValueRef id = id_at(c, x, loop.index), to = LLVMBuildLoad2(c->b, c->i64, kept, "");
     job->dot.next = row_at(c, job, x, cg_add(c, loop.index, batch), last);
-    LLVMValueRef score = cg_dot_row(c, &job->dot, cg_widen(c, id)), counts = LLVMBuildFCmp(c->b, LLVMRealUGE, score, floor, "");
+    LLVMValueRef score = exact_score(c, job, cg_widen(c, id)), counts = LLVMBuildFCmp(c->b, LLVMRealUGE, score, floor, "");
     cg_store(c, score, cg_at(c, c->f32, x->bound, to), 4);
     cg_store(c, id, cg_at(c, c->i32, x->found_id, to), 4);
     LLVMBuildStore(c->b, cg_add(c, to, LLVMBuildZExt(c->b, counts, c->i64, "")), kept);
@@ -168,10 +174,11 @@ static void estimate_rows(cg *c, screen_job *job, LLVMValueRef scratch, LLVMValu
 /* What this thread finds, once the heaps of all threads are there. */
 static void find_all(cg *c, screen_job *job, LLVMValueRef scratch) {
     x_loop x = x_begin(c, job, scratch);
-    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, c->code.args[job->options]};
-    LLVMValueRef floor = cg_host_call(c, "rt_candidates_floor", c->f32, with_heap, 4);
+    LLVMValueRef *args = c->code.args, with_heap[] = {c->code.frame, c->code.thread, x.at.heap, cg_i64(c, job->rows), args[job->tokens], args[job->position], args[job->options]};
+    LLVMValueRef floor = cg_host_call(c, "rt_candidates_floor", c->f32, with_heap, 7);
     cg_dot_begin(c, &job->dot);
-    score_rows(c, job, &x.at, find_rows(c, job, &x.at, floor), floor);
+    LLVMValueRef uncapped = job->cap > 0 ? cg_host_call(c, "rt_candidates_uncapped", c->f32, (LLVMValueRef[]){floor, cg_f32(c, job->cap)}, 2) : floor;
+    score_rows(c, job, &x.at, find_rows(c, job, &x.at, uncapped), floor);
     x_end(c, job, &x);
 }
 
@@ -219,7 +226,7 @@ void cg_emit_screened(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     int64_t x_rows = inst->operands[0]->type.dim[0];
     screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
-                      .x_rows = x_rows, .listed = x_rows == 1};
+                      .x_rows = x_rows, .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .listed = x_rows == 1};
     const cg_slot *reads[3], *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
     int read_count = 0;
     for (int i = 0; i < inst->operand_count; i++)
@@ -231,7 +238,7 @@ void cg_emit_screened(cg *c, const ir_inst *inst) {
     cg_reserve_scratch(c, screen_scratch(&job));
     job.out = cg_kernel_arg(&kernel, out->base);
     choice_args(c, &job, inst, &kernel);
-    gm_string_printf(&kernel.key, "screened %s %lld %lld %lld", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)x_rows);
+    gm_string_printf(&kernel.key, "screened %s %lld %lld %lld %a", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)x_rows, job.cap);
     cg_kernel_call(c, &kernel, "screened", emit_screened, &job);
     cg_barrier(c); /* the first thread looks into the scratch of the others */
 }

@@ -21,6 +21,7 @@ typedef struct screen_job {
     rt_screen_places at;
     int screen, out;          /* kernel arguments */
     int64_t x_rows;           /* of x */
+    double cap;               /* scores are soft-capped; 0: not */
     bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
     int tokens, position, usual;
     int options, seed;        /* kernel arguments: with tokens and position what a sampler goes by */

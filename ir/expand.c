@@ -67,19 +67,33 @@ static ir_value *expand_GATED_MATMUL(ir_builder *b, const ir_inst *inst, ir_valu
     return inst->results[0]->type.dtype == RT_F32 ? y : ir_convert(b, y, inst->results[0]->type.dtype);
 }
 
+/* What is chosen among, with the operations of a soft cap in the order that the lowering gives them. */
+static ir_value *screened_logits(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
+    ir_value *logits = ir_matmul(b, operands[0], &operands[1], 1);
+    double cap = ir_attr_float(inst, IR_ATTR_CAP, 0);
+    if (cap == 0) return logits;
+    ir_value *c = ir_const_float(b, cap);
+    return ir_binary(b, IR_MUL, ir_unary(b, IR_TANH, ir_binary(b, IR_DIV, logits, c)), c);
+}
+
+/* The choice by operands of the inst, whose other attributes are its own. */
+static ir_value *choose(ir_builder *b, ir_op op, const ir_inst *inst, ir_value *const *operands, int count) {
+    const ir_attr *usual = ir_attr_find(inst, IR_ATTR_USUAL);
+    return ir_emit1(b, op, operands, count, usual, usual != NULL, NULL);
+}
+
 static ir_value *expand_SCREENED_ARGMAX(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
-    return ir_reduce(b, IR_ARGMAX, ir_matmul(b, operands[0], &operands[1], 1), 1);
+    return ir_reduce(b, IR_ARGMAX, screened_logits(b, inst, operands), 1);
 }
 
 static ir_value *expand_SCREENED_GUESS(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
-    ir_value *choice[] = {ir_matmul(b, operands[0], &operands[1], 1), operands[3], operands[4]};
-    return ir_emit1(b, IR_GUESS, choice, 3, inst->attrs, inst->attr_count, NULL);
+    ir_value *choice[] = {screened_logits(b, inst, operands), operands[3], operands[4]};
+    return choose(b, IR_GUESS, inst, choice, 3);
 }
 
 static ir_value *expand_SCREENED_SAMPLE(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
-    ir_value *logits = ir_matmul(b, operands[0], &operands[1], 1);
-    ir_value *choice[] = {logits, operands[3], operands[4], operands[5], operands[6]};
-    return ir_emit1(b, IR_SAMPLE, choice, 5, inst->attrs, inst->attr_count, NULL);
+    ir_value *choice[] = {screened_logits(b, inst, operands), operands[3], operands[4], operands[5], operands[6]};
+    return choose(b, IR_SAMPLE, inst, choice, 5);
 }
 
 typedef ir_value *expand_fn(ir_builder *b, const ir_inst *inst, ir_value *const *operands);

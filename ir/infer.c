@@ -621,6 +621,7 @@ static bool is_screened(const rule_context *c) {
     rt_screen_shape(w->dim[0], w->dim[1], shape);
     REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4, of K+32 columns and the rows of runtime/screen.h");
     REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && rt_can_screen_columns(w->dim[1]), "not the rows or columns of a screen");
+    REQUIRE(ir_attr_float(c->inst, IR_ATTR_CAP, 0) >= 0, "cap must not be negative");
     return true;
 }
 

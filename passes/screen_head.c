@@ -12,10 +12,10 @@
  * the token. A guess (passes/guess_ahead.c) becomes a call of @head.R1.guess… with its screened_guess.
  *
  * Fires where the call is read by one argmax or guess, by one sample, or by both in two branches of an `if`; the
- * callee returns the product of one row, or a few, with one stored weight that can be screened, and nothing else. A soft cap refuses: capped
- * scores may tie where the products do not. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
+ * callee returns the product of one row, or a few, with one stored weight that can be screened, perhaps soft-capped, and nothing else. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
  * @head.R1; functions stay, since the host may call them.
  */
+#include "passes/match.h"
 #include "passes/passes.h"
 #include "passes/screened.h"
 #include "ir/rewrite.h"
@@ -34,11 +34,40 @@ static const ir_inst *returned_by(const ir_func *func) {
     return func->body->yield_count == 1 ? func->body->yields[0]->def : NULL;
 }
 
+/* y = cap·tanh(x / cap): x and the cap; else y itself. */
+static const ir_value *capped(const ir_value *y, double *cap) {
+    double factor, divisor;
+    const ir_inst *scaled = match_made_by(y, IR_MUL), *bent = scaled ? match_made_by(scaled->operands[0], IR_TANH) : NULL;
+    const ir_inst *quotient = bent ? match_made_by(bent->operands[0], IR_DIV) : NULL;
+    if (!quotient || !match_number(scaled->operands[1], &factor) || !match_number(quotient->operands[1], &divisor)) return y;
+    if (factor != divisor || !(factor > 0)) return y;
+    *cap = factor;
+    return quotient->operands[0];
+}
+
+/* The product that the function returns; *cap: of its elements, 0 where there is none. */
+static const ir_inst *product_of(const ir_func *func, double *cap) {
+    const ir_inst *returned = returned_by(func);
+    *cap = 0;
+    return returned && returned->result_count == 1 ? match_made_by(capped(returned->results[0], cap), IR_MATMUL) : NULL;
+}
+
+/* Does the function read values on the way to what it returns only once? */
+static bool is_read_once(const ir_func *func, const ir_inst *product) {
+    uint32_t *uses = ir_count_uses(func);
+    const ir_inst *at = returned_by(func);
+    bool once = true;
+    for (; once && at != product; at = at->operands[0]->def) once = uses[at->results[0]->id] == 1;
+    once &= uses[product->results[0]->id] == 1;
+    free(uses);
+    return once;
+}
+
 const char *pass_why_not_screened(const ir_func *func) {
     const ir_region *body = func->body;
-    const ir_inst *product = returned_by(func);
-    if (!product || product->op != IR_MATMUL || product->operand_count != 2)
-        return "the head returns more than a product with one weight: capped scores may tie where products do not";
+    double cap;
+    const ir_inst *product = product_of(func, &cap);
+    if (!product || product->operand_count != 2) return "the head returns more than a product with one weight, soft-capped or not";
     const char *impl = ir_attr_string(product, IR_ATTR_IMPL);
     if (impl && strcmp(impl, "gemv") != 0) return "its rows are summed in another order than those of a gemv";
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
@@ -50,20 +79,13 @@ const char *pass_why_not_screened(const ir_func *func) {
     if (func->alias && func->alias[0] >= 0) return "the head writes where its argument lies";
     for (int i = 0; i < body->inst_count; i++)
         if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return "the head does something else besides";
-    uint32_t *uses = ir_count_uses(func);
-    bool alone = uses[product->results[0]->id] == 1;
-    free(uses);
-    return alone ? NULL : "the head reads the product itself too";
+    return is_read_once(func, product) ? NULL : "the head reads the product itself too";
 }
 
-/* The product that the function returns, when its weight can be screened; else NULL. */
-static const ir_inst *returned_product(const ir_func *func) {
-    return pass_why_not_screened(func) ? NULL : returned_by(func);
-}
-
-/* The same for one row or a few; else NULL. */
+/* The product that the function returns, of one row or a few, when its weight can be screened; else NULL. */
 static const ir_inst *screenable_product(const ir_func *func) {
-    const ir_inst *product = returned_product(func);
+    double cap;
+    const ir_inst *product = pass_why_not_screened(func) ? NULL : product_of(func, &cap);
     ir_dim rows = product ? product->operands[0]->type.dim[0] : 0;
     return !ir_dim_is_symbol(rows) && rows >= 1 && rows <= RT_FEW_ROWS ? product : NULL;
 }
@@ -155,7 +177,8 @@ static bool is_head_call(ir_rewrite *rw, const ir_inst *inst, readers *r) {
 /* ---- the copies of the head ---- */
 
 typedef struct head_copy {
-    const ir_inst *product, *reader;
+    const ir_inst *product, *returned, *reader;
+    double cap;
     ir_value *more[MOST_MORE];
 } head_copy;
 
@@ -181,15 +204,25 @@ static ir_type screen_type(const ir_type *w) {
     return ir_tensor(RT_S4, 2, dim);
 }
 
+static bool is_capping(const head_copy *copy, const ir_inst *inst) {
+    const ir_inst *at = copy->returned;
+    while (at != copy->product && at != inst) at = at->operands[0]->def;
+    return at != copy->product;
+}
+
 static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const head_copy *copy = rw->user;
-    if (inst != copy->product) return false;
+    if (inst != copy->product) return is_capping(copy, inst);
     const way *to = way_of(copy->reader);
     const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
     ir_value *operands[3 + MOST_MORE] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
     for (int i = 0; i < to->more; i++) operands[3 + i] = copy->more[i];
-    ir_value *chosen = ir_emit1(&rw->b, to->screened, operands, 3 + to->more, copy->reader->attrs, copy->reader->attr_count, NULL);
-    rw->map[inst->results[0]->id] = ir_named(chosen, to->result);
+    ir_attr attrs[2] = {ir_attr_make_float(IR_ATTR_CAP, copy->cap)};
+    const ir_attr *usual = ir_attr_find(copy->reader, IR_ATTR_USUAL);
+    int count = copy->cap > 0;
+    if (usual) attrs[count++] = *usual;
+    ir_value *chosen = ir_emit1(&rw->b, to->screened, operands, 3 + to->more, attrs, count, NULL);
+    rw->map[copy->returned->results[0]->id] = ir_named(chosen, to->result);
     return true;
 }
 
@@ -239,7 +272,8 @@ static void copy_head(ir_rewrite *look, const ir_inst *call, const ir_inst *read
     const char *name = screened_name(look, call, reader);
     if (ir_func_find(look->out, name)) return;
     const ir_func *head = callee_of(look, call);
-    head_copy copy = {.product = screenable_product(head), .reader = reader};
+    head_copy copy = {.returned = returned_by(head), .reader = reader};
+    copy.product = product_of(head, &copy.cap);
     decide(look, head, &copy);
     ir_retype_func(look->in, head, look->out, name, copy_params, copy_yield, screen_product, &copy);
 }

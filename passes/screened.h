@@ -4,7 +4,7 @@
 
 #include "ir/ir.h"
 
-/* Why what a function returns is no product whose weight can be screened; NULL: it is one. */
+/* Why what a function returns is no product whose weight can be screened, soft-capped or not; NULL: it is one. */
 const char *pass_why_not_screened(const ir_func *func);
 
 #endif

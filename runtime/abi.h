@@ -96,6 +96,7 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_candidates_begin)                                                                                        \
     RTCALL(rt_candidates_offer)                                                                                        \
     RTCALL(rt_candidates_floor)                                                                                        \
+    RTCALL(rt_candidates_uncapped)                                                                                     \
     RTCALL(rt_candidates_sample)                                                                                       \
     RTCALL(rt_trace_call)                                                                                              \
     RTCALL(rt_profile_begin)                                                                                           \
@@ -119,7 +120,10 @@ void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows
  * exact: */
 void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first);
 /* of every thread: no row with a score below this changes the token. */
-float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *heap, const float *options);
+float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *heap, int64_t rows, const int32_t *tokens, int32_t position,
+                          const float *options);
+/* No x below it has a cap·tanh(x / cap) that is not below the floor, as compiled code computes that. */
+float rt_candidates_uncapped(float floor, float cap);
 /* The token of row `row` of x, from every thread's rows of W that may change it, by ascending id. The first thread calls it, with its own. */
 int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *found, int64_t rows, const int32_t *tokens, int32_t position, int64_t row,
                              const float *options, int64_t seed);

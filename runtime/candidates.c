@@ -30,8 +30,15 @@ static void clear(rt_candidates *heap) {
     for (int64_t i = 0; i < heap->count; i++) put(heap, i, -INFINITY, -1);
 }
 
+/* As many as count, and as many more as a penalty may take the places of. */
+static int64_t wanted(const float *options, int64_t rows) {
+    int64_t reach = rt_sample_reach(options, rows);
+    if (!reach || options[RT_SAMPLE_REPEAT_PENALTY] == 1) return reach;
+    return (int64_t)fminf((float)reach + fmaxf(options[RT_SAMPLE_REPEAT_LAST_N], 0), RT_SAMPLE_MOST_REACH);
+}
+
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows) {
-    heap->count = rt_sample_reach(options ? options : greedy, rows);
+    heap->count = wanted(options ? options : greedy, rows);
     clear(heap);
 }
 
@@ -47,14 +54,28 @@ static const rt_candidates *of_thread(const rt_frame *frame, int32_t thread, con
     return (const rt_candidates *)((const char *)mine + (other - thread) * frame->scratch_stride);
 }
 
-float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *mine, const float *options) {
+float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t rows, const int32_t *tokens, int32_t position,
+                          const float *options) {
     float least[RT_SAMPLE_MOST_REACH];
     int32_t none[RT_SAMPLE_MOST_REACH];
-    rt_candidates heap = {.count = mine->count, .score = least, .id = none};
-    if (!mine->count) return -INFINITY;
+    rt_choice by = {.options = options ? options : greedy, .tokens = tokens, .position = position};
+    rt_candidates heap = {.count = rt_sample_reach(by.options, rows), .score = least, .id = none};
+    if (!heap.count) return -INFINITY;
     clear(&heap);
-    for (int32_t t = 0; t < frame->threads; t++) rt_candidates_offer(&heap, of_thread(frame, thread, mine, t)->score, heap.count, 0);
-    return rt_sample_floor(least[0], options ? options : greedy);
+    for (int32_t t = 0; t < frame->threads; t++) {
+        const rt_candidates *other = of_thread(frame, thread, mine, t);
+        for (int64_t i = 0; i < other->count; i++) rt_candidates_offer(&heap, &(float){rt_sample_penalised(other->score[i], other->id[i], &by)}, 1, 0);
+    }
+    return rt_sample_floor(least[0], by.options);
+}
+
+/* Compiled code's quotient, tanh (cg_tanh: 2e-8) and product are within 2^-20 of the exact ones. */
+float rt_candidates_uncapped(float floor, float cap) {
+    double bent = (double)floor / (double)cap, below = bent - fabs(bent) * 0x1p-19 - 0x1p-120;
+    if (isnan(below)) return floor;
+    if (below <= -1) return -INFINITY;
+    double x = (double)cap * atanh(below);
+    return (float)(x - fabs(x) * 0x1p-22 - 0x1p-120);
 }
 
 /* Appends what all threads have, by id. */

@@ -94,6 +94,23 @@ static bool penalises(const float *options) {
     return penalty > 0 && penalty != 1 && options[RT_SAMPLE_REPEAT_LAST_N] >= 1;
 }
 
+/* The first of the latest tokens that the penalty looks at. */
+static int64_t first_seen(const rt_choice *by) {
+    float last_n = by->options[RT_SAMPLE_REPEAT_LAST_N];
+    return last_n < (float)by->position ? by->position - (int64_t)last_n : 0;
+}
+
+static float penalised(float logit, float penalty) {
+    return logit > 0 ? logit / penalty : logit * penalty;
+}
+
+float rt_sample_penalised(float logit, int32_t id, const rt_choice *by) {
+    if (!penalises(by->options)) return logit;
+    int64_t at = first_seen(by);
+    while (at < by->position && by->tokens[at] != id) at++;
+    return at < by->position ? penalised(logit, by->options[RT_SAMPLE_REPEAT_PENALTY]) : logit;
+}
+
 /* Where id is, or would be. */
 static int64_t place_of(const rt_scores *set, int32_t id) {
     int64_t low = 0, high = set->count;
@@ -106,15 +123,13 @@ static int64_t place_of(const rt_scores *set, int32_t id) {
 }
 
 /* A penalised logit is computed from the original one, so a token counts once however often it occurs. */
-static void penalise(rt_scores *set, const int32_t *tokens, int64_t position, const float *options) {
-    if (!penalises(options)) return;
-    float penalty = options[RT_SAMPLE_REPEAT_PENALTY], last_n = options[RT_SAMPLE_REPEAT_LAST_N];
-    int64_t window = last_n < (float)position ? (int64_t)last_n : position;
+static void penalise(rt_scores *set, const rt_choice *by) {
+    if (!penalises(by->options)) return;
     memcpy(set->weight, set->score, (size_t)set->count * sizeof(float));
-    for (int64_t i = position - window; i < position; i++) {
-        int64_t at = place_of(set, tokens[i]);
-        if (at == set->count || set->id[at] != tokens[i] || isnan(set->weight[at])) continue;
-        set->score[at] = set->weight[at] > 0 ? set->weight[at] / penalty : set->weight[at] * penalty;
+    for (int64_t i = first_seen(by); i < by->position; i++) {
+        int64_t at = place_of(set, by->tokens[i]);
+        if (at == set->count || set->id[at] != by->tokens[i]) continue;
+        set->score[at] = penalised(set->weight[at], by->options[RT_SAMPLE_REPEAT_PENALTY]);
     }
 }
 
@@ -231,7 +246,7 @@ static int32_t draw(const rt_scores *set, uint64_t state) {
 int32_t rt_sample_scores(rt_scores *set, const rt_choice *by) {
     const float *options = by->options;
     if (!set->count) return 0;
-    penalise(set, by->tokens, by->position, options);
+    penalise(set, by);
     float temperature = options[RT_SAMPLE_TEMPERATURE];
     int64_t best = best_place(set->score, set->count);
     /* Without a finite best there is no distribution to draw from. */
@@ -257,7 +272,7 @@ int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void 
 int64_t rt_sample_reach(const float *options, int64_t vocab) {
     float top_k = options[RT_SAMPLE_TEMPERATURE] > 0 ? options[RT_SAMPLE_TOP_K] : 1;
     bool few = top_k >= 1 && top_k <= (float)RT_SAMPLE_MOST_REACH && (top_k < (float)vocab || top_k == 1);
-    return few && !penalises(options) ? (int64_t)top_k : 0;
+    return few && !(penalises(options) && options[RT_SAMPLE_REPEAT_PENALTY] < 1) ? (int64_t)top_k : 0;
 }
 
 /* A score below `least` that divided by the temperature is as large as it: its quotient q is the same float, from which both

@@ -46,9 +46,11 @@ rt_scores rt_scores_in(void *scratch, int64_t vocab);
 int32_t rt_sample_scores(rt_scores *among, const rt_choice *by);
 
 enum { RT_SAMPLE_MOST_REACH = 256 };
-/* k, 1 … RT_SAMPLE_MOST_REACH, when the token depends only on the k largest logits and those that tie with them: on none below
- * rt_sample_floor of any number that k logits reach. 0: on all. */
+/* k, 1 … RT_SAMPLE_MOST_REACH, when the token depends only on the k largest logits, as the repeat penalty leaves them, and those that tie with
+ * them: on none below rt_sample_floor of any number that k of these reach. 0: on all. The penalty then makes no logit larger. */
 int64_t rt_sample_reach(const float *options, int64_t vocab);
 float rt_sample_floor(float least, const float *options);
+/* What the repeat penalty leaves of the logit of id. */
+float rt_sample_penalised(float logit, int32_t id, const rt_choice *by);
 
 #endif

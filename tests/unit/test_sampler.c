@@ -467,6 +467,8 @@ START_TEST(when_some_are_enough) {
     }
     set.temperature = 1;
     set.penalty = 1.1f;
+    ck_assert_int_eq(reach_of(set, 1000), 1);
+    set.penalty = 0.9f; /* makes logits larger */
     ck_assert_int_eq(reach_of(set, 1000), 0);
     set.last_n = 0; /* looks at no token */
     ck_assert_int_eq(reach_of(set, 1000), 1);
