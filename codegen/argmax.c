@@ -78,10 +78,10 @@ static void scan(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueR
     cg_end_if(c, &none);
 }
 
-/* Word `word` of 4 that the thread shows to the others. */
+/* Word `word` of 2 that the thread shows to the others. */
 static LLVMValueRef shared_word(cg *c, LLVMValueRef thread, int word) {
     LLVMValueRef base = cg_frame_field(c, offsetof(rt_frame, shared), c->ptr);
-    LLVMValueRef at = cg_add(c, cg_mul(c, cg_widen(c, thread), cg_i64(c, 4)), cg_i64(c, word));
+    LLVMValueRef at = cg_add(c, cg_mul(c, cg_widen(c, thread), cg_i64(c, 2)), cg_i64(c, word));
     return cg_at(c, c->i32, base, at);
 }
 

@@ -87,7 +87,8 @@ LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
     }
 }
 
-/* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it. */
+/* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it, which takes numbers below normal ones
+ * for 0. */
 static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
     if (c->tiles && !c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, LLVMBFloatTypeInContext(c->context), ""), c->i16, "");
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, c->i32, ""), width = cg_i32(c, 16);

@@ -63,7 +63,7 @@ static bool has_tile_features(const char *features) {
 
 /* In this process; what else a kernel of tiles needs is there too. */
 static bool host_has_tiles(const char *features) {
-    return has_tile_features(features) && dots_bytes(features, 16) && lanes_of_features(features) == 16 && rt_tiles_permitted();
+    return has_tile_features(features) && cg_has_feature(features, "avx512bf16") && dots_bytes(features, 16) && lanes_of_features(features) == 16 && rt_tiles_permitted();
 }
 
 bool cg_target_here(const char *cpu, const char *host, const char *features) {

@@ -165,8 +165,15 @@ static rt_sampling sampling_of(const cmd_options *options, const fe_defaults *de
     if (!(options->temperature > 0)) return (rt_sampling){.top_p = 1, .repeat_penalty = 1};
     rt_sampling sampling = cmd_sampling(options, defaults);
     sampling.temperature = (float)options->temperature;
-    if (!cmd_given(options, FLAG_SEED)) sampling.seed = 42;
+    sampling.seed = cmd_given(options, FLAG_BENCH_SEED) ? (uint64_t)options->seed : 42;
     return sampling;
+}
+
+static gm_status check_sampling(const cmd_options *options, gm_diag *diag) {
+    static const cmd_flag flags[] = {FLAG_TOP_K, FLAG_TOP_P, FLAG_MIN_P, FLAG_REPEAT_PENALTY, FLAG_REPEAT_LAST_N, FLAG_BENCH_SEED};
+    for (size_t i = 0; i < GM_COUNT(flags) && !(options->temperature > 0); i++)
+        if (cmd_given(options, flags[i])) return gm_fail(diag, GM_INVALID, "bench is greedy without a --temp above 0, so other settings of the sampler say nothing");
+    return GM_OK;
 }
 
 /* The most memory this process had in use, mapped files included, in MB of 10^6 bytes. */
@@ -219,6 +226,7 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
                                          DEFAULT_REPETITIONS)};
     int64_t most = longest(&prompts) > longest(&predicts) ? longest(&prompts) : longest(&predicts);
     int64_t room = most + longest(&depths) + 1; /* decoding starts after one token at least */
+    GM_TRY(check_sampling(options, diag));
     fe_options engine_options = cmd_engine_options(options);
     engine_options.no_text = !options->file;
     engine_options.only_run = true;

@@ -33,7 +33,7 @@ static const command commands[] = {
          F(IGNORE_EOS) | F(MEASURE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
     {"bench", cmd_bench,
-     MODEL_FLAGS | (SAMPLING_FLAGS & ~F(TEMP)) | F(BENCH_TEMP) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) |
+     MODEL_FLAGS | (SAMPLING_FLAGS & ~(F(TEMP) | F(SEED))) | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) |
          F(FILE),
      "MODEL [-p 512] [-n 64] [-r 5] [-f FILE] [--temp X]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,

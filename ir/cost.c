@@ -144,7 +144,7 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
                      .written = bytes(module, &inst->results[0]->type, at), .flop = heads * seen * (4 * d + softmax)};
 }
 
-/* How much of w and its screen is gone through: for a guess the blocks of usual ids, besides which those of the latest tokens are few. */
+/* How much of w and its screen is gone through: among likely ids the blocks of usual ones, besides which those of the latest tokens are few. */
 static double part_screened(const ir_inst *inst, double rows) {
     double usual = (double)ir_attr_int(inst, IR_ATTR_USUAL, 0);
     return ir_attr_find(inst, IR_ATTR_USUAL) && usual < rows ? usual / rows : 1;

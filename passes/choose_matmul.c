@@ -11,7 +11,7 @@
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
  * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well (codegen/attention_words.c);
- * tiles in the bf16 plan where the target has tile registers, its products in bf16 (codegen/attention_tiles.c)
+ * tiles in the bf16 plan where the target has tile registers, its products in bf16 where the KV cache is it (codegen/attention_tiles.c)
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of

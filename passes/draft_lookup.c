@@ -13,7 +13,7 @@
  *     scan (1 - that):                                     plain
  *       x, caches = @forward(token, position, caches); position, i += 1
  *
- * A drafted token counts only where the greedy choice or the sampler, whose random number belongs to the position, takes it itself, so
+ * A drafted token counts only where the greedy choice or the sampler, whose random numbers belong to the position and an id, takes it itself, so
  * the tokens are those of the plain loop; rows of the caches behind the last accepted token are written again before they are read.
  * Bit-exact where @forward over several tokens means as many single steps to the bit, as compiled code's few rows do
  * (passes/choose_matmul.c, codegen/attention.c). A step without a draft is the plain loop's. The two scans of one trip or none are

@@ -1,7 +1,7 @@
 /* guess_ahead: the generate loop guesses tokens by the likely rows of the head, and verifies several of them by the whole head at once.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes)
- *     rows = x, x, …; j = 0; limit = greedy, or the sampler chooses among few, and i > 0 ? fewer than ROWS and than wanted : 0
+ *     rows = x, x, …; j = 0; limit = no repeat penalty, greedy or a choice among few, and i > 0 ? fewer than ROWS and than wanted : 0
  *     while j < limit and the last guess is no stop:
  *       ids[j] = choice of head(rows[j]) among likely ids
  *       rows[j + 1], caches = @forward(ids[j], position + j, caches); j += 1
@@ -112,7 +112,8 @@ static ir_value *branch_end(guessing *g, branches *br, ir_value *result) {
     return ir_emit(g->b, IR_IF, &br->condition, 1, NULL, 0, br->regions, 2, NULL, 1)->results[0];
 }
 
-/* i32[1,1]: the choice among likely ids for the place `at` behind the position. */
+/* i32[1,1]: the choice among likely ids for the place `at` behind the position. What `tokens` holds from the position on is of another run: at
+ * worst it makes some ids likely that are not. */
 static ir_value *guess_of(guessing *g, ir_value *row, ir_value *tokens, ir_value *position, ir_value *at) {
     ir_builder *b = g->b;
     ir_value *logits = loop_logits(b, g->model, row), *of[] = {logits, tokens, position};

@@ -51,7 +51,7 @@ bool loop_rings_hold(const loop_model *model, int ahead);
 
 /* Are tokens chosen by an argmax? Greedy choice without a repeat penalty is one; everything else is the sampler's. */
 ir_value *loop_greedy(ir_builder *b, const loop_choice *choice);
-/* Does the sampler choose among few logits (rt_sample_reach), which a screen finds? */
+/* Does the sampler choose among few logits, which a screen finds, without a repeat penalty, for which the tokens between must be known? */
 ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice);
 /* @head(x), for as many rows as x has. */
 ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x);

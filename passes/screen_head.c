@@ -9,11 +9,13 @@
  *
  * @head.R1.argmax and @head.R1.sample are @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s` and
  * `screened_sample %x, %w, %s, %tokens, …`, which read the 4-bit screen "w:s4" of all rows and only those rows of w that can change
- * the token. A guess (passes/guess_ahead.c) becomes a call of @head.R1.guess… with its screened_guess.
+ * the token. A guess (passes/guess_ahead.c) becomes a call of @head.R1.guess16384 with its screened_guess,
+ * a sample of likely ids one of @head.R1.sample16384. A soft cap of the product, cap·tanh(y / cap), becomes an attribute.
  *
  * Fires where the call is read by one argmax or guess, by one sample, or by both in two branches of an `if`; the
- * callee returns the product of one row, or a few, with one stored weight that can be screened, perhaps soft-capped, and nothing else. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes
- * @head.R1; functions stay, since the host may call them.
+ * callee returns the product of one row, or a few, with one stored weight that can be screened, perhaps soft-capped, and nothing
+ * else. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes @head.R1; functions stay, since the host may call
+ * them.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -40,7 +42,7 @@ static const ir_value *capped(const ir_value *y, double *cap) {
     const ir_inst *scaled = match_made_by(y, IR_MUL), *bent = scaled ? match_made_by(scaled->operands[0], IR_TANH) : NULL;
     const ir_inst *quotient = bent ? match_made_by(bent->operands[0], IR_DIV) : NULL;
     if (!quotient || !match_number(scaled->operands[1], &factor) || !match_number(quotient->operands[1], &divisor)) return y;
-    if (factor != divisor || !(factor > 0)) return y;
+    if (factor != divisor || !(factor > 0) || !ir_type_equal(&y->type, &quotient->operands[0]->type)) return y;
     *cap = factor;
     return quotient->operands[0];
 }

@@ -78,7 +78,7 @@ typedef struct rt_frame {
     int32_t threads;
 } rt_frame;
 
-enum { RT_SHARED_WORDS = 4 * RT_MAX_THREADS };
+enum { RT_SHARED_WORDS = 2 * RT_MAX_THREADS };
 
 /* A compiled function. Every thread of the team calls it with its number. args / results: one pointer per parameter /
  * returned value (scalars too); dims: the value of each module symbol. */
@@ -113,8 +113,8 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
  * One thread calls it. */
 void rt_sample_call(rt_frame *frame, const float *logits, int64_t rows, int64_t vocab, const int32_t *tokens, int32_t position,
                     const float *options, int64_t seed, int64_t usual, int32_t *out);
-/* A screened choice among `rows` rows of W, for each row of x in order (candidates.c), greedy when options is NULL. The thread's rt_sample_reach
- * candidates with the largest estimates (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
+/* A screened choice among `rows` rows of W, for each row of x in order (candidates.c), greedy when options is NULL. The thread's
+ * candidates with the largest estimates, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows);
 /* … after rows first … first + count - 1, of which some estimate is above score[0], which is the least. Once their scores are
  * exact: */

@@ -64,7 +64,11 @@ float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candid
     clear(&heap);
     for (int32_t t = 0; t < frame->threads; t++) {
         const rt_candidates *other = of_thread(frame, thread, mine, t);
-        for (int64_t i = 0; i < other->count; i++) rt_candidates_offer(&heap, &(float){rt_sample_penalised(other->score[i], other->id[i], &by)}, 1, 0);
+        for (int64_t i = 0; i < other->count; i++) { /* a penalty makes no score larger */
+            if (!(other->score[i] > least[0])) continue;
+            float left = rt_sample_penalised(other->score[i], other->id[i], &by);
+            rt_candidates_offer(&heap, &left, 1, 0);
+        }
     }
     return rt_sample_floor(least[0], by.options);
 }

@@ -250,6 +250,7 @@ int32_t rt_sample_scores(rt_scores *set, const rt_choice *by) {
     float temperature = options[RT_SAMPLE_TEMPERATURE];
     int64_t best = best_place(set->score, set->count);
     /* Without a finite best there is no distribution to draw from. */
+    if (isnan(set->score[best])) return 0;
     if (!(temperature > 0) || !isfinite(set->score[best] / temperature)) return set->id[best];
     for (int64_t i = 0; i < set->count; i++) set->score[i] /= temperature;
     keep_top_k(set, options[RT_SAMPLE_TOP_K]);

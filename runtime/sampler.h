@@ -27,7 +27,7 @@ typedef struct rt_choice {
 } rt_choice;
 
 /* logits [vocab] are not changed. scratch: at least rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside. Order: repeat
- * penalty, temperature, top-k, top-p, min-p. A NaN logit is never chosen. */
+ * penalty, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where all are. */
 int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void *scratch);
 size_t rt_sample_scratch_bytes(int64_t vocab);
 
@@ -42,7 +42,7 @@ typedef struct rt_scores {
 } rt_scores;
 /* None yet. */
 rt_scores rt_scores_in(void *scratch, int64_t vocab);
-/* rt_sample's token, when `among` holds the logits that it can depend on, and perhaps others; they are used up. */
+/* rt_sample's token, 0 where no score is a number, when `among` holds the logits that it can depend on, and perhaps others; they are used up. */
 int32_t rt_sample_scores(rt_scores *among, const rt_choice *by);
 
 enum { RT_SAMPLE_MOST_REACH = 256 };

@@ -34,6 +34,7 @@ bad detokenize_without_ids "expected --ids" detokenize "$model"
 bad render_without_messages "expected --messages" render "$model"
 bad perplexity_without_file "expected -f FILE" perplexity "$model"
 bad bench_context_too_small "at least 513" bench "$model" -c 100
+bad bench_sampling_without_temperature "greedy without a --temp" bench "$model" --top-k 5
 bad opt_without_file "expected IN.gir" opt -p dce
 bad run_without_file "expected IN.gir" run --interp
 

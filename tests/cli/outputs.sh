@@ -174,4 +174,5 @@ json bench_depths "\\[ $(row 'tg8' tok/s), $(row 'tg4' tok/s), $(row 'tg8 @ d24'
     bench "$gguf" -p 0 -n 8,4 -d 0,24,9 -r 2 --format json
 json bench_rings "\\[ $(row 'pp16 @ d40' tok/s), $(row 'tg8 @ d40' tok/s), $(row 'pp16' tok/s), $(row 'tg8' tok/s), .*\\]" \
     bench "$gguf" -p 16 -n 8 -d 40,0 -r 1 --chunk 4 --with kv_ring --format json
+json bench_sampled "\\[ $(row tg8 tok/s), .*\\]" bench "$gguf" -p 0 -n 8 -r 1 --temp 0.8 --top-k 5 --repeat-penalty 1.1 --seed 3 --format json
 good bench_text 'test .*pp16 .*tok/s +tg8 .*' bench "$gguf" -p 16 -n 8 -r 1
