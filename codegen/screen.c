@@ -1,11 +1,11 @@
 /* screened_argmax, screened_guess, screened_sample: choices from W·x without all of its elements, from the screen of W (runtime/screen.h) and those
  * rows of W that can change a choice.
  *
- * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread takes as many of its rows, those that it estimates highest,
- * and computes their exact scores. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its
- * rt_sample_floor change nothing. (Of logits as a repeat penalty leaves them, which makes none larger; then more rows are taken at first.) The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and
- * all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit is that of the full product. The
- * screen is read once for all rows of x.
+ * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread takes as many of its rows, those that it estimates
+ * highest, and computes their exact scores. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its
+ * rt_sample_floor change nothing. (A repeat penalty makes no logit larger; with it more rows are taken at first, and what it leaves of them counts.)
+ * The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and all rows are computed. Either way each
+ * row by the code of the matrix-vector kernel, so that every bit is that of the full product. The screen is read once for all rows of x.
  *
  * A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
