@@ -225,6 +225,10 @@ static void choice_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *
 void cg_emit_screened(cg *c, const ir_inst *inst) {
     const ir_type *w = &inst->operands[1]->type;
     int64_t x_rows = inst->operands[0]->type.dim[0];
+    if (x_rows > RT_FEW_ROWS) {
+        cg_unsupported(c, inst, "more rows of x than are verified together");
+        return;
+    }
     screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
                       .x_rows = x_rows, .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .listed = x_rows == 1};
     const cg_slot *reads[3], *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
