@@ -1,9 +1,9 @@
 /* Attention of many tokens in tile registers: products of bf16, summed in f32.
  *
  * K and V are bf16 in the cache and stay as they are. q and the weights are rounded to it in the bf16 plan; in others they are split in
- * two, x = high + low, which leaves 16 bits of each: more than the words of attention_words.c have, and no scales. A panel's units of 32 bits lie as tiles take them: two columns of a key, or a
- * column of two keys. Values that are not finite are taken out of the panel, since the weight 0 of a row that does not see them would not be
- * enough, and make the weights of the rows that see them NaN.
+ * two, x = high + low, which leaves 16 bits of each: more than the words of attention_words.c have, and no scales. A panel's units of 32 bits lie
+ * as tiles take them: two columns of a key, or a column of two keys. Values that are not finite are taken out of the panel, since the
+ * weight 0 of a row that does not see them would not be enough, and make the weights of the rows that see them NaN.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
@@ -19,24 +19,11 @@ bool attention_in_tiles(const cg *c, const attention_job *job) {
 
 /* ---- floats in one part or two ---- */
 
-/* The upper halves of lanes, as i16. */
-static LLVMValueRef upper(cg *c, LLVMValueRef bits) {
-    return LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
-}
-
-/* The nearest bf16: an instruction of every CPU with tile registers. */
-static LLVMValueRef nearest(cg *c, LLVMValueRef x) {
-    if (!c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, vector(c, LLVMBFloatTypeInContext(c->context)), ""), vector(c, c->i16), "");
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), odd = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), splat(c, cg_i32(c, 1)), "");
-    LLVMValueRef rounded = cg_add(c, bits, cg_add(c, odd, splat(c, cg_i32(c, 0x7FFF)))), none = LLVMBuildFCmp(c->b, LLVMRealUNO, x, x, "");
-    return upper(c, LLVMBuildSelect(c->b, none, bits, rounded, ""));
-}
-
 /* x = part[0] + part[1], nearly. */
 static void split(cg *c, LLVMValueRef x, LLVMValueRef *part) {
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), high = LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0xFFFF0000)), "");
-    part[0] = upper(c, bits);
-    part[1] = nearest(c, LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), ""));
+    part[0] = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
+    part[1] = cg_from_f32(c, RT_BF16, LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), ""));
 }
 
 /* `count` floats, plus one, in bf16: all first parts, then the second ones if there are two. */
@@ -44,7 +31,7 @@ static void store_parts(cg *c, int parts, LLVMValueRef from, LLVMValueRef plus, 
     LLVMValueRef more = splat(c, plus), part[MOST_PARTS];
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, count), c->lanes);
     LLVMValueRef x = LLVMBuildFAdd(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), more, "");
-    if (parts == 1) part[0] = nearest(c, x);
+    if (parts == 1) part[0] = cg_from_f32(c, RT_BF16, x);
     else split(c, x, part);
     for (int i = 0; i < parts; i++) cg_store(c, part[i], cg_at(c, c->i16, to, cg_add(c, loop.index, cg_i64(c, i * count))), 2);
     cg_loop_end_unrolled(c, &loop, 4);

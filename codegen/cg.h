@@ -224,7 +224,7 @@ LLVMValueRef cg_exp_weight(cg *c, LLVMValueRef x);
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);
 /* Memory representation <-> register representation. */
 LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x);
-LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x); /* rounded as convert does */
+LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x); /* rounded as convert does; to bf16 vectors too */
 LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 

@@ -87,17 +87,27 @@ LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
     }
 }
 
+/* An i32 of the shape of x, which may be a vector. */
+static LLVMValueRef i32_like(cg *c, LLVMValueRef x, int value) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? cg_splat(c, cg_i32(c, value), (int)LLVMGetVectorSize(type)) : cg_i32(c, value);
+}
+
+static LLVMTypeRef type_like(LLVMTypeRef type, LLVMValueRef x) {
+    return LLVMGetTypeKind(LLVMTypeOf(x)) == LLVMVectorTypeKind ? LLVMVectorType(type, LLVMGetVectorSize(LLVMTypeOf(x))) : type;
+}
+
 /* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it, which takes numbers below normal ones
  * for 0. */
 static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
-    if (c->tiles && !c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, LLVMBFloatTypeInContext(c->context), ""), c->i16, "");
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, c->i32, ""), width = cg_i32(c, 16);
+    if (c->tiles && !c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, type_like(LLVMBFloatTypeInContext(c->context), x), ""), type_like(c->i16, x), "");
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, type_like(c->i32, x), ""), width = i32_like(c, x, 16);
     LLVMValueRef upper = LLVMBuildLShr(c->b, bits, width, "");
-    LLVMValueRef odd = LLVMBuildAnd(c->b, upper, cg_i32(c, 1), "");
-    LLVMValueRef rounded = LLVMBuildLShr(c->b, LLVMBuildAdd(c->b, LLVMBuildAdd(c->b, bits, cg_i32(c, 0x7FFF), ""), odd, ""), width, "");
-    LLVMValueRef quiet = LLVMBuildOr(c->b, upper, cg_i32(c, 0x40), "");
+    LLVMValueRef odd = LLVMBuildAnd(c->b, upper, i32_like(c, x, 1), "");
+    LLVMValueRef rounded = LLVMBuildLShr(c->b, LLVMBuildAdd(c->b, LLVMBuildAdd(c->b, bits, i32_like(c, x, 0x7FFF), ""), odd, ""), width, "");
+    LLVMValueRef quiet = LLVMBuildOr(c->b, upper, i32_like(c, x, 0x40), "");
     LLVMValueRef both = LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), quiet, rounded, "");
-    return LLVMBuildTrunc(c->b, both, c->i16, "");
+    return LLVMBuildTrunc(c->b, both, type_like(c->i16, x), "");
 }
 
 /* To the nearest integer towards 0 within [low, high]; NaN becomes 0. What llvm.fptosi.sat gives, in operations that vectorise. */

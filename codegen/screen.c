@@ -49,7 +49,7 @@ static void set_up(cg *c, LLVMValueRef candidates, LLVMValueRef score, LLVMValue
     cg_store(c, id, field_of(c, candidates, offsetof(rt_candidates, id)), 8);
 }
 
-/* The exact score of a row: what expand.c makes of it, in the same operations. */
+/* The exact score of a row: with the operations of ir_soft_cap. */
 static LLVMValueRef exact_score(cg *c, const screen_job *job, LLVMValueRef row) {
     LLVMValueRef score = cg_dot_row(c, &job->dot, row), cap = cg_f32(c, job->cap);
     return job->cap > 0 ? LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, score, cap, "")), cap, "") : score;

@@ -6,8 +6,6 @@
  */
 #include "codegen/screen.h"
 
-#include <math.h>
-
 enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS };
 
 /* ---- this thread's groups ---- */

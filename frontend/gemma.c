@@ -70,13 +70,6 @@ static ir_value *layer_norm(lowering *l, ir_value *x, int64_t layer, const char 
     return rms_norm(l, x, layer_weight(l, layer, name, 1, width, 0));
 }
 
-/* cap·tanh(x / cap); cap 0: none. */
-static ir_value *soft_cap(lowering *l, ir_value *x, double cap) {
-    if (cap == 0) return x;
-    ir_value *c = ir_const_float(&l->b, cap);
-    return op2(l, IR_MUL, ir_unary(&l->b, IR_TANH, op2(l, IR_DIV, x, c)), c);
-}
-
 /* x·Wᵀ (+ bias), one layer's projection called `name`. */
 static ir_value *project(lowering *l, ir_value *x, int64_t layer, const char *name, int64_t rows, bool bias) {
     char suffix[64];
@@ -123,7 +116,7 @@ static ir_value *rotate(lowering *l, ir_value *x, const fe_rope *rope) {
 static ir_value *attend(lowering *l, ir_value *q, ir_value *keys, ir_value *values, ir_value *seen) {
     ir_builder *b = &l->b;
     ir_value *scores = times(l, ir_einsum(b, "d,sd->s", q, keys), l->config->attention_scale);
-    scores = soft_cap(l, scores, l->config->attention_cap);
+    scores = ir_soft_cap(&l->b, scores, l->config->attention_cap);
     scores = ir_select(b, seen, scores, ir_const_float(b, -INFINITY));
     ir_value *shifted = op2(l, IR_SUB, scores, ir_reduce(b, IR_REDUCE_MAX, scores, 0));
     ir_value *weights = ir_unary(b, IR_EXP, shifted);
@@ -263,7 +256,7 @@ static void build_head(lowering *l, ir_module *module) {
     ir_value *x = ir_param(&l->b, l->b.region, ir_tensor(RT_F32, 2, (ir_dim[]){l->r, c->hidden}), "x");
     ir_value *normed = rms_norm(l, x, weight(l, "norm.weight", 1, c->hidden, 0));
     ir_value *w = weight(l, c->tied ? "embed_tokens.weight" : "lm_head.weight", 2, c->vocab, c->hidden);
-    ir_value *logits = soft_cap(l, ir_matmul(&l->b, normed, &w, 1), c->final_cap);
+    ir_value *logits = ir_soft_cap(&l->b, ir_matmul(&l->b, normed, &w, 1), c->final_cap);
     ir_yield(&l->b, (ir_value *[]){ir_named(logits, "logits")}, 1);
 }
 

@@ -200,6 +200,12 @@ ir_value *ir_gelu(ir_builder *b, ir_value *g) {
     return ir_binary(b, IR_MUL, ir_binary(b, IR_MUL, g, ir_const_float(b, 0.5)), ir_binary(b, IR_ADD, t, one));
 }
 
+ir_value *ir_soft_cap(ir_builder *b, ir_value *x, double cap) {
+    if (cap == 0) return x;
+    ir_value *c = ir_const_float(b, cap);
+    return ir_binary(b, IR_MUL, ir_unary(b, IR_TANH, ir_binary(b, IR_DIV, x, c)), c);
+}
+
 ir_value *ir_einsum(ir_builder *b, const char *spec, ir_value *x, ir_value *y) {
     ir_attr attr = ir_attr_make_string(IR_ATTR_SPEC, spec);
     return ir_emit1(b, IR_EINSUM, (ir_value *[]){x, y}, 2, &attr, 1, NULL);

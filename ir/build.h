@@ -42,6 +42,8 @@ ir_value *ir_matmul(ir_builder *b, ir_value *x, ir_value *const *weights, int co
 #define IR_GELU_FACTOR 0.79788456080286536
 #define IR_GELU_CUBE 0.044715
 ir_value *ir_gelu(ir_builder *b, ir_value *g);
+/* cap·tanh(x / cap); cap 0: x. */
+ir_value *ir_soft_cap(ir_builder *b, ir_value *x, double cap);
 ir_value *ir_einsum(ir_builder *b, const char *spec, ir_value *x, ir_value *y);
 ir_value *ir_reshape(ir_builder *b, ir_value *x, int rank, const ir_dim *dims);
 ir_value *ir_transpose(ir_builder *b, ir_value *x, const int64_t *perm);

@@ -48,11 +48,7 @@ static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *
     double scale = ir_attr_float(inst, IR_ATTR_SCALE, 1), cap = ir_attr_float(inst, IR_ATTR_CAP, 0);
     ir_value *scores = ir_einsum(b, "tkgd,skd->tkgs", q, k); /* [T,KV,G,S] */
     scores = ir_binary(b, IR_MUL, scores, ir_const_float(b, scale));
-    if (cap > 0) {
-        scores = ir_binary(b, IR_DIV, scores, ir_const_float(b, cap));
-        scores = ir_unary(b, IR_TANH, scores);
-        scores = ir_binary(b, IR_MUL, scores, ir_const_float(b, cap));
-    }
+    if (cap > 0) scores = ir_soft_cap(b, scores, cap);
     ir_value *visible = visible_keys(b, inst, q->type.dim[0], k->type.dim[0], operands[3]);
     scores = ir_select(b, visible, scores, ir_const_float(b, -INFINITY));
     return ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
@@ -67,13 +63,9 @@ static ir_value *expand_GATED_MATMUL(ir_builder *b, const ir_inst *inst, ir_valu
     return inst->results[0]->type.dtype == RT_F32 ? y : ir_convert(b, y, inst->results[0]->type.dtype);
 }
 
-/* What is chosen among, with the operations of a soft cap in the order that the lowering gives them. */
+/* What is chosen among. */
 static ir_value *screened_logits(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
-    ir_value *logits = ir_matmul(b, operands[0], &operands[1], 1);
-    double cap = ir_attr_float(inst, IR_ATTR_CAP, 0);
-    if (cap == 0) return logits;
-    ir_value *c = ir_const_float(b, cap);
-    return ir_binary(b, IR_MUL, ir_unary(b, IR_TANH, ir_binary(b, IR_DIV, logits, c)), c);
+    return ir_soft_cap(b, ir_matmul(b, operands[0], &operands[1], 1), ir_attr_float(inst, IR_ATTR_CAP, 0));
 }
 
 /* The choice by operands of the inst, whose other attributes are its own. */

@@ -111,31 +111,20 @@ typedef struct verification {
 /* All rows at once: the head is read once for them. */
 static ir_value *argmax_rows(drafting *d, const verification *v) {
     ir_builder *b = d->b;
-    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
     ir_type type = v->ids->type;
-    b->region = regions[0];
-    ir_value *best = ir_reshape(b, ir_reduce(b, IR_ARGMAX, loop_logits(b, d->model, v->rows), 1), 1, type.dim);
-    ir_yield(b, &best, 1);
-    b->region = regions[1];
     ir_attr zero = ir_attr_make_int(IR_ATTR_VALUE, 0);
-    ir_value *none = ir_emit1(b, IR_CONST, NULL, 0, &zero, 1, &type);
-    ir_yield(b, &none, 1);
-    b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &v->greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "argmax");
+    loop_branches chosen = loop_branch_begin(b, v->greedy);
+    loop_branch_other(b, &chosen, ir_reshape(b, ir_reduce(b, IR_ARGMAX, loop_logits(b, d->model, v->rows), 1), 1, type.dim));
+    return ir_named(loop_branch_end(b, &chosen, ir_emit1(b, IR_CONST, NULL, 0, &zero, 1, &type)), "argmax");
 }
 
 /* The token that follows row `row`, at `position`. */
 static ir_value *choose_row(drafting *d, const verification *v, ir_value *row, ir_value *tokens, ir_value *position) {
     ir_builder *b = d->b;
-    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
-    b->region = regions[0];
-    ir_value *best = ir_index(b, v->argmax, row, 0);
-    ir_yield(b, &best, 1);
-    b->region = regions[1];
-    ir_value *logits = loop_logits(b, d->model, ir_window(b, v->rows, row, 0, 1)), *drawn = ir_reshape(b, loop_draw(b, &d->choice, logits, tokens, position, 0), 0, NULL);
-    ir_yield(b, &drawn, 1);
-    b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &v->greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "next");
+    loop_branches chosen = loop_branch_begin(b, v->greedy);
+    loop_branch_other(b, &chosen, ir_index(b, v->argmax, row, 0));
+    ir_value *logits = loop_logits(b, d->model, ir_window(b, v->rows, row, 0, 1));
+    return ir_named(loop_branch_end(b, &chosen, ir_reshape(b, loop_draw(b, &d->choice, logits, tokens, position, 0), 0, NULL)), "next");
 }
 
 static ir_region *verify_test(drafting *d, const verification *v, ir_value *const *init) {
@@ -241,14 +230,9 @@ static void drafted_step(drafting *d, ir_value *trips, ir_value *id, ir_value *a
 static ir_value *token_of(drafting *d, ir_value *const *c) {
     ir_builder *b = d->b;
     ir_value *unknown = ir_binary(b, IR_LT, c[CARRY_KNOWN], ir_const_int(b, 0));
-    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
-    b->region = regions[0];
-    ir_value *chosen = ir_reshape(b, loop_pick(b, d->model, &d->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), 0, NULL);
-    ir_yield(b, &chosen, 1);
-    b->region = regions[1];
-    ir_yield(b, &c[CARRY_KNOWN], 1);
-    b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &unknown, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "token");
+    loop_branches token = loop_branch_begin(b, unknown);
+    loop_branch_other(b, &token, ir_reshape(b, loop_pick(b, d->model, &d->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), 0, NULL));
+    return ir_named(loop_branch_end(b, &token, c[CARRY_KNOWN]), "token");
 }
 
 /* 1 when there is something to verify: a draft, room for all of it, a token wanted after this one, and this one is no stop. */

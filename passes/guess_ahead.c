@@ -89,38 +89,15 @@ static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir
     return test;
 }
 
-/* An `if` of one result in the making: its branches are built between begin, other and end. */
-typedef struct branches {
-    ir_value *condition;
-    ir_region *outer, *regions[2];
-} branches;
-
-static branches branch_begin(guessing *g, ir_value *condition) {
-    branches br = {condition, g->b->region, {ir_region_new(g->b), ir_region_new(g->b)}};
-    g->b->region = br.regions[0];
-    return br;
-}
-
-static void branch_other(guessing *g, const branches *br, ir_value *result) {
-    ir_yield(g->b, &result, 1);
-    g->b->region = br->regions[1];
-}
-
-static ir_value *branch_end(guessing *g, branches *br, ir_value *result) {
-    ir_yield(g->b, &result, 1);
-    g->b->region = br->outer;
-    return ir_emit(g->b, IR_IF, &br->condition, 1, NULL, 0, br->regions, 2, NULL, 1)->results[0];
-}
-
 /* i32[1,1]: the choice among likely ids for the place `at` behind the position. What `tokens` holds from the position on is of another run: at
  * worst it makes some ids likely that are not. */
 static ir_value *guess_of(guessing *g, ir_value *row, ir_value *tokens, ir_value *position, ir_value *at) {
     ir_builder *b = g->b;
     ir_value *logits = loop_logits(b, g->model, row), *of[] = {logits, tokens, position};
     ir_attr usual = ir_attr_make_int(IR_ATTR_USUAL, USUAL_IDS);
-    branches chosen = branch_begin(g, loop_greedy(b, &g->choice));
-    branch_other(g, &chosen, ir_emit1(b, IR_GUESS, of, 3, &usual, 1, NULL));
-    return branch_end(g, &chosen, loop_draw(b, &g->choice, logits, tokens, plus(g, position, at), USUAL_IDS));
+    loop_branches chosen = loop_branch_begin(b, loop_greedy(b, &g->choice));
+    loop_branch_other(b, &chosen, ir_emit1(b, IR_GUESS, of, 3, &usual, 1, NULL));
+    return loop_branch_end(b, &chosen, loop_draw(b, &g->choice, logits, tokens, plus(g, position, at), USUAL_IDS));
 }
 
 static ir_region *guess_body(guessing *g, ir_value *const *init, int carries, ir_value *const *outside) {
@@ -169,9 +146,9 @@ static ir_value *one_id(guessing *g, ir_value *id) {
 static ir_value *best_of(guessing *g, ir_value *const *guessed, ir_value *const *c) {
     ir_builder *b = g->b;
     ir_dim count = g->rows;
-    branches some = branch_begin(g, ir_binary(b, IR_LT, number(g, 0), guessed[GUESS_COUNT]));
-    branch_other(g, &some, ir_reshape(b, loop_pick(b, g->model, &g->choice, guessed[GUESS_ROWS], c[CARRY_TOKENS], c[CARRY_POSITION]), 1, &count));
-    return ir_named(branch_end(g, &some, one_id(g, loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]))), "best");
+    loop_branches some = loop_branch_begin(b, ir_binary(b, IR_LT, number(g, 0), guessed[GUESS_COUNT]));
+    loop_branch_other(b, &some, ir_reshape(b, loop_pick(b, g->model, &g->choice, guessed[GUESS_ROWS], c[CARRY_TOKENS], c[CARRY_POSITION]), 1, &count));
+    return ir_named(loop_branch_end(b, &some, one_id(g, loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]))), "best");
 }
 
 enum { TAKE_TOKENS, TAKE_ACCEPTED, TAKE_DONE, TAKE_CARRIES };

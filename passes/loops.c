@@ -119,6 +119,24 @@ loop_choice loop_choice_of(const ir_rewrite *rw) {
     return (loop_choice){ir_rewrite_get(rw, params[0]), ir_rewrite_get(rw, params[1]), ir_rewrite_get(rw, params[2]), ir_rewrite_get(rw, params[3])};
 }
 
+loop_branches loop_branch_begin(ir_builder *b, ir_value *condition) {
+    loop_branches branches = {condition, b->region, {ir_region_new(b), ir_region_new(b)}};
+    b->region = branches.regions[0];
+    return branches;
+}
+
+void loop_branch_other(ir_builder *b, const loop_branches *branches, ir_value *result) {
+    ir_yield(b, &result, 1);
+    b->region = branches->regions[1];
+}
+
+ir_value *loop_branch_end(ir_builder *b, const loop_branches *branches, ir_value *result) {
+    ir_yield(b, &result, 1);
+    b->region = branches->outer;
+    ir_region *regions[2] = {branches->regions[0], branches->regions[1]};
+    return ir_emit(b, IR_IF, (ir_value *[]){branches->condition}, 1, NULL, 0, regions, 2, NULL, 1)->results[0];
+}
+
 ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params) {
     ir_region *region = ir_region_new(b);
     for (int i = 0; i < count; i++) out_params[i] = ir_param(b, region, init[i]->type, init[i]->hint);
@@ -174,15 +192,9 @@ ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, 
 
 ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position) {
     ir_value *logits = loop_logits(b, model, x), *greedy = loop_greedy(b, choice);
-    ir_region *outer = b->region, *regions[2] = {ir_region_new(b), ir_region_new(b)};
-    b->region = regions[0];
-    ir_value *best = ir_reduce(b, IR_ARGMAX, logits, 1);
-    ir_yield(b, &best, 1);
-    b->region = regions[1];
-    ir_value *drawn = loop_draw(b, choice, logits, tokens, position, 0);
-    ir_yield(b, &drawn, 1);
-    b->region = outer;
-    return ir_named(ir_emit(b, IR_IF, &greedy, 1, NULL, 0, regions, 2, NULL, 1)->results[0], "chosen");
+    loop_branches chosen = loop_branch_begin(b, greedy);
+    loop_branch_other(b, &chosen, ir_reduce(b, IR_ARGMAX, logits, 1));
+    return ir_named(loop_branch_end(b, &chosen, loop_draw(b, choice, logits, tokens, position, 0)), "chosen");
 }
 
 ir_value *loop_is_stop(ir_builder *b, const loop_choice *choice, ir_value *token) {

@@ -42,6 +42,14 @@ enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_MOR
 bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model);
 /* The choice by the parameters of @generate in the making: those of `func` as `rw` maps them. */
 loop_choice loop_choice_of(const ir_rewrite *rw);
+/* An `if` of one result in the making: its branches are built between begin, other and end. */
+typedef struct loop_branches {
+    ir_value *condition;
+    ir_region *outer, *regions[2];
+} loop_branches;
+loop_branches loop_branch_begin(ir_builder *b, ir_value *condition);
+void loop_branch_other(ir_builder *b, const loop_branches *branches, ir_value *result);
+ir_value *loop_branch_end(ir_builder *b, const loop_branches *branches, ir_value *result);
 /* A region with parameters for carries that begin as these. */
 ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params);
 /* The test of @generate's loop by its carries: fewer than count, and not stopped. */

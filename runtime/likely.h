@@ -1,6 +1,6 @@
-/* Likely ids: those that a guess of the next token may fall on (`guess`, `sample` with `usual` and their screened forms, ir/ops.def). Vocabularies are sorted roughly by
- * how often their pieces occur, and a text repeats itself: the ids below a number that is given, and every block of ids in which one of the
- * latest tokens lies. Of English prose an eleventh of the tokens are neither among the first 16384 ids nor near one of the 256 tokens before,
+/* Likely ids: those that a guess of the next token may fall on (`guess`, `sample` with `usual` and their screened forms, ir/ops.def). Vocabularies are
+ * sorted roughly by how often their pieces occur, and a text repeats itself: the ids below a number that is given, and every block of
+ * ids in which one of the latest tokens lies. Of English prose an eleventh of the tokens are neither among the first 16384 ids nor near one of the 256 tokens before,
  * which is a fourteenth of Gemma's vocabulary. */
 #ifndef GM_RUNTIME_LIKELY_H
 #define GM_RUNTIME_LIKELY_H
