@@ -82,6 +82,12 @@ LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueR
     return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildZExt(c->b, x, i32, ""), shift, ""), f32, "");
 }
 
+LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {
+    const int64_t *stride = cache->scale_stride;
+    LLVMValueRef run = LLVMBuildUDiv(c->b, column, cg_i64(c, cache->run), "");
+    return cg_at(c, c->f32, c->code.args[cache->scale], attention_offset(c, slot, stride[0], kv, stride[1], run, stride[2]));
+}
+
 attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys, int64_t most) {
     attention_runs runs = {.looped = job->ring || most, .first = cg_i64(c, 0), .slot = low, .count = keys};
     if (!runs.looped) return runs;
@@ -123,11 +129,12 @@ static void add_cache(cg *c, const ir_inst *inst, int operand, cg_kernel *kernel
     if (scaled) {
         const cg_slot *scale = cg_slot_of(c, inst->operands[operand + 3]);
         out->scale = cg_kernel_arg(kernel, scale->base);
-        for (int i = 0; i < 2; i++) out->scale_stride[i] = scale->layout.stride[i];
+        out->run = inst->operands[operand]->type.dim[2] / inst->operands[operand + 3]->type.dim[2];
+        for (int i = 0; i < 3; i++) out->scale_stride[i] = scale->layout.stride[i];
     }
-    gm_string_printf(&kernel->key, "| %d %d", out->dtype, scaled);
+    gm_string_printf(&kernel->key, "| %d %lld", out->dtype, (long long)out->run);
     key_strides(&kernel->key, out->stride, 3);
-    key_strides(&kernel->key, out->scale_stride, 2);
+    key_strides(&kernel->key, out->scale_stride, 3);
 }
 
 /* For --explain: the kernel, and what of the instruction and the target decides how it goes about it. */
@@ -171,8 +178,9 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     key_strides(&kernel.key, job.out_stride, 4);
     add_cache(c, inst, 1, &kernel, &job.k);
     add_cache(c, inst, 2, &kernel, &job.v);
-    bool q_dense = job.q_stride[3] == 1 || job.d == 1, v_dense = job.v.stride[2] == 1 || job.d == 1;
-    if (!q_dense || !v_dense || (job.k.stride[2] != 1 && job.k.stride[0] != 1 && job.d != 1)) {
+    bool q_dense = job.q_stride[3] == 1 || job.d == 1, v_dense = job.v.stride[2] == 1 || job.d == 1, k_dense = job.k.stride[2] == 1 || job.d == 1;
+    bool k_columns = job.k.stride[0] == 1 && (job.k.scale < 0 || job.k.scale_stride[0] == 1);
+    if (!q_dense || !v_dense || (!k_dense && !k_columns)) {
         gm_string_free(&kernel.key);
         cg_unsupported(c, inst, "this layout");
         return;

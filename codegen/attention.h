@@ -4,11 +4,11 @@
 
 #include "codegen/cg.h"
 
-/* K or V [S,KV,D] in memory, in any layout in which rows or columns are dense; scale: its f32[S,KV], -1: none. */
+/* K or V [S,KV,D] in memory, in any layout in which rows or columns are dense; scale: its f32[S,KV,D/run], -1: none. */
 typedef struct attention_cache {
     rt_dtype dtype;
-    int64_t stride[3], scale_stride[2];
-    int data, scale; /* kernel arguments */
+    int64_t stride[3], scale_stride[3], run; /* run: columns that share a scale, all of a head or 32 */
+    int data, scale;                         /* kernel arguments */
 } attention_cache;
 
 typedef struct attention_job {
@@ -51,6 +51,8 @@ typedef struct attention_sum {
 attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high);
 /* a·sa + b·sb + g·sg */
 LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg);
+/* Where the scale of this element lies. */
+LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column);
 /* `width` elements from base[index] on as f32. */
 LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width);
 
@@ -83,7 +85,8 @@ typedef struct attention_scales {
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
 void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most);
-/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale. */
+/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale: one for all, so that column is a
+ * multiple of width, a power of two up to 32. */
 LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width);
 /* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more are read of a and
  * read and written of out. Elements of 32 bits: f32, or with `words` pairs of i16, whose sums are multiplied by the f32 scale of their row

@@ -12,7 +12,7 @@
 
 #include <float.h>
 
-enum { HEAD_TILE = 4, MAX_TILE = 16, LEAST_KEYS = 16, COLUMN_KEYS = 512 };
+enum { HEAD_TILE = 4, MAX_TILE = 16, LEAST_KEYS = 16, COLUMN_KEYS = 512, LINE = 64 /* bytes of a cache's line */ };
 
 /* What a thread works on. In its scratch: scores [heads, most], sums [heads, D], top [heads], total [heads], each f32. */
 typedef struct part {
@@ -26,6 +26,12 @@ typedef struct part {
 static int tile_rows(const cg *c, const attention_job *job) {
     int heads = job->group < HEAD_TILE ? (int)job->group : HEAD_TILE, tile = c->lanes == 16 ? MAX_TILE : MAX_TILE / 2;
     return tile / heads;
+}
+
+/* Vectors that a step along rows of so many columns takes: a line of memory, where it divides them, so that each is asked for once. */
+static int vectors_of_line(const cg *c, rt_dtype dtype, int64_t columns) {
+    int vectors = LINE / (c->lanes * (int)rt_dtype_bytes(dtype, 1));
+    return vectors > 1 && columns % (vectors * c->lanes) == 0 ? vectors : 1;
 }
 
 static LLVMTypeRef floats(cg *c, int width) {
@@ -83,26 +89,40 @@ static LLVMValueRef whole(cg *c, LLVMValueRef count, int64_t step) {
 
 typedef struct tile {
     int keys, heads;
+    LLVMValueRef slot, kv; /* of the first key */
     LLVMValueRef k[MAX_TILE], q[HEAD_TILE];
 } tile;
+
+/* Elements of the tile's key j. */
+static LLVMValueRef key_at(cg *c, const attention_job *job, const tile *t, int j, LLVMValueRef column, int width) {
+    LLVMValueRef k = attention_load(c, job->k.dtype, t->k[j], column, width);
+    if (job->k.scale < 0) return k;
+    LLVMValueRef scale = cg_load(c, c->f32, attention_scale(c, &job->k, cg_add(c, t->slot, cg_i64(c, j)), t->kv, column), 4);
+    return LLVMBuildFMul(c->b, k, splat(c, scale, width), "");
+}
 
 /* sum[j, g] += K[j]·q[g] over the columns from … to, `width` of them at a time. */
 static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t from, int64_t to, int width, LLVMValueRef *sum) {
     if (from == to) return;
     LLVMTypeRef type = floats(c, width);
     LLVMValueRef acc[MAX_TILE], q[HEAD_TILE];
+    int vectors = width > 1 ? vectors_of_line(c, job->k.dtype, to - from) : 1;
     for (int i = 0; i < t->keys * t->heads; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
-    cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), width);
-    for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, RT_F32, t->q[g], column.index, width);
-    for (int j = 0; j < t->keys; j++) {
-        LLVMValueRef k = attention_load(c, job->k.dtype, t->k[j], column.index, width);
-        if (width > 1) cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], column.index), cg_i64(c, CG_AHEAD)));
-        for (int g = 0; g < t->heads; g++) {
-            LLVMValueRef at = acc[j * t->heads + g];
-            LLVMBuildStore(c->b, cg_fma(c, q[g], k, LLVMBuildLoad2(c->b, type, at, "")), at);
+    cg_loop line = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), vectors * width);
+    for (int j = 0; j < t->keys && width > 1; j++)
+        cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], line.index), cg_i64(c, CG_AHEAD)));
+    for (int v = 0; v < vectors; v++) {
+        LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
+        for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, RT_F32, t->q[g], column, width);
+        for (int j = 0; j < t->keys; j++) {
+            LLVMValueRef k = key_at(c, job, t, j, column, width);
+            for (int g = 0; g < t->heads; g++) {
+                LLVMValueRef at = acc[j * t->heads + g];
+                LLVMBuildStore(c->b, cg_fma(c, q[g], k, LLVMBuildLoad2(c->b, type, at, "")), at);
+            }
         }
     }
-    cg_loop_end(c, &column);
+    cg_loop_end(c, &line);
     for (int i = 0; i < t->keys * t->heads; i++) {
         LLVMValueRef s = LLVMBuildLoad2(c->b, type, acc[i], "");
         if (width > 1) s = cg_sum_lanes(c, s);
@@ -113,7 +133,7 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
 static void score_tile(cg *c, const attention_job *job, const part *p, LLVMValueRef slot, LLVMValueRef key, LLVMValueRef kv, int keys) {
     int64_t vectors = job->d / c->lanes * c->lanes;
     for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
-        tile t = {.keys = keys, .heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE};
+        tile t = {.keys = keys, .heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE, .slot = slot, .kv = kv};
         LLVMValueRef sum[MAX_TILE];
         for (int i = 0; i < t.keys * t.heads; i++) sum[i] = cg_f32(c, 0);
         for (int j = 0; j < keys; j++) t.k[j] = row_of(c, &job->k, cg_add(c, slot, cg_i64(c, j)), kv);
@@ -147,25 +167,40 @@ typedef struct row_sum {
     LLVMValueRef rows, weights, out, width;
     int64_t row_stride, weight_stride, out_stride; /* elements from row to row, from head to head */
     int64_t ahead;                                 /* elements from a row to what will be read after it */
+    int vectors;                                   /* of a step along the rows */
+    LLVMValueRef scales;                           /* of the first row, NULL: none */
+    int64_t run, scale_row, scale_run;             /* columns that share one, elements from row to row and from run to run; run 0: each column has one, for all rows */
 } row_sum;
+
+/* Elements of row i. */
+static LLVMValueRef row_at(cg *c, const row_sum *s, int i, LLVMValueRef column, int width) {
+    LLVMValueRef x = attention_load(c, s->dtype, s->rows, cg_add(c, cg_i64(c, i * s->row_stride), column), width);
+    if (!s->scales) return x;
+    if (s->run == 0) return LLVMBuildFMul(c->b, x, attention_load(c, RT_F32, s->scales, column, width), "");
+    LLVMValueRef run = LLVMBuildUDiv(c->b, column, cg_i64(c, s->run), "");
+    LLVMValueRef at = cg_add(c, cg_i64(c, i * s->scale_row), cg_mul(c, run, cg_i64(c, s->scale_run)));
+    return LLVMBuildFMul(c->b, x, splat(c, attention_load(c, RT_F32, s->scales, at, 1), width), "");
+}
 
 static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueRef *weight, LLVMValueRef out, LLVMValueRef from, LLVMValueRef to,
                         int width) {
     LLVMValueRef row[MAX_TILE], w[MAX_TILE];
+    int vectors = width > 1 ? s->vectors : 1;
     for (int i = 0; i < rows * heads; i++) w[i] = splat(c, weight[i], width);
-    cg_loop column = cg_loop_begin(c, from, to, width);
-    for (int i = 0; i < rows; i++) {
-        LLVMValueRef at = cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, cg_i64(c, i * s->row_stride), column.index));
-        row[i] = attention_load(c, s->dtype, at, cg_i64(c, 0), width);
-        if (width > 1) cg_prefetch(c, cg_at(c, cg_type(c, s->dtype), at, cg_i64(c, s->ahead)));
+    cg_loop line = cg_loop_begin(c, from, to, vectors * width);
+    for (int i = 0; i < rows && width > 1; i++)
+        cg_prefetch(c, cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, line.index, cg_i64(c, i * s->row_stride + s->ahead))));
+    for (int v = 0; v < vectors; v++) {
+        LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
+        for (int i = 0; i < rows; i++) row[i] = row_at(c, s, i, column, width);
+        for (int g = 0; g < heads; g++) {
+            LLVMValueRef at = cg_at(c, c->f32, out, cg_add(c, cg_i64(c, g * s->out_stride), column));
+            LLVMValueRef sum = cg_load(c, floats(c, width), at, 4);
+            for (int i = 0; i < rows; i++) sum = cg_fma(c, w[i * heads + g], row[i], sum);
+            cg_store(c, sum, at, 4);
+        }
     }
-    for (int g = 0; g < heads; g++) {
-        LLVMValueRef at = cg_at(c, c->f32, out, cg_add(c, cg_i64(c, g * s->out_stride), column.index));
-        LLVMValueRef sum = cg_load(c, floats(c, width), at, 4);
-        for (int i = 0; i < rows; i++) sum = cg_fma(c, w[i * heads + g], row[i], sum);
-        cg_store(c, sum, at, 4);
-    }
-    cg_loop_end(c, &column);
+    cg_loop_end(c, &line);
 }
 
 /* The first `rows` rows, of which s->rows and s->weights point to the first. */
@@ -189,8 +224,14 @@ static void weigh_rows(cg *c, const attention_job *job, const part *p, const att
         row_loop loop = row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
         LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
         row_sum s = {.dtype = job->v.dtype, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
+        LLVMValueRef slot = cg_add(c, run->slot, loop.key.index);
         s.ahead = CG_AHEAD / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
-        s.rows = row_of(c, &job->v, cg_add(c, run->slot, loop.key.index), kv);
+        s.vectors = vectors_of_line(c, job->v.dtype, job->d);
+        s.rows = row_of(c, &job->v, slot, kv);
+        if (job->v.scale >= 0) {
+            s.scales = attention_scale(c, &job->v, slot, kv, cg_i64(c, 0));
+            s.run = job->v.run, s.scale_row = job->v.scale_stride[0], s.scale_run = job->v.scale_stride[2];
+        }
         s.weights = score_of(c, job, p, kv, 0, key);
         s.out = cg_at(c, c->f32, p->sums, cg_mul(c, kv, cg_i64(c, job->group * job->d)));
         add_rows(c, job, &s, i ? 1 : rows);
@@ -206,7 +247,7 @@ static void score_columns(cg *c, const attention_job *job, const part *p, const 
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
     LLVMValueRef kv = head.index, keys = row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
-    row_sum s = {.dtype = job->k.dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most};
+    row_sum s = {.dtype = job->k.dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1};
     s.ahead = 2 * rows * s.row_stride;
     s.out = score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
     s.width = cg_min(c, cg_i64(c, COLUMN_KEYS), cg_sub(c, run->count, block.index));
@@ -214,6 +255,7 @@ static void score_columns(cg *c, const attention_job *job, const part *p, const 
         cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), step);
         s.rows = cg_at(c, cg_type(c, job->k.dtype), keys, cg_mul(c, column.index, cg_i64(c, s.row_stride)));
         s.weights = cg_at(c, c->f32, query, column.index);
+        if (job->k.scale >= 0) s.scales = attention_scale(c, &job->k, cg_add(c, run->slot, block.index), kv, column.index);
         add_rows(c, job, &s, (int)step);
         cg_loop_end(c, &column);
     }
@@ -227,22 +269,6 @@ static void zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
     LLVMBuildMemSet(c->b, at, LLVMConstInt(c->i8, 0, 0), cg_mul(c, count, cg_i64(c, 4)), 4);
 }
 
-/* Scores or weights of every head, times the scale that the row of the key is stored with. */
-static void scale_scores(cg *c, const attention_job *job, const part *p, const attention_cache *cache) {
-    attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
-    cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
-    cg_loop key = cg_loop_begin(c, cg_i64(c, 0), run.count, 1);
-    LLVMValueRef slot = cg_add(c, run.slot, key.index), kv = LLVMBuildUDiv(c->b, head.index, cg_i64(c, job->group), "");
-    LLVMValueRef from = attention_offset(c, slot, cache->scale_stride[0], kv, cache->scale_stride[1], kv, 0);
-    LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], from), 4);
-    LLVMValueRef at = attention_offset(c, head.index, p->most, run.first, 1, key.index, 1);
-    at = cg_at(c, c->f32, p->scores, at);
-    cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), scale, ""), at, 4);
-    cg_loop_end(c, &key);
-    cg_loop_end(c, &head);
-    attention_runs_end(c, &run);
-}
-
 static void score_part(cg *c, const attention_job *job, const part *p) {
     bool by_row = job->k.stride[2] == 1 || job->d == 1;
     if (!by_row) {
@@ -254,7 +280,6 @@ static void score_part(cg *c, const attention_job *job, const part *p) {
     if (by_row) score_rows(c, job, p, &run);
     else score_columns(c, job, p, &run);
     attention_runs_end(c, &run);
-    if (job->k.scale >= 0) scale_scores(c, job, p, &job->k);
 }
 
 static void softmax_part(cg *c, const attention_job *job, const part *p) {
@@ -264,7 +289,6 @@ static void softmax_part(cg *c, const attention_job *job, const part *p) {
     cg_store(c, sum.top, cg_at(c, c->f32, p->top, head.index), 4);
     cg_store(c, sum.total, cg_at(c, c->f32, p->total, head.index), 4);
     cg_loop_end(c, &head);
-    if (job->v.scale >= 0) scale_scores(c, job, p, &job->v);
 }
 
 static void weigh_part(cg *c, const attention_job *job, const part *p) {

@@ -109,17 +109,11 @@ void attention_multiply(cg *c, const attention_product *p) {
 
 /* ---- packing ---- */
 
-/* The scale of a key, NULL when there is none. */
-static LLVMValueRef scale_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
-    if (cache->scale < 0) return NULL;
-    LLVMValueRef at = attention_offset(c, slot, cache->scale_stride[0], kv, cache->scale_stride[1], kv, 0);
-    return cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[cache->scale], at), 4);
-}
-
 LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width) {
-    LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, cache->stride[2]), scale = scale_of(c, cache, slot, kv);
+    LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, cache->stride[2]);
     LLVMValueRef x = attention_load(c, cache->dtype, c->code.args[cache->data], at, width);
-    if (!scale) return x;
+    if (cache->scale < 0) return x;
+    LLVMValueRef scale = cg_load(c, c->f32, attention_scale(c, cache, slot, kv, column), 4);
     return LLVMBuildFMul(c->b, x, width > 1 ? cg_splat(c, scale, width) : scale, "");
 }
 

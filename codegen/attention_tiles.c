@@ -1,6 +1,6 @@
 /* Attention of many tokens in tile registers: products of bf16, summed in f32.
  *
- * K and V are bf16 in the cache and stay as they are. q and the weights are rounded to it in the bf16 plan; in others they are split in
+ * K and V are bf16 in the cache and stay as they are. q and the weights are rounded to it in the bf16 plan, and so are K and V of i8; in others q and the weights are split in
  * two, x = high + low, which leaves 16 bits of each: more than the words of attention_words.c have, and no scales. A panel's units of 32 bits lie
  * as tiles take them: two columns of a key, or a column of two keys. Values that are not finite are taken out of the panel, since the
  * weight 0 of a row that does not see them would not be enough, and make the weights of the rows that see them NaN.
@@ -12,8 +12,10 @@ enum { MOST_PARTS = 2, WORDS = 2 /* to a unit of 32 bits */, HALVES = 2 /* of a 
 
 bool attention_in_tiles(const cg *c, const attention_job *job) {
     const attention_cache *caches[] = {&job->k, &job->v};
-    for (size_t i = 0; i < GM_COUNT(caches); i++)
-        if (caches[i]->dtype != RT_BF16 || caches[i]->scale >= 0 || caches[i]->stride[2] != 1) return false;
+    for (size_t i = 0; i < GM_COUNT(caches); i++) {
+        bool rounds = caches[i]->scale >= 0 && job->parts == 1; /* codes and scales give no bf16 */
+        if ((caches[i]->dtype != RT_BF16 && !rounds) || caches[i]->stride[2] != 1) return false;
+    }
     return c->tiles && job->words && job->d % (WORDS * c->lanes) == 0;
 }
 
@@ -64,8 +66,12 @@ void attention_tiles_weights(cg *c, const attention_job *job, LLVMValueRef weigh
 
 /* ---- panels ---- */
 
-/* A vector of elements of a cache as they are, two in a lane. */
+/* A vector of elements of a cache, two in a lane: as they are, or of codes and scales. */
 static LLVMValueRef load_units(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {
+    if (cache->scale >= 0) {
+        LLVMValueRef x = attention_element(c, cache, slot, kv, column, WORDS * c->lanes);
+        return LLVMBuildBitCast(c->b, cg_from_f32(c, RT_BF16, x), vector(c, c->i32), "");
+    }
     LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, 1);
     return cg_load(c, vector(c, c->i32), cg_at(c, c->i16, c->code.args[cache->data], at), 2);
 }

@@ -137,8 +137,13 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
     double first = (double)at->position, keys = first + rows;
     for (double row = 1; row <= rows; row++) seen += window > 0 && first + row > window ? window : first + row;
     if (window > 0 && keys > window + rows - 1) keys = window + rows - 1;
-    ir_type key = ir_tensor(k->dtype, k->rank - 1, k->dim + 1), scale = ir_tensor(RT_F32, 1, k->dim + 1);
-    double of_key = bytes(module, &key, at) + (inst->operand_count > 4 ? bytes(module, &scale, at) : 0);
+    ir_type key = ir_tensor(k->dtype, k->rank - 1, k->dim + 1);
+    double of_key = bytes(module, &key, at);
+    if (inst->operand_count > 4) {
+        const ir_type *scales = &inst->operands[4]->type;
+        ir_type scale = ir_tensor(RT_F32, scales->rank - 1, scales->dim + 1);
+        of_key += bytes(module, &scale, at);
+    }
     double softmax = SOFTMAX + (ir_attr_float(inst, IR_ATTR_CAP, 0) != 0 ? SOFTCAP : 0);
     return (ir_cost){.read = bytes(module, q, at) + 2 * keys * of_key,
                      .written = bytes(module, &inst->results[0]->type, at), .flop = heads * seen * (4 * d + softmax)};

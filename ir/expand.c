@@ -3,11 +3,14 @@
 
 #include <math.h>
 
-/* f32 of any float dtype, or of integers and a scale for each row; [S,KV,D]. */
+/* f32 of any float dtype, or of integers and scales [S,KV,R] for D/R columns each; [S,KV,D]. */
 static ir_value *widen(ir_builder *b, ir_value *x, ir_value *scales) {
     ir_value *wide = x->type.dtype == RT_F32 ? x : ir_convert(b, x, RT_F32);
     if (!scales) return wide;
-    return ir_binary(b, IR_MUL, wide, ir_reshape(b, scales, 3, (ir_dim[]){x->type.dim[0], x->type.dim[1], 1}));
+    const ir_dim *d = x->type.dim, runs = scales->type.dim[2];
+    wide = ir_reshape(b, wide, 4, (ir_dim[]){d[0], d[1], runs, d[2] / runs});
+    wide = ir_binary(b, IR_MUL, wide, ir_reshape(b, scales, 4, (ir_dim[]){d[0], d[1], runs, 1}));
+    return ir_reshape(b, wide, 3, d);
 }
 
 /* How long before `last` [T,1,1,1] the key in each slot was: slot j of a ring holds the latest key j, j + S, … */

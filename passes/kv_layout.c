@@ -7,7 +7,7 @@
  *   %keys = index %kc1, layer : [S,KV,D]       ->   %i = index %kc1, layer : [KV,S,D];  %keys = transpose %i : [S,KV,D]
  *
  * The transposes are views: attention reads through their strides, nothing is copied. Bit-exact but for the order in which compiled
- * code adds the products of q and a transposed K. Scales [L,S,KV] become [L,KV,S]. Legal before the token loops are formed, on caches
+ * code adds the products of q and a transposed K. Scales [L,S,KV,R] go with what they scale. Legal before the token loops are formed, on caches
  * in the plain form (passes/kv_caches.h), so after fuse_attention; after kv_ring and kv_int8, whose caches they take too. The second of
  * the two passes does nothing, since the caches are not in the plain form any more; so does kv_k_transposed with a cache that is read
  * both as keys and as values.
@@ -23,7 +23,7 @@ typedef struct layout {
     const int64_t *order[KV_MAX_CACHES];
 } layout;
 
-static const int64_t head_major[] = {0, 2, 1, 3}, transposed[] = {0, 2, 3, 1}, scales[] = {0, 2, 1};
+static const int64_t head_major[] = {0, 2, 1, 3}, transposed[] = {0, 2, 3, 1};
 
 /* Of the token axis, 1 in the plain form. */
 static int token_axis(const int64_t *order) {
@@ -59,16 +59,16 @@ static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
     return written >= 0 || seen >= 0;
 }
 
-/* Which caches are read as keys; false when one is also read as values. */
+/* Which caches are read as keys or their scales; false when one is also read as values. */
 static bool find_keys(const kv_caches *caches, bool *is_key) {
     bool is_value[KV_MAX_CACHES] = {false};
     const ir_region *body = caches->forward->body;
     int64_t layer;
     for (int i = 0; i < body->inst_count; i++)
-        for (int k = 1; body->insts[i]->op == IR_ATTENTION && k < 3; k++) {
+        for (int k = 1; body->insts[i]->op == IR_ATTENTION && k < body->insts[i]->operand_count; k++) {
             const ir_inst *def = body->insts[i]->operands[k]->def;
             int cache = def ? kv_read(caches, def, &layer) : -1;
-            if (cache >= 0) *(k == 1 ? &is_key[cache] : &is_value[cache]) = true;
+            if (cache >= 0) *(k == 1 || k == 4 ? &is_key[cache] : &is_value[cache]) = true;
         }
     for (int i = 0; i < caches->count; i++)
         if (is_key[i] && is_value[i]) return false;
@@ -78,7 +78,7 @@ static bool find_keys(const kv_caches *caches, bool *is_key) {
 static void choose_order(layout *l, int cache, bool turn) {
     ir_type *type = &l->caches.part[cache][0].type;
     ir_type plain = *type;
-    l->order[cache] = plain.rank == 3 ? scales : turn ? transposed : head_major;
+    l->order[cache] = turn ? transposed : head_major;
     for (int i = 0; i < plain.rank; i++) type->dim[i] = plain.dim[l->order[cache][i]];
 }
 

@@ -269,21 +269,24 @@ START_TEST(caches_have_the_form_that_the_row_says) {
     gm_arena arena = {0};
     for (int64_t i = 0; i < c->layers; i++) local += c->local[i];
     ck_assert(local > 0 && local < layers && kv > 1);
-    const char *plain = gm_arena_printf(&arena, "[%lld,S,%lld,%lld]", layers, kv, d);
-    const char *heads = gm_arena_printf(&arena, "[%lld,%lld,S,%lld]", layers, kv, d);
-    const char *turned = gm_arena_printf(&arena, "[%lld,%lld,%lld,S]", layers, kv, d);
-    const char *whole = gm_arena_printf(&arena, "f32[%lld,S,%lld,%lld]", layers - local, kv, d);
+    const long long kind[] = {layers - local, local};
+    const char *plain[2], *heads[2], *turned[2];
+    for (int i = 0; i < 2; i++) {
+        plain[i] = gm_arena_printf(&arena, "[%lld,S,%lld,%lld]", kind[i], kv, d);
+        heads[i] = gm_arena_printf(&arena, "f32[%lld,%lld,S,%lld]", kind[i], kv, d);
+        turned[i] = gm_arena_printf(&arena, "f32[%lld,%lld,%lld,S]", kind[i], kv, d);
+    }
     const char *ring = gm_arena_printf(&arena, "f32[%lld,%lld,%lld,%lld]", local, slots, kv, d);
-    const char *scale = gm_arena_printf(&arena, "f32[%lld,S,%lld]", layers, kv);
+    const char *scale = gm_arena_printf(&arena, "f32[%lld,S,%lld,1]", layers - local, kv);
     const struct {
         const char *row, *caches;
     } wanted[] = {
-        {"full", gm_arena_printf(&arena, "f32%s f32%s", plain, plain)},
-        {"kv-head-major", gm_arena_printf(&arena, "f32%s f32%s", heads, heads)},
-        {"kv-k-transposed", gm_arena_printf(&arena, "f32%s f32%s", turned, heads)},
-        {"kv-ring", gm_arena_printf(&arena, "%s %s %s %s", whole, whole, ring, ring)},
-        {"kv-bf16", gm_arena_printf(&arena, "bf16%s bf16%s", plain, plain)},
-        {"kv-int8", gm_arena_printf(&arena, "i8%s i8%s %s %s", plain, plain, scale, scale)},
+        {"full", gm_arena_printf(&arena, "f32%s f32%s f32%s f32%s", plain[0], plain[0], plain[1], plain[1])},
+        {"kv-head-major", gm_arena_printf(&arena, "%s %s %s %s", heads[0], heads[0], heads[1], heads[1])},
+        {"kv-k-transposed", gm_arena_printf(&arena, "%s %s %s %s", turned[0], heads[0], turned[1], heads[1])},
+        {"kv-ring", gm_arena_printf(&arena, "f32%s f32%s %s %s", plain[0], plain[0], ring, ring)},
+        {"kv-bf16", gm_arena_printf(&arena, "bf16%s bf16%s bf16%s bf16%s", plain[0], plain[0], plain[1], plain[1])},
+        {"kv-int8", gm_arena_printf(&arena, "i8%s i8%s f32%s f32%s %s %s", plain[0], plain[0], plain[1], plain[1], scale, scale)},
     };
     for (size_t i = 0; i < GM_COUNT(wanted); i++)
         ck_assert_str_eq(caches_of(&arena, wanted[i].row), wanted[i].caches);
