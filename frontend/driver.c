@@ -43,8 +43,8 @@ static char *skip_list(const fe_options *options, gm_arena *arena) {
     int count;
     const pass_info *table = pass_table(&count);
     for (int i = 0; options->passes && i < count; i++) {
-        bool usual = table[i].when == PASS_USUAL || (table[i].when == PASS_ROUNDING && !listed(options->with, table[i].name));
-        if (usual && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
+        bool optional = table[i].when != PASS_REQUIRED && table[i].when != PASS_ON_REQUEST && !listed(options->with, table[i].name);
+        if (optional && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
             gm_string_printf(&skip, "%s%s", skip.length ? "," : "", table[i].name);
     }
     char *text = skip.length ? gm_arena_strdup(arena, skip.data) : NULL;
@@ -59,7 +59,7 @@ static char *with_list(const fe_options *options, gm_arena *arena) {
     int count;
     const pass_info *table = pass_table(&count);
     for (int i = 0; options->passes && i < count; i++)
-        if ((table[i].when == PASS_ON_REQUEST || table[i].when == PASS_ROUNDING) && listed(options->passes, table[i].name) && !listed(with.data, table[i].name))
+        if (pass_can_be_asked(table[i].when) && listed(options->passes, table[i].name) && !listed(with.data, table[i].name))
             gm_string_printf(&with, "%s%s", with.length ? "," : "", table[i].name);
     char *text = with.length ? gm_arena_strdup(arena, with.data) : NULL;
     gm_string_free(&with);

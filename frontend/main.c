@@ -125,7 +125,8 @@ static void help_passes(void) {
 #undef PASS_AGAIN
     };
     static const char *const notes[] = {
-        [PASS_REQUIRED] = " (required)", [PASS_USUAL] = "", [PASS_ROUNDING] = " (f32 plan: --with)", [PASS_ON_REQUEST] = " (--with)"};
+        [PASS_REQUIRED] = " (required)", [PASS_USUAL] = "", [PASS_ROUNDING] = " (f32 plan: --with)",
+        [PASS_COARSE] = " (f32, int16 plans: --with)", [PASS_ON_REQUEST] = " (--with)"};
     for (size_t i = 0; i < GM_COUNT(rows); i++)
         printf("%-20s %s%s\n", rows[i].name, rows[i].summary, notes[rows[i].when]);
 }

@@ -61,8 +61,13 @@ typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, g
 /* `func` and what it calls, with symbol i bound to values[i] where that is not negative; func keeps its name. */
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out);
 
-/* PASS_ROUNDING: as PASS_USUAL, but in the f32 plan as PASS_ON_REQUEST. */
-typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ROUNDING, PASS_ON_REQUEST } pass_when;
+/* PASS_ROUNDING: as PASS_USUAL, but in the f32 plan as PASS_ON_REQUEST; PASS_COARSE: in the int16 plan too, which is as good as exact. */
+typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ROUNDING, PASS_COARSE, PASS_ON_REQUEST } pass_when;
+
+/* Is there a plan in which such a pass runs only when it is asked for? */
+bool pass_can_be_asked(pass_when when);
+/* Does it in this one? */
+bool pass_on_request(pass_when when, pass_precision precision);
 
 /* A row of passes.def. */
 typedef struct pass_info {

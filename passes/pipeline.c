@@ -57,6 +57,15 @@ static gm_status read_list(const char *list, gm_diag *diag, const pass_info **ou
     return GM_OK;
 }
 
+bool pass_can_be_asked(pass_when when) {
+    return when == PASS_ROUNDING || when == PASS_COARSE || when == PASS_ON_REQUEST;
+}
+
+bool pass_on_request(pass_when when, pass_precision precision) {
+    bool exact = precision == PASS_F32, near = exact || precision == PASS_INT16;
+    return when == PASS_ON_REQUEST || (when == PASS_ROUNDING && exact) || (when == PASS_COARSE && near);
+}
+
 static bool contains(const pass_info *const *list, int count, const pass_info *pass) {
     for (int i = 0; i < count; i++)
         if (list[i] == pass) return true;
@@ -70,7 +79,7 @@ static gm_status choose_steps(const pass_pipeline_request *request, pass_options
     GM_TRY(read_list(request->skip, diag, skipped, &skipped_count));
     GM_TRY(read_list(request->with, diag, asked, &asked_count));
     for (int i = 0; i < asked_count; i++)
-        if (asked[i]->when != PASS_ON_REQUEST && asked[i]->when != PASS_ROUNDING)
+        if (!pass_can_be_asked(asked[i]->when))
             return gm_fail(diag, GM_INVALID, "pass '%s' need not be asked for: it runs unless it is skipped", asked[i]->name);
     if (request->stop_after) GM_TRY(find(request->stop_after, strlen(request->stop_after), diag, &last));
     if (request->list) GM_TRY(read_list(request->list, diag, wanted, &wanted_count));
@@ -80,8 +89,7 @@ static gm_status choose_steps(const pass_pipeline_request *request, pass_options
     *out_count = 0;
     for (int i = 0; i < wanted_count; i++) {
         bool skip = contains(skipped, skipped_count, wanted[i]);
-        bool on_request = wanted[i]->when == PASS_ON_REQUEST || (wanted[i]->when == PASS_ROUNDING && request->options->precision == PASS_F32);
-        if (on_request && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
+        if (pass_on_request(wanted[i]->when, request->options->precision) && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
         if (skip && wanted[i]->when == PASS_REQUIRED && !request->list)
             return gm_fail(diag, GM_INVALID, "pass '%s' is required and cannot be skipped", wanted[i]->name);
         if (!skip) out[(*out_count)++] = wanted[i];

@@ -152,7 +152,7 @@ START_TEST(rounded_caches_are_near) {
 }
 END_TEST
 
-/* Every plan but f32 keeps i8 in global layers and bf16 in local ones, unless the passes are left out. */
+/* Every plan but f32 and int16 keeps i8 in global layers and bf16 in local ones, unless the passes are left out. */
 START_TEST(caches_of_the_plans) {
     static const struct {
         fe_options options;
@@ -160,6 +160,8 @@ START_TEST(caches_of_the_plans) {
     } cases[] = {{{.precision = FE_PRECISION_F32}, RT_F32, RT_F32},
                  {{.precision = FE_PRECISION_F32, .with = "kv_bf16"}, RT_BF16, RT_BF16},
                  {{.precision = FE_PRECISION_F32, .with = "kv_int8"}, RT_I8, RT_F32},
+                 {{.precision = FE_PRECISION_INT16}, RT_BF16, RT_BF16},
+                 {{.precision = FE_PRECISION_INT16, .with = "kv_int8"}, RT_I8, RT_BF16},
                  {{.precision = FE_PRECISION_AUTO}, RT_I8, RT_BF16},
                  {{.precision = FE_PRECISION_BF16, .with = "kv_ring"}, RT_I8, RT_BF16},
                  {{.precision = FE_PRECISION_BF16, .skip = "kv_bf16"}, RT_I8, RT_F32},
