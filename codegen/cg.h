@@ -93,7 +93,7 @@ struct cg_program {
     size_t object_bytes;
 };
 
-enum { CG_MAX_OBJECTS = 8 };
+enum { CG_MAX_OBJECTS = 9 };
 /* The relocatable objects of a program, one after the other from `start`. */
 typedef struct cg_object_list {
     uint64_t count, bytes[CG_MAX_OBJECTS];

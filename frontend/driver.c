@@ -178,18 +178,35 @@ static void drop_derived(fe_engine *engine) {
         if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
 }
 
-/* What the program reads and the model does not have, but can be made from what it has. */
-static gm_status derive_weights(fe_engine *engine, int threads, bool screens, gm_diag *diag) {
-    rt_team *team = NULL;
-    gm_status status = GM_OK;
-    drop_derived(engine);
-    for (int i = 0; i < cg_weight_count(engine->program) && status == GM_OK; i++) {
+/* Tensors of the model for an artefact: of one name, NULL: those that are not derived. */
+static gm_status hand_over(const fe_engine *engine, const char *name, fe_gmx_writer *writer, gm_diag *diag) {
+    const rt_weights *weights = &engine->model.weights;
+    if (name) return fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag);
+    for (size_t i = 0; i < weights->count; i++)
+        if (!rt_derived_source(weights->tensors[i].name)) GM_TRY(fe_gmx_add(writer, weights, &weights->tensors[i], diag));
+    return GM_OK;
+}
+
+/* Screens, or all else that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is
+ * one. Opens *team when something is missing. */
+static gm_status derive_kind(fe_engine *engine, bool screens, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
+    for (int i = 0; i < cg_weight_count(engine->program); i++) {
         const char *name = cg_weight_name(engine->program, i);
-        if (!rt_derived_source(name) || rt_weights_find(&engine->model.weights, name)) continue;
-        if (rt_is_screen(name) && !screens) continue;
-        if (!team) status = rt_team_open(threads, diag, &team);
-        if (status == GM_OK) status = rt_derive(&engine->model.weights, name, team, diag);
+        if (!rt_derived_source(name) || rt_is_screen(name) != screens) continue;
+        bool missing = !rt_weights_find(&engine->model.weights, name);
+        if (missing && !*team) GM_TRY(rt_team_open(threads, diag, team));
+        if (missing) GM_TRY(rt_derive(&engine->model.weights, name, *team, diag));
+        if (writer) GM_TRY(hand_over(engine, name, writer, diag));
     }
+    return GM_OK;
+}
+
+/* Screens come first: a writer has most to do with them. */
+static gm_status derive_weights(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag) {
+    rt_team *team = NULL;
+    drop_derived(engine);
+    gm_status status = screens ? derive_kind(engine, true, threads, &team, writer, diag) : GM_OK;
+    if (status == GM_OK) status = derive_kind(engine, false, threads, &team, writer, diag);
     rt_team_close(team);
     return status;
 }
@@ -251,7 +268,7 @@ const rt_program *fe_engine_program(const fe_engine *engine) {
 }
 
 static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
-    GM_TRY(derive_weights(engine, options->threads, !options->no_screens, diag));
+    GM_TRY(derive_weights(engine, options->threads, !options->no_screens, NULL, diag));
     GM_TRY(bind_weights(engine, options->no_screens, diag));
     engine->tables->program.weights = (const void *const *)engine->tables->weights;
     list_sources(engine);
@@ -267,7 +284,7 @@ static void let_go(fe_engine *engine) {
 }
 
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
-    GM_TRY(derive_weights(engine, threads, true, diag));
+    GM_TRY(derive_weights(engine, threads, true, NULL, diag));
     return bind_weights(engine, false, diag); /* the session reads the same table */
 }
 
@@ -327,7 +344,8 @@ static gm_status start_warm(fe_engine *engine, const fe_options *options, const 
     return for_dumps(options) ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
 }
 
-static gm_status write_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
+/* Frees the writer. */
+static gm_status finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, fe_gmx_writer *writer, gm_diag *diag) {
     gm_string target = {0}, index = {0}, ir = {0}, program = {0};
     fe_gmx gmx = {0};
     gm_status status = key_of(options, limits, diag, &target, &gmx.key);
@@ -341,8 +359,8 @@ static gm_status write_artefact(const fe_engine *engine, const fe_options *optio
         gmx.ir = (fe_gmx_section){ir.data, ir.length};
         gmx.program = (fe_gmx_section){program.data, program.length};
         gmx.object.data = cg_objects(engine->program, &gmx.object.bytes);
-        status = fe_gmx_write(out_path, &engine->model, &gmx, diag);
-    }
+        status = fe_gmx_finish(writer, &engine->model, &gmx, diag);
+    } else fe_gmx_abandon(writer);
     gm_string_free(&target);
     gm_string_free(&index);
     gm_string_free(&ir);
@@ -482,6 +500,18 @@ void fe_engine_close(fe_engine *engine) {
     *engine = (fe_engine){0};
 }
 
+/* The weights are written while the code is made. */
+static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
+    fe_gmx_writer *writer;
+    GM_TRY(fe_gmx_begin(out_path, diag, &writer));
+    gm_status status = hand_over(engine, NULL, writer, diag);
+    if (status == GM_OK) status = compile_model(engine, options, limits, diag);
+    if (status == GM_OK) status = derive_weights(engine, options->threads, true, writer, diag);
+    if (status == GM_OK) return finish_artefact(engine, options, limits, writer, diag);
+    fe_gmx_abandon(writer);
+    return status;
+}
+
 gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag) {
     fe_options settled = *options;
     pass_options limits;
@@ -489,9 +519,7 @@ gm_status fe_compile(const char *path, const fe_options *options, const char *ou
     fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
     GM_ASSERT(engine.tables);
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
-    if (status == GM_OK) status = compile_model(&engine, &settled, &limits, diag);
-    if (status == GM_OK) status = derive_weights(&engine, settled.threads, true, diag);
-    if (status == GM_OK) status = write_artefact(&engine, &settled, &limits, out_path, diag);
+    if (status == GM_OK) status = make_artefact(&engine, &settled, &limits, out_path, diag);
     fe_engine_close(&engine);
     return status;
 }

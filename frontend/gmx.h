@@ -6,7 +6,7 @@
  * Little-endian:
  *   0  "GMX1"        8  bytes of the whole file       24  checksum of the JSON header
  *   4  version      16  bytes of the JSON header      32  checksum of bytes 0-31; then zeros to 64
- *   64 the JSON header, then zeros to a multiple of 64: the start of the data
+ *   64 the data, to a multiple of 64; the JSON header ends the file
  * The header is one object (frontend/gmx_header.c): architecture, config, defaults, defaulted, what it was compiled for, and "tensors", a table of
  * name, type, shape, and "sections": vocab (frontend/gmx_vocab.c), index (runtime/tokenizer_index.c), ir (.gir text), program (codegen/image.c), object. Tensors and
  * sections give offset and bytes within the data and start at multiples of 64; sections have checksums, tensors are as stored in the
@@ -18,7 +18,7 @@
 #include "frontend/driver.h"
 #include "frontend/measure.h"
 
-enum { FE_GMX_VERSION = 7, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
+enum { FE_GMX_VERSION = 8, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
 
 /* What machine code was compiled for; an artefact is run as it is when all of it is asked for again. */
 typedef struct fe_gmx_key {
@@ -62,7 +62,14 @@ gm_status fe_gmx_check_module(const fe_model *model, const ir_module *module, gm
 
 /* ---- frontend/gmx_write.c ---- */
 
-/* Write an artefact at `path`: complete, or not at all. What is there and not a regular file is written directly. */
-gm_status fe_gmx_write(const char *path, const fe_model *model, const fe_gmx *gmx, gm_diag *diag);
+/* Begin an artefact at `path`, which appears complete or not at all; what is there and not a regular file is written directly. Between the
+ * two calls tensors are handed over, whose bytes a thread writes meanwhile: they must stay as they are. */
+typedef struct fe_gmx_writer fe_gmx_writer;
+gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out);
+gm_status fe_gmx_add(fe_gmx_writer *writer, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag);
+/* Write the rest, of a model whose tensors have all been handed over. Frees the writer, whether it succeeds or not. */
+gm_status fe_gmx_finish(fe_gmx_writer *writer, const fe_model *model, const fe_gmx *gmx, gm_diag *diag);
+/* Nothing appears. Frees the writer; NULL is fine. */
+void fe_gmx_abandon(fe_gmx_writer *writer);
 
 #endif

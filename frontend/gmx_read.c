@@ -36,7 +36,8 @@ static uint64_t number_at(const uint8_t *data, size_t offset) {
     return value;
 }
 
-static gm_status read_head(const uint8_t *data, size_t bytes, const char *path, gm_diag *diag, size_t *out_header, size_t *out_start) {
+/* *out_header: bytes of the header. */
+static gm_status read_head(const uint8_t *data, size_t bytes, const char *path, gm_diag *diag, size_t *out_header) {
     uint32_t version;
     if (bytes < FE_GMX_HEAD || !fe_gmx_is((const char *)data, bytes)) return gm_fail(diag, GM_FORMAT, "%s: expected an artefact of at least %d bytes", path, FE_GMX_HEAD);
     memcpy(&version, data + 4, sizeof version);
@@ -47,13 +48,11 @@ static gm_status read_head(const uint8_t *data, size_t bytes, const char *path, 
     if (number_at(data, 8) != bytes)
         return gm_fail(diag, GM_FORMAT, "%s: expected %llu bytes, found %zu", path, (unsigned long long)number_at(data, 8), bytes);
     uint64_t header = number_at(data, 16);
-    size_t start = 0;
-    if (header > FE_MAX_JSON_BYTES || !gmx_align(FE_GMX_HEAD + (size_t)header, &start) || start > bytes)
+    if (header > FE_MAX_JSON_BYTES || header > bytes - FE_GMX_HEAD)
         return gm_fail(diag, GM_FORMAT, "%s: expected a header within the file, found one of %llu bytes", path, (unsigned long long)header);
-    if (number_at(data, 24) != gmx_checksum(data + FE_GMX_HEAD, (size_t)header))
+    if (number_at(data, 24) != gmx_checksum(data + bytes - header, (size_t)header))
         return gm_fail(diag, GM_FORMAT, "%s: expected an intact artefact: its header is damaged", path);
     *out_header = (size_t)header;
-    *out_start = start;
     return GM_OK;
 }
 
@@ -72,14 +71,14 @@ static fe_gmx_section section_at(const gmx_header *header, const uint8_t *data, 
 
 gm_status fe_gmx_open(const char *path, bool no_weights, gm_diag *diag, fe_model *model) {
     const uint8_t *file;
-    size_t bytes, header_bytes = 0, start = 0;
+    size_t bytes, header_bytes = 0;
     GM_TRY(rt_weights_map(&model->weights, path, diag, &file, &bytes));
-    GM_TRY(read_head(file, bytes, path, diag, &header_bytes, &start));
+    GM_TRY(read_head(file, bytes, path, diag, &header_bytes));
     fe_gmx *gmx = model->gmx = calloc(1, sizeof *gmx); /* freed with the model */
     GM_ASSERT(gmx);
     gmx_header header = {.model = model, .gmx = gmx};
-    GM_TRY(gmx_header_parse((const char *)file + FE_GMX_HEAD, header_bytes, bytes - start, path, diag, &header));
-    const uint8_t *data = file + start;
+    const uint8_t *data = file + FE_GMX_HEAD, *end = file + bytes - header_bytes;
+    GM_TRY(gmx_header_parse((const char *)end, header_bytes, (size_t)(end - data), path, diag, &header));
     GM_TRY(check_sections(&header, data, path, diag));
     for (size_t i = 0; i < model->weights.count && !no_weights; i++) model->weights.tensors[i].data = data + header.tensors[i].offset;
     gmx->index = section_at(&header, data, GMX_INDEX);

@@ -1,122 +1,265 @@
-/* Writing an artefact: lay out, print the header, then everything in order through one large buffer. */
+/* Writing an artefact while it is made: a thread of the writer's own puts tensors into the file as they are handed over, and when all
+ * is known sections, header and head follow. The file has no name before it is complete, where the file system can do that. */
 #include "frontend/gmx_impl.h"
 #include "runtime/release.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 1 << 20 }; /* stdio passes larger pieces on as they are */
+enum { WRITE_BYTES = 1 << 24 /* at a time, after which pages of a mapped model are let go of */ };
 
-/* ---- layout ---- */
+/* Bytes of the data part. */
+typedef struct piece {
+    const char *name; /* of the tensor; NULL: a section */
+    const void *data;
+    gmx_place place;
+    bool mapped; /* the pages can be read from their file again */
+} piece;
 
-typedef struct layout {
-    gmx_header header;
-    fe_gmx_section section[GMX_SECTIONS];
-    gm_string vocab;
-    char *json;
-    size_t start, end; /* of the data, of the file */
-} layout;
-
-/* The next place for these bytes; *end is that of the data so far. */
-static bool place_next(size_t bytes, size_t *end, gmx_place *out) {
-    *out = (gmx_place){*end, bytes};
-    return bytes <= SIZE_MAX - *end && gmx_align(*end + bytes, end);
-}
-
-static gm_status lay_out(const char *path, const fe_model *model, const fe_gmx *gmx, gm_diag *diag, layout *l) {
-    const rt_weights *weights = &model->weights;
-    size_t end = 0;
-    bool fits = true;
-    l->header = (gmx_header){.model = (fe_model *)model, .gmx = (fe_gmx *)gmx, .tensors = calloc(weights->count + 1, sizeof(gmx_place))}; /* only read */
-    GM_ASSERT(l->header.tensors);
-    gmx_vocab_write(&model->vocab, &l->vocab);
-    l->section[GMX_VOCAB] = (fe_gmx_section){l->vocab.data, l->vocab.length};
-    l->section[GMX_INDEX] = gmx->index, l->section[GMX_IR] = gmx->ir, l->section[GMX_PROGRAM] = gmx->program, l->section[GMX_OBJECT] = gmx->object;
-    for (int i = 0; i < GMX_SECTIONS; i++) {
-        fits &= place_next(l->section[i].bytes, &end, &l->header.section[i]);
-        l->header.checksum[i] = gmx_checksum(l->section[i].data, l->section[i].bytes);
-    }
-    for (size_t i = 0; i < weights->count; i++) fits &= place_next(weights->tensors[i].bytes, &end, &l->header.tensors[i]);
-    l->json = gmx_header_print(&l->header);
-    fits &= gmx_align(FE_GMX_HEAD + strlen(l->json), &l->start) && end <= SIZE_MAX - l->start;
-    l->end = l->start + end;
-    return fits ? GM_OK : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", path);
-}
-
-static void free_layout(layout *l) {
-    free(l->header.tensors);
-    gm_string_free(&l->vocab);
-    cJSON_free(l->json);
-}
+struct fe_gmx_writer {
+    gm_arena arena; /* path, names of pieces */
+    const char *path, *beside; /* beside: the name that the file has while it is written, NULL: none */
+    int fd;
+    bool direct; /* not a regular file: written from front to back, when all is known */
+    pthread_t thread;
+    bool threaded, closed; /* closed: no more pieces come */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    piece *pieces;
+    size_t count, capacity, written; /* pieces, the first of which are written */
+    size_t end;                      /* of the data so far */
+    int reason;                      /* errno of what failed, 0: nothing */
+};
 
 /* ---- bytes ---- */
 
-static bool write_padded(FILE *file, const void *data, size_t bytes) {
-    static const char zeros[FE_GMX_ALIGN];
-    size_t padding = (FE_GMX_ALIGN - bytes % FE_GMX_ALIGN) % FE_GMX_ALIGN;
-    return fwrite(data ? data : zeros, 1, bytes, file) == bytes && fwrite(zeros, 1, padding, file) == padding;
+/* All of them, at `offset` where the file can seek. False: see errno. */
+static bool put(const fe_gmx_writer *w, const void *data, size_t bytes, size_t offset) {
+    for (size_t done = 0; done < bytes;) {
+        const char *from = (const char *)data + done;
+        ssize_t n = w->direct ? write(w->fd, from, bytes - done) : pwrite(w->fd, from, bytes - done, (off_t)(offset + done));
+        if (n > 0) done += (size_t)n;
+        else if (n == 0 || errno != EINTR) return false;
+    }
+    return true;
 }
 
-static bool write_all(FILE *file, const layout *l) {
-    uint8_t head[FE_GMX_HEAD] = "GMX1";
+/* With zeros to the next piece. */
+static bool put_piece(const fe_gmx_writer *w, const piece *p) {
+    static const char zeros[FE_GMX_ALIGN];
+    size_t bytes = p->place.bytes, at = FE_GMX_HEAD + p->place.offset, padding = (FE_GMX_ALIGN - bytes % FE_GMX_ALIGN) % FE_GMX_ALIGN;
+    for (size_t done = 0; done < bytes;) {
+        size_t n = bytes - done < WRITE_BYTES ? bytes - done : WRITE_BYTES;
+        const char *from = (const char *)p->data + done;
+        if (!put(w, from, n, at + done)) return false;
+        if (p->mapped) rt_release_pages(from, from + n);
+        done += n;
+    }
+    return put(w, zeros, padding, at + bytes);
+}
+
+/* ---- the thread ---- */
+
+/* The next piece into *out; false: no more come, or something failed. */
+static bool next_piece(fe_gmx_writer *w, piece *out) {
+    pthread_mutex_lock(&w->lock);
+    while (w->written == w->count && !w->closed) pthread_cond_wait(&w->changed, &w->lock);
+    bool any = w->written < w->count && !w->reason;
+    if (any) *out = w->pieces[w->written];
+    pthread_mutex_unlock(&w->lock);
+    return any;
+}
+
+static void *write_pieces(void *argument) {
+    fe_gmx_writer *w = argument;
+    for (piece p; next_piece(w, &p);) {
+        bool ok = put_piece(w, &p);
+        int reason = ok ? 0 : errno;
+        pthread_mutex_lock(&w->lock);
+        w->written++;
+        w->reason = reason;
+        pthread_mutex_unlock(&w->lock);
+    }
+    return NULL;
+}
+
+/* False on overflow. */
+static bool add_piece(fe_gmx_writer *w, piece p, size_t bytes) {
+    p.place = (gmx_place){w->end, bytes};
+    if (bytes > SIZE_MAX - w->end || !gmx_align(w->end + bytes, &w->end)) return false;
+    pthread_mutex_lock(&w->lock);
+    if (w->count == w->capacity) {
+        w->capacity = w->capacity ? 2 * w->capacity : 64;
+        w->pieces = realloc(w->pieces, w->capacity * sizeof *w->pieces);
+        GM_ASSERT(w->pieces);
+    }
+    w->pieces[w->count++] = p;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    return true;
+}
+
+/* All pieces are written when it returns, unless something failed. */
+static void close_pieces(fe_gmx_writer *w) {
+    pthread_mutex_lock(&w->lock);
+    w->closed = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    if (w->threaded) pthread_join(w->thread, NULL);
+    else write_pieces(w);
+    w->threaded = false;
+}
+
+/* ---- the file ---- */
+
+/* In the folder of `path`, without a name; -1 where the file system cannot do that. */
+static int open_nameless(const char *path, gm_arena *arena) {
+    const char *slash = strrchr(path, '/');
+    const char *folder = !slash ? "." : slash == path ? "/" : gm_arena_printf(arena, "%.*s", (int)(slash - path), path);
+    return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+}
+
+/* A file beside `path` with the mode that a new file gets. */
+static int open_beside(fe_gmx_writer *w) {
+    char *name = gm_arena_printf(&w->arena, "%s.XXXXXX", w->path);
+    int fd = mkstemp(name);
+    mode_t mask = umask(0);
+    umask(mask);
+    if (fd >= 0) fchmod(fd, 0666 & ~mask);
+    if (fd >= 0) w->beside = name;
+    return fd;
+}
+
+/* Gives the file a name beside `path`. */
+static bool name_file(fe_gmx_writer *w) {
+    if (w->beside) return true;
+    char *from = gm_arena_printf(&w->arena, "/proc/self/fd/%d", w->fd), *name = gm_arena_printf(&w->arena, "%s.%ld", w->path, (long)getpid());
+    if (linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW) != 0) return false;
+    w->beside = name;
+    return true;
+}
+
+gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
+    struct stat info;
+    fe_gmx_writer *w = calloc(1, sizeof *w);
+    GM_ASSERT(w);
+    w->path = gm_arena_strdup(&w->arena, path);
+    w->direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+    w->fd = w->direct ? open(path, O_WRONLY | O_CLOEXEC) : open_nameless(path, &w->arena);
+    if (w->fd < 0 && !w->direct) w->fd = open_beside(w);
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->changed, NULL);
+    *out = w;
+    if (w->fd >= 0) {
+        w->threaded = !w->direct && pthread_create(&w->thread, NULL, write_pieces, w) == 0;
+        return GM_OK;
+    }
+    gm_status status = gm_fail(diag, GM_IO, "%s: cannot write: %s", path, strerror(errno));
+    fe_gmx_abandon(w);
+    *out = NULL;
+    return status;
+}
+
+void fe_gmx_abandon(fe_gmx_writer *w) {
+    if (!w) return;
+    pthread_mutex_lock(&w->lock);
+    if (!w->reason) w->reason = ECANCELED; /* what is left is not written */
+    pthread_mutex_unlock(&w->lock);
+    close_pieces(w);
+    if (w->fd >= 0) close(w->fd);
+    if (w->beside) unlink(w->beside);
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->changed);
+    free(w->pieces);
+    gm_arena_free(&w->arena);
+    free(w);
+}
+
+/* ---- parts ---- */
+
+static const piece *piece_of(const fe_gmx_writer *w, const char *tensor) {
+    for (size_t i = 0; i < w->count; i++)
+        if (w->pieces[i].name && strcmp(w->pieces[i].name, tensor) == 0) return &w->pieces[i];
+    return NULL;
+}
+
+gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag) {
+    piece p = {.name = gm_arena_strdup(&w->arena, tensor->name), .data = tensor->data, .mapped = rt_weights_is_mapped(weights, tensor)};
+    return add_piece(w, p, tensor->bytes) ? GM_OK : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
+}
+
+/* The sections as pieces, and where everything lies. */
+static gm_status lay_out(fe_gmx_writer *w, const fe_gmx_section *sections, gmx_header *header, gm_diag *diag) {
+    const rt_weights *weights = &header->model->weights;
+    header->tensors = GM_NEW_ARRAY(&w->arena, gmx_place, weights->count + 1);
+    for (size_t i = 0; i < weights->count; i++) {
+        const piece *p = piece_of(w, weights->tensors[i].name);
+        GM_ASSERT(p);
+        header->tensors[i] = p->place;
+    }
+    for (int i = 0; i < GMX_SECTIONS; i++) {
+        header->section[i] = (gmx_place){w->end, sections[i].bytes};
+        header->checksum[i] = gmx_checksum(sections[i].data, sections[i].bytes);
+        if (!add_piece(w, (piece){.data = sections[i].data}, sections[i].bytes)) return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
+    }
+    return GM_OK;
+}
+
+static void make_head(const fe_gmx_writer *w, const char *json, uint8_t *head) {
     uint32_t version = FE_GMX_VERSION;
-    uint64_t json_bytes = strlen(l->json), end = l->end, checksum = gmx_checksum(l->json, json_bytes);
-    const rt_weights *weights = &l->header.model->weights;
+    uint64_t json_bytes = strlen(json), end = FE_GMX_HEAD + w->end + json_bytes, checksum = gmx_checksum(json, json_bytes);
+    memset(head, 0, FE_GMX_HEAD);
+    memcpy(head, "GMX1", 4);
     memcpy(head + 4, &version, sizeof version);
     memcpy(head + 8, &end, sizeof end);
     memcpy(head + 16, &json_bytes, sizeof json_bytes);
     memcpy(head + 24, &checksum, sizeof checksum);
     checksum = gmx_checksum(head, 32);
     memcpy(head + 32, &checksum, sizeof checksum);
-    bool ok = write_padded(file, head, sizeof head) && write_padded(file, l->json, json_bytes);
-    for (int i = 0; i < GMX_SECTIONS && ok; i++) ok = write_padded(file, l->section[i].data, l->section[i].bytes);
-    for (size_t i = 0; i < weights->count && ok; i++) {
-        const rt_tensor *tensor = &weights->tensors[i];
-        ok = write_padded(file, tensor->data, tensor->bytes);
-        if (rt_weights_is_mapped(weights, tensor)) rt_release_pages(tensor->data, (const char *)tensor->data + tensor->bytes);
+}
+
+/* 0, else the errno of what failed. */
+static int put_all(fe_gmx_writer *w, const char *json) {
+    uint8_t head[FE_GMX_HEAD];
+    make_head(w, json, head);
+    if (!put(w, head, sizeof head, 0)) return errno;
+    close_pieces(w);
+    if (w->reason) return w->reason;
+    return put(w, json, strlen(json), FE_GMX_HEAD + w->end) ? 0 : errno;
+}
+
+/* Closes the file under its own name. 0, else the errno of what failed. */
+static int publish(fe_gmx_writer *w) {
+    if (!w->direct && !name_file(w)) return errno;
+    int fd = w->fd;
+    w->fd = -1;
+    if (close(fd) != 0) return errno;
+    if (!w->direct && rename(w->beside, w->path) != 0) return errno;
+    w->beside = NULL;
+    return 0;
+}
+
+gm_status fe_gmx_finish(fe_gmx_writer *w, const fe_model *model, const fe_gmx *gmx, gm_diag *diag) {
+    gmx_header header = {.model = (fe_model *)model, .gmx = (fe_gmx *)gmx}; /* only read */
+    gm_string vocab = {0};
+    gmx_vocab_write(&model->vocab, &vocab);
+    const fe_gmx_section sections[GMX_SECTIONS] = {[GMX_VOCAB] = {vocab.data, vocab.length}, [GMX_INDEX] = gmx->index, [GMX_IR] = gmx->ir,
+                                                   [GMX_PROGRAM] = gmx->program, [GMX_OBJECT] = gmx->object};
+    gm_status status = lay_out(w, sections, &header, diag);
+    if (status == GM_OK) {
+        char *json = gmx_header_print(&header);
+        int reason = put_all(w, json);
+        if (!reason) reason = publish(w);
+        if (reason) status = gm_fail(diag, GM_IO, "%s: cannot write: %s", w->path, strerror(reason));
+        cJSON_free(json);
     }
-    return ok;
-}
-
-/* ---- the file ---- */
-
-/* A file beside `path` with the mode that a new file gets; its name goes to *out_name. */
-static int open_beside(const char *path, gm_string *out_name) {
-    gm_string_printf(out_name, "%s.XXXXXX", path);
-    int fd = mkstemp(out_name->data);
-    mode_t mask = umask(0);
-    umask(mask);
-    if (fd >= 0) fchmod(fd, 0666 & ~mask);
-    return fd;
-}
-
-static gm_status write_file(const char *path, const layout *l, gm_diag *diag) {
-    struct stat info;
-    gm_string name = {0};
-    bool direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
-    int fd = direct ? open(path, O_WRONLY | O_CLOEXEC) : open_beside(path, &name);
-    FILE *file = fd >= 0 ? fdopen(fd, "wb") : NULL;
-    char *buffer = malloc(BUFFER_BYTES);
-    if (file && buffer) setvbuf(file, buffer, _IOFBF, BUFFER_BYTES);
-    bool ok = file && write_all(file, l);
-    int reason = errno;
-    if (file && fclose(file) != 0 && ok) ok = false, reason = errno;
-    if (ok && !direct && rename(name.data, path) != 0) ok = false, reason = errno;
-    if (!ok && !direct && fd >= 0) unlink(name.data);
-    free(buffer);
-    gm_string_free(&name);
-    return ok ? GM_OK : gm_fail(diag, GM_IO, "%s: cannot write: %s", path, strerror(reason));
-}
-
-gm_status fe_gmx_write(const char *path, const fe_model *model, const fe_gmx *gmx, gm_diag *diag) {
-    layout l = {0};
-    gm_status status = lay_out(path, model, gmx, diag, &l);
-    if (status == GM_OK) status = write_file(path, &l, diag);
-    free_layout(&l);
+    fe_gmx_abandon(w); /* what is left of it */
+    gm_string_free(&vocab);
     return status;
 }

@@ -278,9 +278,7 @@ END_TEST
 typedef struct parts {
     char path[512];
     gm_string bytes;
-    size_t json_end, data, sections_end;
-    fe_gmx_section ir, program, object; /* copied places: data is an offset */
-    size_t vocab_end;
+    size_t json, sections, sections_end; /* from where on they lie */
 } parts;
 
 static parts open_parts(void) {
@@ -290,13 +288,11 @@ static parts open_parts(void) {
     p.bytes = bytes_of(p.path);
     uint64_t json;
     memcpy(&json, p.bytes.data + 16, 8);
-    p.json_end = FE_GMX_HEAD + json;
-    ck_assert(gmx_align(p.json_end, &p.data));
+    p.json = p.bytes.length - json;
     fe_model model = expect_open(p.path, false);
     const char *base = model.weights.mappings[0].address;
+    p.sections = (size_t)((const char *)model.gmx->index.data - base); /* after the vocabulary */
     p.sections_end = (size_t)((const char *)model.gmx->object.data - base) + model.gmx->object.bytes;
-    p.ir = model.gmx->ir, p.program = model.gmx->program, p.object = model.gmx->object;
-    p.vocab_end = (size_t)((const char *)p.ir.data - base);
     fe_model_close(&model);
     return p;
 }
@@ -316,7 +312,7 @@ START_TEST(cut_files_are_refused) {
     while (length > 0) { /* downwards: the file is cut in place */
         ck_assert_int_eq(truncate(p.path, (off_t)length), 0);
         ck_assert_msg(!opens(p.path), "opened %zu of %zu bytes", length, p.bytes.length);
-        if (length <= 70 || (length <= p.json_end + 2 && length > p.json_end - 2)) length--;
+        if (length <= 70 || (length <= p.json + 2 && length > p.json - 2)) length--;
         else if (length > p.sections_end && length - step < p.sections_end) length = p.sections_end;
         else length -= length > step ? step : length - 70;
     }
@@ -342,7 +338,8 @@ START_TEST(flipped_bytes_are_refused) {
     int file = open(p.path, O_WRONLY);
     ck_assert_int_ge(file, 0);
     for (int i = 0; i < total; i++) {
-        size_t at = random_next(&seed) % (i % 2 ? p.json_end : p.sections_end);
+        size_t from = i % 4 == 0 ? 0 : i % 4 == 1 ? p.json : p.sections, to = i % 4 == 0 ? FE_GMX_HEAD : i % 4 == 1 ? p.bytes.length : p.sections_end;
+        size_t at = from + random_next(&seed) % (to - from);
         char bad = (char)(p.bytes.data[at] ^ (char)(1 + random_next(&seed) % 255));
         ck_assert_int_eq(pwrite(file, &bad, 1, (off_t)at), 1);
         refused += !opens(p.path);
@@ -359,24 +356,26 @@ END_TEST
 START_TEST(lying_headers_do_not_crash) {
     parts p = open_parts();
     uint64_t seed = 77, checksum;
-    size_t json = p.json_end - FE_GMX_HEAD;
+    size_t json = p.bytes.length - p.json;
     int refused = 0, total = 2000;
     int file = open(p.path, O_WRONLY);
     ck_assert_int_ge(file, 0);
-    char *head = malloc(p.json_end);
+    char *header = malloc(json), head[FE_GMX_HEAD];
+    memcpy(head, p.bytes.data, sizeof head);
     for (int i = 0; i < total; i++) {
-        memcpy(head, p.bytes.data, p.json_end);
-        size_t at = FE_GMX_HEAD + random_next(&seed) % json;
-        head[at] = (char)(isdigit((unsigned char)head[at]) ? '0' + random_next(&seed) % 10 : 32 + random_next(&seed) % 95);
-        checksum = gmx_checksum(head + FE_GMX_HEAD, json);
+        memcpy(header, p.bytes.data + p.json, json);
+        size_t at = random_next(&seed) % json;
+        header[at] = (char)(isdigit((unsigned char)header[at]) ? '0' + random_next(&seed) % 10 : 32 + random_next(&seed) % 95);
+        checksum = gmx_checksum(header, json);
         memcpy(head + 24, &checksum, 8);
         checksum = gmx_checksum(head, 32);
         memcpy(head + 32, &checksum, 8);
-        ck_assert_int_eq(pwrite(file, head, p.json_end, 0), (ssize_t)p.json_end);
+        ck_assert_int_eq(pwrite(file, header, json, (off_t)p.json), (ssize_t)json);
+        ck_assert_int_eq(pwrite(file, head, sizeof head, 0), (ssize_t)sizeof head);
         refused += !opens(p.path);
     }
     close(file);
-    free(head);
+    free(header);
     ck_assert_msg(refused > total / 2, "%d of %d refused", refused, total);
     gm_string_free(&p.bytes);
 }
@@ -419,7 +418,7 @@ START_TEST(other_versions_are_refused) {
     checksum = gmx_checksum(p.bytes.data, 32);
     memcpy(p.bytes.data + 32, &checksum, 8);
     temp_write("a.gmx", p.bytes.data, p.bytes.length);
-    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 7, found 8");
+    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 8, found 9");
     gm_string_free(&p.bytes);
 }
 END_TEST
