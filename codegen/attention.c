@@ -82,6 +82,10 @@ LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueR
     return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildZExt(c->b, x, i32, ""), shift, ""), f32, "");
 }
 
+void attention_store(cg *c, const attention_job *job, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index) {
+    cg_store(c, cg_from_f32(c, job->out_dtype, y), cg_at(c, cg_type(c, job->out_dtype), out, index), (int)rt_dtype_bytes(job->out_dtype, 1));
+}
+
 LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {
     const int64_t *stride = cache->scale_stride;
     LLVMValueRef run = LLVMBuildUDiv(c->b, column, cg_i64(c, cache->run), "");
@@ -167,12 +171,12 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     bool singly = !ir_dim_is_symbol(q->dim[0]) && q->dim[0] <= RT_FEW_ROWS;
     cg_access(c, reads, read_count, writes, singly ? 1 : 2);
     attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
-                         .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
+                         .q_dtype = q->dtype, .out_dtype = inst->results[0]->type.dtype, .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
                          .words = ir_attr_find(inst, IR_ATTR_IMPL), .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
     cg_kernel kernel = {.count = 0};
-    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %lld %a %a %d %d %d |", (long long)job.tokens, (long long)job.kv_heads,
-                     (long long)job.group, (long long)job.d, (long long)job.slots, singly ? (long long)attention_most_keys(&job) : 0, job.factor, job.cap, job.ring, job.words, job.parts);
+    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %lld %a %a %d %d %d %d %d |", (long long)job.tokens, (long long)job.kv_heads,
+                     (long long)job.group, (long long)job.d, (long long)job.slots, singly ? (long long)attention_most_keys(&job) : 0, job.factor, job.cap, job.ring, job.words, job.parts, job.q_dtype, job.out_dtype);
     for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = q_slot->layout.stride[i], job.out_stride[i] = write->layout.stride[i];
     key_strides(&kernel.key, job.q_stride, 4);
     key_strides(&kernel.key, job.out_stride, 4);
@@ -189,10 +193,10 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     LLVMValueRef position = cg_slot_of(c, inst->operands[3])->reg, from = cg_i64(c, 0);
     cg_loop row = {.index = from};
     if (singly) row = cg_loop_begin(c, from, cg_i64(c, q->dim[0]), 1);
-    job.q = cg_kernel_arg(&kernel, cg_at(c, c->f32, q_slot->base, cg_mul(c, row.index, cg_i64(c, q_slot->layout.stride[0]))));
+    job.q = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job.q_dtype), q_slot->base, cg_mul(c, row.index, cg_i64(c, q_slot->layout.stride[0]))));
     job.position = cg_kernel_arg(&kernel, cg_add(c, position, LLVMBuildTrunc(c->b, row.index, c->i32, "")));
     job.window_arg = cg_kernel_arg(&kernel, cg_i64(c, job.window ? job.window : NO_WINDOW));
-    job.out = cg_kernel_arg(&kernel, cg_at(c, c->f32, write->base, cg_mul(c, row.index, cg_i64(c, write->layout.stride[0]))));
+    job.out = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job.out_dtype), write->base, cg_mul(c, row.index, cg_i64(c, write->layout.stride[0]))));
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
     if (!singly) return;
     cg_barrier(c); /* threads have read each other's scratch */

@@ -16,6 +16,7 @@ typedef struct attention_job {
     int64_t kv_heads, group, d, slots;
     int64_t q_stride[4], out_stride[4];
     attention_cache k, v;
+    rt_dtype q_dtype, out_dtype; /* f32 or bf16 */
     double factor, cap;
     int64_t window; /* 0: none */
     bool ring; /* key j lies in slot j mod slots */
@@ -55,6 +56,8 @@ LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b,
 LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column);
 /* `width` elements from base[index] on as f32. */
 LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width);
+/* out[index …] = y, f32 of any width, rounded where out is bf16. */
+void attention_store(cg *c, const attention_job *job, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index);
 
 /* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most` keys to a run,
  * those of one multiple of `most`; 0: any number. */

@@ -69,17 +69,34 @@ static LLVMValueRef float_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
     return cg_at(c, c->f32, floats, index);
 }
 
+/* to[d] = a row of q as f32. */
+static void widen_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to) {
+    for (int vectors = 1; vectors >= 0; vectors--) { /* whole vectors, then what is left of the row */
+        int64_t whole = job->d / c->lanes * c->lanes;
+        cg_loop loop = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), vectors ? c->lanes : 1);
+        cg_store(c, attention_load(c, job->q_dtype, from, loop.index, vectors ? c->lanes : 1), cg_at(c, c->f32, to, loop.index), 4);
+        cg_loop_end(c, &loop);
+    }
+}
+
+static void read_row(cg *c, const attention_job *job, const block *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+    bool narrow = job->q_dtype != RT_F32;
+    if (b->words && narrow) widen_row(c, job, from, b->scores), from = b->scores; /* which are not there yet */
+    if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, row));
+    else if (b->tiles && !(narrow && job->parts == 1)) attention_tiles_row(c, job, from, to);
+    else if (b->tiles) LLVMBuildMemCpy(c->b, to, 4, from, 2, cg_i64(c, job->d * 2));
+    else widen_row(c, job, from, to);
+}
+
 /* rows[(t, g)] = q; the rows after them, which fill the last tile, are 0. */
 static void read_rows(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
     int64_t elements = row_elements(job, b);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
     LLVMValueRef t = cg_add(c, b->first, LLVMBuildUDiv(c->b, loop.index, cg_i64(c, job->group), ""));
     LLVMValueRef g = LLVMBuildURem(c->b, loop.index, cg_i64(c, job->group), "");
-    LLVMValueRef from = cg_at(c, c->f32, c->code.args[job->q], attention_offset(c, t, job->q_stride[0], b->kv, job->q_stride[1], g, job->q_stride[2]));
+    LLVMValueRef from = cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], attention_offset(c, t, job->q_stride[0], b->kv, job->q_stride[1], g, job->q_stride[2]));
     LLVMValueRef to = float_at(c, b->rows, cg_mul(c, loop.index, cg_i64(c, elements)));
-    if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, loop.index));
-    else if (b->tiles) attention_tiles_row(c, job, from, to);
-    else LLVMBuildMemCpy(c->b, to, 4, from, 4, cg_i64(c, job->d * 4));
+    read_row(c, job, b, loop.index, from, to);
     cg_loop_end(c, &loop);
     LLVMValueRef end = float_at(c, b->rows, cg_mul(c, rows, cg_i64(c, elements)));
     LLVMBuildMemSet(c->b, end, LLVMConstInt(c->i8, 0, 0), cg_i64(c, (tall_of(c, b) - 1) * elements * 4), 4);
@@ -96,12 +113,23 @@ static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValu
     if (b->words) LLVMBuildMemSet(c->b, b->weight_scales, LLVMConstInt(c->i8, 0, 0), cg_mul(c, scales, cg_i64(c, 4)), 4);
 }
 
-/* to[d] = from[d] · factor; they may be the same. */
-static void scale_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef factor) {
+/* row[d] *= factor */
+static void scale_row(cg *c, const attention_job *job, LLVMValueRef row, LLVMValueRef factor) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), 1);
-    LLVMValueRef x = cg_load(c, c->f32, cg_at(c, c->f32, from, loop.index), 4);
-    cg_store(c, LLVMBuildFMul(c->b, x, factor, ""), cg_at(c, c->f32, to, loop.index), 4);
+    LLVMValueRef at = cg_at(c, c->f32, row, loop.index);
+    cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), factor, ""), at, 4);
     cg_loop_end(c, &loop);
+}
+
+/* out[d] = sums[d] · factor */
+static void write_row(cg *c, const attention_job *job, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out) {
+    for (int vectors = 1; vectors >= 0; vectors--) { /* whole vectors, then what is left of the row */
+        int64_t whole = job->d / c->lanes * c->lanes;
+        cg_loop loop = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), vectors ? c->lanes : 1);
+        LLVMValueRef x = attention_load(c, RT_F32, sums, loop.index, vectors ? c->lanes : 1);
+        attention_store(c, job, LLVMBuildFMul(c->b, x, vectors ? cg_splat(c, factor, c->lanes) : factor, ""), out, loop.index);
+        cg_loop_end(c, &loop);
+    }
 }
 
 static LLVMValueRef sums_of(cg *c, const attention_job *job, const block *b, LLVMValueRef row) {
@@ -114,7 +142,8 @@ static void write_rows(cg *c, const attention_job *job, const block *b, LLVMValu
     LLVMValueRef g = LLVMBuildURem(c->b, loop.index, cg_i64(c, job->group), "");
     LLVMValueRef at = attention_offset(c, t, job->out_stride[0], b->kv, job->out_stride[1], g, job->out_stride[2]);
     LLVMValueRef total = cg_load(c, c->f32, cg_at(c, c->f32, b->totals, loop.index), 4);
-    scale_row(c, job, sums_of(c, job, b, loop.index), cg_at(c, c->f32, c->code.args[job->out], at), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""));
+    LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), c->code.args[job->out], at);
+    write_row(c, job, sums_of(c, job, b, loop.index), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""), out);
     cg_loop_end(c, &loop);
 }
 
@@ -167,7 +196,7 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
     LLVMValueRef factor = cg_exp_weight(c, LLVMBuildFSub(c->b, old, top, "")), sums = sums_of(c, job, b, row.index);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), total_at, 4);
-    scale_row(c, job, sums, sums, factor);
+    scale_row(c, job, sums, factor);
     cg_end_if(c, &mend);
     cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, total_at, 4), sum, ""), total_at, 4);
     cg_loop_end(c, &row);

@@ -49,7 +49,7 @@ static LLVMValueRef row_of(cg *c, const attention_cache *cache, LLVMValueRef slo
 
 static LLVMValueRef query_of(cg *c, const attention_job *job, LLVMValueRef kv, int64_t g) {
     LLVMValueRef at = attention_offset(c, kv, job->q_stride[1], cg_i64(c, g), job->q_stride[2], kv, 0);
-    return cg_at(c, c->f32, c->code.args[job->q], at);
+    return cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], at);
 }
 
 /* scores[kv·group + g, key] */
@@ -113,7 +113,7 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
         cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], line.index), cg_i64(c, CG_AHEAD)));
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
-        for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, RT_F32, t->q[g], column, width);
+        for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, job->q_dtype, t->q[g], column, width);
         for (int j = 0; j < t->keys; j++) {
             LLVMValueRef k = key_at(c, job, t, j, column, width);
             for (int g = 0; g < t->heads; g++) {
@@ -163,7 +163,7 @@ static void score_rows(cg *c, const attention_job *job, const part *p, const att
 
 /* out[g, x] += Σ_i weight[g, i]·row[i, x] for all heads of a kv head */
 typedef struct row_sum {
-    rt_dtype dtype;
+    rt_dtype dtype, weight_dtype;
     LLVMValueRef rows, weights, out, width;
     int64_t row_stride, weight_stride, out_stride; /* elements from row to row, from head to head */
     int64_t ahead;                                 /* elements from a row to what will be read after it */
@@ -210,7 +210,7 @@ static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows
         int heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE;
         LLVMValueRef weight[MAX_TILE], out = cg_at(c, c->f32, s->out, cg_i64(c, first * s->out_stride));
         for (int i = 0; i < rows; i++)
-            for (int g = 0; g < heads; g++) weight[i * heads + g] = attention_load(c, RT_F32, s->weights, cg_i64(c, (first + g) * s->weight_stride + i), 1);
+            for (int g = 0; g < heads; g++) weight[i * heads + g] = attention_load(c, s->weight_dtype, s->weights, cg_i64(c, (first + g) * s->weight_stride + i), 1);
         add_columns(c, s, rows, heads, weight, out, cg_i64(c, 0), end, c->lanes);
         add_columns(c, s, rows, heads, weight, out, end, s->width, 1);
     }
@@ -223,7 +223,7 @@ static void weigh_rows(cg *c, const attention_job *job, const part *p, const att
     for (int i = 0; i < 2; i++) {
         row_loop loop = row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
         LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
-        row_sum s = {.dtype = job->v.dtype, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
+        row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
         LLVMValueRef slot = cg_add(c, run->slot, loop.key.index);
         s.ahead = CG_AHEAD / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
         s.vectors = vectors_of_line(c, job->v.dtype, job->d);
@@ -247,14 +247,14 @@ static void score_columns(cg *c, const attention_job *job, const part *p, const 
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
     LLVMValueRef kv = head.index, keys = row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
-    row_sum s = {.dtype = job->k.dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1};
+    row_sum s = {.dtype = job->k.dtype, .weight_dtype = job->q_dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1};
     s.ahead = 2 * rows * s.row_stride;
     s.out = score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
     s.width = cg_min(c, cg_i64(c, COLUMN_KEYS), cg_sub(c, run->count, block.index));
     for (int64_t from = 0, to = job->d / rows * rows, step = rows; step; from = to, to = job->d, step = step > 1) {
         cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), step);
         s.rows = cg_at(c, cg_type(c, job->k.dtype), keys, cg_mul(c, column.index, cg_i64(c, s.row_stride)));
-        s.weights = cg_at(c, c->f32, query, column.index);
+        s.weights = cg_at(c, cg_type(c, job->q_dtype), query, column.index);
         if (job->k.scale >= 0) s.scales = attention_scale(c, &job->k, cg_add(c, run->slot, block.index), kv, column.index);
         add_rows(c, job, &s, (int)step);
         cg_loop_end(c, &column);
@@ -331,7 +331,7 @@ static LLVMValueRef weigh_parts(cg *c, const part *p, LLVMValueRef head) {
 }
 
 /* out = factor · Σ weight·sums, columns from … to. */
-static void join_columns(cg *c, const part *p, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
+static void join_columns(cg *c, const attention_job *job, const part *p, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
     LLVMTypeRef type = floats(c, width);
     LLVMValueRef sum = cg_variable(c, type, NULL);
     cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), width);
@@ -342,7 +342,7 @@ static void join_columns(cg *c, const part *p, LLVMValueRef sums, LLVMValueRef f
     LLVMBuildStore(c->b, cg_fma(c, weight, x, LLVMBuildLoad2(c->b, type, sum, "")), sum);
     cg_loop_end(c, &loop);
     LLVMValueRef y = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, type, sum, ""), splat(c, factor, width), "");
-    cg_store(c, y, cg_at(c, c->f32, out, column.index), 4);
+    attention_store(c, job, y, out, column.index);
     cg_loop_end(c, &column);
 }
 
@@ -352,10 +352,10 @@ static void join_parts(cg *c, const attention_job *job, const part *p) {
     cg_share(c, cg_i64(c, p->heads), 1, &from, &to);
     cg_loop head = cg_loop_begin(c, from, to, 1);
     LLVMValueRef kv = LLVMBuildUDiv(c->b, head.index, group, ""), g = LLVMBuildURem(c->b, head.index, group, "");
-    LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], attention_offset(c, kv, job->out_stride[1], g, job->out_stride[2], kv, 0));
+    LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), c->code.args[job->out], attention_offset(c, kv, job->out_stride[1], g, job->out_stride[2], kv, 0));
     LLVMValueRef sums = cg_at(c, c->f32, p->sums, cg_mul(c, head.index, cg_i64(c, job->d))), factor = weigh_parts(c, p, head.index);
-    join_columns(c, p, sums, factor, out, 0, vectors, c->lanes);
-    join_columns(c, p, sums, factor, out, vectors, job->d, 1);
+    join_columns(c, job, p, sums, factor, out, 0, vectors, c->lanes);
+    join_columns(c, job, p, sums, factor, out, vectors, job->d, 1);
     cg_loop_end(c, &head);
 }
 

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-/* f32 of any float dtype, or of integers and scales [S,KV,R] for D/R columns each; [S,KV,D]. */
+/* f32 of any float dtype, or of integers [S,KV,D] and scales [S,KV,R] for D/R columns each. */
 static ir_value *widen(ir_builder *b, ir_value *x, ir_value *scales) {
     ir_value *wide = x->type.dtype == RT_F32 ? x : ir_convert(b, x, RT_F32);
     if (!scales) return wide;
@@ -45,7 +45,7 @@ static ir_value *softmax(ir_builder *b, ir_value *x) {
 
 static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {
     bool scaled = inst->operand_count == 6;
-    ir_value *q = operands[0];                                       /* [T,KV,G,D] */
+    ir_value *q = widen(b, operands[0], NULL);                        /* [T,KV,G,D] */
     ir_value *k = widen(b, operands[1], scaled ? operands[4] : NULL); /* [S,KV,D] */
     ir_value *v = widen(b, operands[2], scaled ? operands[5] : NULL); /* [S,KV,D] */
     double scale = ir_attr_float(inst, IR_ATTR_SCALE, 1), cap = ir_attr_float(inst, IR_ATTR_CAP, 0);
@@ -54,7 +54,8 @@ static ir_value *expand_ATTENTION(ir_builder *b, const ir_inst *inst, ir_value *
     if (cap > 0) scores = ir_soft_cap(b, scores, cap);
     ir_value *visible = visible_keys(b, inst, q->type.dim[0], k->type.dim[0], operands[3]);
     scores = ir_select(b, visible, scores, ir_const_float(b, -INFINITY));
-    return ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
+    ir_value *y = ir_einsum(b, "tkgs,skd->tkgd", softmax(b, scores), v);
+    return inst->results[0]->type.dtype == RT_F32 ? y : ir_convert(b, y, inst->results[0]->type.dtype);
 }
 
 static ir_value *expand_GATED_MATMUL(ir_builder *b, const ir_inst *inst, ir_value *const *operands) {

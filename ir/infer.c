@@ -589,13 +589,15 @@ static bool rule_emit(const rule_context *c) {
     return true;
 }
 
+/* The result's dtype on entry is what is wanted: f32 unless bf16. */
 static bool rule_attention(const rule_context *c) {
+    rt_dtype wanted = c->out->dtype == RT_BF16 ? RT_BF16 : RT_F32;
     REQUIRE(c->inst->operand_count == 4 || c->inst->operand_count == 6, "takes 4 operands, or 6 with scales");
     const ir_type *q = operand(c, 0), *k = operand(c, 1), *v = operand(c, 2);
     REQUIRE(q->rank == 4 && k->rank == 3 && v->rank == 3, "needs q[T,KV,G,D], k[S,KV,D], v[S,KV,D]");
     bool scaled = c->inst->operand_count == 6, ring = ir_attr_int(c->inst, IR_ATTR_RING, 0);
-    REQUIRE(q->dtype == RT_F32 && (scaled ? k->dtype == RT_I8 : is_float(k->dtype)) && k->dtype == v->dtype,
-            "q must be f32, k and v of one float dtype or i8 with scales");
+    REQUIRE((q->dtype == RT_F32 || q->dtype == RT_BF16) && (scaled ? k->dtype == RT_I8 : is_float(k->dtype)) && k->dtype == v->dtype,
+            "q must be f32 or bf16, k and v of one float dtype or i8 with scales");
     REQUIRE(ir_type_equal(k, v) && k->dim[1] == q->dim[1] && k->dim[2] == q->dim[3], "extents of q, k, v do not fit");
     REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_SCALE), "needs scale");
@@ -610,6 +612,7 @@ static bool rule_attention(const rule_context *c) {
                     (s->dim[2] == 1 || s->dim[2] * IR_SCALE_RUN == k->dim[2]), "scales must be f32[S,KV,1] or f32[S,KV,D/32]");
     }
     *c->out = *q;
+    c->out->dtype = wanted;
     return true;
 }
 
