@@ -3,7 +3,7 @@
  *
  * Either way a task reads just the keys that some row of it sees, so local layers cost their window. Caches are read where they lie,
  * through their strides: [S,KV,D], [KV,S,D] or a K of [KV,D,S]; a ring is read as two runs where it wraps; bf16, f16 and i8 are
- * widened on the way.
+ * widened on the way, or i8 rounded to bf16 for tile registers.
  */
 #include "codegen/attention.h"
 
@@ -183,8 +183,7 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     add_cache(c, inst, 1, &kernel, &job.k);
     add_cache(c, inst, 2, &kernel, &job.v);
     bool q_dense = job.q_stride[3] == 1 || job.d == 1, v_dense = job.v.stride[2] == 1 || job.d == 1, k_dense = job.k.stride[2] == 1 || job.d == 1;
-    bool k_columns = job.k.stride[0] == 1 && (job.k.scale < 0 || job.k.scale_stride[0] == 1);
-    if (!q_dense || !v_dense || (!k_dense && !k_columns)) {
+    if (!q_dense || !v_dense || (!k_dense && job.k.stride[0] != 1)) {
         gm_string_free(&kernel.key);
         cg_unsupported(c, inst, "this layout");
         return;

@@ -88,8 +88,8 @@ typedef struct attention_scales {
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
 void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most);
-/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale: one for all, so that column is a
- * multiple of width, a power of two up to 32. */
+/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale: one for all, so that where a
+ * head has several column is a multiple of width, a power of two up to 32. */
 LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width);
 /* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more are read of a and
  * read and written of out. Elements of 32 bits: f32, or with `words` pairs of i16, whose sums are multiplied by the f32 scale of their row

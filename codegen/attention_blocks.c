@@ -81,10 +81,11 @@ static void widen_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMVa
 
 static void read_row(cg *c, const attention_job *job, const block *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
     bool narrow = job->q_dtype != RT_F32;
-    if (b->words && narrow) widen_row(c, job, from, b->scores), from = b->scores; /* which are not there yet */
+    bool as_it_is = b->tiles && narrow && job->parts == 1;
+    if (in_pairs(b) && narrow && !as_it_is) widen_row(c, job, from, b->scores), from = b->scores; /* which are not there yet */
     if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, row));
-    else if (b->tiles && !(narrow && job->parts == 1)) attention_tiles_row(c, job, from, to);
-    else if (b->tiles) LLVMBuildMemCpy(c->b, to, 4, from, 2, cg_i64(c, job->d * 2));
+    else if (as_it_is) LLVMBuildMemCpy(c->b, to, 4, from, 2, cg_i64(c, job->d * 2));
+    else if (b->tiles) attention_tiles_row(c, job, from, to);
     else widen_row(c, job, from, to);
 }
 

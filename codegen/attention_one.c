@@ -169,14 +169,26 @@ typedef struct row_sum {
     int64_t ahead;                                 /* elements from a row to what will be read after it */
     int vectors;                                   /* of a step along the rows */
     LLVMValueRef scales;                           /* of the first row, NULL: none */
-    int64_t run, scale_row, scale_run;             /* columns that share one, elements from row to row and from run to run; run 0: each column has one, for all rows */
+    int64_t run, scale_row, scale_run;             /* columns that share one, elements from row to row and from run to run */
+    int64_t scale_column;                          /* run 0: each column has one, for all rows; elements from column to column */
 } row_sum;
+
+/* `width` floats, `stride` apart. */
+static LLVMValueRef gather(cg *c, LLVMValueRef base, LLVMValueRef index, int64_t stride, int width) {
+    if (stride == 1 || width == 1) return attention_load(c, RT_F32, base, cg_mul(c, index, cg_i64(c, stride)), width);
+    LLVMValueRef x = LLVMGetPoison(floats(c, width));
+    for (int i = 0; i < width; i++) {
+        LLVMValueRef at = cg_mul(c, cg_add(c, index, cg_i64(c, i)), cg_i64(c, stride));
+        x = LLVMBuildInsertElement(c->b, x, attention_load(c, RT_F32, base, at, 1), cg_i32(c, i), "");
+    }
+    return x;
+}
 
 /* Elements of row i. */
 static LLVMValueRef row_at(cg *c, const row_sum *s, int i, LLVMValueRef column, int width) {
     LLVMValueRef x = attention_load(c, s->dtype, s->rows, cg_add(c, cg_i64(c, i * s->row_stride), column), width);
     if (!s->scales) return x;
-    if (s->run == 0) return LLVMBuildFMul(c->b, x, attention_load(c, RT_F32, s->scales, column, width), "");
+    if (s->run == 0) return LLVMBuildFMul(c->b, x, gather(c, s->scales, column, s->scale_column, width), "");
     LLVMValueRef run = LLVMBuildUDiv(c->b, column, cg_i64(c, s->run), "");
     LLVMValueRef at = cg_add(c, cg_i64(c, i * s->scale_row), cg_mul(c, run, cg_i64(c, s->scale_run)));
     return LLVMBuildFMul(c->b, x, splat(c, attention_load(c, RT_F32, s->scales, at, 1), width), "");
@@ -244,10 +256,11 @@ static void weigh_rows(cg *c, const attention_job *job, const part *p, const att
 /* The scores, zero before, += the columns of a K of [KV,D,S] by q, a block of keys that stays in the cache at a time. */
 static void score_columns(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
     int rows = tile_rows(c, job);
+    while (job->k.scale >= 0 && job->k.run % rows) rows--; /* which share their scales */
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
     LLVMValueRef kv = head.index, keys = row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
-    row_sum s = {.dtype = job->k.dtype, .weight_dtype = job->q_dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1};
+    row_sum s = {.dtype = job->k.dtype, .weight_dtype = job->q_dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1, .scale_column = job->k.scale_stride[0]};
     s.ahead = 2 * rows * s.row_stride;
     s.out = score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
     s.width = cg_min(c, cg_i64(c, COLUMN_KEYS), cg_sub(c, run->count, block.index));

@@ -67,7 +67,8 @@ gm_status fe_gmx_check_module(const fe_model *model, const ir_module *module, gm
 typedef struct fe_gmx_writer fe_gmx_writer;
 gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out);
 gm_status fe_gmx_add(fe_gmx_writer *writer, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag);
-/* Write the rest, of a model whose tensors have all been handed over. Frees the writer, whether it succeeds or not. */
+/* Write the rest, of a model whose tensors have all been handed over; the sections of gmx are read until it returns. Frees the writer, whether
+ * it succeeds or not. */
 gm_status fe_gmx_finish(fe_gmx_writer *writer, const fe_model *model, const fe_gmx *gmx, gm_diag *diag);
 /* Nothing appears. Frees the writer; NULL is fine. */
 void fe_gmx_abandon(fe_gmx_writer *writer);

@@ -6,13 +6,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WRITE_BYTES = 1 << 24 /* at a time, after which pages of a mapped model are let go of */ };
+enum { WRITE_BYTES = 1 << 24 /* at a time, after which pages of a mapped model are let go of */, NAMES = 100 /* tried */ };
 
 /* Bytes of the data part. */
 typedef struct piece {
@@ -35,6 +36,7 @@ struct fe_gmx_writer {
     size_t count, capacity, written; /* pieces, the first of which are written */
     size_t end;                      /* of the data so far */
     int reason;                      /* errno of what failed, 0: nothing */
+    atomic_bool abandoned;
 };
 
 /* ---- bytes ---- */
@@ -55,6 +57,7 @@ static bool put_piece(const fe_gmx_writer *w, const piece *p) {
     static const char zeros[FE_GMX_ALIGN];
     size_t bytes = p->place.bytes, at = FE_GMX_HEAD + p->place.offset, padding = (FE_GMX_ALIGN - bytes % FE_GMX_ALIGN) % FE_GMX_ALIGN;
     for (size_t done = 0; done < bytes;) {
+        if (atomic_load(&w->abandoned)) return false;
         size_t n = bytes - done < WRITE_BYTES ? bytes - done : WRITE_BYTES;
         const char *from = (const char *)p->data + done;
         if (!put(w, from, n, at + done)) return false;
@@ -70,7 +73,7 @@ static bool put_piece(const fe_gmx_writer *w, const piece *p) {
 static bool next_piece(fe_gmx_writer *w, piece *out) {
     pthread_mutex_lock(&w->lock);
     while (w->written == w->count && !w->closed) pthread_cond_wait(&w->changed, &w->lock);
-    bool any = w->written < w->count && !w->reason;
+    bool any = w->written < w->count && !w->reason && !atomic_load(&w->abandoned);
     if (any) *out = w->pieces[w->written];
     pthread_mutex_unlock(&w->lock);
     return any;
@@ -83,7 +86,7 @@ static void *write_pieces(void *argument) {
         int reason = ok ? 0 : errno;
         pthread_mutex_lock(&w->lock);
         w->written++;
-        w->reason = reason;
+        if (!w->reason) w->reason = reason;
         pthread_mutex_unlock(&w->lock);
     }
     return NULL;
@@ -121,6 +124,7 @@ static void close_pieces(fe_gmx_writer *w) {
 /* In the folder of `path`, without a name; -1 where the file system cannot do that. */
 static int open_nameless(const char *path, gm_arena *arena) {
     const char *slash = strrchr(path, '/');
+    if (access("/proc/self/fd", X_OK) != 0) return -1; /* by which it gets its name */
     const char *folder = !slash ? "." : slash == path ? "/" : gm_arena_printf(arena, "%.*s", (int)(slash - path), path);
     return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
 }
@@ -136,13 +140,15 @@ static int open_beside(fe_gmx_writer *w) {
     return fd;
 }
 
-/* Gives the file a name beside `path`. */
+/* Gives the file a name beside `path` that nothing has. */
 static bool name_file(fe_gmx_writer *w) {
-    if (w->beside) return true;
-    char *from = gm_arena_printf(&w->arena, "/proc/self/fd/%d", w->fd), *name = gm_arena_printf(&w->arena, "%s.%ld", w->path, (long)getpid());
-    if (linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW) != 0) return false;
-    w->beside = name;
-    return true;
+    char *from = gm_arena_printf(&w->arena, "/proc/self/fd/%d", w->fd);
+    for (int i = 0; i < NAMES && !w->beside; i++) {
+        char *name = gm_arena_printf(&w->arena, "%s.%ld.%d", w->path, (long)getpid(), i);
+        if (linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0) w->beside = name;
+        else if (errno != EEXIST) return false;
+    }
+    return w->beside;
 }
 
 gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
@@ -168,9 +174,7 @@ gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
 
 void fe_gmx_abandon(fe_gmx_writer *w) {
     if (!w) return;
-    pthread_mutex_lock(&w->lock);
-    if (!w->reason) w->reason = ECANCELED; /* what is left is not written */
-    pthread_mutex_unlock(&w->lock);
+    atomic_store(&w->abandoned, true);
     close_pieces(w);
     if (w->fd >= 0) close(w->fd);
     if (w->beside) unlink(w->beside);
@@ -191,10 +195,14 @@ static const piece *piece_of(const fe_gmx_writer *w, const char *tensor) {
 
 gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag) {
     piece p = {.name = gm_arena_strdup(&w->arena, tensor->name), .data = tensor->data, .mapped = rt_weights_is_mapped(weights, tensor)};
+    pthread_mutex_lock(&w->lock);
+    int reason = w->reason;
+    pthread_mutex_unlock(&w->lock);
+    if (reason) return gm_fail(diag, GM_IO, "%s: cannot write: %s", w->path, strerror(reason));
     return add_piece(w, p, tensor->bytes) ? GM_OK : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
 }
 
-/* The sections as pieces, and where everything lies. */
+/* Hands over the sections, and says where everything lies. */
 static gm_status lay_out(fe_gmx_writer *w, const fe_gmx_section *sections, gmx_header *header, gm_diag *diag) {
     const rt_weights *weights = &header->model->weights;
     header->tensors = GM_NEW_ARRAY(&w->arena, gmx_place, weights->count + 1);

@@ -608,7 +608,7 @@ static bool rule_attention(const rule_context *c) {
     REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1, "the ring is shorter than the window");
     for (int i = 4; i < c->inst->operand_count; i++) {
         const ir_type *s = operand(c, i);
-        REQUIRE(s->dtype == RT_F32 && s->rank == 3 && s->dim[0] == k->dim[0] && s->dim[1] == k->dim[1] &&
+        REQUIRE(s->dtype == RT_F32 && s->rank == 3 && s->dim[0] == k->dim[0] && s->dim[1] == k->dim[1] && s->dim[2] > 0 &&
                     (s->dim[2] == 1 || s->dim[2] * IR_SCALE_RUN == k->dim[2]), "scales must be f32[S,KV,1] or f32[S,KV,D/32]");
     }
     *c->out = *q;

@@ -45,7 +45,7 @@ static bool has_signature(const ir_region *body, int caches) {
     if (position->dtype != RT_I32 || position->rank) return false;
     for (int i = 0; i < caches; i++) {
         const ir_type *type = &body->params[KV_FIRST + i]->type;
-        if (type->rank < 3 || type->rank > 4 || ir_dim_is_symbol(type->dim[0]) || !ir_type_equal(type, &body->yields[1 + i]->type)) return false;
+        if (type->rank != 4 || ir_dim_is_symbol(type->dim[0]) || !ir_type_equal(type, &body->yields[1 + i]->type)) return false;
     }
     return true;
 }

@@ -24,7 +24,7 @@ typedef struct kv_caches {
     ir_value **beside;           /* by value id: the new value of part[1]; filled while rewriting */
 } kv_caches;
 
-/* Does every cache have the plain form? It is [L,S,KV,D] or [L,S,KV]; each state of it is written by one `update` at (a layer's
+/* Does every cache have the plain form? It is [L,S,KV,D]; each state of it is written by one `update` at (a layer's
  * number, position) at most, a ring or not, read by `index` of a layer for an attention, and the last one is returned. No function
  * calls @forward yet. Close it either way. */
 bool kv_caches_open(const ir_module *in, kv_caches *out);

@@ -25,53 +25,42 @@ typedef struct ring {
     int64_t window[KV_MAX_CACHES];
 } ring;
 
-static ir_attr ring_attr(void) {
-    return ir_attr_make_int(IR_ATTR_RING, 1);
-}
-
 static bool is_ring(const ring *r, int cache) {
     return cache >= 0 && r->window[cache] > 0;
 }
 
-static void write(ir_rewrite *rw, const ir_inst *inst) {
-    ir_value *operands[4];
-    ir_attr attr = ring_attr();
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
-    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_UPDATE, operands, inst->operand_count, &attr, 1, NULL));
-}
-
-static void read(ir_rewrite *rw, const ir_inst *inst) {
-    ir_rewrite_map(rw, inst->results[0], ir_index(&rw->b, ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), 0));
-}
-
-/* Says that its keys lie in a ring. */
-static void attend(ir_rewrite *rw, const ir_inst *inst) {
+/* The same, with a ring. */
+static void clone_with_ring(ir_rewrite *rw, const ir_inst *inst) {
+    ir_inst copy = *inst;
     ir_attr attrs[IR_ATTR_COUNT];
-    ir_value *operands[6];
-    memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    attrs[inst->attr_count] = ring_attr();
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
-    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, inst->operand_count, attrs, inst->attr_count + 1, NULL));
+    if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
+    attrs[copy.attr_count++] = ir_attr_make_int(IR_ATTR_RING, 1);
+    copy.attrs = attrs;
+    ir_rewrite_clone(rw, &copy);
+}
+
+/* The cache that operand k is a layer of, -1: none. */
+static int cache_of(const ring *r, const ir_inst *inst, int k) {
+    int64_t layer;
+    return inst->operands[k]->def ? kv_read(&r->caches, inst->operands[k]->def, &layer) : -1;
 }
 
 static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
-    ring *r = rw->user;
+    const ring *r = rw->user;
     int64_t layer;
-    if (is_ring(r, kv_written(&r->caches, inst, &layer))) write(rw, inst);
-    else if (is_ring(r, kv_read(&r->caches, inst, &layer))) read(rw, inst);
-    else if (inst->op == IR_ATTENTION && inst->operands[1]->def && is_ring(r, kv_read(&r->caches, inst->operands[1]->def, &layer))) attend(rw, inst);
-    else return false;
-    return true;
+    bool rings = inst->op == IR_ATTENTION ? is_ring(r, cache_of(r, inst, 1)) : is_ring(r, kv_written(&r->caches, inst, &layer));
+    if (rings) clone_with_ring(rw, inst);
+    return rings;
 }
 
-/* Keys and values of an attention are both in rings, or neither. */
+/* Keys and values of an attention are both in rings, or neither; those with scales never are. */
 static bool together(const ring *r) {
     const ir_region *body = r->caches.forward->body;
-    int64_t layer;
     for (int i = 0; i < body->inst_count; i++) {
         const ir_inst *inst = body->insts[i];
-        if (inst->op != IR_ATTENTION || !inst->operands[1]->def || !inst->operands[2]->def) continue;
-        if (is_ring(r, kv_read(&r->caches, inst->operands[1]->def, &layer)) != is_ring(r, kv_read(&r->caches, inst->operands[2]->def, &layer))) return false;
+        if (inst->op != IR_ATTENTION) continue;
+        bool keys = is_ring(r, cache_of(r, inst, 1)), values = is_ring(r, cache_of(r, inst, 2));
+        if (keys != values || (keys && inst->operand_count > 4)) return false;
     }
     return true;
 }

@@ -46,7 +46,7 @@ static bool same_layers(const split *s) {
     for (int i = 0; i < s->caches.count; i++)
         if (body->params[KV_FIRST + i]->type.dim[0] != s->layers) return false;
     for (int i = 0; i < body->inst_count; i++)
-        if (kv_written(&s->caches, body->insts[i], &layer) >= 0 && (layer < 0 || layer >= s->layers)) return false;
+        if ((kv_written(&s->caches, body->insts[i], &layer) >= 0 || kv_read(&s->caches, body->insts[i], &layer) >= 0) && (layer < 0 || layer >= s->layers)) return false;
     return true;
 }
 

@@ -54,7 +54,7 @@ static void attend(ir_rewrite *rw, const kv_caches *caches, const ir_inst *inst)
     for (int i = 0; i < count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
     for (int i = 1; i < 3; i++)
         if (caches->beside[inst->operands[i]->id]) operands[count++] = caches->beside[inst->operands[i]->id];
-    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, count, inst->attrs, inst->attr_count, NULL));
+    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, count, inst->attrs, inst->attr_count, &inst->results[0]->type));
 }
 
 static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
@@ -110,8 +110,11 @@ static void retype(narrow *n, int cache, rt_dtype dtype) {
 }
 
 static bool chooses(narrow *n, rt_dtype dtype) {
+    int after = n->caches.count;
     choose(n, dtype);
-    return applies(n) && (dtype != RT_I8 || 2 * n->caches.count <= KV_MAX_CACHES);
+    bool any = applies(n);
+    for (int i = 0; i < n->caches.count && dtype == RT_I8; i++) after += n->chosen[i];
+    return any && after <= KV_MAX_CACHES;
 }
 
 static gm_status store_as(rt_dtype dtype, const ir_module *in, ir_module **out) {

@@ -4,9 +4,10 @@
  *   %y = attention %q, … {impl = "tiles"} : f32       ->   %y = attention %q, … {impl = "tiles"} : bf16
  *   %r = reshape %y : f32[T,N] ; %b = convert %r : bf16    %b = reshape %y : bf16[T,N]
  *
- * with or without the reshapes; the second half only where nothing else reads %y. There q is rounded to bf16 on the way into the
- * tiles anyway: the same operations on the same numbers, but half of the bytes between them, and no loop of its own for either rounding.
- * Needs choose_matmul and lower_precision. Ends with dce for what nobody reads any more.
+ * with or without the reshapes; the second half only where nothing else reads %y. Only where compiled code has tile registers for it: keys and
+ * values of bf16, or of i8 with scales, that lie by rows of whole tiles. There q is rounded to bf16 on the way into the tiles anyway: the
+ * same operations on the same numbers, but half of the bytes between them, and no loop of its own for either rounding. Needs
+ * choose_matmul and lower_precision. Ends with dce for reshapes that nobody reads any more.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -14,16 +15,16 @@
 
 #include <stdlib.h>
 
+enum { PAIRS = 32 /* columns that the depth of a tile holds */ };
+
 typedef struct state {
     const ir_func *func; /* that the tables are of */
-    bool *queries;       /* by value id: attention reads it, maybe in another shape */
-    ir_value **rounded;  /* by value id: those in bf16 */
-    int found;
+    bool *queries, *narrowed; /* by value id: attention reads it, maybe in another shape; attention makes it, in bf16 from now on */
+    ir_value **rounded;       /* by value id: queries in bf16 */
+    bool found;
 } state;
 
-static bool in_tiles(const ir_inst *inst) {
-    return inst && inst->op == IR_ATTENTION && ir_attr_is(inst, IR_ATTR_IMPL, "tiles") && inst->operands[0]->type.dtype == RT_F32;
-}
+/* ---- what there is ---- */
 
 /* What x shows in another shape. */
 static const ir_value *unshaped(const ir_value *x) {
@@ -31,45 +32,16 @@ static const ir_value *unshaped(const ir_value *x) {
     return reshape ? reshape->operands[0] : x;
 }
 
-static void note(const ir_inst *inst, void *user) {
-    state *s = user;
-    if (in_tiles(inst)) s->queries[unshaped(inst->operands[0])->id] = true;
+/* Do the columns of a row lie side by side? */
+static bool by_rows(const ir_value *cache) {
+    const ir_inst *turned = match_made_by(cache, IR_TRANSPOSE);
+    return !turned || ir_attr_find(turned, IR_ATTR_PERM)->ints[2] == 2;
 }
 
-static void open_tables(state *s, const ir_func *func) {
-    free(s->queries);
-    free(s->rounded);
-    s->func = func;
-    s->queries = calloc(func->value_count + 1, sizeof *s->queries);
-    s->rounded = calloc(func->value_count + 1, sizeof *s->rounded);
-    GM_ASSERT(s->queries && s->rounded);
-    ir_visit(func->body, note, s);
-}
-
-/* Rounds right behind what makes the numbers, so that it can be done in the same loop. */
-static bool round_result(ir_rewrite *rw, const ir_inst *inst) {
-    state *s = rw->user;
-    const ir_value *x = inst->result_count == 1 ? inst->results[0] : NULL;
-    if (!x || !s->queries[x->id]) return false;
-    ir_rewrite_clone(rw, inst);
-    s->rounded[x->id] = ir_convert(&rw->b, ir_rewrite_get(rw, x), RT_BF16);
-    return true;
-}
-
-/* What no instruction of one result has made is rounded where it is read. */
-static ir_value *queries_of(ir_rewrite *rw, const ir_value *q) {
-    const state *s = rw->user;
-    const ir_value *x = unshaped(q);
-    ir_value *narrow = s->rounded[x->id] ? s->rounded[x->id] : ir_convert(&rw->b, ir_rewrite_get(rw, x), RT_BF16);
-    return x == q ? narrow : ir_reshape(&rw->b, narrow, q->type.rank, q->type.dim);
-}
-
-static ir_value *attend(ir_rewrite *rw, const ir_inst *inst, rt_dtype dtype) {
-    ir_value *operands[6] = {queries_of(rw, inst->operands[0])};
-    ir_type type = inst->results[0]->type;
-    type.dtype = dtype;
-    for (int i = 1; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
-    return ir_emit1(&rw->b, IR_ATTENTION, operands, inst->operand_count, inst->attrs, inst->attr_count, &type);
+static bool in_tiles(const ir_inst *inst) {
+    if (!inst || inst->op != IR_ATTENTION || !ir_attr_is(inst, IR_ATTR_IMPL, "tiles") || inst->operands[0]->type.dtype != RT_F32) return false;
+    const ir_value *k = inst->operands[1], *v = inst->operands[2];
+    return (k->type.dtype == RT_BF16 || k->type.dtype == RT_I8) && by_rows(k) && by_rows(v) && k->type.dim[2] % PAIRS == 0;
 }
 
 /* The attention that x shows and that nothing else reads; NULL: none. */
@@ -79,26 +51,78 @@ static const ir_inst *attention_of(const ir_rewrite *rw, const ir_value *x) {
     return alone && in_tiles(y->def) ? y->def : NULL;
 }
 
+static bool holds(const ir_region *region, const ir_inst *inst) {
+    for (int i = 0; i < region->inst_count; i++)
+        if (region->insts[i] == inst) return true;
+    return false;
+}
+
+static void note_region(const ir_rewrite *rw, state *s, const ir_region *region) {
+    for (int i = 0; i < region->inst_count; i++) {
+        const ir_inst *inst = region->insts[i];
+        for (int r = 0; r < inst->region_count; r++) note_region(rw, s, inst->regions[r]);
+        if (in_tiles(inst)) s->queries[unshaped(inst->operands[0])->id] = true;
+        bool rounds = inst->op == IR_CONVERT && inst->results[0]->type.dtype == RT_BF16;
+        const ir_inst *attention = rounds ? attention_of(rw, inst->operands[0]) : NULL;
+        if (attention && holds(region, attention)) s->narrowed[attention->results[0]->id] = true;
+    }
+}
+
+static void open_tables(const ir_rewrite *rw, state *s) {
+    size_t values = rw->in_func->value_count + 1;
+    free(s->queries);
+    free(s->narrowed);
+    free(s->rounded);
+    s->func = rw->in_func;
+    s->queries = calloc(values, sizeof *s->queries);
+    s->narrowed = calloc(values, sizeof *s->narrowed);
+    s->rounded = calloc(values, sizeof *s->rounded);
+    GM_ASSERT(s->queries && s->narrowed && s->rounded);
+    note_region(rw, s, rw->in_func->body);
+}
+
+/* ---- rewriting ---- */
+
+/* Right behind what makes the numbers, so that it can be done in the same loop; what no instruction of one result has made, where it is read. */
+static ir_value *queries_of(ir_rewrite *rw, const ir_value *q) {
+    const state *s = rw->user;
+    const ir_value *x = unshaped(q);
+    ir_value *narrow = s->rounded[x->id] ? s->rounded[x->id] : ir_convert(&rw->b, ir_rewrite_get(rw, x), RT_BF16);
+    return x == q ? narrow : ir_reshape(&rw->b, narrow, q->type.rank, q->type.dim);
+}
+
+static void attend(ir_rewrite *rw, const ir_inst *inst) {
+    state *s = rw->user;
+    s->found = true;
+    ir_value *operands[6] = {queries_of(rw, inst->operands[0])};
+    ir_type type = inst->results[0]->type;
+    if (s->narrowed[inst->results[0]->id]) type.dtype = RT_BF16;
+    for (int i = 1; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, inst->operand_count, inst->attrs, inst->attr_count, &type));
+}
+
 static bool narrow(ir_rewrite *rw, const ir_inst *inst) {
     state *s = rw->user;
-    if (s->func != rw->in_func) open_tables(s, rw->in_func);
-    bool converts = inst->op == IR_CONVERT && inst->results[0]->type.dtype == RT_BF16;
-    const ir_inst *attention = converts ? attention_of(rw, inst->operands[0]) : in_tiles(inst) ? inst : NULL;
-    if (!attention) return round_result(rw, inst);
-    ir_value *y = attend(rw, attention, converts ? RT_BF16 : RT_F32);
-    const ir_type *type = &inst->results[0]->type;
-    bool reshaped = converts && unshaped(inst->operands[0]) != inst->operands[0];
-    ir_rewrite_map(rw, inst->results[0], reshaped ? ir_reshape(&rw->b, y, type->rank, type->dim) : y);
-    s->found++;
+    if (s->func != rw->in_func) open_tables(rw, s);
+    const ir_value *result = inst->result_count == 1 ? inst->results[0] : NULL;
+    if (in_tiles(inst)) attend(rw, inst);
+    else if (inst->op == IR_RESHAPE && s->narrowed[inst->operands[0]->id])
+        ir_rewrite_map(rw, result, ir_reshape(&rw->b, ir_rewrite_get(rw, inst->operands[0]), result->type.rank, result->type.dim));
+    else if (inst->op == IR_CONVERT && s->narrowed[unshaped(inst->operands[0])->id]) ir_rewrite_map(rw, result, ir_rewrite_get(rw, inst->operands[0]));
+    else if (result && s->queries[result->id]) {
+        ir_rewrite_clone(rw, inst);
+        s->rounded[result->id] = ir_convert(&rw->b, ir_rewrite_get(rw, result), RT_BF16);
+    } else return false;
     return true;
 }
 
 gm_status pass_narrow_attention(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     state s = {.func = NULL};
     ir_module *narrowed = ir_rewrite_module(in, narrow, &s);
-    *out = narrowed;
     free(s.queries);
+    free(s.narrowed);
     free(s.rounded);
+    *out = narrowed;
     if (!s.found) return GM_OK;
     gm_status status = pass_dce(options, narrowed, diag, out);
     ir_module_free(narrowed);
