@@ -162,28 +162,52 @@ static void decide(cg *c, const ir_inst *inst, const attention_job *job, bool si
     gm_string_free(&reason);
 }
 
+/* What the instruction says; of a kernel that does one token at a time, `singly`, the token's stride is none of it. */
+static attention_job job_of(cg *c, const ir_inst *inst, bool singly) {
+    const ir_layout *from = &cg_slot_of(c, inst->operands[0])->layout, *to = &cg_slot_of(c, inst->results[0])->layout;
+    const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
+    attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
+                         .q_dtype = q->dtype, .out_dtype = inst->results[0]->type.dtype, .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1),
+                         .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
+                         .words = ir_attr_find(inst, IR_ATTR_IMPL), .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
+    for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = from->stride[i], job.out_stride[i] = to->stride[i];
+    return job;
+}
+
+static void begin_key(const attention_job *job, bool singly, gm_string *key) {
+    long long keys = singly ? (long long)attention_most_keys(job) : 0;
+    gm_string_printf(key, "attention %lld %lld %lld %lld %lld %lld ", (long long)job->tokens, (long long)job->kv_heads, (long long)job->group, (long long)job->d,
+                     (long long)job->slots, keys);
+    gm_string_printf(key, "%a %a %d %d %d %d %d |", job->factor, job->cap, job->ring, job->words, job->parts, job->q_dtype, job->out_dtype);
+    key_strides(key, job->q_stride, 4);
+    key_strides(key, job->out_stride, 4);
+}
+
+static bool layout_fits(const attention_job *job) {
+    if (job->d == 1) return true;
+    bool k_fits = job->k.stride[2] == 1 || job->k.stride[0] == 1;
+    return job->q_stride[3] == 1 && job->v.stride[2] == 1 && k_fits;
+}
+
+/* The address of a row of tokens. */
+static LLVMValueRef row_at(cg *c, const cg_slot *slot, rt_dtype dtype, LLVMValueRef row) {
+    return cg_at(c, cg_type(c, dtype), slot->base, cg_mul(c, row, cg_i64(c, slot->layout.stride[0])));
+}
+
 void cg_emit_attention(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[5], *q_slot = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]), *writes[] = {write, &cg_dealt};
+    const cg_slot *reads[5], *q = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]), *writes[] = {write, &cg_dealt};
     int read_count = 0;
     for (int i = 0; i < inst->operand_count; i++)
         if (i != 3) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
-    const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
-    bool singly = !ir_dim_is_symbol(q->dim[0]) && q->dim[0] <= RT_FEW_ROWS;
+    ir_dim tokens = inst->operands[0]->type.dim[0];
+    bool singly = !ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS;
     cg_access(c, reads, read_count, writes, singly ? 1 : 2);
-    attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
-                         .q_dtype = q->dtype, .out_dtype = inst->results[0]->type.dtype, .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1), .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
-                         .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
-                         .words = ir_attr_find(inst, IR_ATTR_IMPL), .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
+    attention_job job = job_of(c, inst, singly);
     cg_kernel kernel = {.count = 0};
-    gm_string_printf(&kernel.key, "attention %lld %lld %lld %lld %lld %lld %a %a %d %d %d %d %d |", (long long)job.tokens, (long long)job.kv_heads,
-                     (long long)job.group, (long long)job.d, (long long)job.slots, singly ? (long long)attention_most_keys(&job) : 0, job.factor, job.cap, job.ring, job.words, job.parts, job.q_dtype, job.out_dtype);
-    for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = q_slot->layout.stride[i], job.out_stride[i] = write->layout.stride[i];
-    key_strides(&kernel.key, job.q_stride, 4);
-    key_strides(&kernel.key, job.out_stride, 4);
+    begin_key(&job, singly, &kernel.key);
     add_cache(c, inst, 1, &kernel, &job.k);
     add_cache(c, inst, 2, &kernel, &job.v);
-    bool q_dense = job.q_stride[3] == 1 || job.d == 1, v_dense = job.v.stride[2] == 1 || job.d == 1, k_dense = job.k.stride[2] == 1 || job.d == 1;
-    if (!q_dense || !v_dense || (!k_dense && job.k.stride[0] != 1)) {
+    if (!layout_fits(&job)) {
         gm_string_free(&kernel.key);
         cg_unsupported(c, inst, "this layout");
         return;
@@ -191,11 +215,11 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     decide(c, inst, &job, singly);
     LLVMValueRef position = cg_slot_of(c, inst->operands[3])->reg, from = cg_i64(c, 0);
     cg_loop row = {.index = from};
-    if (singly) row = cg_loop_begin(c, from, cg_i64(c, q->dim[0]), 1);
-    job.q = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job.q_dtype), q_slot->base, cg_mul(c, row.index, cg_i64(c, q_slot->layout.stride[0]))));
+    if (singly) row = cg_loop_begin(c, from, cg_i64(c, tokens), 1);
+    job.q = cg_kernel_arg(&kernel, row_at(c, q, job.q_dtype, row.index));
     job.position = cg_kernel_arg(&kernel, cg_add(c, position, LLVMBuildTrunc(c->b, row.index, c->i32, "")));
     job.window_arg = cg_kernel_arg(&kernel, cg_i64(c, job.window ? job.window : NO_WINDOW));
-    job.out = cg_kernel_arg(&kernel, cg_at(c, cg_type(c, job.out_dtype), write->base, cg_mul(c, row.index, cg_i64(c, write->layout.stride[0]))));
+    job.out = cg_kernel_arg(&kernel, row_at(c, write, job.out_dtype, row.index));
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
     if (!singly) return;
     cg_barrier(c); /* threads have read each other's scratch */
