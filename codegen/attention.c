@@ -82,8 +82,8 @@ LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueR
     return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildZExt(c->b, x, i32, ""), shift, ""), f32, "");
 }
 
-void attention_store(cg *c, const attention_job *job, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index) {
-    cg_store(c, cg_from_f32(c, job->out_dtype, y), cg_at(c, cg_type(c, job->out_dtype), out, index), (int)rt_dtype_bytes(job->out_dtype, 1));
+void attention_store(cg *c, rt_dtype dtype, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index) {
+    cg_store(c, cg_from_f32(c, dtype, y), cg_at(c, cg_type(c, dtype), out, index), (int)rt_dtype_bytes(dtype, 1));
 }
 
 LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {

@@ -56,8 +56,8 @@ LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b,
 LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column);
 /* `width` elements from base[index] on as f32. */
 LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width);
-/* out[index …] = y, f32 of any width, rounded where out is bf16. */
-void attention_store(cg *c, const attention_job *job, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index);
+/* out[index …] = y, f32 of any width, rounded where dtype is bf16. */
+void attention_store(cg *c, rt_dtype dtype, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index);
 
 /* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most` keys to a run,
  * those of one multiple of `most`; 0: any number. */

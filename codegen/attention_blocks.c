@@ -69,12 +69,15 @@ static LLVMValueRef float_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
     return cg_at(c, c->f32, floats, index);
 }
 
-/* to[d] = a row of q as f32. */
-static void widen_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to) {
+/* to[d] = from[d], times a factor if there is one. */
+static void copy_row(cg *c, const attention_job *job, rt_dtype from_dtype, LLVMValueRef from, LLVMValueRef factor, rt_dtype to_dtype, LLVMValueRef to) {
+    int64_t whole = job->d / c->lanes * c->lanes;
     for (int vectors = 1; vectors >= 0; vectors--) { /* whole vectors, then what is left of the row */
-        int64_t whole = job->d / c->lanes * c->lanes;
-        cg_loop loop = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), vectors ? c->lanes : 1);
-        cg_store(c, attention_load(c, job->q_dtype, from, loop.index, vectors ? c->lanes : 1), cg_at(c, c->f32, to, loop.index), 4);
+        int width = vectors ? c->lanes : 1;
+        cg_loop loop = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), width);
+        LLVMValueRef x = attention_load(c, from_dtype, from, loop.index, width);
+        if (factor) x = LLVMBuildFMul(c->b, x, vectors ? cg_splat(c, factor, width) : factor, "");
+        attention_store(c, to_dtype, x, to, loop.index);
         cg_loop_end(c, &loop);
     }
 }
@@ -82,11 +85,11 @@ static void widen_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMVa
 static void read_row(cg *c, const attention_job *job, const block *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
     bool narrow = job->q_dtype != RT_F32;
     bool as_it_is = b->tiles && narrow && job->parts == 1;
-    if (in_pairs(b) && narrow && !as_it_is) widen_row(c, job, from, b->scores), from = b->scores; /* which are not there yet */
+    if (in_pairs(b) && narrow && !as_it_is) copy_row(c, job, job->q_dtype, from, NULL, RT_F32, b->scores), from = b->scores; /* which are not there yet */
     if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, row));
     else if (as_it_is) LLVMBuildMemCpy(c->b, to, 4, from, 2, cg_i64(c, job->d * 2));
     else if (b->tiles) attention_tiles_row(c, job, from, to);
-    else widen_row(c, job, from, to);
+    else copy_row(c, job, job->q_dtype, from, NULL, RT_F32, to);
 }
 
 /* rows[(t, g)] = q; the rows after them, which fill the last tile, are 0. */
@@ -122,17 +125,6 @@ static void scale_row(cg *c, const attention_job *job, LLVMValueRef row, LLVMVal
     cg_loop_end(c, &loop);
 }
 
-/* out[d] = sums[d] · factor */
-static void write_row(cg *c, const attention_job *job, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out) {
-    for (int vectors = 1; vectors >= 0; vectors--) { /* whole vectors, then what is left of the row */
-        int64_t whole = job->d / c->lanes * c->lanes;
-        cg_loop loop = cg_loop_begin(c, cg_i64(c, vectors ? 0 : whole), cg_i64(c, vectors ? whole : job->d), vectors ? c->lanes : 1);
-        LLVMValueRef x = attention_load(c, RT_F32, sums, loop.index, vectors ? c->lanes : 1);
-        attention_store(c, job, LLVMBuildFMul(c->b, x, vectors ? cg_splat(c, factor, c->lanes) : factor, ""), out, loop.index);
-        cg_loop_end(c, &loop);
-    }
-}
-
 static LLVMValueRef sums_of(cg *c, const attention_job *job, const block *b, LLVMValueRef row) {
     return cg_at(c, c->f32, b->sums, cg_mul(c, row, cg_i64(c, columns_of(c, job))));
 }
@@ -144,7 +136,7 @@ static void write_rows(cg *c, const attention_job *job, const block *b, LLVMValu
     LLVMValueRef at = attention_offset(c, t, job->out_stride[0], b->kv, job->out_stride[1], g, job->out_stride[2]);
     LLVMValueRef total = cg_load(c, c->f32, cg_at(c, c->f32, b->totals, loop.index), 4);
     LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), c->code.args[job->out], at);
-    write_row(c, job, sums_of(c, job, b, loop.index), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""), out);
+    copy_row(c, job, RT_F32, sums_of(c, job, b, loop.index), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""), job->out_dtype, out);
     cg_loop_end(c, &loop);
 }
 

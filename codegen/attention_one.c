@@ -355,7 +355,7 @@ static void join_columns(cg *c, const attention_job *job, const part *p, LLVMVal
     LLVMBuildStore(c->b, cg_fma(c, weight, x, LLVMBuildLoad2(c->b, type, sum, "")), sum);
     cg_loop_end(c, &loop);
     LLVMValueRef y = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, type, sum, ""), splat(c, factor, width), "");
-    attention_store(c, job, y, out, column.index);
+    attention_store(c, job->out_dtype, y, out, column.index);
     cg_loop_end(c, &column);
 }
 

@@ -178,10 +178,9 @@ static void drop_derived(fe_engine *engine) {
         if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
 }
 
-/* Tensors of the model for an artefact: of one name, NULL: those that are not derived. */
-static gm_status hand_over(const fe_engine *engine, const char *name, fe_gmx_writer *writer, gm_diag *diag) {
+/* The tensors of the model for an artefact but for those that are derived. */
+static gm_status hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag) {
     const rt_weights *weights = &engine->model.weights;
-    if (name) return fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag);
     for (size_t i = 0; i < weights->count; i++)
         if (!rt_derived_source(weights->tensors[i].name)) GM_TRY(fe_gmx_add(writer, weights, &weights->tensors[i], diag));
     return GM_OK;
@@ -190,13 +189,14 @@ static gm_status hand_over(const fe_engine *engine, const char *name, fe_gmx_wri
 /* Screens, or all else that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is
  * one. Opens *team when something is missing. */
 static gm_status derive_kind(fe_engine *engine, bool screens, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
+    rt_weights *weights = &engine->model.weights;
     for (int i = 0; i < cg_weight_count(engine->program); i++) {
         const char *name = cg_weight_name(engine->program, i);
         if (!rt_derived_source(name) || rt_is_screen(name) != screens) continue;
-        bool missing = !rt_weights_find(&engine->model.weights, name);
+        bool missing = !rt_weights_find(weights, name);
         if (missing && !*team) GM_TRY(rt_team_open(threads, diag, team));
-        if (missing) GM_TRY(rt_derive(&engine->model.weights, name, *team, diag));
-        if (writer) GM_TRY(hand_over(engine, name, writer, diag));
+        if (missing) GM_TRY(rt_derive(weights, name, *team, diag));
+        if (writer) GM_TRY(fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag));
     }
     return GM_OK;
 }
@@ -504,7 +504,7 @@ void fe_engine_close(fe_engine *engine) {
 static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
     fe_gmx_writer *writer;
     GM_TRY(fe_gmx_begin(out_path, diag, &writer));
-    gm_status status = hand_over(engine, NULL, writer, diag);
+    gm_status status = hand_over(engine, writer, diag);
     if (status == GM_OK) status = compile_model(engine, options, limits, diag);
     if (status == GM_OK) status = derive_weights(engine, options->threads, true, writer, diag);
     if (status == GM_OK) return finish_artefact(engine, options, limits, writer, diag);

@@ -20,14 +20,18 @@ int kv_read(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
     return inst->op == IR_INDEX && is_const_int(inst->operands[1], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
 }
 
+int kv_seen(const kv_caches *caches, const ir_inst *attention, int k, int64_t *out_layer) {
+    const ir_inst *def = attention->operands[k]->def;
+    return def ? kv_read(caches, def, out_layer) : -1;
+}
+
 int64_t kv_window(const kv_caches *caches, int cache, int64_t layer) {
     const ir_region *body = caches->forward->body;
     int64_t longest = 0, seen = -1;
     for (int i = 0; i < body->inst_count; i++)
         for (int k = 1; body->insts[i]->op == IR_ATTENTION && k < 3; k++) {
-            const ir_inst *def = body->insts[i]->operands[k]->def;
             int64_t window = ir_attr_int(body->insts[i], IR_ATTR_WINDOW, 0);
-            if (!def || kv_read(caches, def, &seen) != cache || (layer >= 0 && seen != layer)) continue;
+            if (kv_seen(caches, body->insts[i], k, &seen) != cache || (layer >= 0 && seen != layer)) continue;
             if (window <= 0) return 0;
             if (window > longest) longest = window;
         }

@@ -32,6 +32,8 @@ void kv_caches_close(kv_caches *caches);
 /* The cache of which `inst` writes or reads a layer, and which layer; -1: neither. */
 int kv_written(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer);
 int kv_read(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer);
+/* The cache of which operand k of an attention is a layer, and which layer; -1: of none. */
+int kv_seen(const kv_caches *caches, const ir_inst *attention, int k, int64_t *out_layer);
 /* The longest window through which attentions see `layer` of a cache, -1: any layer. 0: something sees it without one, or nothing at all. */
 int64_t kv_window(const kv_caches *caches, int cache, int64_t layer);
 /* `inst`, a write, with another state, value and starts (of the leading axes); it keeps to be a ring or not. */

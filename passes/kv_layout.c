@@ -66,8 +66,7 @@ static bool find_keys(const kv_caches *caches, bool *is_key) {
     int64_t layer;
     for (int i = 0; i < body->inst_count; i++)
         for (int k = 1; body->insts[i]->op == IR_ATTENTION && k < body->insts[i]->operand_count; k++) {
-            const ir_inst *def = body->insts[i]->operands[k]->def;
-            int cache = def ? kv_read(caches, def, &layer) : -1;
+            int cache = kv_seen(caches, body->insts[i], k, &layer);
             if (cache >= 0) *(k == 1 || k == 4 ? &is_key[cache] : &is_value[cache]) = true;
         }
     for (int i = 0; i < caches->count; i++)

@@ -39,16 +39,10 @@ static void clone_with_ring(ir_rewrite *rw, const ir_inst *inst) {
     ir_rewrite_clone(rw, &copy);
 }
 
-/* The cache that operand k is a layer of, -1: none. */
-static int cache_of(const ring *r, const ir_inst *inst, int k) {
-    int64_t layer;
-    return inst->operands[k]->def ? kv_read(&r->caches, inst->operands[k]->def, &layer) : -1;
-}
-
 static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
     const ring *r = rw->user;
     int64_t layer;
-    bool rings = inst->op == IR_ATTENTION ? is_ring(r, cache_of(r, inst, 1)) : is_ring(r, kv_written(&r->caches, inst, &layer));
+    bool rings = is_ring(r, inst->op == IR_ATTENTION ? kv_seen(&r->caches, inst, 1, &layer) : kv_written(&r->caches, inst, &layer));
     if (rings) clone_with_ring(rw, inst);
     return rings;
 }
@@ -56,10 +50,11 @@ static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
 /* Keys and values of an attention are both in rings, or neither; those with scales never are. */
 static bool together(const ring *r) {
     const ir_region *body = r->caches.forward->body;
+    int64_t layer;
     for (int i = 0; i < body->inst_count; i++) {
         const ir_inst *inst = body->insts[i];
         if (inst->op != IR_ATTENTION) continue;
-        bool keys = is_ring(r, cache_of(r, inst, 1)), values = is_ring(r, cache_of(r, inst, 2));
+        bool keys = is_ring(r, kv_seen(&r->caches, inst, 1, &layer)), values = is_ring(r, kv_seen(&r->caches, inst, 2, &layer));
         if (keys != values || (keys && inst->operand_count > 4)) return false;
     }
     return true;

@@ -23,7 +23,7 @@ typedef struct split {
 
 /* ---- which layers are local ---- */
 
-/* Does this hold for the layer's row in every cache: read through a window only? *out_same: do all say the same? */
+/* Is the layer of the first cache seen through windows only? Clears *out_same where another cache's is not seen alike. */
 static bool is_local(const split *s, int64_t layer, bool *out_same) {
     bool local = kv_window(&s->caches, 0, layer) > 0;
     for (int i = 1; i < s->caches.count; i++) *out_same &= local == (kv_window(&s->caches, i, layer) > 0);

@@ -86,8 +86,7 @@ static bool applies(narrow *n) {
         int cache[6] = {-1, -1, -1, -1, -1, -1};
         const ir_inst *inst = body->insts[i];
         if (inst->op != IR_ATTENTION) continue;
-        for (int k = 1; k < inst->operand_count; k++)
-            if (inst->operands[k]->def) cache[k] = kv_read(&n->caches, inst->operands[k]->def, &layer);
+        for (int k = 1; k < inst->operand_count; k++) cache[k] = kv_seen(&n->caches, inst, k, &layer);
         if (cache[1] < 0 || cache[2] < 0) return false;
         for (int k = 4; k < inst->operand_count; k++)
             if (cache[k] >= 0) n->chosen[cache[k]] = false;

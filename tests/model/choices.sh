@@ -3,22 +3,10 @@
 # Small models with random weights and more ids than those that guesses take for usual, with and without a soft cap: with the screened head and
 # guesses, without guesses, and without a screen they must give the same tokens, greedy and sampled, with penalties and without. FOLDER holds them
 # meanwhile.
-gemmac=$1 random_checkpoint=$2 data=$3 folder=$4/choices
-trap 'rm -rf "$folder"' EXIT
-trap 'exit 130' INT TERM
-rm -rf "$folder"
+name=choices
+. "$(dirname -- "$0")/random_model.sh"
 mkdir -p "$folder" || exit 1
-fail() {
-    echo "FAIL $*"
-    exit 1
-}
-
-ids=2
-i=1
-while [ $i -lt 30 ]; do
-    ids=$ids,$((i * 6007 % 20011))
-    i=$((i + 1))
-done
+ids=$(prompt 30 20011)
 compared=0
 for model in gemma2-256 gemma3-256; do
     "$random_checkpoint" "$data/configs/$model.json" "$folder/$model" 1 3 || exit 1
@@ -27,9 +15,9 @@ for model in gemma2-256 gemma3-256; do
     compile screened "--skip guess_ahead"
     compile full "--skip screen_head,guess_ahead"
     while read -r settings; do
-        tokens() { "$gemmac" generate "$folder/$model.$1.gmx" --ids "$ids" -n 60 --ignore-eos --format json $settings | grep -o '"ids":\[[0-9,]*\]'; } # words
+        tokens() { generated "$folder/$model.$1.gmx" --ids "$ids" -n 60 $settings; } # words
         full=$(tokens full)
-        [ "$(echo "$full" | tr ',' '\n' | wc -l)" -eq 60 ] || fail "$model $settings: expected 60 tokens, found $full"
+        [ "$(count "$full")" -eq 60 ] || fail "$model $settings: expected 60 tokens, found $full"
         for form in usual screened; do
             found=$(tokens $form)
             [ "$found" = "$full" ] || fail "$model $settings, $form: $found instead of $full"

@@ -3,28 +3,16 @@
 # It must load without a second copy of the weights, and its two ways through a prompt (matrix-matrix chunks, and one token at a time
 # through the kernels of decode) must draw the same tokens in the f32 plan; the integers of others flip choices of random weights. FOLDER
 # holds it meanwhile.
-gemmac=$1 random_checkpoint=$2 data=$3 folder=$4/one_billion
-trap 'rm -rf "$folder"' EXIT
-trap 'exit 130' INT TERM
-rm -rf "$folder"
+name=one_billion
+. "$(dirname -- "$0")/random_model.sh"
 "$random_checkpoint" "$data/configs/gemma-3-1b.json" "$folder" 3 || exit 1
-fail() {
-    echo "FAIL $*"
-    exit 1
-}
-
-ids=2
-i=1
-while [ $i -lt 40 ]; do
-    ids=$ids,$((i * 6007 % 262144))
-    i=$((i + 1))
-done
-tokens() { "$gemmac" generate "$folder" --ids "$ids" -n 6 --temp 1 --top-k 40 --seed 7 --ignore-eos --format json "$@" | grep -o '"ids":\[[0-9,]*\]'; }
+ids=$(prompt 40 262144)
+tokens() { generated "$folder" --ids "$ids" -n 6 --temp 1 --top-k 40 --seed 7 "$@"; }
 chunked=$(tokens --precision f32) || fail "generate"
 single=$(tokens --precision f32 --skip chunk_prefill) || fail "generate --skip chunk_prefill"
 usual=$(tokens) || fail "generate in the usual plan"
-[ "$(echo "$usual" | tr ',' '\n' | wc -l)" -eq 6 ] || fail "generate in the usual plan: expected 6 tokens, found $usual"
-[ "$(echo "$chunked" | tr ',' '\n' | wc -l)" -eq 6 ] || fail "expected 6 tokens, found $chunked"
+[ "$(count "$usual")" -eq 6 ] || fail "generate in the usual plan: expected 6 tokens, found $usual"
+[ "$(count "$chunked")" -eq 6 ] || fail "expected 6 tokens, found $chunked"
 [ "$chunked" = "$single" ] || fail "chunks of tokens give $chunked, single tokens $single"
 
 weights=$(cat "$folder"/*.safetensors | wc -c)
