@@ -33,17 +33,16 @@ LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s) {
     return LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, s, cap, "")), cap, "");
 }
 
-LLVMValueRef attention_sees(cg *c, LLVMValueRef low, LLVMValueRef high, LLVMValueRef key) {
-    LLVMValueRef number = LLVMBuildTrunc(c->b, key, c->i32, ""); /* as many lanes as floats have */
-    LLVMValueRef after = LLVMBuildICmp(c->b, LLVMIntSGE, number, LLVMBuildTrunc(c->b, low, c->i32, ""), "");
-    return LLVMBuildAnd(c->b, after, LLVMBuildICmp(c->b, LLVMIntSLT, number, LLVMBuildTrunc(c->b, high, c->i32, ""), ""), "");
-}
-
 LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y) {
     LLVMValueRef larger = LLVMBuildFCmp(c->b, LLVMRealOGT, x, y, ""), kept = LLVMBuildSelect(c->b, larger, x, y, "");
     LLVMSetFastMathFlags(larger, LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros);
     LLVMSetFastMathFlags(kept, LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros);
     return kept;
+}
+
+LLVMValueRef attention_weight(cg *c, LLVMValueRef score, LLVMValueRef top) {
+    LLVMValueRef unit = cg_f32(c, ATTENTION_LOG2_E);
+    return cg_exp2_weight(c, cg_fma(c, score, unit, LLVMBuildFNeg(c->b, LLVMBuildFMul(c->b, top, unit, ""), "")));
 }
 
 attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high) {
@@ -56,7 +55,7 @@ attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef sc
     LLVMValueRef maximum = LLVMBuildLoad2(c->b, c->f32, top, ""), total = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_loop weigh = cg_loop_begin(c, low, high, 1);
     at = cg_at(c, c->f32, scores, weigh.index);
-    LLVMValueRef e = cg_exp_weight(c, LLVMBuildFSub(c->b, cg_load(c, c->f32, at, 4), maximum, ""));
+    LLVMValueRef e = attention_weight(c, cg_load(c, c->f32, at, 4), maximum);
     cg_store(c, e, at, 4);
     LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), e, "");
     LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);

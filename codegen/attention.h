@@ -41,10 +41,11 @@ int64_t attention_most_keys(const attention_job *job);
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
 /* scale and softcap of one score. */
 LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s);
-/* Does a row that sees keys [low, high) of a panel see this one? */
-LLVMValueRef attention_sees(cg *c, LLVMValueRef low, LLVMValueRef high, LLVMValueRef key);
-/* The larger of two floats, not NaN. */
+/* The larger of two floats or vectors, not NaN. */
 LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y);
+/* e^(score - top) of a score that is not larger, as a power of 2. */
+#define ATTENTION_LOG2_E 1.44269504088896341
+LLVMValueRef attention_weight(cg *c, LLVMValueRef score, LLVMValueRef top);
 /* Softmax of scores[low, high) in place, not divided yet: e^(score - top), which sum to total. top is finite. */
 typedef struct attention_sum {
     LLVMValueRef top, total;
@@ -68,6 +69,29 @@ typedef struct attention_runs {
 } attention_runs;
 attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys, int64_t most);
 void attention_runs_end(cg *c, attention_runs *runs);
+
+/* ---- attention_weigh.c ---- */
+
+/* A variable, f32[lanes]; what it becomes with a vector more; its largest lane, none of them NaN, or their sum. */
+LLVMValueRef attention_vector(cg *c, double each);
+void attention_vector_top(cg *c, LLVMValueRef variable, LLVMValueRef x);
+void attention_vector_add(cg *c, LLVMValueRef variable, LLVMValueRef x);
+LLVMValueRef attention_vector_largest(cg *c, LLVMValueRef variable);
+LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable);
+
+/* One row's scores of a panel, f32[keys], of which it sees [low, high), at least one. keys: whole vectors. */
+typedef struct attention_row {
+    LLVMValueRef scores, low, high;
+    LLVMValueRef more; /* f32: 0, or NaN for weights that are none */
+    int64_t keys;
+} attention_row;
+/* Vector by vector: the weights of keys `index` and on, f32[lanes], and which of the keys the row sees, i1[lanes]. */
+typedef void (*attention_put_fn)(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
+/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others. *top is the largest score so far, before and after, in
+ * the units of scores (without factor, if that is all they need). Returns the sum. The scores of keys that the row does not see are overwritten. */
+LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user);
+/* What weights are multiplied by when the top rises from `old` to `top`. */
+LLVMValueRef attention_fading(cg *c, const attention_job *job, LLVMValueRef old, LLVMValueRef top);
 
 /* ---- attention_tile.c ---- */
 
@@ -113,10 +137,9 @@ LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attent
 /* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite, else 0.
  * Returns i1: is there such a key? */
 LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most);
-/* to: one row's `keys` weights in parts as above; all NaN when one of the keys [low, high) that it sees has lost something. lost: what
+/* attention_weigh, with to: the weights in parts as above; all NaN when one of the keys that the row sees has lost something. lost: what
  * attention_tiles_pack_v returned. */
-void attention_tiles_weights(cg *c, const attention_job *job, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high, int64_t keys,
-                             LLVMValueRef to);
+LLVMValueRef attention_tiles_weigh(cg *c, const attention_job *job, attention_row *row, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top);
 /* As attention_multiply, of pairs of bf16: of two parts a row of a has its high ones in the first half of a_stride elements, its low ones in the
  * other. */
 void attention_tiles_multiply(cg *c, const attention_job *job, const attention_product *p);
@@ -134,9 +157,8 @@ LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attent
                                    LLVMValueRef unit);
 /* As attention_pack_v, a unit of 32 bits holding the same column of two keys; fills the scales. */
 void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most);
-/* Of one row the weights of a panel's keys, `keys` of them, of which it sees [low, high): times the values' scales they become codes and
- * their scale. The floats are overwritten. */
-void attention_words_weights(cg *c, LLVMValueRef weights, LLVMValueRef values, LLVMValueRef low, LLVMValueRef high, int64_t keys, LLVMValueRef to,
-                             LLVMValueRef scale);
+/* attention_weigh, with to: the codes of the weights times the values' scales, whose own scale goes to *scale. The scores are overwritten. */
+LLVMValueRef attention_words_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
+                                   LLVMValueRef *top);
 
 #endif

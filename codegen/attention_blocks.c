@@ -150,26 +150,17 @@ static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMV
     *to = cg_mul(c, cg_min(c, b->count, end), group);
 }
 
-/* Weights of one row in the panel whose keys [low, high) it sees, from its scores; the others' are 0. Returns the panel's sum; *top is
- * the largest score so far. */
-static LLVMValueRef weigh_row(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *top) {
-    LLVMValueRef keys = cg_i64(c, PANEL_KEYS), most = cg_variable(c, c->f32, *top), total = cg_variable(c, c->f32, cg_f32(c, 0));
-    cg_loop scan = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
-    LLVMValueRef at = cg_at(c, c->f32, scores, scan.index), s = attention_score(c, job, cg_load(c, c->f32, at, 4));
-    s = LLVMBuildSelect(c->b, attention_sees(c, low, high, scan.index), s, cg_f32(c, -FLT_MAX), "");
-    cg_store(c, s, at, 4);
-    LLVMBuildStore(c->b, attention_larger(c, s, LLVMBuildLoad2(c->b, c->f32, most, "")), most);
-    cg_loop_end(c, &scan);
-    *top = LLVMBuildLoad2(c->b, c->f32, most, "");
-    cg_loop weigh = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
-    at = cg_at(c, c->f32, scores, weigh.index);
-    LLVMValueRef e = cg_exp_weight(c, LLVMBuildFSub(c->b, cg_load(c, c->f32, at, 4), *top, ""));
-    cg_store(c, e, at, 4);
-    LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), e, "");
-    LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
-    LLVMBuildStore(c->b, sum, total);
-    cg_loop_end(c, &weigh);
-    return LLVMBuildLoad2(c->b, c->f32, total, "");
+static void keep_weights(cg *c, void *scores, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+    (void)seen;
+    cg_store(c, weights, float_at(c, scores, index), 4);
+}
+
+/* Weights of row `number`, from its scores, where its product takes them. Returns their sum; *top is the largest score so far. */
+static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
+    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, weight_elements(job, b))));
+    if (b->words) return attention_words_weigh(c, job, row, b->v.scales, weights, float_at(c, b->weight_scales, number), top);
+    if (b->tiles) return attention_tiles_weigh(c, job, row, b->lost, b->v.scales, weights, top);
+    return attention_weigh(c, job, row, top, keep_weights, row->scores);
 }
 
 /* Scores of the rows [from, to) become weights, and what these rows have summed so far is mended. */
@@ -177,17 +168,14 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
     cg_loop row = cg_loop_begin(c, from, to, 1);
     LLVMValueRef p = cg_add(c, b->place, LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), ""));
-    LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, p), start));
-    LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, p, start), cg_i64(c, 1)));
-    LLVMValueRef scores = cg_at(c, c->f32, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS)));
+    attention_row seen = {.scores = float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), .more = cg_f32(c, 0), .keys = PANEL_KEYS};
+    seen.low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, p), start));
+    seen.high = cg_min(c, run->count, cg_add(c, cg_sub(c, p, start), cg_i64(c, 1)));
     LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
-    LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, scores, low, high, &top);
-    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, row.index, cg_i64(c, weight_elements(job, b))));
-    if (b->words) attention_words_weights(c, scores, b->v.scales, low, high, PANEL_KEYS, weights, float_at(c, b->weight_scales, row.index));
-    if (b->tiles) attention_tiles_weights(c, job, scores, b->lost, b->v.scales, low, high, PANEL_KEYS, weights);
+    LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, b, row.index, &seen, &top);
     cg_store(c, top, top_at, 4);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
-    LLVMValueRef factor = cg_exp_weight(c, LLVMBuildFSub(c->b, old, top, "")), sums = sums_of(c, job, b, row.index);
+    LLVMValueRef factor = attention_fading(c, job, old, top), sums = sums_of(c, job, b, row.index);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), total_at, 4);
     scale_row(c, job, sums, factor);
     cg_end_if(c, &mend);

@@ -28,19 +28,26 @@ static void split(cg *c, LLVMValueRef x, LLVMValueRef *part) {
     part[1] = cg_from_f32(c, RT_BF16, LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), ""));
 }
 
-/* `count` floats, plus one, in bf16: all first parts, then the second ones if there are two. */
-static void store_parts(cg *c, int parts, LLVMValueRef from, LLVMValueRef plus, int64_t count, LLVMValueRef to) {
-    LLVMValueRef more = splat(c, plus), part[MOST_PARTS];
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, count), c->lanes);
-    LLVMValueRef x = LLVMBuildFAdd(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), more, "");
-    if (parts == 1) part[0] = cg_from_f32(c, RT_BF16, x);
+/* Where a row of `count` floats in bf16 begins: all first parts, then the second ones if there are two. */
+typedef struct parts_of_row {
+    LLVMValueRef to;
+    int64_t count;
+    int parts;
+} parts_of_row;
+
+/* A vector of it, from `index` on. */
+static void store_parts(cg *c, const parts_of_row *row, LLVMValueRef index, LLVMValueRef x) {
+    LLVMValueRef part[MOST_PARTS];
+    if (row->parts == 1) part[0] = cg_from_f32(c, RT_BF16, x);
     else split(c, x, part);
-    for (int i = 0; i < parts; i++) cg_store(c, part[i], cg_at(c, c->i16, to, cg_add(c, loop.index, cg_i64(c, i * count))), 2);
-    cg_loop_end_unrolled(c, &loop, 4);
+    for (int i = 0; i < row->parts; i++) cg_store(c, part[i], cg_at(c, c->i16, row->to, cg_add(c, index, cg_i64(c, i * row->count))), 2);
 }
 
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to) {
-    store_parts(c, job->parts, from, cg_f32(c, -0.0), job->d, to);
+    parts_of_row row = {.to = to, .count = job->d, .parts = job->parts};
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
+    store_parts(c, &row, loop.index, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4));
+    cg_loop_end_unrolled(c, &loop, 4);
 }
 
 /* Of floats [low, high), added: they are 0 or NaN. */
@@ -54,14 +61,18 @@ static LLVMValueRef sum_losses(cg *c, LLVMValueRef losses, LLVMValueRef low, LLV
     return LLVMBuildLoad2(c->b, c->f32, total, "");
 }
 
-void attention_tiles_weights(cg *c, const attention_job *job, LLVMValueRef weights, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef low, LLVMValueRef high,
-                             int64_t keys, LLVMValueRef to) {
-    LLVMValueRef plus = cg_variable(c, c->f32, NULL);
-    LLVMBuildStore(c->b, cg_f32(c, 0), plus);
+static void put_parts(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+    (void)seen;
+    store_parts(c, user, index, weights);
+}
+
+LLVMValueRef attention_tiles_weigh(cg *c, const attention_job *job, attention_row *row, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top) {
+    LLVMValueRef more = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_branch some = cg_if(c, lost);
-    LLVMBuildStore(c->b, sum_losses(c, losses, low, high), plus);
+    LLVMBuildStore(c->b, sum_losses(c, losses, row->low, row->high), more);
     cg_end_if(c, &some);
-    store_parts(c, job->parts, weights, LLVMBuildLoad2(c->b, c->f32, plus, ""), keys, to);
+    row->more = LLVMBuildLoad2(c->b, c->f32, more, "");
+    return attention_weigh(c, job, row, top, put_parts, &(parts_of_row){to, row->keys, job->parts});
 }
 
 /* ---- panels ---- */

@@ -86,21 +86,27 @@ void attention_words_pack_v(cg *c, const attention_job *job, const attention_pan
 
 /* ---- weights ---- */
 
-void attention_words_weights(cg *c, LLVMValueRef weights, LLVMValueRef values, LLVMValueRef low, LLVMValueRef high, int64_t keys, LLVMValueRef to, LLVMValueRef scale) {
-    double code = largest_code(keys);
-    LLVMValueRef most = cg_variable(c, c->f32, cg_f32(c, IR_SCALE_LEAST)), total = cg_variable(c, c->f32, cg_f32(c, 0));
-    cg_loop scan = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, keys), 1);
-    LLVMValueRef at = cg_at(c, c->f32, weights, scan.index);
-    LLVMValueRef w = LLVMBuildFMul(c->b, cg_load(c, c->f32, at, 4), cg_load(c, c->f32, cg_at(c, c->f32, values, scan.index), 4), "");
-    w = LLVMBuildSelect(c->b, attention_sees(c, low, high, scan.index), w, cg_f32(c, 0), "");
-    cg_store(c, w, at, 4);
-    LLVMBuildStore(c->b, attention_larger(c, w, LLVMBuildLoad2(c->b, c->f32, most, "")), most);
-    LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), w, "");
-    LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
-    LLVMBuildStore(c->b, sum, total);
-    cg_loop_end(c, &scan);
-    LLVMValueRef top = LLVMBuildLoad2(c->b, c->f32, most, "");
-    LLVMValueRef lost = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
-    cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, top, code), lost, ""), scale, 4);
-    integer_round(c, RT_I16, weights, cg_i64(c, keys), inverse_of(c, top, code), 0, to);
+typedef struct weighing {
+    LLVMValueRef weights, values, most, total; /* f32[keys]; variables */
+} weighing;
+
+static void put_weights(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+    const weighing *to = user;
+    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMValueRef w = LLVMBuildFMul(c->b, weights, cg_load(c, floats, cg_at(c, c->f32, to->values, index), 4), "");
+    w = LLVMBuildSelect(c->b, seen, w, LLVMConstNull(floats), "");
+    cg_store(c, w, cg_at(c, c->f32, to->weights, index), 4);
+    attention_vector_top(c, to->most, w);
+    attention_vector_add(c, to->total, w);
+}
+
+LLVMValueRef attention_words_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
+                                   LLVMValueRef *top) {
+    double code = largest_code(row->keys);
+    weighing w = {row->scores, values, attention_vector(c, IR_SCALE_LEAST), attention_vector(c, 0)};
+    LLVMValueRef sum = attention_weigh(c, job, row, top, put_weights, &w), most = attention_vector_largest(c, w.most);
+    LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
+    cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), scale, 4);
+    integer_round(c, RT_I16, w.weights, cg_i64(c, row->keys), inverse_of(c, most, code), 0, to);
+    return sum;
 }

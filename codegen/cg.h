@@ -219,8 +219,8 @@ void cg_kernel_call(cg *c, cg_kernel *kernel, const char *name, cg_kernel_fn emi
 /* One element-wise operation on registers or vectors of registers. */
 LLVMValueRef cg_elem(cg *c, const ir_inst *inst, LLVMValueRef *operands);
 LLVMValueRef cg_exp(cg *c, LLVMValueRef x);
-/* e^x of x <= 0 or NaN, 0 below e^-87: no result is a denormal number, for each of which Intel's CPUs stop. */
-LLVMValueRef cg_exp_weight(cg *c, LLVMValueRef x);
+/* 2^y of y <= 0 or NaN, f32 or a vector, 0 below 2^-125: no result is a denormal number, for each of which Intel's CPUs stop. */
+LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y);
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);
 /* Memory representation <-> register representation. */
 LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x);

@@ -1,11 +1,13 @@
 /* Element-wise operations as LLVM values: exact where the interpreter is exact, polynomials for exp and tanh.
  *
- * exp: Cody-Waite reduction x = n·ln2 + r and a degree-6 polynomial for e^r (after Cephes, S. Moshier); tanh: a quotient of two
+ * exp: Cody-Waite reduction x = n·ln2 + r and a degree-7 polynomial for e^r (after Cephes, S. Moshier); tanh: a quotient of two
  * polynomials. Errors are a few ulp; tests/tol.def has the bound. The code is branch-free so that the loop around it vectorises.
  */
 #include "codegen/cg.h"
 
 #include <math.h>
+
+#define MAGIC 12582912.0 /* 1.5·2^23: adding it rounds to an integer in the low bits */
 
 static LLVMValueRef fp(cg *c, LLVMOpcode op, LLVMValueRef x, LLVMValueRef y) {
     return LLVMBuildBinOp(c->b, op, x, y, "");
@@ -15,9 +17,24 @@ static LLVMValueRef fcmp(cg *c, LLVMRealPredicate predicate, LLVMValueRef x, LLV
     return LLVMBuildFCmp(c->b, predicate, x, y, "");
 }
 
+/* As many of a constant as x has lanes, which may be a vector. */
+static LLVMValueRef like(cg *c, LLVMValueRef x, LLVMValueRef constant) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? cg_splat(c, constant, (int)LLVMGetVectorSize(type)) : constant;
+}
+
+/* An i32 of the shape of x, which may be a vector. */
+static LLVMValueRef i32_like(cg *c, LLVMValueRef x, int value) {
+    return like(c, x, cg_i32(c, value));
+}
+
+static LLVMTypeRef type_like(LLVMTypeRef type, LLVMValueRef x) {
+    return LLVMGetTypeKind(LLVMTypeOf(x)) == LLVMVectorTypeKind ? LLVMVectorType(type, LLVMGetVectorSize(LLVMTypeOf(x))) : type;
+}
+
 static LLVMValueRef polynomial(cg *c, LLVMValueRef x, const double *coefficients, int count) {
-    LLVMValueRef sum = cg_f32(c, coefficients[0]);
-    for (int i = 1; i < count; i++) sum = cg_fma(c, sum, x, cg_f32(c, coefficients[i]));
+    LLVMValueRef sum = like(c, x, cg_f32(c, coefficients[0]));
+    for (int i = 1; i < count; i++) sum = cg_fma(c, sum, x, like(c, x, cg_f32(c, coefficients[i])));
     return sum;
 }
 
@@ -31,7 +48,7 @@ static LLVMValueRef clamp(cg *c, LLVMValueRef x, double low, double high) {
 /* x = n·ln2 + r: returns e^r, and n as an integer. */
 static LLVMValueRef exp_reduced(cg *c, LLVMValueRef x, LLVMValueRef *n) {
     static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
-    LLVMValueRef magic = cg_f32(c, 12582912.0); /* 1.5·2^23: adding it rounds to an integer in the low bits */
+    LLVMValueRef magic = cg_f32(c, MAGIC);
     LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic), whole = fp(c, LLVMFSub, shifted, magic);
     LLVMValueRef r = cg_fma(c, whole, cg_f32(c, -0.693359375), x);
     r = cg_fma(c, whole, cg_f32(c, 2.12194440e-4), r);
@@ -51,10 +68,15 @@ LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
     return fp(c, LLVMFMul, fp(c, LLVMFMul, y, power_of_2(c, half)), power_of_2(c, rest));
 }
 
-LLVMValueRef cg_exp_weight(cg *c, LLVMValueRef x) {
-    LLVMValueRef n, least = cg_f32(c, -87.0), small = fcmp(c, LLVMRealOLT, x, least);
-    LLVMValueRef y = exp_reduced(c, LLVMBuildSelect(c->b, small, least, x, ""), &n);
-    return LLVMBuildSelect(c->b, small, cg_f32(c, 0), fp(c, LLVMFMul, y, power_of_2(c, n)), "");
+/* y = n + f: a polynomial for 2^f on [-1/2, 1/2], fitted to the least relative error (2e-9), and n added to its exponent. */
+LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y) {
+    static const double p[] = {1.5353361385e-4, 1.3398874623e-3, 9.6184373615e-3, 5.5503324706e-2, 2.4022647914e-1, 6.9314720286e-1, 1.0};
+    LLVMValueRef magic = like(c, y, cg_f32(c, MAGIC)), shifted = fp(c, LLVMFAdd, y, magic), f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic));
+    LLVMValueRef power = polynomial(c, f, p, 7), small = fcmp(c, LLVMRealOLT, y, like(c, y, cg_f32(c, -125.0)));
+    LLVMTypeRef floats = LLVMTypeOf(y), ints = type_like(c->i32, y);
+    LLVMValueRef n = LLVMBuildShl(c->b, LLVMBuildBitCast(c->b, shifted, ints, ""), i32_like(c, y, 23), "");
+    power = LLVMBuildBitCast(c->b, LLVMBuildAdd(c->b, LLVMBuildBitCast(c->b, power, ints, ""), n, ""), floats, "");
+    return LLVMBuildSelect(c->b, small, LLVMConstNull(floats), power, "");
 }
 
 /* x·p(x²)/q(x²), fitted to the least relative error (2e-8) on [-9.01, 9.01]; tanh of what lies beyond rounds to ±1. */
@@ -85,16 +107,6 @@ LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
     case RT_BOOL: return LLVMBuildUIToFP(c->b, x, c->f32, "");
     default: return LLVMBuildSIToFP(c->b, x, c->f32, "");
     }
-}
-
-/* An i32 of the shape of x, which may be a vector. */
-static LLVMValueRef i32_like(cg *c, LLVMValueRef x, int value) {
-    LLVMTypeRef type = LLVMTypeOf(x);
-    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? cg_splat(c, cg_i32(c, value), (int)LLVMGetVectorSize(type)) : cg_i32(c, value);
-}
-
-static LLVMTypeRef type_like(LLVMTypeRef type, LLVMValueRef x) {
-    return LLVMGetTypeKind(LLVMTypeOf(x)) == LLVMVectorTypeKind ? LLVMVectorType(type, LLVMGetVectorSize(LLVMTypeOf(x))) : type;
 }
 
 /* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it, which takes numbers below normal ones
