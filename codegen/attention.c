@@ -24,6 +24,12 @@ LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p
     return cg_max(c, cg_i64(c, 0), cg_add(c, cg_sub(c, p, c->code.args[job->window_arg]), cg_i64(c, 1)));
 }
 
+LLVMValueRef attention_of_thread(cg *c, LLVMValueRef at, LLVMValueRef thread) {
+    LLVMValueRef stride = cg_frame_field(c, offsetof(rt_frame, scratch_stride), c->i64);
+    LLVMValueRef apart = cg_sub(c, thread, cg_widen(c, c->code.thread));
+    return cg_at(c, c->i8, at, cg_mul(c, apart, stride));
+}
+
 /* ---- softmax ---- */
 
 LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s) {
@@ -220,7 +226,6 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     job.window_arg = cg_kernel_arg(&kernel, cg_i64(c, job.window ? job.window : NO_WINDOW));
     job.out = cg_kernel_arg(&kernel, row_at(c, write, job.out_dtype, row.index));
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
-    if (!singly) return;
     cg_barrier(c); /* threads have read each other's scratch */
-    cg_loop_end(c, &row);
+    if (singly) cg_loop_end(c, &row);
 }

@@ -39,6 +39,8 @@ void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out
 int64_t attention_most_keys(const attention_job *job);
 /* First key that the query at position p sees. */
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
+/* The same address in the scratch of another thread. */
+LLVMValueRef attention_of_thread(cg *c, LLVMValueRef at, LLVMValueRef thread);
 /* scale and softcap of one score. */
 LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s);
 /* The larger of two floats or vectors, not NaN. */

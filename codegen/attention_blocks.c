@@ -1,26 +1,37 @@
 /* attention for many tokens (prefill): tasks of one kv head and a block of tokens, whose rows are all query heads that share it.
  *
- * A panel of keys at a time is packed once for all rows of the block and goes through scores, softmax and weighted sum, the softmax
+ * A panel of keys at a time goes through scores, softmax and weighted sum for all rows of the block, the softmax
  * so far being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
  * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
  * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
+ *
+ * All panels are packed before the first block, a thread every so many of them, and each is read by all blocks that see it, where it lies: in the
+ * scratch of the thread that packed it. Where that would take too much room, or panels are of floats, a block packs a panel when it comes to it.
  */
 #include "codegen/attention.h"
 
 #include <float.h>
 
-enum { BLOCK_ROWS = 120, BLOCK_ROWS_TILES = 128, PANEL_KEYS = 128 };
+enum { BLOCK_ROWS = 120, BLOCK_ROWS_TILES = 128, PANEL_KEYS = 128, MOST_SHARED = 8 << 20 /* bytes of panels */, LINE = 16 /* floats of a cache line */ };
+
+/* A packed panel, or what follows a key in it: f32 or units of 32 bits. */
+typedef struct packed {
+    LLVMValueRef keys, values;
+    attention_scales k, v; /* in words; in tiles v.scales: what is lost of values */
+    LLVMValueRef lost;     /* i32 in tiles: is something? */
+} packed;
 
 typedef struct block {
     LLVMValueRef kv, first, count; /* kv head, first token, tokens */
     LLVMValueRef low, keys;        /* first visible key, number of keys */
     LLVMValueRef place;            /* position of the first token */
-    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel of K, then of V */
-    LLVMValueRef rows, sums, scores, tops, totals, panel;
-    /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], of a panel's keys and values */
-    bool words, tiles; /* tiles: weights in parts; of v.scales, what is lost of values */
-    LLVMValueRef weights, q_scales, weight_scales, lost;
-    attention_scales k, v;
+    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel or those shared */
+    LLVMValueRef rows, sums, scores, tops, totals, panel, shared;
+    /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's keys and values */
+    bool words, tiles; /* tiles: weights in parts */
+    LLVMValueRef weights, q_scales, weight_scales, k_inverses, v_inverses;
+    int64_t most;       /* panels that are shared, 0: none are */
+    LLVMValueRef start; /* of those shared: the first key */
 } block;
 
 /* d rounded up to whole tiles. */
@@ -155,24 +166,28 @@ static void keep_weights(cg *c, void *scores, LLVMValueRef index, LLVMValueRef w
     cg_store(c, weights, float_at(c, scores, index), 4);
 }
 
+static LLVMValueRef is_set(cg *c, LLVMValueRef at) {
+    return LLVMBuildICmp(c->b, LLVMIntNE, cg_load(c, c->i32, at, 4), cg_i32(c, 0), "");
+}
+
 /* Weights of row `number`, from its scores, where its product takes them. Returns their sum; *top is the largest score so far. */
-static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
+static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, weight_elements(job, b))));
-    if (b->words) return attention_words_weigh(c, job, row, b->v.scales, weights, float_at(c, b->weight_scales, number), top);
-    if (b->tiles) return attention_tiles_weigh(c, job, row, b->lost, b->v.scales, weights, top);
+    if (b->words) return attention_words_weigh(c, job, row, p->v.scales, weights, float_at(c, b->weight_scales, number), top);
+    if (b->tiles) return attention_tiles_weigh(c, job, row, is_set(c, p->lost), p->v.scales, weights, top);
     return attention_weigh(c, job, row, top, keep_weights, row->scores);
 }
 
 /* Scores of the rows [from, to) become weights, and what these rows have summed so far is mended. */
-static void weigh_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
+static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
     LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
     cg_loop row = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef p = cg_add(c, b->place, LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), ""));
+    LLVMValueRef place = cg_add(c, b->place, LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), ""));
     attention_row seen = {.scores = float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), .more = cg_f32(c, 0), .keys = PANEL_KEYS};
-    seen.low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, p), start));
-    seen.high = cg_min(c, run->count, cg_add(c, cg_sub(c, p, start), cg_i64(c, 1)));
+    seen.low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
+    seen.high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
     LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
-    LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, b, row.index, &seen, &top);
+    LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, b, p, row.index, &seen, &top);
     cg_store(c, top, top_at, 4);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
     LLVMValueRef factor = attention_fading(c, job, old, top), sums = sums_of(c, job, b, row.index);
@@ -186,17 +201,17 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const a
     LLVMBuildMemSet(c->b, rest, LLVMConstInt(c->i8, 0, 0), cg_i64(c, after), 4);
 }
 
-static void score_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run) {
+static void score_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run) {
     int64_t elements = row_elements(job, b);
     LLVMValueRef d = cg_i64(c, elements), depth = cg_i64(c, key_elements(job, b)), width = cg_i64(c, attention_tile_width(c)), from, to;
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, attention_tile_width(c));
     LLVMValueRef low = cg_add(c, run->first, keys.index), high = cg_add(c, run->first, cg_min(c, run->count, cg_add(c, keys.index, width)));
     rows_that_see(c, job, b, low, high, &from, &to);
     attention_product product = {.a = float_at(c, b->rows, cg_mul(c, from, d)), .a_stride = elements, .rows = cg_sub(c, to, from),
-                                 .b = float_at(c, b->panel, cg_mul(c, keys.index, depth)), .depth = depth,
+                                 .b = float_at(c, p->keys, cg_mul(c, keys.index, depth)), .depth = depth,
                                  .out = float_at(c, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index)),
                                  .out_stride = PANEL_KEYS, .words = b->words};
-    if (b->words) product.row_scales = float_at(c, b->q_scales, from), product.column_scales = float_at(c, b->k.scales, keys.index);
+    if (b->words) product.row_scales = float_at(c, b->q_scales, from), product.column_scales = float_at(c, p->k.scales, keys.index);
     multiply(c, job, b, &product);
     cg_loop_end(c, &keys);
 }
@@ -214,17 +229,94 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
     cg_loop_end(c, &part);
 }
 
-/* ---- a task ---- */
-
-/* The first key that is read. Tile registers sum keys by groups, so a key must be in the same one whatever the block: groups are counted
- * from where a run begins, at a panel or where a ring does. Keys before `low` have no weight. */
+/* The first key that is read, whose place in a panel is a multiple of GROUP: tiles are as wide, and tile registers sum keys by groups, so that a
+ * key must be in the same one whatever the block. Groups are counted from where a run begins, at a panel or where a ring does. Keys before `low`
+ * have no weight. */
 static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, LLVMValueRef low) {
-    if (!b->tiles) return low;
-    LLVMValueRef panel = cg_i64(c, PANEL_KEYS), slots = cg_i64(c, job->slots), group = cg_i64(c, CG_TILE_DEPTH);
+    enum { GROUP = CG_TILE_DEPTH };
+    if (!b->tiles && !b->most) return low;
+    LLVMValueRef panel = cg_i64(c, PANEL_KEYS), slots = cg_i64(c, job->slots);
     LLVMValueRef start = cg_mul(c, LLVMBuildUDiv(c->b, low, panel, ""), panel);
     if (job->ring) start = cg_max(c, start, cg_mul(c, LLVMBuildUDiv(c->b, low, slots, ""), slots));
-    return cg_sub(c, low, LLVMBuildURem(c->b, cg_sub(c, low, start), group, ""));
+    return cg_sub(c, low, LLVMBuildURem(c->b, cg_sub(c, low, start), cg_i64(c, GROUP), ""));
 }
+
+/* ---- packing ---- */
+
+static int64_t panel_floats(const cg *c, const attention_job *job, const block *b) {
+    int64_t columns = columns_of(c, job);
+    return in_pairs(b) ? PANEL_KEYS * (key_elements(job, b) + columns / 2 + 2) + LINE : PANEL_KEYS * columns;
+}
+
+/* The parts of a panel at `at`; floats are K, and then V in the same place. */
+static packed panel_at(cg *c, const attention_job *job, const block *b, LLVMValueRef at) {
+    packed p = {.keys = at, .values = at};
+    if (!in_pairs(b)) return p;
+    p.values = float_at(c, p.keys, cg_i64(c, PANEL_KEYS * key_elements(job, b)));
+    p.k.scales = float_at(c, p.values, cg_i64(c, PANEL_KEYS / 2 * columns_of(c, job)));
+    p.v.scales = float_at(c, p.k.scales, cg_i64(c, PANEL_KEYS));
+    p.lost = float_at(c, p.v.scales, cg_i64(c, PANEL_KEYS));
+    p.k.inverses = b->k_inverses, p.v.inverses = b->v_inverses;
+    return p;
+}
+
+/* What follows `keys` keys, whole tiles; scales that are read beyond the last are of keys that no row sees. */
+static packed skip_keys(cg *c, const attention_job *job, const block *b, packed p, LLVMValueRef keys) {
+    LLVMValueRef pairs = LLVMBuildUDiv(c->b, keys, cg_i64(c, 2), "");
+    p.keys = float_at(c, p.keys, cg_mul(c, keys, cg_i64(c, key_elements(job, b))));
+    p.values = float_at(c, p.values, cg_mul(c, pairs, cg_i64(c, attention_tile_width(c))));
+    p.k.scales = float_at(c, p.k.scales, keys);
+    p.v.scales = float_at(c, p.v.scales, keys);
+    return p;
+}
+
+/* All of a panel but values of floats, which take the place of its keys. */
+static void pack_panel(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
+    attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
+    if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
+    if (!b->tiles) return;
+    LLVMValueRef lost = attention_tiles_pack_v(c, job, panel, to->v.scales, to->values, PANEL_KEYS);
+    cg_store(c, LLVMBuildZExt(c->b, lost, c->i32, ""), to->lost, 4);
+}
+
+/* Panels that are shared, as many as all keys that blocks see can lie in; 0: each block packs its own. */
+static int64_t most_shared(const cg *c, const attention_job *job, const block *b) {
+    int64_t tokens = ir_dim_max(c->module, job->tokens), seen = job->window ? job->window + tokens - 1 : job->slots;
+    int64_t panels = (seen < job->slots ? seen : job->slots) / PANEL_KEYS + 2;
+    bool fits = panels * job->kv_heads * panel_floats(c, job, b) * 4 <= MOST_SHARED;
+    return in_pairs(b) && !job->ring && fits ? panels : 0;
+}
+
+/* The shared panel in which a key lies: number n is in the scratch of thread n mod threads. */
+static LLVMValueRef number_of(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv) {
+    LLVMValueRef panel = cg_i64(c, PANEL_KEYS), index = cg_sub(c, LLVMBuildUDiv(c->b, key, panel, ""), LLVMBuildUDiv(c->b, b->start, panel, ""));
+    return cg_add(c, cg_mul(c, index, cg_i64(c, job->kv_heads)), kv);
+}
+
+static packed shared_panel(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv) {
+    LLVMValueRef number = number_of(c, job, b, key, kv), threads = cg_widen(c, c->code.threads);
+    LLVMValueRef before = cg_mul(c, LLVMBuildUDiv(c->b, number, threads, ""), cg_i64(c, panel_floats(c, job, b)));
+    LLVMValueRef at = attention_of_thread(c, float_at(c, b->shared, before), LLVMBuildURem(c->b, number, threads, ""));
+    return skip_keys(c, job, b, panel_at(c, job, b, at), LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
+}
+
+/* This thread's part of the panels that blocks see. */
+static void pack_shared(cg *c, const attention_job *job, block *b, LLVMValueRef all) {
+    LLVMValueRef place = cg_widen(c, c->code.args[job->position]), threads = cg_widen(c, c->code.threads);
+    b->start = first_read(c, job, b, attention_first_key(c, job, place));
+    attention_runs run = attention_runs_begin(c, job, b->start, cg_sub(c, cg_add(c, place, all), b->start), PANEL_KEYS);
+    cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
+    LLVMValueRef owner = LLVMBuildURem(c->b, number_of(c, job, b, run.slot, head.index), threads, "");
+    cg_branch own = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, owner, cg_widen(c, c->code.thread), ""));
+    packed to = shared_panel(c, job, b, run.slot, head.index);
+    pack_panel(c, job, b, &(attention_panel){.kv = head.index, .slot = run.slot, .count = run.count}, &to);
+    cg_end_if(c, &own);
+    cg_loop_end(c, &head);
+    attention_runs_end(c, &run);
+    cg_wait(c, -1);
+}
+
+/* ---- a task ---- */
 
 static void emit_block(cg *c, const attention_job *job, block *b) {
     LLVMValueRef rows = cg_mul(c, b->count, cg_i64(c, job->group)), from, to;
@@ -234,32 +326,29 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     begin_sums(c, job, b, rows);
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
-    LLVMValueRef values = in_pairs(b) ? float_at(c, b->panel, cg_i64(c, PANEL_KEYS * key_elements(job, b))) : b->panel; /* floats: where K was */
-    attention_pack_k(c, job, &panel, b->words ? &b->k : NULL, b->panel);
-    score_panel(c, job, b, &run);
+    packed p = b->most ? shared_panel(c, job, b, run.slot, b->kv) : panel_at(c, job, b, b->panel);
+    if (!b->most) pack_panel(c, job, b, &panel, &p);
+    score_panel(c, job, b, &p, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
-    if (b->words) attention_words_pack_v(c, job, &panel, &b->v, values, PANEL_KEYS);
-    if (b->tiles) b->lost = attention_tiles_pack_v(c, job, &panel, b->v.scales, values, PANEL_KEYS);
-    weigh_panel(c, job, b, &run, from, to);
-    if (!in_pairs(b)) attention_pack_v(c, job, &panel, values, PANEL_KEYS);
-    sum_panel(c, job, b, &run, values, from, to);
+    weigh_panel(c, job, b, &p, &run, from, to);
+    if (!in_pairs(b)) attention_pack_v(c, job, &panel, p.values, PANEL_KEYS);
+    sum_panel(c, job, b, &run, p.values, from, to);
     attention_runs_end(c, &run);
     write_rows(c, job, b, rows);
 }
 
 static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block *b) {
-    int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job), at = 0;
+    int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job), panel = panel_floats(c, job, b), at = 0;
     struct {
         LLVMValueRef *place;
         int64_t floats;
-    } parts[] = {{&b->panel, PANEL_KEYS * columns}, {&b->scores, rows * PANEL_KEYS}, {&b->rows, rows * row_elements(job, b)},
+    } parts[] = {{&b->shared, b->most * job->kv_heads * panel}, {&b->panel, b->most ? 0 : panel}, {&b->scores, rows * PANEL_KEYS}, {&b->rows, rows * row_elements(job, b)},
                  {&b->weights, in_pairs(b) ? rows * weight_elements(job, b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
-                 {&b->q_scales, rows}, {&b->weight_scales, rows}, {&b->k.inverses, PANEL_KEYS}, {&b->k.scales, PANEL_KEYS},
-                 {&b->v.inverses, PANEL_KEYS}, {&b->v.scales, PANEL_KEYS}};
-    for (size_t i = 0; i < GM_COUNT(parts); i++) at += parts[i].floats;
+                 {&b->q_scales, rows}, {&b->weight_scales, rows}, {&b->k_inverses, PANEL_KEYS}, {&b->v_inverses, PANEL_KEYS}};
+    for (size_t i = 0; i < GM_COUNT(parts); i++) at += (parts[i].floats + LINE - 1) / LINE * LINE;
     LLVMValueRef base = cg_scratch(c, at * 4);
     at = 0;
-    for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].floats) *parts[i].place = cg_at(c, c->f32, base, cg_i64(c, at));
+    for (size_t i = 0; i < GM_COUNT(parts); at += (parts[i++].floats + LINE - 1) / LINE * LINE) *parts[i].place = float_at(c, base, cg_i64(c, at));
 }
 
 /* Tokens of a block: at most `most`, all blocks alike, and two tasks for a thread at least. */
@@ -278,19 +367,23 @@ static int64_t block_tokens(const cg *c, const attention_job *job) {
 
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out) {
     bool tiles = attention_in_tiles(c, job);
+    block b = {.words = attention_in_words(c, job), .tiles = tiles};
     const char *in_tiles = job->parts > 1 ? "two parts of bf16 in tile registers (tdpbf16ps)" : "bf16 in tile registers (tdpbf16ps)";
-    const char *how = tiles ? in_tiles : attention_in_words(c, job) ? "words of 16 bits" : "floats";
-    gm_string_printf(out, "up to %lld tokens by %lld heads share a packed panel of %d keys, in %s, tiles of %lld rows by %lld columns",
-                     (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, how, (long long)(tiles ? 2 * CG_TILE_ROWS : attention_tile_rows(c)),
+    const char *how = tiles ? in_tiles : b.words ? "words of 16 bits" : "floats";
+    const char *whose = most_shared(c, job, &b) ? "that is packed once for all of them" : "of their own";
+    gm_string_printf(out, "up to %lld tokens by %lld heads share a panel of %d keys %s, in %s, tiles of %lld rows by %lld columns",
+                     (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, whose, how, (long long)(tiles ? 2 * CG_TILE_ROWS : attention_tile_rows(c)),
                      (long long)attention_tile_width(c));
 }
 
 void attention_blocks(cg *c, const attention_job *job) {
     int64_t most = block_tokens(c, job);
     block b = {.words = attention_in_words(c, job), .tiles = attention_in_tiles(c, job)};
+    b.most = most_shared(c, job, &b);
     open_scratch(c, job, most, &b);
     LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = tokens_of_block(c, job, all, most);
     LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, ""), tasks = cg_mul(c, blocks, heads);
+    if (b.most) pack_shared(c, job, &b, all);
     cg_pieces pieces = cg_pieces_begin(c, cg_deal(c), tasks);
     LLVMValueRef task = cg_sub(c, cg_sub(c, tasks, one), pieces.index); /* later blocks see more keys: the longest work first */
     b.kv = LLVMBuildURem(c->b, task, heads, "");

@@ -313,17 +313,10 @@ static void weigh_part(cg *c, const attention_job *job, const part *p) {
 
 /* ---- the parts joined ---- */
 
-/* The same address in the scratch of another thread. */
-static LLVMValueRef of_thread(cg *c, LLVMValueRef at, LLVMValueRef thread) {
-    LLVMValueRef stride = cg_frame_field(c, offsetof(rt_frame, scratch_stride), c->i64);
-    LLVMValueRef apart = cg_sub(c, thread, cg_widen(c, c->code.thread));
-    return cg_at(c, c->i8, at, cg_mul(c, apart, stride));
-}
-
 static LLVMValueRef largest_top(cg *c, const part *p, LLVMValueRef head) {
     LLVMValueRef largest = cg_variable(c, c->f32, cg_f32(c, -FLT_MAX));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
-    LLVMValueRef top = cg_load(c, c->f32, of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
+    LLVMValueRef top = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
     LLVMValueRef old = LLVMBuildLoad2(c->b, c->f32, largest, "");
     LLVMBuildStore(c->b, LLVMBuildSelect(c->b, LLVMBuildFCmp(c->b, LLVMRealOGT, top, old, ""), top, old, ""), largest);
     cg_loop_end(c, &loop);
@@ -334,8 +327,8 @@ static LLVMValueRef largest_top(cg *c, const part *p, LLVMValueRef head) {
 static LLVMValueRef weigh_parts(cg *c, const part *p, LLVMValueRef head) {
     LLVMValueRef largest = largest_top(c, p, head), all = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
-    LLVMValueRef top = cg_load(c, c->f32, of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
-    LLVMValueRef total = cg_load(c, c->f32, of_thread(c, cg_at(c, c->f32, p->total, head), loop.index), 4);
+    LLVMValueRef top = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
+    LLVMValueRef total = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->total, head), loop.index), 4);
     LLVMValueRef weight = attention_weight(c, top, largest);
     cg_store(c, weight, cg_at(c, c->f32, p->scores, loop.index), 4);
     LLVMBuildStore(c->b, cg_fma(c, weight, total, LLVMBuildLoad2(c->b, c->f32, all, "")), all);
@@ -351,7 +344,7 @@ static void join_columns(cg *c, const attention_job *job, const part *p, LLVMVal
     LLVMBuildStore(c->b, LLVMConstNull(type), sum);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
     LLVMValueRef weight = splat(c, attention_load(c, RT_F32, p->scores, loop.index, 1), width);
-    LLVMValueRef x = attention_load(c, RT_F32, of_thread(c, sums, loop.index), column.index, width);
+    LLVMValueRef x = attention_load(c, RT_F32, attention_of_thread(c, sums, loop.index), column.index, width);
     LLVMBuildStore(c->b, cg_fma(c, weight, x, LLVMBuildLoad2(c->b, type, sum, "")), sum);
     cg_loop_end(c, &loop);
     LLVMValueRef y = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, type, sum, ""), splat(c, factor, width), "");
