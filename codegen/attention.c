@@ -180,7 +180,7 @@ static attention_job job_of(cg *c, const ir_inst *inst, bool singly) {
 }
 
 static void begin_key(const attention_job *job, bool singly, gm_string *key) {
-    long long keys = singly ? (long long)attention_most_keys(job) : 0;
+    long long keys = singly ? (long long)attention_most_keys(job) : (long long)job->window; /* which say how much scratch there is */
     gm_string_printf(key, "attention %lld %lld %lld %lld %lld %lld ", (long long)job->tokens, (long long)job->kv_heads, (long long)job->group, (long long)job->d,
                      (long long)job->slots, keys);
     gm_string_printf(key, "%a %a %d %d %d %d %d |", job->factor, job->cap, job->ring, job->words, job->parts, job->q_dtype, job->out_dtype);

@@ -281,8 +281,8 @@ static void pack_panel(cg *c, const attention_job *job, const block *b, const at
 
 /* Panels that are shared, as many as all keys that blocks see can lie in; 0: each block packs its own. */
 static int64_t most_shared(const cg *c, const attention_job *job, const block *b) {
-    int64_t tokens = ir_dim_max(c->module, job->tokens), seen = job->window ? job->window + tokens - 1 : job->slots;
-    int64_t panels = (seen < job->slots ? seen : job->slots) / PANEL_KEYS + 2;
+    int64_t tokens = ir_dim_max(c->module, job->tokens), slots = ir_dim_max(c->module, job->slots), seen = job->window ? job->window + tokens - 1 : slots;
+    int64_t panels = (seen < slots ? seen : slots) / PANEL_KEYS + 2;
     bool fits = panels * job->kv_heads * panel_floats(c, job, b) * 4 <= MOST_SHARED;
     return in_pairs(b) && !job->ring && fits ? panels : 0;
 }
