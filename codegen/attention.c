@@ -46,9 +46,11 @@ LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y) {
     return kept;
 }
 
-LLVMValueRef attention_weight(cg *c, LLVMValueRef score, LLVMValueRef top) {
-    LLVMValueRef unit = cg_f32(c, ATTENTION_LOG2_E);
-    return cg_exp2_weight(c, cg_fma(c, score, unit, LLVMBuildFNeg(c->b, LLVMBuildFMul(c->b, top, unit, ""), "")));
+LLVMValueRef attention_weight(cg *c, double unit, LLVMValueRef score, LLVMValueRef top) {
+    LLVMTypeRef type = LLVMTypeOf(score);
+    LLVMValueRef factor = cg_f32(c, unit);
+    if (LLVMGetTypeKind(type) == LLVMVectorTypeKind) factor = cg_splat(c, factor, (int)LLVMGetVectorSize(type));
+    return cg_exp2_weight(c, LLVMBuildFMul(c->b, LLVMBuildFSub(c->b, score, top, ""), factor, ""));
 }
 
 attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high) {
@@ -61,7 +63,7 @@ attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef sc
     LLVMValueRef maximum = LLVMBuildLoad2(c->b, c->f32, top, ""), total = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_loop weigh = cg_loop_begin(c, low, high, 1);
     at = cg_at(c, c->f32, scores, weigh.index);
-    LLVMValueRef e = attention_weight(c, cg_load(c, c->f32, at, 4), maximum);
+    LLVMValueRef e = attention_weight(c, ATTENTION_LOG2_E, cg_load(c, c->f32, at, 4), maximum);
     cg_store(c, e, at, 4);
     LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), e, "");
     LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathNoSignedZeros);
@@ -226,6 +228,6 @@ void cg_emit_attention(cg *c, const ir_inst *inst) {
     job.window_arg = cg_kernel_arg(&kernel, cg_i64(c, job.window ? job.window : NO_WINDOW));
     job.out = cg_kernel_arg(&kernel, row_at(c, write, job.out_dtype, row.index));
     cg_kernel_call(c, &kernel, "attention", emit_attention, &job);
-    cg_barrier(c); /* threads have read each other's scratch */
+    cg_barrier(c); /* threads may have read each other's scratch */
     if (singly) cg_loop_end(c, &row);
 }

@@ -45,9 +45,9 @@ LLVMValueRef attention_of_thread(cg *c, LLVMValueRef at, LLVMValueRef thread);
 LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s);
 /* The larger of two floats or vectors, not NaN. */
 LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y);
-/* e^(score - top) of a score that is not larger, as a power of 2. */
+/* 2^((score - top)·unit), of a top that is not smaller; f32 or vectors. LOG2_E: the unit for e^(score - top). */
 #define ATTENTION_LOG2_E 1.44269504088896341
-LLVMValueRef attention_weight(cg *c, LLVMValueRef score, LLVMValueRef top);
+LLVMValueRef attention_weight(cg *c, double unit, LLVMValueRef score, LLVMValueRef top);
 /* Softmax of scores[low, high) in place, not divided yet: e^(score - top), which sum to total. top is finite. */
 typedef struct attention_sum {
     LLVMValueRef top, total;
@@ -89,11 +89,12 @@ typedef struct attention_row {
 } attention_row;
 /* Vector by vector: the weights of keys `index` and on, f32[lanes], and which of the keys the row sees, i1[lanes]. */
 typedef void (*attention_put_fn)(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
-/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others. *top is the largest score so far, before and after, in
- * the units of scores (without factor, if that is all they need). Returns the sum. The scores of keys that the row does not see are overwritten. */
+/* The unit of its weights (attention_weight): scores stay without their factor if that is all they need. */
+double attention_unit(const attention_job *job);
+/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others, or with `more` all NaN. *top is the largest score so far,
+ * before and after. Returns the sum. Scores are overwritten: of keys that the row does not see, and all
+ * of them where a factor is not all they need. */
 LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user);
-/* What weights are multiplied by when the top rises from `old` to `top`. */
-LLVMValueRef attention_fading(cg *c, const attention_job *job, LLVMValueRef old, LLVMValueRef top);
 
 /* ---- attention_tile.c ---- */
 

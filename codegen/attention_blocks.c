@@ -6,7 +6,8 @@
  * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
  *
  * All panels are packed before the first block, a thread every so many of them, and each is read by all blocks that see it, where it lies: in the
- * scratch of the thread that packed it. Where that would take too much room, or panels are of floats, a block packs a panel when it comes to it.
+ * scratch of the thread that packed it. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a panel
+ * when it comes to it.
  */
 #include "codegen/attention.h"
 
@@ -190,7 +191,7 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const p
     LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, b, p, row.index, &seen, &top);
     cg_store(c, top, top_at, 4);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
-    LLVMValueRef factor = attention_fading(c, job, old, top), sums = sums_of(c, job, b, row.index);
+    LLVMValueRef factor = attention_weight(c, attention_unit(job), old, top), sums = sums_of(c, job, b, row.index);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), total_at, 4);
     scale_row(c, job, sums, factor);
     cg_end_if(c, &mend);
@@ -229,9 +230,9 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
     cg_loop_end(c, &part);
 }
 
-/* The first key that is read, whose place in a panel is a multiple of GROUP: tiles are as wide, and tile registers sum keys by groups, so that a
- * key must be in the same one whatever the block. Groups are counted from where a run begins, at a panel or where a ring does. Keys before `low`
- * have no weight. */
+/* The first key that is read: in shared panels and in tile registers that of a group of GROUP keys, since tiles are as wide, and tile registers sum
+ * keys by groups, so that a key must be in the same one whatever the block. Groups are counted from where a run begins, at a panel or where a ring
+ * does. Keys before `low` have no weight. */
 static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, LLVMValueRef low) {
     enum { GROUP = CG_TILE_DEPTH };
     if (!b->tiles && !b->most) return low;
@@ -338,6 +339,7 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
 }
 
 static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block *b) {
+    /* what is read beyond a shared panel's scales must lie in the scratch: so those come first */
     int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job), panel = panel_floats(c, job, b), at = 0;
     struct {
         LLVMValueRef *place;

@@ -329,7 +329,7 @@ static LLVMValueRef weigh_parts(cg *c, const part *p, LLVMValueRef head) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
     LLVMValueRef top = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
     LLVMValueRef total = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->total, head), loop.index), 4);
-    LLVMValueRef weight = attention_weight(c, top, largest);
+    LLVMValueRef weight = attention_weight(c, ATTENTION_LOG2_E, top, largest);
     cg_store(c, weight, cg_at(c, c->f32, p->scores, loop.index), 4);
     LLVMBuildStore(c->b, cg_fma(c, weight, total, LLVMBuildLoad2(c->b, c->f32, all, "")), all);
     cg_loop_end(c, &loop);

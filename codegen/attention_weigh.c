@@ -1,8 +1,8 @@
 /* Softmax of one row's scores in a panel, a vector of keys at a time, and what becomes of the weights: floats in place, or integers or bf16 as the
  * product that follows takes them.
  *
- * A weight is 2^(score·unit - top·unit): the factor of scores and that of e are one, so that a score is rounded once. Only rows that do not see
- * all of the panel's keys look at which: there the others' scores become the least one there is, and their weights 0.
+ * A weight is 2^((score - top)·unit): the factor of scores and that of e are one. Only rows that do not see all of the panel's keys look at which:
+ * there the others' scores become the least one there is, and their weights 0.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
@@ -16,8 +16,8 @@ static bool is_plain(const attention_job *job) {
     return job->cap == 0 && job->factor > 0;
 }
 
-static LLVMValueRef in_units(cg *c, const attention_job *job, LLVMValueRef score) {
-    return LLVMBuildFMul(c->b, score, cg_f32(c, is_plain(job) ? job->factor * ATTENTION_LOG2_E : ATTENTION_LOG2_E), "");
+double attention_unit(const attention_job *job) {
+    return is_plain(job) ? job->factor * ATTENTION_LOG2_E : ATTENTION_LOG2_E;
 }
 
 static LLVMValueRef vector_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
@@ -87,18 +87,14 @@ static LLVMValueRef top_of(cg *c, const attention_row *row, LLVMValueRef before)
 }
 
 LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user) {
-    LLVMValueRef total = attention_vector(c, 0), unit = splat(c, in_units(c, job, cg_f32(c, 1)));
+    LLVMValueRef total = attention_vector(c, 0);
     prepare(c, job, row);
     *top = top_of(c, row, *top);
-    LLVMValueRef less = splat(c, LLVMBuildFSub(c->b, row->more, in_units(c, job, *top), ""));
+    LLVMValueRef less = splat(c, LLVMBuildFAdd(c->b, *top, row->more, ""));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, row->keys), c->lanes);
-    LLVMValueRef score = load(c, row->scores, loop.index), weight = cg_exp2_weight(c, cg_fma(c, score, unit, less));
+    LLVMValueRef score = load(c, row->scores, loop.index), weight = attention_weight(c, attention_unit(job), score, less);
     attention_vector_add(c, total, weight);
     put(c, user, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, splat(c, cg_f32(c, -FLT_MAX)), ""));
     cg_loop_end_unrolled(c, &loop, UNROLL);
     return attention_vector_sum(c, total);
-}
-
-LLVMValueRef attention_fading(cg *c, const attention_job *job, LLVMValueRef old, LLVMValueRef top) {
-    return cg_exp2_weight(c, LLVMBuildFSub(c->b, in_units(c, job, old), in_units(c, job, top), ""));
 }

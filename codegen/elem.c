@@ -9,6 +9,8 @@
 
 #define MAGIC 12582912.0 /* 1.5·2^23: adding it rounds to an integer in the low bits */
 
+enum { EXPONENT_BIAS = 127 };
+
 static LLVMValueRef fp(cg *c, LLVMOpcode op, LLVMValueRef x, LLVMValueRef y) {
     return LLVMBuildBinOp(c->b, op, x, y, "");
 }
@@ -58,7 +60,7 @@ static LLVMValueRef exp_reduced(cg *c, LLVMValueRef x, LLVMValueRef *n) {
 
 /* 2^n of a normal number. */
 static LLVMValueRef power_of_2(cg *c, LLVMValueRef n) {
-    return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, n, cg_i32(c, 127), ""), cg_i32(c, 23), ""), c->f32, "");
+    return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, n, cg_i32(c, EXPONENT_BIAS), ""), cg_i32(c, 23), ""), c->f32, "");
 }
 
 LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
@@ -68,14 +70,15 @@ LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
     return fp(c, LLVMFMul, fp(c, LLVMFMul, y, power_of_2(c, half)), power_of_2(c, rest));
 }
 
-/* y = n + f: a polynomial for 2^f on [-1/2, 1/2], fitted to the least relative error (2e-9), and n added to its exponent. */
+/* y = n + f: a polynomial for 2^f on [-1/2, 1/2], fitted to the least relative error (2e-9), times 2^n, whose exponent y leaves in the low bits
+ * of what rounds it. */
 LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y) {
     static const double p[] = {1.5353361385e-4, 1.3398874623e-3, 9.6184373615e-3, 5.5503324706e-2, 2.4022647914e-1, 6.9314720286e-1, 1.0};
-    LLVMValueRef magic = like(c, y, cg_f32(c, MAGIC)), shifted = fp(c, LLVMFAdd, y, magic), f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic));
-    LLVMValueRef power = polynomial(c, f, p, 7), small = fcmp(c, LLVMRealOLT, y, like(c, y, cg_f32(c, -125.0)));
+    LLVMValueRef magic = like(c, y, cg_f32(c, MAGIC + EXPONENT_BIAS)), shifted = fp(c, LLVMFAdd, y, magic);
+    LLVMValueRef f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic)), small = fcmp(c, LLVMRealOLT, y, like(c, y, cg_f32(c, -125.0)));
     LLVMTypeRef floats = LLVMTypeOf(y), ints = type_like(c->i32, y);
-    LLVMValueRef n = LLVMBuildShl(c->b, LLVMBuildBitCast(c->b, shifted, ints, ""), i32_like(c, y, 23), "");
-    power = LLVMBuildBitCast(c->b, LLVMBuildAdd(c->b, LLVMBuildBitCast(c->b, power, ints, ""), n, ""), floats, "");
+    LLVMValueRef exponent = LLVMBuildShl(c->b, LLVMBuildBitCast(c->b, shifted, ints, ""), i32_like(c, y, 23), "");
+    LLVMValueRef power = fp(c, LLVMFMul, polynomial(c, f, p, 7), LLVMBuildBitCast(c->b, exponent, floats, ""));
     return LLVMBuildSelect(c->b, small, LLVMConstNull(floats), power, "");
 }
 
