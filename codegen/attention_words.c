@@ -103,7 +103,7 @@ static void put_weights(cg *c, void *user, LLVMValueRef index, LLVMValueRef weig
 LLVMValueRef attention_words_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
                                    LLVMValueRef *top) {
     double code = largest_code(row->keys);
-    weighing w = {row->scores, values, attention_vector(c, IR_SCALE_LEAST), attention_vector(c, 0)};
+    weighing w = {row->scores, values, attention_vector(c, RT_SCALE_LEAST), attention_vector(c, 0)};
     LLVMValueRef sum = attention_weigh(c, job, row, top, put_weights, &w), most = attention_vector_largest(c, w.most);
     LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
     cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), scale, 4);

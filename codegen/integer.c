@@ -56,6 +56,10 @@ bool integer_offset_w(const cg *c, const integer_kind *kind) {
     return kind->x == RT_I8 && c->dot_bytes && !integer_in_tiles(c, kind);
 }
 
+bool integer_in_place(const cg *c, const integer_kind *kind) {
+    return kind->w == RT_I8_P16 && integer_offset_w(c, kind);
+}
+
 int64_t integer_block_of(const integer_kind *kind) {
     return kind->rotate || kind->columns < BLOCK ? kind->columns : BLOCK;
 }
@@ -79,14 +83,14 @@ static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places 
     int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
     int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
-    bool lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind);
+    bool kept = kind->w == RT_I8_P16, lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind), made = !integer_in_place(c, kind);
     integer_tiles_space space = tiles ? integer_tiles_bytes(c, kind) : (integer_tiles_space){.sums = rows * kind->tall * 4};
     integer_places *pack = &out->pack;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
-    } parts[] = {{&pack->panel, rows * whole * code_bytes}, {&pack->codes, lanes ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
-                 {&pack->scales, rows * groups * 4}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
+    } parts[] = {{&pack->panel, made ? rows * whole * code_bytes : 0}, {&pack->codes, lanes || kept ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, kept ? 0 : lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
+                 {&pack->scales, made ? rows * groups * 4 : 0}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
                  {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel},
                  {&out->halves[0], job->half}, {&out->halves[1], job->half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
@@ -134,15 +138,26 @@ static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef a
     return x.part[1] ? cg_add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
 
+/* Vector v of unit `unit` of the panel, and of the scales of group `group`. */
+static LLVMValueRef unit_at(cg *c, const tile_job *job, LLVMValueRef unit, int v) {
+    bool kept = integer_in_place(c, job->kind);
+    LLVMValueRef before = cg_mul(c, unit, cg_i64(c, kept ? RT_PANEL_ROWS : integer_panel_rows(c)));
+    return cg_at(c, c->i32, c->code.args[job->panel], cg_add(c, before, cg_i64(c, kept ? integer_kept_vector(c, job->kind, v) : v * c->lanes)));
+}
+
+static LLVMValueRef scales_at(cg *c, const tile_job *job, LLVMValueRef group, int v) {
+    bool kept = integer_in_place(c, job->kind);
+    int64_t apart = kept ? integer_group_of(job->kind) / RT_PANEL_BLOCK * RT_PANEL_ROWS : integer_panel_rows(c);
+    LLVMValueRef before = cg_mul(c, group, cg_i64(c, apart));
+    return cg_at(c, c->f32, c->code.args[job->panel_scales], cg_add(c, before, cg_i64(c, kept ? integer_kept_vector(c, job->kind, v) : v * c->lanes)));
+}
+
 /* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes more registers
  * than there are. */
 static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRef from, LLVMValueRef to) {
     cg_loop units = cg_loop_begin(c, from, to, 1);
     operand w[VECTORS];
-    for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes));
-        w[v] = operand_of(c, job->kind, cg_load(c, vector(c, c->i32), cg_at(c, c->i32, c->code.args[job->panel], at), 4));
-    }
+    for (int v = 0; v < VECTORS; v++) w[v] = operand_of(c, job->kind, cg_load(c, vector(c, c->i32), unit_at(c, job, units.index, v), 4));
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef unit = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
         operand x = operand_of(c, job->kind, unit);
@@ -179,8 +194,7 @@ static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
 static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     LLVMTypeRef floats = vector(c, c->f32);
     for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, group, cg_i64(c, integer_panel_rows(c))), cg_i64(c, v * c->lanes));
-        LLVMValueRef scale = cg_load(c, floats, cg_at(c, c->f32, c->code.args[job->panel_scales], at), 4);
+        LLVMValueRef scale = cg_load(c, floats, scales_at(c, job, group, v), 4);
         for (int r = 0; r < t->rows; r++) {
             LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), floats, "");
             LLVMValueRef place = sum_place(c, job, r, v);
@@ -292,11 +306,11 @@ typedef struct working {
     const places *at;
 } working;
 
-static void call_multiply(cg *c, void *user, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
+static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
     const integer_job *job = ((const working *)user)->job;
     const places *at = ((const working *)user)->at;
     tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
-    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->panels.x], cg_i64(c, first)), panel = at->pack.panel;
+    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->panels.x], cg_i64(c, first)), panel = pack->panel;
     if (takes_planes(c, &job->kind)) {
         integer_emit_panel_planes(c, &job->kind, panel, columns, at->panel_planes);
         x = cg_at(c, c->i8, at->x_planes, cg_i64(c, first)), panel = at->panel_planes;
@@ -312,14 +326,14 @@ static void call_multiply(cg *c, void *user, int64_t first, int64_t columns, LLV
     tiles.out_stride = cg_kernel_arg(&kernel, out_stride);
     tiles.columns = cg_kernel_arg(&kernel, cg_i64(c, columns));
     tiles.panel = cg_kernel_arg(&kernel, panel);
-    tiles.panel_scales = cg_kernel_arg(&kernel, at->pack.scales);
-    tiles.units = cg_kernel_arg(&kernel, at->pack.units);
-    tiles.minima = cg_kernel_arg(&kernel, at->pack.minima);
+    tiles.panel_scales = cg_kernel_arg(&kernel, pack->scales);
+    tiles.units = cg_kernel_arg(&kernel, pack->units);
+    tiles.minima = cg_kernel_arg(&kernel, pack->minima);
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
-                     (long long)job->kind.columns, job->kind.tall, tiles.adds, (long long)integer_group_of(&job->kind));
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
+                     (long long)job->kind.columns, job->kind.tall, tiles.adds, (long long)integer_group_of(&job->kind), integer_in_place(c, &job->kind));
     if (integer_as_stored(&job->kind)) gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
@@ -392,7 +406,7 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
 static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
     bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
     if (!ir_attr_int(inst, IR_ATTR_BITS, 0) && !rt_codes_of(w->dtype)) return false;
-    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && (rt_interleaved_of(w->dtype) || cg_can_widen(w)) && (!rotate || cg_can_rotate(c, w->dim[1]));
+    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && (w->dtype == RT_I8_P16 || rt_interleaved_of(w->dtype) || cg_can_widen(w)) && (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 
 static void note(const cg *c, const ir_inst *inst) {

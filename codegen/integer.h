@@ -25,7 +25,7 @@ static inline bool integer_as_stored(const integer_kind *kind) {
     return kind->bits == 0;
 }
 
-/* Where the panel is made, in the thread's scratch. */
+/* Where the panel lies: in the thread's scratch, or where it is kept. */
 typedef struct integer_places {
     LLVMValueRef floats; /* of one row; of interleaved rows f32[columns][lanes] as cg_rotate_place has them */
     LLVMValueRef codes;  /* of the panel's rows, one after the other: integer_codes_stride; interleaved rows need none */
@@ -44,6 +44,8 @@ enum { INTEGER_LARGEST_PART = 32767 };
 bool integer_in_tiles(const cg *c, const integer_kind *kind);
 /* Are codes of W stored as w + 128? */
 bool integer_offset_w(const cg *c, const integer_kind *kind);
+/* Is W kept in panels (runtime/panel.h) that are multiplied where they lie? Elsewhere those are put as they are multiplied. */
+bool integer_in_place(const cg *c, const integer_kind *kind);
 /* Columns of a block: all of them, or as many as are packed at a time. */
 int64_t integer_block_of(const integer_kind *kind);
 /* Columns of W that share a scale. */
@@ -59,7 +61,7 @@ static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
 
 /* ---- integer_pack.c ---- */
 
-/* The largest magnitude of floats, IR_SCALE_LEAST at least; NaN counts as more than infinity, since magnitudes are compared by their bits.
+/* The largest magnitude of floats, RT_SCALE_LEAST at least; NaN counts as more than infinity, since magnitudes are compared by their bits.
  * Of `columns` floats; or of vectors as they come: a variable to begin with, and the f32 in the end. */
 LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns);
 LLVMValueRef integer_largest_begin(cg *c);
@@ -76,6 +78,10 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high);
 
 /* Elements from one row of codes to the next. */
 int64_t integer_codes_stride(const integer_kind *kind);
+/* Where the panel is that begins at `row` of the kept panels at w. */
+integer_places integer_kept(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row);
+/* Elements of 32 bits from the first vector of a kept panel's unit, or of its scales, to vector v. */
+int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v);
 /* Fill at->panel and at->scales with a block of columns of a panel's rows, from `row` of the matrix at w and from column `first` on. Returns how
  * many columns that are: integer_block_of, or what is left. */
 int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, int64_t first);
@@ -100,7 +106,7 @@ int integer_panels_together(const ir_inst *inst);
 int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows);
 /* Emit the panels that come to this thread, each packed to `pack` a block of columns at a time. multiply: columns first… of the packed panel, times
  * those of all rows of x, to f32 at out; from the second block on they are added to what is there. */
-typedef void (*integer_block_fn)(cg *c, void *user, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride);
+typedef void (*integer_block_fn)(cg *c, void *user, const integer_places *panel, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride);
 typedef struct integer_work {
     const integer_panels *panels;
     const integer_kind *kind;

@@ -70,7 +70,7 @@ static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
 void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns) {
     stored_row row = {.kind = kind, .at = at, .number = number, .most = cg_variable(c, c->f32, NULL)};
     row.codes = cg_at(c, c->i8, at->codes, cg_mul(c, number, cg_i64(c, integer_codes_stride(kind))));
-    LLVMBuildStore(c->b, cg_f32(c, IR_SCALE_LEAST), row.most);
+    LLVMBuildStore(c->b, cg_f32(c, RT_SCALE_LEAST), row.most);
     const rt_dtype_info *info = rt_dtype_of(kind->w);
     int runs = info->block_elems / INTEGER_RUN;
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, info->block_elems), ""), 1);

@@ -220,7 +220,7 @@ void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *a
         return;
     }
     s.most = cg_variable(c, vector(c, c->f32), NULL);
-    LLVMBuildStore(c->b, splat(c, cg_f32(c, (double)IR_SCALE_LEAST)), s.most);
+    LLVMBuildStore(c->b, splat(c, cg_f32(c, (double)RT_SCALE_LEAST)), s.most);
     each_run(c, &s, group, columns, keep_run);
     emit_parts(c, &s, columns);
 }

@@ -19,7 +19,7 @@ typedef struct pack_job {
 } pack_job;
 
 LLVMValueRef integer_largest_begin(cg *c) {
-    float least = IR_SCALE_LEAST;
+    float least = RT_SCALE_LEAST;
     uint32_t bits;
     memcpy(&bits, &least, sizeof bits);
     return cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
@@ -139,11 +139,50 @@ static void emit_lanes(cg *c, const pack_job *job, const integer_places *at) {
     cg_loop_end(c, &v);
 }
 
+/* ---- kept panels ---- */
+
+integer_places integer_kept(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row) {
+    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)), none = LLVMConstNull(c->ptr);
+    LLVMValueRef within = LLVMBuildURem(c->b, row, cg_i64(c, RT_PANEL_ROWS), ""), group = cg_at(c, c->i8, w, cg_mul(c, cg_sub(c, row, within), bytes));
+    LLVMValueRef panel = cg_at(c, c->i32, group, within); /* units and scales have four bytes for each row */
+    return (integer_places){none, none, panel, cg_at(c, c->i8, panel, cg_i64(c, RT_PANEL_ROWS * kind->columns)), none, none};
+}
+
+int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v) {
+    int64_t group = (int64_t)rt_dtype_bytes(kind->w, (size_t)(RT_PANEL_ROWS * kind->columns)) / 4, row = v * c->lanes;
+    return row / RT_PANEL_ROWS * group + row % RT_PANEL_ROWS;
+}
+
+/* From where they are kept to where they are multiplied, there as signed bytes. */
+static void emit_kept(cg *c, const pack_job *job) {
+    const integer_kind *kind = &job->kind;
+    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c)), signs = splat(c, cg_i32(c, 0x80808080));
+    integer_places from = integer_kept(c, kind, args[job->w], args[job->row]);
+    cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns / 4), 1);
+    for (int v = 0; v < VECTORS; v++) {
+        LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, RT_PANEL_ROWS)), cg_i64(c, integer_kept_vector(c, kind, v)));
+        LLVMValueRef unit = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, from.panel, at), 4);
+        LLVMValueRef to = cg_add(c, cg_mul(c, units.index, rows), cg_i64(c, v * c->lanes));
+        cg_store(c, LLVMBuildXor(c->b, unit, signs, ""), cg_at(c, c->i32, args[job->panel], to), 4);
+    }
+    cg_loop_end(c, &units);
+    for (int64_t group = 0, size = integer_group_of(kind); group * size < kind->columns; group++)
+        for (int v = 0; v < VECTORS; v++) {
+            LLVMValueRef at = cg_i64(c, group * size / RT_PANEL_BLOCK * RT_PANEL_ROWS + integer_kept_vector(c, kind, v));
+            LLVMValueRef scales = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from.scales, at), 4);
+            cg_store(c, scales, cg_at(c, c->f32, args[job->scales], cg_i64(c, group * integer_panel_rows(c) + v * c->lanes)), 4);
+        }
+}
+
 static void emit_pack(cg *c, void *user) {
     const pack_job *job = user;
     LLVMValueRef *args = c->code.args, floats = args[job->floats];
     integer_places at = {.floats = floats, .codes = args[job->codes], .panel = args[job->panel], .scales = args[job->scales], .units = args[job->units],
                          .minima = args[job->minima]};
+    if (job->kind.w == RT_I8_P16) {
+        emit_kept(c, job);
+        return;
+    }
     if (rt_interleaved_of(job->kind.w)) {
         emit_lanes(c, job, &at);
         return;

@@ -32,8 +32,9 @@ int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows) 
 /* The panel that begins at `row` of the weight at w. */
 static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
     for (int64_t first = 0, columns; first < work->kind->columns; first += columns) {
-        columns = integer_pack(c, work->kind, work->pack, w, row, first);
-        work->multiply(c, work->user, first, columns, out, out_stride);
+        integer_places panel = integer_in_place(c, work->kind) ? integer_kept(c, work->kind, w, row) : *work->pack;
+        columns = integer_in_place(c, work->kind) ? work->kind->columns : integer_pack(c, work->kind, work->pack, w, row, first);
+        work->multiply(c, work->user, &panel, first, columns, out, out_stride);
     }
 }
 

@@ -38,18 +38,12 @@ static int64_t lay_out(cg *c, const tiles_job *job, LLVMValueRef base, places *t
     return at;
 }
 
-/* A job and its scratch. */
-typedef struct working {
-    const tiles_job *job;
-    const places *at;
-} working;
-
-static void multiply(cg *c, void *user, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
-    const working *on = user;
-    const integer_panels *p = &on->job->panels;
+static void multiply(cg *c, void *user, const integer_places *panel, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
+    const tiles_job *job = user;
+    const integer_panels *p = &job->panels;
     LLVMValueRef *args = c->code.args;
-    cg_tile_product product = {.a = cg_at(c, c->i16, args[p->x], cg_i64(c, first)), .rows = args[p->x_rows], .b = on->at->pack.panel,
-                               .depth = cg_i64(c, columns / 2), .out = out, .a_stride = cg_i64(c, on->job->x_stride / 2), .out_stride = out_stride,
+    cg_tile_product product = {.a = cg_at(c, c->i16, args[p->x], cg_i64(c, first)), .rows = args[p->x_rows], .b = panel->panel,
+                               .depth = cg_i64(c, columns / 2), .out = out, .a_stride = cg_i64(c, job->x_stride / 2), .out_stride = out_stride,
                                .parts = 1, .add = first > 0};
     cg_tile_multiply(c, &product);
 }
@@ -58,7 +52,7 @@ static void emit_tiles(cg *c, void *user) {
     const tiles_job *job = user;
     places at;
     lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL, &at)), &at);
-    integer_emit_panels(c, &(integer_work){&job->panels, &job->kind, &at.pack, at.halves, multiply, &(working){job, &at}});
+    integer_emit_panels(c, &(integer_work){&job->panels, &job->kind, &at.pack, at.halves, multiply, user});
 }
 
 static void call_tiles(cg *c, const ir_inst *inst, tiles_job *job, int which, LLVMValueRef hand, int64_t origin) {

@@ -141,7 +141,7 @@ static void make_weight(weight_maker *m, const char *name, const ir_type *read) 
     ir_type stored = *read, *type = &stored;
     const rt_interleaved *rows = rt_interleaved_of(read->dtype);
     size_t source = rt_derived_source(name);
-    if (source && !rows) return; /* of a screen: it is derived from a weight that is read too */
+    if (source && !rows) return; /* of a screen: it is derived from a weight that is read too; of panels: see make_derived */
     if (source) name = gm_arena_strndup(m->arena, name, source), stored.dtype = rows->stored;
     if (m->status != GM_OK || rt_weights_find(m->weights, name)) return;
     m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
@@ -160,12 +160,20 @@ static void make_weights(const ir_inst *inst, void *user) {
         make_weight(m, gm_arena_strdup(m->arena, ir_stored_name(inst, i, text)), &inst->results[0]->type);
 }
 
+/* The source of panels that nothing else reads, of floats. */
+static void make_source(weight_maker *m, const char *name, const ir_type *panels) {
+    ir_type floats = *panels;
+    floats.dtype = RT_F32;
+    make_weight(m, gm_arena_strndup(m->arena, name, rt_derived_source(name)), &floats);
+}
+
 static void make_derived(const ir_inst *inst, void *user) {
     weight_maker *m = user;
     char text[IR_NAME_BYTES];
     for (int64_t i = 0; i < ir_stored_count(inst) && m->status == GM_OK; i++) {
         const char *name = gm_arena_strdup(m->arena, ir_stored_name(inst, i, text));
-        if (rt_derived_source(name)) m->status = rt_derive(m->weights, name, NULL, m->diag);
+        if (rt_is_panels(name)) make_source(m, name, &inst->results[0]->type);
+        if (m->status == GM_OK && rt_derived_source(name)) m->status = rt_derive(m->weights, name, false, NULL, m->diag);
     }
 }
 

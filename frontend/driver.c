@@ -186,6 +186,21 @@ static gm_status hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_di
     return GM_OK;
 }
 
+/* Does the program read panels that are derived from the same weight as `derived`? */
+static bool has_panels(const fe_engine *engine, const char *derived) {
+    size_t length = rt_derived_source(derived);
+    for (int i = 0; i < cg_weight_count(engine->program); i++) {
+        const char *name = cg_weight_name(engine->program, i);
+        if (rt_is_panels(name) && rt_derived_source(name) == length && strncmp(name, derived, length) == 0) return true;
+    }
+    return false;
+}
+
+/* Is a derived weight needed only where prompts are read, or only where tokens are generated? */
+static bool rests(const fe_engine *engine, const char *derived) {
+    return !rt_is_screen(derived) && has_panels(engine, derived);
+}
+
 /* Screens, or all else that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is
  * one. Opens *team when something is missing. */
 static gm_status derive_kind(fe_engine *engine, bool screens, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
@@ -195,7 +210,7 @@ static gm_status derive_kind(fe_engine *engine, bool screens, int threads, rt_te
         if (!rt_derived_source(name) || rt_is_screen(name) != screens) continue;
         bool missing = !rt_weights_find(weights, name);
         if (missing && !*team) GM_TRY(rt_team_open(threads, diag, team));
-        if (missing) GM_TRY(rt_derive(weights, name, *team, diag));
+        if (missing) GM_TRY(rt_derive(weights, name, !writer && rests(engine, name), *team, diag));
         if (writer) GM_TRY(fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag));
     }
     return GM_OK;
@@ -227,19 +242,25 @@ static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
     return GM_OK;
 }
 
-/* The mapped sources of what the program reads derived. */
+static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *tensor, rt_rest rest) {
+    if (!tensor || !tensor->data || !rt_weights_is_mapped(&engine->model.weights, tensor)) return;
+    sources[engine->tables->program.source_count++] = (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
+}
+
+/* Of what is mapped: what the program reads derived, and what it reads only part of the time. */
 static void list_sources(fe_engine *engine) {
     int count = cg_weight_count(engine->program);
-    rt_program *program = &engine->tables->program;
-    rt_source *sources = engine->tables->sources = calloc((size_t)count + 1, sizeof *sources);
+    const rt_weights *weights = &engine->model.weights;
+    rt_source *sources = engine->tables->sources = calloc(2 * (size_t)count + 1, sizeof *sources);
     GM_ASSERT(sources);
     for (int i = 0; i < count; i++) {
         const char *derived = cg_weight_name(engine->program, i);
-        const rt_tensor *source = rt_derived_from(&engine->model.weights, derived);
-        if (!source || !source->data || !rt_weights_is_mapped(&engine->model.weights, source)) continue;
-        sources[program->source_count++] = (rt_source){source->data, (const char *)source->data + source->bytes, rt_is_screen(derived)};
+        if (!rt_derived_source(derived)) continue;
+        list_source(engine, sources, rt_derived_from(weights, derived), rt_is_screen(derived) ? RT_RESTS_ROWS : RT_RESTS_PREDICTING);
+        if (rt_is_panels(derived)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PREDICTING);
+        else if (rt_is_screen(derived) || has_panels(engine, derived)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PROMPT);
     }
-    program->sources = sources;
+    engine->tables->program.sources = sources;
 }
 
 static void describe_program(fe_engine *engine, const pass_options *limits) {

@@ -95,10 +95,15 @@ static bool comes_from(const tensor_use *derived, const tensor_use *source) {
     return length && strncmp(source->name, derived->name, length) == 0 && !source->name[length];
 }
 
-/* Does a tensor hold parameters that no other of them holds: is it none derived from another that is read too? */
+static bool are_of_one(const tensor_use *a, const tensor_use *b) {
+    size_t length = rt_derived_source(a->name);
+    return length && rt_derived_source(b->name) == length && strncmp(a->name, b->name, length) == 0;
+}
+
+/* Does a tensor hold parameters that none counted before holds: is it none derived from another that is read too, nor the second from one? */
 static bool counts(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
-        if (comes_from(use, &p->tensors[i])) return false;
+        if (comes_from(use, &p->tensors[i]) || (&p->tensors[i] < use && are_of_one(use, &p->tensors[i]))) return false;
     return true;
 }
 
@@ -120,18 +125,18 @@ static double resident_rows(const tensor_use *use, int64_t tokens) {
     return (double)use->bytes * (1 - exp(-touched / (double)use->bytes));
 }
 
-/* Is there something derived from a tensor, so that its pages are given back where much is generated? */
-static bool is_source(const planner *p, const tensor_use *use) {
+/* Are a tensor's pages given back where much is generated: is something derived from it, or are they kept panels? */
+static bool rests(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
         if (comes_from(&p->tensors[i], use)) return true;
-    return false;
+    return rt_is_panels(use->name);
 }
 
 static int64_t resident_weights(const planner *p, bool decode, int64_t tokens, int64_t predict) {
     int64_t bytes = 0;
     for (int i = 0; i < p->tensor_count; i++) {
         const tensor_use *use = &p->tensors[i];
-        bool given_back = decode && predict >= RT_RELEASE_PREDICTED && is_source(p, use);
+        bool given_back = decode && predict >= RT_RELEASE_PREDICTED && rests(p, use);
         if ((use->prefill && !given_back) || (decode && use->decode)) bytes += use->bytes;
         else if (use->rows) bytes += (int64_t)resident_rows(use, tokens);
     }

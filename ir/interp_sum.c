@@ -119,7 +119,7 @@ static void round_row(float *row, float *scales, int64_t k, int64_t bits, int64_
     float levels = (float)((1 << (bits - 1)) - 1);
     for (int64_t from = 0; from < k; from += group) {
         int64_t to = from + group < k ? from + group : k;
-        float most = IR_SCALE_LEAST; /* NaN where there is one, so that the products become NaN too */
+        float most = RT_SCALE_LEAST; /* NaN where there is one, so that the products become NaN too */
         for (int64_t i = from; i < to && !isnan(most); i++)
             if (!(fabsf(row[i]) <= most)) most = fabsf(row[i]);
         float inverse = levels / most;
@@ -147,9 +147,12 @@ gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const i
     float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k), *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
     for (int op = 2; op < inst->operand_count; op++) {
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
-            read_row(&in[op], j, k, w);
-            if (rotate) rt_rotate_row(w, k);
-            if (bits) round_row(w, scales, k, bits, group);
+            if (in[op].dtype == RT_I8_P16) rt_panel_row(in[op].data, j, k, w, scales);
+            else {
+                read_row(&in[op], j, k, w);
+                if (rotate) rt_rotate_row(w, k);
+                if (bits) round_row(w, scales, k, bits, group);
+            }
             for (int64_t r = 0; r < rows; r++)
                 ((float *)out->data)[r * n + column] = (float)scaled_dot(&in[0], in[1].data, count, r, w, bits ? scales : NULL, group, k);
         }

@@ -7,7 +7,7 @@
 #ifndef GM_IR_IR_H
 #define GM_IR_IR_H
 
-#include "runtime/dtype.h"
+#include "runtime/panel.h"
 
 enum { IR_MAX_RANK = 6 };
 
@@ -168,12 +168,11 @@ bool ir_attr_equal(const ir_attr *a, const ir_attr *b);
 enum { IR_NAME_BYTES = 256 };
 
 /* scaled_matmul: columns of W that share a scale, the same when bytes have been rotated (whose largest hardly grows with their number), and
- * columns of x beside W as it is stored; what the largest of a group counts as at least. */
-enum { IR_SCALE_GROUP = 256, IR_SCALE_GROUP_ROTATED = 2048, IR_SCALE_RUN = 32 };
+ * columns of x beside W as it is stored. */
+enum { IR_SCALE_GROUP = 256, IR_SCALE_GROUP_ROTATED = RT_PANEL_RUN, IR_SCALE_RUN = 32 };
 static inline int64_t ir_scale_group(rt_dtype x, bool rotated) {
     return x == RT_I8 && rotated ? IR_SCALE_GROUP_ROTATED : IR_SCALE_GROUP;
 }
-#define IR_SCALE_LEAST 1e-30f
 int64_t ir_stored_count(const ir_inst *inst);
 const char *ir_stored_name(const ir_inst *inst, int64_t i, char *text);
 

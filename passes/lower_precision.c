@@ -9,7 +9,7 @@
  *                                                       %y = scaled_matmul %q, %s, %w {bits = 8, rotate = 1}
  *   block8 the same                                ->   %q, %s = %x as integers of 8 bits in i8, with a scale for each 32 columns
  *                                                       %y = scaled_matmul %q, %s, %w
- *          but in both for weights that options->wide names, and in block8 for those not stored in small codes: their products stay as
+ *          but in both for weights that options->wide names ("layers.-1." is the last layer), and in block8 for those not stored in small codes: their products stay as
  *          in int16 and are joined by a concat
  *
  * The weights are rounded to bf16 when they are packed, or like those to integers on their way through the cache; sums stay f32 (integer ones are
@@ -20,6 +20,7 @@
 #include "passes/quantise.h"
 #include "ir/rewrite.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef enum rounding { ROUND_BF16, ROUND_INT16, ROUND_INT8, ROUND_BLOCK8, ROUNDINGS } rounding;
@@ -34,6 +35,7 @@ static const struct {
 /* The last rounding of each kind; values that other regions made may not be visible. */
 typedef struct lowering {
     const pass_options *options;
+    int layers; /* of the model, by the names of its weights */
     struct {
         const ir_value *x;
         const ir_region *region;
@@ -57,16 +59,32 @@ static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
     return rounded;
 }
 
-static bool names_one_of(const char *words, const char *name) {
+/* Does the name hold the word? In that "layers.-1" is the last layer, and so on. */
+static bool holds(const char *name, const char *word, int layers) {
+    char text[2 * IR_NAME_BYTES];
+    int back, end;
+    bool counts_back = sscanf(word, "layers.-%d%n", &back, &end) == 1;
+    if (counts_back) snprintf(text, sizeof text, "layers.%d%s", layers - back, word + end);
+    return strstr(name, counts_back ? text : word);
+}
+
+static bool names_one_of(const char *words, const char *name, int layers) {
     char word[IR_NAME_BYTES];
     for (size_t n; *words; words += n + (words[n] == ',')) {
         n = strcspn(words, ",");
         if (!n || n >= sizeof word) continue;
         memcpy(word, words, n);
         word[n] = 0;
-        if (strstr(name, word)) return true;
+        if (holds(name, word, layers)) return true;
     }
     return false;
+}
+
+static void count_layers(const ir_inst *inst, void *user) {
+    int *layers = user, number;
+    char text[IR_NAME_BYTES];
+    for (int64_t i = 0; i < ir_stored_count(inst); i++)
+        if (sscanf(ir_stored_name(inst, i, text), "layers.%d.", &number) == 1 && number >= *layers) *layers = number + 1;
 }
 
 static const char *wide_of(const lowering *state) {
@@ -76,7 +94,7 @@ static const char *wide_of(const lowering *state) {
 /* How the product with weight w is rounded, its impl being "integer". */
 static rounding rounding_of(const lowering *state, const ir_value *w) {
     const char *name = w->def ? ir_attr_string(w->def, IR_ATTR_NAME) : NULL;
-    if (state->options->precision == PASS_INT16 || (name && names_one_of(wide_of(state), name))) return ROUND_INT16;
+    if (state->options->precision == PASS_INT16 || (name && names_one_of(wide_of(state), name, state->layers))) return ROUND_INT16;
     if (state->options->precision == PASS_INT8) return ROUND_INT8;
     return rt_codes_of(w->type.dtype) ? ROUND_BLOCK8 : ROUND_INT16;
 }
@@ -143,6 +161,7 @@ static bool lower(ir_rewrite *rw, const ir_inst *inst) {
 
 gm_status pass_lower_precision(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     lowering state = {.options = options};
+    for (int i = 0; i < in->func_count; i++) ir_visit(in->funcs[i]->body, count_layers, &state.layers);
     *out = ir_rewrite_module(in, options->precision == PASS_F32 ? NULL : lower, &state);
     return GM_OK;
 }

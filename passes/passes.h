@@ -20,7 +20,8 @@ typedef enum pass_precision {
 /* "f32", "bf16", … */
 const char *pass_precision_text(pass_precision precision);
 
-/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". */
+/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K and V, and the last layer's, which
+ * cost little: of a prompt it computes one row (passes/last_row.c). */
 const char *pass_default_wide(pass_precision precision);
 
 /* A way to compute a product: as exact as any other of the same product, alike but for the order of sums. */
@@ -42,7 +43,7 @@ typedef struct pass_options {
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
     bool tiles; /* the target has tile registers for products of bf16 */
-    const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words keep 16 bits; NULL: pass_default_wide */
+    const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words ("layers.-1.": of the last layer) keep 16 bits; NULL: pass_default_wide */
     bool unscreened; /* screen_head is skipped (pass_run fills this in) */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
     pass_measure_fn measure; /* NULL: rules alone choose among candidates */

@@ -32,6 +32,13 @@ gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...)
 /* One line on stderr, prefixed "gemmac: warning: ". */
 void gm_warn(const gm_diag *diag, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A function that is compiled twice, also for CPUs with AVX2: the same operations, so the same results. */
+#ifdef __clang__
+#define GM_EACH_CPU __attribute__((target_clones("avx2", "default")))
+#else
+#define GM_EACH_CPU __attribute__((target_clones("arch=x86-64-v3", "default")))
+#endif
+
 #define GM_TRY(expr)                                                                               \
     do {                                                                                           \
         gm_status gm_try_status_ = (expr);                                                         \

@@ -1,6 +1,7 @@
 /* Deriving weights: names, and the matrix in slices of rows on the threads of a team. */
 #include "runtime/derive.h"
 #include "runtime/interleave.h"
+#include "runtime/panel.h"
 #include "runtime/release.h"
 #include "runtime/screen.h"
 
@@ -9,7 +10,7 @@
 #include <string.h>
 
 enum { SLICE_ROWS = 1024, GROUP = 16 };
-_Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP, "groups of sixteen rows");
+_Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP && (int)RT_PANEL_ROWS == (int)GROUP, "groups of sixteen rows");
 
 /* ---- kinds ---- */
 
@@ -21,8 +22,8 @@ typedef struct derivation {
     atomic_bool failed;
 } derivation;
 
-/* row: scratch of a row's floats. */
-typedef void (*group_fn)(const derivation *work, size_t group, float *row);
+/* scratch: as many floats as the kind needs. */
+typedef void (*group_fn)(const derivation *work, size_t group, float *scratch);
 
 static size_t columns_of(const derivation *work) {
     return (size_t)work->source->dim[1];
@@ -53,6 +54,11 @@ static void interleave_group(const derivation *work, size_t group, float *row) {
     rt_interleave_group(stored, rows, columns_of(work), work->out + group * group_bytes(work->type, work));
 }
 
+static void panel_group(const derivation *work, size_t group, float *scratch) {
+    const uint8_t *rows = (const uint8_t *)work->source->data + group * group_bytes(work->source->dtype, work);
+    rt_panel_group(work->source->dtype, rows, work->source->dim[1], scratch, work->out + group * group_bytes(work->type, work));
+}
+
 static bool screen_shape(rt_tensor *matrix) {
     bool can = rt_can_screen(matrix->dtype) && rt_can_screen_columns(matrix->dim[1]);
     matrix->dtype = RT_S4;
@@ -65,14 +71,27 @@ static bool rows_shape(rt_tensor *matrix) {
     return matrix->dtype != RT_DTYPE_COUNT && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % rt_dtype_of(matrix->dtype)->block_elems == 0;
 }
 
+static bool panels_shape(rt_tensor *matrix) {
+    rt_dtype_class class = rt_dtype_of(matrix->dtype)->class;
+    matrix->dtype = RT_I8_P16;
+    return (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT) && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % RT_PANEL_BLOCK == 0;
+}
+
+/* Floats of scratch. */
+static size_t one_row(int64_t columns) {
+    return (size_t)columns;
+}
+
 static const struct {
     const char *suffix, *expected;
     bool (*shape)(rt_tensor *matrix); /* a matrix's type and dim become those of what is derived from it; false: nothing can be */
     void (*begin)(const derivation *work, float *row); /* before any group; NULL: nothing */
     group_fn group;
+    size_t (*scratch)(int64_t columns);
 } kinds[RT_DERIVED_COUNT] = {
-    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group},
-    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group},
+    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group, one_row},
+    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group, one_row},
+    [RT_DERIVED_PANELS] = {":p16", "panels of 8-bit integers: expected a matrix of floats or of blocks, a multiple of 16 rows and of 128 columns", panels_shape, NULL, panel_group, rt_panel_scratch},
 };
 
 /* ---- names ---- */
@@ -109,6 +128,10 @@ bool rt_is_screen(const char *name) {
     return kind_of(name) == RT_DERIVED_SCREEN;
 }
 
+bool rt_is_panels(const char *name) {
+    return kind_of(name) == RT_DERIVED_PANELS;
+}
+
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out) {
     rt_derived kind = kind_of(name);
     *out = (rt_tensor){.name = name, .dtype = source->dtype, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
@@ -140,23 +163,23 @@ static void derive_share(void *user, int thread, int threads) {
     size_t groups = (size_t)work->source->dim[0] / GROUP, from = groups * (size_t)thread / (size_t)threads * GROUP;
     size_t to = groups * (size_t)(thread + 1) / (size_t)threads * GROUP, in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
-    float *row = atomic_load(&work->failed) ? NULL : malloc(columns_of(work) * sizeof *row);
-    if (!row) atomic_store(&work->failed, true);
-    for (size_t start = from; row && start < to; start += SLICE_ROWS) {
+    float *scratch = atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch(work->source->dim[1]) * sizeof *scratch);
+    if (!scratch) atomic_store(&work->failed, true);
+    for (size_t start = from; scratch && start < to; start += SLICE_ROWS) {
         size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
-        for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, row);
+        for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, scratch);
         if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
-    free(row);
+    free(scratch);
 }
 
-static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
+static gm_status derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag) {
     const rt_tensor *source = rt_derived_from(weights, name);
     rt_derived kind = kind_of(name);
     if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
     rt_tensor made;
     if (!rt_derived_shape(name, source, &made)) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
-    job j = {.work = {.source = source, .type = made.dtype, .out = rt_weights_pages(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
+    job j = {.work = {.source = source, .type = made.dtype, .out = (let_go ? rt_weights_file_pages : rt_weights_pages)(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
     if (!j.work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
     begin(&j);
     if (team) rt_team_run(team, derive_share, &j);
@@ -166,7 +189,7 @@ static gm_status derive(rt_weights *weights, const char *name, rt_team *team, gm
     return rt_weights_add(weights, name, &made, diag);
 }
 
-gm_status rt_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag) {
+gm_status rt_derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag) {
     GM_ASSERT(rt_derived_source(name));
-    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, team, diag);
+    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, let_go, team, diag);
 }

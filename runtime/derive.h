@@ -1,4 +1,4 @@
-/* Weights derived from stored ones: screens (runtime/screen.h) and interleaved rows (runtime/interleave.h). Their names are that of the
+/* Weights derived from stored ones: screens (runtime/screen.h), interleaved rows (runtime/interleave.h) and kept panels (runtime/panel.h). Their names are that of the
  * source and a suffix; a program that reads one gets it from an artefact, or it is made when the weights are bound. */
 #ifndef GM_RUNTIME_DERIVE_H
 #define GM_RUNTIME_DERIVE_H
@@ -6,7 +6,7 @@
 #include "runtime/team.h"
 #include "runtime/weights.h"
 
-typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_COUNT } rt_derived;
+typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_PANELS, RT_DERIVED_COUNT } rt_derived;
 
 /* The name of what is derived from weight `name`, made in arena. */
 const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
@@ -16,11 +16,14 @@ size_t rt_derived_source(const char *name);
 const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
 /* Of a screen: only a choice of tokens reads it. */
 bool rt_is_screen(const char *name);
+/* Of kept panels: only prompts read them. */
+bool rt_is_panels(const char *name);
 /* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing can be. */
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);
 /* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
- * thread), into memory that weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or nothing
+ * thread), into pages that weights owns, of a file where `let_go` says that some are to be let go of later. Pages of a mapped source are let go of on the
+ * way. GM_FORMAT when the source is missing or nothing
  * can be derived from it, GM_NOMEM. */
-gm_status rt_derive(rt_weights *weights, const char *name, rt_team *team, gm_diag *diag);
+gm_status rt_derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag);
 
 #endif

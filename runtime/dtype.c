@@ -18,7 +18,7 @@ const rt_dtype_info *rt_dtype_of(rt_dtype dtype) {
 
 bool rt_is_storage(rt_dtype dtype) {
     rt_dtype_class class = rt_dtype_of(dtype)->class;
-    return class == RT_CLASS_QUANT || class == RT_CLASS_SCREEN || class == RT_CLASS_INTERLEAVED;
+    return class == RT_CLASS_QUANT || class == RT_CLASS_SCREEN || class == RT_CLASS_INTERLEAVED || class == RT_CLASS_PANELS;
 }
 
 const rt_codes *rt_codes_of(rt_dtype dtype) {

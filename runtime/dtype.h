@@ -11,7 +11,7 @@ typedef enum rt_dtype {
     RT_DTYPE_COUNT
 } rt_dtype;
 
-typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT, RT_CLASS_SCREEN, RT_CLASS_INTERLEAVED } rt_dtype_class;
+typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT, RT_CLASS_SCREEN, RT_CLASS_INTERLEAVED, RT_CLASS_PANELS } rt_dtype_class;
 
 typedef struct rt_dtype_info {
     const char *text;
@@ -26,7 +26,7 @@ const rt_dtype_info *rt_dtype_of(rt_dtype dtype);
 bool rt_dtype_parse(const char *text, size_t length, rt_dtype *out);
 bool rt_dtype_from_ggml(uint32_t ggml_id, rt_dtype *out);
 
-/* Of weights only: QUANT, SCREEN or INTERLEAVED. */
+/* Of weights only: QUANT, SCREEN, INTERLEAVED or PANELS. */
 bool rt_is_storage(rt_dtype dtype);
 
 /* Small codes: each of `run` consecutive elements is scale · code - minimum, least <= code <= most. */
@@ -36,6 +36,9 @@ typedef struct rt_codes {
 } rt_codes;
 /* NULL: the type has no codes, none that six bits hold, or scales without a common measure (mxfp4). */
 const rt_codes *rt_codes_of(rt_dtype dtype);
+
+/* What the largest magnitude of numbers that share a scale counts as at least. */
+#define RT_SCALE_LEAST 1e-30f
 
 /* Bytes of `elems` consecutive elements; elems must be a multiple of the block. */
 size_t rt_dtype_bytes(rt_dtype dtype, size_t elems);

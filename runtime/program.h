@@ -15,10 +15,15 @@ typedef struct rt_function {
     int alias[RT_MAX_RESULTS];
 } rt_function;
 
-/* A weight in a mapped file that another was derived from, which is read instead where tokens are generated. */
+/* What of mapped files is not needed all the time, so that its pages can be given back. */
+typedef enum rt_rest {
+    RT_RESTS_PREDICTING, /* while tokens are generated: weights that others were derived from, which are read instead, and kept panels */
+    RT_RESTS_ROWS,       /* while prompts are read; in between, single rows of it are read: a screen says which */
+    RT_RESTS_PROMPT      /* while prompts are read: screens, and what is read of weights that are kept as panels when tokens are generated */
+} rt_rest;
 typedef struct rt_source {
     const void *from, *to;
-    bool rows; /* some of its rows are read there still: a screen says which */
+    rt_rest rest;
 } rt_source;
 
 typedef struct rt_program {

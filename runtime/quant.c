@@ -300,6 +300,7 @@ static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
 #define ROWS_BOOL(name, elems, bytes)
 #define ROWS_SCREEN(name, elems, bytes)
 #define ROWS_INTERLEAVED(name, elems, bytes)
+#define ROWS_PANELS(name, elems, bytes)
 #define ROWS_QUANT(name, elems, bytes)                                                             \
     static void rows_##name(const uint8_t *src, float *dst, size_t count) {                        \
         for (size_t i = 0; i < count / (elems); i++)                                               \
@@ -316,6 +317,7 @@ typedef void (*rows_function)(const uint8_t *src, float *dst, size_t elems);
 #define ENTRY_BOOL(name)  NULL
 #define ENTRY_SCREEN(name) NULL
 #define ENTRY_INTERLEAVED(name) NULL
+#define ENTRY_PANELS(name) NULL
 #define ENTRY_QUANT(name) rows_##name
 static const rows_function rows_of[RT_DTYPE_COUNT] = {
 #define DTYPE(name, text, ggml, elems, bytes, class) [RT_##name] = ENTRY_##class(name),

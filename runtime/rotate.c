@@ -1,5 +1,6 @@
 /* The rotation of a row: see rotate.h. Compiled code has its own (codegen/rotate.c). */
 #include "runtime/rotate.h"
+#include "runtime/base.h"
 
 #include <math.h>
 
@@ -15,26 +16,34 @@ uint32_t rt_rotate_sign(int64_t column) {
     return (h ^ h >> 16) & 0x80000000u;
 }
 
-/* Hadamard transform of run[n], n a power of two, not scaled. */
-static void transform(float *run, int64_t n) {
-    for (int64_t half = 1; half < n; half *= 2)
-        for (int64_t i = 0; i < n; i++) {
-            if (i & half) continue;
-            float a = run[i], b = run[i + half];
-            run[i] = a + b;
-            run[i + half] = a - b;
+/* Hadamard transform of n columns, a power of two, not scaled; `each` floats to a column. */
+static inline __attribute__((always_inline)) void transform(float *run, int64_t n, int64_t each) {
+    for (int64_t half = each; half < n * each; half *= 2)
+        for (int64_t first = 0; first < n * each; first += 2 * half) {
+            float *low = run + first, *high = low + half;
+            for (int64_t i = 0; i < half; i++) {
+                float a = low[i], b = high[i];
+                low[i] = a + b;
+                high[i] = a - b;
+            }
         }
 }
 
-void rt_rotate_row(float *row, int64_t columns) {
-    int64_t n = rt_rotate_run(columns), runs = columns / n;
+GM_EACH_CPU void rt_rotate_rows(float *rows, int64_t columns, int64_t each) {
+    int64_t n = rt_rotate_run(columns), runs = columns / n, run = n * each;
     float scale = (float)(1 / sqrt((double)n)), share = -2.0f / (float)runs;
-    for (int64_t i = 0; i < columns; i++) row[i] = rt_rotate_sign(i) ? -(row[i] * scale) : row[i] * scale;
-    for (int64_t r = 0; r < runs; r++) transform(row + r * n, n);
-    if (runs == 1) return;
-    for (int64_t i = 0; i < n; i++) {
-        float sum = 0;
-        for (int64_t r = 0; r < runs; r++) sum += row[r * n + i];
-        for (int64_t r = 0; r < runs; r++) row[r * n + i] = fmaf(share, sum, row[r * n + i]);
+    for (int64_t k = 0; k < columns; k++) {
+        float factor = rt_rotate_sign(k) ? -scale : scale;
+        for (int64_t i = k * each; i < (k + 1) * each; i++) rows[i] *= factor;
     }
+    for (int64_t r = 0; r < runs; r++) transform(rows + r * run, n, each);
+    for (int64_t i = 0; runs > 1 && i < run; i++) {
+        float sum = 0;
+        for (int64_t r = 0; r < runs; r++) sum += rows[r * run + i];
+        for (int64_t r = 0; r < runs; r++) rows[r * run + i] = fmaf(share, sum, rows[r * run + i]);
+    }
+}
+
+void rt_rotate_row(float *row, int64_t columns) {
+    rt_rotate_rows(row, columns, 1);
 }

@@ -12,6 +12,8 @@
 int64_t rt_rotate_run(int64_t columns);
 /* The sign of column i, as the sign bit of a float. */
 uint32_t rt_rotate_sign(int64_t column);
+/* Rows side by side, float[columns][each], rotated in place: each as it would be alone, to the bit. */
+void rt_rotate_rows(float *rows, int64_t columns, int64_t each);
 /* row[columns] rotated in place. */
 void rt_rotate_row(float *row, int64_t columns);
 

@@ -19,9 +19,7 @@ bool rt_can_screen_columns(int64_t columns) {
 
 /* ---- one run ---- */
 
-/* Compiled twice, also for CPUs with AVX2: the same operations on the same eight lanes, so the same bytes. */
-#define EACH_CPU __attribute__((target_clones("avx2", "default")))
-#define INLINE static inline __attribute__((always_inline)) /* into both */
+#define INLINE static inline __attribute__((always_inline)) /* into both of GM_EACH_CPU */
 
 static uint32_t bits_of(float value) {
     uint32_t bits;
@@ -240,7 +238,7 @@ INLINE void screen_row(const rt_screen_places *at, const float *w, slack more, i
     if (unit == unit) put_bounds(at, head, row, bounds);
 }
 
-EACH_CPU void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
+GM_EACH_CPU void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
     rt_screen_places at = rt_screen_layout(matrix->rows, matrix->columns);
     slack more = slack_of((size_t)matrix->columns);
     for (int r = 0; r < ROWS; r++) {

@@ -26,7 +26,7 @@ struct rt_session {
     void *sample_scratch;
     int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
-    bool has_read_rows; /* of sources, generating; their pages are resident */
+    bool has_read_rows, has_read_chunks; /* of sources, generating or prompts; their pages are resident */
 };
 
 /* ---- memory ---- */
@@ -295,16 +295,22 @@ static void release_activations(const rt_session *s, int64_t n) {
     claim_activations(s, 0);
 }
 
-static void release_sources(const rt_session *s, bool rows) {
+static void release_sources(const rt_session *s, rt_rest rest) {
     for (int i = 0; i < s->program.source_count; i++)
-        if (s->program.sources[i].rows == rows) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
+        if (s->program.sources[i].rest == rest) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
 }
 
 /* The pages around rows that were read one by one are not to be resident beside all that a chunk reads. */
 static void release_rows(rt_session *s) {
     if (!s->has_read_rows) return;
-    release_sources(s, true);
+    release_sources(s, RT_RESTS_ROWS);
     s->has_read_rows = false;
+}
+
+/* What chunks read is not to be resident beside what single tokens do. */
+static void release_chunks(rt_session *s) {
+    if (s->has_read_chunks) release_sources(s, RT_RESTS_PREDICTING);
+    s->has_read_chunks = false;
 }
 
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
@@ -314,9 +320,14 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
         GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
         claim_activations(s, n);
         release_rows(s);
+        if (n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
         prefill_by_loop(s, n);
         release_activations(s, n);
-    } else prefill_by_steps(s, n);
+        s->has_read_chunks = true;
+    } else {
+        release_chunks(s);
+        prefill_by_steps(s, n);
+    }
     s->has_x = true;
     return check_finite(s, s->x, s->program.hidden, diag);
 }
@@ -447,7 +458,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
-    if (g.max >= RT_RELEASE_PREDICTED) release_sources(s, false);
+    if (g.max >= RT_RELEASE_PREDICTED) release_sources(s, RT_RESTS_PREDICTING);
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         generate_slice(&g, left < slice ? left : slice);

@@ -57,6 +57,22 @@ void *rt_weights_pages(rt_weights *weights, size_t bytes) {
     return address;
 }
 
+static void *map_unnamed(size_t bytes) {
+    const char *folder = getenv("TMPDIR");
+    int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (file < 0) return NULL;
+    void *address = posix_fallocate(file, 0, (off_t)bytes) == 0 ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
+    close(file);
+    return address == MAP_FAILED ? NULL : address;
+}
+
+void *rt_weights_file_pages(rt_weights *weights, size_t bytes) {
+    void *address = map_unnamed(bytes);
+    if (!address) return rt_weights_pages(weights, bytes);
+    keep_mapping(weights, (rt_mapping){.address = address, .bytes = bytes, .file = true});
+    return address;
+}
+
 void rt_weights_release(const rt_weights *weights) {
     for (size_t i = 0; i < weights->mapping_count; i++) {
         const rt_mapping *mapping = &weights->mappings[i];

@@ -40,6 +40,9 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, c
                          size_t *out_bytes);
 /* Zero pages for a tensor that is made rather than read; owned by `weights`. NULL: out of memory. */
 void *rt_weights_pages(rt_weights *weights, size_t bytes);
+/* The same in a file without a name under TMPDIR, /tmp where that is not set: rt_release_pages takes them from the process, not from the page
+ * cache. Where there is no such file or no room for it, memory as of rt_weights_pages. */
+void *rt_weights_file_pages(rt_weights *weights, size_t bytes);
 /* Whether the tensor's bytes lie in a mapped file. */
 bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor);
 /* Give back the pages of mapped files that are resident now: they come back from the page cache where they are read again. */

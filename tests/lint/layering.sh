@@ -19,9 +19,9 @@ allow() {
 # What C, POSIX and Linux bring: headers of no folder, of sys/ or of linux/.
 libc='[a-z]+\.h|(sys|linux)/[a-z]+\.h'
 allow runtime "$libc|runtime/[a-z_]+\.(h|def)|oneapi/dnnl/dnnl\.h"
-allow ir "$libc|ir/[a-z_]+\.(h|def)|runtime/(base|dtype|rotate|interleave|likely|screen|weights|sampler)\.h|runtime/dtype\.def"
+allow ir "$libc|ir/[a-z_]+\.(h|def)|runtime/(base|dtype|rotate|interleave|likely|panel|screen|weights|sampler)\.h|runtime/dtype\.def"
 allow passes "$libc|passes/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(abi|base|derive|dtype|interleave|screen|sampler)\.h"
-allow codegen "$libc|codegen/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(base|abi|dtype|grid|interleave|likely|release|rotate|screen|sampler|tiles)\.h|llvm-c/[A-Za-z/]+\.h"
+allow codegen "$libc|codegen/[a-z_]+\.(h|def)|ir/[a-z_]+\.(h|def)|runtime/(base|abi|dtype|grid|interleave|likely|panel|release|rotate|screen|sampler|tiles)\.h|llvm-c/[A-Za-z/]+\.h"
 allow frontend "$libc|(frontend|ir|passes|codegen|runtime)/[a-z_]+\.(h|def)|cjson/cJSON\.h"
 
 # Inside another folder only what is meant for others.

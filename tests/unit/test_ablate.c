@@ -307,7 +307,7 @@ static gm_string text_of(const fe_ablate_row *row) {
  * screen, without which nothing is guessed; and the f32 plan has no products in words, nor any that takes a gate. */
 static bool changes_nothing(const fe_ablate_row *row) {
     static const char *const names[] = {"without-dce", "without-screen_head", "without-guess_ahead", "without-interleave_rows", "without-fuse_gate",
-                                        "without-narrow_attention"};
+                                        "without-narrow_attention", "without-keep_panels"};
     for (size_t i = 0; i < GM_COUNT(names); i++)
         if (strcmp(row->name, names[i]) == 0) return true;
     return false;

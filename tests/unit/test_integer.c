@@ -186,7 +186,7 @@ static double *doubtful_steps(const product *p, const float *w, int64_t columns,
     int64_t group = ir_scale_group(p->x.codes.dtype, true);
     for (int64_t from = 0; from < columns; from += group) {
         int64_t to = from + group < columns ? from + group : columns;
-        double most = (double)IR_SCALE_LEAST;
+        double most = (double)RT_SCALE_LEAST;
         for (int64_t k = from; k < to; k++) most = fmax(most, fabs((double)turned[k]));
         for (int64_t k = from; k < to; k++) {
             double code = fabs((double)turned[k]) * levels / most, off = ROTATED_TOLERANCE * (sizes[k / rt_rotate_run(columns)] * levels / most + code);

@@ -1,0 +1,77 @@
+/* keep_panels: weights of rotated products of 8-bit integers are kept as these products make them.
+ *
+ *   %w = weight {name = "w"} : q5_0[N,K]                          ->   %w = weight {name = "w:p16"} : i8_p16[N,K]
+ *   %y = scaled_matmul %q, %s, %w {bits = 8, rotate = 1}               the same
+ *
+ * Fires where every use of a weight in the function is such a product, N is a multiple of sixteen and K of 128 (runtime/panel.h). Then no chunk of
+ * a prompt unpacks, rotates and rounds W again; the numbers are the same. It costs a byte for each weight, in the artefact, and in memory only
+ * while prompts are read, when the pages of the largest weight of the module, whose rows are read one by one, are not needed. So where all
+ * panels together would be larger than that, none is kept. Needs lower_precision; interleave_rows takes what is left.
+ */
+#include "passes/derived.h"
+#include "passes/passes.h"
+
+#include <string.h>
+
+typedef struct state {
+    const pass_options *options;
+    derived_uses uses; /* as a weight of a rotated product of bytes */
+} state;
+
+static int first_weight(const ir_inst *inst) {
+    bool takes = inst->op == IR_SCALED_MATMUL && ir_attr_int(inst, IR_ATTR_BITS, 0) == 8 && ir_attr_int(inst, IR_ATTR_ROTATE, 0);
+    return takes && inst->operands[0]->type.dtype == RT_I8 ? 2 : inst->operand_count;
+}
+
+static bool keep(ir_rewrite *rw, const ir_inst *inst) {
+    const state *s = rw->user;
+    rt_dtype type = derived_type(rw, inst, &s->uses, RT_DERIVED_PANELS);
+    if (type == RT_DTYPE_COUNT) return false;
+    derived_clone(rw, inst, RT_DERIVED_PANELS, type);
+    ir_decide(s->options->decisions, "keep_panels", rw->in, rw->in_func, inst, rt_dtype_of(type)->text,
+              "its products are of 8-bit integers after a rotation: made once, not for each chunk, and all of them fit where the largest weight is let go of");
+    return true;
+}
+
+/* ---- room ---- */
+
+typedef struct sizes {
+    size_t panels, largest; /* bytes: of all, as if each product had weights of its own; of the largest stored weight */
+} sizes;
+
+static void measure(const ir_inst *inst, void *user) {
+    sizes *all = user;
+    for (int i = first_weight(inst); i < inst->operand_count; i++) {
+        const ir_value *w = inst->operands[i];
+        int64_t count = w->def ? ir_stored_count(w->def) : 0, elems = w->type.dim[0] * w->type.dim[1];
+        if (w->type.dim[1] % RT_PANEL_BLOCK == 0) all->panels += (size_t)count * rt_dtype_bytes(RT_I8_P16, (size_t)elems);
+    }
+    if (ir_stored_count(inst) != 1 || inst->results[0]->type.rank != 2) return;
+    const ir_type *type = &inst->results[0]->type;
+    size_t bytes = rt_dtype_bytes(type->dtype, (size_t)(type->dim[0] * type->dim[1]));
+    if (bytes > all->largest) all->largest = bytes;
+}
+
+/* Of the function that has most of them: others read the same. */
+static bool fits(const ir_module *module) {
+    size_t most = 0, largest = 0;
+    for (int i = 0; i < module->func_count; i++) {
+        sizes all = {0};
+        ir_visit(module->funcs[i]->body, measure, &all);
+        if (all.panels > most) most = all.panels;
+        if (all.largest > largest) largest = all.largest;
+    }
+    return most <= largest;
+}
+
+gm_status pass_keep_panels(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
+    state s = {.options = options};
+    bool room = fits(in);
+    *out = ir_module_like(in);
+    for (int i = 0; i < in->func_count; i++) {
+        s.uses = derived_count(in->funcs[i], first_weight);
+        ir_clone_func(in, in->funcs[i], *out, in->funcs[i]->name, NULL, room ? keep : NULL, &s);
+        derived_free(&s.uses);
+    }
+    return GM_OK;
+}
