@@ -277,7 +277,12 @@ static void prefill_by_steps(rt_session *s, int64_t n) {
     for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
 }
 
-static void prefill_by_loop(rt_session *s, int64_t n) {
+static void release_sources(const rt_session *s, rt_rest rest) {
+    for (int i = 0; i < s->program.source_count; i++)
+        if (s->program.sources[i].rest == rest) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
+}
+
+static void prefill_part(rt_session *s, int64_t n) {
     call c = call_of(s, &s->program.prefill);
     int32_t start = (int32_t)s->length, count = (int32_t)n;
     c.args[0] = s->tokens, c.args[1] = &start, c.args[2] = &count;
@@ -288,16 +293,21 @@ static void prefill_by_loop(rt_session *s, int64_t n) {
     s->length += n;
 }
 
+/* Two chunks at a time, of the size that all would be of: in between, pages around rows of the embedding are given back, of which a long prompt
+ * would leave most resident. */
+static void prefill_by_loop(rt_session *s, int64_t n) {
+    int64_t chunks = (n + s->program.chunk - 1) / s->program.chunk, part = 2 * ((n + chunks - 1) / chunks);
+    for (int64_t done = 0; done < n; done += part) {
+        if (done) release_sources(s, RT_RESTS_ROWS);
+        prefill_part(s, n - done < part ? n - done : part);
+    }
+}
+
 /* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. */
 static void release_activations(const rt_session *s, int64_t n) {
     if (n < RT_RELEASE_TOKENS) return;
     advise_activations(s, MADV_DONTNEED);
     claim_activations(s, 0);
-}
-
-static void release_sources(const rt_session *s, rt_rest rest) {
-    for (int i = 0; i < s->program.source_count; i++)
-        if (s->program.sources[i].rest == rest) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
 }
 
 /* The pages around rows that were read one by one are not to be resident beside all that a chunk reads. */
