@@ -3,7 +3,7 @@
  * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, packed (integer_pack.c) so that a vector holds the same
  * unit of columns, 32 bits, of all its rows: two columns of 16 bits, or four of 8. A tile of rows of x is multiplied with the panel: a unit
  * of x in all lanes, a sum of products in each lane of i32. A group's sums are exact; they join in f32 with the group's scale. Nothing of W
- * is kept, so no second copy of the weights exists; a panel stays in the first- or second-level cache while all of x goes by (the blocking
+ * is kept, so no second copy of the weights exists, but where keep_panels has made the panels (runtime/panel.h): those are multiplied where they lie. A panel stays in the first- or second-level cache while all of x goes by (the blocking
  * of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication").
  *
  * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w + 128, so that a row's

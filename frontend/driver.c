@@ -186,31 +186,23 @@ static gm_status hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_di
     return GM_OK;
 }
 
-/* Does the program read panels that are derived from the same weight as `derived`? */
-static bool has_panels(const fe_engine *engine, const char *derived) {
-    size_t length = rt_derived_source(derived);
-    for (int i = 0; i < cg_weight_count(engine->program); i++) {
-        const char *name = cg_weight_name(engine->program, i);
-        if (rt_is_panels(name) && rt_derived_source(name) == length && strncmp(name, derived, length) == 0) return true;
-    }
+static bool reads_panels(const fe_engine *engine) {
+    for (int i = 0; i < cg_weight_count(engine->program); i++)
+        if (rt_is_panels(cg_weight_name(engine->program, i))) return true;
     return false;
-}
-
-/* Is a derived weight needed only where prompts are read, or only where tokens are generated? */
-static bool rests(const fe_engine *engine, const char *derived) {
-    return !rt_is_screen(derived) && has_panels(engine, derived);
 }
 
 /* Screens, or all else that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is
  * one. Opens *team when something is missing. */
 static gm_status derive_kind(fe_engine *engine, bool screens, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
+    bool let_go = !writer && !screens && reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
     for (int i = 0; i < cg_weight_count(engine->program); i++) {
         const char *name = cg_weight_name(engine->program, i);
         if (!rt_derived_source(name) || rt_is_screen(name) != screens) continue;
         bool missing = !rt_weights_find(weights, name);
         if (missing && !*team) GM_TRY(rt_team_open(threads, diag, team));
-        if (missing) GM_TRY(rt_derive(weights, name, !writer && rests(engine, name), *team, diag));
+        if (missing) GM_TRY(rt_derive(weights, name, let_go, *team, diag));
         if (writer) GM_TRY(fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag));
     }
     return GM_OK;
@@ -247,18 +239,26 @@ static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *
     sources[engine->tables->program.source_count++] = (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
 }
 
+/* When a weight is not needed from which `derived` was made: single rows of a screen's are, and of panels that of which there are no interleaved
+ * rows is what is read to generate. */
+static rt_rest source_rests(const fe_engine *engine, const char *derived, const rt_tensor *source) {
+    if (rt_is_screen(derived)) return RT_RESTS_ROWS;
+    return rt_is_panels(derived) && program_reads(engine, source->name) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
+}
+
 /* Of what is mapped: what the program reads derived, and what it reads only part of the time. */
 static void list_sources(fe_engine *engine) {
     int count = cg_weight_count(engine->program);
     const rt_weights *weights = &engine->model.weights;
     rt_source *sources = engine->tables->sources = calloc(2 * (size_t)count + 1, sizeof *sources);
+    bool panels = reads_panels(engine);
     GM_ASSERT(sources);
     for (int i = 0; i < count; i++) {
         const char *derived = cg_weight_name(engine->program, i);
-        if (!rt_derived_source(derived)) continue;
-        list_source(engine, sources, rt_derived_from(weights, derived), rt_is_screen(derived) ? RT_RESTS_ROWS : RT_RESTS_PREDICTING);
+        const rt_tensor *source = rt_derived_from(weights, derived);
+        if (source) list_source(engine, sources, source, source_rests(engine, derived, source));
         if (rt_is_panels(derived)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PREDICTING);
-        else if (rt_is_screen(derived) || has_panels(engine, derived)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PROMPT);
+        else if (rt_derived_source(derived) && (rt_is_screen(derived) || panels)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PROMPT);
     }
     engine->tables->program.sources = sources;
 }
@@ -397,7 +397,7 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     if (context < 1 || context > config->context)
         return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
-    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide, .decisions = options->decisions};
+    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide, .layers = config->layers, .decisions = options->decisions};
     return GM_OK;
 }
 

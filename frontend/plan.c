@@ -95,15 +95,10 @@ static bool comes_from(const tensor_use *derived, const tensor_use *source) {
     return length && strncmp(source->name, derived->name, length) == 0 && !source->name[length];
 }
 
-static bool are_of_one(const tensor_use *a, const tensor_use *b) {
-    size_t length = rt_derived_source(a->name);
-    return length && rt_derived_source(b->name) == length && strncmp(a->name, b->name, length) == 0;
-}
-
 /* Does a tensor hold parameters that none counted before holds: is it none derived from another that is read too, nor the second from one? */
 static bool counts(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
-        if (comes_from(use, &p->tensors[i]) || (&p->tensors[i] < use && are_of_one(use, &p->tensors[i]))) return false;
+        if (comes_from(use, &p->tensors[i]) || (&p->tensors[i] < use && rt_derived_alike(use->name, p->tensors[i].name))) return false;
     return true;
 }
 
@@ -126,7 +121,7 @@ static double resident_rows(const tensor_use *use, int64_t tokens) {
 }
 
 /* Are a tensor's pages given back where much is generated: is something derived from it, or are they kept panels? */
-static bool rests(const planner *p, const tensor_use *use) {
+static bool given_back(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
         if (comes_from(&p->tensors[i], use)) return true;
     return rt_is_panels(use->name);
@@ -136,8 +131,8 @@ static int64_t resident_weights(const planner *p, bool decode, int64_t tokens, i
     int64_t bytes = 0;
     for (int i = 0; i < p->tensor_count; i++) {
         const tensor_use *use = &p->tensors[i];
-        bool given_back = decode && predict >= RT_RELEASE_PREDICTED && rests(p, use);
-        if ((use->prefill && !given_back) || (decode && use->decode)) bytes += use->bytes;
+        bool gone = decode && predict >= RT_RELEASE_PREDICTED && given_back(p, use);
+        if ((use->prefill && !gone) || (decode && use->decode)) bytes += use->bytes;
         else if (use->rows) bytes += (int64_t)resident_rows(use, tokens);
     }
     return bytes;

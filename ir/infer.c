@@ -248,8 +248,10 @@ static bool rule_matmul(const rule_context *c) {
     const ir_type *x = operand(c, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
     bool words = ir_attr_is(c->inst, IR_ATTR_IMPL, "words"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
-    for (int i = 1; i < c->inst->operand_count; i++)
-        REQUIRE(operand(c, i)->dtype != RT_I8_P16 && (!rt_interleaved_of(operand(c, i)->dtype) || words || tiles), "interleaved rows are multiplied with x in words or in tiles, panels by scaled_matmul");
+    for (int i = 1; i < c->inst->operand_count; i++) {
+        REQUIRE(operand(c, i)->dtype != RT_I8_P16, "panels are multiplied by scaled_matmul");
+        REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || words || tiles, "interleaved rows are multiplied with x in words or in tiles");
+    }
     return infer_products(c, 1);
 }
 
@@ -271,9 +273,9 @@ static bool rule_scaled_matmul(const rule_context *c) {
     }
     int64_t most = x->dtype == RT_I8 ? 8 : 12; /* W's integers are stored as x's; 256 products of 12 bits with 13 of x stay below 2^31 */
     REQUIRE(bits >= 2 && bits <= most, "bits must be 2..%lld", (long long)most);
-    bool rotated = bits == 8 && ir_attr_int(c->inst, IR_ATTR_ROTATE, 0);
+    bool rotated = x->dtype == RT_I8 && bits == 8 && ir_attr_int(c->inst, IR_ATTR_ROTATE, 0);
     for (int i = 2; i < c->inst->operand_count; i++)
-        REQUIRE(operand(c, i)->dtype != RT_I8_P16 || (rotated && operand(c, i)->dim[0] % RT_PANEL_ROWS == 0), "panels are rotated rows of 8 bits, in groups of %d", RT_PANEL_ROWS);
+        REQUIRE(operand(c, i)->dtype != RT_I8_P16 || (rotated && operand(c, i)->dim[0] % RT_PANEL_ROWS == 0), "panels are rotated rows of 8 bits, in groups of %d, for x of i8", RT_PANEL_ROWS);
     return infer_products(c, 2);
 }
 

@@ -9,8 +9,8 @@
  *                                                       %y = scaled_matmul %q, %s, %w {bits = 8, rotate = 1}
  *   block8 the same                                ->   %q, %s = %x as integers of 8 bits in i8, with a scale for each 32 columns
  *                                                       %y = scaled_matmul %q, %s, %w
- *          but in both for weights that options->wide names ("layers.-1." is the last layer), and in block8 for those not stored in small codes: their products stay as
- *          in int16 and are joined by a concat
+ *          but in both for weights that options->wide names, and in block8 for those not stored in small codes: their products stay as
+ *          in int16 and are joined by a concat. Layers that were rolled into a loop have one name for all, so that no word is of one of them
  *
  * The weights are rounded to bf16 when they are packed, or like those to integers on their way through the cache; sums stay f32 (integer ones are
  * exact within a group), and so do the residual stream and the matrix-vector kernels of decode. Not exact: `gemmac perplexity
@@ -21,6 +21,7 @@
 #include "ir/rewrite.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef enum rounding { ROUND_BF16, ROUND_INT16, ROUND_INT8, ROUND_BLOCK8, ROUNDINGS } rounding;
@@ -35,7 +36,7 @@ static const struct {
 /* The last rounding of each kind; values that other regions made may not be visible. */
 typedef struct lowering {
     const pass_options *options;
-    int layers; /* of the model, by the names of its weights */
+    int64_t layers; /* of the model */
     struct {
         const ir_value *x;
         const ir_region *region;
@@ -59,16 +60,18 @@ static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
     return rounded;
 }
 
-/* Does the name hold the word? In that "layers.-1" is the last layer, and so on. */
-static bool holds(const char *name, const char *word, int layers) {
-    char text[2 * IR_NAME_BYTES];
-    int back, end;
-    bool counts_back = sscanf(word, "layers.-%d%n", &back, &end) == 1;
-    if (counts_back) snprintf(text, sizeof text, "layers.%d%s", layers - back, word + end);
-    return strstr(name, counts_back ? text : word);
+/* Does the name hold the word? In that "layers.-1." is the last layer, and so on. */
+static bool holds(const char *name, const char *word, int64_t layers) {
+    static const char prefix[] = "layers.-";
+    char text[2 * IR_NAME_BYTES], *rest;
+    if (strncmp(word, prefix, strlen(prefix)) != 0) return strstr(name, word);
+    long back = strtol(word + strlen(prefix), &rest, 10);
+    if (*rest != '.' || back < 1 || back > layers) return false;
+    snprintf(text, sizeof text, "layers.%lld%s", (long long)(layers - back), rest);
+    return strstr(name, text);
 }
 
-static bool names_one_of(const char *words, const char *name, int layers) {
+static bool names_one_of(const char *words, const char *name, int64_t layers) {
     char word[IR_NAME_BYTES];
     for (size_t n; *words; words += n + (words[n] == ',')) {
         n = strcspn(words, ",");
@@ -81,10 +84,13 @@ static bool names_one_of(const char *words, const char *name, int layers) {
 }
 
 static void count_layers(const ir_inst *inst, void *user) {
-    int *layers = user, number;
+    int64_t *layers = user;
     char text[IR_NAME_BYTES];
-    for (int64_t i = 0; i < ir_stored_count(inst); i++)
-        if (sscanf(ir_stored_name(inst, i, text), "layers.%d.", &number) == 1 && number >= *layers) *layers = number + 1;
+    for (int64_t i = 0; i < ir_stored_count(inst); i++) {
+        const char *at = strstr(ir_stored_name(inst, i, text), "layers.");
+        int64_t number = at ? strtol(at + strlen("layers."), NULL, 10) : -1;
+        if (number >= *layers) *layers = number + 1;
+    }
 }
 
 static const char *wide_of(const lowering *state) {
@@ -160,8 +166,8 @@ static bool lower(ir_rewrite *rw, const ir_inst *inst) {
 }
 
 gm_status pass_lower_precision(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    lowering state = {.options = options};
-    for (int i = 0; i < in->func_count; i++) ir_visit(in->funcs[i]->body, count_layers, &state.layers);
+    lowering state = {.options = options, .layers = options->layers};
+    for (int i = 0; !options->layers && i < in->func_count; i++) ir_visit(in->funcs[i]->body, count_layers, &state.layers);
     *out = ir_rewrite_module(in, options->precision == PASS_F32 ? NULL : lower, &state);
     return GM_OK;
 }

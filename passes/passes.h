@@ -44,6 +44,7 @@ typedef struct pass_options {
     pass_precision precision;
     bool tiles; /* the target has tile registers for products of bf16 */
     const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words ("layers.-1.": of the last layer) keep 16 bits; NULL: pass_default_wide */
+    int64_t layers; /* of the whole model; 0: as many as weights of the module are named by */
     bool unscreened; /* screen_head is skipped (pass_run fills this in) */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
     pass_measure_fn measure; /* NULL: rules alone choose among candidates */

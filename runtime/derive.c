@@ -124,6 +124,11 @@ const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name) {
     return NULL;
 }
 
+bool rt_derived_alike(const char *a, const char *b) {
+    size_t length = rt_derived_source(a);
+    return length && rt_derived_source(b) == length && strncmp(a, b, length) == 0;
+}
+
 bool rt_is_screen(const char *name) {
     return kind_of(name) == RT_DERIVED_SCREEN;
 }

@@ -14,6 +14,8 @@ const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
 size_t rt_derived_source(const char *name);
 /* The tensor that `name` is derived from; NULL: it is no such name, or there is none. */
 const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
+/* Are both derived from one weight? */
+bool rt_derived_alike(const char *a, const char *b);
 /* Of a screen: only a choice of tokens reads it. */
 bool rt_is_screen(const char *name);
 /* Of kept panels: only prompts read them. */

@@ -17,9 +17,9 @@ typedef struct rt_function {
 
 /* What of mapped files is not needed all the time, so that its pages can be given back. */
 typedef enum rt_rest {
-    RT_RESTS_PREDICTING, /* while tokens are generated: weights that others were derived from, which are read instead, and kept panels */
+    RT_RESTS_PREDICTING, /* while tokens are generated: kept panels, and weights that others were derived from, which are read instead */
     RT_RESTS_ROWS,       /* while prompts are read; in between, single rows of it are read: a screen says which */
-    RT_RESTS_PROMPT      /* while prompts are read: screens, and what is read of weights that are kept as panels when tokens are generated */
+    RT_RESTS_PROMPT      /* while prompts are read: screens, and beside kept panels what tokens are generated from */
 } rt_rest;
 typedef struct rt_source {
     const void *from, *to;

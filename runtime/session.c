@@ -94,6 +94,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     rt_session *s = calloc(1, sizeof *s);
     if (!s) return gm_fail(diag, GM_NOMEM, "out of memory");
     s->program = *program;
+    s->has_read_chunks = true; /* panels may have been made just now */
     gm_status status = rt_team_open(threads, diag, &s->team);
     if (status == GM_OK) status = open_memory(s, diag);
     if (status == GM_OK) status = open_frame(s, diag);
@@ -282,25 +283,34 @@ static void release_sources(const rt_session *s, rt_rest rest) {
         if (s->program.sources[i].rest == rest) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
 }
 
-static void prefill_part(rt_session *s, int64_t n) {
+/* Tokens of each of n tokens' chunks but the last (passes/chunk_prefill.c). */
+static int64_t chunk_of(const rt_session *s, int64_t n) {
+    int64_t chunks = (n + s->program.chunk - 1) / s->program.chunk;
+    return (n + chunks - 1) / chunks;
+}
+
+static gm_status prefill_part(rt_session *s, int64_t n, gm_diag *diag) {
     call c = call_of(s, &s->program.prefill);
     int32_t start = (int32_t)s->length, count = (int32_t)n;
+    GM_TRY(rt_matmul_prepare(s->frame->matmul, chunk_of(s, n), s->team, diag));
+    GM_TRY(rt_matmul_prepare(s->frame->matmul, n % chunk_of(s, n), s->team, diag));
     c.args[0] = s->tokens, c.args[1] = &start, c.args[2] = &count;
     c.results[0] = s->x;
     pass_caches(&c, 3, 1);
     rt_team_run(s->team, call_on_thread, &c);
     adopt_caches(s, &c, 1);
     s->length += n;
+    return GM_OK;
 }
 
-/* Two chunks at a time, of the size that all would be of: in between, pages around rows of the embedding are given back, of which a long prompt
- * would leave most resident. */
-static void prefill_by_loop(rt_session *s, int64_t n) {
-    int64_t chunks = (n + s->program.chunk - 1) / s->program.chunk, part = 2 * ((n + chunks - 1) / chunks);
+/* Two chunks at a time: in between, pages around rows of the embedding are given back, of which a long prompt would leave most resident. */
+static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
+    int64_t part = 2 * chunk_of(s, n);
     for (int64_t done = 0; done < n; done += part) {
         if (done) release_sources(s, RT_RESTS_ROWS);
-        prefill_part(s, n - done < part ? n - done : part);
+        GM_TRY(prefill_part(s, n - done < part ? n - done : part, diag));
     }
+    return GM_OK;
 }
 
 /* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. */
@@ -327,11 +337,10 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
     GM_TRY(check_ids(s, ids, n, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     if (s->program.prefill.entry && (n > RT_FEW_ROWS || !s->program.step.entry)) {
-        GM_TRY(rt_matmul_prepare(s->frame->matmul, n % s->program.chunk, s->team, diag));
         claim_activations(s, n);
         release_rows(s);
         if (n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
-        prefill_by_loop(s, n);
+        GM_TRY(prefill_by_loop(s, n, diag));
         release_activations(s, n);
         s->has_read_chunks = true;
     } else {
@@ -468,7 +477,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
-    if (g.max >= RT_RELEASE_PREDICTED) release_sources(s, RT_RESTS_PREDICTING);
+    if (g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         generate_slice(&g, left < slice ? left : slice);
@@ -508,6 +517,7 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
         GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
         claim_activations(s, rows);
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
+        s->has_read_chunks = true;
         GM_TRY(check_finite(s, s->rows, rows * s->program.hidden, diag));
         if (!score_rows(s, done, rows, on_logits, user)) return GM_OK;
     }
