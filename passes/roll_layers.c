@@ -15,7 +15,8 @@
  * then likewise what is left and right of it; the remainder stays unrolled.
  *
  * A stretch without weights is no layer and left alone. Refuses what differs: layers whose weights are stored in different dtypes, or of another shape or window, end a stretch. @forward
- * with regions or calls in it (before fuse_attention) stays as it is. Bit-exact: the same operations in the same order.
+ * with regions or calls in it (before fuse_attention) stays as it is. Bit-exact: the same operations in the same order
+ * (later passes that go by the names of weights, as lower_precision does, no longer tell the layers of a loop apart).
  * Legal before the token loops are formed. Leaves constants that only numbered layers to dce.
  */
 #include "passes/passes.h"
