@@ -110,7 +110,7 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
     for (int i = 0; i < t->keys * t->heads; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
     cg_loop line = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), vectors * width);
     for (int j = 0; j < t->keys && width > 1; j++)
-        cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], line.index), cg_i64(c, CG_AHEAD)));
+        cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], line.index), cg_i64(c, c->ahead)));
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
         for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, job->q_dtype, t->q[g], column, width);
@@ -237,7 +237,7 @@ static void weigh_rows(cg *c, const attention_job *job, const part *p, const att
         LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
         row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
         LLVMValueRef slot = cg_add(c, run->slot, loop.key.index);
-        s.ahead = CG_AHEAD / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
+        s.ahead = c->ahead / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
         s.vectors = vectors_of_line(c, job->v.dtype, job->d);
         s.rows = row_of(c, &job->v, slot, kv);
         if (job->v.scale >= 0) {

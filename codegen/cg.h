@@ -67,6 +67,7 @@ typedef struct cg {
     int lanes; /* floats per vector register of the target */
     bool dot_bytes; /* the target sums products of four bytes, or of two words, in 32 bits (vpdpbusd, vpdpwssd) */
     bool tiles; /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
+    int64_t ahead;  /* bytes of weights or caches that kernels ask for ahead of those they read */
     bool stands_in; /* the target stands in for one that has what lanes, dot_bytes and tiles say */
     cg_kernel_entry *kernels;
     int kernel_count, kernel_capacity;
@@ -127,7 +128,7 @@ LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
 void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
 /* Ask for the cache line of `pointer`, which may lie outside of everything. */
 void cg_prefetch(cg *c, LLVMValueRef pointer);
-/* Ask for what comes CG_AHEAD of the `bytes` bytes from `from` on, which are about to be read. */
+/* Ask for what comes c->ahead of the `bytes` bytes from `from` on, which are about to be read. */
 void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes);
 /* overload: NULL for an intrinsic that has none. */
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
@@ -279,7 +280,8 @@ bool cg_can_stream(const ir_inst *inst);
 void cg_emit_stream(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
 
 enum { CG_PIECE = 32 };
-/* Bytes of weights or caches that a kernel asks for ahead of those it reads: hardware does not look past the end of a page. */
+/* Bytes of weights or caches that a kernel asks for ahead of those it reads, where nothing else is known to be better (target.c): hardware does not look
+ * past the end of a page. */
 enum { CG_AHEAD = 4096 };
 /* Elements decoded by one trip of a loop over a row: a block, or a piece of a plain type. */
 int64_t cg_unit_elems(rt_dtype dtype);
@@ -301,7 +303,7 @@ typedef struct cg_dot {
     int64_t x_stride;   /* elements from one to the next */
     int64_t columns;    /* of this call, for the scratch it needs */
     int w, x, units;    /* kernel arguments; units: trips of the inner loop */
-    LLVMValueRef next;  /* the bytes to ask for while a row is read with x in floats, as many; NULL: what comes CG_AHEAD */
+    LLVMValueRef next;  /* the bytes to ask for while a row is read with x in floats, as many; NULL: what comes c->ahead */
     LLVMValueRef sums;  /* Σx per minimum; NULL when the type has none */
     LLVMValueRef integers; /* x in integers (dot_int.c) */
 } cg_dot;
@@ -397,6 +399,7 @@ typedef struct cg_target {
     LLVMTargetRef llvm;
     int lanes;
     bool dot_bytes, tiles;
+    int64_t ahead; /* see cg */
     bool stands_in; /* for a CPU with wider vectors and other instructions, which are to be written out */
     bool runs_here;
     LLVMTargetMachineRef machine;

@@ -150,7 +150,7 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     GM_ASSERT(program);
     *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site))};
     GM_ASSERT(program->weight_names && program->sites);
-    cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes, .dot_bytes = target.dot_bytes, .tiles = target.tiles, .stands_in = target.stands_in};
+    cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes, .dot_bytes = target.dot_bytes, .tiles = target.tiles, .ahead = target.ahead, .stands_in = target.stands_in};
     c.context = LLVMContextCreate();
     c.llvm = LLVMModuleCreateWithNameInContext("gemmac", c.context);
     c.b = LLVMCreateBuilderInContext(c.context);

@@ -101,7 +101,7 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
     row_sums sums = {.row = cg_at(c, c->i8, c->code.args[job->w], cg_mul(c, index, cg_mul(c, units, cg_i64(c, bytes))))};
-    sums.ahead = job->next ? job->next : cg_at(c, c->i8, sums.row, cg_i64(c, CG_AHEAD));
+    sums.ahead = job->next ? job->next : cg_at(c, c->i8, sums.row, cg_i64(c, c->ahead));
     for (int i = 0; i < CHAINS; i++) sums.acc[i] = cg_variable(c, lanes_type(c), zero);
     if (job->sums) sums.low = cg_variable(c, c->f32, cg_f32(c, 0));
     LLVMValueRef whole = cg_mul(c, LLVMBuildUDiv(c->b, units, cg_i64(c, unroll), ""), cg_i64(c, unroll));

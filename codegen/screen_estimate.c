@@ -108,10 +108,10 @@ static LLVMValueRef load_four(cg *c, LLVMValueRef bytes, LLVMValueRef at) {
 
 /* ---- codes ---- */
 
-/* Four bytes of each of a vector's rows, which is vector `part` of a group's; what comes CG_AHEAD of them is asked for. */
+/* Four bytes of each of a vector's rows, which is vector `part` of a group's; what comes c->ahead of them is asked for. */
 static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, LLVMValueRef part) {
     LLVMValueRef at = cg_at(c, c->i8, quads, cg_mul(c, part, cg_i64(c, QUAD * rows_together(c))));
-    cg_prefetch(c, cg_at(c, c->i8, at, cg_i64(c, CG_AHEAD)));
+    cg_prefetch(c, cg_at(c, c->i8, at, cg_i64(c, c->ahead)));
     return cg_load(c, rows_type(c, c->i8, QUAD), at, 1);
 }
 

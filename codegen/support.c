@@ -88,7 +88,7 @@ void cg_prefetch(cg *c, LLVMValueRef pointer) {
 }
 
 void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes) {
-    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, from, cg_i64(c, line + CG_AHEAD)));
+    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, from, cg_i64(c, line + c->ahead)));
 }
 
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z) {
