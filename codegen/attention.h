@@ -91,9 +91,9 @@ typedef struct attention_row {
 typedef void (*attention_put_fn)(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
 /* The unit of its weights (attention_weight): scores stay without their factor if that is all they need. */
 double attention_unit(const attention_job *job);
-/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others, or with `more` all NaN. *top is the largest score so far,
- * before and after. Returns the sum. Scores are overwritten: of keys that the row does not see, and all
- * of them where a factor is not all they need. */
+/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others, or with `more` all NaN. *top is the largest score so
+ * far, before and after. Returns the sum. Scores are overwritten: of keys that the row does not see, and all of them where a factor is not all
+ * they need. */
 LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user);
 
 /* ---- attention_tile.c ---- */

@@ -3,8 +3,9 @@
  * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, packed (integer_pack.c) so that a vector holds the same
  * unit of columns, 32 bits, of all its rows: two columns of 16 bits, or four of 8. A tile of rows of x is multiplied with the panel: a unit
  * of x in all lanes, a sum of products in each lane of i32. A group's sums are exact; they join in f32 with the group's scale. Nothing of W
- * is kept, so no second copy of the weights exists, but where keep_panels has made the panels (runtime/panel.h): those are multiplied where they lie. A panel stays in the first- or second-level cache while all of x goes by (the blocking
- * of Goto and van de Geijn, "Anatomy of high-performance matrix multiplication").
+ * is kept, so no second copy of the weights exists, unless keep_panels has made the panels before (runtime/panel.h): those are multiplied where
+ * they lie. A panel stays in the first- or second-level cache while all of x goes by (the blocking of Goto and van de Geijn, "Anatomy of
+ * high-performance matrix multiplication").
  *
  * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w + 128, so that a row's
  * sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the odd columns.
@@ -89,7 +90,8 @@ static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places 
     struct {
         LLVMValueRef *place;
         int64_t bytes;
-    } parts[] = {{&pack->panel, made ? rows * whole * code_bytes : 0}, {&pack->codes, lanes || kept ? 0 : rows * integer_codes_stride(kind) * code_bytes}, {&pack->floats, kept ? 0 : lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
+    } parts[] = {{&pack->panel, made ? rows * whole * code_bytes : 0}, {&pack->codes, lanes || kept ? 0 : rows * integer_codes_stride(kind) * code_bytes},
+                 {&pack->floats, kept ? 0 : lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
                  {&pack->scales, made ? rows * groups * 4 : 0}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
                  {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel},
                  {&out->halves[0], job->half}, {&out->halves[1], job->half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
@@ -404,9 +406,9 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
 }
 
 static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
-    bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
+    bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0), readable = w->dtype == RT_I8_P16 || rt_interleaved_of(w->dtype) || cg_can_widen(w);
     if (!ir_attr_int(inst, IR_ATTR_BITS, 0) && !rt_codes_of(w->dtype)) return false;
-    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && (w->dtype == RT_I8_P16 || rt_interleaved_of(w->dtype) || cg_can_widen(w)) && (!rotate || cg_can_rotate(c, w->dim[1]));
+    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && readable && (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 
 static void note(const cg *c, const ir_inst *inst) {

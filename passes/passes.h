@@ -20,8 +20,8 @@ typedef enum pass_precision {
 /* "f32", "bf16", … */
 const char *pass_precision_text(pass_precision precision);
 
-/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K and V, and the last layer's, which
- * cost little: of a prompt it computes one row (passes/last_row.c). */
+/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K and V, and the last
+ * layer's, which cost little: of a prompt it computes one row (passes/last_row.c). */
 const char *pass_default_wide(pass_precision precision);
 
 /* A way to compute a product: as exact as any other of the same product, alike but for the order of sums. */

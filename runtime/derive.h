@@ -1,5 +1,5 @@
-/* Weights derived from stored ones: screens (runtime/screen.h), interleaved rows (runtime/interleave.h) and kept panels (runtime/panel.h). Their names are that of the
- * source and a suffix; a program that reads one gets it from an artefact, or it is made when the weights are bound. */
+/* Weights derived from stored ones: screens (runtime/screen.h), interleaved rows (runtime/interleave.h) and kept panels (runtime/panel.h).
+ * Their names are that of the source and a suffix; a program that reads one gets it from an artefact, or it is made when the weights are bound. */
 #ifndef GM_RUNTIME_DERIVE_H
 #define GM_RUNTIME_DERIVE_H
 
@@ -23,9 +23,8 @@ bool rt_is_panels(const char *name);
 /* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing can be. */
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);
 /* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
- * thread), into pages that weights owns, of a file where `let_go` says that some are to be let go of later. Pages of a mapped source are let go of on the
- * way. GM_FORMAT when the source is missing or nothing
- * can be derived from it, GM_NOMEM. */
+ * thread), into pages that weights owns: of a file where `let_go` says that they are to be let go of later. Pages of a mapped source are let go
+ * of on the way. GM_FORMAT when the source is missing or nothing can be derived from it, GM_NOMEM. */
 gm_status rt_derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag);
 
 #endif

@@ -289,26 +289,31 @@ static int64_t chunk_of(const rt_session *s, int64_t n) {
     return (n + chunks - 1) / chunks;
 }
 
-static gm_status prefill_part(rt_session *s, int64_t n, gm_diag *diag) {
+/* For n tokens at once. */
+static gm_status prepare_chunks(const rt_session *s, int64_t n, gm_diag *diag) {
+    GM_TRY(rt_matmul_prepare(s->frame->matmul, chunk_of(s, n), s->team, diag));
+    return rt_matmul_prepare(s->frame->matmul, n % chunk_of(s, n), s->team, diag);
+}
+
+static void prefill_part(rt_session *s, int64_t n) {
     call c = call_of(s, &s->program.prefill);
     int32_t start = (int32_t)s->length, count = (int32_t)n;
-    GM_TRY(rt_matmul_prepare(s->frame->matmul, chunk_of(s, n), s->team, diag));
-    GM_TRY(rt_matmul_prepare(s->frame->matmul, n % chunk_of(s, n), s->team, diag));
     c.args[0] = s->tokens, c.args[1] = &start, c.args[2] = &count;
     c.results[0] = s->x;
     pass_caches(&c, 3, 1);
     rt_team_run(s->team, call_on_thread, &c);
     adopt_caches(s, &c, 1);
     s->length += n;
-    return GM_OK;
 }
 
 /* Two chunks at a time: in between, pages around rows of the embedding are given back, of which a long prompt would leave most resident. */
 static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
-    int64_t part = 2 * chunk_of(s, n);
+    int64_t part = n < 2 * chunk_of(s, n) ? n : 2 * chunk_of(s, n);
+    GM_TRY(prepare_chunks(s, part, diag));
+    if (n % part) GM_TRY(prepare_chunks(s, n % part, diag));
     for (int64_t done = 0; done < n; done += part) {
         if (done) release_sources(s, RT_RESTS_ROWS);
-        GM_TRY(prefill_part(s, n - done < part ? n - done : part, diag));
+        prefill_part(s, n - done < part ? n - done : part);
     }
     return GM_OK;
 }

@@ -128,11 +128,11 @@ static void grow(rt_weights *weights) {
 
 /* ---- table ---- */
 
-/* Compiled code loads plain elements at their own alignment and f16 scales of blocks at 2; a file
+/* Compiled code loads plain elements at their own alignment, f16 scales of blocks at 2 and f32 scales of panels at 4; a file
  * that puts the bytes elsewhere is legal, so such a tensor is copied. */
 static const void *aligned_data(rt_weights *weights, const rt_tensor *tensor) {
     const rt_dtype_info *info = rt_dtype_of(tensor->dtype);
-    uintptr_t align = info->block_elems == 1 ? (uintptr_t)info->block_bytes : 2;
+    uintptr_t align = info->block_elems == 1 ? (uintptr_t)info->block_bytes : info->class == RT_CLASS_PANELS ? 4 : 2;
     if (!tensor->data || (uintptr_t)tensor->data % align == 0) return tensor->data;
     return memcpy(gm_arena_alloc(&weights->arena, tensor->bytes), tensor->data, tensor->bytes);
 }
