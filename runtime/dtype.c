@@ -60,36 +60,24 @@ size_t rt_dtype_bytes(rt_dtype dtype, size_t elems) {
 
 /* ---- 16-bit floats ---- */
 
-static float float_of_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint32_t bits_of_float(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 float rt_f16_to_f32(uint16_t bits) {
     uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
     uint32_t exponent = bits >> 10 & 31, mantissa = bits & 0x3FF;
     if (exponent == 31) { /* infinity; a signalling NaN becomes quiet, as hardware makes it */
         uint32_t quiet = mantissa ? 0x400000 : 0;
-        return float_of_bits(sign | 0x7F800000 | quiet | mantissa << 13);
+        return rt_float_of_bits(sign | 0x7F800000 | quiet | mantissa << 13);
     }
     if (exponent == 0) /* subnormal: an exact product */
-        return float_of_bits(sign | bits_of_float((float)mantissa * 0x1p-24f));
-    return float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+        return rt_float_of_bits(sign | rt_float_bits((float)mantissa * 0x1p-24f));
+    return rt_float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
 float rt_bf16_to_f32(uint16_t bits) {
-    return float_of_bits((uint32_t)bits << 16);
+    return rt_float_of_bits((uint32_t)bits << 16);
 }
 
 uint16_t rt_f32_to_bf16(float value) {
-    uint32_t bits = bits_of_float(value);
+    uint32_t bits = rt_float_bits(value);
     if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
@@ -101,7 +89,7 @@ static uint32_t shift_round(uint32_t bits, uint32_t shift) {
 }
 
 uint16_t rt_f32_to_f16(float value) {
-    uint32_t bits = bits_of_float(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
+    uint32_t bits = rt_float_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
     if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00 | (magnitude >> 13 & 0x3FF));
     if (magnitude >= 0x477FF000) return (uint16_t)(sign | 0x7C00); /* rounds to 2^16 or more */
     if (magnitude >= 0x38800000) /* normal: rounding may carry into the exponent, rightly */

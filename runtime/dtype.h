@@ -4,6 +4,8 @@
 
 #include "runtime/base.h"
 
+#include <string.h>
+
 typedef enum rt_dtype {
 #define DTYPE(name, text, ggml, elems, bytes, class) RT_##name,
 #include "runtime/dtype.def"
@@ -47,6 +49,19 @@ size_t rt_dtype_bytes(rt_dtype dtype, size_t elems);
  * FLOAT or QUANT type, widened exactly to f32 in the order of arithmetic of the ggml reference. This
  * defines what stored weights mean; compiled kernels are tested against it. */
 void rt_dequantize_row(rt_dtype dtype, const void *src, float *dst, size_t elems);
+
+/* The bits of a float, and back. */
+static inline uint32_t rt_float_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float rt_float_of_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 float rt_f16_to_f32(uint16_t bits);
 float rt_bf16_to_f32(uint16_t bits);

@@ -8,18 +8,6 @@ enum { ROWS = RT_PANEL_ROWS, UNIT = 4, LEVELS = 127 };
 
 #define ROUNDER 12582912.0f /* 1.5·2^23: adding it rounds to an integer in the low bits */
 
-static uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 size_t rt_panel_scratch(int64_t columns) {
     return (size_t)columns * (ROWS + 1);
 }
@@ -35,10 +23,10 @@ static void widen(rt_dtype stored, const uint8_t *src, int64_t columns, float *r
 
 /* The largest magnitudes, by their bits: NaN counts as more than infinity. */
 GM_EACH_CPU static void largest_of(const float *x, int64_t columns, uint32_t *most) {
-    for (int r = 0; r < ROWS; r++) most[r] = bits_of(RT_SCALE_LEAST);
+    for (int r = 0; r < ROWS; r++) most[r] = rt_float_bits(RT_SCALE_LEAST);
     for (int64_t k = 0; k < columns; k++)
         for (int r = 0; r < ROWS; r++) {
-            uint32_t magnitude = bits_of(x[k * ROWS + r]) & 0x7FFFFFFF;
+            uint32_t magnitude = rt_float_bits(x[k * ROWS + r]) & 0x7FFFFFFF;
             most[r] = magnitude > most[r] ? magnitude : most[r];
         }
 }
@@ -46,7 +34,7 @@ GM_EACH_CPU static void largest_of(const float *x, int64_t columns, uint32_t *mo
 GM_EACH_CPU static void round_unit(const float *x, const float *inverse, uint8_t *codes) {
     for (int r = 0; r < ROWS; r++) {
         uint32_t unit = 0;
-        for (int c = 0; c < UNIT; c++) unit |= ((bits_of(x[c * ROWS + r] * inverse[r] + ROUNDER) + RT_PANEL_OFFSET) & 255) << (8 * c);
+        for (int c = 0; c < UNIT; c++) unit |= ((rt_float_bits(x[c * ROWS + r] * inverse[r] + ROUNDER) + RT_PANEL_OFFSET) & 255) << (8 * c);
         memcpy(codes + r * UNIT, &unit, sizeof unit); /* little-endian */
     }
 }
@@ -55,10 +43,10 @@ static void round_run(const float *x, int64_t columns, uint8_t *codes, float *sc
     uint32_t most[ROWS];
     float inverse[ROWS];
     largest_of(x, columns, most);
-    for (int r = 0; r < ROWS; r++) inverse[r] = LEVELS / float_of(most[r]);
+    for (int r = 0; r < ROWS; r++) inverse[r] = LEVELS / rt_float_of_bits(most[r]);
     for (int64_t k = 0; k < columns; k += UNIT) round_unit(x + k * ROWS, inverse, codes + k * ROWS);
     for (int64_t block = 0; block < columns / RT_PANEL_BLOCK; block++)
-        for (int r = 0; r < ROWS; r++) scales[block * ROWS + r] = float_of(most[r]) / LEVELS;
+        for (int r = 0; r < ROWS; r++) scales[block * ROWS + r] = rt_float_of_bits(most[r]) / LEVELS;
 }
 
 /* Where the scales of a group begin. */

@@ -21,12 +21,6 @@ bool rt_can_screen_columns(int64_t columns) {
 
 #define INLINE static inline __attribute__((always_inline)) /* into both of GM_EACH_CPU */
 
-static uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
@@ -50,7 +44,7 @@ INLINE float largest(const float *w, int64_t count) {
 
 /* value, or the next larger one of bf16. */
 static float round_up(float value) {
-    uint32_t bits = (bits_of(value) + 0xFFFF) & 0xFFFF0000;
+    uint32_t bits = (rt_float_bits(value) + 0xFFFF) & 0xFFFF0000;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
@@ -205,7 +199,7 @@ void rt_screen_order(const rt_screened *matrix, float *row, uint8_t *screen) {
 
 /* Row `row` of the group with the head at `head`. unit: 0 its own, 1 that of its bounds. */
 static void put_unit(uint8_t *head, int unit, int row, float value) {
-    uint16_t stored = (uint16_t)(bits_of(value) >> 16);
+    uint16_t stored = (uint16_t)(rt_float_bits(value) >> 16);
     memcpy(head + (unit * ROWS + row) * (int64_t)sizeof stored, &stored, sizeof stored);
 }
 
