@@ -47,9 +47,7 @@ LLVMValueRef attention_larger(cg *c, LLVMValueRef x, LLVMValueRef y) {
 }
 
 LLVMValueRef attention_weight(cg *c, double unit, LLVMValueRef score, LLVMValueRef top) {
-    LLVMTypeRef type = LLVMTypeOf(score);
-    LLVMValueRef factor = cg_f32(c, unit);
-    if (LLVMGetTypeKind(type) == LLVMVectorTypeKind) factor = cg_splat(c, factor, (int)LLVMGetVectorSize(type));
+    LLVMValueRef factor = cg_like(c, score, cg_f32(c, unit));
     return cg_exp2_weight(c, LLVMBuildFMul(c->b, LLVMBuildFSub(c->b, score, top, ""), factor, ""));
 }
 

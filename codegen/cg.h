@@ -136,6 +136,8 @@ LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMVal
 LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
 LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
+/* As many of a scalar as x has lanes, which may be a vector. */
+LLVMValueRef cg_like(cg *c, LLVMValueRef x, LLVMValueRef scalar);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
 /* v[lanes], vectors of the target of any 32-bit element: as the rows of a matrix they become its columns (transpose.c). */
 void cg_transpose(cg *c, LLVMValueRef *v);

@@ -7,8 +7,6 @@
 
 #include <math.h>
 
-#define MAGIC 12582912.0 /* 1.5·2^23: adding it rounds to an integer in the low bits */
-
 enum { EXPONENT_BIAS = 127 };
 
 static LLVMValueRef fp(cg *c, LLVMOpcode op, LLVMValueRef x, LLVMValueRef y) {
@@ -19,15 +17,9 @@ static LLVMValueRef fcmp(cg *c, LLVMRealPredicate predicate, LLVMValueRef x, LLV
     return LLVMBuildFCmp(c->b, predicate, x, y, "");
 }
 
-/* As many of a constant as x has lanes, which may be a vector. */
-static LLVMValueRef like(cg *c, LLVMValueRef x, LLVMValueRef constant) {
-    LLVMTypeRef type = LLVMTypeOf(x);
-    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? cg_splat(c, constant, (int)LLVMGetVectorSize(type)) : constant;
-}
-
 /* An i32 of the shape of x, which may be a vector. */
 static LLVMValueRef i32_like(cg *c, LLVMValueRef x, int value) {
-    return like(c, x, cg_i32(c, value));
+    return cg_like(c, x, cg_i32(c, value));
 }
 
 static LLVMTypeRef type_like(LLVMTypeRef type, LLVMValueRef x) {
@@ -35,8 +27,8 @@ static LLVMTypeRef type_like(LLVMTypeRef type, LLVMValueRef x) {
 }
 
 static LLVMValueRef polynomial(cg *c, LLVMValueRef x, const double *coefficients, int count) {
-    LLVMValueRef sum = like(c, x, cg_f32(c, coefficients[0]));
-    for (int i = 1; i < count; i++) sum = cg_fma(c, sum, x, like(c, x, cg_f32(c, coefficients[i])));
+    LLVMValueRef sum = cg_like(c, x, cg_f32(c, coefficients[0]));
+    for (int i = 1; i < count; i++) sum = cg_fma(c, sum, x, cg_like(c, x, cg_f32(c, coefficients[i])));
     return sum;
 }
 
@@ -50,7 +42,7 @@ static LLVMValueRef clamp(cg *c, LLVMValueRef x, double low, double high) {
 /* x = n·ln2 + r: returns e^r, and n as an integer. */
 static LLVMValueRef exp_reduced(cg *c, LLVMValueRef x, LLVMValueRef *n) {
     static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
-    LLVMValueRef magic = cg_f32(c, MAGIC);
+    LLVMValueRef magic = cg_f32(c, RT_ROUNDER);
     LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic), whole = fp(c, LLVMFSub, shifted, magic);
     LLVMValueRef r = cg_fma(c, whole, cg_f32(c, -0.693359375), x);
     r = cg_fma(c, whole, cg_f32(c, 2.12194440e-4), r);
@@ -74,8 +66,8 @@ LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
  * of what rounds it. */
 LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y) {
     static const double p[] = {1.5353361385e-4, 1.3398874623e-3, 9.6184373615e-3, 5.5503324706e-2, 2.4022647914e-1, 6.9314720286e-1, 1.0};
-    LLVMValueRef magic = like(c, y, cg_f32(c, MAGIC + EXPONENT_BIAS)), shifted = fp(c, LLVMFAdd, y, magic);
-    LLVMValueRef f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic)), small = fcmp(c, LLVMRealOLT, y, like(c, y, cg_f32(c, -125.0)));
+    LLVMValueRef magic = cg_like(c, y, cg_f32(c, RT_ROUNDER + EXPONENT_BIAS)), shifted = fp(c, LLVMFAdd, y, magic);
+    LLVMValueRef f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic)), small = fcmp(c, LLVMRealOLT, y, cg_like(c, y, cg_f32(c, -125.0)));
     LLVMTypeRef floats = LLVMTypeOf(y), ints = type_like(c->i32, y);
     LLVMValueRef exponent = LLVMBuildShl(c->b, LLVMBuildBitCast(c->b, shifted, ints, ""), i32_like(c, y, 23), "");
     LLVMValueRef power = fp(c, LLVMFMul, polynomial(c, f, p, 7), LLVMBuildBitCast(c->b, exponent, floats, ""));

@@ -140,18 +140,19 @@ static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef a
     return x.part[1] ? cg_add_pairs(c, acc, x.part[1], w.part[1]) : acc;
 }
 
-/* Vector v of unit `unit` of the panel, and of the scales of group `group`. */
+/* Elements of 32 bits from the first vector of the panel's unit, or of its scales, to vector v. */
+static int64_t vector_of(const cg *c, const tile_job *job, int v) {
+    return integer_in_place(c, job->kind) ? integer_kept_vector(c, job->kind, v) : v * c->lanes;
+}
+
 static LLVMValueRef unit_at(cg *c, const tile_job *job, LLVMValueRef unit, int v) {
-    bool kept = integer_in_place(c, job->kind);
-    LLVMValueRef before = cg_mul(c, unit, cg_i64(c, kept ? RT_PANEL_ROWS : integer_panel_rows(c)));
-    return cg_at(c, c->i32, c->code.args[job->panel], cg_add(c, before, cg_i64(c, kept ? integer_kept_vector(c, job->kind, v) : v * c->lanes)));
+    int64_t apart = integer_in_place(c, job->kind) ? RT_PANEL_ROWS : integer_panel_rows(c);
+    return cg_at(c, c->i32, c->code.args[job->panel], cg_add(c, cg_mul(c, unit, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
 }
 
 static LLVMValueRef scales_at(cg *c, const tile_job *job, LLVMValueRef group, int v) {
-    bool kept = integer_in_place(c, job->kind);
-    int64_t apart = kept ? integer_group_of(job->kind) / RT_PANEL_BLOCK * RT_PANEL_ROWS : integer_panel_rows(c);
-    LLVMValueRef before = cg_mul(c, group, cg_i64(c, apart));
-    return cg_at(c, c->f32, c->code.args[job->panel_scales], cg_add(c, before, cg_i64(c, kept ? integer_kept_vector(c, job->kind, v) : v * c->lanes)));
+    int64_t apart = integer_in_place(c, job->kind) ? integer_group_of(job->kind) / RT_PANEL_BLOCK * RT_PANEL_ROWS : integer_panel_rows(c);
+    return cg_at(c, c->f32, c->code.args[job->panel_scales], cg_add(c, cg_mul(c, group, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
 }
 
 /* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes more registers

@@ -54,7 +54,7 @@ static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
     cg_store(c, LLVMBuildFDiv(c->b, most, cg_f32(c, LARGEST), ""), cg_at(c, c->f32, row->at->units, row->number), 4);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), groups, 1);
     LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4);
-    LLVMValueRef rounder = cg_f32(c, 12582912.0); /* 1.5·2^23: the integer is left in the low bits */
+    LLVMValueRef rounder = cg_f32(c, RT_ROUNDER);
     LLVMValueRef part = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, scale, inverse, ""), rounder, ""), c->i32, "");
     LLVMValueRef low = LLVMBuildAnd(c->b, part, cg_i32(c, 0xFFFF), "");
     LLVMValueRef twice = LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, part, cg_i32(c, 16), ""), "");

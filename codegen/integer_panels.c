@@ -31,10 +31,14 @@ int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows) 
 
 /* The panel that begins at `row` of the weight at w. */
 static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+    if (integer_in_place(c, work->kind)) {
+        integer_places kept = integer_kept(c, work->kind, w, row);
+        work->multiply(c, work->user, &kept, 0, work->kind->columns, out, out_stride);
+        return;
+    }
     for (int64_t first = 0, columns; first < work->kind->columns; first += columns) {
-        integer_places panel = integer_in_place(c, work->kind) ? integer_kept(c, work->kind, w, row) : *work->pack;
-        columns = integer_in_place(c, work->kind) ? work->kind->columns : integer_pack(c, work->kind, work->pack, w, row, first);
-        work->multiply(c, work->user, &panel, first, columns, out, out_stride);
+        columns = integer_pack(c, work->kind, work->pack, w, row, first);
+        work->multiply(c, work->user, work->pack, first, columns, out, out_stride);
     }
 }
 

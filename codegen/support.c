@@ -102,6 +102,11 @@ LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes) {
     return LLVMBuildShuffleVector(c->b, one, LLVMGetPoison(type), mask, "");
 }
 
+LLVMValueRef cg_like(cg *c, LLVMValueRef x, LLVMValueRef scalar) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? cg_splat(c, scalar, (int)LLVMGetVectorSize(type)) : scalar;
+}
+
 /* Halving tree: the same order on every target width. */
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector) {
     unsigned lanes = LLVMGetVectorSize(LLVMTypeOf(vector));

@@ -184,17 +184,10 @@ static gm_status check_tensor(const fe_model *model, const tensor_row *row, int6
     return rank == 1 ? check_finite(model, tensor, diag) : GM_OK;
 }
 
-/* Derived from one of the model's matrices, as an artefact keeps it. */
-static bool is_derived(const fe_model *model, const rt_tensor *tensor) {
-    const rt_tensor *source = rt_derived_from(&model->weights, tensor->name);
-    rt_tensor like;
-    return source && rt_derived_shape(tensor->name, source, &like) && tensor->dtype == like.dtype && tensor->rank == like.rank && memcmp(like.dim, tensor->dim, sizeof like.dim) == 0;
-}
-
 static gm_status check_leftover(const fe_model *model, gm_diag *diag) {
     for (size_t i = 0; i < model->weights.count; i++) {
         const char *name = model->weights.tensors[i].name;
-        if (!is_known(&model->config, name) && !is_derived(model, &model->weights.tensors[i]))
+        if (!is_known(&model->config, name) && !rt_is_derived(&model->weights, &model->weights.tensors[i]))
             return gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected no such tensor in %s",
                            model->path, name, model->architecture);
     }

@@ -167,14 +167,15 @@ static void make_source(weight_maker *m, const char *name, const ir_type *panels
     make_weight(m, gm_arena_strndup(m->arena, name, rt_derived_source(name)), &floats);
 }
 
-/* What the name says is of the instruction's type. */
-static gm_status check_derived(const weight_maker *m, const char *name, const ir_type *type) {
-    const rt_tensor *source = rt_derived_from(m->weights, name);
-    rt_tensor made;
-    if (!source || !rt_derived_shape(name, source, &made)) return GM_OK; /* rt_derive says why not */
-    bool same = made.dtype == type->dtype && made.rank == type->rank;
-    for (int d = 0; d < made.rank && same; d++) same = made.dim[d] == type->dim[d];
-    return same ? GM_OK : gm_fail(m->diag, GM_INVALID, "weight \"%s\": what is derived from \"%s\" is of another type", name, source->name);
+/* What the name says must be of the instruction's type. */
+static gm_status derive(weight_maker *m, const char *name, const ir_type *type) {
+    rt_tensor read = {.name = name, .dtype = type->dtype, .rank = type->rank};
+    if (rt_is_panels(name)) make_source(m, name, type);
+    GM_TRY(m->status);
+    GM_TRY(rt_derive(m->weights, name, false, NULL, m->diag));
+    for (int d = 0; d < type->rank && d < RT_MAX_TENSOR_RANK; d++) read.dim[d] = type->dim[d];
+    if (rt_is_derived(m->weights, &read)) return GM_OK;
+    return gm_fail(m->diag, GM_INVALID, "weight \"%s\": what is derived from \"%.*s\" is of another type", name, (int)rt_derived_source(name), name);
 }
 
 static void make_derived(const ir_inst *inst, void *user) {
@@ -182,9 +183,7 @@ static void make_derived(const ir_inst *inst, void *user) {
     char text[IR_NAME_BYTES];
     for (int64_t i = 0; i < ir_stored_count(inst) && m->status == GM_OK; i++) {
         const char *name = gm_arena_strdup(m->arena, ir_stored_name(inst, i, text));
-        if (rt_is_panels(name)) make_source(m, name, &inst->results[0]->type);
-        if (m->status == GM_OK && rt_derived_source(name)) m->status = check_derived(m, name, &inst->results[0]->type);
-        if (m->status == GM_OK && rt_derived_source(name)) m->status = rt_derive(m->weights, name, false, NULL, m->diag);
+        if (rt_derived_source(name)) m->status = derive(m, name, &inst->results[0]->type);
     }
 }
 

@@ -256,9 +256,10 @@ static void list_sources(fe_engine *engine) {
     for (int i = 0; i < count; i++) {
         const char *derived = cg_weight_name(engine->program, i);
         const rt_tensor *source = rt_derived_from(weights, derived);
-        if (source) list_source(engine, sources, source, source_rests(engine, derived, source));
-        if (rt_is_panels(derived)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PREDICTING);
-        else if (rt_derived_source(derived) && (rt_is_screen(derived) || panels)) list_source(engine, sources, rt_weights_find(weights, derived), RT_RESTS_PROMPT);
+        if (!source) continue;
+        list_source(engine, sources, source, source_rests(engine, derived, source));
+        rt_rest rest = rt_is_panels(derived) ? RT_RESTS_PREDICTING : RT_RESTS_PROMPT;
+        if (panels || rt_is_screen(derived)) list_source(engine, sources, rt_weights_find(weights, derived), rest);
     }
     engine->tables->program.sources = sources;
 }

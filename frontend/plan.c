@@ -90,15 +90,10 @@ static bool has_func(const planner *p, const char *name) {
     return ir_func_find(p->engine.module, name) != NULL;
 }
 
-static bool comes_from(const tensor_use *derived, const tensor_use *source) {
-    size_t length = rt_derived_source(derived->name);
-    return length && strncmp(source->name, derived->name, length) == 0 && !source->name[length];
-}
-
 /* Does a tensor hold parameters that none counted before holds: is it none derived from another that is read too, nor the second from one? */
 static bool counts(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
-        if (comes_from(use, &p->tensors[i]) || (&p->tensors[i] < use && rt_derived_alike(use->name, p->tensors[i].name))) return false;
+        if (rt_is_derived_from(use->name, p->tensors[i].name) || (&p->tensors[i] < use && rt_derived_alike(use->name, p->tensors[i].name))) return false;
     return true;
 }
 
@@ -123,7 +118,7 @@ static double resident_rows(const tensor_use *use, int64_t tokens) {
 /* Are a tensor's pages given back where much is generated: is something derived from it, or are they kept panels? */
 static bool given_back(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
-        if (comes_from(&p->tensors[i], use)) return true;
+        if (rt_is_derived_from(p->tensors[i].name, use->name)) return true;
     return rt_is_panels(use->name);
 }
 

@@ -10,14 +10,6 @@
  * lower_precision. The interleaved copy is derived from w, which nothing reads where all functions take the copy.
  */
 #include "passes/derived.h"
-#include "passes/passes.h"
-
-#include "runtime/interleave.h"
-
-typedef struct state {
-    const pass_options *options;
-    derived_uses uses; /* as a weight of a product in words or of integers */
-} state;
 
 static int first_weight(const ir_inst *inst) {
     if (inst->op == IR_SCALED_MATMUL) return 2;
@@ -25,23 +17,10 @@ static int first_weight(const ir_inst *inst) {
     return inst->op == IR_MATMUL && takes ? 1 : inst->operand_count;
 }
 
-static bool interleave(ir_rewrite *rw, const ir_inst *inst) {
-    const state *s = rw->user;
-    rt_dtype type = derived_type(rw, inst, &s->uses, RT_DERIVED_ROWS);
-    if (type == RT_DTYPE_COUNT) return false;
-    derived_clone(rw, inst, RT_DERIVED_ROWS, type);
-    ir_decide(s->options->decisions, "interleave_rows", rw->in, rw->in_func, inst, rt_dtype_of(type)->text,
-              "each of its products is of integers or in tiles: %d rows side by side need nothing across lanes, and are unpacked at once", RT_INTERLEAVED_ROWS);
-    return true;
-}
-
 gm_status pass_interleave_rows(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    state s = {.options = options};
-    *out = ir_module_like(in);
-    for (int i = 0; i < in->func_count; i++) {
-        s.uses = derived_count(in->funcs[i], first_weight);
-        ir_clone_func(in, in->funcs[i], *out, in->funcs[i]->name, NULL, interleave, &s);
-        derived_free(&s.uses);
-    }
+    static const derived_pass pass = {"interleave_rows",
+                                      "each of its products is of integers or in tiles: 16 rows side by side need nothing across lanes, and are unpacked at once",
+                                      RT_DERIVED_ROWS, first_weight};
+    *out = derived_take(&pass, options, in);
     return GM_OK;
 }

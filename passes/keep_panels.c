@@ -10,31 +10,12 @@
  * needed. So where all panels together would be larger than that, none is kept. Needs lower_precision; interleave_rows takes what is left.
  */
 #include "passes/derived.h"
-#include "passes/passes.h"
-
-#include <string.h>
-
-typedef struct state {
-    const pass_options *options;
-    derived_uses uses; /* as a weight of a rotated product of bytes */
-} state;
+#include "ir/rewrite.h"
 
 static int first_weight(const ir_inst *inst) {
     bool takes = inst->op == IR_SCALED_MATMUL && ir_attr_int(inst, IR_ATTR_BITS, 0) == 8 && ir_attr_int(inst, IR_ATTR_ROTATE, 0);
     return takes && inst->operands[0]->type.dtype == RT_I8 ? 2 : inst->operand_count;
 }
-
-static bool keep(ir_rewrite *rw, const ir_inst *inst) {
-    const state *s = rw->user;
-    rt_dtype type = derived_type(rw, inst, &s->uses, RT_DERIVED_PANELS);
-    if (type == RT_DTYPE_COUNT) return false;
-    derived_clone(rw, inst, RT_DERIVED_PANELS, type);
-    ir_decide(s->options->decisions, "keep_panels", rw->in, rw->in_func, inst, rt_dtype_of(type)->text,
-              "its products are of 8-bit integers after a rotation: made once, not for each chunk, and all of them fit where the largest weight is let go of");
-    return true;
-}
-
-/* ---- room ---- */
 
 typedef struct sizes {
     size_t panels, largest; /* bytes: of all, as if each product had weights of its own; of the largest stored weight */
@@ -66,13 +47,9 @@ static bool fits(const ir_module *module) {
 }
 
 gm_status pass_keep_panels(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    state s = {.options = options};
-    bool room = fits(in);
-    *out = ir_module_like(in);
-    for (int i = 0; i < in->func_count; i++) {
-        s.uses = derived_count(in->funcs[i], first_weight);
-        ir_clone_func(in, in->funcs[i], *out, in->funcs[i]->name, NULL, room ? keep : NULL, &s);
-        derived_free(&s.uses);
-    }
+    static const derived_pass pass = {"keep_panels",
+                                      "its products are of 8-bit integers after a rotation: made once, not for each chunk, and all of them fit where the largest weight is let go of",
+                                      RT_DERIVED_PANELS, first_weight};
+    *out = fits(in) ? derived_take(&pass, options, in) : ir_rewrite_module(in, NULL, NULL);
     return GM_OK;
 }

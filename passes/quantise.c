@@ -4,9 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-/* 1.5·2^23: adding and subtracting it rounds an f32 below 2^22 to an integer. */
-enum { ROUNDER = 12582912 };
-
 static ir_value *number(ir_builder *b, double value) {
     return ir_const_float(b, value);
 }
@@ -18,9 +15,9 @@ static ir_value *sizes(ir_builder *b, ir_value *x) {
 
 quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype) {
     ir_value *most = ir_reduce(b, IR_REDUCE_MAX, sizes(b, x), x->type.rank - 1);
-    ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, 1e-30));
+    ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, RT_SCALE_LEAST));
     ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, largest), divisor));
-    ir_value *rounder = number(b, ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
+    ir_value *rounder = number(b, RT_ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
     ir_value *codes = ir_convert(b, rounded, dtype); /* a statement of its own: an initialiser's parts have no order */
     return (quantised){codes, ir_binary(b, IR_DIV, most, number(b, largest))};
 }

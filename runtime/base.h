@@ -38,6 +38,7 @@ void gm_warn(const gm_diag *diag, const char *format, ...) __attribute__((format
 #else
 #define GM_EACH_CPU __attribute__((target_clones("arch=x86-64-v3", "default")))
 #endif
+#define GM_INLINE static inline __attribute__((always_inline)) /* into both */
 
 #define GM_TRY(expr)                                                                               \
     do {                                                                                           \

@@ -77,21 +77,16 @@ static bool panels_shape(rt_tensor *matrix) {
     return (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT) && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % RT_PANEL_BLOCK == 0;
 }
 
-/* Floats of scratch. */
-static size_t one_row(int64_t columns) {
-    return (size_t)columns;
-}
-
 static const struct {
     const char *suffix, *expected;
     bool (*shape)(rt_tensor *matrix); /* a matrix's type and dim become those of what is derived from it; false: nothing can be */
     void (*begin)(const derivation *work, float *row); /* before any group; NULL: nothing */
     group_fn group;
-    size_t (*scratch)(int64_t columns);
+    size_t scratch; /* floats for each column */
 } kinds[RT_DERIVED_COUNT] = {
-    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group, one_row},
-    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group, one_row},
-    [RT_DERIVED_PANELS] = {":p16", "panels of 8-bit integers: expected a matrix of floats or of blocks, a multiple of 16 rows and of 128 columns", panels_shape, NULL, panel_group, rt_panel_scratch},
+    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group, 1},
+    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group, 1},
+    [RT_DERIVED_PANELS] = {":p16", "panels of 8-bit integers: expected a matrix of floats or of blocks, a multiple of 16 rows and of 128 columns", panels_shape, NULL, panel_group, RT_PANEL_SCRATCH},
 };
 
 /* ---- names ---- */
@@ -115,12 +110,19 @@ size_t rt_derived_source(const char *name) {
     return kind == RT_DERIVED_COUNT ? 0 : strlen(name) - strlen(kinds[kind].suffix);
 }
 
+/* Is `source` the first `length` bytes of a derived name? */
+static bool begins(const char *name, size_t length, const char *source) {
+    return length && strncmp(source, name, length) == 0 && !source[length];
+}
+
+bool rt_is_derived_from(const char *name, const char *source) {
+    return begins(name, rt_derived_source(name), source);
+}
+
 const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name) {
     size_t length = rt_derived_source(name);
-    for (size_t i = 0; length && i < weights->count; i++) {
-        const char *source = weights->tensors[i].name;
-        if (strncmp(source, name, length) == 0 && !source[length]) return &weights->tensors[i];
-    }
+    for (size_t i = 0; length && i < weights->count; i++)
+        if (begins(name, length, weights->tensors[i].name)) return &weights->tensors[i];
     return NULL;
 }
 
@@ -143,6 +145,12 @@ bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out)
     if (kind == RT_DERIVED_COUNT || source->rank != 2 || !kinds[kind].shape(out)) return false;
     out->bytes = rt_dtype_bytes(out->dtype, (size_t)(out->dim[0] * out->dim[1]));
     return true;
+}
+
+bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor) {
+    const rt_tensor *source = rt_derived_from(weights, tensor->name);
+    rt_tensor like;
+    return source && rt_derived_shape(tensor->name, source, &like) && tensor->dtype == like.dtype && tensor->rank == like.rank && memcmp(like.dim, tensor->dim, sizeof like.dim) == 0;
 }
 
 /* ---- a matrix ---- */
@@ -168,7 +176,7 @@ static void derive_share(void *user, int thread, int threads) {
     size_t groups = (size_t)work->source->dim[0] / GROUP, from = groups * (size_t)thread / (size_t)threads * GROUP;
     size_t to = groups * (size_t)(thread + 1) / (size_t)threads * GROUP, in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
-    float *scratch = atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch(work->source->dim[1]) * sizeof *scratch);
+    float *scratch = atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
     if (!scratch) atomic_store(&work->failed, true);
     for (size_t start = from; scratch && start < to; start += SLICE_ROWS) {
         size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;

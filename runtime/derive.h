@@ -14,6 +14,8 @@ const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
 size_t rt_derived_source(const char *name);
 /* The tensor that `name` is derived from; NULL: it is no such name, or there is none. */
 const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
+/* Is that the weight that `name` is derived from? */
+bool rt_is_derived_from(const char *name, const char *source);
 /* Are both derived from one weight? */
 bool rt_derived_alike(const char *a, const char *b);
 /* Of a screen: only a choice of tokens reads it. */
@@ -22,6 +24,8 @@ bool rt_is_screen(const char *name);
 bool rt_is_panels(const char *name);
 /* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing can be. */
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);
+/* Is a tensor of the type and shape that its name says, derived from one of `weights`? */
+bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor);
 /* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
  * thread), into pages that weights owns: of a file where `let_go` says that they are to be let go of later. Pages of a mapped source are let go
  * of on the way. GM_FORMAT when the source is missing or nothing can be derived from it, GM_NOMEM. */

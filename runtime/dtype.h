@@ -50,6 +50,8 @@ size_t rt_dtype_bytes(rt_dtype dtype, size_t elems);
  * defines what stored weights mean; compiled kernels are tested against it. */
 void rt_dequantize_row(rt_dtype dtype, const void *src, float *dst, size_t elems);
 
+/* 1.5·2^23: adding it to a float below 2^22 leaves the nearest integer in the low bits. */
+#define RT_ROUNDER 12582912.0f
 /* The bits of a float, and back. */
 static inline uint32_t rt_float_bits(float value) {
     uint32_t bits;

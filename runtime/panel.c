@@ -6,12 +6,6 @@
 
 enum { ROWS = RT_PANEL_ROWS, UNIT = 4, LEVELS = 127 };
 
-#define ROUNDER 12582912.0f /* 1.5·2^23: adding it rounds to an integer in the low bits */
-
-size_t rt_panel_scratch(int64_t columns) {
-    return (size_t)columns * (ROWS + 1);
-}
-
 /* x[columns][ROWS] = the rows; row: of one of them. */
 static void widen(rt_dtype stored, const uint8_t *src, int64_t columns, float *row, float *x) {
     size_t bytes = rt_dtype_bytes(stored, (size_t)columns);
@@ -34,7 +28,7 @@ GM_EACH_CPU static void largest_of(const float *x, int64_t columns, uint32_t *mo
 GM_EACH_CPU static void round_unit(const float *x, const float *inverse, uint8_t *codes) {
     for (int r = 0; r < ROWS; r++) {
         uint32_t unit = 0;
-        for (int c = 0; c < UNIT; c++) unit |= ((rt_float_bits(x[c * ROWS + r] * inverse[r] + ROUNDER) + RT_PANEL_OFFSET) & 255) << (8 * c);
+        for (int c = 0; c < UNIT; c++) unit |= ((rt_float_bits(x[c * ROWS + r] * inverse[r] + RT_ROUNDER) + RT_PANEL_OFFSET) & 255) << (8 * c);
         memcpy(codes + r * UNIT, &unit, sizeof unit); /* little-endian */
     }
 }

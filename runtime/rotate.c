@@ -17,7 +17,7 @@ uint32_t rt_rotate_sign(int64_t column) {
 }
 
 /* Hadamard transform of n columns, a power of two, not scaled; `each` floats to a column. */
-static inline __attribute__((always_inline)) void transform(float *run, int64_t n, int64_t each) {
+GM_INLINE void transform(float *run, int64_t n, int64_t each) {
     for (int64_t half = each; half < n * each; half *= 2)
         for (int64_t first = 0; first < n * each; first += 2 * half) {
             float *low = run + first, *high = low + half;

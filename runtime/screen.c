@@ -19,14 +19,12 @@ bool rt_can_screen_columns(int64_t columns) {
 
 /* ---- one run ---- */
 
-#define INLINE static inline __attribute__((always_inline)) /* into both of GM_EACH_CPU */
-
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
 /* The largest magnitude of `count` values: infinity or NaN when one is not finite. */
-INLINE float largest(const float *w, int64_t count) {
+GM_INLINE float largest(const float *w, int64_t count) {
     ints lanes = {0};
     int32_t most = 0;
     float value;
@@ -61,7 +59,7 @@ static int scale_for(float most, float unit) {
     return scale < 1 ? most > 0 : scale < LARGEST_SCALE ? (int)scale : LARGEST_SCALE;
 }
 
-INLINE float length_of(const floats *squares) {
+GM_INLINE float length_of(const floats *squares) {
     floats s = *squares;
     return sqrtf(((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])));
 }
@@ -72,7 +70,7 @@ typedef struct lengths {
 } lengths;
 
 /* codes = the nearest of 0 … 15 to w/d + 8; every |w/d| is at most 7.5 and a rounding. */
-INLINE lengths quantise(const float *w, float d, ints *codes) {
+GM_INLINE lengths quantise(const float *w, float d, ints *codes) {
     float inverse = 1 / d;
     floats off = {0}, in = {0}, out = {0};
     for (int i = 0; i < RUN / LANES; i++) {
@@ -108,7 +106,7 @@ typedef struct run {
 } run;
 
 /* rest: NULL, or what becomes of w when v is taken from it, so that nothing of it is off. unit: not NaN. */
-INLINE run screen_run(const float *w, float unit, slack more, float *rest) {
+GM_INLINE run screen_run(const float *w, float unit, slack more, float *rest) {
     run r = {.scale = scale_for(largest(w, RUN), unit)};
     float d = unit * (float)r.scale;
     for (int i = 0; i < RUN / LANES; i++) r.codes[i] = (ints){0} + 8;
@@ -122,13 +120,13 @@ INLINE run screen_run(const float *w, float unit, slack more, float *rest) {
     return r;
 }
 
-INLINE void put_bytes(ints codes, uint8_t *to) {
+GM_INLINE void put_bytes(ints codes, uint8_t *to) {
     bytes eight = __builtin_convertvector(codes, bytes);
     for (int i = 0; i < LANES; i += QUAD) memcpy(to + i * ROWS, (const uint8_t *)&eight + i, QUAD);
 }
 
 /* Column i in the lower nibble of a byte, 16 + i in the upper one. to: of this row in the run. */
-INLINE void put_nibbles(const ints *codes, uint8_t *to, int64_t plane) {
+GM_INLINE void put_nibbles(const ints *codes, uint8_t *to, int64_t plane) {
     for (int i = 0; i < 2; i++) put_bytes(codes[i] | codes[2 + i] << 4, to + i * plane);
 }
 
@@ -204,7 +202,7 @@ static void put_unit(uint8_t *head, int unit, int row, float value) {
 }
 
 /* found: one after the other, those of the runs of columns. */
-INLINE void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const float *found) {
+GM_INLINE void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const float *found) {
     int64_t count = at->runs - 1;
     float most = largest(found, count + (LANES - count % LANES) % LANES), unit = round_up(most / (RT_SCREEN_MOST_BOUND - 0.1f)), inverse = 1 / unit * (1 + 2e-6f);
     put_unit(head, 1, row, unit);
@@ -213,7 +211,7 @@ INLINE void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const
 }
 
 /* Row `row` of a group; w: its values. */
-INLINE void screen_row(const rt_screen_places *at, const float *w, slack more, int64_t group, int row, uint8_t *screen) {
+GM_INLINE void screen_row(const rt_screen_places *at, const float *w, slack more, int64_t group, int row, uint8_t *screen) {
     float unit = unit_for(largest(w, (at->runs - 1) * RUN)), values[RUN], rest[RUN], bounds[RT_SCREEN_MAX_COLUMNS / RUN + LANES];
     uint16_t order[RUN];
     uint8_t *head = screen + at->heads + group * at->head;
