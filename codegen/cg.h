@@ -231,7 +231,7 @@ LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x); /* rounded as conv
 LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 
-void cg_emit_rows(cg *c, const ir_inst *inst);      /* elem, reduce, fuse, iota on tensors */
+void cg_emit_rows(cg *c, const ir_inst *inst);      /* elem, reduce, rotate, fuse, iota on tensors */
 /* dst[…] = src[…] for the extents of `type`. */
 void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst);
 /* The same into a ring: position p of `axis` goes to (start + p) mod slots, 0 <= start < slots. */
@@ -242,7 +242,6 @@ typedef struct cg_ring {
 } cg_ring;
 void cg_emit_ring_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst, const cg_ring *ring);
 void cg_emit_matmul(cg *c, const ir_inst *inst);
-void cg_emit_rotate(cg *c, const ir_inst *inst);
 bool cg_can_rotate(const cg *c, int64_t columns);
 /* to[columns] = the row `from` rotated; they may be the same memory. */
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to);

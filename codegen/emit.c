@@ -203,7 +203,6 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     for (int i = 0; i < inst->result_count; i++) cg_place_result(c, inst, i);
     switch (inst->op) {
     case IR_MATMUL: cg_emit_matmul(c, inst); return;
-    case IR_ROTATE: cg_emit_rotate(c, inst); return;
     case IR_SCALED_MATMUL: cg_emit_scaled_matmul(c, inst); return;
     case IR_GATED_MATMUL:
         if (inst->operand_count == 4) cg_emit_scaled_matmul(c, inst);

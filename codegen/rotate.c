@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RADIX = 8 }; /* vectors of a pass: three steps of the transform in registers */
+/* The most vectors of a pass, whose steps are done in registers: four steps where there are 32 of these, else three; and of the first pass, whose
+ * steps within vectors need registers too. */
+enum { RADIX = 16, FIRST = 8 };
 
 static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
     return LLVMVectorType(element, (unsigned)c->lanes);
@@ -93,17 +95,6 @@ static LLVMValueRef step_within(cg *c, LLVMValueRef x, int half) {
     return cg_fma(c, x, LLVMConstVector(sign, (unsigned)c->lanes), other);
 }
 
-/* to = from with signs and scale; and the steps that stay within vectors. */
-static void emit_first(cg *c, LLVMValueRef from, const field *to) {
-    LLVMValueRef factors = table_of(c, "factors", to->columns, c->f32, factor_of, 0);
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, to->columns), c->lanes);
-    LLVMValueRef factor = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, factors, loop.index), 4);
-    LLVMValueRef x = LLVMBuildFMul(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4), factor, "");
-    for (int half = 1; half < c->lanes; half *= 2) x = step_within(c, x, half);
-    store(c, x, to, loop.index, 0);
-    cg_loop_end(c, &loop);
-}
-
 /* The steps of `count` vectors, a power of two, from that of neighbours `half` apart on; of floats or integers. */
 static void butterflies(cg *c, LLVMValueRef *x, int half, int count) {
     bool floats = LLVMGetTypeKind(LLVMGetElementType(LLVMTypeOf(x[0]))) == LLVMFloatTypeKind;
@@ -114,6 +105,25 @@ static void butterflies(cg *c, LLVMValueRef *x, int half, int count) {
             x[i] = floats ? LLVMBuildFAdd(c->b, a, b, "") : cg_add(c, a, b);
             x[i + half] = floats ? LLVMBuildFSub(c->b, a, b, "") : cg_sub(c, a, b);
         }
+}
+
+static bool has_many_registers(const cg *c) {
+    return c->lanes == 16;
+}
+
+/* to = from with signs and scale; and the steps within `count` vectors that lie side by side. */
+static void emit_first(cg *c, LLVMValueRef from, const field *to, int count) {
+    LLVMValueRef factors = table_of(c, "factors", to->columns, c->f32, factor_of, 0), x[FIRST];
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, to->columns), (int64_t)count * c->lanes);
+    for (int i = 0; i < count; i++) {
+        LLVMValueRef at = cg_add(c, loop.index, cg_i64(c, (int64_t)i * c->lanes));
+        LLVMValueRef factor = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, factors, at), 4);
+        x[i] = LLVMBuildFMul(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, at), 4), factor, "");
+        for (int half = 1; half < c->lanes; half *= 2) x[i] = step_within(c, x[i], half);
+    }
+    butterflies(c, x, 1, count);
+    for (int i = 0; i < count; i++) store(c, x[i], to, loop.index, (int64_t)i * c->lanes);
+    cg_loop_end(c, &loop);
 }
 
 /* The steps from `half` on, `radix` elements of each transform at a time. */
@@ -159,10 +169,11 @@ static void emit_last(cg *c, const field *f, int64_t half, cg_turned_fn turned, 
 
 /* The steps from `half` on, those before being done. */
 static void emit_rest(cg *c, const field *f, int64_t half, cg_turned_fn turned, void *user) {
-    int64_t n = rt_rotate_run(f->columns), m = f->columns / n, last = 1, most = c->lanes == 16 ? 24 : 12; /* vectors, of 32 or 16 registers */
-    while (2 * last <= RADIX && 2 * last * m <= most && half * last < n) last *= 2;
+    int64_t n = rt_rotate_run(f->columns), m = f->columns / n, last = 1, most = has_many_registers(c) ? 24 : 12; /* vectors */
+    int largest = has_many_registers(c) ? RADIX : RADIX / 2;
+    while (2 * last <= largest && 2 * last * m <= most && half * last < n) last *= 2;
     for (int64_t left = n / half / last; left > 1;) {
-        int radix = left < RADIX ? (int)left : RADIX;
+        int radix = left < largest ? (int)left : largest;
         emit_pass(c, f, half, radix);
         half *= radix;
         left /= radix;
@@ -172,8 +183,11 @@ static void emit_rest(cg *c, const field *f, int64_t half, cg_turned_fn turned, 
 
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to) {
     field f = {.floats = to, .columns = columns, .each = 1};
-    emit_first(c, from, &f);
-    emit_rest(c, &f, c->lanes, NULL, NULL);
+    int64_t run = rt_rotate_run(columns);
+    int count = 1;
+    while (2 * count <= FIRST && 2 * count * c->lanes <= run) count *= 2;
+    emit_first(c, from, &f, count);
+    if (count * c->lanes < columns) emit_rest(c, &f, (int64_t)count * c->lanes, NULL, NULL);
 }
 
 /* ---- rows side by side ---- */
@@ -248,40 +262,4 @@ void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats, int64_t half, c
 
 bool cg_can_rotate(const cg *c, int64_t columns) {
     return rt_rotate_run(columns) >= c->lanes;
-}
-
-/* ---- the instruction ---- */
-
-typedef struct rotate_job {
-    int64_t columns;
-    int x, x_stride, out, rows; /* kernel arguments */
-} rotate_job;
-
-static void emit_rotate(cg *c, void *user) {
-    const rotate_job *job = user;
-    LLVMValueRef *args = c->code.args, from, to;
-    cg_share(c, args[job->rows], 1, &from, &to);
-    cg_loop loop = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef x = cg_at(c, c->f32, args[job->x], cg_mul(c, loop.index, args[job->x_stride]));
-    cg_emit_rotated_row(c, job->columns, x, cg_at(c, c->f32, args[job->out], cg_mul(c, loop.index, cg_i64(c, job->columns))));
-    cg_loop_end(c, &loop);
-}
-
-void cg_emit_rotate(cg *c, const ir_inst *inst) {
-    const ir_type *type = &inst->operands[0]->type;
-    const cg_slot *x = cg_slot_of(c, inst->operands[0]), *out = cg_slot_of(c, inst->results[0]);
-    rotate_job job = {.columns = type->dim[type->rank - 1]};
-    int64_t stride;
-    if (!cg_can_rotate(c, job.columns) || !ir_layout_matrix(type, &x->layout, &stride)) {
-        cg_unsupported(c, inst, "rows of this length or at varying distances");
-        return;
-    }
-    cg_access(c, &x, 1, &out, 1);
-    cg_kernel kernel = {.count = 0};
-    job.x = cg_kernel_arg(&kernel, x->base);
-    job.x_stride = cg_kernel_arg(&kernel, cg_i64(c, stride));
-    job.out = cg_kernel_arg(&kernel, out->base);
-    job.rows = cg_kernel_arg(&kernel, cg_leading_rows(c, type));
-    gm_string_printf(&kernel.key, "rotate %lld", (long long)job.columns);
-    cg_kernel_call(c, &kernel, "rotate", emit_rotate, &job);
 }

@@ -1,8 +1,8 @@
-/* Element-wise operations, reductions, fused groups, iota and copies: one loop nest over the rows of a row space.
+/* Element-wise operations, reductions, rotations, fused groups, iota and copies: one loop nest over the rows of a row space.
  *
  * The row space is a shape [d0, …, dn-1]; its rows (all axes but the last) are shared out between the threads. Within a row each
  * reduction is a loop over the columns that recomputes its operand from the inputs, and one last loop writes the outputs; cheap
- * arithmetic is done twice rather than kept in memory.
+ * arithmetic is done twice rather than kept in memory. A rotated row is kept, in the thread's scratch.
  */
 #include "codegen/cg.h"
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64, SIDES = 2 };
+enum { MAX_INPUTS = 32, MAX_OUTPUTS = 16, SPLIT_ROWS = 4, COLUMN_GRAIN = 64, SIDES = 2, LINE = 64 /* bytes */ };
 
 typedef struct row_input {
     const ir_value *value; /* in the body's terms */
@@ -38,10 +38,14 @@ typedef struct row_job {
     int output_count;
     ir_inst *const *insts; /* the body, in order */
     int inst_count;
-    bool reduces, swaps;   /* swaps: some value is read with its halves swapped */
+    bool reduces, swaps; /* swaps: some value is read with its halves swapped */
+    int rotations;       /* rotated rows of a row, which lie one after the other … */
+    int scratch;         /* … in this argument */
     uint32_t id_limit;
     /* while emitting */
     LLVMValueRef *row_value;            /* by value id: what holds for the whole row */
+    LLVMValueRef *rotated;              /* by value id: where the rotated row lies */
+    int rotated_count;                  /* so far */
     LLVMValueRef *column_value[SIDES];  /* by value id: memos of the current column, and of the same one of the row's other half */
     LLVMValueRef column[SIDES];
     LLVMValueRef index[IR_MAX_RANK];
@@ -174,6 +178,7 @@ static LLVMValueRef inst_at(cg *c, row_job *job, const ir_inst *inst, int side) 
     if (inst->op == IR_CONST) return const_at(c, inst);
     if (inst->op == IR_IOTA) return iota_at(c, job, inst, job->column[side]);
     if (inst->op == IR_SWAP_HALVES) return value_at(c, job, inst->operands[0], 1 - side);
+    if (inst->op == IR_ROTATE) return cg_load(c, c->f32, cg_at(c, c->f32, job->rotated[inst->results[0]->id], job->column[side]), 4);
     LLVMValueRef operands[4];
     for (int i = 0; i < inst->operand_count; i++) operands[i] = value_at(c, job, inst->operands[i], side);
     return cg_elem(c, inst, operands);
@@ -266,6 +271,38 @@ static void emit_reduction(cg *c, row_job *job, const ir_inst *inst) {
     job->row_value[inst->results[0]->id] = LLVMBuildLoad2(c->b, r.type, r.total, "");
 }
 
+/* Where the row of an f32 value lies, if it is an input with its columns side by side; else NULL. */
+static LLVMValueRef row_in_memory(const row_job *job, const ir_value *x) {
+    for (int i = 0; i < job->input_count; i++)
+        if (job->inputs[i].value == x && job->inputs[i].stride[job->rank - 1] == 1) return job->input_row[i];
+    return NULL;
+}
+
+typedef struct kept_row {
+    const ir_value *value;
+    LLVMValueRef floats;
+} kept_row;
+
+static void keep_column(cg *c, row_job *job, void *user) {
+    const kept_row *row = user;
+    cg_store(c, value_at(c, job, row->value, 0), cg_at(c, c->f32, row->floats, job->column[0]), 4);
+}
+
+/* From a rotated row to the next. */
+static int64_t rotated_bytes(int64_t columns) {
+    return (columns * (int64_t)sizeof(float) + LINE - 1) / LINE * LINE;
+}
+
+/* The rotated row, in its place of the scratch; where the operand is no row in memory, it is computed there first. */
+static void emit_rotation(cg *c, row_job *job, const ir_inst *inst) {
+    int64_t columns = job->dim[job->rank - 1];
+    LLVMValueRef from = row_in_memory(job, inst->operands[0]);
+    LLVMValueRef to = cg_at(c, c->i8, c->code.args[job->scratch], cg_i64(c, job->rotated_count++ * rotated_bytes(columns)));
+    if (!from) each_column(c, job, cg_i64(c, 0), cg_i64(c, columns), keep_column, &(kept_row){inst->operands[0], to});
+    cg_emit_rotated_row(c, columns, from ? from : to, to);
+    job->rotated[inst->results[0]->id] = to;
+}
+
 /* Where position `index` of the ring's axis is. */
 static LLVMValueRef go_round(cg *c, const row_output *output, LLVMValueRef index) {
     LLVMValueRef slots = cg_i64(c, output->ring_slots), at = cg_add(c, index, c->code.args[output->ring_start]);
@@ -312,8 +349,11 @@ static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef
         if (input->reg) job->row_value[input->value->id] = base;
         else job->input_row[i] = row_pointer(c, job, cg_type(c, input->value->type.dtype), base, input->stride);
     }
-    for (int i = 0; i < job->inst_count; i++)
+    job->rotated_count = 0;
+    for (int i = 0; i < job->inst_count; i++) {
         if (ir_op_of(job->insts[i]->op)->class == IR_CLASS_REDUCE) emit_reduction(c, job, job->insts[i]);
+        else if (job->insts[i]->op == IR_ROTATE) emit_rotation(c, job, job->insts[i]);
+    }
     LLVMValueRef rows[MAX_OUTPUTS];
     bool full = false;
     enter_column(job, cg_i64(c, 0), NULL);
@@ -326,7 +366,7 @@ static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef
     if (full) each_column(c, job, column_from, column_to, store_column, rows);
 }
 
-/* Few rows and no reduction: share out the columns; else the rows. */
+/* Few rows, of which none is needed whole: share out the columns; else the rows. */
 static void emit_job(cg *c, void *user) {
     row_job *job = user;
     LLVMValueRef rows = cg_i64(c, 1), columns = cg_dim(c, job->dim[job->rank - 1]);
@@ -336,7 +376,7 @@ static void emit_job(cg *c, void *user) {
         static_rows = ir_dim_is_symbol(job->dim[i]) ? INT32_MAX : static_rows * job->dim[i];
     }
     LLVMValueRef row_from = cg_i64(c, 0), row_to = rows, column_from = cg_i64(c, 0), column_to = columns;
-    if (!job->reduces && static_rows < SPLIT_ROWS) cg_share(c, columns, COLUMN_GRAIN, &column_from, &column_to);
+    if (!job->reduces && !job->rotations && static_rows < SPLIT_ROWS) cg_share(c, columns, COLUMN_GRAIN, &column_from, &column_to);
     else cg_share(c, rows, 1, &row_from, &row_to);
     cg_loop loop = cg_loop_begin(c, row_from, row_to, 1);
     LLVMValueRef rest = loop.index;
@@ -382,8 +422,9 @@ static bool goes_singly(const row_job *job) {
 static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     job->id_limit = c->func->value_count + 2;
     job->row_value = calloc(job->id_limit, sizeof *job->row_value);
+    job->rotated = calloc(job->id_limit, sizeof *job->rotated);
     for (int i = 0; i < SIDES; i++) job->column_value[i] = calloc(job->id_limit, sizeof *job->column_value[i]);
-    GM_ASSERT(job->row_value && job->column_value[0] && job->column_value[1]);
+    GM_ASSERT(job->row_value && job->rotated && job->column_value[0] && job->column_value[1]);
     bool singly = goes_singly(job);
     cg_loop leading;
     if (singly) leading = leading_begin(c, job, kernel);
@@ -391,6 +432,7 @@ static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     cg_kernel_call(c, kernel, name, emit_job, job);
     if (singly) cg_loop_end(c, &leading);
     free(job->row_value);
+    free(job->rotated);
     for (int i = 0; i < SIDES; i++) free(job->column_value[i]);
 }
 
@@ -411,6 +453,7 @@ static void space_of(row_job *job, const ir_inst *inst) {
     for (int i = 0; i < job->inst_count; i++) {
         widen_space(job, &job->insts[i]->results[0]->type);
         if (ir_op_of(job->insts[i]->op)->class == IR_CLASS_REDUCE) job->reduces = true;
+        if (job->insts[i]->op == IR_ROTATE) job->rotations++;
         if (job->insts[i]->op == IR_SWAP_HALVES) job->swaps = true;
     }
     if (job->rank == 0) job->rank = 1, job->dim[0] = 1;
@@ -454,6 +497,10 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
         return;
     }
     space_of(&job, inst);
+    if (job.rotations && !cg_can_rotate(c, job.dim[job.rank - 1])) {
+        cg_unsupported(c, inst, "rotated rows in runs shorter than a vector");
+        return;
+    }
     access_job(c, inst);
     for (int i = 0; i < inst->operand_count; i++) {
         bool seen = false;
@@ -465,11 +512,12 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
         const ir_value *result = inst->results[i], *inner = fused ? inst->regions[0]->yields[i] : result;
         add_output(&job, &kernel, inner, &result->type, cg_slot_of(c, result));
     }
-    if (!fused && job.reduces) {
+    if (ir_op_of(inst->op)->class == IR_CLASS_REDUCE) {
         job.outputs[0].full = false;
         int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
         if (axis != job.rank - 1) swap_axes(&job, axis);
     }
+    if (job.rotations) job.scratch = cg_kernel_arg(&kernel, cg_scratch(c, job.rotations * rotated_bytes(job.dim[job.rank - 1])));
     run_job(c, &job, &kernel, fused ? "fuse" : ir_op_of(inst->op)->text);
 }
 

@@ -48,16 +48,25 @@ static ir_cost in_and_out(const ir_module *module, const ir_inst *inst, const ir
     return cost;
 }
 
-/* ---- element-wise operations and reductions ---- */
+/* ---- element-wise operations, reductions and rotations ---- */
 
 static const uint8_t flop_per_element[IR_OP_COUNT] = {
     [IR_NEG] = 1, [IR_EXP] = 1, [IR_LOG] = 1, [IR_TANH] = 1, [IR_ERF] = 1, [IR_SQRT] = 1, [IR_RSQRT] = 2, [IR_SIN] = 1, [IR_COS] = 1,
     [IR_ADD] = 1, [IR_SUB] = 1, [IR_MUL] = 1, [IR_DIV] = 1, [IR_MAX] = 1, [IR_MIN] = 1,
     [IR_REDUCE_SUM] = 1, [IR_REDUCE_MAX] = 1, [IR_ARGMAX] = 1, [IR_GUESS] = 1, [IR_SAMPLE] = 1};
 
-/* A reduction takes a step per element of what it folds, the others per element of the result. */
+/* Butterflies: a step for each doubling of the transform's length. */
+static double rotate_flop(const ir_module *module, const ir_type *x, const ir_cost_at *at) {
+    int64_t columns = x->dim[x->rank - 1], run = rt_rotate_run(columns);
+    double per_element = run == columns ? 1 : 4;
+    for (; run > 1; run /= 2) per_element += 1;
+    return per_element * elems(module, x, at);
+}
+
+/* A rotation takes its steps, a reduction one per element of what it folds, the others one per element of the result. */
 static double element_flop(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     bool reduces = ir_op_of(inst->op)->class == IR_CLASS_REDUCE;
+    if (inst->op == IR_ROTATE) return rotate_flop(module, &inst->operands[0]->type, at);
     if (!inst->operand_count || !flop_per_element[inst->op]) return 0;
     const ir_type *type = &inst->operands[0]->type;
     if (rt_dtype_of(type->dtype)->class != RT_CLASS_FLOAT) return 0;
@@ -95,17 +104,6 @@ static ir_cost cost_matmul(const ir_module *module, const ir_inst *inst, const i
 static ir_cost cost_gated(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     ir_cost cost = cost_matmul(module, inst, at);
     cost.flop = 2 * cost.flop + GATE_FLOP * elems(module, &inst->results[0]->type, at);
-    return cost;
-}
-
-/* Butterflies: a step for each doubling of the transform's length. */
-static ir_cost cost_rotate(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
-    const ir_type *x = &inst->operands[0]->type;
-    ir_cost cost = in_and_out(module, inst, at);
-    int64_t run = rt_rotate_run(x->dim[x->rank - 1]);
-    double per_element = run == x->dim[x->rank - 1] ? 1 : 4;
-    for (; run > 1; run /= 2) per_element += 1;
-    cost.flop = per_element * elems(module, x, at);
     return cost;
 }
 
@@ -195,7 +193,7 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
     case IR_CLASS_ELEM: return cost_elem(module, inst, at);
     case IR_CLASS_REDUCE: return inst->op == IR_SAMPLE ? cost_sample(module, inst, at) : cost_elem(module, inst, at);
     case IR_CLASS_CONTRACT:
-        if (inst->op == IR_ROTATE) return cost_rotate(module, inst, at);
+        if (inst->op == IR_ROTATE) return cost_elem(module, inst, at);
         return inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL ? cost_matmul(module, inst, at) : cost_einsum(module, inst, at);
     case IR_CLASS_SHAPE: return cost_view(module, inst, at);
     case IR_CLASS_MOVE:

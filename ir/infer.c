@@ -573,15 +573,28 @@ static bool defined_in(const ir_region *region, int n, const ir_value *value) {
     return false;
 }
 
+/* Has every value of the nest rows of this many columns, or one number for a row? */
+static bool has_rows_of(const ir_region *body, ir_dim columns) {
+    bool ok = true;
+    for (int i = 0; i < body->param_count + body->inst_count && ok; i++) {
+        const ir_type *type = i < body->param_count ? &body->params[i]->type : &body->insts[i - body->param_count]->results[0]->type;
+        ok = type->rank == 0 || type->dim[type->rank - 1] == 1 || type->dim[type->rank - 1] == columns;
+    }
+    return ok;
+}
+
 static bool rule_fuse(const rule_context *c) {
     const ir_region *body = c->inst->regions[0];
     REQUIRE(body->param_count == c->inst->operand_count, "body must take the operands");
     REQUIRE(body->yield_count == c->inst->result_count, "body must yield one value per result");
     if (!types_match(c, body->params, c->inst->operands, body->param_count, "parameter")) return false;
     for (int i = 0; i < body->inst_count; i++) {
-        ir_class class = ir_op_of(body->insts[i]->op)->class;
-        bool can = class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE || body->insts[i]->op == IR_SWAP_HALVES;
-        REQUIRE(can, "%s cannot be fused", ir_op_of(body->insts[i]->op)->text);
+        ir_op op = body->insts[i]->op;
+        ir_class class = ir_op_of(op)->class;
+        bool can = class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE || op == IR_SWAP_HALVES || op == IR_ROTATE;
+        REQUIRE(can, "%s cannot be fused", ir_op_of(op)->text);
+        const ir_type *type = &body->insts[i]->results[0]->type;
+        REQUIRE(op != IR_ROTATE || has_rows_of(body, type->dim[type->rank - 1]), "rows of another length than those that are rotated");
         for (int k = 0; k < body->insts[i]->operand_count; k++)
             REQUIRE(defined_in(body, i, body->insts[i]->operands[k]), "the body uses a value that is not its own");
     }

@@ -1,4 +1,4 @@
-/* fuse_rows: chains of element-wise operations and row reductions become one loop nest.
+/* fuse_rows: chains of element-wise operations, row reductions and rotations become one loop nest.
  *
  *   %s = mul %x, %x                                %y = fuse %x, %w (%a, %b) {
  *   %t = reduce_sum %s {axis = last}        ->       %s = mul %a, %a ; %t = reduce_sum %s
@@ -7,9 +7,10 @@
  *
  * A group has one row space [d0, …, N]. Its members, in the sense of broadcasting to that space, are
  *   whole rows [d0, …, N] or one number per row [d0, …, 1],
- *   reductions of whole rows along the last axis, and whole rows with their halves swapped,
+ *   reductions of whole rows along the last axis, whole rows with their halves swapped, and rotated ones, which are kept,
  *   smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every row.
- * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes from.
+ * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes from. A
+ * rotated row is made once and kept, but the row that was rotated is not, so that nothing else may read what costs much of that.
  * An operation joins the groups that it reads and a group of its own space; groups that meet in an operation become one where
  * the rules allow, else the one is closed. No open group reads another, and a group stands where its last member stood: what
  * lies between its members and does not read them comes before it. What reads a member and is none closes the group; so do
@@ -79,7 +80,8 @@ static bool is_reduce(const ir_inst *inst) {
 
 static bool is_candidate(const ir_inst *inst) {
     if (is_reduce(inst)) return ir_attr_int(inst, IR_ATTR_AXIS, 0) == inst->operands[0]->type.rank - 1;
-    return (ir_op_of(inst->op)->class == IR_CLASS_ELEM && inst->results[0]->type.rank > 0) || inst->op == IR_SWAP_HALVES;
+    bool moves = inst->op == IR_SWAP_HALVES || inst->op == IR_ROTATE;
+    return moves || (ir_op_of(inst->op)->class == IR_CLASS_ELEM && inst->results[0]->type.rank > 0);
 }
 
 static bool is_costly(ir_op op) {
@@ -150,28 +152,53 @@ static int count_results(const grouping *g, const ir_inst *const *insts, int cou
     return results;
 }
 
-/* Would a reduction or a swap, for which the operand is computed again, do costly work twice? */
-static bool repeats_costly(const ir_inst *const *insts, int count) {
-    bool costly[MAX_MEMBERS];
-    for (int i = 0; i < count; i++) {
-        costly[i] = is_costly(insts[i]->op);
-        for (int j = 0; j < i && !costly[i]; j++)
-            for (int k = 0; k < insts[i]->operand_count; k++) costly[i] |= costly[j] && insts[i]->operands[k] == insts[j]->results[0];
-        if ((is_reduce(insts[i]) || insts[i]->op == IR_SWAP_HALVES) && costly[i]) return true;
+/* Which of the instructions make the operand of insts[rotation], other rotations and what those need left out. */
+static void mark_needed(const ir_inst *const *insts, int rotation, bool *needed) {
+    for (int i = rotation; i >= 0; i--) {
+        needed[i] = i == rotation;
+        for (int j = i + 1; j <= rotation && !needed[i] && insts[i]->op != IR_ROTATE; j++)
+            for (int k = 0; k < insts[j]->operand_count; k++) needed[i] |= needed[j] && insts[j]->operands[k] == insts[i]->results[0];
+    }
+}
+
+/* Is costly work for the operand of insts[rotation] done again for something else? */
+static bool rotates_costly(const grouping *g, const ir_inst *const *insts, const bool *costly, int rotation) {
+    bool needed[MAX_MEMBERS];
+    mark_needed(insts, rotation, needed);
+    for (int i = 0; i < rotation; i++) {
+        uint32_t uses = 0;
+        if (!needed[i] || !costly[i]) continue;
+        for (int j = i + 1; j <= rotation; j++) uses += needed[j] ? uses_by(insts[i]->results[0], insts + j, 1) : 0;
+        if (uses != g->uses[insts[i]->results[0]->id]) return true;
     }
     return false;
 }
 
-/* Is every member either there in all rows of the space, or cheap and read only within? Are reductions still of whole rows? */
+/* Would a reduction or a swap, for which the operand is computed again, do costly work twice, or a rotation? What reads a rotated row finds it
+ * in memory. */
+static bool repeats_costly(const grouping *g, const ir_inst *const *insts, int count) {
+    bool costly[MAX_MEMBERS];
+    for (int i = 0; i < count; i++) {
+        costly[i] = is_costly(insts[i]->op);
+        for (int j = 0; j < i && !costly[i] && insts[i]->op != IR_ROTATE; j++)
+            for (int k = 0; k < insts[i]->operand_count; k++) costly[i] |= costly[j] && insts[i]->operands[k] == insts[j]->results[0];
+        if ((is_reduce(insts[i]) || insts[i]->op == IR_SWAP_HALVES) && costly[i]) return true;
+        if (insts[i]->op == IR_ROTATE && rotates_costly(g, insts, costly, i)) return true;
+    }
+    return false;
+}
+
+/* Is every member either there in all rows of the space, or cheap and read only within? Are reductions and rotations still of whole rows? */
 static bool fits(const grouping *g, const ir_inst *const *insts, int count, const ir_type *space) {
     for (int i = 0; i < count; i++) {
         const ir_value *value = insts[i]->results[0];
         if (!broadcasts_to(own_space(insts[i]), space)) return false;
-        if (is_reduce(insts[i]) && !same_space(own_space(insts[i]), space)) return false;
+        bool whole = is_reduce(insts[i]) || insts[i]->op == IR_ROTATE;
+        if (whole && !same_space(own_space(insts[i]), space)) return false;
         if (has_all_rows(&value->type, space)) continue;
         if (is_costly(insts[i]->op) || uses_by(value, insts, count) != g->uses[value->id]) return false;
     }
-    return !repeats_costly(insts, count);
+    return !repeats_costly(g, insts, count);
 }
 
 /* The members of two groups (either may be NO_GROUP) and inst, in order; 0: too many. */

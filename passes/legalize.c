@@ -53,7 +53,6 @@ static bool takes(const ir_rewrite *rw, const ir_inst *inst, int i, const ir_lay
         return i > 0 ? ir_layout_is_dense(rw->in, type, layout) : ir_layout_matrix(type, layout, &stride);
     case IR_MATMUL: return i > 0 || ir_layout_matrix(type, layout, &stride);
     case IR_ATTENTION: return i > 3 || last_dense(type, layout) || (i == 1 && layout->stride[0] == 1);
-    case IR_ROTATE:
     case IR_ARGMAX: return ir_layout_matrix(type, layout, &stride);
     case IR_CALL:
     case IR_SAMPLE:

@@ -135,11 +135,13 @@ static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first,
     return ir_emit1(&rw->b, IR_SCALED_MATMUL, operands, count + 2, attrs, attr_count, NULL);
 }
 
-/* A product for each run of weights that are rounded alike, side by side. */
+/* A product for each run of weights that are rounded alike, side by side. x is rounded for all of them first: a product in between would close the
+ * loop nest that fuse_rows makes of that. */
 static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
     const lowering *state = rw->user;
     ir_value *parts[16];
     int count = 0;
+    for (int i = 1; i < inst->operand_count; i++) rounded_of(rw, inst->operands[0], rounding_of(state, inst->operands[i]));
     for (int first = 1, end; first < inst->operand_count; first = end) {
         rounding how = rounding_of(state, inst->operands[first]);
         for (end = first + 1; end < inst->operand_count && rounding_of(state, inst->operands[end]) == how; end++) {}

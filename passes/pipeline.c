@@ -25,7 +25,7 @@ const char *pass_precision_text(pass_precision precision) {
 }
 
 const char *pass_default_wide(pass_precision precision) {
-    return precision == PASS_INT8 ? "k_proj,v_proj,layers.-1." : "";
+    return precision == PASS_INT8 ? "v_proj,layers.-1." : "";
 }
 
 const pass_info *pass_table(int *out_count) {

@@ -27,6 +27,7 @@ struct rt_session {
     int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
     bool has_read_rows, has_read_chunks; /* of sources, generating or prompts; their pages are resident */
+    bool has_activations; /* of a long prompt, or rows to be scored: their pages are resident */
 };
 
 /* ---- memory ---- */
@@ -269,8 +270,9 @@ static void advise_activations(const rt_session *s, int advice) {
 
 /* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses of the TLB. A
  * short prompt writes the first rows of each buffer, and would make a large page of each. */
-static void claim_activations(const rt_session *s, int64_t n) {
+static void claim_activations(rt_session *s, int64_t n) {
     advise_activations(s, n < RT_RELEASE_TOKENS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    s->has_activations |= n >= RT_RELEASE_TOKENS;
 }
 
 /* Where there is no chunk to be filled, and for few tokens: a chunk rounds all of W on the way. */
@@ -318,11 +320,13 @@ static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
     return GM_OK;
 }
 
-/* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. */
-static void release_activations(const rt_session *s, int64_t n) {
-    if (n < RT_RELEASE_TOKENS) return;
+/* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. Not before: a prompt may come in several
+ * calls, and the next would fault them in again. */
+static void release_activations(rt_session *s) {
+    if (!s->has_activations) return;
     advise_activations(s, MADV_DONTNEED);
     claim_activations(s, 0);
+    s->has_activations = false;
 }
 
 /* The pages around rows that were read one by one are not to be resident beside all that a chunk reads. */
@@ -346,9 +350,9 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
         release_rows(s);
         if (n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
         GM_TRY(prefill_by_loop(s, n, diag));
-        release_activations(s, n);
         s->has_read_chunks = true;
     } else {
+        release_activations(s);
         release_chunks(s);
         prefill_by_steps(s, n);
     }
@@ -481,6 +485,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.max = max < room ? max : room;
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
+    release_activations(s);
     if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
     if (g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {

@@ -4,7 +4,7 @@
 
 #include "runtime/base.h"
 
-/* After a prompt of this many tokens the memory of its activations is given back. */
+/* A prompt of this many tokens is long: the memory of its activations is given back before tokens are generated. */
 enum { RT_RELEASE_TOKENS = 256 };
 /* So are the pages of stored weights that only prompts need, before so many tokens are generated. */
 enum { RT_RELEASE_PREDICTED = 32 };

@@ -270,11 +270,13 @@ bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *fu
 static bool range_of(const gir_file *file, const char *name, double *least, double *most) {
     for (int i = 0; name && i < file->directive_count; i++) {
         const char *rest = file->directives[i].rest;
-        char key[64];
+        char key[64], more;
         double low, high;
         if (strcmp(file->directives[i].key, "input")) continue;
-        if (sscanf(rest, " %%%63s %lf %lf", key, &low, &high) != 3 && sscanf(rest, " %63s %lf %lf", key, &low, &high) != 3) continue;
-        if (strcmp(key, name)) continue;
+        int found = sscanf(rest, " %%%63s %lf %lf %c", key, &low, &high, &more);
+        if (found < 3) found = sscanf(rest, " %63s %lf %lf %c", key, &low, &high, &more);
+        GM_ASSERT(found < 4 && "\"# input:\" takes a name, the least and the most");
+        if (found < 3 || strcmp(key, name)) continue;
         *least = low;
         *most = high;
         return true;

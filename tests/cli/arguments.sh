@@ -43,7 +43,7 @@ good help '.*compile .*generate .*bench .*run .*' help
 good help_command 'usage: gemmac generate .*--temp X .*' help generate
 good help_precision '.*--precision auto\|f32\|bf16\|int16\|int8\|block8 +arithmetic of the matrix-matrix products.*' help compile
 for command in compile generate bench ablate profile plan perplexity logits; do
-    good "help_wide $command" '.*--wide LIST +int8, block8: weights whose names hold one of these words keep 16 bits \(int8: k_proj,v_proj,layers\.-1\., of the last layer\).*' help "$command"
+    good "help_wide $command" '.*--wide LIST +int8, block8: weights whose names hold one of these words keep 16 bits \(int8: v_proj,layers\.-1\., of the last layer\).*' help "$command"
 done
 good help_flag 'usage: gemmac bench .*--n-gen LIST .*' bench --help
 good help_ops '.*matmul +contract .*scaled_matmul +contract .*attention +fused .*' help ops

@@ -112,7 +112,7 @@ wide() {
 }
 wide wide_usual 15 44
 cp "$work/out" "$work/usual"
-wide wide_written_out 15 44 --wide k_proj,v_proj,layers.-1.
+wide wide_written_out 15 44 --wide v_proj,layers.-1.
 check wide_usual_is "the usual list is another" cmp -s "$work/usual" "$work/out"
 wide wide_none 0 48 --wide ''
 wide wide_all 48 0 --wide proj

@@ -52,6 +52,8 @@ static const known all_known[] = {
                        "  %y = gated_matmul %x, %a, %b {impl = \"tiles\"} : f32[T,32]\n  return %y\n"), 0, 384 + 16384, 384, 24576 + 9 * 96},
     {"rotate", F("%x: f32[T,64]", "f32[T,64]", "  %y = rotate %x : f32[T,64]\n  return %y\n"), 0, 768, 768, 192 * (1 + 6)},
     {"rotate in runs", F("%x: f32[T,24]", "f32[T,24]", "  %y = rotate %x : f32[T,24]\n  return %y\n"), 0, 288, 288, 72 * (1 + 3 + 3)},
+    {"fused rotation", F("%x: f32[T,24]", "f32[T,24]", "  %y = fuse %x (%a: f32[T,24]) {\n    %b = neg %a : f32[T,24]\n    %c = rotate %b : f32[T,24]\n"
+                                                       "    yield %c\n  } : f32[T,24]\n  return %y\n"), 0, 288, 288, 72 * (1 + 1 + 3 + 3)},
     {"einsum", F("%q: f32[2,2,3,4], %k: f32[5,2,4]", "f32[2,2,3,5]",
                  "  %y = einsum %q, %k {spec = \"tkgd,skd->tkgs\"} : f32[2,2,3,5]\n  return %y\n"), 0, 352, 240, 480},
     {"attention", ATTENTION("scale = 0.5"), 5, 96 + 256, 96, 2 * 21 * 21},

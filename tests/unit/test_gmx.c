@@ -170,7 +170,7 @@ START_TEST(another_list_of_wide_weights_compiles_again) {
     static const struct {
         const char *made, *wanted;
         bool warm;
-    } cases[] = {{NULL, NULL, true}, {NULL, "k_proj,v_proj,layers.-1.", true}, {NULL, "", false}, {NULL, "v_proj", false}, {"", NULL, true}, {"", "v_proj", false},
+    } cases[] = {{NULL, NULL, true}, {NULL, "v_proj,layers.-1.", true}, {NULL, "", false}, {NULL, "k_proj", false}, {"", NULL, true}, {"", "v_proj", false},
                  {"q_proj", NULL, true}, {"q_proj", "q_proj", true}, {"q_proj", "", false}};
     char path[512];
     copy_name(path, "a.gmx");

@@ -5,10 +5,10 @@
 
 #include <stdlib.h>
 
-enum { SECONDS = 120, ROWS = 5, WIDEST = 6912, COLUMNS = 600, SAMPLE = 96 };
+enum { SECONDS = 120, ROWS = 9 /* more than RT_FEW_ROWS */, WIDEST = 32768, COLUMNS = 600, SAMPLE = 96 };
 
-/* Runs of 8 to 2048, one to 27 of them. 640, 1152, 2048 and 6912 are widths of Gemma's products. */
-static const int64_t widths[] = {8, 24, 640, 1152, 2048, WIDEST};
+/* Runs of 8 to 32768, one to 27 of them. 640, 1152, 2048, 6912 and 10240 are widths of Gemma's products. */
+static const int64_t widths[] = {8, 24, 640, 1152, 2048, 6912, 10240, WIDEST};
 
 static double sign_of(int64_t column) {
     return rt_rotate_sign(column) ? -1 : 1;
@@ -90,11 +90,18 @@ END_TEST
 /* Rows of different sizes, one of zeros, and one with NaN: it may touch nothing beside it. */
 static ir_array make_rows(int64_t columns, gm_arena *arena) {
     ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {ROWS, columns}, .data = GM_NEW_ARRAY(arena, float, ROWS * columns)};
-    static const float sizes[ROWS] = {1, 1e-20f, 0, 1e20f, 1};
+    static const float sizes[ROWS] = {1, 1e-20f, 0, 1e20f, 1, 2, 3, 4, 1};
     for (int64_t i = 0; i < ROWS * columns; i++) ((float *)x.data)[i] = sizes[i / columns] * random_float(-1, 1);
     ((float *)x.data)[ROWS * columns - 3] = NAN;
     return x;
 }
+
+/* A rotation alone, and in a loop nest of an operand and of what is computed there, each with two signs changed. */
+static const char *const bodies[] = {
+    "  %%y = rotate %%x : f32[%1$d,%2$d]\n",
+    "  %%y = fuse %%x (%%a: f32[%1$d,%2$d]) {\n    %%t = rotate %%a : f32[%1$d,%2$d]\n    %%n = neg %%t : f32[%1$d,%2$d]\n    %%z = neg %%n : f32[%1$d,%2$d]\n    yield %%z\n  } : f32[%1$d,%2$d]\n",
+    "  %%y = fuse %%x (%%a: f32[%1$d,%2$d]) {\n    %%n = neg %%a : f32[%1$d,%2$d]\n    %%z = neg %%n : f32[%1$d,%2$d]\n    %%t = rotate %%z : f32[%1$d,%2$d]\n    yield %%t\n  } : f32[%1$d,%2$d]\n",
+};
 
 static void check_rows(const ir_array *x, const ir_array *got, const char *cpu) {
     int64_t columns = x->dim[1];
@@ -120,14 +127,16 @@ START_TEST(compiled_rows_are_interpreted_rows) {
     rt_weights weights = {0};
     state = (uint64_t)_i + 1;
     ir_array x = make_rows(widths[_i], &arena);
-    for (size_t c = 0; c < GM_COUNT(cpus); c++) {
+    for (size_t i = 0; i < GM_COUNT(cpus) * GM_COUNT(bodies); i++) {
+        const char *cpu = cpus[i / GM_COUNT(bodies)], *body = bodies[i % GM_COUNT(bodies)];
         ir_array got;
         gm_string text = {0};
-        bool may_be_wide = !cpus[c] || strcmp(cpus[c], CG_STAND_IN_CPU) == 0;
+        bool may_be_wide = !cpu || strcmp(cpu, CG_STAND_IN_CPU) == 0;
         if (may_be_wide && rt_rotate_run(widths[_i]) < 16) continue;
-        gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n  %%y = rotate %%x : f32[%d,%d]\n  return %%y\n}\n", ROWS, (int)widths[_i], ROWS,
-                         (int)widths[_i], ROWS, (int)widths[_i]);
-        if (run_text(cpus[c], &text, &weights, &x, 1, &arena, &got)) check_rows(&x, &got, cpus[c]);
+        gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", ROWS, (int)widths[_i], ROWS, (int)widths[_i]);
+        gm_string_printf(&text, body, ROWS, (int)widths[_i]);
+        gm_string_printf(&text, "  return %%y\n}\n");
+        if (run_text(cpu, &text, &weights, &x, 1, &arena, &got)) check_rows(&x, &got, cpu);
     }
     rt_weights_close(&weights);
     gm_arena_free(&arena);
