@@ -107,6 +107,7 @@ static void butterflies(cg *c, LLVMValueRef *x, int half, int count) {
         }
 }
 
+/* 32 of them, not 16. */
 static bool has_many_registers(const cg *c) {
     return c->lanes == 16;
 }

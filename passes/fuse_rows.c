@@ -9,8 +9,8 @@
  *   whole rows [d0, …, N] or one number per row [d0, …, 1],
  *   reductions of whole rows along the last axis, whole rows with their halves swapped, and rotated ones, which are kept,
  *   smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every row.
- * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes from. A
- * rotated row is made once and kept, but the row that was rotated is not, so that nothing else may read what costs much of that.
+ * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes from. A rotation
+ * computes its operand once, and what it makes is kept: it joins that work unless something else reads it too, which would do it again.
  * An operation joins the groups that it reads and a group of its own space; groups that meet in an operation become one where
  * the rules allow, else the one is closed. No open group reads another, and a group stands where its last member stood: what
  * lies between its members and does not read them comes before it. What reads a member and is none closes the group; so do
