@@ -54,6 +54,12 @@ typedef struct row_job {
 
 /* ---- describing the job ---- */
 
+static const row_input *input_of(const row_job *job, const ir_value *value) {
+    for (int i = 0; i < job->input_count; i++)
+        if (job->inputs[i].value == value) return &job->inputs[i];
+    return NULL;
+}
+
 static void align_strides(const row_job *job, const ir_type *type, const ir_layout *layout, int64_t *out) {
     memset(out, 0, sizeof(int64_t) * IR_MAX_RANK);
     for (int i = 0; i < type->rank; i++)
@@ -188,8 +194,8 @@ static LLVMValueRef value_at(cg *c, row_job *job, const ir_value *value, int sid
     if (job->row_value[value->id]) return job->row_value[value->id];
     LLVMValueRef *memo = &job->column_value[side][value->id];
     if (*memo) return *memo;
-    for (int i = 0; i < job->input_count; i++)
-        if (job->inputs[i].value == value) return *memo = load_input(c, job, &job->inputs[i], job->column[side]);
+    const row_input *input = input_of(job, value);
+    if (input) return *memo = load_input(c, job, input, job->column[side]);
     GM_ASSERT(value->def);
     return *memo = inst_at(c, job, value->def, side);
 }
@@ -273,9 +279,8 @@ static void emit_reduction(cg *c, row_job *job, const ir_inst *inst) {
 
 /* Where the row of an f32 value lies, if it is an input with its columns side by side; else NULL. */
 static LLVMValueRef row_in_memory(const row_job *job, const ir_value *x) {
-    for (int i = 0; i < job->input_count; i++)
-        if (job->inputs[i].value == x && job->inputs[i].stride[job->rank - 1] == 1) return job->input_row[i];
-    return NULL;
+    const row_input *input = input_of(job, x);
+    return input && input->stride[job->rank - 1] == 1 ? job->input_row[input - job->inputs] : NULL;
 }
 
 typedef struct kept_row {
@@ -503,10 +508,8 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
     }
     access_job(c, inst);
     for (int i = 0; i < inst->operand_count; i++) {
-        bool seen = false;
         const ir_value *inner = fused ? inst->regions[0]->params[i] : inst->operands[i];
-        for (int k = 0; k < job.input_count; k++) seen |= job.inputs[k].value == inner;
-        if (!seen) add_input(c, &job, &kernel, inner, inst->operands[i]);
+        if (!input_of(&job, inner)) add_input(c, &job, &kernel, inner, inst->operands[i]);
     }
     for (int i = 0; i < inst->result_count; i++) {
         const ir_value *result = inst->results[i], *inner = fused ? inst->regions[0]->yields[i] : result;
