@@ -1,10 +1,9 @@
 /* Interleaved rows of W times x in integers: the lanes of a vector are rows of W, so nothing is summed across lanes and one unpacking of a
  * vector's codes serves them all.
  *
- * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16256, step = max|x| / 16256. Codes of W are unsigned, so that a run's
- * sums begin with -bias · Σq; they are converted once and added with scale · step. With VNNI q is two signed bytes, q = 128·high + low,
- * and four columns of four bytes are multiplied at once (vpdpbusd); without, the even and the odd columns are multiplied as words (vpmaddwd).
- * Either way the sums are exact and the same: a code is below 2^8, and 32 · 2^8 · 16256 < 2^31.
+ * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16256, step = max|x| / 16256. Codes of W are unsigned, so that sums
+ * begin with -bias · Σq; a run's are converted once and added with scale · step. q comes in two parts, each summed for itself, in one of
+ * the forms below. In every form the sums are exact and the same: a code is below 2^8, and 32 · 2^8 · 16256 < 2^31.
  */
 #include "codegen/decode.h"
 #include "codegen/lanes.h"
@@ -12,15 +11,39 @@
 enum { RUN = CG_PIECE, UNITS = LANES_UNITS, ROWS = RT_INTERLEAVED_ROWS, MOST = 127 * 128, DIGIT = 7, HALVES = LANES_HALVES, PARTS = 2 };
 _Static_assert((int)RUN == (int)RT_INTERLEAVED_RUN, "pieces are runs");
 
-/* A row of x. For each unit of four columns q comes in two parts of 32 bits: with VNNI its high bytes and its low ones, else the even columns
- * and the odd ones as words. */
+typedef enum sum_form {
+    QUADS,   /* q = 128·high + low as signed bytes; products of four columns are summed in 32 bits at once (vpdpbusd) */
+    NARROW,  /* the same bytes; products of two columns in words (vpmaddubsw), which hold those of a whole sum where codes are small enough */
+    PAIRS,   /* the even columns and the odd ones as words; products of two columns in 32 bits (vpmaddwd) */
+} sum_form;
+
+/* A row of x. A run has one sum, or two where its halves have scales of their own or words would not hold more. */
 typedef struct rows_x {
-    LLVMValueRef parts;  /* i32[runs][PARTS][UNITS] */
-    LLVMValueRef starts; /* i32[runs][HALVES]: -bias · Σq of the first and of the other sixteen columns */
+    LLVMValueRef parts;  /* i32[runs][PARTS][UNITS]: q of four columns in two parts */
+    LLVMValueRef starts; /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each of two words */
     LLVMValueRef steps, sums; /* f32[runs]; sums: step · Σq */
 } rows_x;
 
-enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * 4 + 2 * 4 };
+enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * PARTS * 4 + 2 * 4, WORD_LARGEST = 32767 };
+
+static int largest_code(const rt_interleaved *type) {
+    int above = (1 << type->bits) - 1 - type->bias;
+    return above > type->bias ? above : type->bias;
+}
+
+/* Whether words hold the sums of `columns` columns: each lane of 32 bits has two of them. */
+static bool words_hold(const rt_interleaved *type, int columns) {
+    return largest_code(type) * 127 * columns / 2 <= WORD_LARGEST;
+}
+
+static sum_form form_of(const cg *c, const rt_interleaved *type) {
+    if (c->dot_bytes) return QUADS;
+    return c->lanes >= 8 && words_hold(type, RUN / HALVES) ? NARROW : PAIRS;
+}
+
+static int sums_of(const cg *c, const rt_interleaved *type) {
+    return type->scale_run == RUN / HALVES || (form_of(c, type) == NARROW && !words_hold(type, RUN)) ? HALVES : 1;
+}
 
 static LLVMTypeRef floats_of(cg *c) {
     return vector(c, c->f32);
@@ -39,7 +62,7 @@ int64_t cg_rows_x_bytes(int64_t columns) {
 static rows_x x_row(cg *c, const cg_dot *dot, LLVMValueRef runs, LLVMValueRef row) {
     rows_x x = {.parts = cg_at(c, c->i8, dot->integers, cg_mul(c, cg_mul(c, runs, cg_i64(c, BYTES_PER_RUN)), row))};
     x.starts = cg_at(c, c->i32, x.parts, cg_mul(c, runs, cg_i64(c, PARTS * UNITS)));
-    x.steps = cg_at(c, c->i32, x.starts, cg_mul(c, runs, cg_i64(c, HALVES)));
+    x.steps = cg_at(c, c->i32, x.starts, cg_mul(c, runs, cg_i64(c, HALVES * PARTS)));
     x.sums = cg_at(c, c->f32, x.steps, runs);
     return x;
 }
@@ -59,34 +82,54 @@ static LLVMValueRef narrowed(cg *c, LLVMValueRef v, LLVMTypeRef element) {
 }
 
 /* q[32] in its parts. */
-static void store_parts(cg *c, LLVMValueRef q, LLVMValueRef to) {
-    LLVMValueRef part[PARTS];
-    if (c->dot_bytes) { /* the low digit is the nearest to zero */
-        LLVMValueRef half = wide_splat(c, 1 << (DIGIT - 1)), digit = wide_splat(c, DIGIT);
-        LLVMValueRef high = LLVMBuildAShr(c->b, cg_add(c, q, half), digit, "");
-        part[0] = narrowed(c, high, c->i8);
-        part[1] = narrowed(c, cg_sub(c, q, LLVMBuildShl(c->b, high, digit, "")), c->i8);
-    } else
+static void split(cg *c, sum_form form, LLVMValueRef q, LLVMValueRef *part) {
+    if (form == PAIRS) {
         for (int i = 0; i < PARTS; i++) part[i] = narrowed(c, some_of(c, q, i, PARTS, RUN / PARTS), c->i16);
-    for (int i = 0; i < PARTS; i++) cg_store(c, part[i], cg_at(c, c->i32, to, cg_i64(c, i * UNITS)), 4);
+        return;
+    }
+    LLVMValueRef half = wide_splat(c, 1 << (DIGIT - 1)), digit = wide_splat(c, DIGIT); /* the low digit is the nearest to zero */
+    LLVMValueRef high = LLVMBuildAShr(c->b, cg_add(c, q, half), digit, "");
+    part[0] = narrowed(c, high, c->i8);
+    part[1] = narrowed(c, cg_sub(c, q, LLVMBuildShl(c->b, high, digit, "")), c->i8);
 }
 
+/* Σ of i32s, i32. */
 static LLVMValueRef sum_of(cg *c, LLVMValueRef v) {
+    v = LLVMBuildSExt(c->b, v, LLVMVectorType(c->i32, LLVMGetVectorSize(LLVMTypeOf(v))), "");
     return cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(v), &v, 1);
+}
+
+/* What the lanes of a sum begin with, of the part's elements that they are multiplied with. */
+static LLVMValueRef start_of(cg *c, sum_form form, LLVMValueRef part, int bias) {
+    int count = (int)LLVMGetVectorSize(LLVMTypeOf(part));
+    LLVMValueRef less = cg_i32(c, -bias);
+    if (form != NARROW) return cg_mul(c, sum_of(c, part), less);
+    LLVMValueRef word[2], pairs = LLVMBuildBitCast(c->b, part, LLVMVectorType(c->i16, (unsigned)count / 2), "");
+    for (int i = 0; i < 2; i++) {
+        LLVMValueRef bytes = LLVMBuildBitCast(c->b, some_of(c, pairs, i, 2, count / 4), LLVMVectorType(c->i8, (unsigned)count / 2), "");
+        word[i] = cg_mul(c, sum_of(c, bytes), less);
+    }
+    return LLVMBuildOr(c->b, LLVMBuildAnd(c->b, word[0], cg_i32(c, 0xFFFF), ""), LLVMBuildShl(c->b, word[1], cg_i32(c, 16), ""), "");
+}
+
+/* Where the parts' starts of sum h of a run are. */
+static LLVMValueRef starts_at(cg *c, const rows_x *x, LLVMValueRef run, int h, int part) {
+    return cg_at(c, c->i32, x->starts, cg_add(c, cg_mul(c, run, cg_i64(c, HALVES * PARTS)), cg_i64(c, h * PARTS + part)));
 }
 
 static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to, LLVMValueRef run) {
     const rt_interleaved *type = rt_interleaved_of(dot->dtype);
-    LLVMValueRef step = cg_int_step(c, MOST, &x), q = cg_int_codes(c, x, step), total = NULL;
-    store_parts(c, q, cg_at(c, c->i32, to->parts, cg_mul(c, run, cg_i64(c, PARTS * UNITS))));
-    for (int h = 0; h < HALVES; h++) {
-        LLVMValueRef sum = sum_of(c, some_of(c, q, h * RUN / HALVES, 1, RUN / HALVES));
-        LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, HALVES)), cg_i64(c, h));
-        cg_store(c, cg_mul(c, sum, cg_i32(c, -type->bias)), cg_at(c, c->i32, to->starts, at), 4);
-        total = total ? cg_add(c, total, sum) : sum;
+    LLVMValueRef step = cg_int_step(c, MOST, &x), q = cg_int_codes(c, x, step), part[PARTS];
+    int sums = sums_of(c, type);
+    split(c, form_of(c, type), q, part);
+    for (int i = 0; i < PARTS; i++) {
+        int count = (int)LLVMGetVectorSize(LLVMTypeOf(part[i])) / sums;
+        cg_store(c, part[i], cg_at(c, c->i32, to->parts, cg_add(c, cg_mul(c, run, cg_i64(c, PARTS * UNITS)), cg_i64(c, i * UNITS))), 4);
+        for (int h = 0; h < sums && type->bias; h++)
+            cg_store(c, start_of(c, form_of(c, type), some_of(c, part[i], h * count, 1, count), type->bias), starts_at(c, to, run, h, i), 4);
     }
     cg_store(c, step, cg_at(c, c->f32, to->steps, run), 4);
-    cg_store(c, mul_f(c, step, int_to_float(c, total)), cg_at(c, c->f32, to->sums, run), 4);
+    cg_store(c, mul_f(c, step, int_to_float(c, sum_of(c, q))), cg_at(c, c->f32, to->sums, run), 4);
 }
 
 void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
@@ -110,64 +153,99 @@ typedef struct group {
     LLVMValueRef acc[RT_FEW_ROWS][CG_ROWS_VECTORS]; /* variables */
 } group;
 
-/* Σ code · q over units first, … of a run, `count` of them, beginning with `start`. */
-static LLVMValueRef sum_units(cg *c, LLVMValueRef const *codes, LLVMValueRef parts, int first, int count, LLVMValueRef start) {
+/* The lanes that are summed in. */
+static LLVMTypeRef sums_type(cg *c, sum_form form) {
+    return form == NARROW ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : vector(c, c->i32);
+}
+
+/* sum += codes of a unit · part `i` of q. */
+static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRef codes, int i, LLVMValueRef q) {
+    if (form == QUADS) return cg_add_quads(c, sum, codes, q);
+    if (form == NARROW) return cg_add(c, sum, cg_byte_pairs(c, codes, q));
     LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
-    LLVMValueRef sum[PARTS] = {LLVMConstNull(LLVMTypeOf(start)), start}, eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), 2 * c->lanes);
-    for (int u = first; u < first + count; u++) {
-        LLVMValueRef x[PARTS], w = LLVMBuildBitCast(c->b, codes[u], words, "");
-        for (int i = 0; i < PARTS; i++) x[i] = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, parts, cg_i64(c, i * UNITS + u)), 4));
-        if (c->dot_bytes) {
-            for (int i = 0; i < PARTS; i++) sum[i] = cg_add_quads(c, sum[i], codes[u], x[i]);
-            continue;
-        }
-        LLVMValueRef low = cg_splat(c, LLVMConstInt(c->i16, 0xFF, 0), 2 * c->lanes);
-        sum[0] = cg_add_pairs(c, sum[0], LLVMBuildAnd(c->b, w, low, ""), x[0]);
-        sum[1] = cg_add_pairs(c, sum[1], LLVMBuildLShr(c->b, w, eight, ""), x[1]);
+    LLVMValueRef w = LLVMBuildBitCast(c->b, codes, words, ""), with = cg_splat(c, LLVMConstInt(c->i16, i ? 8 : 0xFF, 0), 2 * c->lanes);
+    return cg_add_pairs(c, sum, i ? LLVMBuildLShr(c->b, w, with, "") : LLVMBuildAnd(c->b, w, with, ""), q);
+}
+
+/* i32[lanes] of the sums of both parts. */
+static LLVMValueRef join(cg *c, sum_form form, LLVMValueRef const *sum) {
+    LLVMValueRef high = sum[0], low = sum[1];
+    if (form == QUADS) high = LLVMBuildShl(c->b, high, splat(c, cg_i32(c, DIGIT)), "");
+    if (form == NARROW) {
+        LLVMValueRef none = LLVMConstNull(vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0), one = LLVMConstInt(c->i16, 1, 0);
+        high = cg_add_pairs(c, none, high, cg_splat(c, unit, 2 * c->lanes));
+        low = cg_add_pairs(c, none, low, cg_splat(c, one, 2 * c->lanes));
     }
-    if (c->dot_bytes) sum[0] = LLVMBuildShl(c->b, sum[0], splat(c, cg_i32(c, DIGIT)), "");
-    return cg_add(c, sum[0], sum[1]);
+    return cg_add(c, high, low);
 }
 
-static LLVMValueRef start_of(cg *c, const rows_x *x, LLVMValueRef run, int half) {
-    LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, HALVES)), cg_i64(c, half));
-    return cg_load(c, c->i32, cg_at(c, c->i32, x->starts, at), 4);
-}
+/* Run `number` of a block, `run` of the row, for `count` vectors of rows from `p` on. */
+typedef struct run_at {
+    LLVMValueRef block, bytes, number, run;
+    int p, count;
+} run_at;
 
-/* acc += the products of a run with row x, whose halves have scales. */
-static void add_run(cg *c, const rt_interleaved *type, LLVMValueRef const *codes, const rows_x *x, LLVMValueRef run, LLVMValueRef const *scales, LLVMValueRef acc) {
-    LLVMValueRef parts = cg_at(c, c->i32, x->parts, cg_mul(c, run, cg_i64(c, PARTS * UNITS))), step = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, x->steps, run), 4));
-    LLVMValueRef total = LLVMBuildLoad2(c->b, floats_of(c), acc, "");
-    int sums = type->scale_run == RUN / HALVES ? HALVES : 1;
-    for (int h = 0; h < sums; h++) {
-        LLVMValueRef start = cg_i32(c, 0);
-        for (int k = sums == 1 ? 0 : h; type->bias && k <= (sums == 1 ? 1 : h); k++) start = cg_add(c, start, start_of(c, x, run, k));
-        LLVMValueRef sum = sum_units(c, codes, parts, h * UNITS / sums, UNITS / sums, splat(c, start));
-        total = cg_fma(c, LLVMBuildSIToFP(c->b, sum, floats_of(c), ""), mul_f(c, scales[h], step), total);
-    }
-    LLVMBuildStore(c->b, total, acc);
-}
-
-static void add_minima(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run, int p) {
-    LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, g->dot->dtype, block, number, cg_i64(c, p)), "");
-    for (int r = 0; r < g->dot->rows; r++) {
-        LLVMValueRef sum = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, g->x[r].sums, run), 4)), old = LLVMBuildLoad2(c->b, floats_of(c), g->acc[r][p], "");
-        LLVMBuildStore(c->b, cg_fma(c, minimum, sum, old), g->acc[r][p]);
-    }
-}
-
-/* Run `number` of a block, `run` of the row. */
-static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run) {
+/* Σ code · q of sum h of a run: sums[row of x][vector]. Each q that is loaded serves all vectors. */
+static void sum_units(cg *c, const group *g, const run_at *at, int h, LLVMValueRef sums[RT_FEW_ROWS][CG_ROWS_VECTORS]) {
     const rt_interleaved *type = rt_interleaved_of(g->dot->dtype);
-    LLVMValueRef bytes = lanes_run(c, g->dot->dtype, block, number);
-    cg_prefetch_ahead(c, bytes, rt_interleaved_layout(g->dot->dtype).run_bytes);
-    for (int p = 0; p < ROWS / c->lanes; p++) {
-        LLVMValueRef codes[UNITS], scales[HALVES];
-        for (int u = 0; u < UNITS; u++) codes[u] = lanes_unit(c, g->dot->dtype, bytes, u, cg_i64(c, p));
-        lanes_scales(c, g->dot->dtype, block, number, cg_i64(c, p), scales);
-        for (int r = 0; r < g->dot->rows; r++) add_run(c, type, codes, &g->x[r], run, scales, g->acc[r][p]);
-        if (type->minima) add_minima(c, g, block, number, run, p);
+    sum_form form = form_of(c, type);
+    int units = UNITS / sums_of(c, type), rows = g->dot->rows;
+    LLVMValueRef part[RT_FEW_ROWS][CG_ROWS_VECTORS][PARTS];
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < PARTS; i++) {
+            LLVMValueRef start = LLVMConstNull(sums_type(c, form));
+            if (type->bias) start = splat(c, cg_load(c, c->i32, starts_at(c, &g->x[r], at->run, h, i), 4));
+            for (int p = 0; p < at->count; p++) part[r][p][i] = LLVMBuildBitCast(c->b, start, sums_type(c, form), "");
+        }
+    for (int u = h * units; u < (h + 1) * units; u++) {
+        LLVMValueRef codes[CG_ROWS_VECTORS];
+        for (int p = 0; p < at->count; p++) codes[p] = lanes_unit(c, g->dot->dtype, at->bytes, u, cg_i64(c, at->p + p));
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < PARTS; i++) {
+                LLVMValueRef place = cg_add(c, cg_mul(c, at->run, cg_i64(c, PARTS * UNITS)), cg_i64(c, i * UNITS + u));
+                LLVMValueRef q = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, g->x[r].parts, place), 4));
+                for (int p = 0; p < at->count; p++) part[r][p][i] = add_unit(c, form, part[r][p][i], codes[p], i, q);
+            }
+        /* Else LLVM goes through the vectors one after the other, and keeps in memory what each q was spread to. */
+        if (at->count > 1) cg_pass_together(c, part[0][0], at->count * PARTS);
     }
+    for (int r = 0; r < rows; r++)
+        for (int p = 0; p < at->count; p++) sums[r][p] = join(c, form, part[r][p]);
+}
+
+/* A float that a run of x has, in every lane. */
+static LLVMValueRef of_run(cg *c, const run_at *at, LLVMValueRef floats) {
+    return splat(c, cg_load(c, c->f32, cg_at(c, c->f32, floats, at->run), 4));
+}
+
+static void accumulate(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef acc) {
+    LLVMBuildStore(c->b, cg_fma(c, a, b, LLVMBuildLoad2(c->b, floats_of(c), acc, "")), acc);
+}
+
+static void add_vectors(cg *c, const group *g, const run_at *at) {
+    const rt_interleaved *type = rt_interleaved_of(g->dot->dtype);
+    LLVMValueRef scales[CG_ROWS_VECTORS][HALVES], sums[HALVES][RT_FEW_ROWS][CG_ROWS_VECTORS];
+    int count = sums_of(c, type);
+    bool one_scale = type->scale_run != RUN / HALVES;
+    for (int p = 0; p < at->count; p++) lanes_scales(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p), scales[p]);
+    for (int h = 0; h < count; h++) sum_units(c, g, at, h, sums[h]);
+    for (int p = 0; p < at->count; p++)
+        for (int r = 0; r < g->dot->rows; r++) {
+            if (one_scale && count == HALVES) sums[0][r][p] = cg_add(c, sums[0][r][p], sums[1][r][p]);
+            for (int h = 0; h < (one_scale ? 1 : HALVES); h++)
+                accumulate(c, LLVMBuildSIToFP(c->b, sums[h][r][p], floats_of(c), ""), mul_f(c, scales[p][h], of_run(c, at, g->x[r].steps)), g->acc[r][at->p + p]);
+        }
+    for (int p = 0; p < at->count && type->minima; p++) {
+        LLVMValueRef less = LLVMBuildFNeg(c->b, lanes_minimum(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p)), "");
+        for (int r = 0; r < g->dot->rows; r++) accumulate(c, less, of_run(c, at, g->x[r].sums), g->acc[r][at->p + p]);
+    }
+}
+
+/* Vectors of rows go together with one row of x; several rows of x fill the registers with one. */
+static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run) {
+    run_at at = {block, lanes_run(c, g->dot->dtype, block, number), number, run, 0, g->dot->rows == 1 ? ROWS / c->lanes : 1};
+    cg_prefetch_ahead(c, at.bytes, rt_interleaved_layout(g->dot->dtype).run_bytes);
+    for (; at.p < ROWS / c->lanes; at.p += at.count) add_vectors(c, g, &at);
 }
 
 void cg_rows_group(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef (*out)[CG_ROWS_VECTORS]) {

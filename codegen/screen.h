@@ -36,6 +36,7 @@ typedef struct screen_job {
 typedef struct screen_x {
     LLVMValueRef columns; /* f32[runs,32]: x in the order of the screen */
     LLVMValueRef q;       /* i8[runs + 1,32]: x in 8 bits, of the first run once more what was left of it */
+    LLVMValueRef spread;  /* i8[runs + 1,8,8,4]: q, each four bytes eight times, where screen_spreads */
     LLVMValueRef step;    /* f32[runs + 1]: of a unit of code·q */
     LLVMValueRef centre;  /* f32[runs + 1]: what code 0 stands for, times x: -8·Σx̂ */
     LLVMValueRef length;  /* f32[runs - 1]: at least ‖x‖ of a run of columns */
@@ -61,6 +62,8 @@ screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMVal
  * products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are multiplied by the q of the upper columns, and nothing
  * takes the lower nibbles out. */
 double screen_carry(const cg *c);
+/* Are bytes of x read eight times over? Where no instruction takes four from memory to all lanes, a vector of them is its operand there. */
+bool screen_spreads(const cg *c);
 /* x of the kernel argument in order and in bytes, with lengths; nothing estimated yet. */
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x);
 

@@ -6,6 +6,8 @@
  */
 #include "codegen/screen.h"
 
+#include <string.h>
+
 enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS };
 
 /* ---- this thread's groups ---- */
@@ -106,13 +108,18 @@ static LLVMValueRef load_four(cg *c, LLVMValueRef bytes, LLVMValueRef at) {
     return LLVMBuildBitCast(c->b, splat(c, four), rows_type(c, c->i8, 4), "");
 }
 
+/* The same of q. */
+static LLVMValueRef load_q(cg *c, const screen_x *x, LLVMValueRef at) {
+    if (!screen_spreads(c)) return load_four(c, x->q, at);
+    return cg_load(c, rows_type(c, c->i8, 4), cg_at(c, c->i8, x->spread, cg_mul(c, at, cg_i64(c, LANES))), 4);
+}
+
 /* ---- codes ---- */
 
-/* Four bytes of each of a vector's rows, which is vector `part` of a group's; what comes c->ahead of them is asked for. */
-static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, LLVMValueRef part) {
-    LLVMValueRef at = cg_at(c, c->i8, quads, cg_mul(c, part, cg_i64(c, QUAD * rows_together(c))));
-    cg_prefetch(c, cg_at(c, c->i8, at, cg_i64(c, c->ahead)));
-    return cg_load(c, rows_type(c, c->i8, QUAD), at, 1);
+/* Four bytes of each of a vector's rows, which is vector p of a group's; what comes c->ahead of the group's, a line, is asked for. */
+static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, int p) {
+    if (p == 0) cg_prefetch(c, cg_at(c, c->i8, quads, cg_i64(c, c->ahead)));
+    return cg_load(c, rows_type(c, c->i8, QUAD), cg_at(c, c->i8, quads, cg_i64(c, p * QUAD * rows_together(c))), 1);
 }
 
 /* The lower nibbles of bytes, or the upper ones. */
@@ -127,8 +134,10 @@ static LLVMValueRef nibbles_of(cg *c, LLVMValueRef bytes, bool upper) {
 
 enum { MOST_ROWS = RT_FEW_ROWS };
 
-/* Variables, of vectors of rows of W for each row of x. */
 typedef struct estimate {
+    LLVMValueRef scratch; /* where the rows of x are */
+    screen_x x[MOST_ROWS];
+    /* Variables, of vectors of rows of W for each row of x. */
     LLVMValueRef sum[MOST_ROWS][PARTS];                            /* f32: Σ s·(step·Σ code·q + centre) */
     LLVMValueRef coarse[MOST_ROWS][PARTS], fine[MOST_ROWS][PARTS]; /* i32: Σ bound·digit of the lengths */
 } estimate;
@@ -136,21 +145,21 @@ typedef struct estimate {
 /* Where a run of a group is, or its quads of bounds. */
 typedef struct block {
     LLVMValueRef bytes, scales;
-    LLVMValueRef part; /* the first vector of rows */
 } block;
+
+/* Vectors of a group's rows. */
+static int vectors_of(const cg *c) {
+    return ROWS / rows_together(c);
+}
 
 static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
     return splat(c, cg_load(c, c->f32, cg_at(c, c->f32, base, run), 4));
 }
 
 /* What each of a vector's rows has in a section of a group's, `type`s as i32. */
-static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, LLVMValueRef part) {
-    LLVMValueRef stored = cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_mul(c, part, cg_i64(c, rows_together(c)))), 1);
+static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, int p) {
+    LLVMValueRef stored = cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_i64(c, p * rows_together(c))), 1);
     return LLVMBuildZExt(c->b, stored, rows_type(c, c->i32, 1), "");
-}
-
-static LLVMValueRef part_of(cg *c, const block *at, int p) {
-    return cg_add(c, at->part, cg_i64(c, p));
 }
 
 /* The upper nibbles are multiplied where they are, with what the lower ones add there (screen_carry). */
@@ -158,54 +167,67 @@ static bool is_whole(const cg *c, bool upper) {
     return upper && screen_carry(c) > 0;
 }
 
-/* sums[row][part] = Σ code·q over a run, 16 times as much where something is carried: below 2^20 in lanes of i32 where the target sums products of bytes,
- * else of pairs in words, below 2^15. */
-static void run_sums(cg *c, const screen_job *job, const block *at, int parts, const screen_x *x, LLVMValueRef first, LLVMValueRef sums[MOST_ROWS][PARTS]) {
-    LLVMValueRef whole[MOST_ROWS][PARTS] = {0};
-    for (int r = 0; r < job->x_rows; r++)
-        for (int p = 0; p < parts; p++) sums[r][p] = NULL;
+/* sums[row] = Σ code·q over a run of vector p, 16 times as much where something is carried: below 2^20 in lanes of i32 where the target sums products
+ * of bytes, else of pairs in words, below 2^15. */
+static void run_sums(cg *c, const screen_job *job, const screen_x *x, const block *at, int p, LLVMValueRef first, LLVMValueRef *sums) {
+    LLVMValueRef whole[MOST_ROWS] = {0};
+    for (int r = 0; r < job->x_rows; r++) sums[r] = NULL;
     for (int load = 0; load < 2 * RT_SCREEN_LOADS; load++) {
-        LLVMValueRef bytes[PARTS], from = cg_i64(c, load / RT_SCREEN_LOADS * job->at.plane + load % RT_SCREEN_LOADS * QUAD * ROWS);
-        for (int p = 0; p < parts; p++) bytes[p] = load_quads(c, cg_at(c, c->i8, at->bytes, from), part_of(c, at, p));
+        LLVMValueRef from = cg_i64(c, load / RT_SCREEN_LOADS * job->at.plane + load % RT_SCREEN_LOADS * QUAD * ROWS);
+        LLVMValueRef bytes = load_quads(c, cg_at(c, c->i8, at->bytes, from), p);
         for (int upper = 0; upper < 2; upper++) {
-            LLVMValueRef codes[PARTS];
-            for (int p = 0; p < parts; p++) codes[p] = is_whole(c, upper) ? bytes[p] : nibbles_of(c, bytes[p], upper);
+            LLVMValueRef codes = is_whole(c, upper) ? bytes : nibbles_of(c, bytes, upper);
             for (int r = 0; r < job->x_rows; r++) {
-                LLVMValueRef q = load_four(c, x[r].q, cg_add(c, first, cg_i64(c, QUAD * load + RUN / 2 * upper)));
-                for (int p = 0; p < parts; p++) {
-                    LLVMValueRef *sum = is_whole(c, upper) ? &whole[r][p] : &sums[r][p];
-                    *sum = add_products(c, *sum, codes[p], q);
-                }
+                LLVMValueRef q = load_q(c, &x[r], cg_add(c, first, cg_i64(c, QUAD * load + RUN / 2 * upper)));
+                LLVMValueRef *sum = is_whole(c, upper) ? &whole[r] : &sums[r];
+                *sum = add_products(c, *sum, codes, q);
             }
         }
     }
     for (int r = 0; r < job->x_rows; r++)
-        for (int p = 0; p < parts; p++)
-            if (whole[r][p]) sums[r][p] = cg_add(c, LLVMBuildShl(c->b, sums[r][p], splat(c, cg_i32(c, 4)), ""), whole[r][p]);
+        if (whole[r]) sums[r] = cg_add(c, LLVMBuildShl(c->b, sums[r], splat(c, cg_i32(c, 4)), ""), whole[r]);
 }
 
-/* A run of codes at `at`, times run `run` of x. */
-static void emit_run(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef run) {
+/* A run of codes at `at`, times run `run` of x, of vector p. */
+static void emit_vector(cg *c, const screen_job *job, const estimate *e, const screen_x *x, const block *at, int p, LLVMValueRef run) {
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
-    LLVMValueRef sums[MOST_ROWS][PARTS];
-    run_sums(c, job, at, parts, x, cg_mul(c, run, cg_i64(c, RUN)), sums);
-    for (int p = 0; p < parts; p++) {
-        LLVMValueRef scale = LLVMBuildSIToFP(c->b, load_each(c, c->i8, at->scales, part_of(c, at, p)), floats, "");
-        for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r][p]), floats, ""), old = LLVMBuildLoad2(c->b, floats, e->sum[r][p], "");
-            sum = cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run));
-            LLVMBuildStore(c->b, cg_fma(c, scale, sum, old), e->sum[r][p]);
-        }
+    LLVMValueRef sums[MOST_ROWS];
+    run_sums(c, job, x, at, p, cg_mul(c, run, cg_i64(c, RUN)), sums);
+    LLVMValueRef scale = LLVMBuildSIToFP(c->b, load_each(c, c->i8, at->scales, p), floats, "");
+    for (int r = 0; r < job->x_rows; r++) {
+        LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r]), floats, ""), old = LLVMBuildLoad2(c->b, floats, e->sum[r][p], "");
+        sum = cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run));
+        LLVMBuildStore(c->b, cg_fma(c, scale, sum, old), e->sum[r][p]);
+    }
+}
+
+/* Vector p is summed before the next, which reads x anew: LLVM would else keep x for all of them, where there are not registers enough. */
+static void finish_vector(cg *c, const screen_job *job, const estimate *e, int p, screen_x *x) {
+    LLVMValueRef passed[1 + MOST_ROWS] = {e->scratch};
+    for (int r = 0; r < job->x_rows; r++) passed[1 + r] = LLVMBuildLoad2(c->b, rows_type(c, c->f32, 1), e->sum[r][p], "");
+    cg_pass_together(c, passed, 1 + (int)job->x_rows);
+    for (int r = 0; r < job->x_rows; r++) {
+        LLVMBuildStore(c->b, passed[1 + r], e->sum[r][p]);
+        x[r] = screen_x_at(c, job, passed[0], cg_i64(c, r));
+    }
+}
+
+static void emit_run(cg *c, const screen_job *job, const estimate *e, const block *at, LLVMValueRef run) {
+    screen_x x[MOST_ROWS];
+    memcpy(x, e->x, sizeof x);
+    for (int p = 0; p < vectors_of(c); p++) {
+        emit_vector(c, job, e, x, at, p, run);
+        if (p + 1 < vectors_of(c) && c->lanes >= LANES) finish_vector(c, job, e, p, x);
     }
 }
 
 /* Bounds of quad `quad` of the runs of columns. */
-static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef quad) {
+static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const block *at, LLVMValueRef quad) {
     LLVMTypeRef ints = rows_type(c, c->i32, 1);
-    for (int p = 0; p < parts; p++) {
-        LLVMValueRef bounds = load_quads(c, at->bytes, part_of(c, at, p));
+    for (int p = 0; p < vectors_of(c); p++) {
+        LLVMValueRef bounds = load_quads(c, at->bytes, p);
         for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef const digits[] = {x[r].coarse, x[r].fine}, to[] = {e->coarse[r][p], e->fine[r][p]};
+            LLVMValueRef const digits[] = {e->x[r].coarse, e->x[r].fine}, to[] = {e->coarse[r][p], e->fine[r][p]};
             for (size_t d = 0; d < GM_COUNT(digits); d++) {
                 LLVMValueRef four = load_four(c, digits[d], cg_mul(c, quad, cg_i64(c, QUAD))), old = LLVMBuildLoad2(c->b, ints, to[d], "");
                 LLVMValueRef sum = c->dot_bytes ? add_products(c, old, bounds, four) : cg_add(c, old, row_sums(c, pair_sums(c, bounds, four)));
@@ -226,10 +248,10 @@ static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef
     cg_end_if(c, &any);
 }
 
-/* Units of vector `part` of a group, those of its bounds when `which` is 1. */
-static LLVMValueRef load_units(cg *c, LLVMValueRef head, LLVMValueRef part, int which) {
+/* Units of vector p of a group, those of its bounds when `which` is 1. */
+static LLVMValueRef load_units(cg *c, LLVMValueRef head, int p, int which) {
     LLVMValueRef units = cg_at(c, c->i8, head, cg_i64(c, which * ROWS * (int)sizeof(uint16_t)));
-    LLVMValueRef bits = LLVMBuildShl(c->b, load_each(c, c->i16, units, part), splat(c, cg_i32(c, 16)), "");
+    LLVMValueRef bits = LLVMBuildShl(c->b, load_each(c, c->i16, units, p), splat(c, cg_i32(c, 16)), "");
     return LLVMBuildBitCast(c->b, bits, rows_type(c, c->f32, 1), "");
 }
 
@@ -244,84 +266,73 @@ static void hand_over(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef r
 }
 
 /* What may be added to an estimate: z·Σ bound·length + u·excess. */
-static LLVMValueRef bound_of(cg *c, const estimate *e, const screen_x *x, int r, int p, LLVMValueRef head, LLVMValueRef part) {
+static LLVMValueRef bound_of(cg *c, const estimate *e, int r, int p, LLVMValueRef head) {
     LLVMTypeRef ints = rows_type(c, c->i32, 1), floats = rows_type(c, c->f32, 1);
+    const screen_x *x = &e->x[r];
     LLVMValueRef coarse = LLVMBuildLoad2(c->b, ints, e->coarse[r][p], ""), fine = LLVMBuildLoad2(c->b, ints, e->fine[r][p], "");
     LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, SCREEN_DIGIT)), ""), fine), floats, "");
-    LLVMValueRef unit = LLVMBuildFMul(c->b, load_units(c, head, part, 1), splat(c, cg_load(c, c->f32, x[r].unit, 4)), "");
-    LLVMValueRef excess = LLVMBuildFMul(c->b, load_units(c, head, part, 0), splat(c, cg_load(c, c->f32, x[r].excess, 4)), "");
+    LLVMValueRef unit = LLVMBuildFMul(c->b, load_units(c, head, p, 1), splat(c, cg_load(c, c->f32, x->unit, 4)), "");
+    LLVMValueRef excess = LLVMBuildFMul(c->b, load_units(c, head, p, 0), splat(c, cg_load(c, c->f32, x->excess, 4)), "");
     return cg_fma(c, sum, unit, excess);
 }
 
-/* What was summed of `parts` vectors of a group, from at->part on; row: the first of the group. */
-static void store_estimates(cg *c, const screen_job *job, const estimate *e, const block *at, int parts, const screen_x *x, LLVMValueRef head, LLVMValueRef row) {
+/* What was summed of a group; row: its first. */
+static void store_estimates(cg *c, const screen_job *job, const estimate *e, LLVMValueRef head, LLVMValueRef row) {
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
-    for (int p = 0; p < parts; p++)
+    for (int p = 0; p < vectors_of(c); p++)
         for (int r = 0; r < job->x_rows; r++) {
-            LLVMValueRef part = part_of(c, at, p), first = cg_add(c, row, cg_mul(c, part, cg_i64(c, rows_together(c))));
-            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, part, 0), "");
-            LLVMValueRef bound = LLVMBuildFAdd(c->b, bound_of(c, e, x, r, p, head, part), sum, "");
-            bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x[r].extra, 4)), "");
-            cg_store(c, bound, cg_at(c, c->f32, x[r].bound, first), 4);
-            hand_over(c, &x[r], sum, first);
+            const screen_x *x = &e->x[r];
+            LLVMValueRef first = cg_add(c, row, cg_i64(c, p * rows_together(c)));
+            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, p, 0), "");
+            LLVMValueRef bound = LLVMBuildFAdd(c->b, bound_of(c, e, r, p, head), sum, "");
+            bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x->extra, 4)), "");
+            cg_store(c, bound, cg_at(c, c->f32, x->bound, first), 4);
+            hand_over(c, x, sum, first);
         }
 }
 
-static void clear_sums(cg *c, const screen_job *job, const estimate *e, int parts) {
+static void clear_sums(cg *c, const screen_job *job, const estimate *e) {
     for (int r = 0; r < job->x_rows; r++)
-        for (int p = 0; p < parts; p++) {
+        for (int p = 0; p < vectors_of(c); p++) {
             LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->f32, 1)), e->sum[r][p]);
             LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->i32, 1)), e->coarse[r][p]);
             LLVMBuildStore(c->b, LLVMConstNull(rows_type(c, c->i32, 1)), e->fine[r][p]);
         }
 }
 
-/* `parts` vectors of rows of group `index`, from `part` on. Behind the runs the first one's codes once more, times what its x̂ had left. */
-static void emit_rows(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index, LLVMValueRef part, int parts) {
+/* Group `index`. Behind the runs the first one's codes once more, times what its x̂ had left. */
+static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValueRef index) {
     const rt_screen_places *places = &job->at;
     LLVMValueRef screen = c->code.args[job->screen], head = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, index, cg_i64(c, places->head)), cg_i64(c, places->heads)));
     LLVMValueRef count = cg_i64(c, places->runs), zero = cg_i64(c, 0);
-    block at = {.part = part};
-    clear_sums(c, job, e, parts);
+    block at;
+    clear_sums(c, job, e);
     cg_loop runs = cg_loop_begin(c, zero, cg_add(c, count, cg_i64(c, 1)), 1);
     LLVMValueRef run = LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntEQ, runs.index, count, ""), zero, runs.index, "");
     LLVMValueRef before = cg_add(c, cg_mul(c, index, count), run);
     at.bytes = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, before, cg_i64(c, RT_SCREEN_CODES)), cg_i64(c, places->codes)));
     at.scales = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, run, cg_i64(c, ROWS)), cg_i64(c, places->scales)));
-    emit_run(c, job, e, &at, parts, x, runs.index);
+    emit_run(c, job, e, &at, runs.index);
     cg_loop_end(c, &runs);
     cg_loop quads = cg_loop_begin(c, zero, cg_i64(c, places->quads), 1);
     at.bytes = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, quads.index, cg_i64(c, QUAD * ROWS)), cg_i64(c, places->bounds)));
-    emit_bounds(c, job, e, &at, parts, x, quads.index);
+    emit_bounds(c, job, e, &at, quads.index);
     cg_loop_end(c, &quads);
-    store_estimates(c, job, e, &at, parts, x, head, cg_mul(c, index, cg_i64(c, ROWS)));
-}
-
-/* One row of x goes through all rows of a group at once; several fill the registers with one vector of them. */
-static void emit_group(cg *c, const screen_job *job, const estimate *e, const screen_x *x, LLVMValueRef index) {
-    int vectors = ROWS / rows_together(c);
-    if (job->x_rows == 1) {
-        emit_rows(c, job, e, x, index, cg_i64(c, 0), vectors);
-        return;
-    }
-    cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, vectors), 1);
-    emit_rows(c, job, e, x, index, part.index, 1);
-    cg_loop_end(c, &part);
+    store_estimates(c, job, e, head, cg_mul(c, index, cg_i64(c, ROWS)));
 }
 
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
-    estimate e;
-    screen_x x[MOST_ROWS];
+    estimate e = {.scratch = scratch};
     GM_ASSERT(job->x_rows <= MOST_ROWS);
     for (int r = 0; r < job->x_rows; r++) {
-        x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
-        for (int p = 0; p < PARTS; p++)
+        e.x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
+        for (int p = 0; p < vectors_of(c); p++)
             e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL), e.coarse[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL),
             e.fine[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL);
     }
     cg_pieces slabs = screen_deal_begin(c, job);
     screen_groups groups = screen_groups_begin(c, job, slabs.index);
-    emit_group(c, job, &e, x, groups.group);
+    emit_group(c, job, &e, groups.group);
     screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
 }

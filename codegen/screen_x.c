@@ -28,7 +28,7 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
     struct {
         LLVMValueRef *pointer;
         int64_t bytes;
-    } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->step, (runs + 1) * 4}, {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4},
+    } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->spread, (runs + 1) * RUN * SCREEN_LANES}, {&x->step, (runs + 1) * 4}, {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4},
                  {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->bound, job->rows * 4},
                  {&x->heap, sizeof(rt_candidates)}, {&x->found, sizeof(rt_candidates)}, {&x->heap_score, RT_SAMPLE_MOST_REACH * 4},
                  {&x->heap_id, RT_SAMPLE_MOST_REACH * 4}, {&x->found_id, job->rows * 4}};
@@ -105,6 +105,10 @@ static LLVMValueRef length_of(cg *c, LLVMValueRef const *x, int parts) {
 
 double screen_carry(const cg *c) {
     return c->dot_bytes ? 1.0 / 16 : 0;
+}
+
+bool screen_spreads(const cg *c) {
+    return !c->dot_bytes && c->lanes >= SCREEN_LANES;
 }
 
 /* x - by·y. */
@@ -223,6 +227,14 @@ static void store_digits(cg *c, const screen_job *job, const screen_x *out) {
     cg_loop_end(c, &loop);
 }
 
+/* Each four bytes of q in all lanes of a vector. */
+static void spread_q(cg *c, const screen_job *job, const screen_x *out) {
+    cg_loop fours = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, (job->at.runs + 1) * RUN / 4), 1);
+    LLVMValueRef four = cg_load(c, c->i32, cg_at(c, c->i32, out->q, fours.index), 4);
+    cg_store(c, cg_splat(c, four, SCREEN_LANES), cg_at(c, screen_eight(c->i32, 1), out->spread, fours.index), 4);
+    cg_loop_end(c, &fours);
+}
+
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
     cg_store(c, cg_f32(c, RT_SCREEN_LEAST), x->extra, 4);
     cg_store(c, cg_f32(c, 0), x->excess, 4);
@@ -233,4 +245,5 @@ void screen_store_x(cg *c, const screen_job *job, const screen_x *x) {
     store_run(c, job, x, loop.index, false);
     cg_loop_end(c, &loop);
     store_digits(c, job, x);
+    if (screen_spreads(c)) spread_q(c, job, x);
 }

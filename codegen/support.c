@@ -244,3 +244,19 @@ void cg_share(cg *c, LLVMValueRef count, int64_t grain, LLVMValueRef *from, LLVM
     *from = cg_min(c, count, cg_mul(c, g, LLVMBuildSDiv(c->b, cg_mul(c, units, thread), threads, "")));
     *to = cg_min(c, count, cg_mul(c, g, LLVMBuildSDiv(c->b, cg_mul(c, units, next), threads, "")));
 }
+
+void cg_pass_together(cg *c, LLVMValueRef *v, int count) {
+    LLVMTypeRef types[CG_PASSED];
+    gm_string constraints = {0};
+    GM_ASSERT(count > 1 && count <= CG_PASSED);
+    for (int i = 0; i < count; i++) {
+        types[i] = LLVMTypeOf(v[i]);
+        gm_string_printf(&constraints, LLVMGetTypeKind(types[i]) == LLVMPointerTypeKind ? "=r," : "=x,");
+    }
+    for (int i = 0; i < count; i++) gm_string_printf(&constraints, i ? ",%d" : "%d", i);
+    LLVMTypeRef fn = LLVMFunctionType(LLVMStructTypeInContext(c->context, types, (unsigned)count, 0), types, (unsigned)count, 0);
+    LLVMValueRef code = LLVMGetInlineAsm(fn, "", 0, constraints.data, constraints.length, 1, 0, LLVMInlineAsmDialectATT, 0);
+    LLVMValueRef passed = LLVMBuildCall2(c->b, fn, code, v, (unsigned)count, "");
+    for (int i = 0; i < count; i++) v[i] = LLVMBuildExtractValue(c->b, passed, (unsigned)i, "");
+    gm_string_free(&constraints);
+}

@@ -52,3 +52,10 @@ LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
     LLVMValueRef sums = cg_intrinsic2(c, name, LLVMTypeOf(acc), LLVMBuildBitCast(c->b, a, words, ""), LLVMBuildBitCast(c->b, b, words, ""));
     return cg_add(c, acc, sums);
 }
+
+LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b) {
+    unsigned bytes = LLVMGetVectorSize(LLVMTypeOf(a));
+    GM_ASSERT(bytes == 32 || bytes == 64);
+    const char *name = bytes == 64 ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw";
+    return cg_intrinsic2(c, name, LLVMVectorType(c->i16, bytes / 2), a, LLVMBuildBitCast(c->b, b, LLVMTypeOf(a), ""));
+}

@@ -114,6 +114,25 @@ static void check_rows(const rt_tensor *w, const ir_array *x, const ir_array *y,
     gm_arena_free(&arena);
 }
 
+/* Scales of parts of a block of 256. */
+static bool is_part_scale(rt_dtype dtype, int byte) {
+    return dtype == RT_Q6_K ? byte >= 192 : (dtype == RT_Q4_K || dtype == RT_Q5_K) && byte < 16;
+}
+
+/* Two rows whose codes are all as small or as large as their bits can be: with x that is all equal the largest sums that there are. */
+static void put_extremes(const rt_tensor *w) {
+    enum { LEAST = 8, MOST };
+    int block = rt_dtype_of(w->dtype)->block_bytes;
+    size_t bytes = rt_dtype_bytes(w->dtype, (size_t)w->dim[1]);
+    for (int row = LEAST; row <= MOST; row++)
+        for (size_t i = 0; i < bytes; i++) {
+            uint8_t *at = (uint8_t *)w->data + (size_t)row * bytes + i;
+            int byte = (int)(i % (size_t)block);
+            if (!is_part_scale(w->dtype, byte)) *at = row == LEAST ? 0 : 0xFF;
+            if (byte == block - 1) put_scales(type_of(w->dtype), at - byte, row);
+        }
+}
+
 START_TEST(products) {
     rt_dtype dtype = stored_types[(size_t)_i / GM_COUNT(cpus)];
     const char *cpu = cpus[(size_t)_i % GM_COUNT(cpus)];
@@ -127,6 +146,7 @@ START_TEST(products) {
         for (int part = 0; part < 2; part++) {
             const char *name = gm_arena_printf(&weights.arena, "%c%d", part ? 'v' : 'w', i);
             w[i][part] = *make_weight(&weights, name, dtype, part ? MORE_ROWS : ROWS, width_of(dtype, i));
+            put_extremes(&w[i][part]);
             derived(&weights, &w[i][part]);
         }
         for (int p = 0; p < PRODUCTS; p++)
