@@ -5,8 +5,8 @@
  * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
  * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
  *
- * All panels are packed before the first block, a thread every so many of them, and each is read by all blocks that see it, where it lies: in the
- * scratch of the thread that packed it. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a panel
+ * All panels are packed before the first block, a thread every so many keys or values of one, and each is read by all blocks that see it, where it lies: in the
+ * scratch of one of the threads. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a panel
  * when it comes to it.
  */
 #include "codegen/attention.h"
@@ -271,10 +271,16 @@ static packed skip_keys(cg *c, const attention_job *job, const block *b, packed 
     return p;
 }
 
-/* All of a panel but values of floats, which take the place of its keys. */
-static void pack_panel(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
+typedef void pack_fn(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to);
+
+static void pack_keys(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
+}
+
+/* Values of floats take the place of keys, when these have been multiplied. */
+static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
+    if (!in_pairs(b)) attention_pack_v(c, job, panel, to->values, PANEL_KEYS);
     if (!b->tiles) return;
     LLVMValueRef lost = attention_tiles_pack_v(c, job, panel, to->v.scales, to->values, PANEL_KEYS);
     cg_store(c, LLVMBuildZExt(c->b, lost, c->i32, ""), to->lost, 4);
@@ -301,17 +307,21 @@ static packed shared_panel(cg *c, const attention_job *job, const block *b, LLVM
     return skip_keys(c, job, b, panel_at(c, job, b, at), LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
 }
 
-/* This thread's part of the panels that blocks see. */
+/* This thread's part of the panels that blocks see: keys and values are by themselves, so that two threads share a single panel. */
 static void pack_shared(cg *c, const attention_job *job, block *b, LLVMValueRef all) {
     LLVMValueRef place = cg_widen(c, c->code.args[job->position]), threads = cg_widen(c, c->code.threads);
     b->start = first_read(c, job, b, attention_first_key(c, job, place));
     attention_runs run = attention_runs_begin(c, job, b->start, cg_sub(c, cg_add(c, place, all), b->start), PANEL_KEYS);
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
-    LLVMValueRef owner = LLVMBuildURem(c->b, number_of(c, job, b, run.slot, head.index), threads, "");
-    cg_branch own = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, owner, cg_widen(c, c->code.thread), ""));
+    attention_panel panel = {.kv = head.index, .slot = run.slot, .count = run.count};
     packed to = shared_panel(c, job, b, run.slot, head.index);
-    pack_panel(c, job, b, &(attention_panel){.kv = head.index, .slot = run.slot, .count = run.count}, &to);
-    cg_end_if(c, &own);
+    pack_fn *const packs[] = {pack_keys, pack_values};
+    for (int i = 0; i < (int)GM_COUNT(packs); i++) {
+        LLVMValueRef number = cg_add(c, cg_mul(c, number_of(c, job, b, run.slot, head.index), cg_i64(c, GM_COUNT(packs))), cg_i64(c, i));
+        cg_branch own = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildURem(c->b, number, threads, ""), cg_widen(c, c->code.thread), ""));
+        packs[i](c, job, b, &panel, &to);
+        cg_end_if(c, &own);
+    }
     cg_loop_end(c, &head);
     attention_runs_end(c, &run);
     cg_wait(c, -1);
@@ -328,11 +338,11 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
     packed p = b->most ? shared_panel(c, job, b, run.slot, b->kv) : panel_at(c, job, b, b->panel);
-    if (!b->most) pack_panel(c, job, b, &panel, &p);
+    if (!b->most) pack_keys(c, job, b, &panel, &p);
     score_panel(c, job, b, &p, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     weigh_panel(c, job, b, &p, &run, from, to);
-    if (!in_pairs(b)) attention_pack_v(c, job, &panel, p.values, PANEL_KEYS);
+    if (!b->most) pack_values(c, job, b, &panel, &p);
     sum_panel(c, job, b, &run, p.values, from, to);
     attention_runs_end(c, &run);
     write_rows(c, job, b, rows);
