@@ -5,8 +5,8 @@
  * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
  * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
  *
- * All panels are packed before the first block, a thread every so many keys or values of one, and each is read by all blocks that see it, where it lies: in the
- * scratch of one of the threads. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a panel
+ * All panels are packed before the first block, a thread the keys or the values of every so many, and each is read by all blocks that see it, where it
+ * lies: in the scratch of the threads that packed it. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a panel
  * when it comes to it.
  */
 #include "codegen/attention.h"
@@ -244,21 +244,31 @@ static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, 
 
 /* ---- packing ---- */
 
-static int64_t panel_floats(const cg *c, const attention_job *job, const block *b) {
-    int64_t columns = columns_of(c, job);
-    return in_pairs(b) ? PANEL_KEYS * (key_elements(job, b) + columns / 2 + 2) + LINE : PANEL_KEYS * columns;
+enum { KEYS, VALUES, PARTS }; /* of a panel in pairs: each with its scales, and with room for what `lost` is */
+
+static int64_t part_floats(const cg *c, const attention_job *job, const block *b) {
+    int64_t values = columns_of(c, job) / 2, keys = key_elements(job, b);
+    return PANEL_KEYS * ((keys > values ? keys : values) + 1) + LINE;
 }
 
-/* The parts of a panel at `at`; floats are K, and then V in the same place. */
-static packed panel_at(cg *c, const attention_job *job, const block *b, LLVMValueRef at) {
-    packed p = {.keys = at, .values = at};
-    if (!in_pairs(b)) return p;
-    p.values = float_at(c, p.keys, cg_i64(c, PANEL_KEYS * key_elements(job, b)));
-    p.k.scales = float_at(c, p.values, cg_i64(c, PANEL_KEYS / 2 * columns_of(c, job)));
-    p.v.scales = float_at(c, p.k.scales, cg_i64(c, PANEL_KEYS));
+static int64_t panel_floats(const cg *c, const attention_job *job, const block *b) {
+    return in_pairs(b) ? PARTS * part_floats(c, job, b) : PANEL_KEYS * columns_of(c, job);
+}
+
+/* A panel in pairs whose parts lie there. */
+static packed parts_at(cg *c, const attention_job *job, const block *b, LLVMValueRef keys, LLVMValueRef values) {
+    packed p = {.keys = keys, .values = values};
+    p.k.scales = float_at(c, p.keys, cg_i64(c, PANEL_KEYS * key_elements(job, b)));
+    p.v.scales = float_at(c, p.values, cg_i64(c, PANEL_KEYS / 2 * columns_of(c, job)));
     p.lost = float_at(c, p.v.scales, cg_i64(c, PANEL_KEYS));
     p.k.inverses = b->k_inverses, p.v.inverses = b->v_inverses;
     return p;
+}
+
+/* The block's own panel; floats are K, and then V in the same place. */
+static packed own_panel(cg *c, const attention_job *job, const block *b) {
+    if (!in_pairs(b)) return (packed){.keys = b->panel, .values = b->panel};
+    return parts_at(c, job, b, b->panel, float_at(c, b->panel, cg_i64(c, part_floats(c, job, b))));
 }
 
 /* What follows `keys` keys, whole tiles; scales that are read beyond the last are of keys that no row sees. */
@@ -277,7 +287,7 @@ static void pack_keys(cg *c, const attention_job *job, const block *b, const att
     attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
 }
 
-/* Values of floats take the place of keys, when these have been multiplied. */
+/* Of floats when the keys, whose place they take, have been multiplied; else before weights are, which take their scales. */
 static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
     if (!in_pairs(b)) attention_pack_v(c, job, panel, to->values, PANEL_KEYS);
@@ -294,20 +304,24 @@ static int64_t most_shared(const cg *c, const attention_job *job, const block *b
     return in_pairs(b) && !job->ring && fits ? panels : 0;
 }
 
-/* The shared panel in which a key lies: number n is in the scratch of thread n mod threads. */
-static LLVMValueRef number_of(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv) {
+/* The number of a part of the shared panel in which a key lies: part n is made by thread n mod threads, and lies in its scratch. */
+static LLVMValueRef part_of(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv, int part) {
     LLVMValueRef panel = cg_i64(c, PANEL_KEYS), index = cg_sub(c, LLVMBuildUDiv(c->b, key, panel, ""), LLVMBuildUDiv(c->b, b->start, panel, ""));
-    return cg_add(c, cg_mul(c, index, cg_i64(c, job->kv_heads)), kv);
+    LLVMValueRef number = cg_add(c, cg_mul(c, index, cg_i64(c, job->kv_heads)), kv);
+    return cg_add(c, cg_mul(c, number, cg_i64(c, PARTS)), cg_i64(c, part));
 }
 
 static packed shared_panel(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv) {
-    LLVMValueRef number = number_of(c, job, b, key, kv), threads = cg_widen(c, c->code.threads);
-    LLVMValueRef before = cg_mul(c, LLVMBuildUDiv(c->b, number, threads, ""), cg_i64(c, panel_floats(c, job, b)));
-    LLVMValueRef at = attention_of_thread(c, float_at(c, b->shared, before), LLVMBuildURem(c->b, number, threads, ""));
-    return skip_keys(c, job, b, panel_at(c, job, b, at), LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
+    LLVMValueRef threads = cg_widen(c, c->code.threads), at[PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        LLVMValueRef number = part_of(c, job, b, key, kv, i);
+        LLVMValueRef before = cg_mul(c, LLVMBuildUDiv(c->b, number, threads, ""), cg_i64(c, part_floats(c, job, b)));
+        at[i] = attention_of_thread(c, float_at(c, b->shared, before), LLVMBuildURem(c->b, number, threads, ""));
+    }
+    return skip_keys(c, job, b, parts_at(c, job, b, at[KEYS], at[VALUES]), LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
 }
 
-/* This thread's part of the panels that blocks see: keys and values are by themselves, so that two threads share a single panel. */
+/* This thread's parts of the panels that blocks see. */
 static void pack_shared(cg *c, const attention_job *job, block *b, LLVMValueRef all) {
     LLVMValueRef place = cg_widen(c, c->code.args[job->position]), threads = cg_widen(c, c->code.threads);
     b->start = first_read(c, job, b, attention_first_key(c, job, place));
@@ -315,10 +329,10 @@ static void pack_shared(cg *c, const attention_job *job, block *b, LLVMValueRef 
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     attention_panel panel = {.kv = head.index, .slot = run.slot, .count = run.count};
     packed to = shared_panel(c, job, b, run.slot, head.index);
-    pack_fn *const packs[] = {pack_keys, pack_values};
-    for (int i = 0; i < (int)GM_COUNT(packs); i++) {
-        LLVMValueRef number = cg_add(c, cg_mul(c, number_of(c, job, b, run.slot, head.index), cg_i64(c, GM_COUNT(packs))), cg_i64(c, i));
-        cg_branch own = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildURem(c->b, number, threads, ""), cg_widen(c, c->code.thread), ""));
+    pack_fn *const packs[PARTS] = {[KEYS] = pack_keys, [VALUES] = pack_values};
+    for (int i = 0; i < PARTS; i++) {
+        LLVMValueRef owner = LLVMBuildURem(c->b, part_of(c, job, b, run.slot, head.index, i), threads, "");
+        cg_branch own = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, owner, cg_widen(c, c->code.thread), ""));
         packs[i](c, job, b, &panel, &to);
         cg_end_if(c, &own);
     }
@@ -337,12 +351,13 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     begin_sums(c, job, b, rows);
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
-    packed p = b->most ? shared_panel(c, job, b, run.slot, b->kv) : panel_at(c, job, b, b->panel);
+    packed p = b->most ? shared_panel(c, job, b, run.slot, b->kv) : own_panel(c, job, b);
     if (!b->most) pack_keys(c, job, b, &panel, &p);
+    if (!b->most && in_pairs(b)) pack_values(c, job, b, &panel, &p);
     score_panel(c, job, b, &p, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     weigh_panel(c, job, b, &p, &run, from, to);
-    if (!b->most) pack_values(c, job, b, &panel, &p);
+    if (!in_pairs(b)) pack_values(c, job, b, &panel, &p);
     sum_panel(c, job, b, &run, p.values, from, to);
     attention_runs_end(c, &run);
     write_rows(c, job, b, rows);
