@@ -5,9 +5,9 @@
  * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
  * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
  *
- * All panels are packed before the first block, a thread the keys or the values of every so many, and each is read by all blocks that see it, where it
- * lies: in the scratch of the threads that packed it. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a panel
- * when it comes to it.
+ * All panels are packed before the first block. Their keys and their values are dealt out in turn, lie in the scratch of the thread that packs them, and
+ * are read there by all blocks that see them. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a
+ * panel when it comes to it.
  */
 #include "codegen/attention.h"
 
@@ -26,7 +26,7 @@ typedef struct block {
     LLVMValueRef kv, first, count; /* kv head, first token, tokens */
     LLVMValueRef low, keys;        /* first visible key, number of keys */
     LLVMValueRef place;            /* position of the first token */
-    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel or those shared */
+    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel or the parts of shared ones that it packs */
     LLVMValueRef rows, sums, scores, tops, totals, panel, shared;
     /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's keys and values */
     bool words, tiles; /* tiles: weights in parts */
@@ -244,22 +244,24 @@ static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, 
 
 /* ---- packing ---- */
 
-enum { KEYS, VALUES, PARTS }; /* of a panel in pairs: each with its scales, and with room for what `lost` is */
+enum { KEYS, VALUES, PARTS }; /* of a panel in pairs */
 
-static int64_t part_floats(const cg *c, const attention_job *job, const block *b) {
-    int64_t values = columns_of(c, job) / 2, keys = key_elements(job, b);
-    return PANEL_KEYS * ((keys > values ? keys : values) + 1) + LINE;
+/* With scales and a line more, where values have `lost`. d is a multiple of a tile's width. */
+static int64_t part_floats(const attention_job *job) {
+    return PANEL_KEYS * (job->d / 2 + 1) + LINE;
 }
 
 static int64_t panel_floats(const cg *c, const attention_job *job, const block *b) {
-    return in_pairs(b) ? PARTS * part_floats(c, job, b) : PANEL_KEYS * columns_of(c, job);
+    return in_pairs(b) ? PARTS * part_floats(job) : PANEL_KEYS * columns_of(c, job);
 }
 
-/* A panel in pairs whose parts lie there. */
+/* A panel in pairs whose keys and values begin at these places. */
 static packed parts_at(cg *c, const attention_job *job, const block *b, LLVMValueRef keys, LLVMValueRef values) {
+    LLVMValueRef units = cg_i64(c, PANEL_KEYS * job->d / 2);
     packed p = {.keys = keys, .values = values};
-    p.k.scales = float_at(c, p.keys, cg_i64(c, PANEL_KEYS * key_elements(job, b)));
-    p.v.scales = float_at(c, p.values, cg_i64(c, PANEL_KEYS / 2 * columns_of(c, job)));
+    GM_ASSERT(columns_of(c, job) == job->d);
+    p.k.scales = float_at(c, keys, units);
+    p.v.scales = float_at(c, values, units);
     p.lost = float_at(c, p.v.scales, cg_i64(c, PANEL_KEYS));
     p.k.inverses = b->k_inverses, p.v.inverses = b->v_inverses;
     return p;
@@ -268,7 +270,7 @@ static packed parts_at(cg *c, const attention_job *job, const block *b, LLVMValu
 /* The block's own panel; floats are K, and then V in the same place. */
 static packed own_panel(cg *c, const attention_job *job, const block *b) {
     if (!in_pairs(b)) return (packed){.keys = b->panel, .values = b->panel};
-    return parts_at(c, job, b, b->panel, float_at(c, b->panel, cg_i64(c, part_floats(c, job, b))));
+    return parts_at(c, job, b, b->panel, float_at(c, b->panel, cg_i64(c, part_floats(job))));
 }
 
 /* What follows `keys` keys, whole tiles; scales that are read beyond the last are of keys that no row sees. */
@@ -281,13 +283,13 @@ static packed skip_keys(cg *c, const attention_job *job, const block *b, packed 
     return p;
 }
 
-typedef void pack_fn(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to);
+typedef void (*pack_fn)(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to);
 
 static void pack_keys(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
 }
 
-/* Of floats when the keys, whose place they take, have been multiplied; else before weights are, which take their scales. */
+/* Floats take the place of keys: after those have been multiplied. Others come before weigh_panel, which reads their scales or what is lost. */
 static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
     if (!in_pairs(b)) attention_pack_v(c, job, panel, to->values, PANEL_KEYS);
@@ -304,18 +306,20 @@ static int64_t most_shared(const cg *c, const attention_job *job, const block *b
     return in_pairs(b) && !job->ring && fits ? panels : 0;
 }
 
-/* The number of a part of the shared panel in which a key lies: part n is made by thread n mod threads, and lies in its scratch. */
+/* The number of a part of the shared panel in which a key lies: part n is made by thread n mod threads, and lies in its scratch. Panels begin with keys
+ * and with values in turn, since to pack these takes different time. */
 static LLVMValueRef part_of(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv, int part) {
     LLVMValueRef panel = cg_i64(c, PANEL_KEYS), index = cg_sub(c, LLVMBuildUDiv(c->b, key, panel, ""), LLVMBuildUDiv(c->b, b->start, panel, ""));
     LLVMValueRef number = cg_add(c, cg_mul(c, index, cg_i64(c, job->kv_heads)), kv);
-    return cg_add(c, cg_mul(c, number, cg_i64(c, PARTS)), cg_i64(c, part));
+    LLVMValueRef turned = LLVMBuildXor(c->b, LLVMBuildURem(c->b, number, cg_i64(c, PARTS), ""), cg_i64(c, part), "");
+    return cg_add(c, cg_mul(c, number, cg_i64(c, PARTS)), turned);
 }
 
 static packed shared_panel(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv) {
     LLVMValueRef threads = cg_widen(c, c->code.threads), at[PARTS];
     for (int i = 0; i < PARTS; i++) {
         LLVMValueRef number = part_of(c, job, b, key, kv, i);
-        LLVMValueRef before = cg_mul(c, LLVMBuildUDiv(c->b, number, threads, ""), cg_i64(c, part_floats(c, job, b)));
+        LLVMValueRef before = cg_mul(c, LLVMBuildUDiv(c->b, number, threads, ""), cg_i64(c, part_floats(job)));
         at[i] = attention_of_thread(c, float_at(c, b->shared, before), LLVMBuildURem(c->b, number, threads, ""));
     }
     return skip_keys(c, job, b, parts_at(c, job, b, at[KEYS], at[VALUES]), LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
@@ -329,7 +333,7 @@ static void pack_shared(cg *c, const attention_job *job, block *b, LLVMValueRef 
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     attention_panel panel = {.kv = head.index, .slot = run.slot, .count = run.count};
     packed to = shared_panel(c, job, b, run.slot, head.index);
-    pack_fn *const packs[PARTS] = {[KEYS] = pack_keys, [VALUES] = pack_values};
+    const pack_fn packs[PARTS] = {[KEYS] = pack_keys, [VALUES] = pack_values};
     for (int i = 0; i < PARTS; i++) {
         LLVMValueRef owner = LLVMBuildURem(c->b, part_of(c, job, b, run.slot, head.index, i), threads, "");
         cg_branch own = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, owner, cg_widen(c, c->code.thread), ""));

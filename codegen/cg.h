@@ -134,9 +134,10 @@ void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes);
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
 /* An intrinsic of the target with two operands. */
 LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b);
-/* All v are computed before what uses them is: an empty piece of assembly that they pass through, in registers of the target's. */
+/* Passes v through an empty piece of assembly: all are computed before anything that uses one of them afterwards, and what was loaded before is
+ * loaded again behind it. Vectors no wider than the target's. */
 enum { CG_PASSED = 8 };
-void cg_pass_together(cg *c, LLVMValueRef *v, int count);
+void cg_value_barrier(cg *c, LLVMValueRef *v, int count);
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
 LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
 /* As many of a scalar as x has lanes, which may be a vector. */
@@ -317,13 +318,13 @@ void cg_dot_begin(cg *c, cg_dot *dot);
 /* W[index]·x, of one row of x: the same bits wherever it is emitted. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
 
-/* ---- vnni.c: sums of products in lanes of 32 bits, in vectors of the target's, or with dot_bytes also of 8 lanes ---- */
+/* ---- vnni.c: sums of products, in vectors of the target's, or with dot_bytes also of 8 lanes of 32 bits ---- */
 
 /* acc + a·b of pairs of i16: both products go to their lane's sum. */
 LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
 /* acc + a·b of four bytes, those of a unsigned; where the target has it (dot_bytes). */
 LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
-/* i16: Σ of two products of bytes, those of a unsigned, at most 2^15; only where vectors have 32 bytes or more. */
+/* i16: Σ of two products of bytes, those of a unsigned; saturates from 2^15 on. Of vectors of 32 bytes or 64, where the target has them. */
 LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b);
 
 /* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel ---- */

@@ -3,7 +3,7 @@
  *
  * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16256, step = max|x| / 16256. Codes of W are unsigned, so that sums
  * begin with -bias · Σq; a run's are converted once and added with scale · step. q comes in two parts, each summed for itself, in one of
- * the forms below. In every form the sums are exact and the same: a code is below 2^8, and 32 · 2^8 · 16256 < 2^31.
+ * the forms below. In every form a run's sums are exact and the same: a code is below 2^8, and 32 · 2^8 · 16256 < 2^31.
  */
 #include "codegen/decode.h"
 #include "codegen/lanes.h"
@@ -12,37 +12,39 @@ enum { RUN = CG_PIECE, UNITS = LANES_UNITS, ROWS = RT_INTERLEAVED_ROWS, MOST = 1
 _Static_assert((int)RUN == (int)RT_INTERLEAVED_RUN, "pieces are runs");
 
 typedef enum sum_form {
-    QUADS,   /* q = 128·high + low as signed bytes; products of four columns are summed in 32 bits at once (vpdpbusd) */
-    NARROW,  /* the same bytes; products of two columns in words (vpmaddubsw), which hold those of a whole sum where codes are small enough */
-    PAIRS,   /* the even columns and the odd ones as words; products of two columns in 32 bits (vpmaddwd) */
+    QUADS,      /* q = 128·high + low as signed bytes; products of four columns are summed in 32 bits at once (vpdpbusd) */
+    BYTE_PAIRS, /* the same bytes; products of two columns in words (vpmaddubsw), where words hold a whole sum */
+    WORD_PAIRS, /* the even columns and the odd ones as words; products of two columns in 32 bits (vpmaddwd) */
 } sum_form;
 
 /* A row of x. A run has one sum, or two where its halves have scales of their own or words would not hold more. */
 typedef struct rows_x {
     LLVMValueRef parts;  /* i32[runs][PARTS][UNITS]: q of four columns in two parts */
-    LLVMValueRef starts; /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each of two words */
+    LLVMValueRef starts; /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each of two words;
+                          * only of sums that there are, where there is a bias */
     LLVMValueRef steps, sums; /* f32[runs]; sums: step · Σq */
 } rows_x;
 
-enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * PARTS * 4 + 2 * 4, WORD_LARGEST = 32767 };
+enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * PARTS * 4 + 2 * 4 };
 
-static int largest_code(const rt_interleaved *type) {
+/* The largest |code - bias|. */
+static int largest_of(const rt_interleaved *type) {
     int above = (1 << type->bits) - 1 - type->bias;
     return above > type->bias ? above : type->bias;
 }
 
-/* Whether words hold the sums of `columns` columns: each lane of 32 bits has two of them. */
+/* Do words hold Σ (code - bias) · high of `columns` columns, half of them each? What is summed on the way may wrap. */
 static bool words_hold(const rt_interleaved *type, int columns) {
-    return largest_code(type) * 127 * columns / 2 <= WORD_LARGEST;
+    return largest_of(type) * (MOST >> DIGIT) * columns / 2 <= INT16_MAX;
 }
 
 static sum_form form_of(const cg *c, const rt_interleaved *type) {
     if (c->dot_bytes) return QUADS;
-    return c->lanes >= 8 && words_hold(type, RUN / HALVES) ? NARROW : PAIRS;
+    return c->lanes >= 8 && words_hold(type, RUN / HALVES) ? BYTE_PAIRS : WORD_PAIRS;
 }
 
 static int sums_of(const cg *c, const rt_interleaved *type) {
-    return type->scale_run == RUN / HALVES || (form_of(c, type) == NARROW && !words_hold(type, RUN)) ? HALVES : 1;
+    return type->scale_run == RUN / HALVES || (form_of(c, type) == BYTE_PAIRS && !words_hold(type, RUN)) ? HALVES : 1;
 }
 
 static LLVMTypeRef floats_of(cg *c) {
@@ -83,7 +85,7 @@ static LLVMValueRef narrowed(cg *c, LLVMValueRef v, LLVMTypeRef element) {
 
 /* q[32] in its parts. */
 static void split(cg *c, sum_form form, LLVMValueRef q, LLVMValueRef *part) {
-    if (form == PAIRS) {
+    if (form == WORD_PAIRS) {
         for (int i = 0; i < PARTS; i++) part[i] = narrowed(c, some_of(c, q, i, PARTS, RUN / PARTS), c->i16);
         return;
     }
@@ -103,7 +105,7 @@ static LLVMValueRef sum_of(cg *c, LLVMValueRef v) {
 static LLVMValueRef start_of(cg *c, sum_form form, LLVMValueRef part, int bias) {
     int count = (int)LLVMGetVectorSize(LLVMTypeOf(part));
     LLVMValueRef less = cg_i32(c, -bias);
-    if (form != NARROW) return cg_mul(c, sum_of(c, part), less);
+    if (form != BYTE_PAIRS) return cg_mul(c, sum_of(c, part), less);
     LLVMValueRef word[2], pairs = LLVMBuildBitCast(c->b, part, LLVMVectorType(c->i16, (unsigned)count / 2), "");
     for (int i = 0; i < 2; i++) {
         LLVMValueRef bytes = LLVMBuildBitCast(c->b, some_of(c, pairs, i, 2, count / 4), LLVMVectorType(c->i8, (unsigned)count / 2), "");
@@ -120,13 +122,14 @@ static LLVMValueRef starts_at(cg *c, const rows_x *x, LLVMValueRef run, int h, i
 static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to, LLVMValueRef run) {
     const rt_interleaved *type = rt_interleaved_of(dot->dtype);
     LLVMValueRef step = cg_int_step(c, MOST, &x), q = cg_int_codes(c, x, step), part[PARTS];
+    sum_form form = form_of(c, type);
     int sums = sums_of(c, type);
-    split(c, form_of(c, type), q, part);
+    split(c, form, q, part);
     for (int i = 0; i < PARTS; i++) {
         int count = (int)LLVMGetVectorSize(LLVMTypeOf(part[i])) / sums;
         cg_store(c, part[i], cg_at(c, c->i32, to->parts, cg_add(c, cg_mul(c, run, cg_i64(c, PARTS * UNITS)), cg_i64(c, i * UNITS))), 4);
         for (int h = 0; h < sums && type->bias; h++)
-            cg_store(c, start_of(c, form_of(c, type), some_of(c, part[i], h * count, 1, count), type->bias), starts_at(c, to, run, h, i), 4);
+            cg_store(c, start_of(c, form, some_of(c, part[i], h * count, 1, count), type->bias), starts_at(c, to, run, h, i), 4);
     }
     cg_store(c, step, cg_at(c, c->f32, to->steps, run), 4);
     cg_store(c, mul_f(c, step, int_to_float(c, sum_of(c, q))), cg_at(c, c->f32, to->sums, run), 4);
@@ -155,13 +158,13 @@ typedef struct group {
 
 /* The lanes that are summed in. */
 static LLVMTypeRef sums_type(cg *c, sum_form form) {
-    return form == NARROW ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : vector(c, c->i32);
+    return form == BYTE_PAIRS ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : vector(c, c->i32);
 }
 
 /* sum += codes of a unit · part `i` of q. */
 static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRef codes, int i, LLVMValueRef q) {
     if (form == QUADS) return cg_add_quads(c, sum, codes, q);
-    if (form == NARROW) return cg_add(c, sum, cg_byte_pairs(c, codes, q));
+    if (form == BYTE_PAIRS) return cg_add(c, sum, cg_byte_pairs(c, codes, q));
     LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
     LLVMValueRef w = LLVMBuildBitCast(c->b, codes, words, ""), with = cg_splat(c, LLVMConstInt(c->i16, i ? 8 : 0xFF, 0), 2 * c->lanes);
     return cg_add_pairs(c, sum, i ? LLVMBuildLShr(c->b, w, with, "") : LLVMBuildAnd(c->b, w, with, ""), q);
@@ -171,7 +174,7 @@ static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRe
 static LLVMValueRef join(cg *c, sum_form form, LLVMValueRef const *sum) {
     LLVMValueRef high = sum[0], low = sum[1];
     if (form == QUADS) high = LLVMBuildShl(c->b, high, splat(c, cg_i32(c, DIGIT)), "");
-    if (form == NARROW) {
+    if (form == BYTE_PAIRS) {
         LLVMValueRef none = LLVMConstNull(vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0), one = LLVMConstInt(c->i16, 1, 0);
         high = cg_add_pairs(c, none, high, cg_splat(c, unit, 2 * c->lanes));
         low = cg_add_pairs(c, none, low, cg_splat(c, one, 2 * c->lanes));
@@ -207,7 +210,7 @@ static void sum_units(cg *c, const group *g, const run_at *at, int h, LLVMValueR
                 for (int p = 0; p < at->count; p++) part[r][p][i] = add_unit(c, form, part[r][p][i], codes[p], i, q);
             }
         /* Else LLVM goes through the vectors one after the other, and keeps in memory what each q was spread to. */
-        if (at->count > 1) cg_pass_together(c, part[0][0], at->count * PARTS);
+        if (at->count > 1) cg_value_barrier(c, part[0][0], at->count * PARTS);
     }
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < at->count; p++) sums[r][p] = join(c, form, part[r][p]);
@@ -232,8 +235,10 @@ static void add_vectors(cg *c, const group *g, const run_at *at) {
     for (int p = 0; p < at->count; p++)
         for (int r = 0; r < g->dot->rows; r++) {
             if (one_scale && count == HALVES) sums[0][r][p] = cg_add(c, sums[0][r][p], sums[1][r][p]);
-            for (int h = 0; h < (one_scale ? 1 : HALVES); h++)
-                accumulate(c, LLVMBuildSIToFP(c->b, sums[h][r][p], floats_of(c), ""), mul_f(c, scales[p][h], of_run(c, at, g->x[r].steps)), g->acc[r][at->p + p]);
+            for (int h = 0; h < (one_scale ? 1 : HALVES); h++) {
+                LLVMValueRef scale = mul_f(c, scales[p][h], of_run(c, at, g->x[r].steps));
+                accumulate(c, LLVMBuildSIToFP(c->b, sums[h][r][p], floats_of(c), ""), scale, g->acc[r][at->p + p]);
+            }
         }
     for (int p = 0; p < at->count && type->minima; p++) {
         LLVMValueRef less = LLVMBuildFNeg(c->b, lanes_minimum(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p)), "");
@@ -241,9 +246,10 @@ static void add_vectors(cg *c, const group *g, const run_at *at) {
     }
 }
 
-/* Vectors of rows go together with one row of x; several rows of x fill the registers with one. */
+/* With one row of x all vectors of a group go together; with several, one vector of W fills the registers. */
 static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef number, LLVMValueRef run) {
-    run_at at = {block, lanes_run(c, g->dot->dtype, block, number), number, run, 0, g->dot->rows == 1 ? ROWS / c->lanes : 1};
+    run_at at = {.block = block, .bytes = lanes_run(c, g->dot->dtype, block, number), .number = number, .run = run};
+    at.count = g->dot->rows == 1 ? ROWS / c->lanes : 1;
     cg_prefetch_ahead(c, at.bytes, rt_interleaved_layout(g->dot->dtype).run_bytes);
     for (; at.p < ROWS / c->lanes; at.p += at.count) add_vectors(c, g, &at);
 }

@@ -62,7 +62,7 @@ screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMVal
  * products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are multiplied by the q of the upper columns, and nothing
  * takes the lower nibbles out. */
 double screen_carry(const cg *c);
-/* Are bytes of x read eight times over? Where no instruction takes four from memory to all lanes, a vector of them is its operand there. */
+/* Is q read from `spread`? vpmaddubsw takes a whole vector from memory, so that no load of its own takes four bytes to all lanes. */
 bool screen_spreads(const cg *c);
 /* x of the kernel argument in order and in bytes, with lengths; nothing estimated yet. */
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x);

@@ -6,8 +6,6 @@
  */
 #include "codegen/screen.h"
 
-#include <string.h>
-
 enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS };
 
 /* ---- this thread's groups ---- */
@@ -83,7 +81,7 @@ static LLVMValueRef add_neighbours(cg *c, LLVMValueRef v) {
 
 /* Σ code·q of pairs of columns. */
 static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
-    if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.ub.sw", screen_eight(c->i16, 2), codes, q);
+    if (c->lanes >= LANES) return cg_byte_pairs(c, codes, q);
     return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, screen_eight(c->i16, 4), ""), LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
 }
 
@@ -98,7 +96,7 @@ static LLVMValueRef add_products(cg *c, LLVMValueRef before, LLVMValueRef codes,
 static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
     if (c->dot_bytes) return pairs;
     LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 2 * LANES);
-    if (c->lanes >= LANES) return cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", screen_eight(c->i32, 1), pairs, ones);
+    if (c->lanes >= LANES) return cg_add_pairs(c, LLVMConstNull(screen_eight(c->i32, 1)), pairs, ones);
     return add_neighbours(c, LLVMBuildSExt(c->b, pairs, screen_eight(c->i32, 2), ""));
 }
 
@@ -116,7 +114,7 @@ static LLVMValueRef load_q(cg *c, const screen_x *x, LLVMValueRef at) {
 
 /* ---- codes ---- */
 
-/* Four bytes of each of a vector's rows, which is vector p of a group's; what comes c->ahead of the group's, a line, is asked for. */
+/* Four bytes of each row of vector p of a group; what comes c->ahead of the group's, a line, is asked for. */
 static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, int p) {
     if (p == 0) cg_prefetch(c, cg_at(c, c->i8, quads, cg_i64(c, c->ahead)));
     return cg_load(c, rows_type(c, c->i8, QUAD), cg_at(c, c->i8, quads, cg_i64(c, p * QUAD * rows_together(c))), 1);
@@ -135,7 +133,6 @@ static LLVMValueRef nibbles_of(cg *c, LLVMValueRef bytes, bool upper) {
 enum { MOST_ROWS = RT_FEW_ROWS };
 
 typedef struct estimate {
-    LLVMValueRef scratch; /* where the rows of x are */
     screen_x x[MOST_ROWS];
     /* Variables, of vectors of rows of W for each row of x. */
     LLVMValueRef sum[MOST_ROWS][PARTS];                            /* f32: Σ s·(step·Σ code·q + centre) */
@@ -169,7 +166,7 @@ static bool is_whole(const cg *c, bool upper) {
 
 /* sums[row] = Σ code·q over a run of vector p, 16 times as much where something is carried: below 2^20 in lanes of i32 where the target sums products
  * of bytes, else of pairs in words, below 2^15. */
-static void run_sums(cg *c, const screen_job *job, const screen_x *x, const block *at, int p, LLVMValueRef first, LLVMValueRef *sums) {
+static void run_sums(cg *c, const screen_job *job, const estimate *e, const block *at, int p, LLVMValueRef first, LLVMValueRef *sums) {
     LLVMValueRef whole[MOST_ROWS] = {0};
     for (int r = 0; r < job->x_rows; r++) sums[r] = NULL;
     for (int load = 0; load < 2 * RT_SCREEN_LOADS; load++) {
@@ -178,7 +175,7 @@ static void run_sums(cg *c, const screen_job *job, const screen_x *x, const bloc
         for (int upper = 0; upper < 2; upper++) {
             LLVMValueRef codes = is_whole(c, upper) ? bytes : nibbles_of(c, bytes, upper);
             for (int r = 0; r < job->x_rows; r++) {
-                LLVMValueRef q = load_q(c, &x[r], cg_add(c, first, cg_i64(c, QUAD * load + RUN / 2 * upper)));
+                LLVMValueRef q = load_q(c, &e->x[r], cg_add(c, first, cg_i64(c, QUAD * load + RUN / 2 * upper)));
                 LLVMValueRef *sum = is_whole(c, upper) ? &whole[r] : &sums[r];
                 *sum = add_products(c, *sum, codes, q);
             }
@@ -188,36 +185,32 @@ static void run_sums(cg *c, const screen_job *job, const screen_x *x, const bloc
         if (whole[r]) sums[r] = cg_add(c, LLVMBuildShl(c->b, sums[r], splat(c, cg_i32(c, 4)), ""), whole[r]);
 }
 
-/* A run of codes at `at`, times run `run` of x, of vector p. */
-static void emit_vector(cg *c, const screen_job *job, const estimate *e, const screen_x *x, const block *at, int p, LLVMValueRef run) {
+/* Vector p: a run of codes at `at`, times run `run` of x. */
+static void emit_vector(cg *c, const screen_job *job, const estimate *e, const block *at, int p, LLVMValueRef run) {
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
     LLVMValueRef sums[MOST_ROWS];
-    run_sums(c, job, x, at, p, cg_mul(c, run, cg_i64(c, RUN)), sums);
+    run_sums(c, job, e, at, p, cg_mul(c, run, cg_i64(c, RUN)), sums);
     LLVMValueRef scale = LLVMBuildSIToFP(c->b, load_each(c, c->i8, at->scales, p), floats, "");
     for (int r = 0; r < job->x_rows; r++) {
         LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r]), floats, ""), old = LLVMBuildLoad2(c->b, floats, e->sum[r][p], "");
-        sum = cg_fma(c, sum, splat_of(c, x[r].step, run), splat_of(c, x[r].centre, run));
+        sum = cg_fma(c, sum, splat_of(c, e->x[r].step, run), splat_of(c, e->x[r].centre, run));
         LLVMBuildStore(c->b, cg_fma(c, scale, sum, old), e->sum[r][p]);
     }
 }
 
 /* Vector p is summed before the next, which reads x anew: LLVM would else keep x for all of them, where there are not registers enough. */
-static void finish_vector(cg *c, const screen_job *job, const estimate *e, int p, screen_x *x) {
-    LLVMValueRef passed[1 + MOST_ROWS] = {e->scratch};
-    for (int r = 0; r < job->x_rows; r++) passed[1 + r] = LLVMBuildLoad2(c->b, rows_type(c, c->f32, 1), e->sum[r][p], "");
-    cg_pass_together(c, passed, 1 + (int)job->x_rows);
-    for (int r = 0; r < job->x_rows; r++) {
-        LLVMBuildStore(c->b, passed[1 + r], e->sum[r][p]);
-        x[r] = screen_x_at(c, job, passed[0], cg_i64(c, r));
-    }
+static void finish_vector(cg *c, const screen_job *job, const estimate *e, int p) {
+    LLVMValueRef sums[MOST_ROWS];
+    for (int r = 0; r < job->x_rows; r++) sums[r] = LLVMBuildLoad2(c->b, rows_type(c, c->f32, 1), e->sum[r][p], "");
+    cg_value_barrier(c, sums, (int)job->x_rows);
+    for (int r = 0; r < job->x_rows; r++) LLVMBuildStore(c->b, sums[r], e->sum[r][p]);
 }
 
 static void emit_run(cg *c, const screen_job *job, const estimate *e, const block *at, LLVMValueRef run) {
-    screen_x x[MOST_ROWS];
-    memcpy(x, e->x, sizeof x);
+    bool in_register = c->lanes >= LANES; /* eight floats of vectors of four are in two */
     for (int p = 0; p < vectors_of(c); p++) {
-        emit_vector(c, job, e, x, at, p, run);
-        if (p + 1 < vectors_of(c) && c->lanes >= LANES) finish_vector(c, job, e, p, x);
+        emit_vector(c, job, e, at, p, run);
+        if (p + 1 < vectors_of(c) && in_register) finish_vector(c, job, e, p);
     }
 }
 
@@ -322,7 +315,7 @@ static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValu
 }
 
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
-    estimate e = {.scratch = scratch};
+    estimate e;
     GM_ASSERT(job->x_rows <= MOST_ROWS);
     for (int r = 0; r < job->x_rows; r++) {
         e.x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));

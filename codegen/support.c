@@ -82,6 +82,19 @@ LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValu
     return cg_host_call(c, name, result, (LLVMValueRef[]){a, b}, 2);
 }
 
+void cg_value_barrier(cg *c, LLVMValueRef *v, int count) {
+    LLVMTypeRef types[CG_PASSED];
+    gm_string constraints = {0};
+    GM_ASSERT(count > 0 && count <= CG_PASSED);
+    for (int i = 0; i < count; i++) types[i] = LLVMTypeOf(v[i]), gm_string_printf(&constraints, "=x,");
+    for (int i = 0; i < count; i++) gm_string_printf(&constraints, i ? ",%d" : "%d", i);
+    LLVMTypeRef passed = count == 1 ? types[0] : LLVMStructTypeInContext(c->context, types, (unsigned)count, 0), fn = LLVMFunctionType(passed, types, (unsigned)count, 0);
+    LLVMValueRef code = LLVMGetInlineAsm(fn, "", 0, constraints.data, constraints.length, 1, 0, LLVMInlineAsmDialectATT, 0);
+    LLVMValueRef result = LLVMBuildCall2(c->b, fn, code, v, (unsigned)count, "");
+    for (int i = 0; i < count; i++) v[i] = count == 1 ? result : LLVMBuildExtractValue(c->b, result, (unsigned)i, "");
+    gm_string_free(&constraints);
+}
+
 void cg_prefetch(cg *c, LLVMValueRef pointer) {
     LLVMValueRef args[] = {pointer, cg_i32(c, 0), cg_i32(c, 3), cg_i32(c, 1)}; /* to read, again soon, data */
     cg_intrinsic(c, "llvm.prefetch", c->ptr, args, GM_COUNT(args));
@@ -243,20 +256,4 @@ void cg_share(cg *c, LLVMValueRef count, int64_t grain, LLVMValueRef *from, LLVM
     LLVMValueRef next = cg_add(c, thread, cg_i64(c, 1));
     *from = cg_min(c, count, cg_mul(c, g, LLVMBuildSDiv(c->b, cg_mul(c, units, thread), threads, "")));
     *to = cg_min(c, count, cg_mul(c, g, LLVMBuildSDiv(c->b, cg_mul(c, units, next), threads, "")));
-}
-
-void cg_pass_together(cg *c, LLVMValueRef *v, int count) {
-    LLVMTypeRef types[CG_PASSED];
-    gm_string constraints = {0};
-    GM_ASSERT(count > 1 && count <= CG_PASSED);
-    for (int i = 0; i < count; i++) {
-        types[i] = LLVMTypeOf(v[i]);
-        gm_string_printf(&constraints, LLVMGetTypeKind(types[i]) == LLVMPointerTypeKind ? "=r," : "=x,");
-    }
-    for (int i = 0; i < count; i++) gm_string_printf(&constraints, i ? ",%d" : "%d", i);
-    LLVMTypeRef fn = LLVMFunctionType(LLVMStructTypeInContext(c->context, types, (unsigned)count, 0), types, (unsigned)count, 0);
-    LLVMValueRef code = LLVMGetInlineAsm(fn, "", 0, constraints.data, constraints.length, 1, 0, LLVMInlineAsmDialectATT, 0);
-    LLVMValueRef passed = LLVMBuildCall2(c->b, fn, code, v, (unsigned)count, "");
-    for (int i = 0; i < count; i++) v[i] = LLVMBuildExtractValue(c->b, passed, (unsigned)i, "");
-    gm_string_free(&constraints);
 }

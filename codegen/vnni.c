@@ -1,4 +1,4 @@
-/* Sums of products of small integers, added in lanes of 32 bits: the instructions of VNNI, or what stands for them. */
+/* Sums of products of small integers: the instructions of VNNI, in lanes of 32 bits, and what there is without. */
 #include "codegen/cg.h"
 
 #include <stdio.h>

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const cpus[] = {NULL, "haswell", "x86-64", CG_STAND_IN_CPU};
+static const char *const cpus[] = {NULL, "haswell", "x86-64", "skylake-avx512", CG_STAND_IN_CPU};
 
 /* Rows 4 … 7 of every weight are not random. */
 enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE };

@@ -73,7 +73,8 @@ END_TEST
 
 /* ---- products ---- */
 
-static const int row_counts[PRODUCTS] = {1, 3, EDGES};
+enum { SEVERAL = 1 };
+static const int row_counts[PRODUCTS] = {1, [SEVERAL] = 3, EDGES};
 
 /* Parameters: x of each number of rows of each width; results: their products with w and v, and of the last row of each alone. */
 static void write_function(const char *type, rt_dtype dtype, gm_string *out) {
@@ -119,7 +120,7 @@ static bool is_part_scale(rt_dtype dtype, int byte) {
     return dtype == RT_Q6_K ? byte >= 192 : (dtype == RT_Q4_K || dtype == RT_Q5_K) && byte < 16;
 }
 
-/* Two rows whose codes are all as small or as large as their bits can be: with x that is all equal the largest sums that there are. */
+/* Two rows whose codes are all as small or as large as their bits can be: with x that is all equal the largest sums of high digits that there are. */
 static void put_extremes(const rt_tensor *w) {
     enum { LEAST = 8, MOST };
     int block = rt_dtype_of(w->dtype)->block_bytes;
@@ -128,7 +129,7 @@ static void put_extremes(const rt_tensor *w) {
         for (size_t i = 0; i < bytes; i++) {
             uint8_t *at = (uint8_t *)w->data + (size_t)row * bytes + i;
             int byte = (int)(i % (size_t)block);
-            if (!is_part_scale(w->dtype, byte)) *at = row == LEAST ? 0 : 0xFF;
+            if (!is_part_scale(w->dtype, byte)) *at = (uint8_t)((row == LEAST ? 0 : 0xFF) ^ (w->dtype == RT_Q8_0 ? 0x80 : 0));
             if (byte == block - 1) put_scales(type_of(w->dtype), at - byte, row);
         }
 }
@@ -151,6 +152,7 @@ START_TEST(products) {
         }
         for (int p = 0; p < PRODUCTS; p++)
             x[i * PRODUCTS + p] = row_counts[p] == EDGES ? edge_x(width_of(dtype, i), &arena) : random_x(row_counts[p], width_of(dtype, i), &arena);
+        fill_edge(EQUAL, (float *)x[i * PRODUCTS + SEVERAL].data, width_of(dtype, i)); /* a row of those that are few enough to go together */
     }
     write_function(rt_dtype_of(dtype)->text, dtype, &text);
     if (run_text(cpu, &text, &weights, x, WIDTHS * PRODUCTS, &arena, results))

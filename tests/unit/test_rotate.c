@@ -131,7 +131,7 @@ START_TEST(compiled_rows_are_interpreted_rows) {
         const char *cpu = cpus[i / GM_COUNT(bodies)], *body = bodies[i % GM_COUNT(bodies)];
         ir_array got;
         gm_string text = {0};
-        bool may_be_wide = !cpu || strcmp(cpu, CG_STAND_IN_CPU) == 0;
+        bool may_be_wide = !cpu || (strcmp(cpu, "haswell") != 0 && strcmp(cpu, "x86-64") != 0);
         if (may_be_wide && rt_rotate_run(widths[_i]) < 16) continue;
         gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", ROWS, (int)widths[_i], ROWS, (int)widths[_i]);
         gm_string_printf(&text, body, ROWS, (int)widths[_i]);
