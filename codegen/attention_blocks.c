@@ -289,10 +289,9 @@ static void pack_keys(cg *c, const attention_job *job, const block *b, const att
     attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
 }
 
-/* Floats take the place of keys: after those have been multiplied. Others come before weigh_panel, which reads their scales or what is lost. */
+/* In pairs: weigh_panel reads their scales or what is lost of them. Floats take the place of the keys, when those have been multiplied. */
 static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
-    if (!in_pairs(b)) attention_pack_v(c, job, panel, to->values, PANEL_KEYS);
     if (!b->tiles) return;
     LLVMValueRef lost = attention_tiles_pack_v(c, job, panel, to->v.scales, to->values, PANEL_KEYS);
     cg_store(c, LLVMBuildZExt(c->b, lost, c->i32, ""), to->lost, 4);
@@ -356,12 +355,14 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
     attention_runs run = attention_runs_begin(c, job, b->low, b->keys, PANEL_KEYS);
     attention_panel panel = {.kv = b->kv, .slot = run.slot, .count = run.count};
     packed p = b->most ? shared_panel(c, job, b, run.slot, b->kv) : own_panel(c, job, b);
-    if (!b->most) pack_keys(c, job, b, &panel, &p);
-    if (!b->most && in_pairs(b)) pack_values(c, job, b, &panel, &p);
+    if (!b->most) {
+        pack_keys(c, job, b, &panel, &p);
+        pack_values(c, job, b, &panel, &p);
+    }
     score_panel(c, job, b, &p, &run);
     rows_that_see(c, job, b, run.first, cg_add(c, run.first, run.count), &from, &to);
     weigh_panel(c, job, b, &p, &run, from, to);
-    if (!in_pairs(b)) pack_values(c, job, b, &panel, &p);
+    if (!in_pairs(b)) attention_pack_v(c, job, &panel, p.values, PANEL_KEYS);
     sum_panel(c, job, b, &run, p.values, from, to);
     attention_runs_end(c, &run);
     write_rows(c, job, b, rows);

@@ -326,6 +326,11 @@ LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
 LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
 /* i16: Σ of two products of bytes, those of a unsigned; saturates from 2^15 on. Of vectors of 32 bytes or 64, where the target has them. */
 LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b);
+/* i16[2]: Σ of the bytes of x, 4·2^n up to 32, whose products go to the even and to the odd words of lanes of 32 bits there. */
+LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x);
+/* Do these two words of a lane hold Σ code·x of so many columns, |x| <= 127? What is summed on the way, of codes counted from `least`, may wrap.
+ * codes NULL: no. */
+bool cg_words_hold(const rt_codes *codes, int64_t columns);
 
 /* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel ---- */
 

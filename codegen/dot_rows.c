@@ -22,29 +22,19 @@ typedef struct rows_x {
     LLVMValueRef parts;  /* i32[runs][PARTS][UNITS]: q of four columns in two parts */
     LLVMValueRef starts; /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each of two words;
                           * only of sums that there are, where there is a bias */
-    LLVMValueRef steps, sums; /* f32[runs]; sums: step · Σq */
+    LLVMValueRef steps, sums; /* f32[runs]; sums: step · Σq, beside minima */
 } rows_x;
 
 enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * PARTS * 4 + 2 * 4 };
 
-/* The largest |code - bias|. */
-static int largest_of(const rt_interleaved *type) {
-    int above = (1 << type->bits) - 1 - type->bias;
-    return above > type->bias ? above : type->bias;
-}
-
-/* Do words hold Σ (code - bias) · high of `columns` columns, half of them each? What is summed on the way may wrap. */
-static bool words_hold(const rt_interleaved *type, int columns) {
-    return largest_of(type) * (MOST >> DIGIT) * columns / 2 <= INT16_MAX;
-}
-
 static sum_form form_of(const cg *c, const rt_interleaved *type) {
     if (c->dot_bytes) return QUADS;
-    return c->lanes >= 8 && words_hold(type, RUN / HALVES) ? BYTE_PAIRS : WORD_PAIRS;
+    return c->lanes >= 8 && cg_words_hold(rt_codes_of(type->stored), RUN / HALVES) ? BYTE_PAIRS : WORD_PAIRS;
 }
 
 static int sums_of(const cg *c, const rt_interleaved *type) {
-    return type->scale_run == RUN / HALVES || (form_of(c, type) == BYTE_PAIRS && !words_hold(type, RUN)) ? HALVES : 1;
+    bool in_words = form_of(c, type) == BYTE_PAIRS;
+    return type->scale_run == RUN / HALVES || (in_words && !cg_words_hold(rt_codes_of(type->stored), RUN)) ? HALVES : 1;
 }
 
 static LLVMTypeRef floats_of(cg *c) {
@@ -103,15 +93,9 @@ static LLVMValueRef sum_of(cg *c, LLVMValueRef v) {
 
 /* What the lanes of a sum begin with, of the part's elements that they are multiplied with. */
 static LLVMValueRef start_of(cg *c, sum_form form, LLVMValueRef part, int bias) {
-    int count = (int)LLVMGetVectorSize(LLVMTypeOf(part));
-    LLVMValueRef less = cg_i32(c, -bias);
-    if (form != BYTE_PAIRS) return cg_mul(c, sum_of(c, part), less);
-    LLVMValueRef word[2], pairs = LLVMBuildBitCast(c->b, part, LLVMVectorType(c->i16, (unsigned)count / 2), "");
-    for (int i = 0; i < 2; i++) {
-        LLVMValueRef bytes = LLVMBuildBitCast(c->b, some_of(c, pairs, i, 2, count / 4), LLVMVectorType(c->i8, (unsigned)count / 2), "");
-        word[i] = cg_mul(c, sum_of(c, bytes), less);
-    }
-    return LLVMBuildOr(c->b, LLVMBuildAnd(c->b, word[0], cg_i32(c, 0xFFFF), ""), LLVMBuildShl(c->b, word[1], cg_i32(c, 16), ""), "");
+    if (form != BYTE_PAIRS) return cg_mul(c, sum_of(c, part), cg_i32(c, -bias));
+    LLVMValueRef less = LLVMConstInt(c->i16, (unsigned long long)-bias & 0xFFFF, 0);
+    return cg_mul(c, cg_word_sums(c, part), cg_splat(c, less, 2));
 }
 
 /* Where the parts' starts of sum h of a run are. */
@@ -132,7 +116,7 @@ static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to
             cg_store(c, start_of(c, form, some_of(c, part[i], h * count, 1, count), type->bias), starts_at(c, to, run, h, i), 4);
     }
     cg_store(c, step, cg_at(c, c->f32, to->steps, run), 4);
-    cg_store(c, mul_f(c, step, int_to_float(c, sum_of(c, q))), cg_at(c, c->f32, to->sums, run), 4);
+    if (type->minima) cg_store(c, mul_f(c, step, int_to_float(c, sum_of(c, q))), cg_at(c, c->f32, to->sums, run), 4);
 }
 
 void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {

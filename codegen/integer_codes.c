@@ -6,13 +6,12 @@
  */
 #include "codegen/integer.h"
 
-enum { LARGEST = INTEGER_LARGEST_PART, WORD_LANES = 2, WORD_LARGEST = 32767, X_LARGEST = 127 };
+enum { LARGEST = INTEGER_LARGEST_PART, WORD_LANES = 2 };
 
 int64_t integer_group_of(const integer_kind *kind) {
     if (!integer_as_stored(kind)) return ir_scale_group(kind->x, kind->rotate);
     const rt_codes *codes = rt_codes_of(kind->w);
-    int size = codes->most > -codes->least ? codes->most : -codes->least;
-    return size * X_LARGEST * codes->run / WORD_LANES <= WORD_LARGEST ? codes->run : INTEGER_RUN / 2;
+    return cg_words_hold(codes, codes->run) ? codes->run : INTEGER_RUN / 2;
 }
 
 typedef struct stored_row {
@@ -86,30 +85,13 @@ bool integer_stored_starts(const integer_kind *kind) {
     return rt_codes_of(kind->w)->least != 0;
 }
 
-static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
-    LLVMValueRef lanes[INTEGER_RUN];
-    for (int i = 0; i < count; i++) lanes[i] = cg_i32(c, first + i);
-    return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count), "");
-}
-
-/* Two words: sums of the columns whose products meet in either word of a lane, four columns to a lane. */
-static LLVMValueRef word_sums(cg *c, LLVMValueRef x, int columns) {
-    int count = columns / 2;
-    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), count);
-    LLVMValueRef words = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
-    LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, words, eight, ""), eight, "");
-    words = cg_add(c, even, LLVMBuildAShr(c->b, words, eight, ""));
-    for (; count > 2; count /= 2) words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
-    return words;
-}
-
 void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs) {
     const rt_codes *codes = rt_codes_of(kind->w);
     int64_t group = integer_group_of(kind), groups = INTEGER_RUN / group;
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
     for (int i = 0; i < groups; i++) {
         LLVMValueRef number = cg_add(c, cg_mul(c, loop.index, cg_i64(c, groups)), cg_i64(c, i)), from = cg_mul(c, number, cg_i64(c, group));
-        LLVMValueRef sums = word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1), (int)group);
+        LLVMValueRef sums = cg_word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1));
         if (codes->least) {
             LLVMValueRef start = LLVMBuildMul(c->b, sums, cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES), "");
             cg_store(c, start, cg_at(c, c->i32, at->starts, number), 4);

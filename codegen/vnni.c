@@ -59,3 +59,25 @@ LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b) {
     const char *name = bytes == 64 ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw";
     return cg_intrinsic2(c, name, LLVMVectorType(c->i16, bytes / 2), a, LLVMBuildBitCast(c->b, b, LLVMTypeOf(a), ""));
 }
+
+static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
+    LLVMValueRef lanes[16];
+    for (int i = 0; i < count; i++) lanes[i] = cg_i32(c, first + i);
+    return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count), "");
+}
+
+LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x) {
+    int count = (int)LLVMGetVectorSize(LLVMTypeOf(x)) / 2;
+    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), count);
+    LLVMValueRef words = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
+    LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, words, eight, ""), eight, "");
+    words = cg_add(c, even, LLVMBuildAShr(c->b, words, eight, ""));
+    for (; count > 2; count /= 2) words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
+    return words;
+}
+
+bool cg_words_hold(const rt_codes *codes, int64_t columns) {
+    if (!codes) return false;
+    int size = codes->most > -codes->least ? codes->most : -codes->least;
+    return size * INT8_MAX * columns / 2 <= INT16_MAX;
+}
