@@ -72,6 +72,47 @@ typedef struct attention_runs {
 attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys, int64_t most);
 void attention_runs_end(cg *c, attention_runs *runs);
 
+/* ---- attention_one.c ---- */
+
+/* What a thread works on, of one token. In its scratch: scores [heads, most], sums [heads, D], top [heads], total [heads], each f32; and
+ * what attention_one_words.c keeps there. */
+typedef struct attention_part {
+    int64_t heads, most;
+    LLVMValueRef scores, sums, top, total, words;
+    LLVMValueRef low, keys; /* this thread's */
+    LLVMValueRef count;     /* of threads that have keys: the first ones */
+} attention_part;
+
+/* The address of V's or K's row in `slot`, of kv head `kv`. */
+LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv);
+/* scores[kv·group + g, key] */
+LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key);
+/* Ask for a line of memory for each of `rows` neighbouring rows of d columns, of which the first lies at `row` and which are read a line of
+ * each at a time, from `column` on: for those that come after the rows. */
+void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
+/* The largest multiple of `step` that is at most `count`. */
+LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
+/* Loops over the rows of a cache in the order in which they lie, `step` keys at a time. */
+typedef struct attention_row_loop {
+    cg_loop outer, key, kv;
+} attention_row_loop;
+attention_row_loop attention_row_loop_begin(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef from, LLVMValueRef to, int64_t step);
+void attention_row_loop_end(cg *c, attention_row_loop *loop);
+
+/* ---- attention_one_words.c ---- */
+
+/* Is this job, of one token, done in words? */
+bool attention_one_in_words(const attention_job *job);
+void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out);
+/* Bytes of scratch at part.words. */
+int64_t attention_one_words_bytes(cg *c, const attention_job *job);
+/* q in words: before scores. */
+void attention_one_words_begin(cg *c, const attention_job *job, const attention_part *p);
+/* The part's scores of a run's keys. */
+void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run);
+/* The part's sums, zero before, += the rows of V by their weights. */
+void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p);
+
 /* ---- attention_weigh.c ---- */
 
 /* A variable, f32[lanes]; what it becomes with a vector more; its largest lane, none of them NaN, or their sum. */

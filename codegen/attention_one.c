@@ -14,14 +14,6 @@
 
 enum { HEAD_TILE = 4, MAX_TILE = 16, LEAST_KEYS = 16, COLUMN_KEYS = 512, LINE = 64 /* bytes of a cache's line */ };
 
-/* What a thread works on. In its scratch: scores [heads, most], sums [heads, D], top [heads], total [heads], each f32. */
-typedef struct part {
-    int64_t heads, most;
-    LLVMValueRef scores, sums, top, total;
-    LLVMValueRef low, keys; /* this thread's */
-    LLVMValueRef count;     /* of threads that have keys: the first ones */
-} part;
-
 /* Keys (or rows) of a tile: with HEAD_TILE heads they fill about half of the registers. */
 static int tile_rows(const cg *c, const attention_job *job) {
     int heads = job->group < HEAD_TILE ? (int)job->group : HEAD_TILE, tile = c->lanes == 16 ? MAX_TILE : MAX_TILE / 2;
@@ -42,8 +34,7 @@ static LLVMValueRef splat(cg *c, LLVMValueRef x, int width) {
     return width == 1 ? x : cg_splat(c, x, width);
 }
 
-/* The address of V's or K's row in `slot`, of kv head `kv`. */
-static LLVMValueRef row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
+LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
     return cg_at(c, cg_type(c, cache->dtype), c->code.args[cache->data], attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], kv, 0));
 }
 
@@ -52,36 +43,42 @@ static LLVMValueRef query_of(cg *c, const attention_job *job, LLVMValueRef kv, i
     return cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], at);
 }
 
-/* scores[kv·group + g, key] */
-static LLVMValueRef score_of(cg *c, const attention_job *job, const part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key) {
+LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key) {
     LLVMValueRef at = attention_offset(c, kv, job->group * p->most, cg_i64(c, g), p->most, key, 1);
     return cg_at(c, c->f32, p->scores, at);
 }
 
+/* Where rows lie one after the other, lines are asked for in their order, a tile ahead at least: a core waits for few misses at a time, and
+ * what the cache fetches by itself beyond those is what comes next in memory. Else what comes c->ahead in each row. */
+void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column) {
+    int64_t bytes = (int64_t)rt_dtype_bytes(cache->dtype, 1), tile = rows * d * bytes;
+    bool dense = cache->stride[0] == d;
+    LLVMValueRef from = cg_at(c, c->i8, row, cg_mul(c, column, cg_i64(c, dense ? bytes * rows : bytes)));
+    for (int j = 0; j < rows; j++) {
+        int64_t more = dense ? j * LINE + (c->ahead > tile ? c->ahead : tile) : j * cache->stride[0] * bytes + c->ahead;
+        cg_prefetch(c, cg_at(c, c->i8, from, cg_i64(c, more)));
+    }
+}
+
 /* ---- the rows of a cache in the order in which they lie ---- */
 
-typedef struct row_loop {
-    cg_loop outer, key, kv;
-} row_loop;
-
-static row_loop row_loop_begin(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef from, LLVMValueRef to, int64_t step) {
+attention_row_loop attention_row_loop_begin(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef from, LLVMValueRef to, int64_t step) {
     bool head_major = cache->stride[1] > cache->stride[0];
     LLVMValueRef heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1);
-    row_loop loop;
+    attention_row_loop loop;
     loop.outer = cg_loop_begin(c, cg_i64(c, 0), head_major ? heads : one, 1);
     loop.key = cg_loop_begin(c, from, to, step);
     loop.kv = cg_loop_begin(c, loop.outer.index, head_major ? cg_add(c, loop.outer.index, one) : heads, 1);
     return loop;
 }
 
-static void row_loop_end(cg *c, row_loop *loop) {
+void attention_row_loop_end(cg *c, attention_row_loop *loop) {
     cg_loop_end(c, &loop->kv);
     cg_loop_end(c, &loop->key);
     cg_loop_end(c, &loop->outer);
 }
 
-/* The largest multiple of `step` that is at most `count`. */
-static LLVMValueRef whole(cg *c, LLVMValueRef count, int64_t step) {
+LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step) {
     return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
 }
 
@@ -109,8 +106,7 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
     int vectors = width > 1 ? vectors_of_line(c, job->k.dtype, to - from) : 1;
     for (int i = 0; i < t->keys * t->heads; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
     cg_loop line = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), vectors * width);
-    for (int j = 0; j < t->keys && width > 1; j++)
-        cg_prefetch(c, cg_at(c, c->i8, cg_at(c, cg_type(c, job->k.dtype), t->k[j], line.index), cg_i64(c, c->ahead)));
+    if (width > 1) attention_ask(c, &job->k, job->d, t->k[0], t->keys, line.index);
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
         for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, job->q_dtype, t->q[g], column, width);
@@ -130,30 +126,30 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
     }
 }
 
-static void score_tile(cg *c, const attention_job *job, const part *p, LLVMValueRef slot, LLVMValueRef key, LLVMValueRef kv, int keys) {
+static void score_tile(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef slot, LLVMValueRef key, LLVMValueRef kv, int keys) {
     int64_t vectors = job->d / c->lanes * c->lanes;
     for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
         tile t = {.keys = keys, .heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE, .slot = slot, .kv = kv};
         LLVMValueRef sum[MAX_TILE];
         for (int i = 0; i < t.keys * t.heads; i++) sum[i] = cg_f32(c, 0);
-        for (int j = 0; j < keys; j++) t.k[j] = row_of(c, &job->k, cg_add(c, slot, cg_i64(c, j)), kv);
+        for (int j = 0; j < keys; j++) t.k[j] = attention_row_of(c, &job->k, cg_add(c, slot, cg_i64(c, j)), kv);
         for (int g = 0; g < t.heads; g++) t.q[g] = query_of(c, job, kv, first + g);
         dot_tile(c, job, &t, 0, vectors, c->lanes, sum);
         dot_tile(c, job, &t, vectors, job->d, 1, sum);
         for (int j = 0; j < keys; j++)
             for (int g = 0; g < t.heads; g++)
-                cg_store(c, sum[j * t.heads + g], score_of(c, job, p, kv, first + g, cg_add(c, key, cg_i64(c, j))), 4);
+                cg_store(c, sum[j * t.heads + g], attention_score_of(c, job, p, kv, first + g, cg_add(c, key, cg_i64(c, j))), 4);
     }
 }
 
-static void score_rows(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
+static void score_rows(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
     int rows = tile_rows(c, job);
-    LLVMValueRef from = cg_i64(c, 0), to = whole(c, run->count, rows);
+    LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, rows);
     for (int i = 0; i < 2; i++) {
-        row_loop loop = row_loop_begin(c, job, &job->k, from, to, i ? 1 : rows);
+        attention_row_loop loop = attention_row_loop_begin(c, job, &job->k, from, to, i ? 1 : rows);
         LLVMValueRef slot = cg_add(c, run->slot, loop.key.index), key = cg_add(c, run->first, loop.key.index);
         score_tile(c, job, p, slot, key, loop.kv.index, i ? 1 : rows);
-        row_loop_end(c, &loop);
+        attention_row_loop_end(c, &loop);
         from = to;
         to = run->count;
     }
@@ -166,7 +162,8 @@ typedef struct row_sum {
     rt_dtype dtype, weight_dtype;
     LLVMValueRef rows, weights, out, width;
     int64_t row_stride, weight_stride, out_stride; /* elements from row to row, from head to head */
-    int64_t ahead;                                 /* elements from a row to what will be read after it */
+    const attention_cache *cache;                  /* that the rows are of; NULL: they are columns */
+    int64_t ahead;                                 /* of columns: elements from one to what will be read after it */
     int vectors;                                   /* of a step along the rows */
     LLVMValueRef scales;                           /* of the first row, NULL: none */
     int64_t run, scale_row, scale_run;             /* columns that share one, elements from row to row and from run to run */
@@ -200,7 +197,8 @@ static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueR
     int vectors = width > 1 ? s->vectors : 1;
     for (int i = 0; i < rows * heads; i++) w[i] = splat(c, weight[i], width);
     cg_loop line = cg_loop_begin(c, from, to, vectors * width);
-    for (int i = 0; i < rows && width > 1; i++)
+    if (width > 1 && s->cache) attention_ask(c, s->cache, s->out_stride, s->rows, rows, line.index);
+    for (int i = 0; i < rows && width > 1 && !s->cache; i++)
         cg_prefetch(c, cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, line.index, cg_i64(c, i * s->row_stride + s->ahead))));
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
@@ -217,7 +215,7 @@ static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueR
 
 /* The first `rows` rows, of which s->rows and s->weights point to the first. */
 static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows) {
-    LLVMValueRef end = whole(c, s->width, c->lanes);
+    LLVMValueRef end = attention_whole(c, s->width, c->lanes);
     for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
         int heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE;
         LLVMValueRef weight[MAX_TILE], out = cg_at(c, c->f32, s->out, cg_i64(c, first * s->out_stride));
@@ -229,40 +227,40 @@ static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows
 }
 
 /* sums += the run's rows of V, by their weights */
-static void weigh_rows(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
+static void weigh_rows(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
     int rows = tile_rows(c, job);
-    LLVMValueRef from = cg_i64(c, 0), to = whole(c, run->count, rows);
+    LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, rows);
     for (int i = 0; i < 2; i++) {
-        row_loop loop = row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
+        attention_row_loop loop = attention_row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
         LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
         row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
         LLVMValueRef slot = cg_add(c, run->slot, loop.key.index);
-        s.ahead = c->ahead / (int64_t)rt_dtype_bytes(job->v.dtype, 1);
+        s.cache = &job->v;
         s.vectors = vectors_of_line(c, job->v.dtype, job->d);
-        s.rows = row_of(c, &job->v, slot, kv);
+        s.rows = attention_row_of(c, &job->v, slot, kv);
         if (job->v.scale >= 0) {
             s.scales = attention_scale(c, &job->v, slot, kv, cg_i64(c, 0));
             s.run = job->v.run, s.scale_row = job->v.scale_stride[0], s.scale_run = job->v.scale_stride[2];
         }
-        s.weights = score_of(c, job, p, kv, 0, key);
+        s.weights = attention_score_of(c, job, p, kv, 0, key);
         s.out = cg_at(c, c->f32, p->sums, cg_mul(c, kv, cg_i64(c, job->group * job->d)));
         add_rows(c, job, &s, i ? 1 : rows);
-        row_loop_end(c, &loop);
+        attention_row_loop_end(c, &loop);
         from = to;
         to = run->count;
     }
 }
 
 /* The scores, zero before, += the columns of a K of [KV,D,S] by q, a block of keys that stays in the cache at a time. */
-static void score_columns(cg *c, const attention_job *job, const part *p, const attention_runs *run) {
+static void score_columns(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
     int rows = tile_rows(c, job);
     while (job->k.scale >= 0 && job->k.run % rows) rows--; /* which share their scales */
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
-    LLVMValueRef kv = head.index, keys = row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
+    LLVMValueRef kv = head.index, keys = attention_row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
     row_sum s = {.dtype = job->k.dtype, .weight_dtype = job->q_dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1, .scale_column = job->k.scale_stride[0]};
     s.ahead = 2 * rows * s.row_stride;
-    s.out = score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
+    s.out = attention_score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
     s.width = cg_min(c, cg_i64(c, COLUMN_KEYS), cg_sub(c, run->count, block.index));
     for (int64_t from = 0, to = job->d / rows * rows, step = rows; step; from = to, to = job->d, step = step > 1) {
         cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), step);
@@ -282,20 +280,22 @@ static void zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
     LLVMBuildMemSet(c->b, at, LLVMConstInt(c->i8, 0, 0), cg_mul(c, count, cg_i64(c, 4)), 4);
 }
 
-static void score_part(cg *c, const attention_job *job, const part *p) {
+static void score_part(cg *c, const attention_job *job, const attention_part *p) {
     bool by_row = job->k.stride[2] == 1 || job->d == 1;
     if (!by_row) {
         cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
         zero(c, cg_at(c, c->f32, p->scores, cg_mul(c, head.index, cg_i64(c, p->most))), p->keys);
         cg_loop_end(c, &head);
     }
+    if (attention_one_in_words(job)) attention_one_words_begin(c, job, p);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
-    if (by_row) score_rows(c, job, p, &run);
+    if (attention_one_in_words(job)) attention_one_words_score(c, job, p, &run);
+    else if (by_row) score_rows(c, job, p, &run);
     else score_columns(c, job, p, &run);
     attention_runs_end(c, &run);
 }
 
-static void softmax_part(cg *c, const attention_job *job, const part *p) {
+static void softmax_part(cg *c, const attention_job *job, const attention_part *p) {
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
     LLVMValueRef scores = cg_at(c, c->f32, p->scores, cg_mul(c, head.index, cg_i64(c, p->most)));
     attention_sum sum = attention_softmax(c, job, scores, cg_i64(c, 0), p->keys);
@@ -304,8 +304,12 @@ static void softmax_part(cg *c, const attention_job *job, const part *p) {
     cg_loop_end(c, &head);
 }
 
-static void weigh_part(cg *c, const attention_job *job, const part *p) {
+static void weigh_part(cg *c, const attention_job *job, const attention_part *p) {
     zero(c, p->sums, cg_i64(c, p->heads * job->d));
+    if (attention_one_in_words(job)) {
+        attention_one_words_weigh(c, job, p);
+        return;
+    }
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
     weigh_rows(c, job, p, &run);
     attention_runs_end(c, &run);
@@ -313,7 +317,7 @@ static void weigh_part(cg *c, const attention_job *job, const part *p) {
 
 /* ---- the parts joined ---- */
 
-static LLVMValueRef largest_top(cg *c, const part *p, LLVMValueRef head) {
+static LLVMValueRef largest_top(cg *c, const attention_part *p, LLVMValueRef head) {
     LLVMValueRef largest = cg_variable(c, c->f32, cg_f32(c, -FLT_MAX));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
     LLVMValueRef top = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
@@ -324,7 +328,7 @@ static LLVMValueRef largest_top(cg *c, const part *p, LLVMValueRef head) {
 }
 
 /* weights[t] = e^(top - M) of part t, in place of the scores; returns 1 / Σ weight·total. */
-static LLVMValueRef weigh_parts(cg *c, const part *p, LLVMValueRef head) {
+static LLVMValueRef weigh_parts(cg *c, const attention_part *p, LLVMValueRef head) {
     LLVMValueRef largest = largest_top(c, p, head), all = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
     LLVMValueRef top = cg_load(c, c->f32, attention_of_thread(c, cg_at(c, c->f32, p->top, head), loop.index), 4);
@@ -337,7 +341,7 @@ static LLVMValueRef weigh_parts(cg *c, const part *p, LLVMValueRef head) {
 }
 
 /* out = factor · Σ weight·sums, columns from … to. */
-static void join_columns(cg *c, const attention_job *job, const part *p, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
+static void join_columns(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
     LLVMTypeRef type = floats(c, width);
     LLVMValueRef sum = cg_variable(c, type, NULL);
     cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), width);
@@ -352,7 +356,7 @@ static void join_columns(cg *c, const attention_job *job, const part *p, LLVMVal
     cg_loop_end(c, &column);
 }
 
-static void join_parts(cg *c, const attention_job *job, const part *p) {
+static void join_parts(cg *c, const attention_job *job, const attention_part *p) {
     LLVMValueRef from, to, group = cg_i64(c, job->group);
     int64_t vectors = job->d / c->lanes * c->lanes;
     cg_share(c, cg_i64(c, p->heads), 1, &from, &to);
@@ -367,14 +371,15 @@ static void join_parts(cg *c, const attention_job *job, const part *p) {
 
 /* ---- the kernel ---- */
 
-static void open_part(cg *c, const attention_job *job, part *p) {
+static void open_part(cg *c, const attention_job *job, attention_part *p) {
     p->heads = job->kv_heads * job->group;
     p->most = (attention_most_keys(job) + 15) / 16 * 16;
-    int64_t scores = p->heads * p->most * 4, sums = p->heads * job->d * 4, numbers = p->heads * 4;
-    p->scores = cg_scratch(c, scores + sums + 2 * numbers);
+    int64_t scores = p->heads * p->most * 4, sums = p->heads * job->d * 4, numbers = (p->heads * 4 + LINE - 1) / LINE * LINE;
+    p->scores = cg_scratch(c, scores + sums + 2 * numbers + (attention_one_in_words(job) ? attention_one_words_bytes(c, job) : 0));
     p->sums = cg_at(c, c->i8, p->scores, cg_i64(c, scores));
     p->top = cg_at(c, c->i8, p->sums, cg_i64(c, sums));
     p->total = cg_at(c, c->i8, p->top, cg_i64(c, numbers));
+    p->words = cg_at(c, c->i8, p->total, cg_i64(c, numbers));
     LLVMValueRef position = cg_widen(c, c->code.args[job->position]), low = attention_first_key(c, job, position);
     LLVMValueRef keys = cg_sub(c, cg_add(c, position, cg_i64(c, 1)), low), threads = cg_widen(c, c->code.threads), one = cg_i64(c, 1);
     LLVMValueRef each = LLVMBuildUDiv(c->b, cg_sub(c, cg_add(c, keys, threads), one), threads, "");
@@ -387,11 +392,13 @@ static void open_part(cg *c, const attention_job *job, part *p) {
 
 void attention_one_text(const cg *c, const attention_job *job, gm_string *out) {
     int64_t heads = job->group < HEAD_TILE ? job->group : HEAD_TILE;
-    gm_string_printf(out, "every thread takes at least %d keys, in tiles of %d keys by %lld heads", LEAST_KEYS, tile_rows(c, job), (long long)heads);
+    gm_string_printf(out, "every thread takes at least %d keys, ", LEAST_KEYS);
+    if (attention_one_in_words(job)) attention_one_words_text(c, job, out);
+    else gm_string_printf(out, "in tiles of %d keys by %lld heads", tile_rows(c, job), (long long)heads);
 }
 
 void attention_one(cg *c, const attention_job *job) {
-    part p;
+    attention_part p;
     open_part(c, job, &p);
     cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, p.keys, cg_i64(c, 0), ""));
     score_part(c, job, &p);

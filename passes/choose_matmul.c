@@ -229,7 +229,7 @@ static const char *attention_impl(const choice *state, const ir_inst *inst) {
     const pass_options *options = state->options;
     if (inst->op != IR_ATTENTION || ir_attr_find(inst, IR_ATTR_IMPL) || options->precision == PASS_F32) return NULL;
     ir_dim tokens = inst->operands[0]->type.dim[0];
-    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return NULL;
+    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return inst->operands[1]->type.dtype == RT_I8 ? "words" : NULL;
     return options->precision == PASS_BF16 && options->tiles ? "tiles" : "words";
 }
 
