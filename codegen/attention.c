@@ -3,7 +3,7 @@
  *
  * Either way a task reads just the keys that some row of it sees, so local layers cost their window. Caches are read where they lie,
  * through their strides: [S,KV,D], [KV,S,D] or a K of [KV,D,S]; a ring is read as two runs where it wraps; bf16, f16 and i8 are
- * widened on the way, or i8 rounded to bf16 for tile registers.
+ * widened on the way, or i8 rounded to bf16 for tile registers, or made words.
  */
 #include "codegen/attention.h"
 

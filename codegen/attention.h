@@ -20,7 +20,7 @@ typedef struct attention_job {
     double factor, cap;
     int64_t window; /* 0: none */
     bool ring; /* key j lies in slot j mod slots */
-    bool words; /* in integers, or in bf16, where that is possible: attention_in_words, attention_in_tiles */
+    bool words; /* in integers, or in bf16, where that is possible: attention_in_words, attention_in_tiles, attention_one_in_words */
     int parts;  /* of bf16, in tiles: 1, or 2 of q and the weights, high and low */
     int q, position, window_arg, out; /* of no window, more than all keys */
 } attention_job;
@@ -87,8 +87,8 @@ typedef struct attention_part {
 LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv);
 /* scores[kv·group + g, key] */
 LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key);
-/* Ask for a line of memory for each of `rows` neighbouring rows of d columns, of which the first lies at `row` and which are read a line of
- * each at a time, from `column` on: for those that come after the rows. */
+/* Ask for a line of memory for each of `rows` neighbouring rows of d columns, the first of them at `row`: for those that come after the rows.
+ * They are read at most a line of each at a time, here from `column` on. */
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
 /* The largest multiple of `step` that is at most `count`. */
 LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
@@ -101,10 +101,10 @@ void attention_row_loop_end(cg *c, attention_row_loop *loop);
 
 /* ---- attention_one_words.c ---- */
 
-/* Is this job, of one token, done in words? */
+/* Is this job, of one token, done in words? K and V are i8 then, with a scale for each 32 columns. */
 bool attention_one_in_words(const attention_job *job);
 void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out);
-/* Bytes of scratch at part.words. */
+/* Bytes of scratch at part.words, where a line of memory begins. */
 int64_t attention_one_words_bytes(cg *c, const attention_job *job);
 /* q in words: before scores. */
 void attention_one_words_begin(cg *c, const attention_job *job, const attention_part *p);
@@ -192,7 +192,9 @@ void attention_tiles_multiply(cg *c, const attention_job *job, const attention_p
 
 /* Is this job done in words? */
 bool attention_in_words(const cg *c, const attention_job *job);
-/* to[d] = codes of the row from[d], whose scale goes to *scale. */
+/* to[d] = the row from[d], of whole vectors, as words up to `code`, whose scale goes to *scale. */
+void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
+/* The same of f32, with the largest code for what it is multiplied by here. */
 void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
 /* Fill the scales of a panel of K. */
 void attention_words_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to);

@@ -6,7 +6,8 @@
  *   3. the weighted sum of the thread's rows of V, a tile of rows and heads at a time;
  *   4. after a barrier, the parts of all threads joined: with M the largest top and w = e^(top - M), out = Σ w·sum / Σ w·total.
  *
- * Where the keys of a column of K are neighbours ([KV,D,S]), scores are a weighted sum of K's columns, as in 3.
+ * Where the keys of a column of K are neighbours ([KV,D,S]), scores are a weighted sum of K's columns, as in 3. Over caches of i8, 1 and 3 may
+ * be done in integers (attention_one_words.c).
  */
 #include "codegen/attention.h"
 
@@ -48,8 +49,8 @@ LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention
     return cg_at(c, c->f32, p->scores, at);
 }
 
-/* Where rows lie one after the other, lines are asked for in their order, a tile ahead at least: a core waits for few misses at a time, and
- * what the cache fetches by itself beyond those is what comes next in memory. Else what comes c->ahead in each row. */
+/* Where rows lie one after the other, lines are asked for in the order of memory, a tile ahead at least: what a core may wait for at a time is
+ * few lines, and what the cache fetches by itself beyond those is what comes next. Else what comes c->ahead in each row. */
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column) {
     int64_t bytes = (int64_t)rt_dtype_bytes(cache->dtype, 1), tile = rows * d * bytes;
     bool dense = cache->stride[0] == d;
@@ -162,7 +163,8 @@ typedef struct row_sum {
     rt_dtype dtype, weight_dtype;
     LLVMValueRef rows, weights, out, width;
     int64_t row_stride, weight_stride, out_stride; /* elements from row to row, from head to head */
-    const attention_cache *cache;                  /* that the rows are of; NULL: they are columns */
+    const attention_cache *cache;                  /* that the rows, of d columns, are of; NULL: they are its columns */
+    int64_t d;
     int64_t ahead;                                 /* of columns: elements from one to what will be read after it */
     int vectors;                                   /* of a step along the rows */
     LLVMValueRef scales;                           /* of the first row, NULL: none */
@@ -197,7 +199,7 @@ static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueR
     int vectors = width > 1 ? s->vectors : 1;
     for (int i = 0; i < rows * heads; i++) w[i] = splat(c, weight[i], width);
     cg_loop line = cg_loop_begin(c, from, to, vectors * width);
-    if (width > 1 && s->cache) attention_ask(c, s->cache, s->out_stride, s->rows, rows, line.index);
+    if (width > 1 && s->cache) attention_ask(c, s->cache, s->d, s->rows, rows, line.index);
     for (int i = 0; i < rows && width > 1 && !s->cache; i++)
         cg_prefetch(c, cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, line.index, cg_i64(c, i * s->row_stride + s->ahead))));
     for (int v = 0; v < vectors; v++) {
@@ -235,7 +237,7 @@ static void weigh_rows(cg *c, const attention_job *job, const attention_part *p,
         LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
         row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
         LLVMValueRef slot = cg_add(c, run->slot, loop.key.index);
-        s.cache = &job->v;
+        s.cache = &job->v, s.d = job->d;
         s.vectors = vectors_of_line(c, job->v.dtype, job->d);
         s.rows = attention_row_of(c, &job->v, slot, kv);
         if (job->v.scale >= 0) {

@@ -2,10 +2,11 @@
  * is done with them are those of attention_one.c.
  *
  *   K  The codes of a row, times 256, are multiplied by their scales as parts of the row's largest (pmulhrsw), so that a row of words has one
- *      scale: no element is off by more than 1/32,512 of the row's largest possible one, where the code itself may be off by 1/254. q is
- *      rounded to as many bits as sums of 32 bits allow: 4095 steps to either side for 256 columns in vectors of 16 sums.
- *   V  The codes stay as they are; weights times scales become words, a scale for each block of keys and head, and products are summed in 32 bits
- *      over the block. Two keys at a time: the words of a column are neighbours.
+ *      scale: an element is off by at most 1/32,512 of the largest that the row could hold, while a code is off by up to 1/254 of its run's. q is
+ *      rounded to as many bits as sums of 32 bits allow: 4095 steps to either side for 256 columns and vectors of 16 sums, half of that for
+ *      twice the columns or half the sums.
+ *   V  The codes stay as they are; weights times scales become words, off by at most 1/65,534 of the largest of their block of keys and head, and
+ *      products are summed in 32 bits over the block. Two keys at a time: the words of a column are neighbours.
  *
  * Sums of products of words: vpdpwssd, or pmaddwd. A row's scores do not depend on the rows beside it.
  */
@@ -19,21 +20,23 @@ enum {
     PAIRS = 2,        /* of V's rows in a tile */
     BLOCK = 256,      /* keys whose weights share a scale */
     RUN = IR_SCALE_RUN,
-    LARGEST = 32767,
+    LARGEST = INTEGER_LARGEST_PART, /* of words */
     K_SHIFT = 8,      /* of codes, to have words of full size */
     K_LARGEST = 1 << 15,
-    PIECE = 4         /* sums of 32 bits that instructions which interleave leave together */
+    PIECE = 4,        /* sums of 32 bits that instructions which interleave leave together */
+    LINE = 64,        /* bytes of a cache's line */
+    MAX_LANES = 16
 };
 
 /* In scratch, of all heads or of the tile under way. */
-typedef struct words {
+typedef struct word_scratch {
     LLVMValueRef q, q_scales;          /* i16[heads, D], f32[heads] */
     LLVMValueRef shares;               /* i32[keys of a tile, D/32]: of a row of K, a scale as part of the largest, twice in words */
     LLVMValueRef tops;                 /* f32[KV, BLOCK]: the largest scale of a row of V */
     LLVMValueRef inverses, units;      /* f32[heads]: of the weights of the block */
     LLVMValueRef weights;              /* i32[PAIRS, HEADS, D/32]: words of two keys */
-    LLVMValueRef sums;                 /* i32[heads, D], in the order of paired_columns */
-} words;
+    LLVMValueRef sums;                 /* i32[heads, D], in the order of paired_column */
+} word_scratch;
 
 static bool by_runs(const attention_cache *cache) {
     return cache->dtype == RT_I8 && cache->scale >= 0 && cache->run == RUN && cache->stride[2] == 1 && cache->scale_stride[2] == 1;
@@ -43,20 +46,31 @@ bool attention_one_in_words(const attention_job *job) {
     return job->words && by_runs(&job->k) && by_runs(&job->v);
 }
 
-/* Keys of a tile of K: with its heads as many sums as a vector has lanes, or half of that. */
+/* Keys of a tile of K: with its heads at most as many sums as a vector has lanes, and more than half as many. */
 static int tile_keys(const cg *c, int heads) {
     int keys = 1;
     while (2 * keys * heads <= c->lanes) keys *= 2;
     return keys;
 }
 
+/* Of a tile whose first is `first` of the group. */
 static int heads_of(const attention_job *job, int64_t first) {
     return job->group - first < HEADS ? (int)(job->group - first) : HEADS;
 }
 
+/* The number of head `first` of kv head `kv`. */
+static LLVMValueRef head_of(cg *c, const attention_job *job, LLVMValueRef kv, int64_t first) {
+    return cg_add(c, cg_mul(c, kv, cg_i64(c, job->group)), cg_i64(c, first));
+}
+
+/* Columns of a step along a row: a line of memory, where the row has whole lines. */
+static int64_t columns_of_step(const attention_job *job) {
+    return job->d % LINE == 0 ? LINE : RUN;
+}
+
 void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out) {
     int heads = heads_of(job, 0);
-    gm_string_printf(out, "in words, tiles of %d keys by %d heads of K, of %d keys of V, weights scaled for each %d keys", tile_keys(c, heads), heads,
+    gm_string_printf(out, "in words of 16 bits, tiles of %d keys by %d heads of K, of %d keys of V, weights scaled for each %d keys", tile_keys(c, heads), heads,
                      2 * PAIRS, BLOCK);
 }
 
@@ -66,35 +80,28 @@ static int64_t runs_of(const attention_job *job) {
     return job->d / RUN;
 }
 
-static LLVMValueRef take(cg *c, LLVMValueRef *at, int64_t elements, int64_t bytes) {
-    LLVMValueRef taken = *at;
-    *at = cg_at(c, c->i8, taken, cg_i64(c, (elements * bytes + 63) / 64 * 64));
-    return taken;
-}
-
-/* at: NULL only counts. */
-static int64_t lay_out(cg *c, const attention_job *job, LLVMValueRef at, words *w) {
-    int64_t heads = job->kv_heads * job->group, runs = runs_of(job);
+/* Returns the bytes; at: NULL only counts them. */
+static int64_t lay_out(cg *c, const attention_job *job, LLVMValueRef at, word_scratch *w) {
+    int64_t heads = job->kv_heads * job->group, runs = runs_of(job), total = 0;
     struct {
         LLVMValueRef *to;
         int64_t elements, bytes;
-    } piece[] = {{&w->q, heads * job->d, 2},    {&w->q_scales, heads, 4}, {&w->shares, c->lanes * runs, 4},     {&w->tops, job->kv_heads * BLOCK, 4},
-                 {&w->inverses, heads, 4},      {&w->units, heads, 4},    {&w->weights, PAIRS * HEADS * runs, 4}, {&w->sums, heads * job->d, 4}};
-    int64_t total = 0;
+    } piece[] = {{&w->q, heads * job->d, 2}, {&w->q_scales, heads, 4}, {&w->shares, c->lanes * runs, 4},       {&w->tops, job->kv_heads * BLOCK, 4},
+                 {&w->inverses, heads, 4},   {&w->units, heads, 4},    {&w->weights, PAIRS * HEADS * runs, 4}, {&w->sums, heads * job->d, 4}};
     for (size_t i = 0; i < GM_COUNT(piece); i++) {
-        if (at) *piece[i].to = take(c, &at, piece[i].elements, piece[i].bytes);
-        total += (piece[i].elements * piece[i].bytes + 63) / 64 * 64;
+        if (at) *piece[i].to = cg_at(c, c->i8, at, cg_i64(c, total));
+        total += (piece[i].elements * piece[i].bytes + LINE - 1) / LINE * LINE;
     }
     return total;
 }
 
 int64_t attention_one_words_bytes(cg *c, const attention_job *job) {
-    words w;
+    word_scratch w;
     return lay_out(c, job, NULL, &w);
 }
 
-static words words_of(cg *c, const attention_job *job, const attention_part *p) {
-    words w;
+static word_scratch scratch_of(cg *c, const attention_job *job, const attention_part *p) {
+    word_scratch w;
     lay_out(c, job, p->words, &w);
     return w;
 }
@@ -113,21 +120,6 @@ static LLVMValueRef float_of(cg *c, LLVMValueRef floats, LLVMValueRef index) {
 static LLVMValueRef scales_of(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
     LLVMTypeRef type = LLVMVectorType(c->f32, (unsigned)runs_of(job));
     return cg_load(c, type, attention_scale(c, cache, slot, kv, cg_i64(c, 0)), 4);
-}
-
-/* The largest magnitude of floats; NaN counts as more than infinity. */
-static LLVMValueRef largest_of(cg *c, LLVMValueRef x) {
-    int lanes = (int)LLVMGetVectorSize(LLVMTypeOf(x));
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i32, (unsigned)lanes), "");
-    bits = LLVMBuildAnd(c->b, bits, cg_splat(c, cg_i32(c, 0x7FFFFFFF), lanes), "");
-    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(bits), &bits, 1), c->f32, "");
-}
-
-/* i32: words low and high, of which only the low bits count. */
-static LLVMValueRef two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {
-    int lanes = (int)LLVMGetVectorSize(LLVMTypeOf(low));
-    LLVMValueRef below = LLVMBuildAnd(c->b, low, cg_splat(c, cg_i32(c, 0xFFFF), lanes), "");
-    return LLVMBuildOr(c->b, below, LLVMBuildShl(c->b, high, cg_splat(c, cg_i32(c, 16), lanes), ""), "");
 }
 
 static LLVMTypeRef words_type(cg *c) {
@@ -149,21 +141,12 @@ static double largest_q(const cg *c, const attention_job *job) {
 }
 
 void attention_one_words_begin(cg *c, const attention_job *job, const attention_part *p) {
-    words w = words_of(c, job, p);
+    word_scratch w = scratch_of(c, job, p);
     cg_loop kv = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop g = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->group), 1);
-    LLVMValueRef head = cg_add(c, cg_mul(c, kv.index, cg_i64(c, job->group)), g.index), variable = integer_largest_begin(c), end = cg_i64(c, job->d);
-    LLVMValueRef row = attention_offset(c, kv.index, job->q_stride[1], g.index, job->q_stride[2], head, 0), from = cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], row);
-    cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), end, c->lanes);
-    integer_largest_add(c, variable, attention_load(c, job->q_dtype, from, columns.index, c->lanes));
-    cg_loop_end(c, &columns);
-    LLVMValueRef most = integer_largest_end(c, variable), code = cg_f32(c, largest_q(c, job)), inverse = LLVMBuildFDiv(c->b, code, most, "");
-    cg_store(c, LLVMBuildFDiv(c->b, most, code, ""), float_at(c, w.q_scales, head), 4);
-    columns = cg_loop_begin(c, cg_i64(c, 0), end, c->lanes);
-    LLVMValueRef whole = integer_nearest(c, attention_load(c, job->q_dtype, from, columns.index, c->lanes), inverse);
-    LLVMValueRef at = cg_at(c, c->i16, w.q, cg_add(c, cg_mul(c, head, end), columns.index));
-    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, c->i16), ""), at, 2);
-    cg_loop_end(c, &columns);
+    LLVMValueRef head = cg_add(c, head_of(c, job, kv.index, 0), g.index), at = attention_offset(c, kv.index, job->q_stride[1], g.index, job->q_stride[2], head, 0);
+    LLVMValueRef from = cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], at), to = cg_at(c, c->i16, w.q, cg_mul(c, head, cg_i64(c, job->d)));
+    attention_round_row(c, job, job->q_dtype, largest_q(c, job), from, to, float_at(c, w.q_scales, head));
     cg_loop_end(c, &g);
     cg_loop_end(c, &kv);
 }
@@ -184,26 +167,26 @@ static LLVMValueRef multiply_high(cg *c, LLVMValueRef a, LLVMValueRef b) {
 /* Keys and heads of a tile: sum g·keys + j is that of key j and head g. */
 typedef struct tile {
     int keys, heads;
-    LLVMValueRef row[16], unit[16]; /* of the keys; unit: f32, of a word */
+    LLVMValueRef row[MAX_LANES], unit[MAX_LANES]; /* of the keys; unit: f32, of a word */
     LLVMValueRef q[HEADS];
-    LLVMValueRef sum[16]; /* variables */
+    LLVMValueRef sum[MAX_LANES]; /* variables */
 } tile;
 
-static void begin_keys(cg *c, const attention_job *job, const words *w, LLVMValueRef slot, LLVMValueRef kv, tile *t) {
+static void begin_keys(cg *c, const attention_job *job, const word_scratch *w, LLVMValueRef slot, LLVMValueRef kv, tile *t) {
     double word = (double)K_LARGEST / LARGEST / (1 << K_SHIFT);
     for (int j = 0; j < t->keys; j++) {
-        LLVMValueRef at = cg_add(c, slot, cg_i64(c, j)), scales = scales_of(c, job, &job->k, at, kv), most = largest_of(c, scales);
+        LLVMValueRef at = cg_add(c, slot, cg_i64(c, j)), scales = scales_of(c, job, &job->k, at, kv), most = integer_largest_lane(c, integer_magnitude(c, scales));
         LLVMValueRef share = integer_nearest(c, scales, LLVMBuildFDiv(c->b, cg_f32(c, LARGEST), most, ""));
-        cg_store(c, two_words(c, share, share), cg_at(c, c->i32, w->shares, cg_i64(c, j * runs_of(job))), 4);
+        cg_store(c, integer_two_words(c, share, share), cg_at(c, c->i32, w->shares, cg_i64(c, j * runs_of(job))), 4);
         t->unit[j] = LLVMBuildFMul(c->b, most, cg_f32(c, word), "");
         t->row[j] = attention_row_of(c, &job->k, at, kv);
     }
 }
 
 /* One vector of columns, of run `run`. */
-static void add_keys(cg *c, const attention_job *job, const words *w, const tile *t, LLVMValueRef run, LLVMValueRef column) {
+static void add_keys(cg *c, const attention_job *job, const word_scratch *w, const tile *t, LLVMValueRef run, LLVMValueRef column) {
     LLVMTypeRef type = vector(c, c->i32);
-    LLVMValueRef k[16], shift = cg_splat(c, LLVMConstInt(c->i16, K_SHIFT, 0), 2 * c->lanes);
+    LLVMValueRef k[MAX_LANES], shift = cg_splat(c, LLVMConstInt(c->i16, K_SHIFT, 0), 2 * c->lanes);
     for (int j = 0; j < t->keys; j++) {
         LLVMValueRef share = cg_load(c, c->i32, cg_at(c, c->i32, w->shares, cg_add(c, cg_i64(c, j * runs_of(job)), run)), 4);
         share = LLVMBuildBitCast(c->b, splat(c, share), words_type(c), "");
@@ -220,7 +203,7 @@ static void add_keys(cg *c, const attention_job *job, const words *w, const tile
 
 /* Lanes of two vectors: bit `bit` of a lane's number says which vector it is of, and is `set` in the lane that is taken. */
 static LLVMValueRef lanes_of_both(cg *c, LLVMValueRef a, LLVMValueRef b, int bit, bool set) {
-    LLVMValueRef mask[16];
+    LLVMValueRef mask[MAX_LANES];
     for (int i = 0; i < c->lanes; i++) mask[i] = cg_i32(c, ((i & ~bit) | (set ? bit : 0)) + (i & bit ? c->lanes : 0));
     return LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, (unsigned)c->lanes), "");
 }
@@ -240,7 +223,7 @@ static LLVMValueRef sums_of(cg *c, LLVMValueRef *x, int count) {
 
 /* Of a vector: lanes from[i], as many as `count`. */
 static LLVMValueRef pick(cg *c, LLVMValueRef x, const int *from, int count) {
-    LLVMValueRef mask[16];
+    LLVMValueRef mask[MAX_LANES];
     for (int i = 0; i < count; i++) mask[i] = cg_i32(c, from[i]);
     return LLVMBuildShuffleVector(c->b, x, LLVMGetPoison(LLVMTypeOf(x)), LLVMConstVector(mask, (unsigned)count), "");
 }
@@ -248,16 +231,17 @@ static LLVMValueRef pick(cg *c, LLVMValueRef x, const int *from, int count) {
 /* The scales of the tile's sums: those of its keys, and `heads`, f32[of the tile]. */
 static LLVMValueRef scale_sums(cg *c, const tile *t, LLVMValueRef sums, LLVMValueRef heads) {
     LLVMValueRef units = LLVMGetPoison(vector(c, c->f32));
-    int key[16], head[16], all = t->keys * t->heads;
+    int key[MAX_LANES], head[MAX_LANES], all = t->keys * t->heads;
     for (int j = 0; j < t->keys; j++) units = LLVMBuildInsertElement(c->b, units, t->unit[j], cg_i32(c, j), "");
     for (int i = 0; i < c->lanes; i++) key[i] = i % t->keys, head[i] = i < all ? i / t->keys : 0;
     sums = LLVMBuildFMul(c->b, sums, pick(c, units, key, c->lanes), "");
     return LLVMBuildFMul(c->b, sums, pick(c, heads, head, c->lanes), "");
 }
 
-static void score_tile(cg *c, const attention_job *job, const attention_part *p, const words *w, int64_t first, LLVMValueRef key, LLVMValueRef kv, tile *t) {
-    int sums = 1, step = 2 * c->lanes, line = job->d % (2 * RUN) == 0 ? 2 * RUN : RUN;
-    LLVMValueRef head = cg_add(c, cg_mul(c, kv, cg_i64(c, job->group)), cg_i64(c, first)), x[16];
+static void score_tile(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, int64_t first, LLVMValueRef key, LLVMValueRef kv, tile *t) {
+    int sums = 1, step = 2 * c->lanes;
+    int64_t line = columns_of_step(job);
+    LLVMValueRef head = head_of(c, job, kv, first), x[MAX_LANES];
     for (int g = 0; g < t->heads; g++) t->q[g] = cg_at(c, c->i16, w->q, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)));
     for (int i = 0; i < t->keys * t->heads; i++) LLVMBuildStore(c->b, LLVMConstNull(vector(c, c->i32)), t->sum[i]);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), line);
@@ -268,19 +252,22 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
     }
     cg_loop_end(c, &columns);
     while (sums < t->keys * t->heads) sums *= 2;
-    for (int i = 0; i < sums; i++)
-        x[i] = i < t->keys * t->heads ? LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), t->sum[i], ""), vector(c, c->f32), "") : LLVMConstNull(vector(c, c->f32));
+    for (int i = 0; i < sums; i++) {
+        LLVMTypeRef whole = vector(c, c->i32);
+        LLVMValueRef sum = i < t->keys * t->heads ? LLVMBuildLoad2(c->b, whole, t->sum[i], "") : LLVMConstNull(whole);
+        x[i] = LLVMBuildSIToFP(c->b, sum, vector(c, c->f32), "");
+    }
     LLVMValueRef scales = cg_load(c, LLVMVectorType(c->f32, (unsigned)t->heads), float_at(c, w->q_scales, head), 4);
     LLVMValueRef scores = scale_sums(c, t, sums_of(c, x, sums), scales);
     for (int g = 0; g < t->heads; g++) {
-        int lane[16];
+        int lane[MAX_LANES];
         for (int j = 0; j < t->keys; j++) lane[j] = g * t->keys + j;
         cg_store(c, pick(c, scores, lane, t->keys), attention_score_of(c, job, p, kv, first + g, key), 4);
     }
 }
 
 void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
-    words w = words_of(c, job, p);
+    word_scratch w = scratch_of(c, job, p);
     int most = tile_keys(c, heads_of(job, 0));
     LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, most);
     tile t;
@@ -302,10 +289,10 @@ void attention_one_words_score(cg *c, const attention_job *job, const attention_
 /* ---- weights ---- */
 
 /* The scale of each head's weights in a block: of the largest weight times its row's largest scale. */
-static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const words *w, const attention_runs *run) {
+static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
     attention_row_loop rows = attention_row_loop_begin(c, job, &job->v, cg_i64(c, 0), run->count, 1);
     LLVMValueRef scales = scales_of(c, job, &job->v, cg_add(c, run->slot, rows.key.index), rows.kv.index);
-    cg_store(c, largest_of(c, scales), float_at(c, w->tops, cg_add(c, cg_mul(c, rows.kv.index, cg_i64(c, BLOCK)), rows.key.index)), 4);
+    cg_store(c, integer_largest_lane(c, integer_magnitude(c, scales)), float_at(c, w->tops, cg_add(c, cg_mul(c, rows.kv.index, cg_i64(c, BLOCK)), rows.key.index)), 4);
     attention_row_loop_end(c, &rows);
     LLVMValueRef most = cg_variable(c, c->i32, NULL), least = LLVMBuildBitCast(c->b, cg_f32(c, RT_SCALE_LEAST), c->i32, "");
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
@@ -314,7 +301,7 @@ static void scale_weights(cg *c, const attention_job *job, const attention_part 
     LLVMBuildStore(c->b, least, most);
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, 1);
     LLVMValueRef x = LLVMBuildFMul(c->b, float_of(c, weights, keys.index), float_of(c, tops, keys.index), "");
-    LLVMBuildStore(c->b, cg_max(c, LLVMBuildBitCast(c->b, x, c->i32, ""), LLVMBuildLoad2(c->b, c->i32, most, "")), most);
+    LLVMBuildStore(c->b, cg_max(c, integer_magnitude(c, x), LLVMBuildLoad2(c->b, c->i32, most, "")), most);
     cg_loop_end(c, &keys);
     LLVMValueRef top = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, c->i32, most, ""), c->f32, ""), code = cg_f32(c, LARGEST);
     LLVMValueRef lost = LLVMBuildFMul(c->b, top, cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
@@ -335,22 +322,23 @@ static LLVMValueRef pair_slot(cg *c, const pair_tile *t, int pair, int i) {
     return i == 0 ? first : t->second ? LLVMBuildSelect(c->b, t->second, next, first, "") : next;
 }
 
-static LLVMValueRef weights_at(cg *c, const attention_job *job, const words *w, int pair, int g) {
+static LLVMValueRef weights_at(cg *c, const attention_job *job, const word_scratch *w, int pair, int g) {
     return cg_at(c, c->i32, w->weights, cg_i64(c, (pair * HEADS + g) * runs_of(job)));
 }
 
 /* Weights of a pair of rows, times their scales, as words. */
-static void round_weights(cg *c, const attention_job *job, const attention_part *p, const words *w, const pair_tile *t, int64_t first, int pair) {
+static void round_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const pair_tile *t, int64_t first, int pair) {
     LLVMValueRef scale[2], code[2], zero = cg_f32(c, 0);
     for (int i = 0; i < 2; i++) scale[i] = scales_of(c, job, &job->v, pair_slot(c, t, pair, i), t->kv);
     for (int g = 0; g < t->heads; g++) {
-        LLVMValueRef head = cg_add(c, cg_mul(c, t->kv, cg_i64(c, job->group)), cg_i64(c, first + g)), inverse = float_of(c, w->inverses, head);
+        LLVMValueRef head = head_of(c, job, t->kv, first + g), inverse = float_of(c, w->inverses, head);
         for (int i = 0; i < 2; i++) {
-            LLVMValueRef key = cg_add(c, t->key, cg_i64(c, 2 * pair + i)), weight = cg_load(c, c->f32, attention_score_of(c, job, p, t->kv, first + g, key), 4);
+            LLVMValueRef key = cg_add(c, t->key, cg_i64(c, 2 * pair + i));
+            LLVMValueRef weight = cg_load(c, c->f32, attention_score_of(c, job, p, t->kv, first + g, key), 4);
             if (i == 1 && t->second) weight = LLVMBuildSelect(c->b, t->second, weight, zero, "");
             code[i] = integer_nearest(c, scale[i], LLVMBuildFMul(c->b, weight, inverse, ""));
         }
-        cg_store(c, two_words(c, code[0], code[1]), weights_at(c, job, w, pair, g), 4);
+        cg_store(c, integer_two_words(c, code[0], code[1]), weights_at(c, job, w, pair, g), 4);
     }
 }
 
@@ -364,7 +352,7 @@ static int paired_column(int half, int lane) {
 /* Words of two rows in turn: vectors of both halves. */
 static void interleave(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef *out) {
     for (int half = 0; half < 2; half++) {
-        LLVMValueRef mask[32];
+        LLVMValueRef mask[2 * MAX_LANES];
         for (int i = 0; i < c->lanes; i++)
             for (int k = 0; k < 2; k++) mask[2 * i + k] = cg_i32(c, paired_column(half, i) + k * 2 * c->lanes);
         out[half] = LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, 2 * (unsigned)c->lanes), ""), vector(c, c->i32), "");
@@ -372,7 +360,7 @@ static void interleave(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef *out)
 }
 
 /* One vector of columns, of run `run`. */
-static void add_pairs(cg *c, const attention_job *job, const words *w, const pair_tile *t, LLVMValueRef head, LLVMValueRef run, LLVMValueRef column) {
+static void add_pairs(cg *c, const attention_job *job, const word_scratch *w, const pair_tile *t, LLVMValueRef head, LLVMValueRef run, LLVMValueRef column) {
     LLVMTypeRef type = vector(c, c->i32);
     LLVMValueRef v[PAIRS][2], sum[2], at[2];
     for (int i = 0; i < t->pairs; i++) interleave(c, codes_at(c, t->row[i][0], column), codes_at(c, t->row[i][1], column), v[i]);
@@ -387,14 +375,15 @@ static void add_pairs(cg *c, const attention_job *job, const words *w, const pai
     }
 }
 
-static void weigh_tile(cg *c, const attention_job *job, const attention_part *p, const words *w, pair_tile *t) {
-    int step = 2 * c->lanes, line = job->d % (2 * RUN) == 0 ? 2 * RUN : RUN;
+static void weigh_tile(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, pair_tile *t) {
+    int step = 2 * c->lanes;
+    int64_t line = columns_of_step(job);
     for (int i = 0; i < t->pairs; i++)
         for (int k = 0; k < 2; k++) t->row[i][k] = attention_row_of(c, &job->v, pair_slot(c, t, i, k), t->kv);
     for (int64_t first = 0; first < job->group; first += HEADS) {
         t->heads = heads_of(job, first);
         for (int i = 0; i < t->pairs; i++) round_weights(c, job, p, w, t, first, i);
-        LLVMValueRef head = cg_add(c, cg_mul(c, t->kv, cg_i64(c, job->group)), cg_i64(c, first));
+        LLVMValueRef head = head_of(c, job, t->kv, first);
         cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), line);
         attention_ask(c, &job->v, job->d, t->row[0][0], 2 * t->pairs, columns.index);
         for (int more = 0; more < line; more += step) {
@@ -406,7 +395,7 @@ static void weigh_tile(cg *c, const attention_job *job, const attention_part *p,
 }
 
 /* The block's sums times their units, in the order of columns, are added to the part's; they become zero. */
-static void add_block(cg *c, const attention_job *job, const attention_part *p, const words *w) {
+static void add_block(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w) {
     LLVMTypeRef whole = vector(c, c->i32), floats = vector(c, c->f32);
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
     LLVMValueRef unit = splat(c, float_of(c, w->units, head.index)), first = cg_mul(c, head.index, cg_i64(c, job->d));
@@ -418,7 +407,7 @@ static void add_block(cg *c, const attention_job *job, const attention_part *p, 
         cg_store(c, LLVMConstNull(whole), at, 4);
     }
     for (int part = 0; part < 2; part++) {
-        LLVMValueRef mask[16], at = float_at(c, p->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, part * c->lanes)));
+        LLVMValueRef mask[MAX_LANES], at = float_at(c, p->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, part * c->lanes)));
         for (int half = 0; half < 2; half++)
             for (int i = 0; i < c->lanes; i++)
                 if (paired_column(half, i) / c->lanes == part) mask[paired_column(half, i) % c->lanes] = cg_i32(c, i + half * c->lanes);
@@ -430,7 +419,7 @@ static void add_block(cg *c, const attention_job *job, const attention_part *p, 
 }
 
 void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p) {
-    words w = words_of(c, job, p);
+    word_scratch w = scratch_of(c, job, p);
     LLVMBuildMemSet(c->b, w.sums, LLVMConstInt(c->i8, 0, 0), cg_i64(c, p->heads * job->d * 4), 4);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, BLOCK);
     LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run.count, 2 * PAIRS);

@@ -34,11 +34,21 @@ static LLVMValueRef scale_of(cg *c, LLVMValueRef most, double code) {
 
 /* ---- rows of q ---- */
 
-void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale) {
-    double code = largest_code(job->d);
-    LLVMValueRef d = cg_i64(c, job->d), most = integer_largest(c, from, d);
+void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale) {
+    LLVMValueRef d = cg_i64(c, job->d), variable = integer_largest_begin(c);
+    cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), d, c->lanes);
+    integer_largest_add(c, variable, attention_load(c, dtype, from, columns.index, c->lanes));
+    cg_loop_end(c, &columns);
+    LLVMValueRef most = integer_largest_end(c, variable), inverse = inverse_of(c, most, code);
     cg_store(c, scale_of(c, most, code), scale, 4);
-    integer_round(c, RT_I16, from, d, inverse_of(c, most, code), 0, to);
+    columns = cg_loop_begin(c, cg_i64(c, 0), d, c->lanes);
+    LLVMValueRef whole = integer_nearest(c, attention_load(c, dtype, from, columns.index, c->lanes), inverse);
+    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, c->i16), ""), cg_at(c, c->i16, to, columns.index), 2);
+    cg_loop_end(c, &columns);
+}
+
+void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale) {
+    attention_round_row(c, job, RT_F32, largest_code(job->d), from, to, scale);
 }
 
 /* ---- panels ---- */
@@ -68,7 +78,7 @@ LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attent
 
 void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most) {
     int64_t width = attention_tile_width(c);
-    LLVMValueRef low = splat(c, cg_i32(c, 0xFFFF)), sixteen = splat(c, cg_i32(c, 16)), last = cg_sub(c, p->count, cg_i64(c, 1));
+    LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1));
     scale_keys(c, job, &job->v, p, largest_code(most), scales);
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), p->count, WORDS);
     LLVMValueRef line = cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, WORDS), ""), cg_i64(c, width)));
@@ -77,7 +87,7 @@ void attention_words_pack_v(cg *c, const attention_job *job, const attention_pan
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
     for (int i = 0; i < WORDS; i++)
         word[i] = integer_nearest(c, attention_element(c, &job->v, cg_add(c, p->slot, number[i]), p->kv, columns.index, c->lanes), inverse[i]);
-    LLVMValueRef unit = LLVMBuildOr(c->b, LLVMBuildAnd(c->b, word[0], low, ""), LLVMBuildShl(c->b, word[1], sixteen, ""), "");
+    LLVMValueRef unit = integer_two_words(c, word[0], word[1]);
     LLVMValueRef part = LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), within = LLVMBuildURem(c->b, columns.index, cg_i64(c, width), "");
     cg_store(c, unit, cg_at(c, c->i32, line, cg_add(c, cg_mul(c, part, cg_i64(c, most / WORDS * width)), within)), 4);
     cg_loop_end(c, &columns);

@@ -67,9 +67,15 @@ LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns);
 LLVMValueRef integer_largest_begin(cg *c);
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x);
 LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most);
+/* i32: magnitudes as they are compared; of floats or vectors. */
+LLVMValueRef integer_magnitude(cg *c, LLVMValueRef x);
+/* f32: the largest lane of magnitudes. */
+LLVMValueRef integer_largest_lane(cg *c, LLVMValueRef magnitudes);
 /* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: any number of floats; inverse: as
  * many, or one. */
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
+/* i32: the low words of `low`, and above them those of `high`; scalars or vectors. */
+LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high);
 /* codes[columns] of a type = the integers nearest to floats · inverse, plus `offset`. */
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes);
 

@@ -55,10 +55,8 @@ static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
     LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4);
     LLVMValueRef rounder = cg_f32(c, RT_ROUNDER);
     LLVMValueRef part = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, scale, inverse, ""), rounder, ""), c->i32, "");
-    LLVMValueRef low = LLVMBuildAnd(c->b, part, cg_i32(c, 0xFFFF), "");
-    LLVMValueRef twice = LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, part, cg_i32(c, 16), ""), "");
     LLVMValueRef place = cg_add(c, cg_mul(c, loop.index, cg_i64(c, integer_panel_rows(c))), row->number);
-    cg_store(c, twice, cg_at(c, c->i32, row->at->scales, place), 4);
+    cg_store(c, integer_two_words(c, part, part), cg_at(c, c->i32, row->at->scales, place), 4);
     if (rt_codes_of(row->kind->w)->minima) {
         LLVMValueRef minimum = cg_at(c, c->f32, row->at->minima, place);
         cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, minimum, 4), inverse, ""), minimum, 4);

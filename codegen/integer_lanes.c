@@ -197,11 +197,11 @@ static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef nu
 static void emit_parts(cg *c, const stripe *s, LLVMValueRef columns) {
     LLVMTypeRef floats = vector(c, c->f32);
     LLVMValueRef most = LLVMBuildLoad2(c->b, floats, s->most, ""), largest = splat(c, cg_f32(c, INTEGER_LARGEST_PART));
-    LLVMValueRef inverse = LLVMBuildFDiv(c->b, largest, most, ""), sixteen = splat(c, cg_i32(c, 16));
+    LLVMValueRef inverse = LLVMBuildFDiv(c->b, largest, most, "");
     cg_store(c, LLVMBuildFDiv(c->b, most, largest, ""), place_of(c, s, c->f32, s->at->units, cg_i64(c, 0)), 4);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, integer_group_of(s->kind)), ""), 1);
-    LLVMValueRef part = integer_nearest(c, load_floats(c, s, loop.index), inverse), low = LLVMBuildAnd(c->b, part, splat(c, cg_i32(c, 0xFFFF)), "");
-    cg_store(c, LLVMBuildOr(c->b, low, LLVMBuildShl(c->b, part, sixteen, ""), ""), place_of(c, s, c->i32, s->at->scales, loop.index), 4);
+    LLVMValueRef part = integer_nearest(c, load_floats(c, s, loop.index), inverse);
+    cg_store(c, integer_two_words(c, part, part), place_of(c, s, c->i32, s->at->scales, loop.index), 4);
     if (rt_interleaved_of(s->kind->w)->minima) {
         LLVMValueRef place = place_of(c, s, c->f32, s->at->minima, loop.index);
         cg_store(c, LLVMBuildFMul(c->b, cg_load(c, floats, place, 4), inverse, ""), place, 4);

@@ -25,15 +25,26 @@ LLVMValueRef integer_largest_begin(cg *c) {
     return cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
 }
 
+/* i32, or as many as x has lanes. */
+static LLVMTypeRef whole_like(cg *c, LLVMValueRef x) {
+    LLVMTypeRef type = LLVMTypeOf(x);
+    return LLVMGetTypeKind(type) == LLVMVectorTypeKind ? LLVMVectorType(c->i32, LLVMGetVectorSize(type)) : c->i32;
+}
+
+LLVMValueRef integer_magnitude(cg *c, LLVMValueRef x) {
+    return LLVMBuildAnd(c->b, LLVMBuildBitCast(c->b, x, whole_like(c, x), ""), cg_like(c, x, cg_i32(c, 0x7FFFFFFF)), "");
+}
+
+LLVMValueRef integer_largest_lane(cg *c, LLVMValueRef magnitudes) {
+    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(magnitudes), &magnitudes, 1), c->f32, "");
+}
+
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x) {
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), "");
-    LLVMValueRef magnitude = LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0x7FFFFFFF)), "");
-    LLVMBuildStore(c->b, cg_max(c, magnitude, LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
+    LLVMBuildStore(c->b, cg_max(c, integer_magnitude(c, x), LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
 }
 
 LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most) {
-    LLVMValueRef all = LLVMBuildLoad2(c->b, vector(c, c->i32), most, "");
-    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(all), &all, 1), c->f32, "");
+    return integer_largest_lane(c, LLVMBuildLoad2(c->b, vector(c, c->i32), most, ""));
 }
 
 LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
@@ -50,6 +61,11 @@ LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
     LLVMValueRef factor = each ? inverse : cg_splat(c, inverse, width), rounder = cg_splat(c, cg_f32(c, RT_ROUNDER), width);
     LLVMTypeRef whole = LLVMVectorType(c->i32, (unsigned)width);
     return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole, "");
+}
+
+LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {
+    LLVMValueRef below = LLVMBuildAnd(c->b, low, cg_like(c, low, cg_i32(c, 0xFFFF)), "");
+    return LLVMBuildOr(c->b, below, LLVMBuildShl(c->b, high, cg_like(c, high, cg_i32(c, 16)), ""), "");
 }
 
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes) {

@@ -1,4 +1,4 @@
-/* choose_matmul: say how each matmul will run, and each attention of many tokens, in its `impl` attribute.
+/* choose_matmul: say how each matmul will run, and each attention that is not done in floats, in its `impl` attribute.
  *
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is the cost. Each
  *           row as if it were alone, to the bit: drafted tokens are verified so
@@ -11,11 +11,12 @@
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W is rounded on the way
  *
  * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well (codegen/attention_words.c);
- * tiles in the bf16 plan where the target has tile registers, its products in bf16 where the KV cache is it (codegen/attention_tiles.c)
+ * tiles in the bf16 plan where the target has tile registers, its products in bf16 where the KV cache is it (codegen/attention_tiles.c). Of
+ * fewer tokens: words in every plan but f32, where the cache is i8 with a scale for each 32 columns (codegen/attention_one_words.c)
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all together at most
  * PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes no value beyond the order of
- * sums and, by words, the last bits of x, in attention what 12 bits or bf16 lose.
+ * sums and, by words, the last bits of x, in attention what 12 bits or bf16 lose, of few tokens what words of 16 bits do.
  *
  * These are rules. Some of what they choose has alternatives of the very same arithmetic, of which options->measure may know how long each
  * takes: then the fastest is chosen, the rule's own unless another is faster by MARGIN. So the plan that is run, and how exact it is, never
@@ -224,12 +225,18 @@ static way way_of(choice *state, const ir_module *module, const ir_func *func, c
     return chosen;
 }
 
+/* Are the keys i8 with a scale for each IR_SCALE_RUN columns? */
+static bool by_runs(const ir_inst *attention) {
+    const ir_type *k = &attention->operands[1]->type;
+    return attention->operand_count == 6 && k->dtype == RT_I8 && attention->operands[4]->type.dim[2] * IR_SCALE_RUN == k->dim[2];
+}
+
 /* How this attention runs; NULL: as it is, or no attention. */
 static const char *attention_impl(const choice *state, const ir_inst *inst) {
     const pass_options *options = state->options;
     if (inst->op != IR_ATTENTION || ir_attr_find(inst, IR_ATTR_IMPL) || options->precision == PASS_F32) return NULL;
     ir_dim tokens = inst->operands[0]->type.dim[0];
-    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return inst->operands[1]->type.dtype == RT_I8 ? "words" : NULL;
+    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return by_runs(inst) ? "words" : NULL;
     return options->precision == PASS_BF16 && options->tiles ? "tiles" : "words";
 }
 
