@@ -85,11 +85,15 @@ typedef struct attention_part {
 
 /* The address of V's or K's row in `slot`, of kv head `kv`. */
 LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv);
+/* The address of the row of q of head g of the kv head's group. */
+LLVMValueRef attention_query_of(cg *c, const attention_job *job, LLVMValueRef kv, LLVMValueRef g);
 /* scores[kv·group + g, key] */
 LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key);
 /* Ask for a line of memory for each of `rows` neighbouring rows of d columns, the first of them at `row`: for those that come after the rows.
  * They are read at most a line of each at a time, here from `column` on. */
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
+/* at[count] = 0, of 32 bits. */
+void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count);
 /* The largest multiple of `step` that is at most `count`. */
 LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
 /* Loops over the rows of a cache in the order in which they lie, `step` keys at a time. */
@@ -106,10 +110,8 @@ bool attention_one_in_words(const attention_job *job);
 void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out);
 /* Bytes of scratch at part.words, where a line of memory begins. */
 int64_t attention_one_words_bytes(cg *c, const attention_job *job);
-/* q in words: before scores. */
-void attention_one_words_begin(cg *c, const attention_job *job, const attention_part *p);
-/* The part's scores of a run's keys. */
-void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run);
+/* The part's scores. */
+void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p);
 /* The part's sums, zero before, += the rows of V by their weights. */
 void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p);
 

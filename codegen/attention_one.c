@@ -39,8 +39,8 @@ LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef 
     return cg_at(c, cg_type(c, cache->dtype), c->code.args[cache->data], attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], kv, 0));
 }
 
-static LLVMValueRef query_of(cg *c, const attention_job *job, LLVMValueRef kv, int64_t g) {
-    LLVMValueRef at = attention_offset(c, kv, job->q_stride[1], cg_i64(c, g), job->q_stride[2], kv, 0);
+LLVMValueRef attention_query_of(cg *c, const attention_job *job, LLVMValueRef kv, LLVMValueRef g) {
+    LLVMValueRef at = attention_offset(c, kv, job->q_stride[1], g, job->q_stride[2], kv, 0);
     return cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], at);
 }
 
@@ -134,7 +134,7 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
         LLVMValueRef sum[MAX_TILE];
         for (int i = 0; i < t.keys * t.heads; i++) sum[i] = cg_f32(c, 0);
         for (int j = 0; j < keys; j++) t.k[j] = attention_row_of(c, &job->k, cg_add(c, slot, cg_i64(c, j)), kv);
-        for (int g = 0; g < t.heads; g++) t.q[g] = query_of(c, job, kv, first + g);
+        for (int g = 0; g < t.heads; g++) t.q[g] = attention_query_of(c, job, kv, cg_i64(c, first + g));
         dot_tile(c, job, &t, 0, vectors, c->lanes, sum);
         dot_tile(c, job, &t, vectors, job->d, 1, sum);
         for (int j = 0; j < keys; j++)
@@ -259,7 +259,7 @@ static void score_columns(cg *c, const attention_job *job, const attention_part 
     while (job->k.scale >= 0 && job->k.run % rows) rows--; /* which share their scales */
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
-    LLVMValueRef kv = head.index, keys = attention_row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = query_of(c, job, kv, 0);
+    LLVMValueRef kv = head.index, keys = attention_row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = attention_query_of(c, job, kv, cg_i64(c, 0));
     row_sum s = {.dtype = job->k.dtype, .weight_dtype = job->q_dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1, .scale_column = job->k.scale_stride[0]};
     s.ahead = 2 * rows * s.row_stride;
     s.out = attention_score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
@@ -278,21 +278,23 @@ static void score_columns(cg *c, const attention_job *job, const attention_part 
 
 /* ---- a thread's part ---- */
 
-static void zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
+void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
     LLVMBuildMemSet(c->b, at, LLVMConstInt(c->i8, 0, 0), cg_mul(c, count, cg_i64(c, 4)), 4);
 }
 
 static void score_part(cg *c, const attention_job *job, const attention_part *p) {
     bool by_row = job->k.stride[2] == 1 || job->d == 1;
+    if (attention_one_in_words(job)) {
+        attention_one_words_score(c, job, p);
+        return;
+    }
     if (!by_row) {
         cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
-        zero(c, cg_at(c, c->f32, p->scores, cg_mul(c, head.index, cg_i64(c, p->most))), p->keys);
+        attention_zero(c, cg_at(c, c->f32, p->scores, cg_mul(c, head.index, cg_i64(c, p->most))), p->keys);
         cg_loop_end(c, &head);
     }
-    if (attention_one_in_words(job)) attention_one_words_begin(c, job, p);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
-    if (attention_one_in_words(job)) attention_one_words_score(c, job, p, &run);
-    else if (by_row) score_rows(c, job, p, &run);
+    if (by_row) score_rows(c, job, p, &run);
     else score_columns(c, job, p, &run);
     attention_runs_end(c, &run);
 }
@@ -307,7 +309,7 @@ static void softmax_part(cg *c, const attention_job *job, const attention_part *
 }
 
 static void weigh_part(cg *c, const attention_job *job, const attention_part *p) {
-    zero(c, p->sums, cg_i64(c, p->heads * job->d));
+    attention_zero(c, p->sums, cg_i64(c, p->heads * job->d));
     if (attention_one_in_words(job)) {
         attention_one_words_weigh(c, job, p);
         return;

@@ -140,13 +140,11 @@ static double largest_q(const cg *c, const attention_job *job) {
     return most < LARGEST ? most : LARGEST;
 }
 
-void attention_one_words_begin(cg *c, const attention_job *job, const attention_part *p) {
-    word_scratch w = scratch_of(c, job, p);
+static void round_queries(cg *c, const attention_job *job, const word_scratch *w) {
     cg_loop kv = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop g = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->group), 1);
-    LLVMValueRef head = cg_add(c, head_of(c, job, kv.index, 0), g.index), at = attention_offset(c, kv.index, job->q_stride[1], g.index, job->q_stride[2], head, 0);
-    LLVMValueRef from = cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], at), to = cg_at(c, c->i16, w.q, cg_mul(c, head, cg_i64(c, job->d)));
-    attention_round_row(c, job, job->q_dtype, largest_q(c, job), from, to, float_at(c, w.q_scales, head));
+    LLVMValueRef head = cg_add(c, head_of(c, job, kv.index, 0), g.index), to = cg_at(c, c->i16, w->q, cg_mul(c, head, cg_i64(c, job->d)));
+    attention_round_row(c, job, job->q_dtype, largest_q(c, job), attention_query_of(c, job, kv.index, g.index), to, float_at(c, w->q_scales, head));
     cg_loop_end(c, &g);
     cg_loop_end(c, &kv);
 }
@@ -266,8 +264,7 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
     }
 }
 
-void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
-    word_scratch w = scratch_of(c, job, p);
+static void score_run(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
     int most = tile_keys(c, heads_of(job, 0));
     LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, most);
     tile t;
@@ -275,15 +272,23 @@ void attention_one_words_score(cg *c, const attention_job *job, const attention_
     for (int i = 0; i < 2; i++) {
         t.keys = i ? 1 : most;
         attention_row_loop loop = attention_row_loop_begin(c, job, &job->k, from, to, t.keys);
-        begin_keys(c, job, &w, cg_add(c, run->slot, loop.key.index), loop.kv.index, &t);
+        begin_keys(c, job, w, cg_add(c, run->slot, loop.key.index), loop.kv.index, &t);
         for (int64_t first = 0; first < job->group; first += HEADS) {
             t.heads = heads_of(job, first);
-            score_tile(c, job, p, &w, first, cg_add(c, run->first, loop.key.index), loop.kv.index, &t);
+            score_tile(c, job, p, w, first, cg_add(c, run->first, loop.key.index), loop.kv.index, &t);
         }
         attention_row_loop_end(c, &loop);
         from = to;
         to = run->count;
     }
+}
+
+void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p) {
+    word_scratch w = scratch_of(c, job, p);
+    round_queries(c, job, &w);
+    attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
+    score_run(c, job, p, &w, &run);
+    attention_runs_end(c, &run);
 }
 
 /* ---- weights ---- */
@@ -297,7 +302,7 @@ static void scale_weights(cg *c, const attention_job *job, const attention_part 
     LLVMValueRef most = cg_variable(c, c->i32, NULL), least = LLVMBuildBitCast(c->b, cg_f32(c, RT_SCALE_LEAST), c->i32, "");
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
     LLVMValueRef tops = float_at(c, w->tops, cg_mul(c, LLVMBuildUDiv(c->b, head.index, cg_i64(c, job->group), ""), cg_i64(c, BLOCK)));
-    LLVMValueRef weights = attention_score_of(c, job, p, cg_i64(c, 0), 0, cg_add(c, run->first, cg_mul(c, head.index, cg_i64(c, p->most))));
+    LLVMValueRef weights = float_at(c, p->scores, cg_add(c, run->first, cg_mul(c, head.index, cg_i64(c, p->most))));
     LLVMBuildStore(c->b, least, most);
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, 1);
     LLVMValueRef x = LLVMBuildFMul(c->b, float_of(c, weights, keys.index), float_of(c, tops, keys.index), "");
@@ -394,7 +399,7 @@ static void weigh_tile(cg *c, const attention_job *job, const attention_part *p,
     }
 }
 
-/* The block's sums times their units, in the order of columns, are added to the part's; they become zero. */
+/* The block's sums times their units, in the order of columns, are added to the part's. */
 static void add_block(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w) {
     LLVMTypeRef whole = vector(c, c->i32), floats = vector(c, c->f32);
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
@@ -404,7 +409,6 @@ static void add_block(cg *c, const attention_job *job, const attention_part *p, 
     for (int half = 0; half < 2; half++) {
         LLVMValueRef at = cg_at(c, c->i32, w->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, half * c->lanes)));
         x[half] = LLVMBuildSIToFP(c->b, cg_load(c, whole, at, 4), floats, "");
-        cg_store(c, LLVMConstNull(whole), at, 4);
     }
     for (int part = 0; part < 2; part++) {
         LLVMValueRef mask[MAX_LANES], at = float_at(c, p->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, part * c->lanes)));
@@ -420,10 +424,10 @@ static void add_block(cg *c, const attention_job *job, const attention_part *p, 
 
 void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p) {
     word_scratch w = scratch_of(c, job, p);
-    LLVMBuildMemSet(c->b, w.sums, LLVMConstInt(c->i8, 0, 0), cg_i64(c, p->heads * job->d * 4), 4);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, BLOCK);
     LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run.count, 2 * PAIRS);
     scale_weights(c, job, p, &w, &run);
+    attention_zero(c, w.sums, cg_i64(c, p->heads * job->d));
     for (int i = 0; i < 2; i++) {
         pair_tile t = {.pairs = i ? 1 : PAIRS};
         attention_row_loop loop = attention_row_loop_begin(c, job, &job->v, from, to, 2 * t.pairs);
