@@ -96,12 +96,24 @@ void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef 
 void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count);
 /* The largest multiple of `step` that is at most `count`. */
 LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
-/* Loops over the rows of a cache in the order in which they lie, `step` keys at a time. */
-typedef struct attention_row_loop {
-    cg_loop outer, key, kv;
-} attention_row_loop;
-attention_row_loop attention_row_loop_begin(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef from, LLVMValueRef to, int64_t step);
-void attention_row_loop_end(cg *c, attention_row_loop *loop);
+/* The rows of a run of keys in the order in which they lie in a cache: first whole tiles of them, then tiles of `last` rows for what is left (0: of
+ * nothing), whose last one may reach beyond the run. What is emitted between begin and next is so for either kind:
+ *
+ *   attention_row_tiles t = attention_row_tiles_begin(…);
+ *   do … while (attention_row_tiles_next(c, &t)); */
+typedef struct attention_row_tiles {
+    int rows;                      /* of the tile */
+    LLVMValueRef slot, key, kv;    /* of its first row; key: counted as the run's first is */
+    LLVMValueRef left;             /* i64: rows of the run from there on */
+    const attention_job *job;
+    const attention_cache *cache;
+    const attention_runs *run;
+    int last;
+    LLVMValueRef whole;            /* i64: rows in whole tiles */
+    cg_loop outer, keys, heads;
+} attention_row_tiles;
+attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, int rows, int last);
+bool attention_row_tiles_next(cg *c, attention_row_tiles *t);
 
 /* ---- attention_one_words.c ---- */
 

@@ -63,24 +63,39 @@ void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef 
 
 /* ---- the rows of a cache in the order in which they lie ---- */
 
-attention_row_loop attention_row_loop_begin(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef from, LLVMValueRef to, int64_t step) {
-    bool head_major = cache->stride[1] > cache->stride[0];
-    LLVMValueRef heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1);
-    attention_row_loop loop;
-    loop.outer = cg_loop_begin(c, cg_i64(c, 0), head_major ? heads : one, 1);
-    loop.key = cg_loop_begin(c, from, to, step);
-    loop.kv = cg_loop_begin(c, loop.outer.index, head_major ? cg_add(c, loop.outer.index, one) : heads, 1);
-    return loop;
-}
-
-void attention_row_loop_end(cg *c, attention_row_loop *loop) {
-    cg_loop_end(c, &loop->kv);
-    cg_loop_end(c, &loop->key);
-    cg_loop_end(c, &loop->outer);
-}
-
 LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step) {
     return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
+}
+
+/* Loops over rows from … to of the run, t->rows of them at a time. */
+static void open_rows(cg *c, attention_row_tiles *t, LLVMValueRef from, LLVMValueRef to) {
+    bool head_major = t->cache->stride[1] > t->cache->stride[0];
+    LLVMValueRef heads = cg_i64(c, t->job->kv_heads), one = cg_i64(c, 1);
+    t->outer = cg_loop_begin(c, cg_i64(c, 0), head_major ? heads : one, 1);
+    t->keys = cg_loop_begin(c, from, to, t->rows);
+    t->heads = cg_loop_begin(c, t->outer.index, head_major ? cg_add(c, t->outer.index, one) : heads, 1);
+    t->slot = cg_add(c, t->run->slot, t->keys.index);
+    t->key = cg_add(c, t->run->first, t->keys.index);
+    t->left = cg_sub(c, t->run->count, t->keys.index);
+    t->kv = t->heads.index;
+}
+
+attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, int rows, int last) {
+    attention_row_tiles t = {.rows = rows, .job = job, .cache = cache, .run = run, .last = last};
+    t.whole = attention_whole(c, run->count, rows);
+    open_rows(c, &t, cg_i64(c, 0), t.whole);
+    return t;
+}
+
+bool attention_row_tiles_next(cg *c, attention_row_tiles *t) {
+    cg_loop_end(c, &t->heads);
+    cg_loop_end(c, &t->keys);
+    cg_loop_end(c, &t->outer);
+    if (t->last == 0) return false;
+    t->rows = t->last;
+    t->last = 0;
+    open_rows(c, t, t->whole, t->run->count);
+    return true;
 }
 
 /* ---- scores of rows ---- */
@@ -144,16 +159,9 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
 }
 
 static void score_rows(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
-    int rows = tile_rows(c, job);
-    LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, rows);
-    for (int i = 0; i < 2; i++) {
-        attention_row_loop loop = attention_row_loop_begin(c, job, &job->k, from, to, i ? 1 : rows);
-        LLVMValueRef slot = cg_add(c, run->slot, loop.key.index), key = cg_add(c, run->first, loop.key.index);
-        score_tile(c, job, p, slot, key, loop.kv.index, i ? 1 : rows);
-        attention_row_loop_end(c, &loop);
-        from = to;
-        to = run->count;
-    }
+    attention_row_tiles t = attention_row_tiles_begin(c, job, &job->k, run, tile_rows(c, job), 1);
+    do score_tile(c, job, p, t.slot, t.key, t.kv, t.rows);
+    while (attention_row_tiles_next(c, &t));
 }
 
 /* ---- weighted sums of rows ---- */
@@ -230,27 +238,19 @@ static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows
 
 /* sums += the run's rows of V, by their weights */
 static void weigh_rows(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
-    int rows = tile_rows(c, job);
-    LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, rows);
-    for (int i = 0; i < 2; i++) {
-        attention_row_loop loop = attention_row_loop_begin(c, job, &job->v, from, to, i ? 1 : rows);
-        LLVMValueRef kv = loop.kv.index, key = cg_add(c, run->first, loop.key.index);
-        row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d)};
-        LLVMValueRef slot = cg_add(c, run->slot, loop.key.index);
-        s.cache = &job->v, s.d = job->d;
-        s.vectors = vectors_of_line(c, job->v.dtype, job->d);
-        s.rows = attention_row_of(c, &job->v, slot, kv);
+    row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d), .cache = &job->v, .d = job->d};
+    s.vectors = vectors_of_line(c, job->v.dtype, job->d);
+    attention_row_tiles t = attention_row_tiles_begin(c, job, &job->v, run, tile_rows(c, job), 1);
+    do {
+        s.rows = attention_row_of(c, &job->v, t.slot, t.kv);
         if (job->v.scale >= 0) {
-            s.scales = attention_scale(c, &job->v, slot, kv, cg_i64(c, 0));
+            s.scales = attention_scale(c, &job->v, t.slot, t.kv, cg_i64(c, 0));
             s.run = job->v.run, s.scale_row = job->v.scale_stride[0], s.scale_run = job->v.scale_stride[2];
         }
-        s.weights = attention_score_of(c, job, p, kv, 0, key);
-        s.out = cg_at(c, c->f32, p->sums, cg_mul(c, kv, cg_i64(c, job->group * job->d)));
-        add_rows(c, job, &s, i ? 1 : rows);
-        attention_row_loop_end(c, &loop);
-        from = to;
-        to = run->count;
-    }
+        s.weights = attention_score_of(c, job, p, t.kv, 0, t.key);
+        s.out = cg_at(c, c->f32, p->sums, cg_mul(c, t.kv, cg_i64(c, job->group * job->d)));
+        add_rows(c, job, &s, t.rows);
+    } while (attention_row_tiles_next(c, &t));
 }
 
 /* The scores, zero before, += the columns of a K of [KV,D,S] by q, a block of keys that stays in the cache at a time. */

@@ -265,22 +265,17 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
 }
 
 static void score_run(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
-    int most = tile_keys(c, heads_of(job, 0));
-    LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run->count, most);
     tile t;
     for (int i = 0; i < c->lanes; i++) t.sum[i] = cg_variable(c, vector(c, c->i32), NULL);
-    for (int i = 0; i < 2; i++) {
-        t.keys = i ? 1 : most;
-        attention_row_loop loop = attention_row_loop_begin(c, job, &job->k, from, to, t.keys);
-        begin_keys(c, job, w, cg_add(c, run->slot, loop.key.index), loop.kv.index, &t);
+    attention_row_tiles rows = attention_row_tiles_begin(c, job, &job->k, run, tile_keys(c, heads_of(job, 0)), 1);
+    do {
+        t.keys = rows.rows;
+        begin_keys(c, job, w, rows.slot, rows.kv, &t);
         for (int64_t first = 0; first < job->group; first += HEADS) {
             t.heads = heads_of(job, first);
-            score_tile(c, job, p, w, first, cg_add(c, run->first, loop.key.index), loop.kv.index, &t);
+            score_tile(c, job, p, w, first, rows.key, rows.kv, &t);
         }
-        attention_row_loop_end(c, &loop);
-        from = to;
-        to = run->count;
-    }
+    } while (attention_row_tiles_next(c, &rows));
 }
 
 void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p) {
@@ -295,10 +290,11 @@ void attention_one_words_score(cg *c, const attention_job *job, const attention_
 
 /* The scale of each head's weights in a block: of the largest weight times its row's largest scale. */
 static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
-    attention_row_loop rows = attention_row_loop_begin(c, job, &job->v, cg_i64(c, 0), run->count, 1);
-    LLVMValueRef scales = scales_of(c, job, &job->v, cg_add(c, run->slot, rows.key.index), rows.kv.index);
-    cg_store(c, integer_largest_lane(c, integer_magnitude(c, scales)), float_at(c, w->tops, cg_add(c, cg_mul(c, rows.kv.index, cg_i64(c, BLOCK)), rows.key.index)), 4);
-    attention_row_loop_end(c, &rows);
+    attention_row_tiles row = attention_row_tiles_begin(c, job, &job->v, run, 1, 0);
+    LLVMValueRef largest = integer_largest_lane(c, integer_magnitude(c, scales_of(c, job, &job->v, row.slot, row.kv)));
+    LLVMValueRef at = cg_add(c, cg_mul(c, row.kv, cg_i64(c, BLOCK)), cg_sub(c, row.key, run->first));
+    cg_store(c, largest, float_at(c, w->tops, at), 4);
+    (void)attention_row_tiles_next(c, &row);
     LLVMValueRef most = cg_variable(c, c->i32, NULL), least = LLVMBuildBitCast(c->b, cg_f32(c, RT_SCALE_LEAST), c->i32, "");
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
     LLVMValueRef tops = float_at(c, w->tops, cg_mul(c, LLVMBuildUDiv(c->b, head.index, cg_i64(c, job->group), ""), cg_i64(c, BLOCK)));
@@ -425,19 +421,14 @@ static void add_block(cg *c, const attention_job *job, const attention_part *p, 
 void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p) {
     word_scratch w = scratch_of(c, job, p);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, BLOCK);
-    LLVMValueRef from = cg_i64(c, 0), to = attention_whole(c, run.count, 2 * PAIRS);
     scale_weights(c, job, p, &w, &run);
     attention_zero(c, w.sums, cg_i64(c, p->heads * job->d));
-    for (int i = 0; i < 2; i++) {
-        pair_tile t = {.pairs = i ? 1 : PAIRS};
-        attention_row_loop loop = attention_row_loop_begin(c, job, &job->v, from, to, 2 * t.pairs);
-        t.slot = cg_add(c, run.slot, loop.key.index), t.key = cg_add(c, run.first, loop.key.index), t.kv = loop.kv.index;
-        if (i) t.second = LLVMBuildICmp(c->b, LLVMIntSLT, cg_add(c, loop.key.index, cg_i64(c, 1)), run.count, "");
+    attention_row_tiles rows = attention_row_tiles_begin(c, job, &job->v, &run, 2 * PAIRS, 2);
+    do {
+        pair_tile t = {.pairs = rows.rows / 2, .slot = rows.slot, .key = rows.key, .kv = rows.kv};
+        if (t.pairs < PAIRS) t.second = LLVMBuildICmp(c->b, LLVMIntSGT, rows.left, cg_i64(c, 1), "");
         weigh_tile(c, job, p, &w, &t);
-        attention_row_loop_end(c, &loop);
-        from = to;
-        to = run.count;
-    }
+    } while (attention_row_tiles_next(c, &rows));
     add_block(c, job, p, &w);
     attention_runs_end(c, &run);
 }
