@@ -172,7 +172,7 @@ static gm_status derive(weight_maker *m, const char *name, const ir_type *type) 
     rt_tensor read = {.name = name, .dtype = type->dtype, .rank = type->rank};
     if (rt_is_panels(name)) make_source(m, name, type);
     GM_TRY(m->status);
-    GM_TRY(rt_derive(m->weights, name, false, NULL, m->diag));
+    GM_TRY(rt_derive(m->weights, name, RT_DERIVED_KEPT, NULL, m->diag));
     for (int d = 0; d < type->rank && d < RT_MAX_TENSOR_RANK; d++) read.dim[d] = type->dim[d];
     if (rt_is_derived(m->weights, &read)) return GM_OK;
     return gm_fail(m->diag, GM_INVALID, "weight \"%s\": what is derived from \"%.*s\" is of another type", name, (int)rt_derived_source(name), name);

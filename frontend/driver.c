@@ -178,12 +178,25 @@ static void drop_derived(fe_engine *engine) {
         if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
 }
 
-/* The tensors of the model for an artefact but for those that are derived. */
+static int by_size(const void *a, const void *b) {
+    const rt_tensor *first = *(const rt_tensor *const *)a, *second = *(const rt_tensor *const *)b;
+    if (first->bytes == second->bytes) return (first > second) - (first < second);
+    return first->bytes < second->bytes ? -1 : 1;
+}
+
+/* The tensors of the model for an artefact but for those that are derived; small ones, of which most are read for every token, side by side, and
+ * not each on a page with weights that are not read. */
 static gm_status hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag) {
     const rt_weights *weights = &engine->model.weights;
-    for (size_t i = 0; i < weights->count; i++)
-        if (!rt_derived_source(weights->tensors[i].name)) GM_TRY(fe_gmx_add(writer, weights, &weights->tensors[i], diag));
-    return GM_OK;
+    const rt_tensor **order = malloc((weights->count + 1) * sizeof *order);
+    GM_ASSERT(order);
+    gm_status status = GM_OK;
+    for (size_t i = 0; i < weights->count; i++) order[i] = &weights->tensors[i];
+    qsort(order, weights->count, sizeof *order, by_size);
+    for (size_t i = 0; i < weights->count && status == GM_OK; i++)
+        if (!rt_derived_source(order[i]->name)) status = fe_gmx_add(writer, weights, order[i], diag);
+    free(order);
+    return status;
 }
 
 static bool reads_panels(const fe_engine *engine) {
@@ -192,28 +205,30 @@ static bool reads_panels(const fe_engine *engine) {
     return false;
 }
 
-/* Screens, or all else that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is
- * one. Opens *team when something is missing. */
-static gm_status derive_kind(fe_engine *engine, bool screens, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
+/* All of a kind that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is one.
+ * Opens *team when something is missing. */
+static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
-    bool let_go = !writer && !screens && reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
+    bool rests = kind != RT_DERIVED_SCREEN && reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
+    rt_derived_use use = writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
     for (int i = 0; i < cg_weight_count(engine->program); i++) {
         const char *name = cg_weight_name(engine->program, i);
-        if (!rt_derived_source(name) || rt_is_screen(name) != screens) continue;
+        if (rt_derived_kind(name) != kind) continue;
         bool missing = !rt_weights_find(weights, name);
         if (missing && !*team) GM_TRY(rt_team_open(threads, diag, team));
-        if (missing) GM_TRY(rt_derive(weights, name, let_go, *team, diag));
+        if (missing) GM_TRY(rt_derive(weights, name, use, *team, diag));
         if (writer) GM_TRY(fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag));
     }
     return GM_OK;
 }
 
-/* Screens come first: a writer has most to do with them. */
+/* Screens come first: a writer has most to do with them. What is read at the same time lies together. */
 static gm_status derive_weights(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag) {
     rt_team *team = NULL;
+    gm_status status = GM_OK;
     drop_derived(engine);
-    gm_status status = screens ? derive_kind(engine, true, threads, &team, writer, diag) : GM_OK;
-    if (status == GM_OK) status = derive_kind(engine, false, threads, &team, writer, diag);
+    for (rt_derived kind = 0; kind < RT_DERIVED_COUNT && status == GM_OK; kind++)
+        if (screens || kind != RT_DERIVED_SCREEN) status = derive_kind(engine, kind, threads, &team, writer, diag);
     rt_team_close(team);
     return status;
 }
@@ -246,6 +261,25 @@ static rt_rest source_rests(const fe_engine *engine, const char *derived, const 
     return rt_is_panels(derived) && program_reads(engine, source->name) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
 }
 
+static int by_address(const void *a, const void *b) {
+    const char *first = ((const rt_source *)a)->from, *second = ((const rt_source *)b)->from;
+    return (first > second) - (first < second);
+}
+
+/* Neighbours become one: each call that gives pages back interrupts all other threads' cores. With less than a page between them
+ * every page has some of what is given back. */
+static void join_sources(rt_source *sources, int *count) {
+    enum { PAGE = 4096 };
+    int kept = 0;
+    qsort(sources, (size_t)*count, sizeof *sources, by_address);
+    for (int i = 0; i < *count; i++) {
+        rt_source *last = &sources[kept - 1];
+        if (kept && last->rest == sources[i].rest && (const char *)sources[i].from - (const char *)last->to < PAGE) last->to = sources[i].to;
+        else sources[kept++] = sources[i];
+    }
+    *count = kept;
+}
+
 /* Of what is mapped: what the program reads derived, and what it reads only part of the time. */
 static void list_sources(fe_engine *engine) {
     int count = cg_weight_count(engine->program);
@@ -261,6 +295,7 @@ static void list_sources(fe_engine *engine) {
         rt_rest rest = rt_is_panels(derived) ? RT_RESTS_PREDICTING : RT_RESTS_PROMPT;
         if (panels || rt_is_screen(derived)) list_source(engine, sources, rt_weights_find(weights, derived), rest);
     }
+    join_sources(sources, &engine->tables->program.source_count);
     engine->tables->program.sources = sources;
 }
 

@@ -1,6 +1,10 @@
 /* Writing an artefact while it is made: a thread of the writer's own puts tensors into the file as they are handed over, and when all
- * is known sections, header and head follow. The file has no name before it is complete, where the file system can do that. */
+ * is known sections, header and head follow. The file has no name before it is complete, where the file system can do that.
+ *
+ * What is written at once stays together in the page cache, and in memory where it is read (runtime/pool.c): large pages of what was derived
+ * to be read as a whole, small ones of the model's own tensors, of which single rows of the embedding are read. */
 #include "frontend/gmx_impl.h"
+#include "runtime/derive.h"
 #include "runtime/release.h"
 
 #include <errno.h>
@@ -13,14 +17,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WRITE_BYTES = 1 << 24 /* at a time, after which pages of a mapped model are let go of */, NAMES = 100 /* tried */ };
+enum { LARGE = 1 << 21, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO = 1 << 24 /* of a mapped model, when so many bytes are read */, NAMES = 100 /* tried */ };
 
 /* Bytes of the data part. */
 typedef struct piece {
     const char *name; /* of the tensor; NULL: a section */
     const void *data;
     gmx_place place;
-    bool mapped; /* the pages can be read from their file again */
+    bool mapped;  /* the pages can be read from their file again */
+    size_t block; /* LARGE or SMALL */
 } piece;
 
 struct fe_gmx_writer {
@@ -35,6 +40,8 @@ struct fe_gmx_writer {
     piece *pieces;
     size_t count, capacity, written; /* pieces, the first of which are written */
     size_t end;                      /* of the data so far */
+    char *block;                     /* what is to be written next: `staged` bytes, at `at` of the file; of the thread alone */
+    size_t staged, at;
     int reason;                      /* errno of what failed, 0: nothing */
     atomic_bool abandoned;
 };
@@ -52,19 +59,38 @@ static bool put(const fe_gmx_writer *w, const void *data, size_t bytes, size_t o
     return true;
 }
 
+static bool put_block(fe_gmx_writer *w) {
+    bool ok = put(w, w->block, w->staged, w->at);
+    w->at += w->staged;
+    w->staged = 0;
+    return ok;
+}
+
+/* After all that came before; written when it fills a block of the file. */
+static bool stage(fe_gmx_writer *w, const void *data, size_t bytes, size_t block) {
+    for (size_t done = 0; done < bytes;) {
+        size_t left = block - (w->at + w->staged) % block, n = bytes - done < left ? bytes - done : left;
+        memcpy(w->block + w->staged, (const char *)data + done, n);
+        w->staged += n;
+        done += n;
+        if (n == left && !put_block(w)) return false;
+    }
+    return true;
+}
+
 /* With zeros to the next piece. */
-static bool put_piece(const fe_gmx_writer *w, const piece *p) {
+static bool stage_piece(fe_gmx_writer *w, const piece *p) {
     static const char zeros[FE_GMX_ALIGN];
-    size_t bytes = p->place.bytes, at = FE_GMX_HEAD + p->place.offset, padding = (FE_GMX_ALIGN - bytes % FE_GMX_ALIGN) % FE_GMX_ALIGN;
+    size_t bytes = p->place.bytes, padding = (FE_GMX_ALIGN - bytes % FE_GMX_ALIGN) % FE_GMX_ALIGN;
     for (size_t done = 0; done < bytes;) {
         if (atomic_load(&w->abandoned)) return false;
-        size_t n = bytes - done < WRITE_BYTES ? bytes - done : WRITE_BYTES;
+        size_t n = bytes - done < LET_GO ? bytes - done : LET_GO;
         const char *from = (const char *)p->data + done;
-        if (!put(w, from, n, at + done)) return false;
+        if (!stage(w, from, n, p->block)) return false;
         if (p->mapped) rt_release_pages(from, from + n);
         done += n;
     }
-    return put(w, zeros, padding, at + bytes);
+    return stage(w, zeros, padding, p->block);
 }
 
 /* ---- the thread ---- */
@@ -79,16 +105,17 @@ static bool next_piece(fe_gmx_writer *w, piece *out) {
     return any;
 }
 
+static void note_written(fe_gmx_writer *w, int pieces, int reason) {
+    pthread_mutex_lock(&w->lock);
+    w->written += (size_t)pieces;
+    if (!w->reason) w->reason = reason;
+    pthread_mutex_unlock(&w->lock);
+}
+
 static void *write_pieces(void *argument) {
     fe_gmx_writer *w = argument;
-    for (piece p; next_piece(w, &p);) {
-        bool ok = put_piece(w, &p);
-        int reason = ok ? 0 : errno;
-        pthread_mutex_lock(&w->lock);
-        w->written++;
-        if (!w->reason) w->reason = reason;
-        pthread_mutex_unlock(&w->lock);
-    }
+    for (piece p; next_piece(w, &p);) note_written(w, 1, stage_piece(w, &p) ? 0 : errno);
+    if (!atomic_load(&w->abandoned)) note_written(w, 0, put_block(w) ? 0 : errno);
     return NULL;
 }
 
@@ -159,6 +186,9 @@ gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
     w->direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
     w->fd = w->direct ? open(path, O_WRONLY | O_CLOEXEC) : open_nameless(path, &w->arena);
     if (w->fd < 0 && !w->direct) w->fd = open_beside(w);
+    w->block = malloc(LARGE);
+    GM_ASSERT(w->block);
+    w->at = FE_GMX_HEAD;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     *out = w;
@@ -181,6 +211,7 @@ void fe_gmx_abandon(fe_gmx_writer *w) {
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);
     free(w->pieces);
+    free(w->block);
     gm_arena_free(&w->arena);
     free(w);
 }
@@ -195,6 +226,7 @@ static const piece *piece_of(const fe_gmx_writer *w, const char *tensor) {
 
 gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag) {
     piece p = {.name = gm_arena_strdup(&w->arena, tensor->name), .data = tensor->data, .mapped = rt_weights_is_mapped(weights, tensor)};
+    p.block = rt_derived_kind(p.name) == RT_DERIVED_COUNT ? SMALL : LARGE;
     pthread_mutex_lock(&w->lock);
     int reason = w->reason;
     pthread_mutex_unlock(&w->lock);
@@ -214,7 +246,7 @@ static gm_status lay_out(fe_gmx_writer *w, const fe_gmx_section *sections, gmx_h
     for (int i = 0; i < GMX_SECTIONS; i++) {
         header->section[i] = (gmx_place){w->end, sections[i].bytes};
         header->checksum[i] = gmx_checksum(sections[i].data, sections[i].bytes);
-        if (!add_piece(w, (piece){.data = sections[i].data}, sections[i].bytes)) return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
+        if (!add_piece(w, (piece){.data = sections[i].data, .block = SMALL}, sections[i].bytes)) return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
     }
     return GM_OK;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum { SLICE_ROWS = 1024, GROUP = 16 };
+_Static_assert((int)RT_DERIVED_COUNT <= (int)RT_WEIGHT_POOLS, "a pool for each kind");
 _Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP && (int)RT_PANEL_ROWS == (int)GROUP, "groups of sixteen rows");
 
 /* ---- kinds ---- */
@@ -95,8 +96,7 @@ const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name) 
     return gm_arena_printf(arena, "%s%s", name, kinds[kind].suffix);
 }
 
-/* RT_DERIVED_COUNT: none. */
-static rt_derived kind_of(const char *name) {
+rt_derived rt_derived_kind(const char *name) {
     size_t length = strlen(name);
     for (rt_derived kind = 0; kind < RT_DERIVED_COUNT; kind++) {
         size_t tail = strlen(kinds[kind].suffix);
@@ -106,7 +106,7 @@ static rt_derived kind_of(const char *name) {
 }
 
 size_t rt_derived_source(const char *name) {
-    rt_derived kind = kind_of(name);
+    rt_derived kind = rt_derived_kind(name);
     return kind == RT_DERIVED_COUNT ? 0 : strlen(name) - strlen(kinds[kind].suffix);
 }
 
@@ -132,15 +132,15 @@ bool rt_derived_alike(const char *a, const char *b) {
 }
 
 bool rt_is_screen(const char *name) {
-    return kind_of(name) == RT_DERIVED_SCREEN;
+    return rt_derived_kind(name) == RT_DERIVED_SCREEN;
 }
 
 bool rt_is_panels(const char *name) {
-    return kind_of(name) == RT_DERIVED_PANELS;
+    return rt_derived_kind(name) == RT_DERIVED_PANELS;
 }
 
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out) {
-    rt_derived kind = kind_of(name);
+    rt_derived kind = rt_derived_kind(name);
     *out = (rt_tensor){.name = name, .dtype = source->dtype, .rank = 2, .dim = {source->dim[0], source->dim[1]}};
     if (kind == RT_DERIVED_COUNT || source->rank != 2 || !kinds[kind].shape(out)) return false;
     out->bytes = rt_dtype_bytes(out->dtype, (size_t)(out->dim[0] * out->dim[1]));
@@ -186,14 +186,15 @@ static void derive_share(void *user, int thread, int threads) {
     free(scratch);
 }
 
-static gm_status derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag) {
+static gm_status derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag) {
     const rt_tensor *source = rt_derived_from(weights, name);
-    rt_derived kind = kind_of(name);
+    rt_derived kind = rt_derived_kind(name);
     if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
     rt_tensor made;
     if (!rt_derived_shape(name, source, &made)) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
-    job j = {.work = {.source = source, .type = made.dtype, .out = (let_go ? rt_weights_file_pages : rt_weights_pages)(weights, made.bytes), .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
-    if (!j.work.out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
+    uint8_t *out = use == RT_DERIVED_LET_GO ? rt_weights_file_pages(weights, kind, made.bytes) : rt_weights_pages(weights, made.bytes, use == RT_DERIVED_KEPT);
+    job j = {.work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
+    if (!out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
     begin(&j);
     if (team) rt_team_run(team, derive_share, &j);
     else derive_share(&j, 0, 1);
@@ -202,7 +203,7 @@ static gm_status derive(rt_weights *weights, const char *name, bool let_go, rt_t
     return rt_weights_add(weights, name, &made, diag);
 }
 
-gm_status rt_derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag) {
+gm_status rt_derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag) {
     GM_ASSERT(rt_derived_source(name));
-    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, let_go, team, diag);
+    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, use, team, diag);
 }

@@ -8,6 +8,10 @@
 
 typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_PANELS, RT_DERIVED_COUNT } rt_derived;
 
+/* What is done with what is derived, which says in what memory it is made: it is written somewhere else and read there, kept and read from one
+ * token to the next, or read at times and let go of in between. */
+typedef enum rt_derived_use { RT_DERIVED_WRITTEN, RT_DERIVED_KEPT, RT_DERIVED_LET_GO } rt_derived_use;
+
 /* The name of what is derived from weight `name`, made in arena. */
 const char *rt_derived_name(gm_arena *arena, rt_derived kind, const char *name);
 /* Length of the name of the weight that `name` is derived from; 0: it is no such name. */
@@ -18,6 +22,8 @@ const rt_tensor *rt_derived_from(const rt_weights *weights, const char *name);
 bool rt_is_derived_from(const char *name, const char *source);
 /* Are both derived from one weight? */
 bool rt_derived_alike(const char *a, const char *b);
+/* What it is the name of; RT_DERIVED_COUNT: of nothing that is derived. */
+rt_derived rt_derived_kind(const char *name);
 /* Of a screen: only a choice of tokens reads it. */
 bool rt_is_screen(const char *name);
 /* Of kept panels: only prompts read them. */
@@ -27,8 +33,8 @@ bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out)
 /* Is a tensor of the type and shape that its name says, derived from one of `weights`? */
 bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor);
 /* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
- * thread), into pages that weights owns: of a file where `let_go` says that they are to be let go of later. Pages of a mapped source are let go
- * of on the way. GM_FORMAT when the source is missing or nothing can be derived from it, GM_NOMEM. */
-gm_status rt_derive(rt_weights *weights, const char *name, bool let_go, rt_team *team, gm_diag *diag);
+ * thread), into memory for that use, which weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or
+ * nothing can be derived from it, GM_NOMEM. */
+gm_status rt_derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag);
 
 #endif

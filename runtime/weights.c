@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,29 +50,21 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
     return GM_OK;
 }
 
-void *rt_weights_pages(rt_weights *weights, size_t bytes) {
+void *rt_weights_pages(rt_weights *weights, size_t bytes, bool large) {
     void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED) return NULL;
+    if (large) madvise(address, bytes, MADV_HUGEPAGE);
     keep_mapping(weights, (rt_mapping){.address = address, .bytes = bytes});
     return address;
 }
 
-static void *map_unnamed(size_t bytes) {
-    const char *folder = getenv("TMPDIR");
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < bytes) return NULL; /* a longer file would end the process */
-    int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (file < 0) return NULL;
-    void *address = posix_fallocate(file, 0, (off_t)bytes) == 0 ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
-    close(file);
-    return address == MAP_FAILED ? NULL : address;
-}
-
-void *rt_weights_file_pages(rt_weights *weights, size_t bytes) {
-    void *address = map_unnamed(bytes);
-    if (!address) return rt_weights_pages(weights, bytes);
-    keep_mapping(weights, (rt_mapping){.address = address, .bytes = bytes, .file = true});
-    return address;
+void *rt_weights_file_pages(rt_weights *weights, int pool, size_t bytes) {
+    GM_ASSERT(pool >= 0 && pool < RT_WEIGHT_POOLS);
+    rt_pool *from = &weights->pools[pool];
+    if (!rt_pool_has(from, bytes) && rt_pool_open(from, bytes))
+        keep_mapping(weights, (rt_mapping){.address = from->address, .bytes = from->bytes, .file = true});
+    void *taken = rt_pool_take(from, bytes);
+    return taken ? taken : rt_weights_pages(weights, bytes, true);
 }
 
 void rt_weights_release(const rt_weights *weights) {
@@ -172,6 +163,7 @@ void rt_weights_close(rt_weights *weights) {
     for (size_t i = 0; i < weights->mapping_count; i++)
         if (weights->mappings[i].address)
             munmap(weights->mappings[i].address, weights->mappings[i].bytes);
+    for (int i = 0; i < RT_WEIGHT_POOLS; i++) rt_pool_close(&weights->pools[i]);
     free(weights->mappings);
     free(weights->tensors);
     gm_arena_free(&weights->arena);

@@ -444,7 +444,7 @@ static void note_derived(const ir_inst *inst, void *user) {
     gm_diag diag = {0};
     for (int64_t i = 0; i < ir_stored_count(inst) && search->ok; i++) {
         const char *name = gm_arena_strdup(&search->file->arena, ir_stored_name(inst, i, text));
-        if (rt_derived_source(name) && rt_derive(&search->file->weights, name, false, NULL, &diag) != GM_OK)
+        if (rt_derived_source(name) && rt_derive(&search->file->weights, name, RT_DERIVED_KEPT, NULL, &diag) != GM_OK)
             search->ok = gir_fail(search->file, "%s", diag.message);
     }
 }

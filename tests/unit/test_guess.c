@@ -38,7 +38,7 @@ static void open_weights(float *next, float *head, rt_weights *weights) {
     const rt_tensor both[] = {{.name = "next", .dtype = RT_F32, .rank = 2, .dim = {VOCAB, COLUMNS}, .data = next, .bytes = bytes},
                               {.name = "head", .dtype = RT_F32, .rank = 2, .dim = {VOCAB, COLUMNS}, .data = head, .bytes = bytes}};
     for (int i = 0; i < 2; i++) ck_assert_int_eq(rt_weights_add(weights, "test", &both[i], &diag), GM_OK);
-    ck_assert_int_eq(rt_derive(weights, "head:s4", false, NULL, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(weights, "head:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
 }
 
 /* ---- running it ---- */

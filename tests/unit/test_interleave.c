@@ -21,7 +21,7 @@ static int64_t width_of(rt_dtype dtype, int i) {
 static const rt_tensor *derived(rt_weights *weights, const rt_tensor *w) {
     gm_diag diag = {0};
     const char *name = rt_derived_name(&weights->arena, RT_DERIVED_ROWS, w->name);
-    ck_assert_msg(rt_derive(weights, name, false, NULL, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_derive(weights, name, RT_DERIVED_KEPT, NULL, &diag) == GM_OK, "%s", diag.message);
     return rt_weights_find(weights, name);
 }
 
@@ -62,10 +62,10 @@ START_TEST(what_cannot_be_interleaved_is_refused) {
     for (size_t i = 0; i < GM_COUNT(bad); i++) {
         make_weight(&weights, bad[i].name, bad[i].dtype, bad[i].rows, bad[i].columns);
         const char *name = rt_derived_name(&weights.arena, RT_DERIVED_ROWS, bad[i].name);
-        ck_assert_int_eq(rt_derive(&weights, name, false, NULL, &diag), GM_FORMAT);
+        ck_assert_int_eq(rt_derive(&weights, name, RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
         ck_assert(!rt_derived_shape(name, rt_weights_find(&weights, bad[i].name), &none));
     }
-    ck_assert_int_eq(rt_derive(&weights, "none:r16", false, NULL, &diag), GM_FORMAT);
+    ck_assert_int_eq(rt_derive(&weights, "none:r16", RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
     ck_assert(rt_derived_source("w:r16") == 1 && !rt_derived_source("w") && !rt_derived_source(":r16") && !rt_is_screen("w:r16") && rt_is_screen("w:s4"));
     rt_weights_close(&weights);
 }

@@ -12,10 +12,10 @@ enum { ROWS = 48, WIDTHS = 4 };
 static const rt_dtype stored_types[] = {RT_F32, RT_BF16, RT_Q5_0, RT_Q8_0, RT_Q4_K, RT_Q6_K, RT_IQ4_XS};
 static const int64_t widths[WIDTHS] = {256, 768, 2048, 2304}; /* one, three and nine runs of a rotation; the last of two scales */
 
-static const rt_tensor *panels_of(rt_weights *weights, const rt_tensor *w, bool let_go) {
+static const rt_tensor *panels_of(rt_weights *weights, const rt_tensor *w, rt_derived_use use) {
     gm_diag diag = {0};
     const char *name = rt_derived_name(&weights->arena, RT_DERIVED_PANELS, w->name);
-    ck_assert_msg(rt_derive(weights, name, let_go, NULL, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_derive(weights, name, use, NULL, &diag) == GM_OK, "%s", diag.message);
     return rt_weights_find(weights, name);
 }
 
@@ -48,7 +48,7 @@ START_TEST(rows_are_rotated_and_rounded) {
     for (int i = 0; i < WIDTHS; i++) {
         rt_weights weights = {0};
         rt_tensor w = *make_weight(&weights, "w", stored_types[_i], ROWS, widths[i]);
-        const rt_tensor *panels = panels_of(&weights, &w, false);
+        const rt_tensor *panels = panels_of(&weights, &w, RT_DERIVED_KEPT);
         ck_assert(panels->dtype == RT_I8_P16 && panels->bytes == (size_t)(ROWS * widths[i] / RT_PANEL_BLOCK * (RT_PANEL_BLOCK + 4)));
         for (int64_t row = 0; row < ROWS; row++) check_row(&w, panels, row, &arena);
         rt_weights_close(&weights);
@@ -78,7 +78,7 @@ START_TEST(pages_come_back) {
     gm_arena arena = {0};
     state = 3;
     rt_tensor w = *make_weight(&weights, "w", RT_Q8_0, ROWS, 2048);
-    const rt_tensor *panels = panels_of(&weights, &w, true);
+    const rt_tensor *panels = panels_of(&weights, &w, RT_DERIVED_LET_GO);
     if (rt_weights_is_mapped(&weights, panels)) rt_release_pages(panels->data, (const char *)panels->data + panels->bytes);
     for (int64_t row = 0; row < ROWS; row++) check_row(&w, panels, row, &arena);
     rt_weights_close(&weights);
@@ -92,7 +92,7 @@ START_TEST(without_a_folder_they_are_in_memory) {
     const char *before = getenv("TMPDIR");
     setenv("TMPDIR", "/nowhere/at/all", 1);
     rt_tensor w = *make_weight(&weights, "w", RT_F32, ROWS, 256);
-    const rt_tensor *panels = panels_of(&weights, &w, true);
+    const rt_tensor *panels = panels_of(&weights, &w, RT_DERIVED_LET_GO);
     ck_assert(!rt_weights_is_mapped(&weights, panels));
     for (int64_t row = 0; row < ROWS; row++) check_row(&w, panels, row, &arena);
     if (before) setenv("TMPDIR", before, 1);
@@ -114,7 +114,7 @@ START_TEST(what_cannot_be_kept_is_refused) {
     for (size_t i = 0; i < GM_COUNT(bad); i++) {
         make_weight(&weights, bad[i].name, bad[i].dtype, bad[i].rows, bad[i].columns);
         const char *name = rt_derived_name(&weights.arena, RT_DERIVED_PANELS, bad[i].name);
-        ck_assert_int_eq(rt_derive(&weights, name, false, NULL, &diag), GM_FORMAT);
+        ck_assert_int_eq(rt_derive(&weights, name, RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
         ck_assert(!rt_derived_shape(name, rt_weights_find(&weights, bad[i].name), &none));
     }
     ck_assert(rt_is_panels("w:p16") && !rt_is_panels("w:r16") && rt_derived_source("w:p16") == 1);

@@ -282,7 +282,7 @@ static const rt_tensor *add_table(rt_weights *weights, const char *name, rt_dtyp
     make_rows(dtype, kind, data, columns);
     rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, columns}, .data = data, .bytes = bytes};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), false, NULL, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag) == GM_OK, "%s", diag.message);
     return rt_weights_find(weights, name);
 }
 
@@ -406,7 +406,7 @@ START_TEST(losers_are_not_read) {
     memcpy(w + WINNER * COLUMNS, x.data, COLUMNS * sizeof(float));
     for (int i = 0; i < COLUMNS; i++) w[SECOND * COLUMNS + i] = ((float *)x.data)[i] / 2;
     gm_diag diag = {0};
-    ck_assert_int_eq(rt_derive(&weights, "w:s4", false, NULL, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(&weights, "w:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     for (int64_t r = 0; r < ROWS / GROUP * GROUP; r++) /* the others have no screen */
         for (int64_t i = 0; i < COLUMNS && r != WINNER && r != SECOND; i++) w[r * COLUMNS + i] = 10 * ((float *)x.data)[i];
     gm_string_printf(&text, "func @f(%%x: f32[1,%d]) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
@@ -443,7 +443,7 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
         if (i / PAIR_COLUMNS != 1) w[i] = (float)((score - 0.01 * fabs(score)) / square * (double)x[i % PAIR_COLUMNS]);
     rt_tensor tensor = {.name = name, .dtype = RT_F32, .rank = 2, .dim = {GROUP, PAIR_COLUMNS}, .data = w, .bytes = GROUP * PAIR_COLUMNS * sizeof *w};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), false, NULL, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     view made = view_of(rt_weights_find(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name))->data, PAIR_COLUMNS);
     double again[PAIR_COLUMNS + RUN];
     read_row(&made, 1, again);
@@ -501,8 +501,8 @@ START_TEST(derived_from_a_mapped_file) {
     ck_assert(rt_weights_add(&weights, path, &file, &diag) == GM_OK && rt_weights_add(&weights, path, &memory, &diag) == GM_OK);
     ck_assert(rt_weights_is_mapped(&weights, rt_weights_find(&weights, "file")) && !rt_weights_is_mapped(&weights, rt_weights_find(&weights, "memory")));
     ck_assert_int_eq(rt_team_open(3, &diag, &team), GM_OK);
-    ck_assert_int_eq(rt_derive(&weights, "file:s4", false, team, &diag), GM_OK);
-    ck_assert_int_eq(rt_derive(&weights, "memory:s4", false, NULL, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(&weights, "file:s4", RT_DERIVED_KEPT, team, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(&weights, "memory:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     const rt_tensor *a = rt_weights_find(&weights, "file:s4"), *b = rt_weights_find(&weights, "memory:s4");
     int64_t dim[2];
     rt_screen_shape(COUNT, COLUMNS, dim);
@@ -510,7 +510,7 @@ START_TEST(derived_from_a_mapped_file) {
     ck_assert(a->bytes >= (size_t)rt_screen_layout(COUNT, COLUMNS).bytes && a->bytes < (size_t)rt_screen_layout(COUNT, COLUMNS).bytes + 9 * 18);
     ck_assert_mem_eq(a->data, b->data, a->bytes);
     ck_assert_mem_eq(mapped, values, bytes);
-    ck_assert_int_eq(rt_derive(&weights, "file:s4", false, team, &diag), GM_OK); /* is there already */
+    ck_assert_int_eq(rt_derive(&weights, "file:s4", RT_DERIVED_KEPT, team, &diag), GM_OK); /* is there already */
     ck_assert_ptr_eq(rt_weights_find(&weights, "file:s4")->data, a->data);
     rt_team_close(team);
     rt_weights_close(&weights);
@@ -527,12 +527,12 @@ START_TEST(what_cannot_be_derived) {
     rt_tensor small = {.name = "small", .dtype = RT_Q4_0, .rank = 2, .dim = {2, 128}, .data = values, .bytes = 144};
     ck_assert(rt_weights_add(&weights, "x", &odd, &diag) == GM_OK && rt_weights_add(&weights, "x", &vector, &diag) == GM_OK &&
               rt_weights_add(&weights, "x", &small, &diag) == GM_OK);
-    ck_assert_int_eq(rt_derive(&weights, "none:s4", false, NULL, &diag), GM_FORMAT);
+    ck_assert_int_eq(rt_derive(&weights, "none:s4", RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
     ck_assert_msg(strstr(diag.message, "\"none\" is missing"), "%s", diag.message);
     static const char *const names[] = {"odd:s4", "vector:s4", "small:s4"};
     for (size_t i = 0; i < GM_COUNT(names); i++) {
         diag = (gm_diag){.quiet = true};
-        ck_assert_int_eq(rt_derive(&weights, names[i], false, NULL, &diag), GM_FORMAT);
+        ck_assert_int_eq(rt_derive(&weights, names[i], RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
         ck_assert_msg(strstr(diag.message, "cannot become a screen"), "%s", diag.message);
     }
     ck_assert(rt_derived_source("w:s4") == 1 && !rt_derived_source("w") && !rt_derived_source(":s4") && !rt_derived_source("w:s4x"));

@@ -59,7 +59,7 @@ static void add_table(rt_weights *weights, const char *name, rt_dtype dtype, tab
     make_rows(dtype, kind, data);
     rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, COLUMNS}, .data = data, .bytes = bytes};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), false, NULL, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag) == GM_OK, "%s", diag.message);
 }
 
 /* ---- inputs and settings ---- */
@@ -189,7 +189,7 @@ START_TEST(others_are_not_read) {
         for (int i = 0; i < COLUMNS; i++) w[r * COLUMNS + i] = r % 20 == 3 && r / 20 < COUNTED ? x[i] : random_float(-0.1f, 0.1f);
     rt_tensor tensor = {.name = "w", .dtype = RT_F32, .rank = 2, .dim = {ROWS, COLUMNS}, .data = w, .bytes = sizeof(float) * ROWS * COLUMNS};
     ck_assert_int_eq(rt_weights_add(&weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(rt_derive(&weights, "w:s4", false, NULL, &diag), GM_OK);
+    ck_assert_int_eq(rt_derive(&weights, "w:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     for (int r = 0; r < ROWS / RT_SCREEN_ROWS * RT_SCREEN_ROWS; r++) /* the others have no screen */
         for (int i = 0; i < COLUMNS && !(r % 20 == 3 && r / 20 < COUNTED); i++) w[r * COLUMNS + i] = 10 * x[i];
     gm_string_printf(&text, "func @f(%%x: f32[1,%d], %%tokens: i32[1], %%seed: i64) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);

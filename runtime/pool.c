@@ -1,0 +1,63 @@
+/* Memory in files without a name. A file system that can keeps a file in the page cache in as large pieces as were written at once, and maps a
+ * piece of 2 MiB as one large page: it is mapped by one fault, needs one entry of the TLB, and is given back as a whole. So small things lie
+ * together in one file, and its bytes are written as zeros, a large page at a time, before they are used. */
+#include "runtime/pool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { LARGE_PAGE = 1 << 21, POOL = 64 << 20, ALIGN = 64 };
+
+static size_t rounded(size_t bytes, size_t to) {
+    return (bytes + to - 1) / to * to;
+}
+
+void rt_pool_close(rt_pool *pool) {
+    if (pool->address) close(pool->file);
+    *pool = (rt_pool){0};
+}
+
+bool rt_pool_open(rt_pool *pool, size_t bytes) {
+    const char *folder = getenv("TMPDIR");
+    struct rlimit limit;
+    size_t size = bytes < POOL ? POOL : rounded(bytes, LARGE_PAGE);
+    rt_pool_close(pool);
+    if (size < bytes || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)) return false; /* a longer file would end the process */
+    int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (file < 0) return false;
+    void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (address == MAP_FAILED) {
+        close(file);
+        return false;
+    }
+    *pool = (rt_pool){.file = file, .address = address, .bytes = size};
+    return true;
+}
+
+/* So that the file has the first `bytes`; what is mapped beyond its end cannot be touched. */
+static bool fill(rt_pool *pool, size_t bytes) {
+    static char zeros[LARGE_PAGE]; /* never written: no memory of its own */
+    while (pool->filled < bytes) {
+        size_t left = LARGE_PAGE - pool->filled % LARGE_PAGE;
+        ssize_t n = pwrite(pool->file, zeros, left, (off_t)pool->filled);
+        if (n > 0) pool->filled += (size_t)n;
+        else if (n == 0 || errno != EINTR) return false;
+    }
+    return true;
+}
+
+bool rt_pool_has(const rt_pool *pool, size_t bytes) {
+    return bytes <= pool->bytes - pool->used;
+}
+
+void *rt_pool_take(rt_pool *pool, size_t bytes) {
+    if (!rt_pool_has(pool, bytes) || !fill(pool, pool->used + bytes)) return NULL;
+    void *taken = pool->address + pool->used;
+    pool->used = rounded(pool->used + bytes, ALIGN);
+    if (pool->used > pool->bytes) pool->used = pool->bytes;
+    return taken;
+}

@@ -1,0 +1,26 @@
+/* Memory in files without a name: its pages can be given back, and come again from the page cache. */
+#ifndef GM_RUNTIME_POOL_H
+#define GM_RUNTIME_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A file and its mapping, of which the front is taken. Zero-initialise: there is nothing to take. */
+typedef struct rt_pool {
+    int file;
+    uint8_t *address;
+    size_t bytes, used, filled; /* filled: bytes that the file has */
+} rt_pool;
+
+/* Opens a file under TMPDIR, /tmp where that is not set, from which at least `bytes` can be taken, in place of the one before, whose mapping
+ * stays. The caller unmaps pool->bytes at pool->address. False: there is no such file, or it may not become as long. */
+bool rt_pool_open(rt_pool *pool, size_t bytes);
+/* Are so many bytes left? */
+bool rt_pool_has(const rt_pool *pool, size_t bytes);
+/* Zeros, at a multiple of 64 bytes; NULL: so many are not left, or the file system has no room. */
+void *rt_pool_take(rt_pool *pool, size_t bytes);
+/* What is mapped stays so. */
+void rt_pool_close(rt_pool *pool);
+
+#endif
