@@ -130,6 +130,9 @@ void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *a
 
 /* ---- integer_codes.c: W as it is stored ---- */
 
+/* most, a variable, is what 32767 of a row's units are at least. It widens to |x| of a scale, or 2^-16 |x| of a minimum; NaN, which is more than all
+ * else, becomes the unit's, and with it the row. Scalars or vectors of rows. */
+void integer_widen_unit(cg *c, LLVMValueRef most, LLVMValueRef x, bool minimum);
 /* One row of W, its number in the panel: its codes, scales, minima and unit to their places. */
 void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns);
 

@@ -1,8 +1,9 @@
 /* W as it is stored, packed for integer products (integer_stored.c): its own codes as unsigned bytes, and its scales and minima.
  *
  * The scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
- * (vpmaddwd): the largest is 32767 units, the others are off by at most half a unit. A group's sums stay in words: products of |code| up
- * to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
+ * (vpmaddwd): the largest is 32767 units, the others are off by at most half a unit. Minima are in units too: where one is by far larger than
+ * all scales, as in rows of equal elements, the unit is 2^-31 of it, so that sums with minima stay in range. A group's sums stay in words:
+ * products of |code| up to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
  */
 #include "codegen/integer.h"
 
@@ -14,11 +15,17 @@ int64_t integer_group_of(const integer_kind *kind) {
     return cg_words_hold(codes, codes->run) ? codes->run : INTEGER_RUN / 2;
 }
 
+void integer_widen_unit(cg *c, LLVMValueRef most, LLVMValueRef x, bool minimum) {
+    if (minimum) x = LLVMBuildFMul(c->b, x, cg_like(c, x, cg_f32(c, 0x1p-16)), "");
+    LLVMValueRef size = integer_magnitude(c, x), old = LLVMBuildLoad2(c->b, LLVMTypeOf(size), most, "");
+    LLVMBuildStore(c->b, cg_max(c, size, old), most);
+}
+
 typedef struct stored_row {
     const integer_kind *kind;
     const integer_places *at;
     LLVMValueRef codes, number; /* its first code; the row's number in the panel */
-    LLVMValueRef most;          /* variable: the largest magnitude of a scale */
+    LLVMValueRef most;          /* variable, integer_widen_unit */
 } stored_row;
 
 /* 32 columns, number `run` of the row. */
@@ -34,14 +41,13 @@ static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, 
         cg_store(c, code, cg_at(c, c->i8, row->codes, column), 1);
     }
     for (int i = 0; i < INTEGER_RUN / group; i++) {
-        LLVMValueRef number = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN / group)), cg_i64(c, i)), most = LLVMBuildLoad2(c->b, c->f32, row->most, "");
+        LLVMValueRef number = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN / group)), cg_i64(c, i));
         int half = group == INTEGER_RUN ? 0 : i;
-        LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", c->f32, &codes.scale[half], 1);
-        LLVMValueRef less = LLVMBuildFCmp(c->b, LLVMRealOLT, size, most, ""); /* so that NaN becomes the unit's, and with it the row */
-        LLVMBuildStore(c->b, LLVMBuildSelect(c->b, less, most, size, ""), row->most);
+        integer_widen_unit(c, row->most, codes.scale[half], false);
         cg_store(c, codes.scale[half], cg_at(c, c->f32, row->at->floats, number), 4);
         if (!range->minima) continue;
         LLVMValueRef place = cg_add(c, cg_mul(c, number, cg_i64(c, integer_panel_rows(c))), row->number);
+        integer_widen_unit(c, row->most, codes.minus[half], true);
         cg_store(c, LLVMBuildFNeg(c->b, codes.minus[half], ""), cg_at(c, c->f32, row->at->minima, place), 4);
     }
 }

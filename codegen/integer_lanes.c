@@ -173,7 +173,6 @@ static void emit_rounded(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRe
 /* A run's codes, as they are; its scales to the scratch, its minima, not yet in units. */
 static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
     rt_dtype dtype = s->kind->w;
-    LLVMTypeRef floats = vector(c, c->f32);
     int64_t groups = RUN / integer_group_of(s->kind);
     LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], first = LLVMBuildUDiv(c->b, column, cg_i64(c, RUN), "");
     for (int u = 0; u < UNITS; u++) {
@@ -182,13 +181,12 @@ static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef nu
     }
     lanes_scales(c, dtype, block, number, s->part, scales);
     for (int64_t i = 0; i < groups; i++) {
-        LLVMValueRef group = cg_add(c, cg_mul(c, first, cg_i64(c, groups)), cg_i64(c, i)), most = LLVMBuildLoad2(c->b, floats, s->most, "");
-        LLVMValueRef size = cg_intrinsic(c, "llvm.fabs", floats, &scales[i], 1);
-        LLVMValueRef less = LLVMBuildFCmp(c->b, LLVMRealOLT, size, most, ""); /* so that NaN becomes the unit's, and with it the row */
-        LLVMBuildStore(c->b, LLVMBuildSelect(c->b, less, most, size, ""), s->most);
+        LLVMValueRef group = cg_add(c, cg_mul(c, first, cg_i64(c, groups)), cg_i64(c, i));
+        integer_widen_unit(c, s->most, scales[i], false);
         cg_store(c, scales[i], floats_at(c, s, group), 4);
         if (!rt_interleaved_of(dtype)->minima) continue;
         LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, dtype, block, number, s->part), "");
+        integer_widen_unit(c, s->most, minimum, true);
         cg_store(c, minimum, place_of(c, s, c->f32, s->at->minima, group), 4);
     }
 }

@@ -186,13 +186,22 @@ static void derive_share(void *user, int thread, int threads) {
     free(scratch);
 }
 
+static uint8_t *pages_for(rt_weights *weights, rt_derived kind, rt_derived_use use, size_t bytes) {
+    switch (use) {
+    case RT_DERIVED_WRITTEN: return rt_weights_pages(weights, bytes);
+    case RT_DERIVED_KEPT: return rt_weights_large_pages(weights, bytes);
+    case RT_DERIVED_LET_GO: break;
+    }
+    return rt_weights_file_pages(weights, kind, bytes);
+}
+
 static gm_status derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag) {
     const rt_tensor *source = rt_derived_from(weights, name);
     rt_derived kind = rt_derived_kind(name);
     if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
     rt_tensor made;
     if (!rt_derived_shape(name, source, &made)) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
-    uint8_t *out = use == RT_DERIVED_LET_GO ? rt_weights_file_pages(weights, kind, made.bytes) : rt_weights_pages(weights, made.bytes, use == RT_DERIVED_KEPT);
+    uint8_t *out = pages_for(weights, kind, use, made.bytes);
     job j = {.work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
     if (!out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
     begin(&j);

@@ -1,6 +1,6 @@
-/* Memory in files without a name. A file system that can keeps a file in the page cache in as large pieces as were written at once, and maps a
- * piece of 2 MiB as one large page: it is mapped by one fault, needs one entry of the TLB, and is given back as a whole. So small things lie
- * together in one file, and its bytes are written as zeros, a large page at a time, before they are used. */
+/* Memory in large pages of 2 MiB: one is mapped by one fault, needs one entry of the TLB, and is given back as a whole. Small things lie together,
+ * so that they too are in one. A file system that can keeps a file in the page cache in as large pieces as were written at once, and maps
+ * such a piece as a large page: so the bytes of a file are written as zeros, a large page at a time, before they are used. */
 #include "runtime/pool.h"
 
 #include <errno.h>
@@ -17,31 +17,47 @@ static size_t rounded(size_t bytes, size_t to) {
 }
 
 void rt_pool_close(rt_pool *pool) {
-    if (pool->address) close(pool->file);
+    if (pool->address && pool->file >= 0) close(pool->file);
     *pool = (rt_pool){0};
 }
 
-bool rt_pool_open(rt_pool *pool, size_t bytes) {
-    const char *folder = getenv("TMPDIR");
-    struct rlimit limit;
-    size_t size = bytes < POOL ? POOL : rounded(bytes, LARGE_PAGE);
-    rt_pool_close(pool);
-    if (size < bytes || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)) return false; /* a longer file would end the process */
-    int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (file < 0) return false;
-    void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+static size_t size_for(size_t bytes) {
+    return bytes < POOL ? POOL : rounded(bytes, LARGE_PAGE);
+}
+
+/* Takes the file over. */
+static bool map_pool(rt_pool *pool, size_t size, int file, int flags) {
+    void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, file, 0);
     if (address == MAP_FAILED) {
-        close(file);
+        if (file >= 0) close(file);
         return false;
     }
     *pool = (rt_pool){.file = file, .address = address, .bytes = size};
     return true;
 }
 
+bool rt_pool_open_file(rt_pool *pool, size_t bytes) {
+    const char *folder = getenv("TMPDIR");
+    struct rlimit limit;
+    size_t size = size_for(bytes);
+    rt_pool_close(pool);
+    if (size < bytes || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)) return false; /* a longer file would end the process */
+    int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    return file >= 0 && map_pool(pool, size, file, MAP_SHARED);
+}
+
+bool rt_pool_open_memory(rt_pool *pool, size_t bytes) {
+    size_t size = size_for(bytes);
+    rt_pool_close(pool);
+    if (size < bytes || !map_pool(pool, size, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)) return false;
+    madvise(pool->address, size, MADV_HUGEPAGE); /* where the system has them */
+    return true;
+}
+
 /* So that the file has the first `bytes`; what is mapped beyond its end cannot be touched. */
 static bool fill(rt_pool *pool, size_t bytes) {
     static char zeros[LARGE_PAGE]; /* never written: no memory of its own */
-    while (pool->filled < bytes) {
+    while (pool->file >= 0 && pool->filled < bytes) {
         size_t left = LARGE_PAGE - pool->filled % LARGE_PAGE;
         ssize_t n = pwrite(pool->file, zeros, left, (off_t)pool->filled);
         if (n > 0) pool->filled += (size_t)n;

@@ -1,4 +1,5 @@
-/* Memory in files without a name: its pages can be given back, and come again from the page cache. */
+/* Memory in large pages, from which pieces are taken: in files without a name, whose pages can be given back and come again from the page
+ * cache, or of the process's own. */
 #ifndef GM_RUNTIME_POOL_H
 #define GM_RUNTIME_POOL_H
 
@@ -6,16 +7,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A file and its mapping, of which the front is taken. Zero-initialise: there is nothing to take. */
+/* A mapping of which the front is taken. Zero-initialise: there is nothing to take. */
 typedef struct rt_pool {
-    int file;
+    int file; /* -1: none */
     uint8_t *address;
     size_t bytes, used, filled; /* filled: bytes that the file has */
 } rt_pool;
 
-/* Opens a file under TMPDIR, /tmp where that is not set, from which at least `bytes` can be taken, in place of the one before, whose mapping
- * stays. The caller unmaps pool->bytes at pool->address. False: there is no such file, or it may not become as long. */
-bool rt_pool_open(rt_pool *pool, size_t bytes);
+/* A pool from which at least `bytes` can be taken, in place of the one before, whose mapping stays. The caller unmaps pool->bytes at
+ * pool->address. Of a file under TMPDIR, /tmp where that is not set; false: there is no such file, or it may not become as long. */
+bool rt_pool_open_file(rt_pool *pool, size_t bytes);
+/* False: out of memory. */
+bool rt_pool_open_memory(rt_pool *pool, size_t bytes);
 /* Are so many bytes left? */
 bool rt_pool_has(const rt_pool *pool, size_t bytes);
 /* Zeros, at a multiple of 64 bytes; NULL: so many are not left, or the file system has no room. */

@@ -428,7 +428,7 @@ static void wait_and_drain(generation *g) {
 }
 
 /* One call of the compiled loop, for up to n tokens. */
-static void generate_slice(generation *g, int64_t n) {
+static gm_status generate_slice(generation *g, int64_t n, gm_diag *diag) {
     rt_session *s = g->s;
     call c = call_of(s, &s->program.generate);
     int32_t position = (int32_t)s->length, count = (int32_t)n, end = 0;
@@ -446,6 +446,7 @@ static void generate_slice(generation *g, int64_t n) {
     if (c.function->alias[1] < 0) swap_pointers(&s->tokens, &s->spare_tokens);
     adopt_caches(s, &c, 4);
     s->length = end;
+    return check_finite(s, s->x, s->program.hidden, diag);
 }
 
 /* The host's own loop, when the program has none: logits come back, the host picks, one call per token. */
@@ -460,6 +461,7 @@ static gm_status generate_by_steps(generation *g, gm_diag *diag) {
         s->tokens[s->length] = token;
         run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
         take_token(g, token);
+        GM_TRY(check_finite(s, s->x, s->program.hidden, diag));
     }
     return GM_OK;
 }
@@ -490,7 +492,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     if (g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
     while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
-        generate_slice(&g, left < slice ? left : slice);
+        GM_TRY(generate_slice(&g, left < slice ? left : slice, diag));
     }
     s->has_read_rows = true;
     cut_after(&g, start);
@@ -508,13 +510,15 @@ static gm_status open_scoring(rt_session *s, gm_diag *diag) {
     return s->rows && s->logits ? GM_OK : gm_fail(diag, GM_NOMEM, "out of memory for logits");
 }
 
-static bool score_rows(rt_session *s, int64_t first, int64_t count, rt_logits_fn on_logits, void *user) {
-    for (int64_t done = 0; done < count; done += s->program.rows) {
+/* *more: has nobody stopped it? */
+static gm_status score_rows(rt_session *s, int64_t first, int64_t count, rt_logits_fn on_logits, void *user, bool *more, gm_diag *diag) {
+    for (int64_t done = 0; done < count && *more; done += s->program.rows) {
         int64_t rows = count - done < s->program.rows ? count - done : s->program.rows;
         run_head(s, &s->program.head, s->rows + done * s->program.hidden, rows, s->logits);
-        if (!on_logits(user, first + done, rows, s->logits)) return false;
+        GM_TRY(check_finite(s, s->logits, rows * s->program.vocab, diag));
+        *more = on_logits(user, first + done, rows, s->logits);
     }
-    return true;
+    return GM_OK;
 }
 
 gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user, gm_diag *diag) {
@@ -522,14 +526,15 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
     GM_TRY(open_scoring(s, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     s->has_x = false;
-    for (int64_t done = 0; done < n; done += s->program.chunk) {
+    bool more = true;
+    for (int64_t done = 0; done < n && more; done += s->program.chunk) {
         int64_t rows = n - done < s->program.chunk ? n - done : s->program.chunk;
         GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
         claim_activations(s, rows);
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
         s->has_read_chunks = true;
         GM_TRY(check_finite(s, s->rows, rows * s->program.hidden, diag));
-        if (!score_rows(s, done, rows, on_logits, user)) return GM_OK;
+        GM_TRY(score_rows(s, done, rows, on_logits, user, &more, diag));
     }
     return GM_OK;
 }

@@ -54,13 +54,14 @@ bool rt_session_seeks(const rt_session *session);
 gm_status rt_session_prefill(rt_session *session, const int32_t *ids, int64_t n, gm_diag *diag);
 
 /* Generate up to max tokens after a prefill (or an earlier generate). stops: ids that end generation; the stop id itself is
- * neither counted in *out_count nor passed to on_token. out must hold max ids. */
+ * neither counted in *out_count nor passed to on_token. out must hold max ids. GM_FORMAT: the activations are not finite; tokens that were passed
+ * on before mean nothing then. */
 gm_status rt_session_generate(rt_session *session, const rt_sampling *sampling, const int32_t *stops, int stop_count,
                               int64_t max, rt_token_fn on_token, void *user, int32_t *out, int64_t *out_count,
                               rt_stop *out_stop, gm_diag *diag);
 
 /* Append ids and give the logits after each of them: [n, vocab] into `logits`, piece by piece: on_logits is called with
- * the rows of each piece, [rows, vocab], which it may read until it returns. */
+ * the rows of each piece, [rows, vocab], which it may read until it returns; false: no more. GM_FORMAT: activations or logits are not finite. */
 typedef bool (*rt_logits_fn)(void *user, int64_t first, int64_t rows, const float *logits);
 gm_status rt_session_score(rt_session *session, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user,
                            gm_diag *diag);

@@ -50,21 +50,27 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
     return GM_OK;
 }
 
-void *rt_weights_pages(rt_weights *weights, size_t bytes, bool large) {
+void *rt_weights_pages(rt_weights *weights, size_t bytes) {
     void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED) return NULL;
-    if (large) madvise(address, bytes, MADV_HUGEPAGE);
     keep_mapping(weights, (rt_mapping){.address = address, .bytes = bytes});
     return address;
 }
 
+static void *take(rt_weights *weights, rt_pool *pool, bool file, size_t bytes) {
+    if (!rt_pool_has(pool, bytes) && (file ? rt_pool_open_file : rt_pool_open_memory)(pool, bytes))
+        keep_mapping(weights, (rt_mapping){.address = pool->address, .bytes = pool->bytes, .file = file});
+    return rt_pool_take(pool, bytes);
+}
+
+void *rt_weights_large_pages(rt_weights *weights, size_t bytes) {
+    return take(weights, &weights->memory, false, bytes);
+}
+
 void *rt_weights_file_pages(rt_weights *weights, int pool, size_t bytes) {
     GM_ASSERT(pool >= 0 && pool < RT_WEIGHT_POOLS);
-    rt_pool *from = &weights->pools[pool];
-    if (!rt_pool_has(from, bytes) && rt_pool_open(from, bytes))
-        keep_mapping(weights, (rt_mapping){.address = from->address, .bytes = from->bytes, .file = true});
-    void *taken = rt_pool_take(from, bytes);
-    return taken ? taken : rt_weights_pages(weights, bytes, true);
+    void *taken = take(weights, &weights->pools[pool], true, bytes);
+    return taken ? taken : rt_weights_large_pages(weights, bytes);
 }
 
 void rt_weights_release(const rt_weights *weights) {
@@ -163,6 +169,7 @@ void rt_weights_close(rt_weights *weights) {
     for (size_t i = 0; i < weights->mapping_count; i++)
         if (weights->mappings[i].address)
             munmap(weights->mappings[i].address, weights->mappings[i].bytes);
+    rt_pool_close(&weights->memory);
     for (int i = 0; i < RT_WEIGHT_POOLS; i++) rt_pool_close(&weights->pools[i]);
     free(weights->mappings);
     free(weights->tensors);

@@ -33,18 +33,19 @@ typedef struct rt_weights {
     size_t count, capacity;
     rt_mapping *mappings;
     size_t mapping_count;
-    rt_pool pools[RT_WEIGHT_POOLS];
+    rt_pool memory, pools[RT_WEIGHT_POOLS];
 } rt_weights;
 
 /* Map a whole file read-only. GM_IO with the path and the system's reason. The mapping is owned by
  * `weights` and unmapped by rt_weights_close. */
 gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, const uint8_t **out_data,
                          size_t *out_bytes);
-/* Zero pages for a tensor that is made rather than read, large ones if asked for and where the system has them; owned by `weights`. NULL: out of
- * memory. */
-void *rt_weights_pages(rt_weights *weights, size_t bytes, bool large);
-/* The same in a file without a name (runtime/pool.h): rt_release_pages takes them from the process, not from the page cache. What is of one pool
- * lies together, apart from what is of others. Where there is no such file or no room for it, memory as of rt_weights_pages. */
+/* Zero pages for a tensor that is made rather than read; owned by `weights`. NULL: out of memory. */
+void *rt_weights_pages(rt_weights *weights, size_t bytes);
+/* The same in large pages, where the system has them, beside other tensors (runtime/pool.h). */
+void *rt_weights_large_pages(rt_weights *weights, size_t bytes);
+/* The same in a file without a name: rt_release_pages takes them from the process, not from the page cache. What is of one pool lies together, apart
+ * from what is of others. Where there is no such file or no room for it, memory as of rt_weights_large_pages. */
 void *rt_weights_file_pages(rt_weights *weights, int pool, size_t bytes);
 /* Whether the tensor's bytes lie in a mapped file. */
 bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor);

@@ -15,8 +15,8 @@
 
 static const char *const cpus[] = {NULL, "haswell", "x86-64", "skylake-avx512", CG_STAND_IN_CPU};
 
-/* Rows 4 … 7 of every weight are not random. */
-enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE };
+/* Rows 4 … 9 of every weight are not random. */
+enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE, ONLY_MINIMA, SOME_NAN };
 
 /* How far a product may be off, of Σ|w·x|, and where a block's scales are: f16 but for IQ1_M, MXFP4 and NVFP4 (put_scales). MXFP4's
  * scale is a byte, an exponent: its blocks differ by powers of two, so that a few of them make the whole sum. */
@@ -59,6 +59,8 @@ static inline void put_scales(const struct kernel_type *type, uint8_t *at, int r
         uint8_t *scale = at + type->offset[i];
         uint16_t half = rt_f32_to_f16(random_float(-0.01f, 0.01f));
         if (zero || tiny) half = tiny;
+        if (row == ONLY_MINIMA && type->scale_count > 1) half = i ? rt_f32_to_f16(random_float(-6e4f, 6e4f)) : 0; /* as blocks of equal elements are stored */
+        if (row == SOME_NAN && next_random() % 3 == 0) half = 0x7E00;
         if (type->dtype == RT_MXFP4) at[0] = zero ? 0 : tiny ? 1 : (uint8_t)(115 + next_random() % 16);
         else if (type->dtype == RT_NVFP4) /* all codes of a scale, but in two rows */
             for (int k = 0; k < 4; k++) at[k] = zero || tiny ? (uint8_t)(tiny + k % 2 * 0x80) : at[k];

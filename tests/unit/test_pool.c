@@ -1,4 +1,4 @@
-/* Memory in files without a name: what is taken is zero, apart from all else, and comes back when its pages have been given back. */
+/* Memory in large pages: what is taken is zero and apart from all else, and what lies in a file comes back when its pages have been given back. */
 #include "runtime/pool.h"
 #include "runtime/release.h"
 #include "runtime/weights.h"
@@ -18,13 +18,14 @@ static void check_bytes(const uint8_t *bytes, size_t count, uint8_t want) {
     ck_assert_uint_eq(same, count);
 }
 
+/* In a file, in memory. */
 START_TEST(what_is_taken_lies_apart_and_comes_back) {
     static const size_t sizes[] = {1, 64, 5 * MIB + 3, 4096, 2 * MIB, 63};
     rt_pool pool = {0};
     uint8_t *taken[GM_COUNT(sizes)];
     ck_assert(!rt_pool_has(&pool, 1));
     ck_assert_ptr_null(rt_pool_take(&pool, 1));
-    ck_assert(rt_pool_open(&pool, 1));
+    ck_assert((_i ? rt_pool_open_memory : rt_pool_open_file)(&pool, 1));
     for (size_t i = 0; i < GM_COUNT(sizes); i++) {
         taken[i] = rt_pool_take(&pool, sizes[i]);
         ck_assert_ptr_nonnull(taken[i]);
@@ -34,7 +35,7 @@ START_TEST(what_is_taken_lies_apart_and_comes_back) {
     }
     void *address = pool.address;
     size_t bytes = pool.bytes;
-    rt_release_pages(address, (char *)address + bytes);
+    if (!_i) rt_release_pages(address, (char *)address + bytes);
     rt_pool_close(&pool); /* the mapping stays */
     for (size_t i = 0; i < GM_COUNT(sizes); i++) check_bytes(taken[i], sizes[i], (uint8_t)(i + 1));
     munmap(address, bytes);
@@ -43,7 +44,7 @@ END_TEST
 
 START_TEST(a_pool_ends) {
     rt_pool pool = {0};
-    ck_assert(rt_pool_open(&pool, 100 * MIB));
+    ck_assert((_i ? rt_pool_open_memory : rt_pool_open_file)(&pool, 100 * MIB));
     size_t bytes = pool.bytes;
     ck_assert_uint_ge(bytes, 100 * MIB);
     ck_assert(rt_pool_has(&pool, bytes) && !rt_pool_has(&pool, bytes + 1));
@@ -94,9 +95,9 @@ END_TEST
 
 int main(void) {
     Suite *suite = suite_create("pool");
-    TCase *tcase = tcase_create("files without a name");
-    tcase_add_test(tcase, what_is_taken_lies_apart_and_comes_back);
-    tcase_add_test(tcase, a_pool_ends);
+    TCase *tcase = tcase_create("files without a name and memory");
+    tcase_add_loop_test(tcase, what_is_taken_lies_apart_and_comes_back, 0, 2);
+    tcase_add_loop_test(tcase, a_pool_ends, 0, 2);
     tcase_add_test(tcase, where_files_are_short_it_is_memory);
     tcase_add_test(tcase, pools_lie_apart);
     suite_add_tcase(suite, tcase);
