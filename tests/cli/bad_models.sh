@@ -130,7 +130,7 @@ poke "$m/model.safetensors" $((data_start + 7 * 32 * 4)) '\000\000\300\177'
 bad row_nan_logits 'hf/row_nan: the activations are not finite' logits "$m" --ids 2,5 -o out.safetensors
 hf_copy row_inf
 poke "$m/model.safetensors" $((data_start + 7 * 32 * 4)) '\000\000\200\177'
-bad row_inf 'hf/row_inf: the activations are not finite' generate "$m" --ids 2,5 -n 20 --temp 0 --ignore-eos
+bad row_inf 'hf/row_inf: the activations are not finite' generate "$m" --ids 2,5 -n 20 --temp 0 --ignore-eos --format json # text comes as it is generated
 weights type_f64 'model\.safetensors.*embed_tokens\.weight": expected dtype F32, F16 or BF16, found F64' 's/"F32","shape":\[288,32\]/"F64","shape":[144,32]/'
 weights type_f8 'model\.safetensors.*embed_tokens\.weight": expected dtype F32, F16 or BF16, found F8_E5M2' 's/"F32","shape":\[288,32\]/"F8_E5M2","shape":[36864]/; s/"format":"pt"/"for":"pt"/'
 
