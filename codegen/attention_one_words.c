@@ -302,7 +302,7 @@ static void scale_weights(cg *c, const attention_job *job, const attention_part 
     LLVMBuildStore(c->b, least, most);
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, 1);
     LLVMValueRef x = LLVMBuildFMul(c->b, float_of(c, weights, keys.index), float_of(c, tops, keys.index), "");
-    LLVMBuildStore(c->b, cg_max(c, integer_magnitude(c, x), LLVMBuildLoad2(c->b, c->i32, most, "")), most);
+    integer_largest_add(c, most, x);
     cg_loop_end(c, &keys);
     LLVMValueRef top = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, c->i32, most, ""), c->f32, ""), code = cg_f32(c, LARGEST);
     LLVMValueRef lost = LLVMBuildFMul(c->b, top, cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
@@ -310,6 +310,8 @@ static void scale_weights(cg *c, const attention_job *job, const attention_part 
     cg_store(c, LLVMBuildFAdd(c->b, LLVMBuildFDiv(c->b, top, code, ""), lost, ""), float_at(c, w->units, head.index), 4);
     cg_loop_end(c, &head);
 }
+
+_Static_assert(PAIRS > 1, "a tile of one pair is what is left of a run");
 
 /* Rows of V two at a time; of an odd one alone there is no second. */
 typedef struct pair_tile {

@@ -62,7 +62,8 @@ static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
 /* ---- integer_pack.c ---- */
 
 /* The largest magnitude of floats, RT_SCALE_LEAST at least; NaN counts as more than infinity, since magnitudes are compared by their bits.
- * Of `columns` floats; or of vectors as they come: a variable to begin with, and the f32 in the end. */
+ * Of `columns` floats; or of vectors as they come: a variable to begin with, and the f32 in the end. Single floats can be added to a variable of
+ * theirs. */
 LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns);
 LLVMValueRef integer_largest_begin(cg *c);
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x);

@@ -1,7 +1,7 @@
 /* W as it is stored, packed for integer products (integer_stored.c): its own codes as unsigned bytes, and its scales and minima.
  *
  * The scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
- * (vpmaddwd): the largest is 32767 units, the others are off by at most half a unit. Minima are in units too: where one is by far larger than
+ * (vpmaddwd): the largest is 32767 units, as a rule, the others are off by at most half a unit. Minima are in units too: where one is by far larger than
  * all scales, as in rows of equal elements, the unit is 2^-31 of it, so that sums with minima stay in range. A group's sums stay in words:
  * products of |code| up to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
  */
@@ -17,8 +17,7 @@ int64_t integer_group_of(const integer_kind *kind) {
 
 void integer_widen_unit(cg *c, LLVMValueRef most, LLVMValueRef x, bool minimum) {
     if (minimum) x = LLVMBuildFMul(c->b, x, cg_like(c, x, cg_f32(c, 0x1p-16)), "");
-    LLVMValueRef size = integer_magnitude(c, x), old = LLVMBuildLoad2(c->b, LLVMTypeOf(size), most, "");
-    LLVMBuildStore(c->b, cg_max(c, size, old), most);
+    integer_largest_add(c, most, x);
 }
 
 typedef struct stored_row {

@@ -40,7 +40,8 @@ LLVMValueRef integer_largest_lane(cg *c, LLVMValueRef magnitudes) {
 }
 
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x) {
-    LLVMBuildStore(c->b, cg_max(c, integer_magnitude(c, x), LLVMBuildLoad2(c->b, vector(c, c->i32), most, "")), most);
+    LLVMValueRef size = integer_magnitude(c, x);
+    LLVMBuildStore(c->b, cg_max(c, size, LLVMBuildLoad2(c->b, LLVMTypeOf(size), most, "")), most);
 }
 
 LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most) {

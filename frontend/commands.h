@@ -66,7 +66,9 @@ void cmd_print_flags(uint64_t accepted);
 /* ---- input (frontend/cmd_input.c) ---- */
 
 fe_options cmd_engine_options(const cmd_options *options);
-/* MODEL, positional or after -m. GM_INVALID: there is none, or -o would replace it. */
+/* GM_INVALID: `output` would replace the file that `model` names. */
+gm_status cmd_spare_model(const char *model, const char *output, gm_diag *diag);
+/* MODEL, positional or after -m. GM_INVALID: there is none, or -o names it too. */
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out);
 gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
                           gm_diag *diag, fe_engine *out);

@@ -262,7 +262,7 @@ static rt_rest source_rests(const fe_engine *engine, const char *derived, const 
 }
 
 static int by_address(const void *a, const void *b) {
-    const char *first = ((const rt_source *)a)->from, *second = ((const rt_source *)b)->from;
+    uintptr_t first = (uintptr_t)((const rt_source *)a)->from, second = (uintptr_t)((const rt_source *)b)->from;
     return (first > second) - (first < second);
 }
 
@@ -273,8 +273,8 @@ static void join_sources(rt_source *sources, int *count) {
     int kept = 0;
     qsort(sources, (size_t)*count, sizeof *sources, by_address);
     for (int i = 0; i < *count; i++) {
-        rt_source *last = &sources[kept - 1];
-        if (kept && last->rest == sources[i].rest && (const char *)sources[i].from - (const char *)last->to < PAGE) last->to = sources[i].to;
+        rt_source *last = kept ? &sources[kept - 1] : NULL;
+        if (last && last->rest == sources[i].rest && (intptr_t)sources[i].from - (intptr_t)last->to < PAGE) last->to = sources[i].to;
         else sources[kept++] = sources[i];
     }
     *count = kept;

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LARGE = 1 << 21, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO = 1 << 24 /* of a mapped model, when so many bytes are read */, NAMES = 100 /* tried */ };
+enum { LARGE = 1 << 21, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model, when so many bytes are read */, NAMES = 100 /* tried */ };
 
 /* Bytes of the data part. */
 typedef struct piece {
@@ -84,7 +84,7 @@ static bool stage_piece(fe_gmx_writer *w, const piece *p) {
     size_t bytes = p->place.bytes, padding = (FE_GMX_ALIGN - bytes % FE_GMX_ALIGN) % FE_GMX_ALIGN;
     for (size_t done = 0; done < bytes;) {
         if (atomic_load(&w->abandoned)) return false;
-        size_t n = bytes - done < LET_GO ? bytes - done : LET_GO;
+        size_t n = bytes - done < LET_GO_BYTES ? bytes - done : LET_GO_BYTES;
         const char *from = (const char *)p->data + done;
         if (!stage(w, from, n, p->block)) return false;
         if (p->mapped) rt_release_pages(from, from + n);
@@ -183,12 +183,12 @@ gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
     fe_gmx_writer *w = calloc(1, sizeof *w);
     GM_ASSERT(w);
     w->path = gm_arena_strdup(&w->arena, path);
-    w->direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
-    w->fd = w->direct ? open(path, O_WRONLY | O_CLOEXEC) : open_nameless(path, &w->arena);
-    if (w->fd < 0 && !w->direct) w->fd = open_beside(w);
     w->block = malloc(LARGE);
     GM_ASSERT(w->block);
     w->at = FE_GMX_HEAD;
+    w->direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+    w->fd = w->direct ? open(path, O_WRONLY | O_CLOEXEC) : open_nameless(path, &w->arena);
+    if (w->fd < 0 && !w->direct) w->fd = open_beside(w);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     *out = w;

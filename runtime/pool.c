@@ -21,10 +21,6 @@ void rt_pool_close(rt_pool *pool) {
     *pool = (rt_pool){0};
 }
 
-static size_t size_for(size_t bytes) {
-    return bytes < POOL ? POOL : rounded(bytes, LARGE_PAGE);
-}
-
 /* Takes the file over. */
 static bool map_pool(rt_pool *pool, size_t size, int file, int flags) {
     void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, file, 0);
@@ -36,22 +32,34 @@ static bool map_pool(rt_pool *pool, size_t size, int file, int flags) {
     return true;
 }
 
+/* Of a pool for `bytes`, where no more than `limit` can be had; 0: too little. A longer file than RLIMIT_FSIZE would end the process. */
+static size_t size_for(size_t bytes, size_t limit) {
+    size_t size = rounded(bytes < POOL ? POOL : bytes, LARGE_PAGE);
+    if (size > limit) size = limit / LARGE_PAGE * LARGE_PAGE;
+    return size < bytes ? 0 : size;
+}
+
 bool rt_pool_open_file(rt_pool *pool, size_t bytes) {
     const char *folder = getenv("TMPDIR");
     struct rlimit limit;
-    size_t size = size_for(bytes);
+    size_t size = size_for(bytes, getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < SIZE_MAX ? (size_t)limit.rlim_cur : SIZE_MAX);
     rt_pool_close(pool);
-    if (size < bytes || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)) return false; /* a longer file would end the process */
+    if (!size) return false;
     int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     return file >= 0 && map_pool(pool, size, file, MAP_SHARED);
 }
 
 bool rt_pool_open_memory(rt_pool *pool, size_t bytes) {
-    size_t size = size_for(bytes);
+    size_t size = size_for(bytes, SIZE_MAX), least = size ? rounded(bytes, LARGE_PAGE) : 0;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
     rt_pool_close(pool);
-    if (size < bytes || !map_pool(pool, size, -1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)) return false;
-    madvise(pool->address, size, MADV_HUGEPAGE); /* where the system has them */
+    if (!size || !(map_pool(pool, size, -1, flags) || map_pool(pool, least, -1, flags))) return false;
+    madvise(pool->address, pool->bytes, MADV_HUGEPAGE); /* where the system has them */
     return true;
+}
+
+bool rt_pool_has(const rt_pool *pool, size_t bytes) {
+    return bytes <= pool->bytes - pool->used;
 }
 
 /* So that the file has the first `bytes`; what is mapped beyond its end cannot be touched. */
@@ -66,14 +74,18 @@ static bool fill(rt_pool *pool, size_t bytes) {
     return true;
 }
 
-bool rt_pool_has(const rt_pool *pool, size_t bytes) {
-    return bytes <= pool->bytes - pool->used;
+/* What nobody has taken goes back to the file system, which has no room. */
+static void end_early(rt_pool *pool) {
+    if (ftruncate(pool->file, (off_t)pool->used) == 0) pool->bytes = pool->filled = pool->used;
 }
 
 void *rt_pool_take(rt_pool *pool, size_t bytes) {
-    if (!rt_pool_has(pool, bytes) || !fill(pool, pool->used + bytes)) return NULL;
+    if (!rt_pool_has(pool, bytes)) return NULL;
+    if (!fill(pool, pool->used + bytes)) {
+        end_early(pool);
+        return NULL;
+    }
     void *taken = pool->address + pool->used;
     pool->used = rounded(pool->used + bytes, ALIGN);
-    if (pool->used > pool->bytes) pool->used = pool->bytes;
     return taken;
 }

@@ -15,7 +15,8 @@ typedef struct rt_pool {
 } rt_pool;
 
 /* A pool from which at least `bytes` can be taken, in place of the one before, whose mapping stays. The caller unmaps pool->bytes at
- * pool->address. Of a file under TMPDIR, /tmp where that is not set; false: there is no such file, or it may not become as long. */
+ * pool->address. Of a file under TMPDIR, /tmp where that is not set; false: there is no such file, or it may not become as long.
+ * The size of the mapping is pool->bytes at first: less when the file system has had no room. */
 bool rt_pool_open_file(rt_pool *pool, size_t bytes);
 /* False: out of memory. */
 bool rt_pool_open_memory(rt_pool *pool, size_t bytes);

@@ -1,4 +1,4 @@
-/* Giving back resident pages of files: they come back from the page cache, one by one, where they are needed again. */
+/* Giving back resident pages of files: they come back from the page cache where they are needed again. */
 #include "runtime/release.h"
 
 #include <link.h>

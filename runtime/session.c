@@ -254,10 +254,10 @@ static gm_status check_ids(const rt_session *s, const int32_t *ids, int64_t n, g
 }
 
 /* One weight that is NaN or infinite spoils the residual stream, and with it everything that would be said. */
-static gm_status check_finite(const rt_session *s, const float *x, int64_t count, gm_diag *diag) {
+static gm_status check_finite(const rt_session *s, const char *what, const float *x, int64_t count, gm_diag *diag) {
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(x[i]))
-            return gm_fail(diag, GM_FORMAT, "%s: the activations are not finite: expected weights without NaN and infinity", s->program.model);
+            return gm_fail(diag, GM_FORMAT, "%s: the %s are not finite: expected weights without NaN and infinity", s->program.model, what);
     return GM_OK;
 }
 
@@ -357,7 +357,7 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
         prefill_by_steps(s, n);
     }
     s->has_x = true;
-    return check_finite(s, s->x, s->program.hidden, diag);
+    return check_finite(s, "activations", s->x, s->program.hidden, diag);
 }
 
 /* ---- generate ---- */
@@ -446,7 +446,7 @@ static gm_status generate_slice(generation *g, int64_t n, gm_diag *diag) {
     if (c.function->alias[1] < 0) swap_pointers(&s->tokens, &s->spare_tokens);
     adopt_caches(s, &c, 4);
     s->length = end;
-    return check_finite(s, s->x, s->program.hidden, diag);
+    return check_finite(s, "activations", s->x, s->program.hidden, diag);
 }
 
 /* The host's own loop, when the program has none: logits come back, the host picks, one call per token. */
@@ -461,7 +461,7 @@ static gm_status generate_by_steps(generation *g, gm_diag *diag) {
         s->tokens[s->length] = token;
         run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
         take_token(g, token);
-        GM_TRY(check_finite(s, s->x, s->program.hidden, diag));
+        GM_TRY(check_finite(s, "activations", s->x, s->program.hidden, diag));
     }
     return GM_OK;
 }
@@ -488,17 +488,17 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     release_activations(s);
-    if (!s->program.generate.entry) GM_TRY(generate_by_steps(&g, diag));
+    gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
     if (g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
-    while (s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
+    while (status == GM_OK && s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
-        GM_TRY(generate_slice(&g, left < slice ? left : slice, diag));
+        status = generate_slice(&g, left < slice ? left : slice, diag);
     }
     s->has_read_rows = true;
     cut_after(&g, start);
     *out_count = g.count;
     *out_stop = g.stopped ? RT_STOP_EOS : g.cancelled ? RT_STOP_HOST : RT_STOP_LENGTH;
-    return GM_OK;
+    return status;
 }
 
 /* ---- scoring ---- */
@@ -515,7 +515,7 @@ static gm_status score_rows(rt_session *s, int64_t first, int64_t count, rt_logi
     for (int64_t done = 0; done < count && *more; done += s->program.rows) {
         int64_t rows = count - done < s->program.rows ? count - done : s->program.rows;
         run_head(s, &s->program.head, s->rows + done * s->program.hidden, rows, s->logits);
-        GM_TRY(check_finite(s, s->logits, rows * s->program.vocab, diag));
+        GM_TRY(check_finite(s, "logits", s->logits, rows * s->program.vocab, diag));
         *more = on_logits(user, first + done, rows, s->logits);
     }
     return GM_OK;
@@ -533,7 +533,7 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
         claim_activations(s, rows);
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
         s->has_read_chunks = true;
-        GM_TRY(check_finite(s, s->rows, rows * s->program.hidden, diag));
+        GM_TRY(check_finite(s, "activations", s->rows, rows * s->program.hidden, diag));
         GM_TRY(score_rows(s, done, rows, on_logits, user, &more, diag));
     }
     return GM_OK;

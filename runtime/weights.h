@@ -33,7 +33,7 @@ typedef struct rt_weights {
     size_t count, capacity;
     rt_mapping *mappings;
     size_t mapping_count;
-    rt_pool memory, pools[RT_WEIGHT_POOLS];
+    rt_pool memory, pools[RT_WEIGHT_POOLS]; /* rt_weights_large_pages; rt_weights_file_pages */
 } rt_weights;
 
 /* Map a whole file read-only. GM_IO with the path and the system's reason. The mapping is owned by

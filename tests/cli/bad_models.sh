@@ -127,7 +127,7 @@ bad weight_nan_logits 'hf/weight_nan: the activations are not finite' logits "$m
 # A row of the embedding that the prompt does not have: its logit, and what comes after it when it is chosen.
 hf_copy row_nan
 poke "$m/model.safetensors" $((data_start + 7 * 32 * 4)) '\000\000\300\177'
-bad row_nan_logits 'hf/row_nan: the activations are not finite' logits "$m" --ids 2,5 -o out.safetensors
+bad row_nan_logits 'hf/row_nan: the logits are not finite' logits "$m" --ids 2,5 -o out.safetensors
 hf_copy row_inf
 poke "$m/model.safetensors" $((data_start + 7 * 32 * 4)) '\000\000\200\177'
 bad row_inf 'hf/row_inf: the activations are not finite' generate "$m" --ids 2,5 -n 20 --temp 0 --ignore-eos --format json # text comes as it is generated

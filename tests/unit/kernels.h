@@ -16,7 +16,7 @@
 static const char *const cpus[] = {NULL, "haswell", "x86-64", "skylake-avx512", CG_STAND_IN_CPU};
 
 /* Rows 4 … 9 of every weight are not random. */
-enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE, ONLY_MINIMA, SOME_NAN };
+enum { FIRST_EDGE = 4, ALL_ZERO = FIRST_EDGE, ALL_ONES, NO_SCALE, TINY_SCALE, ONLY_MINIMA, SOME_NAN, EDGES_END };
 
 /* How far a product may be off, of Σ|w·x|, and where a block's scales are: f16 but for IQ1_M, MXFP4 and NVFP4 (put_scales). MXFP4's
  * scale is a byte, an exponent: its blocks differ by powers of two, so that a few of them make the whole sum. */

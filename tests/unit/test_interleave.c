@@ -122,7 +122,7 @@ static bool is_part_scale(rt_dtype dtype, int byte) {
 
 /* Two rows whose codes are all as small or as large as their bits can be: with x that is all equal the largest sums of high digits that there are. */
 static void put_extremes(const rt_tensor *w) {
-    enum { LEAST = 8, MOST };
+    enum { LEAST = EDGES_END, MOST };
     int block = rt_dtype_of(w->dtype)->block_bytes;
     size_t bytes = rt_dtype_bytes(w->dtype, (size_t)w->dim[1]);
     for (int row = LEAST; row <= MOST; row++)
