@@ -178,9 +178,10 @@ static void drop_derived(fe_engine *engine) {
         if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
 }
 
+/* By name where they are as large. */
 static int by_size(const void *a, const void *b) {
-    const rt_tensor *first = *(const rt_tensor *const *)a, *second = *(const rt_tensor *const *)b;
-    if (first->bytes == second->bytes) return (first > second) - (first < second);
+    const rt_tensor *first = a, *second = b;
+    if (first->bytes == second->bytes) return strcmp(first->name, second->name);
     return first->bytes < second->bytes ? -1 : 1;
 }
 
@@ -188,14 +189,14 @@ static int by_size(const void *a, const void *b) {
  * not each on a page with weights that are not read. */
 static gm_status hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag) {
     const rt_weights *weights = &engine->model.weights;
-    const rt_tensor **order = malloc((weights->count + 1) * sizeof *order);
-    GM_ASSERT(order);
+    rt_tensor *list = malloc((weights->count + 1) * sizeof *list);
+    GM_ASSERT(list);
     gm_status status = GM_OK;
-    for (size_t i = 0; i < weights->count; i++) order[i] = &weights->tensors[i];
-    qsort(order, weights->count, sizeof *order, by_size);
+    memcpy(list, weights->tensors, weights->count * sizeof *list);
+    qsort(list, weights->count, sizeof *list, by_size);
     for (size_t i = 0; i < weights->count && status == GM_OK; i++)
-        if (!rt_derived_source(order[i]->name)) status = fe_gmx_add(writer, weights, order[i], diag);
-    free(order);
+        if (!rt_derived_source(list[i].name)) status = fe_gmx_add(writer, weights, &list[i], diag);
+    free(list);
     return status;
 }
 
@@ -205,21 +206,44 @@ static bool reads_panels(const fe_engine *engine) {
     return false;
 }
 
+static gm_status derive_one(fe_engine *engine, const char *name, rt_derived_use use, int threads, rt_team **team, gm_diag *diag) {
+    rt_weights *weights = &engine->model.weights;
+    if (rt_weights_find(weights, name)) return GM_OK;
+    if (!*team) GM_TRY(rt_team_open(threads, diag, team));
+    return rt_derive(weights, name, use, *team, diag);
+}
+
+/* The shapes of all of a kind that the program reads, small ones first: prompts read few of the interleaved rows, of small matrices, which then share
+ * their large pages. Returns how many there are. */
+static size_t list_kind(const fe_engine *engine, rt_derived kind, rt_tensor *out) {
+    size_t count = 0;
+    for (int i = 0; i < cg_weight_count(engine->program); i++) {
+        const char *name = cg_weight_name(engine->program, i);
+        if (rt_derived_kind(name) != kind) continue;
+        const rt_tensor *source = rt_derived_from(&engine->model.weights, name);
+        if (!source || !rt_derived_shape(name, source, &out[count])) out[count] = (rt_tensor){.name = name}; /* refused when it is derived */
+        count++;
+    }
+    qsort(out, count, sizeof *out, by_size);
+    return count;
+}
+
 /* All of a kind that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is one.
  * Opens *team when something is missing. */
 static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
     bool rests = kind != RT_DERIVED_SCREEN && reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
     rt_derived_use use = writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
-    for (int i = 0; i < cg_weight_count(engine->program); i++) {
-        const char *name = cg_weight_name(engine->program, i);
-        if (rt_derived_kind(name) != kind) continue;
-        bool missing = !rt_weights_find(weights, name);
-        if (missing && !*team) GM_TRY(rt_team_open(threads, diag, team));
-        if (missing) GM_TRY(rt_derive(weights, name, use, *team, diag));
-        if (writer) GM_TRY(fe_gmx_add(writer, weights, rt_weights_find(weights, name), diag));
+    rt_tensor *list = calloc((size_t)cg_weight_count(engine->program) + 1, sizeof *list);
+    GM_ASSERT(list);
+    gm_status status = GM_OK;
+    size_t count = list_kind(engine, kind, list);
+    for (size_t i = 0; i < count && status == GM_OK; i++) {
+        status = derive_one(engine, list[i].name, use, threads, team, diag);
+        if (writer && status == GM_OK) status = fe_gmx_add(writer, weights, rt_weights_find(weights, list[i].name), diag);
     }
-    return GM_OK;
+    free(list);
+    return status;
 }
 
 /* Screens come first: a writer has most to do with them. What is read at the same time lies together. */
