@@ -94,8 +94,6 @@ LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
 /* at[count] = 0, of 32 bits. */
 void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count);
-/* The largest multiple of `step` that is at most `count`. */
-LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
 /* The rows of a run of keys in the order in which they lie in a cache: first whole tiles of them, then tiles of `last` rows for what is left (0: of
  * nothing), whose last one may reach beyond the run. What is emitted between begin and next is so for either kind:
  *

@@ -63,7 +63,8 @@ void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef 
 
 /* ---- the rows of a cache in the order in which they lie ---- */
 
-LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step) {
+/* The largest multiple of `step` that is at most `count`. */
+static LLVMValueRef whole(cg *c, LLVMValueRef count, int64_t step) {
     return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
 }
 
@@ -82,7 +83,7 @@ static void open_rows(cg *c, attention_row_tiles *t, LLVMValueRef from, LLVMValu
 
 attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, int rows, int last) {
     attention_row_tiles t = {.rows = rows, .job = job, .cache = cache, .run = run, .last = last};
-    t.whole = attention_whole(c, run->count, rows);
+    t.whole = whole(c, run->count, rows);
     open_rows(c, &t, cg_i64(c, 0), t.whole);
     return t;
 }
@@ -225,7 +226,7 @@ static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueR
 
 /* The first `rows` rows, of which s->rows and s->weights point to the first. */
 static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows) {
-    LLVMValueRef end = attention_whole(c, s->width, c->lanes);
+    LLVMValueRef end = whole(c, s->width, c->lanes);
     for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
         int heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE;
         LLVMValueRef weight[MAX_TILE], out = cg_at(c, c->f32, s->out, cg_i64(c, first * s->out_stride));

@@ -72,8 +72,8 @@ LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most);
 LLVMValueRef integer_magnitude(cg *c, LLVMValueRef x);
 /* f32: the largest lane of magnitudes. */
 LLVMValueRef integer_largest_lane(cg *c, LLVMValueRef magnitudes);
-/* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: any number of floats; inverse: as
- * many, or one. */
+/* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: a float or any vector of them;
+ * inverse: as many, or one. */
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
 /* i32: the low words of `low`, and above them those of `high`; scalars or vectors. */
 LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high);
@@ -131,9 +131,9 @@ void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *a
 
 /* ---- integer_codes.c: W as it is stored ---- */
 
-/* most, a variable, is what 32767 of a row's units are at least. It widens to |x| of a scale, or 2^-16 |x| of a minimum; NaN, which is more than all
- * else, becomes the unit's, and with it the row. Scalars or vectors of rows. */
-void integer_widen_unit(cg *c, LLVMValueRef most, LLVMValueRef x, bool minimum);
+/* What a row's minimum counts as beside its scales, the largest of which is 32767 of its units (integer_largest_add: where one is NaN, so is the unit,
+ * and with it the row); f32 or vectors of rows. */
+LLVMValueRef integer_beside_scales(cg *c, LLVMValueRef minimum);
 /* One row of W, its number in the panel: its codes, scales, minima and unit to their places. */
 void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes, LLVMValueRef number, LLVMValueRef columns);
 

@@ -15,16 +15,15 @@ int64_t integer_group_of(const integer_kind *kind) {
     return cg_words_hold(codes, codes->run) ? codes->run : INTEGER_RUN / 2;
 }
 
-void integer_widen_unit(cg *c, LLVMValueRef most, LLVMValueRef x, bool minimum) {
-    if (minimum) x = LLVMBuildFMul(c->b, x, cg_like(c, x, cg_f32(c, 0x1p-16)), "");
-    integer_largest_add(c, most, x);
+LLVMValueRef integer_beside_scales(cg *c, LLVMValueRef minimum) {
+    return LLVMBuildFMul(c->b, minimum, cg_like(c, minimum, cg_f32(c, 0x1p-16)), "");
 }
 
 typedef struct stored_row {
     const integer_kind *kind;
     const integer_places *at;
     LLVMValueRef codes, number; /* its first code; the row's number in the panel */
-    LLVMValueRef most;          /* variable, integer_widen_unit */
+    LLVMValueRef most;          /* variable: the largest magnitude of a scale, or of a minimum beside them */
 } stored_row;
 
 /* 32 columns, number `run` of the row. */
@@ -42,11 +41,11 @@ static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, 
     for (int i = 0; i < INTEGER_RUN / group; i++) {
         LLVMValueRef number = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN / group)), cg_i64(c, i));
         int half = group == INTEGER_RUN ? 0 : i;
-        integer_widen_unit(c, row->most, codes.scale[half], false);
+        integer_largest_add(c, row->most, codes.scale[half]);
         cg_store(c, codes.scale[half], cg_at(c, c->f32, row->at->floats, number), 4);
         if (!range->minima) continue;
         LLVMValueRef place = cg_add(c, cg_mul(c, number, cg_i64(c, integer_panel_rows(c))), row->number);
-        integer_widen_unit(c, row->most, codes.minus[half], true);
+        integer_largest_add(c, row->most, integer_beside_scales(c, codes.minus[half]));
         cg_store(c, LLVMBuildFNeg(c->b, codes.minus[half], ""), cg_at(c, c->f32, row->at->minima, place), 4);
     }
 }
@@ -57,9 +56,7 @@ static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, cg_f32(c, LARGEST), most, "");
     cg_store(c, LLVMBuildFDiv(c->b, most, cg_f32(c, LARGEST), ""), cg_at(c, c->f32, row->at->units, row->number), 4);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), groups, 1);
-    LLVMValueRef scale = cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4);
-    LLVMValueRef rounder = cg_f32(c, RT_ROUNDER);
-    LLVMValueRef part = LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, scale, inverse, ""), rounder, ""), c->i32, "");
+    LLVMValueRef part = integer_nearest(c, cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4), inverse);
     LLVMValueRef place = cg_add(c, cg_mul(c, loop.index, cg_i64(c, integer_panel_rows(c))), row->number);
     cg_store(c, integer_two_words(c, part, part), cg_at(c, c->i32, row->at->scales, place), 4);
     if (rt_codes_of(row->kind->w)->minima) {

@@ -182,11 +182,11 @@ static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef nu
     lanes_scales(c, dtype, block, number, s->part, scales);
     for (int64_t i = 0; i < groups; i++) {
         LLVMValueRef group = cg_add(c, cg_mul(c, first, cg_i64(c, groups)), cg_i64(c, i));
-        integer_widen_unit(c, s->most, scales[i], false);
+        integer_largest_add(c, s->most, scales[i]);
         cg_store(c, scales[i], floats_at(c, s, group), 4);
         if (!rt_interleaved_of(dtype)->minima) continue;
         LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, dtype, block, number, s->part), "");
-        integer_widen_unit(c, s->most, minimum, true);
+        integer_largest_add(c, s->most, integer_beside_scales(c, minimum));
         cg_store(c, minimum, place_of(c, s, c->f32, s->at->minima, group), 4);
     }
 }
@@ -217,8 +217,7 @@ void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *a
         emit_rounded(c, &s, group, columns);
         return;
     }
-    s.most = cg_variable(c, vector(c, c->f32), NULL);
-    LLVMBuildStore(c->b, splat(c, cg_f32(c, (double)RT_SCALE_LEAST)), s.most);
+    s.most = integer_largest_begin(c);
     each_run(c, &s, group, columns, keep_run);
     emit_parts(c, &s, columns);
 }

@@ -57,11 +57,9 @@ LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
 }
 
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
-    int width = (int)LLVMGetVectorSize(LLVMTypeOf(x));
     bool each = LLVMGetTypeKind(LLVMTypeOf(inverse)) == LLVMVectorTypeKind;
-    LLVMValueRef factor = each ? inverse : cg_splat(c, inverse, width), rounder = cg_splat(c, cg_f32(c, RT_ROUNDER), width);
-    LLVMTypeRef whole = LLVMVectorType(c->i32, (unsigned)width);
-    return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole, "");
+    LLVMValueRef factor = each ? inverse : cg_like(c, x, inverse), rounder = cg_like(c, x, cg_f32(c, RT_ROUNDER));
+    return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole_like(c, x), "");
 }
 
 LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {

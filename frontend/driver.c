@@ -216,12 +216,14 @@ static gm_status derive_one(fe_engine *engine, const char *name, rt_derived_use 
 /* The shapes of all of a kind that the program reads, small ones first: prompts read few of the interleaved rows, of small matrices, which then share
  * their large pages. Returns how many there are. */
 static size_t list_kind(const fe_engine *engine, rt_derived kind, rt_tensor *out) {
+    const rt_weights *weights = &engine->model.weights;
     size_t count = 0;
     for (int i = 0; i < cg_weight_count(engine->program); i++) {
         const char *name = cg_weight_name(engine->program, i);
         if (rt_derived_kind(name) != kind) continue;
-        const rt_tensor *source = rt_derived_from(&engine->model.weights, name);
-        if (!source || !rt_derived_shape(name, source, &out[count])) out[count] = (rt_tensor){.name = name}; /* refused when it is derived */
+        const rt_tensor *there = rt_weights_find(weights, name), *source = there ? NULL : rt_derived_from(weights, name);
+        if (there) out[count] = *there;
+        else if (!source || !rt_derived_shape(name, source, &out[count])) out[count] = (rt_tensor){.name = name}; /* refused when it is derived */
         count++;
     }
     qsort(out, count, sizeof *out, by_size);

@@ -5,6 +5,7 @@
  * to be read as a whole, small ones of the model's own tensors, of which single rows of the embedding are read. */
 #include "frontend/gmx_impl.h"
 #include "runtime/derive.h"
+#include "runtime/pool.h"
 #include "runtime/release.h"
 
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LARGE = 1 << 21, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model, when so many bytes are read */, NAMES = 100 /* tried */ };
+enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model, when so many bytes are read */, NAMES = 100 /* tried */ };
 
 /* Bytes of the data part. */
 typedef struct piece {

@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LARGE_PAGE = 1 << 21, POOL = 64 << 20, ALIGN = 64 };
+enum { POOL = 64 << 20, ALIGN = 64 };
 
 static size_t rounded(size_t bytes, size_t to) {
     return (bytes + to - 1) / to * to;
@@ -34,8 +34,8 @@ static bool map_pool(rt_pool *pool, size_t size, int file, int flags) {
 
 /* Of a pool for `bytes`, where no more than `limit` can be had; 0: too little. A longer file than RLIMIT_FSIZE would end the process. */
 static size_t size_for(size_t bytes, size_t limit) {
-    size_t size = rounded(bytes < POOL ? POOL : bytes, LARGE_PAGE);
-    if (size > limit) size = limit / LARGE_PAGE * LARGE_PAGE;
+    size_t size = rounded(bytes < POOL ? POOL : bytes, RT_LARGE_PAGE);
+    if (size > limit) size = limit / RT_LARGE_PAGE * RT_LARGE_PAGE;
     return size < bytes ? 0 : size;
 }
 
@@ -50,7 +50,7 @@ bool rt_pool_open_file(rt_pool *pool, size_t bytes) {
 }
 
 bool rt_pool_open_memory(rt_pool *pool, size_t bytes) {
-    size_t size = size_for(bytes, SIZE_MAX), least = size ? rounded(bytes, LARGE_PAGE) : 0;
+    size_t size = size_for(bytes, SIZE_MAX), least = size ? rounded(bytes, RT_LARGE_PAGE) : 0;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
     rt_pool_close(pool);
     if (!size || !(map_pool(pool, size, -1, flags) || map_pool(pool, least, -1, flags))) return false;
@@ -64,9 +64,9 @@ bool rt_pool_has(const rt_pool *pool, size_t bytes) {
 
 /* So that the file has the first `bytes`; what is mapped beyond its end cannot be touched. */
 static bool fill(rt_pool *pool, size_t bytes) {
-    static char zeros[LARGE_PAGE]; /* never written: no memory of its own */
+    static char zeros[RT_LARGE_PAGE]; /* never written: no memory of its own */
     while (pool->file >= 0 && pool->filled < bytes) {
-        size_t left = LARGE_PAGE - pool->filled % LARGE_PAGE;
+        size_t left = RT_LARGE_PAGE - pool->filled % RT_LARGE_PAGE;
         ssize_t n = pwrite(pool->file, zeros, left, (off_t)pool->filled);
         if (n > 0) pool->filled += (size_t)n;
         else if (n == 0 || errno != EINTR) return false;

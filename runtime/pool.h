@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { RT_LARGE_PAGE = 1 << 21 /* bytes */ };
+
 /* A mapping of which the front is taken. Zero-initialise: there is nothing to take. */
 typedef struct rt_pool {
     int file; /* -1: none */
