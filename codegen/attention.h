@@ -140,13 +140,17 @@ typedef struct attention_row {
     LLVMValueRef more; /* f32: 0, or NaN for weights that are none */
     int64_t keys;
 } attention_row;
-/* Vector by vector: the weights of keys `index` and on, f32[lanes], and which of the keys the row sees, i1[lanes]. */
+/* Keys [from, to) of it: the vectors of which it sees some. */
+typedef struct attention_vectors {
+    LLVMValueRef from, to;
+} attention_vectors;
+attention_vectors attention_seen(cg *c, const attention_row *row);
+/* Vector by vector of these: the weights of keys `index` and on, f32[lanes], and which of the keys the row sees, i1[lanes]. */
 typedef void (*attention_put_fn)(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
 /* The unit of its weights (attention_weight): scores stay without their factor if that is all they need. */
 double attention_unit(const attention_job *job);
-/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others, or with `more` all NaN. *top is the largest score so
- * far, before and after. Returns the sum. Scores are overwritten: of keys that the row does not see, and all of them where a factor is not all
- * they need. */
+/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others in the same vectors, or with `more` all NaN. *top is
+ * the largest score so far, before and after. Returns the sum. Scores of these vectors are overwritten. */
 LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user);
 
 /* ---- attention_tile.c ---- */
@@ -179,6 +183,8 @@ typedef struct attention_product {
     int64_t a_stride, out_stride; /* elements */
     bool add, words;
     LLVMValueRef row_scales, column_scales; /* with words */
+    LLVMValueRef low, high; /* with add: of the depth in keys, row r has zeros but in [low + r / group, high + r / group) */
+    int64_t group;
 } attention_product;
 void attention_multiply(cg *c, const attention_product *p);
 

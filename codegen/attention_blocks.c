@@ -2,7 +2,8 @@
  *
  * A panel of keys at a time goes through scores, softmax and weighted sum for all rows of the block, the softmax
  * so far being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
- * FlashAttention). Rows that see nothing of a panel are left out of its products; keys that a row does not see get the weight 0.
+ * FlashAttention). Rows that see nothing of a panel are left out of its products, and from the weighted sum of a tile's
+ * rows the keys that none of them sees; others that a row does not see get the weight 0.
  * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
  *
  * All panels are packed before the first block. Their keys and their values are dealt out in turn, lie in the scratch of the thread that packs them, and
@@ -171,12 +172,21 @@ static LLVMValueRef is_set(cg *c, LLVMValueRef at) {
     return LLVMBuildICmp(c->b, LLVMIntNE, cg_load(c, c->i32, at, 4), cg_i32(c, 0), "");
 }
 
+/* floats[from, to) = 0 */
+static void clear(cg *c, LLVMValueRef floats, LLVMValueRef from, LLVMValueRef to) {
+    LLVMBuildMemSet(c->b, float_at(c, floats, from), LLVMConstInt(c->i8, 0, 0), cg_mul(c, cg_sub(c, to, from), cg_i64(c, 4)), 4);
+}
+
 /* Weights of row `number`, from its scores, where its product takes them. Returns their sum; *top is the largest score so far. */
 static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, weight_elements(job, b))));
     if (b->words) return attention_words_weigh(c, job, row, p->v.scales, weights, float_at(c, b->weight_scales, number), top);
     if (b->tiles) return attention_tiles_weigh(c, job, row, is_set(c, p->lost), p->v.scales, weights, top);
-    return attention_weigh(c, job, row, top, keep_weights, row->scores);
+    LLVMValueRef sum = attention_weigh(c, job, row, top, keep_weights, row->scores);
+    attention_vectors seen = attention_seen(c, row);
+    clear(c, row->scores, cg_i64(c, 0), seen.from);
+    clear(c, row->scores, seen.to, cg_i64(c, row->keys));
+    return sum;
 }
 
 /* Scores of the rows [from, to) become weights, and what these rows have summed so far is mended. */
@@ -221,10 +231,13 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
     int64_t columns = columns_of(c, job), keys = weight_elements(job, b), lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
     if (in_pairs(b)) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
+    LLVMValueRef place = cg_add(c, b->place, LLVMBuildUDiv(c->b, from, cg_i64(c, job->group), "")), start = cg_add(c, b->low, run->first);
+    LLVMValueRef high = cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)); /* behind the last key that the first row sees */
     cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
     attention_product product = {.a = weights, .a_stride = keys, .rows = cg_sub(c, to, from),
                                  .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))), .depth = depth,
-                                 .out = float_at(c, sums_of(c, job, b, from), part.index), .out_stride = columns, .add = true, .words = b->words};
+                                 .out = float_at(c, sums_of(c, job, b, from), part.index), .out_stride = columns, .add = true, .words = b->words,
+                                 .low = cg_sub(c, high, c->code.args[job->window_arg]), .high = high, .group = job->group};
     if (b->words) product.row_scales = float_at(c, b->weight_scales, from);
     multiply(c, job, b, &product);
     cg_loop_end(c, &part);

@@ -22,7 +22,8 @@ int64_t attention_tile_rows(const cg *c) {
 typedef struct tile_job {
     bool add, words;
     int64_t a_stride, out_stride; /* constants, so that one register addresses all rows */
-    int a, rows, b, depth, out, row_scales, column_scales; /* kernel arguments */
+    int64_t group;
+    int a, rows, b, depth, out, row_scales, column_scales, low, high; /* kernel arguments */
 } tile_job;
 
 static LLVMValueRef vector_at(cg *c, LLVMValueRef row, int v) {
@@ -43,10 +44,21 @@ static void begin_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef o
         }
 }
 
-static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef a) {
+/* The part of the depth where some row of the tile, whose first one is `first`, is not zero. */
+static void depth_of(cg *c, const tile_job *job, LLVMValueRef first, LLVMValueRef *from, LLVMValueRef *to) {
+    LLVMValueRef *args = c->code.args, group = cg_i64(c, job->group), keys = cg_i64(c, job->words ? 2 : 1), last = cg_add(c, first, cg_i64(c, attention_tile_rows(c) - 1));
+    *from = cg_i64(c, 0), *to = args[job->depth];
+    if (!job->add) return;
+    LLVMValueRef low = cg_add(c, args[job->low], LLVMBuildUDiv(c->b, first, group, "")), high = cg_add(c, args[job->high], LLVMBuildUDiv(c->b, last, group, ""));
+    *from = LLVMBuildUDiv(c->b, cg_max(c, low, cg_i64(c, 0)), keys, "");
+    *to = cg_min(c, *to, LLVMBuildUDiv(c->b, cg_add(c, high, cg_sub(c, keys, cg_i64(c, 1))), keys, ""));
+}
+
+static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef first, LLVMValueRef a) {
     LLVMTypeRef element = job->words ? c->i32 : c->f32;
-    LLVMValueRef *args = c->code.args, b[VECTORS];
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), args[job->depth], 1);
+    LLVMValueRef *args = c->code.args, b[VECTORS], from, to;
+    depth_of(c, job, first, &from, &to);
+    cg_loop loop = cg_loop_begin(c, from, to, 1);
     LLVMValueRef line = cg_at(c, element, args[job->b], cg_mul(c, loop.index, cg_i64(c, attention_tile_width(c))));
     for (int v = 0; v < VECTORS; v++) b[v] = cg_load(c, t->type, vector_at(c, line, v), 4);
     for (int r = 0; r < attention_tile_rows(c); r++) {
@@ -88,13 +100,13 @@ static void emit_tiles(cg *c, void *user) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), c->code.args[job->rows], tall);
     LLVMValueRef out = cg_at(c, c->f32, c->code.args[job->out], cg_mul(c, loop.index, cg_i64(c, job->out_stride)));
     begin_tile(c, job, &t, out);
-    sum_tile(c, job, &t, cg_at(c, element, c->code.args[job->a], cg_mul(c, loop.index, cg_i64(c, job->a_stride))));
+    sum_tile(c, job, &t, loop.index, cg_at(c, element, c->code.args[job->a], cg_mul(c, loop.index, cg_i64(c, job->a_stride))));
     end_tile(c, job, &t, loop.index, out);
     cg_loop_end(c, &loop);
 }
 
 void attention_multiply(cg *c, const attention_product *p) {
-    tile_job job = {.add = p->add, .words = p->words, .a_stride = p->a_stride, .out_stride = p->out_stride};
+    tile_job job = {.add = p->add, .words = p->words, .a_stride = p->a_stride, .out_stride = p->out_stride, .group = p->group};
     cg_kernel kernel = {.count = 0};
     job.a = cg_kernel_arg(&kernel, p->a);
     job.rows = cg_kernel_arg(&kernel, p->rows);
@@ -103,7 +115,8 @@ void attention_multiply(cg *c, const attention_product *p) {
     job.out = cg_kernel_arg(&kernel, p->out);
     if (p->words) job.row_scales = cg_kernel_arg(&kernel, p->row_scales);
     if (p->words && !p->add) job.column_scales = cg_kernel_arg(&kernel, p->column_scales);
-    gm_string_printf(&kernel.key, "attention_tile %d %d %lld %lld", p->add, p->words, (long long)p->a_stride, (long long)p->out_stride);
+    if (p->add) job.low = cg_kernel_arg(&kernel, p->low), job.high = cg_kernel_arg(&kernel, p->high);
+    gm_string_printf(&kernel.key, "attention_tile %d %d %lld %lld %lld", p->add, p->words, (long long)p->a_stride, (long long)p->out_stride, (long long)p->group);
     cg_kernel_call(c, &kernel, "attention_tile", emit_tiles, &job);
 }
 

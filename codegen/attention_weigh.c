@@ -1,15 +1,15 @@
 /* Softmax of one row's scores in a panel, a vector of keys at a time, and what becomes of the weights: floats in place, or integers or bf16 as the
  * product that follows takes them.
  *
- * A weight is 2^((score - top)·unit): the factor of scores and that of e are one. Only rows that do not see all of the panel's keys look at which:
- * there the others' scores become the least one there is, and their weights 0.
+ * A weight is 2^((score - top)·unit): the factor of scores and that of e are one. Vectors of which the row sees no key are left out; in
+ * the first and the last one of the others the scores of keys that it does not see become the least one there is, and their weights 0.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
 
 #include <float.h>
 
-enum { UNROLL = 8, MAX_LANES = 16 };
+enum { MAX_LANES = 16 };
 
 /* Do scores need no more than a factor? */
 static bool is_plain(const attention_job *job) {
@@ -28,31 +28,33 @@ static LLVMValueRef load(cg *c, LLVMValueRef floats, LLVMValueRef index) {
     return cg_load(c, vector(c, c->f32), vector_at(c, floats, index), 4);
 }
 
-/* Lanes of keys `index` and on: does the row see them? */
-static LLVMValueRef sees(cg *c, const attention_row *row, LLVMValueRef index) {
+attention_vectors attention_seen(cg *c, const attention_row *row) {
+    LLVMValueRef lanes = cg_i64(c, c->lanes), last = cg_sub(c, lanes, cg_i64(c, 1));
+    LLVMValueRef from = cg_sub(c, row->low, LLVMBuildURem(c->b, row->low, lanes, "")), up = cg_add(c, row->high, last);
+    return (attention_vectors){from, cg_sub(c, up, LLVMBuildURem(c->b, up, lanes, ""))};
+}
+
+/* Of the vector at `index`, scores of keys that the row does not see become the least one there is. */
+static void hide_unseen(cg *c, const attention_row *row, LLVMValueRef index) {
     LLVMValueRef number[MAX_LANES], ends[] = {row->low, row->high};
     for (int i = 0; i < c->lanes; i++) number[i] = cg_i32(c, i);
     LLVMValueRef key = cg_add(c, LLVMConstVector(number, (unsigned)c->lanes), splat(c, LLVMBuildTrunc(c->b, index, c->i32, "")));
     for (int i = 0; i < 2; i++) ends[i] = splat(c, LLVMBuildTrunc(c->b, ends[i], c->i32, ""));
-    return LLVMBuildAnd(c->b, LLVMBuildICmp(c->b, LLVMIntSGE, key, ends[0], ""), LLVMBuildICmp(c->b, LLVMIntSLT, key, ends[1], ""), "");
+    LLVMValueRef sees = LLVMBuildAnd(c->b, LLVMBuildICmp(c->b, LLVMIntSGE, key, ends[0], ""), LLVMBuildICmp(c->b, LLVMIntSLT, key, ends[1], ""), "");
+    LLVMValueRef s = LLVMBuildSelect(c->b, sees, load(c, row->scores, index), splat(c, cg_f32(c, -FLT_MAX)), "");
+    cg_store(c, s, vector_at(c, row->scores, index), 4);
 }
 
-/* Scores as they are compared: with a cap and the like, and the least there is of keys that the row does not see. */
-static void prepare(cg *c, const attention_job *job, const attention_row *row) {
-    LLVMValueRef zero = cg_i64(c, 0), keys = cg_i64(c, row->keys);
+/* Scores as they are compared: with a cap and the like. */
+static void prepare(cg *c, const attention_job *job, const attention_row *row, attention_vectors seen) {
     if (!is_plain(job)) {
-        cg_loop each = cg_loop_begin(c, zero, keys, 1);
+        cg_loop each = cg_loop_begin(c, seen.from, seen.to, 1);
         LLVMValueRef at = cg_at(c, c->f32, row->scores, each.index);
         cg_store(c, attention_score(c, job, cg_load(c, c->f32, at, 4)), at, 4);
         cg_loop_end(c, &each);
     }
-    LLVMValueRef cut_low = LLVMBuildICmp(c->b, LLVMIntSGT, row->low, zero, ""), cut_high = LLVMBuildICmp(c->b, LLVMIntSLT, row->high, keys, "");
-    cg_branch some = cg_if(c, LLVMBuildOr(c->b, cut_low, cut_high, ""));
-    cg_loop loop = cg_loop_begin(c, zero, keys, c->lanes);
-    LLVMValueRef s = LLVMBuildSelect(c->b, sees(c, row, loop.index), load(c, row->scores, loop.index), splat(c, cg_f32(c, -FLT_MAX)), "");
-    cg_store(c, s, vector_at(c, row->scores, loop.index), 4);
-    cg_loop_end_unrolled(c, &loop, UNROLL);
-    cg_end_if(c, &some);
+    hide_unseen(c, row, seen.from);
+    hide_unseen(c, row, cg_sub(c, seen.to, cg_i64(c, c->lanes)));
 }
 
 LLVMValueRef attention_vector(cg *c, double each) {
@@ -78,23 +80,24 @@ LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable) {
     return cg_sum_lanes(c, LLVMBuildLoad2(c->b, vector(c, c->f32), variable, ""));
 }
 
-static LLVMValueRef top_of(cg *c, const attention_row *row, LLVMValueRef before) {
+static LLVMValueRef top_of(cg *c, const attention_row *row, attention_vectors seen, LLVMValueRef before) {
     LLVMValueRef most = attention_vector(c, -FLT_MAX);
-    cg_loop scan = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, row->keys), c->lanes);
+    cg_loop scan = cg_loop_begin(c, seen.from, seen.to, c->lanes);
     attention_vector_top(c, most, load(c, row->scores, scan.index));
-    cg_loop_end_unrolled(c, &scan, UNROLL);
+    cg_loop_end(c, &scan);
     return attention_larger(c, attention_vector_largest(c, most), before);
 }
 
 LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user) {
+    attention_vectors seen = attention_seen(c, row);
     LLVMValueRef total = attention_vector(c, 0);
-    prepare(c, job, row);
-    *top = top_of(c, row, *top);
+    prepare(c, job, row, seen);
+    *top = top_of(c, row, seen, *top);
     LLVMValueRef less = splat(c, LLVMBuildFAdd(c->b, *top, row->more, ""));
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, row->keys), c->lanes);
+    cg_loop loop = cg_loop_begin(c, seen.from, seen.to, c->lanes);
     LLVMValueRef score = load(c, row->scores, loop.index), weight = attention_weight(c, attention_unit(job), score, less);
     attention_vector_add(c, total, weight);
     put(c, user, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, splat(c, cg_f32(c, -FLT_MAX)), ""));
-    cg_loop_end_unrolled(c, &loop, UNROLL);
+    cg_loop_end(c, &loop);
     return attention_vector_sum(c, total);
 }
