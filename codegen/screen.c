@@ -1,11 +1,13 @@
 /* screened_argmax, screened_guess, screened_sample: choices from W·x without all of its elements, from the screen of W (runtime/screen.h) and those
  * rows of W that can change a choice.
  *
- * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread takes as many of its rows, those that it estimates
- * highest, and computes their exact scores. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its
- * rt_sample_floor change nothing. (A repeat penalty makes no logit larger; with it more rows are taken at first, and what it leaves of them counts.)
- * The exact scores of the others go to the sampler with their ids. Otherwise every bound is infinite, and all rows are computed. Either way each
- * row by the code of the matrix-vector kernel, so that every bit is that of the full product. The screen is read once for all rows of x.
+ * A row's score lies within a margin of its estimate. When only the k largest logits count (rt_sample_reach; one for an argmax), every thread has a
+ * heap of as many of its rows, those whose scores are at least highest. What is least there k logits reach, so of the rows that come after it
+ * goes on only with those whose bound, the most that they may score, is not below its rt_sample_floor. Then it computes the exact scores of the
+ * rows in the heap; the k-th largest of all threads' rules out most of the rows that were kept. (A repeat penalty makes no logit larger; with it more
+ * rows are taken into the heap, and what it leaves of them counts.) The exact scores of the others go to the sampler with their ids.
+ * Otherwise every bound is infinite, and all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit
+ * is that of the full product. The screen is read once for all rows of x.
  *
  * A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
@@ -37,7 +39,7 @@ static void x_end(cg *c, const screen_job *job, x_loop *x) {
     c->code.args[job->dot.x] = x->x;
 }
 
-/* ---- the highest estimates ---- */
+/* ---- candidates ---- */
 
 static LLVMValueRef field_of(cg *c, LLVMValueRef candidates, size_t offset) {
     return cg_at(c, c->i8, candidates, cg_i64(c, (int64_t)offset));
@@ -55,7 +57,7 @@ static LLVMValueRef exact_score(cg *c, const screen_job *job, LLVMValueRef row) 
     return job->cap > 0 ? LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, score, cap, "")), cap, "") : score;
 }
 
-/* The estimates in the heap become exact scores. */
+/* The scores in the heap become exact. */
 static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef count) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef row = cg_load(c, c->i32, cg_at(c, c->i32, x->heap_id, loop.index), 4);
@@ -65,13 +67,16 @@ static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValu
     cg_loop_end(c, &loop);
 }
 
-/* Of every row of x. */
-static void make_bounds_infinite(cg *c, const screen_job *job, LLVMValueRef scratch) {
-    LLVMValueRef infinite = cg_splat(c, cg_f32(c, INFINITY), RT_SCREEN_ROWS);
+/* All rows are kept, for every row of x. */
+static void keep_all(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    int together = screen_together(c);
+    LLVMValueRef infinite = cg_splat(c, cg_f32(c, INFINITY), together);
     cg_pieces slabs = screen_deal_begin(c, job);
     screen_groups groups = screen_groups_begin(c, job, slabs.index);
-    for (int r = 0; r < job->x_rows; r++)
-        cg_store(c, infinite, cg_at(c, c->f32, screen_x_at(c, job, scratch, cg_i64(c, r)).bound, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS))), 4);
+    for (int r = 0; r < job->x_rows; r++) {
+        screen_x x = screen_x_at(c, job, scratch, cg_i64(c, r));
+        for (int i = 0; i < RT_SCREEN_ROWS; i += together) screen_keep(c, &x, infinite, cg_add(c, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, i)));
+    }
     screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
 }
@@ -85,12 +90,12 @@ static void append(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef ro
     LLVMBuildStore(c->b, cg_add(c, at, LLVMBuildZExt(c->b, counts, c->i64, "")), count);
 }
 
-/* Those of LANES rows from `first` whose bounds are not below the floor; a row with NaN is never skipped. */
-static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef first, LLVMValueRef floor) {
-    LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, first), 4);
+/* Those of SCREEN_LANES rows from `row` on, with bounds from place `at` on, that are not below the floor; a row with NaN is never skipped. */
+static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef at, LLVMValueRef row, LLVMValueRef floor) {
+    LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, at), 4);
     LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, floor, SCREEN_LANES), "");
     cg_branch any = screen_if_any(c, screen_lanes(c, reach));
-    for (int i = 0; i < SCREEN_LANES; i++) append(c, x, count, cg_add(c, first, cg_i64(c, i)), LLVMBuildExtractElement(c->b, reach, cg_i32(c, i), ""));
+    for (int i = 0; i < SCREEN_LANES; i++) append(c, x, count, cg_add(c, row, cg_i64(c, i)), LLVMBuildExtractElement(c->b, reach, cg_i32(c, i), ""));
     cg_end_if(c, &any);
 }
 
@@ -104,13 +109,11 @@ static cg_loop rest_begin(cg *c, const screen_job *job) {
 
 /* This thread's, in ascending order; returns their number. */
 static LLVMValueRef find_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef floor) {
-    LLVMValueRef count = cg_variable(c, c->i64, cg_i64(c, 0));
-    cg_loop slabs = screen_taken_begin(c, job);
-    screen_groups groups = screen_taken_groups_begin(c, job, &slabs);
-    for (int p = 0; p < SCREEN_PARTS; p++)
-        append_lanes(c, x, count, cg_add(c, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, SCREEN_LANES * p)), floor);
-    screen_groups_end(c, &groups);
-    cg_loop_end(c, &slabs);
+    LLVMValueRef count = cg_variable(c, c->i64, cg_i64(c, 0)), together = cg_i64(c, screen_together(c));
+    cg_loop kept = cg_loop_begin(c, cg_i64(c, 0), cg_load(c, c->i64, x->kept, 8), 1);
+    LLVMValueRef row = cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, x->kept_row, kept.index), 4)), at = cg_mul(c, kept.index, together);
+    for (int i = 0; i < screen_together(c); i += SCREEN_LANES) append_lanes(c, x, count, cg_add(c, at, cg_i64(c, i)), cg_add(c, row, cg_i64(c, i)), floor);
+    cg_loop_end(c, &kept);
     cg_loop last = rest_begin(c, job);
     append(c, x, count, last.index, LLVMConstInt(c->i1, 1, 0));
     cg_loop_end(c, &last);
@@ -153,13 +156,14 @@ static LLVMValueRef begin_rows(cg *c, const screen_job *job, LLVMValueRef scratc
     x_loop x = x_begin(c, job, scratch);
     set_up(c, x.at.heap, x.at.heap_score, x.at.heap_id);
     set_up(c, x.at.found, x.at.bound, x.at.found_id);
+    cg_store(c, cg_i64(c, 0), x.at.kept, 8);
     cg_host_call(c, "rt_candidates_begin", c->void_t, (LLVMValueRef[]){x.at.heap, c->code.args[job->options], cg_i64(c, job->rows)}, 3);
     x_end(c, job, &x);
     LLVMValueRef heap = screen_x_at(c, job, scratch, cg_i64(c, 0)).heap;
     return cg_load(c, c->i64, field_of(c, heap, offsetof(rt_candidates, count)), 8);
 }
 
-/* The rows of W of the highest estimates, with exact scores. */
+/* The rows of W whose scores are at least highest, with exact scores. */
 static void estimate_rows(cg *c, screen_job *job, LLVMValueRef scratch, LLVMValueRef reach) {
     x_loop x = x_begin(c, job, scratch);
     screen_store_x(c, job, &x.at);
@@ -199,7 +203,7 @@ static void emit_screened(cg *c, void *user) {
     cg_branch few = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, reach, cg_i64(c, 0), ""));
     estimate_rows(c, job, scratch, reach);
     cg_else(c, &few);
-    make_bounds_infinite(c, job, scratch);
+    keep_all(c, job, scratch);
     cg_end_if(c, &few);
     cg_wait(c, -1);
     find_all(c, job, scratch);

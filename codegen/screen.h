@@ -28,8 +28,6 @@ typedef struct screen_job {
     LLVMValueRef blocks;      /* i32[] in this thread's scratch: the blocks, where listed */
     LLVMValueRef ends;        /* i1, where listed: is the last block of all among them? */
     LLVMValueRef groups;      /* i64: how many groups are gone through, slab after slab: all, or those of the blocks */
-    LLVMValueRef taken;       /* i32[slabs] in this thread's scratch: the slabs that it took, in order */
-    LLVMValueRef taken_count; /* variable, i64 */
 } screen_job;
 
 /* What is known of a row of x: pointers into this thread's scratch. */
@@ -44,17 +42,19 @@ typedef struct screen_x {
     LLVMValueRef fine;
     LLVMValueRef unit;    /* f32: a little more than that of the lengths, for what the bound itself may round */
     LLVMValueRef excess;  /* f32: at least Σ excess, as runtime/screen.h has it */
-    LLVMValueRef bound;   /* f32[rows]: of this thread's rows */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
-    LLVMValueRef heap, found;         /* rt_candidates: the largest estimates; the rows that may change the token */
+    LLVMValueRef kept;    /* i64: vectors of screen_together rows that are kept, because one of them may count, in ascending order */
+    LLVMValueRef kept_row;            /* i32[rows / SCREEN_LANES]: the first row of each */
+    LLVMValueRef bound;               /* f32[rows]: the bounds of their rows */
+    LLVMValueRef heap, found;         /* rt_candidates: those with the largest least scores; the rows that may change the token */
+    LLVMValueRef reached;             /* f32, in the heap: rows with a bound below it do not count */
     LLVMValueRef heap_score, heap_id; /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
-    LLVMValueRef found_id;            /* i32[rows]; the scores lie in `bound` */
+    LLVMValueRef found_id;            /* i32[rows]; the scores lie in `bound` then */
 } screen_x;
 
 /* ---- screen_x.c ---- */
 
-/* This thread's scratch, for all rows of x and the slabs that it takes, of which there are none yet, where the job has what is gone through
- * from then on; and where that of row `index` lies in it. */
+/* This thread's scratch, for all rows of x, where the job has what is gone through from then on; and where that of row `index` lies in it. */
 int64_t screen_scratch(const screen_job *job);
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
@@ -74,7 +74,10 @@ LLVMTypeRef screen_eight(LLVMTypeRef type, int each);
 LLVMValueRef screen_lanes(cg *c, LLVMValueRef truths);
 cg_branch screen_if_any(cg *c, LLVMValueRef lanes);
 
-/* Slabs as threads come for them (codegen/deal.c), which a thread keeps a list of. */
+/* Rows of a vector: a group's, where the target sums products of bytes in vectors as wide, else SCREEN_LANES. */
+int screen_together(const cg *c);
+
+/* Slabs as threads come for them (codegen/deal.c). */
 cg_pieces screen_deal_begin(cg *c, const screen_job *job);
 /* The groups of a slab. */
 typedef struct screen_groups {
@@ -83,11 +86,10 @@ typedef struct screen_groups {
 } screen_groups;
 screen_groups screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab);
 void screen_groups_end(cg *c, screen_groups *groups);
-/* The slabs that this thread took, and the groups of one of them. */
-cg_loop screen_taken_begin(cg *c, const screen_job *job);
-screen_groups screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken);
 
-/* Estimates of this thread's rows for every row of x: bounds, and the heap. */
+/* A vector of rows from `row` on is kept. */
+void screen_keep(cg *c, const screen_x *x, LLVMValueRef bounds, LLVMValueRef row);
+/* Estimates of this thread's rows for every row of x: which are kept, and the heap. */
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);
 
 #endif

@@ -12,11 +12,7 @@ enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES 
 
 cg_pieces screen_deal_begin(cg *c, const screen_job *job) {
     LLVMValueRef count = LLVMBuildUDiv(c->b, cg_add(c, job->groups, cg_i64(c, SCREEN_SLAB - 1)), cg_i64(c, SCREEN_SLAB), "");
-    cg_pieces slabs = cg_pieces_begin(c, cg_deal(c), count);
-    LLVMValueRef taken = LLVMBuildLoad2(c->b, c->i64, job->taken_count, "");
-    cg_store(c, LLVMBuildTrunc(c->b, slabs.index, c->i32, ""), cg_at(c, c->i32, job->taken, taken), 4);
-    LLVMBuildStore(c->b, cg_add(c, taken, cg_i64(c, 1)), job->taken_count);
-    return slabs;
+    return cg_pieces_begin(c, cg_deal(c), count);
 }
 
 screen_groups screen_groups_begin(cg *c, const screen_job *job, LLVMValueRef slab) {
@@ -35,14 +31,6 @@ void screen_groups_end(cg *c, screen_groups *groups) {
     cg_loop_end(c, &groups->loop);
 }
 
-cg_loop screen_taken_begin(cg *c, const screen_job *job) {
-    return cg_loop_begin(c, cg_i64(c, 0), LLVMBuildLoad2(c->b, c->i64, job->taken_count, ""), 1);
-}
-
-screen_groups screen_taken_groups_begin(cg *c, const screen_job *job, const cg_loop *taken) {
-    return screen_groups_begin(c, job, cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, job->taken, taken->index), 4)));
-}
-
 /* ---- integer sums: lanes are rows, of four columns each ---- */
 
 LLVMTypeRef screen_eight(LLVMTypeRef type, int each) {
@@ -57,17 +45,16 @@ cg_branch screen_if_any(cg *c, LLVMValueRef lanes) {
     return cg_if(c, LLVMBuildICmp(c->b, LLVMIntNE, lanes, LLVMConstNull(LLVMTypeOf(lanes)), ""));
 }
 
-/* Rows of a vector here: a group's, where the target sums products of bytes in vectors as wide, else eight. */
-static int rows_together(const cg *c) {
+int screen_together(const cg *c) {
     return c->dot_bytes && c->lanes >= ROWS ? ROWS : LANES;
 }
 
 static LLVMTypeRef rows_type(cg *c, LLVMTypeRef type, int each) {
-    return LLVMVectorType(type, (unsigned)(rows_together(c) * each));
+    return LLVMVectorType(type, (unsigned)(screen_together(c) * each));
 }
 
 static LLVMValueRef splat(cg *c, LLVMValueRef x) {
-    return cg_splat(c, x, rows_together(c));
+    return cg_splat(c, x, screen_together(c));
 }
 
 /* Sums of neighbours. */
@@ -117,15 +104,15 @@ static LLVMValueRef load_q(cg *c, const screen_x *x, LLVMValueRef at) {
 /* Four bytes of each row of vector p of a group; what comes c->ahead of the group's, a line, is asked for. */
 static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, int p) {
     if (p == 0) cg_prefetch(c, cg_at(c, c->i8, quads, cg_i64(c, c->ahead)));
-    return cg_load(c, rows_type(c, c->i8, QUAD), cg_at(c, c->i8, quads, cg_i64(c, p * QUAD * rows_together(c))), 1);
+    return cg_load(c, rows_type(c, c->i8, QUAD), cg_at(c, c->i8, quads, cg_i64(c, p * QUAD * screen_together(c))), 1);
 }
 
 /* The lower nibbles of bytes, or the upper ones. */
 static LLVMValueRef nibbles_of(cg *c, LLVMValueRef bytes, bool upper) {
     LLVMTypeRef words = rows_type(c, c->i16, 2);
     LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, words, ""), mask = LLVMConstInt(c->i16, 0x0F0F, 0);
-    if (upper) shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * rows_together(c)), "");
-    return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * rows_together(c)), ""), rows_type(c, c->i8, QUAD), "");
+    if (upper) shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * screen_together(c)), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * screen_together(c)), ""), rows_type(c, c->i8, QUAD), "");
 }
 
 /* ---- estimates ---- */
@@ -146,7 +133,7 @@ typedef struct block {
 
 /* Vectors of a group's rows. */
 static int vectors_of(const cg *c) {
-    return ROWS / rows_together(c);
+    return ROWS / screen_together(c);
 }
 
 static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
@@ -155,7 +142,7 @@ static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
 
 /* What each of a vector's rows has in a section of a group's, `type`s as i32. */
 static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, int p) {
-    LLVMValueRef stored = cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_i64(c, p * rows_together(c))), 1);
+    LLVMValueRef stored = cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_i64(c, p * screen_together(c))), 1);
     return LLVMBuildZExt(c->b, stored, rows_type(c, c->i32, 1), "");
 }
 
@@ -230,14 +217,14 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
     }
 }
 
-/* Hand the rows of a vector to the heap when one is larger than what is least there. */
-static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
-    LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, sum, least, "");
-    LLVMValueRef sums = cg_variable(c, LLVMTypeOf(sum), NULL);
+/* Eight rows from `row` on go to the heap when the least score that one of them can have is above what is least there. */
+static void offer_lanes(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
+    LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, scores, least, "");
+    LLVMValueRef eight = cg_variable(c, LLVMTypeOf(scores), NULL);
     cg_branch any = screen_if_any(c, screen_lanes(c, wins));
-    LLVMBuildStore(c->b, sum, sums);
-    LLVMValueRef args[] = {x->heap, sums, cg_i64(c, LANES), LLVMBuildTrunc(c->b, row, c->i32, "")};
-    cg_host_call(c, "rt_candidates_offer", c->void_t, args, 4);
+    LLVMBuildStore(c->b, scores, eight);
+    LLVMValueRef args[] = {x->heap, eight, cg_i64(c, LANES), LLVMBuildTrunc(c->b, row, c->i32, ""), c->code.args[job->options], cg_f32(c, job->cap)};
+    cg_host_call(c, "rt_candidates_offer", c->void_t, args, 6);
     cg_end_if(c, &any);
 }
 
@@ -248,39 +235,46 @@ static LLVMValueRef load_units(cg *c, LLVMValueRef head, int p, int which) {
     return LLVMBuildBitCast(c->b, bits, rows_type(c, c->f32, 1), "");
 }
 
-/* Estimates of a vector's rows from `row` on to the heap, eight at a time. */
-static void hand_over(cg *c, const screen_x *x, LLVMValueRef sum, LLVMValueRef row) {
-    for (int from = 0; from < rows_together(c); from += LANES) {
-        LLVMValueRef lane[LANES], at = cg_add(c, row, cg_i64(c, from));
+static void offer_vector(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
+    for (int from = 0; from < screen_together(c); from += LANES) {
+        LLVMValueRef lane[LANES];
         for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, from + i);
-        LLVMValueRef eight = LLVMBuildShuffleVector(c->b, sum, LLVMGetPoison(LLVMTypeOf(sum)), LLVMConstVector(lane, LANES), "");
-        offer_lanes(c, x, eight, at);
+        LLVMValueRef eight = LLVMBuildShuffleVector(c->b, scores, LLVMGetPoison(LLVMTypeOf(scores)), LLVMConstVector(lane, LANES), "");
+        offer_lanes(c, job, x, eight, cg_add(c, row, cg_i64(c, from)));
     }
 }
 
-/* What may be added to an estimate: z·Σ bound·length + u·excess. */
-static LLVMValueRef bound_of(cg *c, const estimate *e, int r, int p, LLVMValueRef head) {
+void screen_keep(cg *c, const screen_x *x, LLVMValueRef bounds, LLVMValueRef row) {
+    LLVMValueRef count = cg_load(c, c->i64, x->kept, 8);
+    cg_store(c, bounds, cg_at(c, c->f32, x->bound, cg_mul(c, count, cg_i64(c, screen_together(c)))), 4);
+    cg_store(c, LLVMBuildTrunc(c->b, row, c->i32, ""), cg_at(c, c->i32, x->kept_row, count), 4);
+    cg_store(c, cg_add(c, count, cg_i64(c, 1)), x->kept, 8);
+}
+
+/* How far a score may be from its estimate: z·Σ bound·length + u·excess, and more where x is out of range. */
+static LLVMValueRef margin_of(cg *c, const estimate *e, int r, int p, LLVMValueRef head) {
     LLVMTypeRef ints = rows_type(c, c->i32, 1), floats = rows_type(c, c->f32, 1);
     const screen_x *x = &e->x[r];
     LLVMValueRef coarse = LLVMBuildLoad2(c->b, ints, e->coarse[r][p], ""), fine = LLVMBuildLoad2(c->b, ints, e->fine[r][p], "");
     LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, SCREEN_DIGIT)), ""), fine), floats, "");
     LLVMValueRef unit = LLVMBuildFMul(c->b, load_units(c, head, p, 1), splat(c, cg_load(c, c->f32, x->unit, 4)), "");
     LLVMValueRef excess = LLVMBuildFMul(c->b, load_units(c, head, p, 0), splat(c, cg_load(c, c->f32, x->excess, 4)), "");
-    return cg_fma(c, sum, unit, excess);
+    return LLVMBuildFAdd(c->b, cg_fma(c, sum, unit, excess), splat(c, cg_load(c, c->f32, x->extra, 4)), "");
 }
 
-/* What was summed of a group; row: its first. */
-static void store_estimates(cg *c, const screen_job *job, const estimate *e, LLVMValueRef head, LLVMValueRef row) {
+/* What was summed of a group; row: its first. A vector of rows is kept unless the bounds of all of them are below what the rows before reach. */
+static void keep_estimates(cg *c, const screen_job *job, const estimate *e, LLVMValueRef head, LLVMValueRef row) {
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
     for (int p = 0; p < vectors_of(c); p++)
         for (int r = 0; r < job->x_rows; r++) {
             const screen_x *x = &e->x[r];
-            LLVMValueRef first = cg_add(c, row, cg_i64(c, p * rows_together(c)));
+            LLVMValueRef first = cg_add(c, row, cg_i64(c, p * screen_together(c))), margin = margin_of(c, e, r, p, head);
             LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, p, 0), "");
-            LLVMValueRef bound = LLVMBuildFAdd(c->b, bound_of(c, e, r, p, head), sum, "");
-            bound = LLVMBuildFAdd(c->b, bound, splat(c, cg_load(c, c->f32, x->extra, 4)), "");
-            cg_store(c, bound, cg_at(c, c->f32, x->bound, first), 4);
-            hand_over(c, x, sum, first);
+            LLVMValueRef bound = LLVMBuildFAdd(c->b, sum, margin, ""), reached = splat(c, cg_load(c, c->f32, x->reached, 4));
+            cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, reached, "")));
+            screen_keep(c, x, bound, first);
+            offer_vector(c, job, x, LLVMBuildFSub(c->b, sum, margin, ""), first);
+            cg_end_if(c, &any);
         }
 }
 
@@ -311,7 +305,7 @@ static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValu
     at.bytes = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, quads.index, cg_i64(c, QUAD * ROWS)), cg_i64(c, places->bounds)));
     emit_bounds(c, job, e, &at, quads.index);
     cg_loop_end(c, &quads);
-    store_estimates(c, job, e, head, cg_mul(c, index, cg_i64(c, ROWS)));
+    keep_estimates(c, job, e, head, cg_mul(c, index, cg_i64(c, ROWS)));
 }
 
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {

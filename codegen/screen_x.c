@@ -5,6 +5,7 @@
 #include "runtime/sampler.h"
 
 #include <math.h>
+#include <stddef.h>
 
 enum { RUN = RT_SCREEN_RUN };
 
@@ -29,14 +30,15 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
         LLVMValueRef *pointer;
         int64_t bytes;
     } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->spread, (runs + 1) * RUN * SCREEN_LANES}, {&x->step, (runs + 1) * 4},
-                 {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4}, {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->bound, job->rows * 4},
-                 {&x->heap, sizeof(rt_candidates)}, {&x->found, sizeof(rt_candidates)}, {&x->heap_score, RT_SAMPLE_MOST_REACH * 4},
+                 {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4}, {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->kept, 8},
+                 {&x->kept_row, (job->rows / SCREEN_LANES + 1) * 4}, {&x->bound, job->rows * 4}, {&x->heap, sizeof(rt_candidates)}, {&x->found, sizeof(rt_candidates)}, {&x->heap_score, RT_SAMPLE_MOST_REACH * 4},
                  {&x->heap_id, RT_SAMPLE_MOST_REACH * 4}, {&x->found_id, job->rows * 4}};
     int64_t at = 0;
     for (size_t i = 0; i < GM_COUNT(parts); i++) {
         if (base) *parts[i].pointer = cg_at(c, c->i8, base, cg_i64(c, at));
         at += (parts[i].bytes + 63) / 64 * 64;
     }
+    if (base) x->reached = cg_at(c, c->i8, x->heap, cg_i64(c, offsetof(rt_candidates, reached)));
     return at;
 }
 
@@ -45,17 +47,8 @@ static int64_t bytes_of_rows(const screen_job *job) {
     return job->x_rows * lay_out(NULL, job, NULL, &x);
 }
 
-/* Slabs that there may be. */
-static int64_t most_slabs(const screen_job *job) {
-    return job->at.groups / SCREEN_SLAB + 1;
-}
-
-static int64_t bytes_of_taken(const screen_job *job) {
-    return most_slabs(job) * (int64_t)sizeof(int32_t);
-}
-
 int64_t screen_scratch(const screen_job *job) {
-    return bytes_of_rows(job) + bytes_of_taken(job) + (job->listed ? (job->rows / RT_LIKELY_BLOCK + 1) * (int64_t)sizeof(int32_t) : 0);
+    return bytes_of_rows(job) + (job->listed ? (job->rows / RT_LIKELY_BLOCK + 1) * (int64_t)sizeof(int32_t) : 0);
 }
 
 /* The blocks with likely ids, in scratch, and how many groups are in them: of the last one of all there may be fewer than of others, or none. */
@@ -70,9 +63,7 @@ static void find_likely(cg *c, screen_job *job) {
 
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job) {
     LLVMValueRef scratch = cg_scratch(c, screen_scratch(job));
-    job->taken = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job)));
-    job->blocks = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job) + bytes_of_taken(job)));
-    job->taken_count = cg_variable(c, c->i64, cg_i64(c, 0));
+    job->blocks = cg_at(c, c->i8, scratch, cg_i64(c, bytes_of_rows(job)));
     job->groups = cg_i64(c, job->at.groups);
     if (job->listed) find_likely(c, job);
     return scratch;

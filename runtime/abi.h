@@ -56,6 +56,7 @@ typedef struct rt_candidates {
     int64_t count;
     float *score;
     int32_t *id;
+    float reached; /* of a heap: rows that score less do not count; NaN: any may */
 } rt_candidates;
 
 struct rt_matmul;
@@ -114,11 +115,11 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
 void rt_sample_call(rt_frame *frame, const float *logits, int64_t rows, int64_t vocab, const int32_t *tokens, int32_t position,
                     const float *options, int64_t seed, int64_t usual, int32_t *out);
 /* A screened choice among `rows` rows of W, for each row of x in order (candidates.c), greedy when options is NULL. The thread's
- * candidates with the largest estimates, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
+ * candidates whose scores are at least largest, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows);
-/* … after rows first … first + count - 1, of which some estimate is above score[0], which is the least. Once their scores are
- * exact: */
-void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first);
+/* … after rows first … first + count - 1, which score no less than this before a cap (0: none) bends it, some of them above score[0], which is the
+ * least. Once their scores are exact: */
+void rt_candidates_offer(rt_candidates *heap, const float *least, int64_t count, int32_t first, const float *options, float cap);
 /* of every thread: no row with a score below this changes the token. */
 float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *heap, int64_t rows, const int32_t *tokens, int32_t position,
                           const float *options);

@@ -19,7 +19,7 @@
  *
  * x̂ is x in 8 bits with a step for each run, for the first run in twice 8 bits. For every x (f32, below about RT_SCREEN_MAX_X) and every other row:
  *
- *   kernel(w, x)  <=  estimate(v, x̂) + Σ over runs of columns of (z·bound·‖x‖ + u·excess(x)) + RT_SCREEN_LEAST
+ *   |kernel(w, x) - estimate(v, x̂)|  <=  Σ over runs of columns of (z·bound·‖x‖ + u·excess(x)) + RT_SCREEN_LEAST
  *
  * kernel is the compiled matrix-vector product (codegen/matmul.c), estimate the compiled product of codegen/screen_estimate.c.
  * A bound covers the distance ‖w - v‖ (Cauchy-Schwarz; none of the first run, whose distances the second one holds), RT_SCREEN_X_ERROR·‖v‖ for
