@@ -1,13 +1,13 @@
 /* screened_argmax, screened_guess, screened_sample: choices from W·x without all of its elements, from the screen of W (runtime/screen.h) and those
  * rows of W that can change a choice.
  *
- * A row's score lies within a margin of its estimate. When only the k largest logits count (rt_sample_reach; one for an argmax), every thread has a
- * heap of as many of its rows, those whose scores are at least highest. What is least there k logits reach, so of the rows that come after it
- * goes on only with those whose bound, the most that they may score, is not below its rt_sample_floor. Then it computes the exact scores of the
- * rows in the heap; the k-th largest of all threads' rules out most of the rows that were kept. (A repeat penalty makes no logit larger; with it more
- * rows are taken into the heap, and what it leaves of them counts.) The exact scores of the others go to the sampler with their ids.
- * Otherwise every bound is infinite, and all rows are computed. Either way each row by the code of the matrix-vector kernel, so that every bit
- * is that of the full product. The screen is read once for all rows of x.
+ * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread collects as many of its rows in a heap, those that it
+ * estimates highest, and keeps of the others those that may score more than what is least there is supposed to. Then it computes the exact
+ * scores of the rows in the heap. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its rt_sample_floor change
+ * nothing; where some thread has supposed more than that, all rows are estimated once more, and those kept that are not below it. (A repeat
+ * penalty makes no logit larger; with it more rows are taken at first, and what it leaves of them counts.) The exact scores of the rows that
+ * are left go to the sampler with their ids. Otherwise every bound is infinite, and all rows are computed. Either way each row by the code of the
+ * matrix-vector kernel, so that every bit is that of the full product. The screen is read once for all rows of x.
  *
  * A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
@@ -57,9 +57,9 @@ static LLVMValueRef exact_score(cg *c, const screen_job *job, LLVMValueRef row) 
     return job->cap > 0 ? LLVMBuildFMul(c->b, cg_tanh(c, LLVMBuildFDiv(c->b, score, cap, "")), cap, "") : score;
 }
 
-/* The scores in the heap become exact. */
-static void score_heap(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef count) {
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
+/* The estimates in the heap become exact scores. */
+static void score_heap(cg *c, const screen_job *job, const screen_x *x) {
+    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_load(c, c->i64, field_of(c, x->heap, offsetof(rt_candidates, count)), 8), 1);
     LLVMValueRef row = cg_load(c, c->i32, cg_at(c, c->i32, x->heap_id, loop.index), 4);
     cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGE, row, cg_i32(c, 0), ""));
     cg_store(c, exact_score(c, job, cg_widen(c, row)), cg_at(c, c->f32, x->heap_score, loop.index), 4);
@@ -163,25 +163,57 @@ static LLVMValueRef begin_rows(cg *c, const screen_job *job, LLVMValueRef scratc
     return cg_load(c, c->i64, field_of(c, heap, offsetof(rt_candidates, count)), 8);
 }
 
-/* The rows of W whose scores are at least highest, with exact scores. */
-static void estimate_rows(cg *c, screen_job *job, LLVMValueRef scratch, LLVMValueRef reach) {
+/* The scores of the heaps become exact, and all threads agree on the floors: i1, was some row of x supposed to reach more? */
+static LLVMValueRef find_floors(cg *c, screen_job *job, LLVMValueRef scratch) {
+    LLVMValueRef *args = c->code.args, more = cg_variable(c, c->i32, cg_i32(c, 0));
     x_loop x = x_begin(c, job, scratch);
-    screen_store_x(c, job, &x.at);
-    x_end(c, job, &x);
-    screen_estimates(c, job, scratch);
-    x = x_begin(c, job, scratch);
     cg_dot_begin(c, &job->dot);
-    score_heap(c, job, &x.at, reach);
+    score_heap(c, job, &x.at);
+    x_end(c, job, &x);
+    cg_wait(c, -1);
+    x = x_begin(c, job, scratch);
+    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, cg_i64(c, job->rows), args[job->tokens], args[job->position], args[job->options], cg_f32(c, job->cap)};
+    LLVMValueRef here = cg_host_call(c, "rt_candidates_floor", c->i32, with_heap, 8);
+    LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, c->i32, more, ""), here, ""), more);
+    x_end(c, job, &x);
+    return LLVMBuildICmp(c->b, LLVMIntNE, LLVMBuildLoad2(c->b, c->i32, more, ""), cg_i32(c, 0), "");
+}
+
+/* Nothing is kept, and nothing will be that is below the floors; the heaps are closed. */
+static void start_over(cg *c, const screen_job *job, LLVMValueRef scratch) {
+    cg_wait(c, -1); /* the other threads have seen the heap */
+    x_loop x = x_begin(c, job, scratch);
+    cg_store(c, cg_load(c, c->f32, field_of(c, x.at.heap, offsetof(rt_candidates, uncapped)), 4), x.at.supposed, 4);
+    cg_store(c, cg_f32(c, INFINITY), x.at.heap_score, 4);
+    cg_store(c, cg_i64(c, 0), x.at.kept, 8);
     x_end(c, job, &x);
 }
 
-/* What this thread finds, once the heaps of all threads are there. */
+/* What this thread keeps by estimates, once or twice, and the floors. */
+static void keep_some(cg *c, screen_job *job, LLVMValueRef scratch) {
+    LLVMValueRef again = cg_variable(c, c->i1, LLVMConstInt(c->i1, 1, 0));
+    x_loop x = x_begin(c, job, scratch);
+    screen_store_x(c, job, &x.at);
+    x_end(c, job, &x);
+    cg_loop times = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, 2), 1);
+    cg_branch anew = cg_if(c, LLVMBuildLoad2(c->b, c->i1, again, ""));
+    screen_estimates(c, job, scratch);
+    cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, times.index, cg_i64(c, 0), ""));
+    LLVMBuildStore(c->b, find_floors(c, job, scratch), again);
+    cg_branch over = cg_if(c, LLVMBuildLoad2(c->b, c->i1, again, ""));
+    start_over(c, job, scratch);
+    cg_end_if(c, &over);
+    cg_end_if(c, &first);
+    cg_end_if(c, &anew);
+    cg_loop_end(c, &times);
+}
+
+/* What this thread finds among the rows that it has kept. */
 static void find_all(cg *c, screen_job *job, LLVMValueRef scratch) {
     x_loop x = x_begin(c, job, scratch);
-    LLVMValueRef *args = c->code.args, with_heap[] = {c->code.frame, c->code.thread, x.at.heap, cg_i64(c, job->rows), args[job->tokens], args[job->position], args[job->options]};
-    LLVMValueRef floor = cg_host_call(c, "rt_candidates_floor", c->f32, with_heap, 7);
+    LLVMValueRef floor = cg_load(c, c->f32, field_of(c, x.at.heap, offsetof(rt_candidates, floor)), 4);
+    LLVMValueRef uncapped = cg_load(c, c->f32, field_of(c, x.at.heap, offsetof(rt_candidates, uncapped)), 4);
     cg_dot_begin(c, &job->dot);
-    LLVMValueRef uncapped = job->cap > 0 ? cg_host_call(c, "rt_candidates_uncapped", c->f32, (LLVMValueRef[]){floor, cg_f32(c, job->cap)}, 2) : floor;
     score_rows(c, job, &x.at, find_rows(c, job, &x.at, uncapped), floor);
     x_end(c, job, &x);
 }
@@ -201,11 +233,10 @@ static void emit_screened(cg *c, void *user) {
     screen_job *job = user;
     LLVMValueRef scratch = screen_scratch_begin(c, job), reach = begin_rows(c, job, scratch);
     cg_branch few = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGT, reach, cg_i64(c, 0), ""));
-    estimate_rows(c, job, scratch, reach);
+    keep_some(c, job, scratch);
     cg_else(c, &few);
     keep_all(c, job, scratch);
     cg_end_if(c, &few);
-    cg_wait(c, -1);
     find_all(c, job, scratch);
     cg_wait(c, -1);
     choose_all(c, job, scratch);

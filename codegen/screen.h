@@ -46,8 +46,8 @@ typedef struct screen_x {
     LLVMValueRef kept;    /* i64: vectors of screen_together rows that are kept, because one of them may count, in ascending order */
     LLVMValueRef kept_row;            /* i32[rows / SCREEN_LANES]: the first row of each */
     LLVMValueRef bound;               /* f32[rows]: the bounds of their rows */
-    LLVMValueRef heap, found;         /* rt_candidates: those with the largest least scores; the rows that may change the token */
-    LLVMValueRef reached;             /* f32, in the heap: rows with a bound below it do not count */
+    LLVMValueRef heap, found;         /* rt_candidates: those of the highest estimates; the rows that may change the token */
+    LLVMValueRef supposed;            /* f32, in the heap: what the least of its rows is supposed to score, later what it does */
     LLVMValueRef heap_score, heap_id; /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
     LLVMValueRef found_id;            /* i32[rows]; the scores lie in `bound` then */
 } screen_x;
@@ -89,7 +89,7 @@ void screen_groups_end(cg *c, screen_groups *groups);
 
 /* A vector of rows from `row` on is kept. */
 void screen_keep(cg *c, const screen_x *x, LLVMValueRef bounds, LLVMValueRef row);
-/* Estimates of this thread's rows for every row of x: which are kept, and the heap. */
+/* Estimates of this thread's rows for every row of x: which are kept, and the heap, where that is open. */
 void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch);
 
 #endif

@@ -217,14 +217,15 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
     }
 }
 
-/* Eight rows from `row` on go to the heap when the least score that one of them can have is above what is least there. */
-static void offer_lanes(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
+/* Eight rows from `row` on go to the heap when one of them is above what is least there. */
+static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
     LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, scores, least, "");
     LLVMValueRef eight = cg_variable(c, LLVMTypeOf(scores), NULL);
     cg_branch any = screen_if_any(c, screen_lanes(c, wins));
     LLVMBuildStore(c->b, scores, eight);
-    LLVMValueRef args[] = {x->heap, eight, cg_i64(c, LANES), LLVMBuildTrunc(c->b, row, c->i32, ""), c->code.args[job->options], cg_f32(c, job->cap)};
-    cg_host_call(c, "rt_candidates_offer", c->void_t, args, 6);
+    LLVMValueRef args[] = {x->heap, eight, cg_i64(c, LANES), LLVMBuildTrunc(c->b, row, c->i32, "")};
+    cg_host_call(c, "rt_candidates_offer", c->void_t, args, 4);
+    cg_store(c, cg_load(c, c->f32, x->heap_score, 4), x->supposed, 4);
     cg_end_if(c, &any);
 }
 
@@ -235,12 +236,12 @@ static LLVMValueRef load_units(cg *c, LLVMValueRef head, int p, int which) {
     return LLVMBuildBitCast(c->b, bits, rows_type(c, c->f32, 1), "");
 }
 
-static void offer_vector(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
+static void offer_vector(cg *c, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
     for (int from = 0; from < screen_together(c); from += LANES) {
         LLVMValueRef lane[LANES];
         for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, from + i);
         LLVMValueRef eight = LLVMBuildShuffleVector(c->b, scores, LLVMGetPoison(LLVMTypeOf(scores)), LLVMConstVector(lane, LANES), "");
-        offer_lanes(c, job, x, eight, cg_add(c, row, cg_i64(c, from)));
+        offer_lanes(c, x, eight, cg_add(c, row, cg_i64(c, from)));
     }
 }
 
@@ -262,18 +263,20 @@ static LLVMValueRef margin_of(cg *c, const estimate *e, int r, int p, LLVMValueR
     return LLVMBuildFAdd(c->b, cg_fma(c, sum, unit, excess), splat(c, cg_load(c, c->f32, x->extra, 4)), "");
 }
 
-/* What was summed of a group; row: its first. A vector of rows is kept unless the bounds of all of them are below what the rows before reach. */
+/* What was summed of a group; row: its first. A vector of rows is kept unless none of them can score what the least in the heap is supposed to. Errors
+ * of the columns are of either sign: a score is hardly ever further from its estimate than a fraction of the margin. */
 static void keep_estimates(cg *c, const screen_job *job, const estimate *e, LLVMValueRef head, LLVMValueRef row) {
+    const double doubt = -0.25;
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
     for (int p = 0; p < vectors_of(c); p++)
         for (int r = 0; r < job->x_rows; r++) {
             const screen_x *x = &e->x[r];
             LLVMValueRef first = cg_add(c, row, cg_i64(c, p * screen_together(c))), margin = margin_of(c, e, r, p, head);
             LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, p, 0), "");
-            LLVMValueRef bound = LLVMBuildFAdd(c->b, sum, margin, ""), reached = splat(c, cg_load(c, c->f32, x->reached, 4));
-            cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, reached, "")));
+            LLVMValueRef bound = LLVMBuildFAdd(c->b, sum, margin, ""), supposed = splat(c, cg_load(c, c->f32, x->supposed, 4));
+            cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, supposed, "")));
             screen_keep(c, x, bound, first);
-            offer_vector(c, job, x, LLVMBuildFSub(c->b, sum, margin, ""), first);
+            offer_vector(c, x, cg_fma(c, margin, splat(c, cg_f32(c, doubt)), sum), first);
             cg_end_if(c, &any);
         }
 }

@@ -38,7 +38,7 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
         if (base) *parts[i].pointer = cg_at(c, c->i8, base, cg_i64(c, at));
         at += (parts[i].bytes + 63) / 64 * 64;
     }
-    if (base) x->reached = cg_at(c, c->i8, x->heap, cg_i64(c, offsetof(rt_candidates, reached)));
+    if (base) x->supposed = cg_at(c, c->i8, x->heap, cg_i64(c, offsetof(rt_candidates, supposed)));
     return at;
 }
 

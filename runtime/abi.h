@@ -56,7 +56,9 @@ typedef struct rt_candidates {
     int64_t count;
     float *score;
     int32_t *id;
-    float reached; /* of a heap: rows that score less do not count; NaN: any may */
+    float supposed; /* of a heap: rows that cannot score as much, before a cap, were left out */
+    float floor;    /* rows that score less change nothing, */
+    float uncapped; /* nor those that score less than this before a cap */
 } rt_candidates;
 
 struct rt_matmul;
@@ -114,15 +116,16 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
  * One thread calls it. */
 void rt_sample_call(rt_frame *frame, const float *logits, int64_t rows, int64_t vocab, const int32_t *tokens, int32_t position,
                     const float *options, int64_t seed, int64_t usual, int32_t *out);
-/* A screened choice among `rows` rows of W, for each row of x in order (candidates.c), greedy when options is NULL. The thread's
- * candidates whose scores are at least largest, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
+/* A screened choice among `rows` rows of W, for each row of x in order (candidates.c), greedy when options is NULL. A heap of the thread's
+ * rows of the highest estimates, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows);
-/* … after rows first … first + count - 1, which score no less than this before a cap (0: none) bends it, some of them above score[0], which is the
- * least. Once their scores are exact: */
-void rt_candidates_offer(rt_candidates *heap, const float *least, int64_t count, int32_t first, const float *options, float cap);
-/* of every thread: no row with a score below this changes the token. */
-float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *heap, int64_t rows, const int32_t *tokens, int32_t position,
-                          const float *options);
+/* … after rows first … first + count - 1, of which some estimate is above score[0], which is the least. Once their scores are
+ * exact: */
+void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first);
+/* the floors of this thread's heap, which depend on those of all threads. Returns whether some thread has supposed more (1), so that rows are
+ * missing, or not (0). */
+int32_t rt_candidates_floor(const rt_frame *frame, int32_t thread, rt_candidates *heap, int64_t rows, const int32_t *tokens, int32_t position,
+                            const float *options, float cap);
 /* No x below it has a cap·tanh(x / cap) that is not below the floor, as compiled code computes that. */
 float rt_candidates_uncapped(float floor, float cap);
 /* The token of row `row` of x, from every thread's rows of W that may change it, by ascending id. The first thread calls it, with its own. */

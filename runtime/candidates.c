@@ -30,39 +30,22 @@ static void clear(rt_candidates *heap) {
     for (int64_t i = 0; i < heap->count; i++) put(heap, i, -INFINITY, -1);
 }
 
-static void offer(rt_candidates *heap, float score, int32_t id) {
-    if (score > heap->score[0]) put_in_order(heap, score, id);
-}
-
-/* As many more rows as a penalty may take the places of. */
-static float spare(const float *options) {
-    return options[RT_SAMPLE_REPEAT_PENALTY] == 1 ? 0 : fmaxf(options[RT_SAMPLE_REPEAT_LAST_N], 0);
+/* As many as count, and as many more as a penalty may take the places of. */
+static int64_t wanted(const float *options, int64_t rows) {
+    int64_t reach = rt_sample_reach(options, rows);
+    if (!reach || options[RT_SAMPLE_REPEAT_PENALTY] == 1) return reach;
+    return (int64_t)fminf((float)reach + fmaxf(options[RT_SAMPLE_REPEAT_LAST_N], 0), RT_SAMPLE_MOST_REACH);
 }
 
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows) {
-    const float *by = options ? options : greedy;
-    int64_t reach = rt_sample_reach(by, rows);
-    float wanted = (float)reach + spare(by);
-    heap->count = reach ? (int64_t)fminf(wanted, RT_SAMPLE_MOST_REACH) : 0;
-    heap->reached = (float)heap->count < wanted ? NAN : -INFINITY;
+    heap->count = wanted(options ? options : greedy, rows);
+    heap->supposed = heap->floor = heap->uncapped = -INFINITY;
     clear(heap);
 }
 
-/* Compiled code's quotient, tanh (cg_tanh: 2e-8) and product are within 2^-20 of the exact ones. */
-static float capped_at_least(float score, float cap) {
-    double bent = (double)cap * tanh((double)score / (double)cap);
-    return (float)(bent - fabs(bent) * 0x1p-19 - 0x1p-120);
-}
-
-/* What count rows reach, if none scores less than the least in front: after a cap and before it. */
-static float reached(const rt_candidates *heap, const float *options, float cap) {
-    if (cap == 0) return rt_sample_floor(heap->score[0], options);
-    return rt_candidates_uncapped(rt_sample_floor(capped_at_least(heap->score[0], cap), options), cap);
-}
-
-void rt_candidates_offer(rt_candidates *heap, const float *least, int64_t count, int32_t first, const float *options, float cap) {
-    for (int64_t i = 0; i < count; i++) offer(heap, least[i], first + (int32_t)i);
-    if (!isnan(heap->reached)) heap->reached = reached(heap, options ? options : greedy, cap);
+void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first) {
+    for (int64_t i = 0; i < count; i++)
+        if (estimates[i] > heap->score[0]) put_in_order(heap, estimates[i], first + (int32_t)i);
 }
 
 /* ---- all threads' ---- */
@@ -72,25 +55,35 @@ static const rt_candidates *of_thread(const rt_frame *frame, int32_t thread, con
     return (const rt_candidates *)((const char *)mine + (other - thread) * frame->scratch_stride);
 }
 
-float rt_candidates_floor(const rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t rows, const int32_t *tokens, int32_t position,
-                          const float *options) {
+/* What k of all threads' exact scores reach, as a penalty leaves them. */
+static float reached(const rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t rows, const rt_choice *by) {
     float least[RT_SAMPLE_MOST_REACH];
     int32_t none[RT_SAMPLE_MOST_REACH];
-    rt_choice by = {.options = options ? options : greedy, .tokens = tokens, .position = position};
-    rt_candidates heap = {.count = rt_sample_reach(by.options, rows), .score = least, .id = none};
+    rt_candidates heap = {.count = rt_sample_reach(by->options, rows), .score = least, .id = none};
     if (!heap.count) return -INFINITY;
     clear(&heap);
     for (int32_t t = 0; t < frame->threads; t++) {
         const rt_candidates *other = of_thread(frame, thread, mine, t);
         for (int64_t i = 0; i < other->count; i++) { /* a penalty makes no score larger */
             if (!(other->score[i] > least[0])) continue;
-            float left = rt_sample_penalised(other->score[i], other->id[i], &by);
-            offer(&heap, left, 0);
+            float left = rt_sample_penalised(other->score[i], other->id[i], by);
+            rt_candidates_offer(&heap, &left, 1, 0);
         }
     }
-    return rt_sample_floor(least[0], by.options);
+    return rt_sample_floor(least[0], by->options);
 }
 
+int32_t rt_candidates_floor(const rt_frame *frame, int32_t thread, rt_candidates *mine, int64_t rows, const int32_t *tokens, int32_t position,
+                            const float *options, float cap) {
+    rt_choice by = {.options = options ? options : greedy, .tokens = tokens, .position = position};
+    mine->floor = reached(frame, thread, mine, rows, &by);
+    mine->uncapped = cap > 0 ? rt_candidates_uncapped(mine->floor, cap) : mine->floor;
+    for (int32_t t = 0; t < frame->threads; t++)
+        if (!(of_thread(frame, thread, mine, t)->supposed <= mine->uncapped)) return 1;
+    return 0;
+}
+
+/* Compiled code's quotient, tanh (cg_tanh: 2e-8) and product are within 2^-20 of the exact ones. */
 float rt_candidates_uncapped(float floor, float cap) {
     double bent = (double)floor / (double)cap, below = bent - fabs(bent) * 0x1p-19 - 0x1p-120;
     if (isnan(below)) return floor;
