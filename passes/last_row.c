@@ -7,7 +7,12 @@
  * @forward.row is @forward with one parameter more, the row. Values of which somebody needs every row (what the caches are made of)
  * stay whole. One of which only the row is needed is made from rows by element-wise operations, reductions along other axes, products,
  * views that keep axis 0, and attention (from a later position, over the same keys); any other is made whole, and its row cut out.
- * So of the last layer of a prompt's chunk only the keys and values are computed for all tokens.
+ * So of the last layer of a prompt's chunk only the keys and values are computed for all tokens. A product with several weights that is sliced
+ * into the results of each is taken apart, where only a row of some of them is needed:
+ *
+ *   %y = matmul %x, %wq, %wk                                  %k = matmul %x, %wk
+ *   %q = slice %y {axis = 1, start = 0, size = Q}        ->   %row = window %x, %i {axis = 0, size = 1}
+ *   %k = slice %y {axis = 1, start = Q, size = K}             %q = matmul %row, %wq
  *
  * Legal because the rows, counted by a symbol along axis 0, do not depend on each other in these operations. The product of one row
  * may be summed in another order: equal up to f32 rounding. Does nothing where the first result is made whole anyway. Needs dce after it.
@@ -23,10 +28,18 @@ typedef struct demand {
     bool whole, row;
 } demand;
 
+/* The same of a product's weights, a bit for each, of which slices are the results. */
+typedef struct shares {
+    uint32_t whole, row;
+    bool apart; /* the product is taken apart */
+} shares;
+
 typedef struct narrowing {
     ir_dim rows;       /* the symbol that counts them */
     demand *demands;   /* by value id of the callee */
-    ir_value **narrow; /* by the same: the row, once it is made */
+    shares *shares;    /* by the same */
+    ir_value **narrow; /* by the same: the row, once it is made; of a product that is taken apart, of the weights in shares.row */
+    ir_value **whole;  /* of such a product: every row, of the weights in shares.whole */
     ir_value *at;      /* which row */
 } narrowing;
 
@@ -68,6 +81,45 @@ static bool can_narrow(const ir_inst *inst, ir_dim rows) {
     return true;
 }
 
+/* ---- products with several weights ---- */
+
+static int64_t width_of(const ir_inst *product, int weight) {
+    return product->operands[1 + weight]->type.dim[0];
+}
+
+/* The weights of a product whose results a slice takes; 0: it is none of a product with several, or takes a part of one's. */
+static uint32_t weights_of(const ir_inst *slice) {
+    const ir_inst *product = slice->op == IR_SLICE ? slice->operands[0]->def : NULL;
+    if (!product || product->op != IR_MATMUL || product->operand_count < 3 || product->operand_count > 32 || slice->results[0]->type.rank != 2) return 0;
+    int64_t start = ir_attr_int(slice, IR_ATTR_START, 0), end = start + ir_attr_int(slice, IR_ATTR_SIZE, 0), at = 0, taken = 0;
+    uint32_t weights = 0;
+    if (ir_attr_int(slice, IR_ATTR_AXIS, 0) != 1) return 0;
+    for (int i = 0; i + 1 < product->operand_count; at += width_of(product, i++))
+        if (at >= start && at + width_of(product, i) <= end) weights |= 1u << i, taken += width_of(product, i);
+    return taken == end - start ? weights : 0;
+}
+
+/* The product of some of the weights. */
+static ir_value *product_of(ir_rewrite *rw, const ir_inst *product, ir_value *x, uint32_t weights) {
+    ir_value **operands = GM_NEW_ARRAY(&rw->out->arena, ir_value *, product->operand_count);
+    ir_type type = product->results[0]->type;
+    int count = 0;
+    operands[count++] = x;
+    type.dim[0] = x->type.dim[0], type.dim[1] = 0;
+    for (int i = 0; i + 1 < product->operand_count; i++)
+        if (weights >> i & 1) operands[count++] = ir_rewrite_get(rw, product->operands[1 + i]), type.dim[1] += width_of(product, i);
+    return ir_emit1(&rw->b, IR_MATMUL, operands, count, product->attrs, product->attr_count, &type);
+}
+
+/* Columns of the weights before these, in a product of `of`. */
+static int64_t columns_before(const ir_inst *product, uint32_t weights, uint32_t of) {
+    int64_t columns = 0;
+    for (int i = 0; !(weights >> i & 1); i++) columns += of >> i & 1 ? width_of(product, i) : 0;
+    return columns;
+}
+
+/* ---- demands ---- */
+
 static void need_whole(const ir_inst *inst, void *user) {
     demand *demands = ((narrowing *)user)->demands;
     for (int i = 0; i < inst->operand_count; i++) demands[inst->operands[i]->id].whole = true;
@@ -75,14 +127,42 @@ static void need_whole(const ir_inst *inst, void *user) {
         for (int i = 0; i < inst->regions[r]->yield_count; i++) demands[inst->regions[r]->yields[i]->id].whole = true;
 }
 
+/* A slice of a product with several weights: is it noted there? */
+static bool note_share(narrowing *n, const ir_inst *slice, bool row) {
+    uint32_t weights = weights_of(slice);
+    shares *s = weights ? &n->shares[slice->operands[0]->id] : NULL;
+    if (!s) return false;
+    *(row ? &s->row : &s->whole) |= weights;
+    n->demands[slice->results[0]->id].whole |= !row;
+    return true;
+}
+
+/* What slices need of a product, besides what is noted of its result; or it is taken apart. */
+static void note_product(narrowing *n, const ir_inst *product) {
+    demand *d = &n->demands[product->results[0]->id];
+    shares *s = &n->shares[product->results[0]->id];
+    s->apart = s->whole && s->row && !(s->whole & s->row) && !d->whole && !d->row && can_narrow(product, n->rows);
+    if (s->apart) return;
+    d->whole |= s->whole != 0;
+    d->row |= s->row != 0;
+}
+
 /* Backwards over the callee's instructions. What nobody needs is cloned all the same, so whole. */
 static void note_demand(narrowing *n, const ir_inst *inst) {
     bool whole = false, row = false;
+    if (inst->op == IR_MATMUL) note_product(n, inst);
     for (int i = 0; i < inst->result_count; i++) {
         whole |= n->demands[inst->results[i]->id].whole;
         row |= n->demands[inst->results[i]->id].row;
     }
-    if (row && !whole && can_narrow(inst, n->rows)) {
+    row &= !whole && can_narrow(inst, n->rows);
+    if (note_share(n, inst, row)) return;
+    if (inst->op == IR_MATMUL && n->shares[inst->results[0]->id].apart) {
+        n->demands[inst->operands[0]->id].row = true;
+        need_whole(inst, n);
+        return;
+    }
+    if (row) {
         for (int i = 0; i < inst->operand_count; i++) {
             demand *d = &n->demands[inst->operands[i]->id];
             *(varies_with(&inst->operands[i]->type, n->rows) ? &d->row : &d->whole) = true;
@@ -102,8 +182,10 @@ static bool find_demands(narrowing *n, const ir_func *func) {
     if (first->rank == 0 || !ir_dim_is_symbol(first->dim[0]) || !has_rows(first, first->dim[0])) return false;
     n->rows = first->dim[0];
     n->demands = calloc(func->value_count + 1, sizeof *n->demands);
+    n->shares = calloc(func->value_count + 1, sizeof *n->shares);
     n->narrow = calloc(func->value_count + 1, sizeof *n->narrow);
-    GM_ASSERT(n->demands && n->narrow);
+    n->whole = calloc(func->value_count + 1, sizeof *n->whole);
+    GM_ASSERT(n->demands && n->shares && n->narrow && n->whole);
     n->demands[body->yields[0]->id].row = true;
     for (int i = 1; i < body->yield_count; i++) n->demands[body->yields[i]->id].whole = true;
     for (int i = body->inst_count - 1; i >= 0; i--) note_demand(n, body->insts[i]);
@@ -133,9 +215,37 @@ static void narrow(ir_rewrite *rw, const ir_inst *inst) {
     ir_rewrite_map(rw, inst->results[0], n->narrow[inst->results[0]->id] = row);
 }
 
+static void take_apart(ir_rewrite *rw, const ir_inst *product) {
+    narrowing *n = rw->user;
+    uint32_t id = product->results[0]->id;
+    n->whole[id] = product_of(rw, product, ir_rewrite_get(rw, product->operands[0]), n->shares[id].whole);
+    n->narrow[id] = product_of(rw, product, row_of(rw, product->operands[0]), n->shares[id].row);
+}
+
+/* The slice is of one of the two products. */
+static void slice_part(ir_rewrite *rw, const ir_inst *slice, uint32_t weights) {
+    narrowing *n = rw->user;
+    uint32_t id = slice->operands[0]->id;
+    const ir_inst *product = slice->operands[0]->def;
+    bool row = (weights & n->shares[id].row) != 0;
+    int64_t start = columns_before(product, weights, row ? n->shares[id].row : n->shares[id].whole);
+    ir_value *part = ir_slice(&rw->b, row ? n->narrow[id] : n->whole[id], 1, start, ir_attr_int(slice, IR_ATTR_SIZE, 0));
+    if (row) n->narrow[slice->results[0]->id] = part;
+    ir_rewrite_map(rw, slice->results[0], part);
+}
+
 static bool narrow_hook(ir_rewrite *rw, const ir_inst *inst) {
     const narrowing *n = rw->user;
     if (inst->result_count != 1) return false;
+    uint32_t weights = weights_of(inst);
+    if (weights && n->shares[inst->operands[0]->id].apart) {
+        slice_part(rw, inst, weights);
+        return true;
+    }
+    if (n->shares[inst->results[0]->id].apart) {
+        take_apart(rw, inst);
+        return true;
+    }
     const demand *d = &n->demands[inst->results[0]->id];
     if (!d->row || d->whole) return false;
     narrow(rw, inst);
@@ -207,7 +317,9 @@ static void copy_for_row(const ir_module *in, const ir_func *func, ir_module *ou
     narrowing n = {0};
     if (find_demands(&n, func)) ir_retype_func(in, func, out, name, params_and_row, yield_row, narrow_hook, &n);
     free(n.demands);
+    free(n.shares);
     free(n.narrow);
+    free(n.whole);
 }
 
 static bool call_for_row(ir_rewrite *rw, const ir_inst *call, const ir_inst *window) {
