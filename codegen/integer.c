@@ -294,7 +294,7 @@ static void emit_multiply(cg *c, void *user) {
         integer_emit_tiles(c, &tiles);
         return;
     }
-    for (int rows = job->kind->tall; rows; rows /= rows == 3 ? 3 : 2) first = emit_tiles(c, job, first, rows);
+    for (int rows = job->kind->tall; rows; rows /= rows % 3 ? 2 : 3) first = emit_tiles(c, job, first, rows);
 }
 
 /* ---- the instruction ---- */
