@@ -106,7 +106,7 @@ typedef struct tile_job {
     const integer_kind *kind;
     int64_t x_stride; /* a constant, so that one register addresses all rows */
     bool adds;        /* to what is there: not the first block of columns */
-    int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums; /* kernel arguments */
+    int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums, next; /* kernel arguments */
 } tile_job;
 
 /* The even bytes of every word, sign-extended, or the odd ones. */
@@ -270,6 +270,20 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     }
 }
 
+/* While this panel is multiplied, a part with each of the first tiles, the one that is likely to come next is asked for: else the first tile would wait
+ * for memory. */
+static void ask_for_next(cg *c, const tile_job *job, LLVMValueRef first) {
+    enum { PARTS = 8, LINE = 64 };
+    int64_t bytes = integer_panel_rows(c) * job->kind->columns / PARTS;
+    LLVMValueRef part = LLVMBuildUDiv(c->b, first, cg_i64(c, job->kind->tall), "");
+    cg_branch some = cg_if(c, LLVMBuildICmp(c->b, LLVMIntULT, part, cg_i64(c, PARTS), ""));
+    LLVMValueRef from = cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, part, cg_i64(c, bytes)));
+    cg_loop lines = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, bytes), LINE);
+    cg_prefetch_second(c, cg_at(c, c->i8, from, lines.index));
+    cg_loop_end_unrolled(c, &lines, 4);
+    cg_end_if(c, &some);
+}
+
 /* Rows [first, …) in tiles of `rows`, as many as are whole; returns the row after them. */
 static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, int rows) {
     tile t = {.rows = rows};
@@ -279,6 +293,7 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
         for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, vector(c, c->i32), NULL);
     cg_loop loop = cg_loop_begin(c, first, end, rows);
     t.first = loop.index;
+    if (integer_in_place(c, job->kind) && rows == job->kind->tall) ask_for_next(c, job, loop.index);
     emit_tile(c, job, &t);
     cg_loop_end(c, &loop);
     return end;
@@ -335,6 +350,7 @@ static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
+    if (integer_in_place(c, &job->kind)) tiles.next = cg_kernel_arg(&kernel, pack->next);
     gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
                      (long long)job->kind.columns, job->kind.tall, tiles.adds, (long long)integer_group_of(&job->kind), integer_in_place(c, &job->kind));
     if (integer_as_stored(&job->kind)) gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));

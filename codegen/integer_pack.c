@@ -160,7 +160,7 @@ integer_places integer_kept(cg *c, const integer_kind *kind, LLVMValueRef w, LLV
     LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)), none = LLVMConstNull(c->ptr);
     LLVMValueRef within = LLVMBuildURem(c->b, row, cg_i64(c, RT_PANEL_ROWS), ""), group = cg_at(c, c->i8, w, cg_mul(c, cg_sub(c, row, within), bytes));
     LLVMValueRef panel = cg_at(c, c->i32, group, within); /* units and scales have four bytes for each row */
-    return (integer_places){none, none, panel, cg_at(c, c->i8, panel, cg_i64(c, RT_PANEL_ROWS * kind->columns)), none, none};
+    return (integer_places){none, none, panel, cg_at(c, c->i8, panel, cg_i64(c, RT_PANEL_ROWS * kind->columns)), none, none, NULL};
 }
 
 int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v) {

@@ -29,27 +29,37 @@ int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows) 
     return inst->op == IR_GATED_MATMUL ? max_rows * integer_panel_rows(c) * 4 : 0;
 }
 
-/* The panel that begins at `row` of the weight at w. */
-static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row, LLVMValueRef out, LLVMValueRef out_stride) {
+/* A panel of the weight at w, from row `row` on. */
+typedef struct panel {
+    LLVMValueRef w, row;
+} panel;
+
+static void multiply(cg *c, const integer_work *work, panel p, panel next, LLVMValueRef out, LLVMValueRef out_stride) {
     if (integer_in_place(c, work->kind)) {
-        integer_places kept = integer_kept(c, work->kind, w, row);
+        integer_places kept = integer_kept(c, work->kind, p.w, p.row);
+        kept.next = integer_kept(c, work->kind, next.w, next.row).panel;
         work->multiply(c, work->user, &kept, 0, work->kind->columns, out, out_stride);
         return;
     }
     for (int64_t first = 0, columns; first < work->kind->columns; first += columns) {
-        columns = integer_pack(c, work->kind, work->pack, w, row, first);
+        columns = integer_pack(c, work->kind, work->pack, p.w, p.row, first);
         work->multiply(c, work->user, work->pack, first, columns, out, out_stride);
     }
 }
 
+/* Threads that are as fast come in turn: the panel after the next ones of the others is likely to be this thread's. */
 void integer_emit_panels(cg *c, const integer_work *work) {
     const integer_panels *p = work->panels;
     LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c));
     cg_pieces panels = cg_pieces_begin(c, args[p->hand], args[p->last]);
     LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[p->first]), rows), out = cg_at(c, cg_type(c, p->out_dtype), args[p->out], row);
-    if (p->weights == 1) multiply(c, work, args[p->w[0]], row, out, args[p->out_stride]);
+    panel here = {args[p->w[0]], row}, next = here;
+    if (integer_in_place(c, work->kind)) next.row = cg_add(c, row, cg_mul(c, cg_widen(c, c->code.threads), rows));
+    if (p->weights == 1) multiply(c, work, here, next, out, args[p->out_stride]);
     else {
-        for (int i = 0; i < INTEGER_GATE_WEIGHTS; i++) multiply(c, work, args[p->w[i]], row, work->halves[i], rows);
+        panel other = {args[p->w[1]], row};
+        multiply(c, work, here, other, work->halves[0], rows);
+        multiply(c, work, other, next, work->halves[1], rows);
         cg_gate(c, &(cg_gated){work->halves[0], work->halves[1], args[p->x_rows], out, args[p->out_stride], integer_panel_rows(c), p->out_dtype});
     }
     cg_pieces_end(c, &panels);

@@ -95,9 +95,18 @@ void cg_value_barrier(cg *c, LLVMValueRef *v, int count) {
     gm_string_free(&constraints);
 }
 
-void cg_prefetch(cg *c, LLVMValueRef pointer) {
-    LLVMValueRef args[] = {pointer, cg_i32(c, 0), cg_i32(c, 3), cg_i32(c, 1)}; /* to read, again soon, data */
+/* near: 3, into every cache, … 0. */
+static void prefetch(cg *c, LLVMValueRef pointer, unsigned near) {
+    LLVMValueRef args[] = {pointer, cg_i32(c, 0), cg_i32(c, near), cg_i32(c, 1)}; /* to read, data */
     cg_intrinsic(c, "llvm.prefetch", c->ptr, args, GM_COUNT(args));
+}
+
+void cg_prefetch(cg *c, LLVMValueRef pointer) {
+    prefetch(c, pointer, 3);
+}
+
+void cg_prefetch_second(cg *c, LLVMValueRef pointer) {
+    prefetch(c, pointer, 2);
 }
 
 void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes) {
