@@ -2,9 +2,9 @@
  *
  * A panel of keys at a time goes through scores, softmax and weighted sum for all rows of the block, the softmax
  * so far being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
- * FlashAttention). Rows that see nothing of a panel are left out of its products, and from the weighted sum of a tile's
- * rows the keys that none of them sees; others that a row does not see get the weight 0.
- * Panels begin at multiples of their length, so that what a row sums does not depend on the block it is in. Tasks are dealt out (deal.c).
+ * FlashAttention). Rows that see nothing of a panel are left out of its products, and of the weighted sum of a tile's
+ * rows, unless it is done in tile registers, the keys that none of them sees; others that a row does not see get the weight 0.
+ * Panels begin at multiples of their length, so that what a row sums, of finite values, does not depend on the block it is in. Tasks are dealt out (deal.c).
  *
  * All panels are packed before the first block. Their keys and their values are dealt out in turn, lie in the scratch of the thread that packs them, and
  * are read there by all blocks that see them. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a
@@ -180,12 +180,12 @@ static void clear(cg *c, LLVMValueRef floats, LLVMValueRef from, LLVMValueRef to
 /* Weights of row `number`, from its scores, where its product takes them. Returns their sum; *top is the largest score so far. */
 static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, weight_elements(job, b))));
+    if (in_pairs(b)) clear(c, weights, cg_i64(c, 0), cg_i64(c, weight_elements(job, b)));
     if (b->words) return attention_words_weigh(c, job, row, p->v.scales, weights, float_at(c, b->weight_scales, number), top);
     if (b->tiles) return attention_tiles_weigh(c, job, row, is_set(c, p->lost), p->v.scales, weights, top);
     LLVMValueRef sum = attention_weigh(c, job, row, top, keep_weights, row->scores);
-    attention_vectors seen = attention_seen(c, row);
-    clear(c, row->scores, cg_i64(c, 0), seen.from);
-    clear(c, row->scores, seen.to, cg_i64(c, row->keys));
+    clear(c, weights, cg_i64(c, 0), row->from);
+    clear(c, weights, row->to, cg_i64(c, row->keys));
     return sum;
 }
 
@@ -194,9 +194,9 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const p
     LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
     cg_loop row = cg_loop_begin(c, from, to, 1);
     LLVMValueRef place = cg_add(c, b->place, LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), ""));
-    attention_row seen = {.scores = float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), .more = cg_f32(c, 0), .keys = PANEL_KEYS};
-    seen.low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
-    seen.high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
+    LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
+    LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
+    attention_row seen = attention_seen_row(c, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
     LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
     LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, b, p, row.index, &seen, &top);
     cg_store(c, top, top_at, 4);
@@ -286,7 +286,7 @@ static packed own_panel(cg *c, const attention_job *job, const block *b) {
     return parts_at(c, job, b, b->panel, float_at(c, b->panel, cg_i64(c, part_floats(job))));
 }
 
-/* What follows `keys` keys, whole tiles; scales that are read beyond the last are of keys that no row sees. */
+/* What follows `keys` keys, whole tiles. */
 static packed skip_keys(cg *c, const attention_job *job, const block *b, packed p, LLVMValueRef keys) {
     LLVMValueRef pairs = LLVMBuildUDiv(c->b, keys, cg_i64(c, 2), "");
     p.keys = float_at(c, p.keys, cg_mul(c, keys, cg_i64(c, key_elements(job, b))));
@@ -382,7 +382,6 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
 }
 
 static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block *b) {
-    /* what is read beyond a shared panel's scales must lie in the scratch: so those come first */
     int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job), panel = panel_floats(c, job, b), at = 0;
     struct {
         LLVMValueRef *place;

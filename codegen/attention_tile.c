@@ -46,7 +46,8 @@ static void begin_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef o
 
 /* The part of the depth where some row of the tile, whose first one is `first`, is not zero. */
 static void depth_of(cg *c, const tile_job *job, LLVMValueRef first, LLVMValueRef *from, LLVMValueRef *to) {
-    LLVMValueRef *args = c->code.args, group = cg_i64(c, job->group), keys = cg_i64(c, job->words ? 2 : 1), last = cg_add(c, first, cg_i64(c, attention_tile_rows(c) - 1));
+    LLVMValueRef *args = c->code.args, group = cg_i64(c, job->group), keys = cg_i64(c, job->words ? 2 : 1);
+    LLVMValueRef last = cg_add(c, first, cg_i64(c, attention_tile_rows(c) - 1));
     *from = cg_i64(c, 0), *to = args[job->depth];
     if (!job->add) return;
     LLVMValueRef low = cg_add(c, args[job->low], LLVMBuildUDiv(c->b, first, group, "")), high = cg_add(c, args[job->high], LLVMBuildUDiv(c->b, last, group, ""));

@@ -72,7 +72,6 @@ LLVMValueRef attention_tiles_weigh(cg *c, const attention_job *job, attention_ro
     LLVMBuildStore(c->b, sum_losses(c, losses, row->low, row->high), more);
     cg_end_if(c, &some);
     row->more = LLVMBuildLoad2(c->b, c->f32, more, "");
-    LLVMBuildMemSet(c->b, to, LLVMConstInt(c->i8, 0, 0), cg_i64(c, row->keys * job->parts * 2), 2);
     return attention_weigh(c, job, row, top, put_parts, &(parts_of_row){to, row->keys, job->parts});
 }
 

@@ -28,10 +28,10 @@ static LLVMValueRef load(cg *c, LLVMValueRef floats, LLVMValueRef index) {
     return cg_load(c, vector(c, c->f32), vector_at(c, floats, index), 4);
 }
 
-attention_vectors attention_seen(cg *c, const attention_row *row) {
-    LLVMValueRef lanes = cg_i64(c, c->lanes), last = cg_sub(c, lanes, cg_i64(c, 1));
-    LLVMValueRef from = cg_sub(c, row->low, LLVMBuildURem(c->b, row->low, lanes, "")), up = cg_add(c, row->high, last);
-    return (attention_vectors){from, cg_sub(c, up, LLVMBuildURem(c->b, up, lanes, ""))};
+attention_row attention_seen_row(cg *c, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys) {
+    LLVMValueRef lanes = cg_i64(c, c->lanes), up = cg_add(c, high, cg_i64(c, c->lanes - 1));
+    return (attention_row){.scores = scores, .low = low, .high = high, .from = cg_sub(c, low, LLVMBuildURem(c->b, low, lanes, "")),
+                           .to = cg_sub(c, up, LLVMBuildURem(c->b, up, lanes, "")), .more = cg_f32(c, 0), .keys = keys};
 }
 
 /* Of the vector at `index`, scores of keys that the row does not see become the least one there is. */
@@ -46,15 +46,15 @@ static void hide_unseen(cg *c, const attention_row *row, LLVMValueRef index) {
 }
 
 /* Scores as they are compared: with a cap and the like. */
-static void prepare(cg *c, const attention_job *job, const attention_row *row, attention_vectors seen) {
+static void prepare(cg *c, const attention_job *job, const attention_row *row) {
     if (!is_plain(job)) {
-        cg_loop each = cg_loop_begin(c, seen.from, seen.to, 1);
+        cg_loop each = cg_loop_begin(c, row->from, row->to, 1);
         LLVMValueRef at = cg_at(c, c->f32, row->scores, each.index);
         cg_store(c, attention_score(c, job, cg_load(c, c->f32, at, 4)), at, 4);
         cg_loop_end(c, &each);
     }
-    hide_unseen(c, row, seen.from);
-    hide_unseen(c, row, cg_sub(c, seen.to, cg_i64(c, c->lanes)));
+    hide_unseen(c, row, row->from);
+    hide_unseen(c, row, cg_sub(c, row->to, cg_i64(c, c->lanes)));
 }
 
 LLVMValueRef attention_vector(cg *c, double each) {
@@ -80,21 +80,20 @@ LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable) {
     return cg_sum_lanes(c, LLVMBuildLoad2(c->b, vector(c, c->f32), variable, ""));
 }
 
-static LLVMValueRef top_of(cg *c, const attention_row *row, attention_vectors seen, LLVMValueRef before) {
+static LLVMValueRef top_of(cg *c, const attention_row *row, LLVMValueRef before) {
     LLVMValueRef most = attention_vector(c, -FLT_MAX);
-    cg_loop scan = cg_loop_begin(c, seen.from, seen.to, c->lanes);
+    cg_loop scan = cg_loop_begin(c, row->from, row->to, c->lanes);
     attention_vector_top(c, most, load(c, row->scores, scan.index));
     cg_loop_end(c, &scan);
     return attention_larger(c, attention_vector_largest(c, most), before);
 }
 
 LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user) {
-    attention_vectors seen = attention_seen(c, row);
     LLVMValueRef total = attention_vector(c, 0);
-    prepare(c, job, row, seen);
-    *top = top_of(c, row, seen, *top);
+    prepare(c, job, row);
+    *top = top_of(c, row, *top);
     LLVMValueRef less = splat(c, LLVMBuildFAdd(c->b, *top, row->more, ""));
-    cg_loop loop = cg_loop_begin(c, seen.from, seen.to, c->lanes);
+    cg_loop loop = cg_loop_begin(c, row->from, row->to, c->lanes);
     LLVMValueRef score = load(c, row->scores, loop.index), weight = attention_weight(c, attention_unit(job), score, less);
     attention_vector_add(c, total, weight);
     put(c, user, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, splat(c, cg_f32(c, -FLT_MAX)), ""));

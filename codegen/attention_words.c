@@ -114,11 +114,10 @@ LLVMValueRef attention_words_weigh(cg *c, const attention_job *job, const attent
                                    LLVMValueRef *top) {
     double code = largest_code(row->keys);
     weighing w = {row->scores, values, attention_vector(c, RT_SCALE_LEAST), attention_vector(c, 0)};
-    attention_vectors seen = attention_seen(c, row);
     LLVMValueRef sum = attention_weigh(c, job, row, top, put_weights, &w), most = attention_vector_largest(c, w.most);
     LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
     cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), scale, 4);
-    LLVMBuildMemSet(c->b, to, LLVMConstInt(c->i8, 0, 0), cg_i64(c, row->keys * 2), 2);
-    integer_round(c, RT_I16, cg_at(c, c->f32, w.weights, seen.from), cg_sub(c, seen.to, seen.from), inverse_of(c, most, code), 0, cg_at(c, c->i16, to, seen.from));
+    LLVMValueRef floats = cg_at(c, c->f32, w.weights, row->from), codes = cg_at(c, c->i16, to, row->from);
+    integer_round(c, RT_I16, floats, cg_sub(c, row->to, row->from), inverse_of(c, most, code), 0, codes);
     return sum;
 }

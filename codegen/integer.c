@@ -270,18 +270,18 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     }
 }
 
-/* While this panel is multiplied, a part with each of the first tiles, the one that is likely to come next is asked for: else the first tile would wait
- * for memory. */
+/* With each of the first whole tiles, whose first row of x is `first`, a share of the panel that is likely to come next is asked for: else that panel's
+ * first tile would wait for memory. */
 static void ask_for_next(cg *c, const tile_job *job, LLVMValueRef first) {
-    enum { PARTS = 8, LINE = 64 };
-    int64_t bytes = integer_panel_rows(c) * job->kind->columns / PARTS;
-    LLVMValueRef part = LLVMBuildUDiv(c->b, first, cg_i64(c, job->kind->tall), "");
-    cg_branch some = cg_if(c, LLVMBuildICmp(c->b, LLVMIntULT, part, cg_i64(c, PARTS), ""));
-    LLVMValueRef from = cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, part, cg_i64(c, bytes)));
-    cg_loop lines = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, bytes), LINE);
-    cg_prefetch_second(c, cg_at(c, c->i8, from, lines.index));
-    cg_loop_end_unrolled(c, &lines, 4);
-    cg_end_if(c, &some);
+    enum { MOST_TILES = 8, LINE = 64 };
+    int64_t bytes = (int64_t)rt_dtype_bytes(job->kind->w, (size_t)(integer_panel_rows(c) * job->kind->columns));
+    LLVMValueRef tall = cg_i64(c, job->kind->tall), lines = cg_i64(c, bytes / LINE), one = cg_i64(c, 1);
+    LLVMValueRef tiles = cg_min(c, LLVMBuildUDiv(c->b, c->code.args[job->x_rows], tall, ""), cg_i64(c, MOST_TILES)); /* one at least: this */
+    LLVMValueRef share = LLVMBuildUDiv(c->b, cg_add(c, lines, cg_sub(c, tiles, one)), tiles, "");
+    LLVMValueRef from = cg_mul(c, LLVMBuildUDiv(c->b, first, tall, ""), share);
+    cg_loop loop = cg_loop_begin(c, from, cg_min(c, cg_add(c, from, share), lines), 1);
+    cg_prefetch_second(c, cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, loop.index, cg_i64(c, LINE))));
+    cg_loop_end_unrolled(c, &loop, 4);
 }
 
 /* Rows [first, …) in tiles of `rows`, as many as are whole; returns the row after them. */

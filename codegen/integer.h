@@ -32,7 +32,7 @@ typedef struct integer_places {
     LLVMValueRef panel;  /* interleaved */
     LLVMValueRef scales; /* f32[groups][rows]; of W as stored i32: parts of the row's unit, twice in words */
     LLVMValueRef units, minima; /* of W as stored: f32[rows]; f32[groups][rows], in units, what is to be added for Σx */
-    LLVMValueRef next;   /* of a kept panel: the one that is likely to come next; else NULL */
+    LLVMValueRef next;   /* of a kept panel: where the one that is likely to come next lies */
 } integer_places;
 
 /* Rows of W in a panel. */

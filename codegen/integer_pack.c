@@ -157,10 +157,11 @@ static void emit_lanes(cg *c, const pack_job *job, const integer_places *at) {
 /* ---- kept panels ---- */
 
 integer_places integer_kept(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row) {
-    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)), none = LLVMConstNull(c->ptr);
+    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)), none = LLVMConstNull(c->ptr); /* kernel arguments */
     LLVMValueRef within = LLVMBuildURem(c->b, row, cg_i64(c, RT_PANEL_ROWS), ""), group = cg_at(c, c->i8, w, cg_mul(c, cg_sub(c, row, within), bytes));
     LLVMValueRef panel = cg_at(c, c->i32, group, within); /* units and scales have four bytes for each row */
-    return (integer_places){none, none, panel, cg_at(c, c->i8, panel, cg_i64(c, RT_PANEL_ROWS * kind->columns)), none, none, NULL};
+    LLVMValueRef scales = cg_at(c, c->i8, panel, cg_i64(c, RT_PANEL_ROWS * kind->columns));
+    return (integer_places){.floats = none, .codes = none, .panel = panel, .scales = scales, .units = none, .minima = none, .next = none};
 }
 
 int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v) {

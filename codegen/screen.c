@@ -7,7 +7,7 @@
  * nothing; where some thread has supposed more than that, all rows are estimated once more, and those kept that are not below it. (A repeat
  * penalty makes no logit larger; with it more rows are taken at first, and what it leaves of them counts.) The exact scores of the rows that
  * are left go to the sampler with their ids. Otherwise every bound is infinite, and all rows are computed. Either way each row by the code of the
- * matrix-vector kernel, so that every bit is that of the full product. The screen is read once for all rows of x.
+ * matrix-vector kernel, so that every bit is that of the full product. Each time the screen is read once for all rows of x.
  *
  * A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
@@ -172,8 +172,9 @@ static LLVMValueRef find_floors(cg *c, screen_job *job, LLVMValueRef scratch) {
     x_end(c, job, &x);
     cg_wait(c, -1);
     x = x_begin(c, job, scratch);
-    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, cg_i64(c, job->rows), args[job->tokens], args[job->position], args[job->options], cg_f32(c, job->cap)};
-    LLVMValueRef here = cg_host_call(c, "rt_candidates_floor", c->i32, with_heap, 8);
+    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, cg_i64(c, job->rows), args[job->tokens], args[job->position],
+                                args[job->options], cg_f32(c, job->cap)};
+    LLVMValueRef here = cg_host_call(c, "rt_candidates_floor", c->i32, with_heap, GM_COUNT(with_heap));
     LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, c->i32, more, ""), here, ""), more);
     x_end(c, job, &x);
     return LLVMBuildICmp(c->b, LLVMIntNE, LLVMBuildLoad2(c->b, c->i32, more, ""), cg_i32(c, 0), "");
@@ -189,22 +190,28 @@ static void start_over(cg *c, const screen_job *job, LLVMValueRef scratch) {
     x_end(c, job, &x);
 }
 
-/* What this thread keeps by estimates, once or twice, and the floors. */
+/* After the first time: must the rows be estimated again? */
+static LLVMValueRef look_back(cg *c, screen_job *job, LLVMValueRef scratch) {
+    LLVMValueRef again = find_floors(c, job, scratch);
+    cg_branch over = cg_if(c, again);
+    start_over(c, job, scratch);
+    cg_end_if(c, &over);
+    return again;
+}
+
+/* What this thread keeps by estimates, and the floors. A loop, so that the code of the estimates is there once. */
 static void keep_some(cg *c, screen_job *job, LLVMValueRef scratch) {
     LLVMValueRef again = cg_variable(c, c->i1, LLVMConstInt(c->i1, 1, 0));
     x_loop x = x_begin(c, job, scratch);
     screen_store_x(c, job, &x.at);
     x_end(c, job, &x);
     cg_loop times = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, 2), 1);
-    cg_branch anew = cg_if(c, LLVMBuildLoad2(c->b, c->i1, again, ""));
+    cg_branch wanted = cg_if(c, LLVMBuildLoad2(c->b, c->i1, again, ""));
     screen_estimates(c, job, scratch);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, times.index, cg_i64(c, 0), ""));
-    LLVMBuildStore(c->b, find_floors(c, job, scratch), again);
-    cg_branch over = cg_if(c, LLVMBuildLoad2(c->b, c->i1, again, ""));
-    start_over(c, job, scratch);
-    cg_end_if(c, &over);
+    LLVMBuildStore(c->b, look_back(c, job, scratch), again);
     cg_end_if(c, &first);
-    cg_end_if(c, &anew);
+    cg_end_if(c, &wanted);
     cg_loop_end(c, &times);
 }
 

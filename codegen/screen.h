@@ -10,7 +10,6 @@
 
 enum {
     SCREEN_LANES = 8,
-    SCREEN_PARTS = RT_SCREEN_ROWS / SCREEN_LANES, /* vectors of a group's rows */
     SCREEN_SLAB = 64,                             /* groups */
     SCREEN_DIGIT = 7,                             /* bits of the fine digit of a length */
 };
@@ -44,10 +43,10 @@ typedef struct screen_x {
     LLVMValueRef excess;  /* f32: at least Σ excess, as runtime/screen.h has it */
     LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
     LLVMValueRef kept;    /* i64: vectors of screen_together rows that are kept, because one of them may count, in ascending order */
-    LLVMValueRef kept_row;            /* i32[rows / SCREEN_LANES]: the first row of each */
+    LLVMValueRef kept_row;            /* i32[rows / SCREEN_LANES + 1]: the first row of each */
     LLVMValueRef bound;               /* f32[rows]: the bounds of their rows */
     LLVMValueRef heap, found;         /* rt_candidates: those of the highest estimates; the rows that may change the token */
-    LLVMValueRef supposed;            /* f32, in the heap: what the least of its rows is supposed to score, later what it does */
+    LLVMValueRef supposed;            /* f32, in the heap: what the least of its rows is supposed to score, the second time the floor */
     LLVMValueRef heap_score, heap_id; /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
     LLVMValueRef found_id;            /* i32[rows]; the scores lie in `bound` then */
 } screen_x;

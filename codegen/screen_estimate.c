@@ -6,7 +6,11 @@
  */
 #include "codegen/screen.h"
 
-enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = SCREEN_PARTS };
+enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = ROWS / LANES /* most vectors of a group's rows */ };
+
+/* Of the margin: a score is hardly ever so far below its estimate, since errors of the columns are of either sign. More keeps more rows, less looks
+ * again more often; what is chosen is the same. */
+#define DOUBT 0.25
 
 /* ---- this thread's groups ---- */
 
@@ -263,10 +267,8 @@ static LLVMValueRef margin_of(cg *c, const estimate *e, int r, int p, LLVMValueR
     return LLVMBuildFAdd(c->b, cg_fma(c, sum, unit, excess), splat(c, cg_load(c, c->f32, x->extra, 4)), "");
 }
 
-/* What was summed of a group; row: its first. A vector of rows is kept unless none of them can score what the least in the heap is supposed to. Errors
- * of the columns are of either sign: a score is hardly ever further from its estimate than a fraction of the margin. */
+/* What was summed of a group; row: its first. A vector of rows is kept unless none of them can score what the least in the heap is supposed to. */
 static void keep_estimates(cg *c, const screen_job *job, const estimate *e, LLVMValueRef head, LLVMValueRef row) {
-    const double doubt = -0.25;
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
     for (int p = 0; p < vectors_of(c); p++)
         for (int r = 0; r < job->x_rows; r++) {
@@ -276,7 +278,7 @@ static void keep_estimates(cg *c, const screen_job *job, const estimate *e, LLVM
             LLVMValueRef bound = LLVMBuildFAdd(c->b, sum, margin, ""), supposed = splat(c, cg_load(c, c->f32, x->supposed, 4));
             cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, supposed, "")));
             screen_keep(c, x, bound, first);
-            offer_vector(c, x, cg_fma(c, margin, splat(c, cg_f32(c, doubt)), sum), first);
+            offer_vector(c, x, cg_fma(c, margin, splat(c, cg_f32(c, -DOUBT)), sum), first);
             cg_end_if(c, &any);
         }
 }

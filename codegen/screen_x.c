@@ -30,8 +30,9 @@ static int64_t lay_out(cg *c, const screen_job *job, LLVMValueRef base, screen_x
         LLVMValueRef *pointer;
         int64_t bytes;
     } parts[] = {{&x->columns, runs * RUN * 4}, {&x->q, (runs + 1) * RUN}, {&x->spread, (runs + 1) * RUN * SCREEN_LANES}, {&x->step, (runs + 1) * 4},
-                 {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4}, {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4}, {&x->extra, 4}, {&x->kept, 8},
-                 {&x->kept_row, (job->rows / SCREEN_LANES + 1) * 4}, {&x->bound, job->rows * 4}, {&x->heap, sizeof(rt_candidates)}, {&x->found, sizeof(rt_candidates)}, {&x->heap_score, RT_SAMPLE_MOST_REACH * 4},
+                 {&x->centre, (runs + 1) * 4}, {&x->length, runs * 4}, {&x->coarse, quads}, {&x->fine, quads}, {&x->unit, 4}, {&x->excess, 4},
+                 {&x->extra, 4}, {&x->kept, 8}, {&x->kept_row, (job->rows / SCREEN_LANES + 1) * 4}, {&x->bound, job->rows * 4},
+                 {&x->heap, sizeof(rt_candidates)}, {&x->found, sizeof(rt_candidates)}, {&x->heap_score, RT_SAMPLE_MOST_REACH * 4},
                  {&x->heap_id, RT_SAMPLE_MOST_REACH * 4}, {&x->found_id, job->rows * 4}};
     int64_t at = 0;
     for (size_t i = 0; i < GM_COUNT(parts); i++) {

@@ -29,6 +29,7 @@ typedef struct demand {
 } demand;
 
 /* The same of a product's weights, a bit for each, of which slices are the results. */
+enum { MOST_WEIGHTS = 31 };
 typedef struct shares {
     uint32_t whole, row;
     bool apart; /* the product is taken apart */
@@ -87,13 +88,20 @@ static int64_t width_of(const ir_inst *product, int weight) {
     return product->operands[1 + weight]->type.dim[0];
 }
 
-/* The weights of a product whose results a slice takes; 0: it is none of a product with several, or takes a part of one's. */
-static uint32_t weights_of(const ir_inst *slice) {
+/* The product with several weights of whose columns this is a slice; NULL: it is none. */
+static const ir_inst *sliced_product(const ir_inst *slice) {
     const ir_inst *product = slice->op == IR_SLICE ? slice->operands[0]->def : NULL;
-    if (!product || product->op != IR_MATMUL || product->operand_count < 3 || product->operand_count > 32 || slice->results[0]->type.rank != 2) return 0;
+    if (!product || product->op != IR_MATMUL || product->results[0]->type.rank != 2 || ir_attr_int(slice, IR_ATTR_AXIS, 0) != 1) return NULL;
+    int weights = product->operand_count - 1;
+    return weights > 1 && weights <= MOST_WEIGHTS ? product : NULL;
+}
+
+/* The weights whose results a slice takes; 0: it is of no such product, or takes a part of one's. */
+static uint32_t weights_of(const ir_inst *slice) {
+    const ir_inst *product = sliced_product(slice);
+    if (!product) return 0;
     int64_t start = ir_attr_int(slice, IR_ATTR_START, 0), end = start + ir_attr_int(slice, IR_ATTR_SIZE, 0), at = 0, taken = 0;
     uint32_t weights = 0;
-    if (ir_attr_int(slice, IR_ATTR_AXIS, 0) != 1) return 0;
     for (int i = 0; i + 1 < product->operand_count; at += width_of(product, i++))
         if (at >= start && at + width_of(product, i) <= end) weights |= 1u << i, taken += width_of(product, i);
     return taken == end - start ? weights : 0;
@@ -157,11 +165,6 @@ static void note_demand(narrowing *n, const ir_inst *inst) {
     }
     row &= !whole && can_narrow(inst, n->rows);
     if (note_share(n, inst, row)) return;
-    if (inst->op == IR_MATMUL && n->shares[inst->results[0]->id].apart) {
-        n->demands[inst->operands[0]->id].row = true;
-        need_whole(inst, n);
-        return;
-    }
     if (row) {
         for (int i = 0; i < inst->operand_count; i++) {
             demand *d = &n->demands[inst->operands[i]->id];
@@ -226,7 +229,7 @@ static void take_apart(ir_rewrite *rw, const ir_inst *product) {
 static void slice_part(ir_rewrite *rw, const ir_inst *slice, uint32_t weights) {
     narrowing *n = rw->user;
     uint32_t id = slice->operands[0]->id;
-    const ir_inst *product = slice->operands[0]->def;
+    const ir_inst *product = sliced_product(slice);
     bool row = (weights & n->shares[id].row) != 0;
     int64_t start = columns_before(product, weights, row ? n->shares[id].row : n->shares[id].whole);
     ir_value *part = ir_slice(&rw->b, row ? n->narrow[id] : n->whole[id], 1, start, ir_attr_int(slice, IR_ATTR_SIZE, 0));

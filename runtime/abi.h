@@ -56,7 +56,7 @@ typedef struct rt_candidates {
     int64_t count;
     float *score;
     int32_t *id;
-    float supposed; /* of a heap: rows that cannot score as much, before a cap, were left out */
+    float supposed; /* of a heap: rows that cannot score as much, before a cap, are left out */
     float floor;    /* rows that score less change nothing, */
     float uncapped; /* nor those that score less than this before a cap */
 } rt_candidates;
@@ -99,7 +99,6 @@ typedef void (*rt_entry)(rt_frame *frame, int32_t thread, int32_t threads, void 
     RTCALL(rt_candidates_begin)                                                                                        \
     RTCALL(rt_candidates_offer)                                                                                        \
     RTCALL(rt_candidates_floor)                                                                                        \
-    RTCALL(rt_candidates_uncapped)                                                                                     \
     RTCALL(rt_candidates_sample)                                                                                       \
     RTCALL(rt_trace_call)                                                                                              \
     RTCALL(rt_profile_begin)                                                                                           \
@@ -117,16 +116,17 @@ void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *
 void rt_sample_call(rt_frame *frame, const float *logits, int64_t rows, int64_t vocab, const int32_t *tokens, int32_t position,
                     const float *options, int64_t seed, int64_t usual, int32_t *out);
 /* A screened choice among `rows` rows of W, for each row of x in order (candidates.c), greedy when options is NULL. A heap of the thread's
- * rows of the highest estimates, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores of -inf and ids of -1, … */
+ * rows of the highest estimates, rt_sample_reach and as many more as a penalty looks at (room for RT_SAMPLE_MOST_REACH): none yet, with scores
+ * of -inf and ids of -1, … */
 void rt_candidates_begin(rt_candidates *heap, const float *options, int64_t rows);
 /* … after rows first … first + count - 1, of which some estimate is above score[0], which is the least. Once their scores are
  * exact: */
 void rt_candidates_offer(rt_candidates *heap, const float *estimates, int64_t count, int32_t first);
-/* the floors of this thread's heap, which depend on those of all threads. Returns whether some thread has supposed more (1), so that rows are
- * missing, or not (0). */
+/* the floors of this thread's heap, which depend on those of all threads, where rt_sample_reach is not 0. Returns whether some thread has supposed
+ * more (1), so that rows may be missing, or not (0). */
 int32_t rt_candidates_floor(const rt_frame *frame, int32_t thread, rt_candidates *heap, int64_t rows, const int32_t *tokens, int32_t position,
                             const float *options, float cap);
-/* No x below it has a cap·tanh(x / cap) that is not below the floor, as compiled code computes that. */
+/* What the floor is before a cap: no x below it has a cap·tanh(x / cap) that is not below the floor, as compiled code computes that. */
 float rt_candidates_uncapped(float floor, float cap);
 /* The token of row `row` of x, from every thread's rows of W that may change it, by ascending id. The first thread calls it, with its own. */
 int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *found, int64_t rows, const int32_t *tokens, int32_t position, int64_t row,

@@ -60,7 +60,6 @@ static float reached(const rt_frame *frame, int32_t thread, const rt_candidates 
     float least[RT_SAMPLE_MOST_REACH];
     int32_t none[RT_SAMPLE_MOST_REACH];
     rt_candidates heap = {.count = rt_sample_reach(by->options, rows), .score = least, .id = none};
-    if (!heap.count) return -INFINITY;
     clear(&heap);
     for (int32_t t = 0; t < frame->threads; t++) {
         const rt_candidates *other = of_thread(frame, thread, mine, t);
