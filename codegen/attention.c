@@ -11,6 +11,14 @@
 
 enum { NO_WINDOW = 1 << 30 }; /* keys: beyond every context, and no sum with it overflows */
 
+void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
+    LLVMBuildMemSet(c->b, at, LLVMConstInt(c->i8, 0, 0), cg_mul(c, count, cg_i64(c, 4)), 4);
+}
+
+LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step) {
+    return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
+}
+
 LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg) {
     return cg_add(c, cg_mul(c, a, cg_i64(c, sa)), cg_add(c, cg_mul(c, b, cg_i64(c, sb)), cg_mul(c, g, cg_i64(c, sg))));
 }

@@ -53,6 +53,10 @@ typedef struct attention_sum {
     LLVMValueRef top, total;
 } attention_sum;
 attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high);
+/* at[count] = 0, of 32 bits. */
+void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count);
+/* The largest multiple of `step` that is at most `count`. */
+LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
 /* a·sa + b·sb + g·sg */
 LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg);
 /* Where the scale of this element lies. */
@@ -92,8 +96,6 @@ LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention
 /* Ask for a line of memory for each of `rows` neighbouring rows of d columns, the first of them at `row`: for those that come after the rows.
  * They are read at most a line of each at a time, here from `column` on. */
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
-/* at[count] = 0, of 32 bits. */
-void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count);
 /* The rows of a run of keys in the order in which they lie in a cache: first whole tiles of them, then tiles of `last` rows for what is left (0: of
  * nothing), whose last one may reach beyond the run. What is emitted between begin and next is so for either kind:
  *

@@ -116,18 +116,18 @@ static void read_rows(cg *c, const attention_job *job, const block *b, LLVMValue
     read_row(c, job, b, loop.index, from, to);
     cg_loop_end(c, &loop);
     LLVMValueRef end = float_at(c, b->rows, cg_mul(c, rows, cg_i64(c, elements)));
-    LLVMBuildMemSet(c->b, end, LLVMConstInt(c->i8, 0, 0), cg_i64(c, (tall_of(c, b) - 1) * elements * 4), 4);
+    attention_zero(c, end, cg_i64(c, (tall_of(c, b) - 1) * elements));
 }
 
 static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValueRef rows) {
     int64_t columns = columns_of(c, job);
-    LLVMBuildMemSet(c->b, b->sums, LLVMConstInt(c->i8, 0, 0), cg_mul(c, rows, cg_i64(c, columns * 4)), 4);
+    attention_zero(c, b->sums, cg_mul(c, rows, cg_i64(c, columns)));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
     cg_store(c, cg_f32(c, -FLT_MAX), float_at(c, b->tops, loop.index), 4);
     cg_store(c, cg_f32(c, 0), float_at(c, b->totals, loop.index), 4);
     cg_loop_end(c, &loop);
     LLVMValueRef scales = cg_add(c, rows, cg_i64(c, tall_of(c, b) - 1)); /* a tile's other rows add nothing, so theirs are finite */
-    if (b->words) LLVMBuildMemSet(c->b, b->weight_scales, LLVMConstInt(c->i8, 0, 0), cg_mul(c, scales, cg_i64(c, 4)), 4);
+    if (b->words) attention_zero(c, b->weight_scales, scales);
 }
 
 /* row[d] *= factor */
@@ -155,6 +155,11 @@ static void write_rows(cg *c, const attention_job *job, const block *b, LLVMValu
 
 /* ---- a panel of keys ---- */
 
+/* The position of the token whose row this is. */
+static LLVMValueRef place_of(cg *c, const attention_job *job, const block *b, LLVMValueRef row) {
+    return cg_add(c, b->place, LLVMBuildUDiv(c->b, row, cg_i64(c, job->group), ""));
+}
+
 /* Rows [from, to) of the block: those that see some of the keys [low, high), counted from b->low. */
 static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *from, LLVMValueRef *to) {
     LLVMValueRef behind = cg_sub(c, b->low, b->place), group = cg_i64(c, job->group); /* of key 0 to token 0 */
@@ -172,20 +177,15 @@ static LLVMValueRef is_set(cg *c, LLVMValueRef at) {
     return LLVMBuildICmp(c->b, LLVMIntNE, cg_load(c, c->i32, at, 4), cg_i32(c, 0), "");
 }
 
-/* floats[from, to) = 0 */
-static void clear(cg *c, LLVMValueRef floats, LLVMValueRef from, LLVMValueRef to) {
-    LLVMBuildMemSet(c->b, float_at(c, floats, from), LLVMConstInt(c->i8, 0, 0), cg_mul(c, cg_sub(c, to, from), cg_i64(c, 4)), 4);
-}
-
 /* Weights of row `number`, from its scores, where its product takes them. Returns their sum; *top is the largest score so far. */
 static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, weight_elements(job, b))));
-    if (in_pairs(b)) clear(c, weights, cg_i64(c, 0), cg_i64(c, weight_elements(job, b)));
+    if (in_pairs(b)) attention_zero(c, weights, cg_i64(c, weight_elements(job, b)));
     if (b->words) return attention_words_weigh(c, job, row, p->v.scales, weights, float_at(c, b->weight_scales, number), top);
     if (b->tiles) return attention_tiles_weigh(c, job, row, is_set(c, p->lost), p->v.scales, weights, top);
     LLVMValueRef sum = attention_weigh(c, job, row, top, keep_weights, row->scores);
-    clear(c, weights, cg_i64(c, 0), row->from);
-    clear(c, weights, row->to, cg_i64(c, row->keys));
+    attention_zero(c, weights, row->from);
+    attention_zero(c, float_at(c, weights, row->to), cg_sub(c, cg_i64(c, row->keys), row->to));
     return sum;
 }
 
@@ -193,7 +193,7 @@ static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, c
 static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
     LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
     cg_loop row = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef place = cg_add(c, b->place, LLVMBuildUDiv(c->b, row.index, cg_i64(c, job->group), ""));
+    LLVMValueRef place = place_of(c, job, b, row.index);
     LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
     LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
     attention_row seen = attention_seen_row(c, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
@@ -207,9 +207,8 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const p
     cg_end_if(c, &mend);
     cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, total_at, 4), sum, ""), total_at, 4);
     cg_loop_end(c, &row);
-    int64_t after = (tall_of(c, b) - 1) * weight_elements(job, b) * 4; /* bytes of the last tile's other rows */
-    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b))));
-    LLVMBuildMemSet(c->b, rest, LLVMConstInt(c->i8, 0, 0), cg_i64(c, after), 4);
+    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b)))); /* the last tile's other rows */
+    attention_zero(c, rest, cg_i64(c, (tall_of(c, b) - 1) * weight_elements(job, b)));
 }
 
 static void score_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run) {
@@ -231,8 +230,8 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
     int64_t columns = columns_of(c, job), keys = weight_elements(job, b), lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
     if (in_pairs(b)) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
-    LLVMValueRef place = cg_add(c, b->place, LLVMBuildUDiv(c->b, from, cg_i64(c, job->group), "")), start = cg_add(c, b->low, run->first);
-    LLVMValueRef high = cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)); /* behind the last key that the first row sees */
+    LLVMValueRef start = cg_add(c, b->low, run->first); /* position of the panel's first key */
+    LLVMValueRef high = cg_add(c, cg_sub(c, place_of(c, job, b, from), start), cg_i64(c, 1)); /* behind the last key that the first row sees */
     cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
     attention_product product = {.a = weights, .a_stride = keys, .rows = cg_sub(c, to, from),
                                  .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))), .depth = depth,

@@ -63,11 +63,6 @@ void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef 
 
 /* ---- the rows of a cache in the order in which they lie ---- */
 
-/* The largest multiple of `step` that is at most `count`. */
-static LLVMValueRef whole(cg *c, LLVMValueRef count, int64_t step) {
-    return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
-}
-
 /* Loops over rows from … to of the run, t->rows of them at a time. */
 static void open_rows(cg *c, attention_row_tiles *t, LLVMValueRef from, LLVMValueRef to) {
     bool head_major = t->cache->stride[1] > t->cache->stride[0];
@@ -83,7 +78,7 @@ static void open_rows(cg *c, attention_row_tiles *t, LLVMValueRef from, LLVMValu
 
 attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, int rows, int last) {
     attention_row_tiles t = {.rows = rows, .job = job, .cache = cache, .run = run, .last = last};
-    t.whole = whole(c, run->count, rows);
+    t.whole = attention_whole(c, run->count, rows);
     open_rows(c, &t, cg_i64(c, 0), t.whole);
     return t;
 }
@@ -226,7 +221,7 @@ static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueR
 
 /* The first `rows` rows, of which s->rows and s->weights point to the first. */
 static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows) {
-    LLVMValueRef end = whole(c, s->width, c->lanes);
+    LLVMValueRef end = attention_whole(c, s->width, c->lanes);
     for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
         int heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE;
         LLVMValueRef weight[MAX_TILE], out = cg_at(c, c->f32, s->out, cg_i64(c, first * s->out_stride));
@@ -278,10 +273,6 @@ static void score_columns(cg *c, const attention_job *job, const attention_part 
 }
 
 /* ---- a thread's part ---- */
-
-void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count) {
-    LLVMBuildMemSet(c->b, at, LLVMConstInt(c->i8, 0, 0), cg_mul(c, count, cg_i64(c, 4)), 4);
-}
 
 static void score_part(cg *c, const attention_job *job, const attention_part *p) {
     bool by_row = job->k.stride[2] == 1 || job->d == 1;

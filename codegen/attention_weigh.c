@@ -29,9 +29,8 @@ static LLVMValueRef load(cg *c, LLVMValueRef floats, LLVMValueRef index) {
 }
 
 attention_row attention_seen_row(cg *c, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys) {
-    LLVMValueRef lanes = cg_i64(c, c->lanes), up = cg_add(c, high, cg_i64(c, c->lanes - 1));
-    return (attention_row){.scores = scores, .low = low, .high = high, .from = cg_sub(c, low, LLVMBuildURem(c->b, low, lanes, "")),
-                           .to = cg_sub(c, up, LLVMBuildURem(c->b, up, lanes, "")), .more = cg_f32(c, 0), .keys = keys};
+    return (attention_row){.scores = scores, .low = low, .high = high, .from = attention_whole(c, low, c->lanes),
+                           .to = attention_whole(c, cg_add(c, high, cg_i64(c, c->lanes - 1)), c->lanes), .more = cg_f32(c, 0), .keys = keys};
 }
 
 /* Of the vector at `index`, scores of keys that the row does not see become the least one there is. */

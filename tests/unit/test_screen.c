@@ -450,30 +450,38 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     ck_assert_mem_eq(again, v, sizeof v);
 }
 
+/* The choices for each row of x[i] by the rows of weight "wi" [rows, columns], for all i: *result [rows of x, count]. False: see run_text. */
+static bool run_choices(const char *cpu, const rt_weights *weights, const ir_array *x, int count, int64_t rows, gm_arena *arena, ir_array *result) {
+    gm_string text = {0}, body = {0}, list = {0};
+    int x_rows = (int)x->dim[0], columns = (int)x->dim[1];
+    char name[8], screen[8];
+    gm_string_printf(&text, "func @f(");
+    for (int i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "w%d", i);
+        snprintf(screen, sizeof screen, "s%d", i);
+        gm_string_printf(&text, "%s%%x%d: f32[%d,%d]", i ? ", " : "", i, x_rows, columns);
+        gm_string_printf(&body, "  %%%s = weight {name = \"%s\"} : f32[%d,%d]\n", name, name, (int)rows, columns);
+        write_screen(&body, screen, name, rows, columns);
+        gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%%s, %%%s : i32[%d,1]\n", i, i, name, screen, x_rows);
+        gm_string_printf(&list, "%s%%a%d", i ? ", " : "", i);
+    }
+    gm_string_printf(&text, ") -> (i32[%d,%d]) {\n%s  %%all = concat %s {axis = 1} : i32[%d,%d]\n  return %%all\n}\n", x_rows, count, body.data, list.data, x_rows, count);
+    gm_string_free(&body);
+    gm_string_free(&list);
+    return run_text(cpu, &text, weights, x, count, arena, result);
+}
+
 START_TEST(scores_at_their_bounds) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    gm_string text = {0}, body = {0}, list = {0};
     ir_array args[PAIRS], result;
-    char name[PAIRS][8], screen[8];
     state = 21 + (uint64_t)_i;
-    gm_string_printf(&text, "func @f(");
     for (int i = 0; i < PAIRS; i++) {
-        snprintf(name[i], sizeof name[i], "w%d", i);
         args[i] = row_of(&arena, PAIR_COLUMNS);
-        make_pair(&weights, name[i], args[i].data);
-        gm_string_printf(&text, "%s%%x%d: f32[1,%d]", i ? ", " : "", i, PAIR_COLUMNS);
-        gm_string_printf(&body, "  %%w%d = weight {name = \"w%d\"} : f32[%d,%d]\n", i, i, GROUP, PAIR_COLUMNS);
-        snprintf(screen, sizeof screen, "s%d", i);
-        write_screen(&body, screen, name[i], GROUP, PAIR_COLUMNS);
-        gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%w%d, %%s%d : i32[1,1]\n", i, i, i, i);
-        gm_string_printf(&list, "%s%%a%d", i ? ", " : "", i);
+        make_pair(&weights, gm_arena_printf(&arena, "w%d", i), args[i].data);
     }
-    gm_string_printf(&text, ") -> (i32[1,%d]) {\n%s  %%all = concat %s {axis = 1} : i32[1,%d]\n  return %%all\n}\n", PAIRS, body.data, list.data, PAIRS);
-    if (run_text(cpus[_i], &text, &weights, args, PAIRS, &arena, &result))
+    if (run_choices(cpus[_i], &weights, args, PAIRS, GROUP, &arena, &result))
         for (int i = 0; i < PAIRS; i++) ck_assert_msg(((const int32_t *)result.data)[i] == 1, "pair %d", i);
-    gm_string_free(&body);
-    gm_string_free(&list);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
@@ -523,9 +531,11 @@ static void make_trial(rt_weights *weights, const char *name, float *x, int *lar
     ck_assert_int_eq(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     set_score(highest, x, 0.1 * margin);
     for (int r = 0; r < TRIAL_X; r++) {
-        largest[r] = 0;
-        for (int i = 1; i < TRIAL_ROWS; i++)
-            if (product(w + i * TRIAL_COLUMNS, x + r * TRIAL_COLUMNS) > product(w + largest[r] * TRIAL_COLUMNS, x + r * TRIAL_COLUMNS)) largest[r] = i;
+        double most = -INFINITY;
+        for (int i = 0; i < TRIAL_ROWS; i++) {
+            double score = product(w + i * TRIAL_COLUMNS, x + r * TRIAL_COLUMNS);
+            if (score > most) most = score, largest[r] = i;
+        }
     }
     ck_assert_int_eq(largest[0], LARGEST);
 }
@@ -533,32 +543,19 @@ static void make_trial(rt_weights *weights, const char *name, float *x, int *lar
 START_TEST(scores_below_their_estimates) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    gm_string text = {0}, body = {0}, list = {0};
     ir_array args[TRIALS], result;
-    char name[TRIALS][8], screen[8];
     int largest[TRIALS][TRIAL_X];
     state = 31 + (uint64_t)_i;
-    gm_string_printf(&text, "func @f(");
     for (int i = 0; i < TRIALS; i++) {
-        snprintf(name[i], sizeof name[i], "w%d", i);
         args[i] = row_of(&arena, TRIAL_X * TRIAL_COLUMNS);
         args[i].dim[0] = TRIAL_X, args[i].dim[1] = TRIAL_COLUMNS;
-        make_trial(&weights, name[i], args[i].data, largest[i]);
-        gm_string_printf(&text, "%s%%x%d: f32[%d,%d]", i ? ", " : "", i, TRIAL_X, TRIAL_COLUMNS);
-        gm_string_printf(&body, "  %%w%d = weight {name = \"w%d\"} : f32[%d,%d]\n", i, i, TRIAL_ROWS, TRIAL_COLUMNS);
-        snprintf(screen, sizeof screen, "s%d", i);
-        write_screen(&body, screen, name[i], TRIAL_ROWS, TRIAL_COLUMNS);
-        gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%w%d, %%s%d : i32[%d,1]\n", i, i, i, i, TRIAL_X);
-        gm_string_printf(&list, "%s%%a%d", i ? ", " : "", i);
+        make_trial(&weights, gm_arena_printf(&arena, "w%d", i), args[i].data, largest[i]);
     }
-    gm_string_printf(&text, ") -> (i32[%d,%d]) {\n%s  %%all = concat %s {axis = 1} : i32[%d,%d]\n  return %%all\n}\n", TRIAL_X, TRIALS, body.data, list.data, TRIAL_X, TRIALS);
-    if (run_text(cpus[_i], &text, &weights, args, TRIALS, &arena, &result))
+    if (run_choices(cpus[_i], &weights, args, TRIALS, TRIAL_ROWS, &arena, &result))
         for (int i = 0; i < TRIALS * TRIAL_X; i++) {
             int got = ((const int32_t *)result.data)[i], want = largest[i % TRIALS][i / TRIALS];
             ck_assert_msg(got == want, "trial %d, row %d of x: %d instead of %d", i % TRIALS, i / TRIALS, got, want);
         }
-    gm_string_free(&body);
-    gm_string_free(&list);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
