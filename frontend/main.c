@@ -3,6 +3,7 @@
 
 #include "passes/passes.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -187,8 +188,7 @@ int main(int argc, char **argv) {
                          errno ? strerror(errno) : "");
     if (status == GM_OK) return 0;
     for (char *c = diag.message; *c; c++)
-        if (*c == '\n' || *c == '\r')
-            *c = ' '; /* a file name may hold any byte: one line all the same */
+        if (iscntrl((unsigned char)*c)) *c = ' '; /* names and what files hold may be any bytes: one line all the same, and no orders to a terminal */
     fprintf(stderr, "gemmac: %s\n", diag.set ? diag.message : "failed without a message");
     return status == GM_INVALID ? 2 : 1;
 }

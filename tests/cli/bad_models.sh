@@ -225,6 +225,9 @@ name=$(offset "$gguf" output_norm.weight)
 gguf_copy type
 poke "$m" $((name + 30)) '\143'
 refuse gguf_type_unknown 'type\.gguf.*(output_norm|type)' "$m"
+gguf_copy control_bytes
+poke "$m" 64 'g\033[31m'
+refuse gguf_control_bytes 'control_bytes\.gguf.*g \[31m' "$m"
 gguf_copy rank
 poke "$m" $((name + 18)) '\011'
 refuse gguf_rank 'rank\.gguf.*(output_norm|dimension|rank)' "$m"

@@ -30,7 +30,8 @@ gm() {
 }
 
 # bad NAME PATTERN ARGUMENT…: the command fails as every failure should: non-zero and not by a signal, exactly one
-# line "gemmac: …" on standard error that matches PATTERN (extended, any case), nothing on standard output, no file.
+# line "gemmac: …" without control bytes on standard error that matches PATTERN (extended, any case), nothing on standard
+# output, no file.
 bad() {
     bad_name=$1 bad_pattern=$2
     shift 2
@@ -38,6 +39,7 @@ bad() {
     if [ "$status" -eq 0 ]; then fail "$bad_name" "succeeds"
     elif [ "$status" -ge 124 ]; then fail "$bad_name" "ends with status $status: $(head -c 300 "$work/err")"
     elif [ "$(wc -l <"$work/err")" -ne 1 ]; then fail "$bad_name" "$(wc -l <"$work/err") lines on standard error: $(head -c 300 "$work/err")"
+    elif tr -d '\n' <"$work/err" | grep -aq '[[:cntrl:]]'; then fail "$bad_name" "control bytes in: $(tr '[:cntrl:]' '?' <"$work/err")"
     elif ! grep -q '^gemmac: ' "$work/err"; then fail "$bad_name" "no 'gemmac: ' in: $(cat "$work/err")"
     elif ! grep -Eqi -e "$bad_pattern" "$work/err"; then fail "$bad_name" "expected /$bad_pattern/ in: $(cat "$work/err")"
     elif [ -s "$work/out" ]; then fail "$bad_name" "writes to standard output: $(head -c 200 "$work/out")"
