@@ -42,23 +42,23 @@ rt_interleaved_places rt_interleaved_layout(rt_dtype dtype) {
 
 /* ---- taking a stored block apart ---- */
 
-static void take_Q4_0(const uint8_t *src, parts *out) {
+GM_INLINE void take_Q4_0(const uint8_t *src, parts *out) {
     out->d = block_u16(src);
     for (int i = 0; i < 32; i++) out->codes[i] = (uint8_t)block_nibble(src + 2, i);
 }
 
-static void take_Q5_0(const uint8_t *src, parts *out) {
+GM_INLINE void take_Q5_0(const uint8_t *src, parts *out) {
     uint32_t high = block_u32(src + 2);
     out->d = block_u16(src);
     for (int i = 0; i < 32; i++) out->codes[i] = (uint8_t)(block_nibble(src + 6, i) | block_bit(high, i) << 4);
 }
 
-static void take_Q8_0(const uint8_t *src, parts *out) {
+GM_INLINE void take_Q8_0(const uint8_t *src, parts *out) {
     out->d = block_u16(src);
     for (int i = 0; i < 32; i++) out->codes[i] = src[2 + i] ^ 0x80;
 }
 
-static void take_k(const uint8_t *src, const uint8_t *low, const uint8_t *high, parts *out) {
+GM_INLINE void take_k(const uint8_t *src, const uint8_t *low, const uint8_t *high, parts *out) {
     out->d = block_u16(src);
     out->m = block_u16(src + 2);
     for (int s = 0; s < 8; s++) {
@@ -70,13 +70,13 @@ static void take_k(const uint8_t *src, const uint8_t *low, const uint8_t *high, 
     for (int i = 0; i < 256; i++) out->codes[i] = (uint8_t)block_k_code(low, high, i);
 }
 
-static void take_Q6_K(const uint8_t *src, parts *out) {
+GM_INLINE void take_Q6_K(const uint8_t *src, parts *out) {
     out->d = block_u16(src + 208);
     memcpy(out->scales, src + 192, 16);
     for (int i = 0; i < 256; i++) out->codes[i] = (uint8_t)block_q6_code(src, src + 128, i);
 }
 
-static void take(rt_dtype stored, const uint8_t *src, parts *out) {
+GM_INLINE void take(rt_dtype stored, const uint8_t *src, parts *out) {
     switch (stored) {
     case RT_Q4_0: take_Q4_0(src, out); return;
     case RT_Q5_0: take_Q5_0(src, out); return;
@@ -91,27 +91,29 @@ static void take(rt_dtype stored, const uint8_t *src, parts *out) {
 /* ---- sixteen rows ---- */
 
 /* Of one row, at its place in a run: four bytes of each vector. */
-static void put_run(const rt_interleaved *type, const uint8_t *codes, uint8_t *run, int high) {
-    int planes = type->bits - 4;
-    if (type->bits == 8) {
-        for (int i = 0; i < RUN; i++) run[i / UNIT * VECTOR + i % UNIT] = codes[i];
-        return;
-    }
-    for (int i = 0; i < RUN / 2; i++) run[i / UNIT * VECTOR + i % UNIT] = (uint8_t)((codes[i] & 15) | (codes[i + RUN / 2] & 15) << 4);
-    for (int h = 0; h < planes; h++)
-        for (int c = 0; c < UNIT; c++) {
-            int bits = 0, units = UNITS / planes;
-            for (int u = 0; u < units; u++) bits |= codes[(h * units + u) * UNIT + c] >> 4 << (planes * u);
-            run[high + h * VECTOR + c] = (uint8_t)bits;
+GM_INLINE void put_run(const rt_interleaved *type, const uint8_t *codes, uint8_t *run, int high) {
+    int planes = type->bits - 4, each = UNITS / (planes ? planes : 1);
+    uint8_t low[RUN];
+    for (int i = 0; i < RUN / 2; i++) low[i] = (uint8_t)((codes[i] & 15) | (codes[i + RUN / 2] & 15) << 4);
+    if (type->bits == 8) memcpy(low, codes, RUN);
+    for (int u = 0; u < (type->bits == 8 ? UNITS : UNITS / 2); u++) memcpy(run + u * VECTOR, low + u * UNIT, UNIT);
+    for (int h = 0; type->bits < 8 && h < planes; h++) {
+        uint32_t all_bits = 0; /* of four codes: no bit leaves its byte */
+        for (int u = 0; u < each; u++) {
+            uint32_t four;
+            memcpy(&four, codes + (h * each + u) * UNIT, sizeof four);
+            all_bits |= (four >> 4 & 0x01010101u * ((1u << planes) - 1)) << (planes * u);
         }
+        memcpy(run + high + h * VECTOR, &all_bits, UNIT);
+    }
 }
 
-static void put_u16(uint8_t *to, uint16_t value) {
+GM_INLINE void put_u16(uint8_t *to, uint16_t value) {
     to[0] = (uint8_t)value;
     to[1] = (uint8_t)(value >> 8);
 }
 
-static void put_row(const rt_interleaved *type, const rt_interleaved_places *at, int columns, const parts *from, int row, uint8_t *block) {
+GM_INLINE void put_row(const rt_interleaved *type, const rt_interleaved_places *at, int columns, const parts *from, int row, uint8_t *block) {
     int scales = type->scale_run ? columns / type->scale_run : 0;
     put_u16(block + 2 * row, from->d);
     if (type->minima) put_u16(block + at->minimum_factor + 2 * row, from->m);
@@ -120,19 +122,30 @@ static void put_row(const rt_interleaved *type, const rt_interleaved_places *at,
     for (int i = 0; i < columns / RUN; i++) put_run(type, from->codes + i * RUN, block + at->runs + i * at->run_bytes + row * UNIT, at->high);
 }
 
-void rt_interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst) {
-    rt_dtype dtype = rt_interleaved_type(stored);
-    GM_ASSERT(dtype != RT_DTYPE_COUNT);
+/* dtype: a constant, for which loops are unrolled. */
+GM_INLINE void interleave(rt_dtype dtype, const uint8_t *src, size_t columns, uint8_t *dst) {
+    rt_dtype stored = all[dtype].stored;
     const rt_dtype_info *from = rt_dtype_of(stored), *to = rt_dtype_of(dtype);
-    const rt_interleaved *type = rt_interleaved_of(dtype);
     rt_interleaved_places at = rt_interleaved_layout(dtype);
     size_t row_bytes = rt_dtype_bytes(stored, columns), blocks = columns / (size_t)from->block_elems;
     for (size_t b = 0; b < blocks; b++)
         for (int row = 0; row < ROWS; row++) {
             parts one;
-            take(stored, (const uint8_t *)src + (size_t)row * row_bytes + b * (size_t)from->block_bytes, &one);
-            put_row(type, &at, to->block_elems, &one, row, (uint8_t *)dst + b * ROWS * (size_t)to->block_bytes);
+            take(stored, src + (size_t)row * row_bytes + b * (size_t)from->block_bytes, &one);
+            put_row(&all[dtype], &at, to->block_elems, &one, row, dst + b * ROWS * (size_t)to->block_bytes);
         }
+}
+
+GM_EACH_CPU void rt_interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst) {
+    switch (stored) {
+    case RT_Q4_0: interleave(RT_Q4_0_R16, src, columns, dst); return;
+    case RT_Q5_0: interleave(RT_Q5_0_R16, src, columns, dst); return;
+    case RT_Q8_0: interleave(RT_Q8_0_R16, src, columns, dst); return;
+    case RT_Q4_K: interleave(RT_Q4_K_R16, src, columns, dst); return;
+    case RT_Q5_K: interleave(RT_Q5_K_R16, src, columns, dst); return;
+    case RT_Q6_K: interleave(RT_Q6_K_R16, src, columns, dst); return;
+    default: GM_ASSERT(!"a type that is interleaved");
+    }
 }
 
 /* ---- back ---- */
