@@ -234,7 +234,7 @@ static size_t list_kind(const fe_engine *engine, rt_derived kind, rt_tensor *out
  * Opens *team when something is missing. */
 static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
-    bool rests = kind != RT_DERIVED_SCREEN && reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
+    bool rests = reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
     rt_derived_use use = writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
     rt_tensor *list = calloc((size_t)cg_weight_count(engine->program) + 1, sizeof *list);
     GM_ASSERT(list);
@@ -280,11 +280,10 @@ static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *
     sources[engine->tables->program.source_count++] = (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
 }
 
-/* When a weight is not needed from which `derived` was made: single rows of a screen's are, and of panels that of which there are no interleaved
- * rows is what is read to generate. */
-static rt_rest source_rests(const fe_engine *engine, const char *derived, const rt_tensor *source) {
-    if (rt_is_screen(derived)) return RT_RESTS_ROWS;
-    return rt_is_panels(derived) && program_reads(engine, source->name) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
+/* When a weight is not needed from which `derived` was made, if the program reads it at all: single rows of a screen's are, and of panels' what is
+ * read to generate, where there are no interleaved rows. */
+static rt_rest source_rests(const char *derived) {
+    return rt_is_screen(derived) ? RT_RESTS_ROWS : rt_is_panels(derived) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
 }
 
 static int by_address(const void *a, const void *b) {
@@ -317,7 +316,7 @@ static void list_sources(fe_engine *engine) {
         const char *derived = cg_weight_name(engine->program, i);
         const rt_tensor *source = rt_derived_from(weights, derived);
         if (!source) continue;
-        list_source(engine, sources, source, source_rests(engine, derived, source));
+        if (program_reads(engine, source->name)) list_source(engine, sources, source, source_rests(derived));
         rt_rest rest = rt_is_panels(derived) ? RT_RESTS_PREDICTING : RT_RESTS_PROMPT;
         if (panels || rt_is_screen(derived)) list_source(engine, sources, rt_weights_find(weights, derived), rest);
     }

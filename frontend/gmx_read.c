@@ -1,5 +1,7 @@
 /* Opening an artefact: the fixed head, the JSON header, checksums, then the model in place. */
 #include "frontend/gmx_impl.h"
+#include "runtime/derive.h"
+#include "runtime/pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +71,19 @@ static fe_gmx_section section_at(const gmx_header *header, const uint8_t *data, 
     return (fe_gmx_section){data + header->section[id].offset, header->section[id].bytes};
 }
 
+/* What was derived was written in large pages, and lies together (gmx_write.c). */
+static void ask_for_large_pages(const rt_weights *weights) {
+    const uint8_t *from = NULL, *to = NULL;
+    for (size_t i = 0; i < weights->count; i++) {
+        const rt_tensor *tensor = &weights->tensors[i];
+        const uint8_t *data = tensor->data;
+        if (!data || rt_derived_kind(tensor->name) == RT_DERIVED_COUNT) continue;
+        if (!from || data < from) from = data;
+        if (!to || data + tensor->bytes > to) to = data + tensor->bytes;
+    }
+    rt_pool_advise(from, to);
+}
+
 gm_status fe_gmx_open(const char *path, bool no_weights, gm_diag *diag, fe_model *model) {
     const uint8_t *file;
     size_t bytes, header_bytes = 0;
@@ -81,6 +96,7 @@ gm_status fe_gmx_open(const char *path, bool no_weights, gm_diag *diag, fe_model
     GM_TRY(gmx_header_parse((const char *)end, header_bytes, (size_t)(end - data), path, diag, &header));
     GM_TRY(check_sections(&header, data, path, diag));
     for (size_t i = 0; i < model->weights.count && !no_weights; i++) model->weights.tensors[i].data = data + header.tensors[i].offset;
+    ask_for_large_pages(&model->weights);
     gmx->index = section_at(&header, data, GMX_INDEX);
     gmx->ir = section_at(&header, data, GMX_IR);
     gmx->program = section_at(&header, data, GMX_PROGRAM);

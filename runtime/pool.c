@@ -16,6 +16,11 @@ static size_t rounded(size_t bytes, size_t to) {
     return (bytes + to - 1) / to * to;
 }
 
+void rt_pool_advise(const void *from, const void *to) {
+    uintptr_t first = (uintptr_t)from / RT_LARGE_PAGE * RT_LARGE_PAGE;
+    if (from < to) madvise((void *)first, (uintptr_t)to - first, MADV_HUGEPAGE);
+}
+
 void rt_pool_close(rt_pool *pool) {
     if (pool->address && pool->file >= 0) close(pool->file);
     *pool = (rt_pool){0};

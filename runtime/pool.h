@@ -26,6 +26,9 @@ bool rt_pool_open_memory(rt_pool *pool, size_t bytes);
 bool rt_pool_has(const rt_pool *pool, size_t bytes);
 /* Zeros, at a multiple of 64 bytes; NULL: so many are not left, or the file system has no room. */
 void *rt_pool_take(rt_pool *pool, size_t bytes);
+/* What of a mapped file lies in [from, to) is read as a whole: where the page cache does not have it, it is read, kept and mapped in large pages, if
+ * the file system can. */
+void rt_pool_advise(const void *from, const void *to);
 /* What is mapped stays so. */
 void rt_pool_close(rt_pool *pool);
 

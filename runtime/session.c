@@ -28,6 +28,7 @@ struct rt_session {
     bool has_x; /* x belongs to tokens[length - 1] */
     bool has_read_rows, has_read_chunks; /* of sources, generating or prompts; their pages are resident */
     bool has_activations; /* of a long prompt, or rows to be scored: their pages are resident */
+    bool keeps_rows;      /* while prompts are read: without them they need no more than what else is given back */
 };
 
 /* ---- memory ---- */
@@ -52,6 +53,22 @@ static bool takes_over(const rt_function *f, int first, int count) {
 static bool needs_spare_caches(const rt_program *p) {
     int n = p->cache_count;
     return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) && takes_over(&p->generate, 4, n));
+}
+
+static size_t scratch_bytes(const rt_session *s) {
+    return (size_t)(s->frame->scratch_stride * s->frame->threads);
+}
+
+static size_t resting_bytes(const rt_session *s, rt_rest rest) {
+    size_t bytes = 0;
+    for (int i = 0; i < s->program.source_count; i++)
+        if (s->program.sources[i].rest == rest) bytes += (size_t)((const char *)s->program.sources[i].to - (const char *)s->program.sources[i].from);
+    return bytes;
+}
+
+/* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. */
+static bool can_keep_rows(const rt_session *s) {
+    return resting_bytes(s, RT_RESTS_PROMPT) >= resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + scratch_bytes(s);
 }
 
 static gm_status open_memory(rt_session *s, gm_diag *diag) {
@@ -99,6 +116,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     gm_status status = rt_team_open(threads, diag, &s->team);
     if (status == GM_OK) status = open_memory(s, diag);
     if (status == GM_OK) status = open_frame(s, diag);
+    if (status == GM_OK) s->keeps_rows = can_keep_rows(s);
     if (status != GM_OK) {
         rt_session_close(s);
         return status;
@@ -265,7 +283,7 @@ static gm_status check_finite(const rt_session *s, const char *what, const float
 
 static void advise_activations(const rt_session *s, int advice) {
     madvise(s->frame->arena, (size_t)s->program.arena_bytes, advice);
-    madvise(s->frame->scratch, (size_t)(s->frame->scratch_stride * s->frame->threads), advice);
+    madvise(s->frame->scratch, scratch_bytes(s), advice);
 }
 
 /* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses of the TLB. A
@@ -308,13 +326,14 @@ static void prefill_part(rt_session *s, int64_t n) {
     s->length += n;
 }
 
-/* Two chunks at a time: in between, pages around rows of the embedding are given back, of which a long prompt would leave most resident. */
+/* Two chunks at a time: in between, pages around rows of the embedding are given back, of which a long prompt would leave most resident, if they
+ * are to be. */
 static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
     int64_t part = n < 2 * chunk_of(s, n) ? n : 2 * chunk_of(s, n);
     GM_TRY(prepare_chunks(s, part, diag));
     if (n % part) GM_TRY(prepare_chunks(s, n % part, diag));
     for (int64_t done = 0; done < n; done += part) {
-        if (done) release_sources(s, RT_RESTS_ROWS);
+        if (done && !s->keeps_rows) release_sources(s, RT_RESTS_ROWS);
         prefill_part(s, n - done < part ? n - done : part);
     }
     return GM_OK;
@@ -329,10 +348,10 @@ static void release_activations(rt_session *s) {
     s->has_activations = false;
 }
 
-/* The pages around rows that were read one by one are not to be resident beside all that a chunk reads. */
-static void release_rows(rt_session *s) {
-    if (!s->has_read_rows) return;
-    release_sources(s, RT_RESTS_ROWS);
+/* What generating has read is not to be resident beside all that n tokens' chunks read. */
+static void release_predicting(rt_session *s, int64_t n) {
+    if (s->has_read_rows && !s->keeps_rows) release_sources(s, RT_RESTS_ROWS);
+    if (s->keeps_rows || n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
     s->has_read_rows = false;
 }
 
@@ -347,8 +366,7 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     if (s->program.prefill.entry && (n > RT_FEW_ROWS || !s->program.step.entry)) {
         claim_activations(s, n);
-        release_rows(s);
-        if (n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
+        release_predicting(s, n);
         GM_TRY(prefill_by_loop(s, n, diag));
         s->has_read_chunks = true;
     } else {
