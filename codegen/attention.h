@@ -136,22 +136,25 @@ void attention_vector_add(cg *c, LLVMValueRef variable, LLVMValueRef x);
 LLVMValueRef attention_vector_largest(cg *c, LLVMValueRef variable);
 LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable);
 
-/* One row's scores of a panel, f32[keys], of which it sees [low, high), at least one. keys: whole vectors. */
-typedef struct attention_row {
+/* Some rows' scores of a panel, f32[count][keys], that see the same keys [low, high), at least one: each waits for itself a few times, and meanwhile
+ * the others go on. keys: whole vectors. */
+enum { ATTENTION_TOGETHER = 4 };
+typedef struct attention_rows {
+    int count; /* at most ATTENTION_TOGETHER */
     LLVMValueRef scores, low, high;
-    LLVMValueRef from, to; /* the vectors of which it sees some: of others there is no weight */
+    LLVMValueRef from, to; /* the vectors of which they see some: of others there is no weight */
     LLVMValueRef more;     /* f32: 0, or NaN for weights that are none */
     int64_t keys;
-} attention_row;
-/* That row, without more. */
-attention_row attention_seen_row(cg *c, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys);
-/* Vector by vector of [from, to): the weights of keys `index` and on, f32[lanes], and which of the keys the row sees, i1[lanes]. */
-typedef void (*attention_put_fn)(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
+} attention_rows;
+/* These rows, without more. */
+attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys);
+/* Vector by vector of [from, to): the weights of row i for keys `index` and on, f32[lanes], and which of the keys it sees, i1[lanes]. */
+typedef void (*attention_put_fn)(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
 /* The unit of its weights (attention_weight): scores stay without their factor if that is all they need. */
 double attention_unit(const attention_job *job);
-/* Softmax of the row, not divided yet: e^(score - top) of the keys that it sees, 0 of others in their vectors, or with `more` all NaN. *top is
- * the largest score so far, before and after. Returns the sum. Scores of these vectors are overwritten. */
-LLVMValueRef attention_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef *top, attention_put_fn put, void *user);
+/* Softmax of each row, not divided yet: e^(score - top) of the keys that it sees, 0 of others in their vectors, or with `more` all NaN. top[i] is
+ * the largest score so far, before and after, sum[i] becomes the sum. Scores of these vectors are overwritten. */
+void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef *top, attention_put_fn put, void *user, LLVMValueRef *sum);
 
 /* ---- attention_tile.c ---- */
 
@@ -200,9 +203,10 @@ LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attent
 /* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite, else 0.
  * Returns i1: is there such a key? */
 LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most);
-/* attention_weigh, with to: the weights in parts as above, zero before; NaN when one of the keys that the row sees has lost something. lost: what
+/* attention_weigh, with to: the weights in parts as above, row by row, zero before; NaN when one of the keys that they see has lost something. lost: what
  * attention_tiles_pack_v returned. */
-LLVMValueRef attention_tiles_weigh(cg *c, const attention_job *job, attention_row *row, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top);
+void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top,
+                           LLVMValueRef *sum);
 /* As attention_multiply, of pairs of bf16: of two parts a row of a has its high ones in the first half of a_stride elements, its low ones in the
  * other. */
 void attention_tiles_multiply(cg *c, const attention_job *job, const attention_product *p);
@@ -222,8 +226,9 @@ LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attent
                                    LLVMValueRef unit);
 /* As attention_pack_v, a unit of 32 bits holding the same column of two keys; fills the scales. */
 void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most);
-/* attention_weigh, with to: the codes of the weights times the values' scales, zero before, whose own scale goes to *scale. The scores are overwritten. */
-LLVMValueRef attention_words_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
-                                   LLVMValueRef *top);
+/* attention_weigh, with to: i16[count][keys], the codes of the weights times the values' scales, zero before, whose own scales go to scale[count]. The
+ * scores are overwritten. */
+void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
+                           LLVMValueRef *top, LLVMValueRef *sum);
 
 #endif

@@ -168,44 +168,68 @@ static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMV
     *to = cg_mul(c, cg_min(c, b->count, end), group);
 }
 
-static void keep_weights(cg *c, void *scores, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+static void keep_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+    const attention_rows *rows = user;
     (void)seen;
-    cg_store(c, weights, float_at(c, scores, index), 4);
+    cg_store(c, weights, float_at(c, rows->scores, cg_add(c, index, cg_i64(c, i * rows->keys))), 4);
 }
 
 static LLVMValueRef is_set(cg *c, LLVMValueRef at) {
     return LLVMBuildICmp(c->b, LLVMIntNE, cg_load(c, c->i32, at, 4), cg_i32(c, 0), "");
 }
 
-/* Weights of row `number`, from its scores, where its product takes them. Returns their sum; *top is the largest score so far. */
-static LLVMValueRef weigh_row(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_row *row, LLVMValueRef *top) {
-    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, weight_elements(job, b))));
-    if (in_pairs(b)) attention_zero(c, weights, cg_i64(c, weight_elements(job, b)));
-    if (b->words) return attention_words_weigh(c, job, row, p->v.scales, weights, float_at(c, b->weight_scales, number), top);
-    if (b->tiles) return attention_tiles_weigh(c, job, row, is_set(c, p->lost), p->v.scales, weights, top);
-    LLVMValueRef sum = attention_weigh(c, job, row, top, keep_weights, row->scores);
-    attention_zero(c, weights, row->from);
-    attention_zero(c, float_at(c, weights, row->to), cg_sub(c, cg_i64(c, row->keys), row->to));
-    return sum;
+/* Weights of rows from `number` on, from their scores, where their product takes them; their sums to sum. top[i]: the largest score so far. */
+static void weigh_rows(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_rows *rows, LLVMValueRef *top, LLVMValueRef *sum) {
+    int64_t elements = weight_elements(job, b);
+    LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, elements)));
+    if (in_pairs(b)) attention_zero(c, weights, cg_i64(c, rows->count * elements));
+    if (b->words) attention_words_weigh(c, job, rows, p->v.scales, weights, float_at(c, b->weight_scales, number), top, sum);
+    else if (b->tiles) attention_tiles_weigh(c, job, rows, is_set(c, p->lost), p->v.scales, weights, top, sum);
+    else attention_weigh(c, job, rows, top, keep_weights, rows, sum);
+    for (int i = 0; i < rows->count && !in_pairs(b); i++) {
+        LLVMValueRef row = float_at(c, weights, cg_i64(c, i * elements));
+        attention_zero(c, row, rows->from);
+        attention_zero(c, float_at(c, row, rows->to), cg_sub(c, cg_i64(c, rows->keys), rows->to));
+    }
 }
 
-/* Scores of the rows [from, to) become weights, and what these rows have summed so far is mended. */
-static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
-    LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
-    cg_loop row = cg_loop_begin(c, from, to, 1);
-    LLVMValueRef place = place_of(c, job, b, row.index);
-    LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
-    LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
-    attention_row seen = attention_seen_row(c, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
-    LLVMValueRef top_at = cg_at(c, c->f32, b->tops, row.index), total_at = cg_at(c, c->f32, b->totals, row.index);
-    LLVMValueRef old = cg_load(c, c->f32, top_at, 4), top = old, sum = weigh_row(c, job, b, p, row.index, &seen, &top);
-    cg_store(c, top, top_at, 4);
+/* What row `number` has summed so far, with its largest score before, is mended, and the panel's sum added. */
+static void add_weights(cg *c, const attention_job *job, const block *b, LLVMValueRef number, LLVMValueRef old, LLVMValueRef top, LLVMValueRef sum) {
+    LLVMValueRef total_at = cg_at(c, c->f32, b->totals, number);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
-    LLVMValueRef factor = attention_weight(c, attention_unit(job), old, top), sums = sums_of(c, job, b, row.index);
+    LLVMValueRef factor = attention_weight(c, attention_unit(job), old, top), sums = sums_of(c, job, b, number);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), total_at, 4);
     scale_row(c, job, sums, factor);
     cg_end_if(c, &mend);
     cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, total_at, 4), sum, ""), total_at, 4);
+}
+
+/* Rows of a token that are weighed together. */
+static int together_of(const attention_job *job) {
+    int count = ATTENTION_TOGETHER;
+    while (job->group % count) count /= 2;
+    return count;
+}
+
+/* Scores of the rows [from, to), whole tokens, become weights, and what these rows have summed so far is mended. */
+static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
+    LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
+    LLVMValueRef number[ATTENTION_TOGETHER], old[ATTENTION_TOGETHER], top[ATTENTION_TOGETHER], sum[ATTENTION_TOGETHER];
+    int count = together_of(job);
+    cg_loop row = cg_loop_begin(c, from, to, count);
+    LLVMValueRef place = place_of(c, job, b, row.index);
+    LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
+    LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
+    attention_rows seen = attention_seen_rows(c, count, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
+    for (int i = 0; i < count; i++) {
+        number[i] = cg_add(c, row.index, cg_i64(c, i));
+        top[i] = old[i] = cg_load(c, c->f32, cg_at(c, c->f32, b->tops, number[i]), 4);
+    }
+    weigh_rows(c, job, b, p, row.index, &seen, top, sum);
+    for (int i = 0; i < count; i++) {
+        cg_store(c, top[i], cg_at(c, c->f32, b->tops, number[i]), 4);
+        add_weights(c, job, b, number[i], old[i], top[i], sum[i]);
+    }
     cg_loop_end(c, &row);
     LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b)))); /* the last tile's other rows */
     attention_zero(c, rest, cg_i64(c, (tall_of(c, b) - 1) * weight_elements(job, b)));

@@ -61,18 +61,22 @@ static LLVMValueRef sum_losses(cg *c, LLVMValueRef losses, LLVMValueRef low, LLV
     return LLVMBuildLoad2(c->b, c->f32, total, "");
 }
 
-static void put_parts(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+/* user: the first row. */
+static void put_parts(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+    parts_of_row row = *(const parts_of_row *)user;
     (void)seen;
-    store_parts(c, user, index, weights);
+    row.to = cg_at(c, c->i16, row.to, cg_i64(c, i * row.parts * row.count));
+    store_parts(c, &row, index, weights);
 }
 
-LLVMValueRef attention_tiles_weigh(cg *c, const attention_job *job, attention_row *row, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top) {
+void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top,
+                           LLVMValueRef *sum) {
     LLVMValueRef more = cg_variable(c, c->f32, cg_f32(c, 0));
     cg_branch some = cg_if(c, lost);
-    LLVMBuildStore(c->b, sum_losses(c, losses, row->low, row->high), more);
+    LLVMBuildStore(c->b, sum_losses(c, losses, rows->low, rows->high), more);
     cg_end_if(c, &some);
-    row->more = LLVMBuildLoad2(c->b, c->f32, more, "");
-    return attention_weigh(c, job, row, top, put_parts, &(parts_of_row){to, row->keys, job->parts});
+    rows->more = LLVMBuildLoad2(c->b, c->f32, more, "");
+    attention_weigh(c, job, rows, top, put_parts, &(parts_of_row){to, rows->keys, job->parts}, sum);
 }
 
 /* ---- panels ---- */

@@ -97,27 +97,37 @@ void attention_words_pack_v(cg *c, const attention_job *job, const attention_pan
 /* ---- weights ---- */
 
 typedef struct weighing {
-    LLVMValueRef weights, values, most, total; /* f32[keys]; variables */
+    const attention_rows *rows;
+    LLVMValueRef values;                                               /* f32[keys] */
+    LLVMValueRef most[ATTENTION_TOGETHER], total[ATTENTION_TOGETHER]; /* variables */
 } weighing;
 
-static void put_weights(cg *c, void *user, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
+/* Where the weights of row i, as floats, take the place of its scores. */
+static LLVMValueRef weights_of(cg *c, const weighing *w, int i, LLVMValueRef index) {
+    return cg_at(c, c->f32, w->rows->scores, cg_add(c, index, cg_i64(c, i * w->rows->keys)));
+}
+
+static void put_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
     const weighing *to = user;
     LLVMTypeRef floats = vector(c, c->f32);
     LLVMValueRef w = LLVMBuildFMul(c->b, weights, cg_load(c, floats, cg_at(c, c->f32, to->values, index), 4), "");
     w = LLVMBuildSelect(c->b, seen, w, LLVMConstNull(floats), "");
-    cg_store(c, w, cg_at(c, c->f32, to->weights, index), 4);
-    attention_vector_top(c, to->most, w);
-    attention_vector_add(c, to->total, w);
+    cg_store(c, w, weights_of(c, to, i, index), 4);
+    attention_vector_top(c, to->most[i], w);
+    attention_vector_add(c, to->total[i], w);
 }
 
-LLVMValueRef attention_words_weigh(cg *c, const attention_job *job, const attention_row *row, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
-                                   LLVMValueRef *top) {
-    double code = largest_code(row->keys);
-    weighing w = {row->scores, values, attention_vector(c, RT_SCALE_LEAST), attention_vector(c, 0)};
-    LLVMValueRef sum = attention_weigh(c, job, row, top, put_weights, &w), most = attention_vector_largest(c, w.most);
-    LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
-    cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), scale, 4);
-    LLVMValueRef floats = cg_at(c, c->f32, w.weights, row->from), codes = cg_at(c, c->i16, to, row->from);
-    integer_round(c, RT_I16, floats, cg_sub(c, row->to, row->from), inverse_of(c, most, code), 0, codes);
-    return sum;
+void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
+                           LLVMValueRef *top, LLVMValueRef *sum) {
+    double code = largest_code(rows->keys);
+    weighing w = {.rows = rows, .values = values};
+    for (int i = 0; i < rows->count; i++) w.most[i] = attention_vector(c, RT_SCALE_LEAST), w.total[i] = attention_vector(c, 0);
+    attention_weigh(c, job, rows, top, put_weights, &w, sum);
+    for (int i = 0; i < rows->count; i++) {
+        LLVMValueRef most = attention_vector_largest(c, w.most[i]);
+        LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total[i]), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
+        cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), cg_at(c, c->f32, scale, cg_i64(c, i)), 4);
+        LLVMValueRef codes = cg_at(c, c->i16, to, cg_add(c, rows->from, cg_i64(c, i * rows->keys)));
+        integer_round(c, RT_I16, weights_of(c, &w, i, rows->from), cg_sub(c, rows->to, rows->from), inverse_of(c, most, code), 0, codes);
+    }
 }
