@@ -25,7 +25,7 @@ typedef struct piece {
     const char *name; /* of the tensor; NULL: a section */
     const void *data;
     gmx_place place;
-    bool mapped;  /* the pages can be read from their file again */
+    bool last;    /* nobody reads it after this, or its pages can be read from their file again */
     size_t block; /* LARGE or SMALL */
 } piece;
 
@@ -88,7 +88,7 @@ static bool stage_piece(fe_gmx_writer *w, const piece *p) {
         size_t n = bytes - done < LET_GO_BYTES ? bytes - done : LET_GO_BYTES;
         const char *from = (const char *)p->data + done;
         if (!stage(w, from, n, p->block)) return false;
-        if (p->mapped) rt_release_pages(from, from + n);
+        if (p->last) rt_release_pages(from, from + n);
         done += n;
     }
     return stage(w, zeros, padding, p->block);
@@ -226,8 +226,9 @@ static const piece *piece_of(const fe_gmx_writer *w, const char *tensor) {
 }
 
 gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag) {
-    piece p = {.name = gm_arena_strdup(&w->arena, tensor->name), .data = tensor->data, .mapped = rt_weights_is_mapped(weights, tensor)};
-    p.block = rt_derived_kind(p.name) == RT_DERIVED_COUNT ? SMALL : LARGE;
+    bool derived = rt_derived_kind(tensor->name) != RT_DERIVED_COUNT;
+    piece p = {.name = gm_arena_strdup(&w->arena, tensor->name), .data = tensor->data, .last = derived || rt_weights_is_mapped(weights, tensor)};
+    p.block = derived ? LARGE : SMALL;
     pthread_mutex_lock(&w->lock);
     int reason = w->reason;
     pthread_mutex_unlock(&w->lock);

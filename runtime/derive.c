@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLICE_ROWS = 1024, GROUP = 16 };
+enum { SLICE_ROWS = 1024, SHARES = 8 /* slices to a thread at least, unless they would be less than a group */, GROUP = 16 };
 _Static_assert((int)RT_DERIVED_COUNT <= (int)RT_WEIGHT_POOLS, "a pool for each kind");
 _Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP && (int)RT_PANEL_ROWS == (int)GROUP, "groups of sixteen rows");
 
@@ -158,6 +158,7 @@ bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor) {
 typedef struct job {
     derivation work;
     rt_derived kind;
+    atomic_size_t next; /* row that no thread has taken */
 } job;
 
 /* Before the threads begin. */
@@ -169,17 +170,23 @@ static void begin(job *j) {
     free(row);
 }
 
-/* A thread's share of the whole groups, a slice of rows at a time. */
-static void derive_share(void *user, int thread, int threads) {
+/* Rows to a slice, whole groups. */
+static size_t slice_of(size_t rows, int threads) {
+    size_t slice = (rows / (SHARES * (size_t)threads) + GROUP) / GROUP * GROUP;
+    return slice < SLICE_ROWS ? slice : SLICE_ROWS;
+}
+
+/* Slices of rows, as threads come for them: others may be at work on the same cores. */
+static void derive_slices(void *user, int thread, int threads) {
     job *j = user;
     derivation *work = &j->work;
-    size_t groups = (size_t)work->source->dim[0] / GROUP, from = groups * (size_t)thread / (size_t)threads * GROUP;
-    size_t to = groups * (size_t)(thread + 1) / (size_t)threads * GROUP, in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
+    size_t rows = (size_t)work->source->dim[0] / GROUP * GROUP, slice = slice_of(rows, threads), in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
     float *scratch = atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
+    (void)thread;
     if (!scratch) atomic_store(&work->failed, true);
-    for (size_t start = from; scratch && start < to; start += SLICE_ROWS) {
-        size_t end = start + SLICE_ROWS < to ? start + SLICE_ROWS : to;
+    for (size_t start; scratch && (start = atomic_fetch_add(&j->next, slice)) < rows;) {
+        size_t end = start + slice < rows ? start + slice : rows;
         for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, scratch);
         if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
@@ -205,8 +212,8 @@ static gm_status derive(rt_weights *weights, const char *name, rt_derived_use us
     job j = {.work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
     if (!out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
     begin(&j);
-    if (team) rt_team_run(team, derive_share, &j);
-    else derive_share(&j, 0, 1);
+    if (team) rt_team_run(team, derive_slices, &j);
+    else derive_slices(&j, 0, 1);
     if (atomic_load(&j.work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);
     made.data = j.work.out;
     return rt_weights_add(weights, name, &made, diag);
