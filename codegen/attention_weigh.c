@@ -31,7 +31,7 @@ static LLVMValueRef load(cg *c, LLVMValueRef floats, LLVMValueRef index) {
 attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys) {
     GM_ASSERT(count <= ATTENTION_TOGETHER);
     return (attention_rows){.count = count, .scores = scores, .low = low, .high = high, .from = attention_whole(c, low, c->lanes),
-                           .to = attention_whole(c, cg_add(c, high, cg_i64(c, c->lanes - 1)), c->lanes), .more = cg_f32(c, 0), .keys = keys};
+                            .to = attention_whole(c, cg_add(c, high, cg_i64(c, c->lanes - 1)), c->lanes), .more = cg_f32(c, 0), .keys = keys};
 }
 
 static LLVMValueRef scores_of(cg *c, const attention_rows *rows, int i) {

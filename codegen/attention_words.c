@@ -98,7 +98,7 @@ void attention_words_pack_v(cg *c, const attention_job *job, const attention_pan
 
 typedef struct weighing {
     const attention_rows *rows;
-    LLVMValueRef values;                                               /* f32[keys] */
+    LLVMValueRef values;                                              /* f32[keys] */
     LLVMValueRef most[ATTENTION_TOGETHER], total[ATTENTION_TOGETHER]; /* variables */
 } weighing;
 

@@ -255,6 +255,7 @@ static gm_status derive_weights(fe_engine *engine, int threads, bool screens, fe
     drop_derived(engine);
     for (rt_derived kind = 0; kind < RT_DERIVED_COUNT && status == GM_OK; kind++)
         if (screens || kind != RT_DERIVED_SCREEN) status = derive_kind(engine, kind, threads, &team, writer, diag);
+    if (team && !writer) rt_weights_release(&engine->model.weights); /* else all that was derived into files would be resident at once */
     rt_team_close(team);
     return status;
 }
@@ -280,9 +281,10 @@ static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *
     sources[engine->tables->program.source_count++] = (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
 }
 
-/* When a weight is not needed from which `derived` was made, if the program reads it at all: single rows of a screen's are, and of panels' what is
- * read to generate, where there are no interleaved rows. */
-static rt_rest source_rests(const char *derived) {
+/* When a weight is not needed from which `derived` was made: of a screen's single rows are, and of panels' what is read to generate, where there are
+ * no interleaved rows. */
+static rt_rest source_rests(const fe_engine *engine, const char *derived, const rt_tensor *source) {
+    if (!program_reads(engine, source->name)) return RT_RESTS_ALWAYS;
     return rt_is_screen(derived) ? RT_RESTS_ROWS : rt_is_panels(derived) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
 }
 
@@ -309,14 +311,17 @@ static void join_sources(rt_source *sources, int *count) {
 static void list_sources(fe_engine *engine) {
     int count = cg_weight_count(engine->program);
     const rt_weights *weights = &engine->model.weights;
-    rt_source *sources = engine->tables->sources = calloc(2 * (size_t)count + 1, sizeof *sources);
+    rt_source *sources = calloc(2 * (size_t)count + 1, sizeof *sources);
     bool panels = reads_panels(engine);
     GM_ASSERT(sources);
+    free(engine->tables->sources);
+    engine->tables->sources = sources;
+    engine->tables->program.source_count = 0;
     for (int i = 0; i < count; i++) {
         const char *derived = cg_weight_name(engine->program, i);
         const rt_tensor *source = rt_derived_from(weights, derived);
         if (!source) continue;
-        if (program_reads(engine, source->name)) list_source(engine, sources, source, source_rests(derived));
+        list_source(engine, sources, source, source_rests(engine, derived, source));
         rt_rest rest = rt_is_panels(derived) ? RT_RESTS_PREDICTING : RT_RESTS_PROMPT;
         if (panels || rt_is_screen(derived)) list_source(engine, sources, rt_weights_find(weights, derived), rest);
     }
@@ -349,11 +354,16 @@ const rt_program *fe_engine_program(const fe_engine *engine) {
     return &engine->tables->program;
 }
 
-static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
-    GM_TRY(derive_weights(engine, options->threads, !options->no_screens, NULL, diag));
-    GM_TRY(bind_weights(engine, options->no_screens, diag));
-    engine->tables->program.weights = (const void *const *)engine->tables->weights;
+static gm_status take_weights(fe_engine *engine, int threads, bool screens, gm_diag *diag) {
+    GM_TRY(derive_weights(engine, threads, screens, NULL, diag));
+    GM_TRY(bind_weights(engine, !screens, diag));
     list_sources(engine);
+    return GM_OK;
+}
+
+static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
+    GM_TRY(take_weights(engine, options->threads, !options->no_screens, diag));
+    engine->tables->program.weights = (const void *const *)engine->tables->weights;
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
 }
 
@@ -366,8 +376,9 @@ static void let_go(fe_engine *engine) {
 }
 
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
-    GM_TRY(derive_weights(engine, threads, true, NULL, diag));
-    return bind_weights(engine, false, diag); /* the session reads the same table */
+    GM_TRY(take_weights(engine, threads, true, diag)); /* the session reads the same table of weights */
+    rt_session_rest(engine->session, engine->tables->program.sources, engine->tables->program.source_count);
+    return GM_OK;
 }
 
 /* ---- artefacts ---- */

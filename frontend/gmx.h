@@ -64,7 +64,7 @@ gm_status fe_gmx_check_module(const fe_model *model, const ir_module *module, gm
 
 /* Begin an artefact at `path`, which appears complete or not at all; what is there and not a regular file is written directly. Between the
  * two calls tensors are handed over, whose bytes a thread writes meanwhile: they must stay as they are. What is derived is let go of as it is written:
- * it must be in pages of its own, and nobody may read it again. */
+ * nobody may read it again. */
 typedef struct fe_gmx_writer fe_gmx_writer;
 gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out);
 gm_status fe_gmx_add(fe_gmx_writer *writer, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag);

@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model, when so many bytes are read */, NAMES = 100 /* tried */ };
+enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */, NAMES = 100 /* tried */ };
 
 /* Bytes of the data part. */
 typedef struct piece {

@@ -3,7 +3,6 @@
 
 #include "passes/passes.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -187,8 +186,7 @@ int main(int argc, char **argv) {
         status = gm_fail(&diag, GM_IO, "standard output: cannot write%s%s", errno ? ": " : "",
                          errno ? strerror(errno) : "");
     if (status == GM_OK) return 0;
-    for (char *c = diag.message; *c; c++)
-        if (iscntrl((unsigned char)*c)) *c = ' '; /* names and what files hold may be any bytes: one line all the same, and no orders to a terminal */
+    gm_plain(diag.message);
     fprintf(stderr, "gemmac: %s\n", diag.set ? diag.message : "failed without a message");
     return status == GM_INVALID ? 2 : 1;
 }

@@ -185,16 +185,17 @@ static int64_t process_bytes(const char *field) {
     return kib * 1024;
 }
 
-/* Resident bytes of the mapping that starts at `address`. */
-static int64_t mapping_bytes(const void *address) {
+/* Resident bytes of a mapping, which the system may keep in several pieces. */
+static int64_t mapping_bytes(const rt_mapping *mapping) {
     char line[512];
     bool inside = false;
-    long long kib = 0;
+    long long kib = 0, more;
+    uintptr_t first = (uintptr_t)mapping->address, end = first + mapping->bytes;
     unsigned long low, high;
     FILE *file = fopen("/proc/self/smaps", "r");
-    while (file && !kib && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "%lx-%lx ", &low, &high) == 2) inside = low == (unsigned long)(uintptr_t)address;
-        else if (inside) sscanf(line, "Rss: %lld", &kib);
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%lx-%lx ", &low, &high) == 2) inside = low >= first && low < end;
+        else if (inside && sscanf(line, "Rss: %lld", &more) == 1) kib += more;
     }
     if (file) fclose(file);
     return kib * 1024;
@@ -206,7 +207,7 @@ static int64_t base_bytes(const rt_weights *weights) {
     rt_weights_release(weights);
     rt_release_library("libdnnl");
     int64_t bytes = process_bytes("VmRSS");
-    for (size_t i = 0; i < weights->mapping_count; i++) bytes -= mapping_bytes(weights->mappings[i].address);
+    for (size_t i = 0; i < weights->mapping_count; i++) bytes -= mapping_bytes(&weights->mappings[i]);
     return bytes;
 }
 

@@ -6,8 +6,8 @@
  * Fires where every use of a weight in the function is such a product, N is a multiple of sixteen and K of 128 (runtime/panel.h). Then no chunk of
  * a prompt unpacks, rotates and rounds W again; the numbers are the same, but for codes beside the middle of two, since compiled code turns rows in
  * another order (runtime/rotate.c). It costs a byte for each weight, in the artefact, and in memory only
- * while prompts are read, when the pages of the largest weight of the module, the head, of which a screen leaves single rows to be read, are not
- * needed. So where all panels together would be larger than that, none is kept. Needs lower_precision; interleave_rows takes what is left.
+ * while prompts are read, when pages are given back instead (runtime/session.c): of the largest weight of the module, the head, of which a screen leaves
+ * single rows to be read, or of the screen. So where all panels together would be larger than the head, none is kept. Needs lower_precision; interleave_rows takes what is left.
  */
 #include "passes/derived.h"
 #include "ir/rewrite.h"

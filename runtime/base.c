@@ -18,14 +18,20 @@ gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...) {
     return code;
 }
 
+void gm_plain(char *text) {
+    for (unsigned char *c = (unsigned char *)text; *c; c++)
+        if (*c < 0x20 || *c == 0x7F || (*c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0)) *c = ' ';
+}
+
 void gm_warn(const gm_diag *diag, const char *format, ...) {
     if (diag && diag->quiet) return;
+    char message[sizeof diag->message];
     va_list args;
     va_start(args, format);
-    fputs("gemmac: warning: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    gm_plain(message);
+    fprintf(stderr, "gemmac: warning: %s\n", message);
 }
 
 void gm_abort(const char *file, int line, const char *what) {

@@ -29,6 +29,9 @@ typedef struct gm_diag {
  * `return gm_fail(diag, GM_FORMAT, "%s: expected …", path);`. */
 gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Blanks the control characters of a message: the names and the contents of files, which it quotes, may be any bytes, and it is to be one line all the
+ * same, with no orders to a terminal. Those of two bytes in UTF-8 lose the first. */
+void gm_plain(char *text);
 /* One line on stderr, prefixed "gemmac: warning: ". */
 void gm_warn(const gm_diag *diag, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLICE_ROWS = 1024, SHARES = 8 /* slices to a thread at least, unless they would be less than a group */, GROUP = 16 };
+enum { SLICE_ROWS = 1024, SHARES = 8 /* slices to a thread, of matrices that are not large */, GROUP = 16 };
 _Static_assert((int)RT_DERIVED_COUNT <= (int)RT_WEIGHT_POOLS, "a pool for each kind");
 _Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP && (int)RT_PANEL_ROWS == (int)GROUP, "groups of sixteen rows");
 
@@ -172,8 +172,8 @@ static void begin(job *j) {
 
 /* Rows to a slice, whole groups. */
 static size_t slice_of(size_t rows, int threads) {
-    size_t slice = (rows / (SHARES * (size_t)threads) + GROUP) / GROUP * GROUP;
-    return slice < SLICE_ROWS ? slice : SLICE_ROWS;
+    size_t slice = rows / (SHARES * (size_t)threads) / GROUP * GROUP;
+    return slice < GROUP ? GROUP : slice < SLICE_ROWS ? slice : SLICE_ROWS;
 }
 
 /* Slices of rows, as threads come for them: others may be at work on the same cores. */
@@ -188,7 +188,7 @@ static void derive_slices(void *user, int thread, int threads) {
     for (size_t start; scratch && (start = atomic_fetch_add(&j->next, slice)) < rows;) {
         size_t end = start + slice < rows ? start + slice : rows;
         for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, scratch);
-        if (work->mapped) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
+        if (work->mapped && slice == SLICE_ROWS) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
     free(scratch);
 }
@@ -214,6 +214,7 @@ static gm_status derive(rt_weights *weights, const char *name, rt_derived_use us
     begin(&j);
     if (team) rt_team_run(team, derive_slices, &j);
     else derive_slices(&j, 0, 1);
+    if (j.work.mapped) rt_release_pages(source->data, (const uint8_t *)source->data + source->bytes);
     if (atomic_load(&j.work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);
     made.data = j.work.out;
     return rt_weights_add(weights, name, &made, diag);

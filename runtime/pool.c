@@ -17,8 +17,8 @@ static size_t rounded(size_t bytes, size_t to) {
 }
 
 void rt_pool_advise(const void *from, const void *to) {
-    uintptr_t first = (uintptr_t)from / RT_LARGE_PAGE * RT_LARGE_PAGE;
-    if (from < to) madvise((void *)first, (uintptr_t)to - first, MADV_HUGEPAGE);
+    uintptr_t first = rounded((uintptr_t)from, RT_LARGE_PAGE);
+    if (first < (uintptr_t)to) madvise((void *)first, (uintptr_t)to - first, MADV_HUGEPAGE);
 }
 
 void rt_pool_close(rt_pool *pool) {

@@ -17,8 +17,9 @@ typedef struct rt_function {
 
 /* What of mapped files is not needed all the time, so that its pages can be given back. */
 typedef enum rt_rest {
-    RT_RESTS_PREDICTING, /* while tokens are generated: kept panels, and weights that others were derived from, which are read instead */
-    RT_RESTS_ROWS,       /* while prompts are read; in between, single rows of it are read: a screen says which */
+    RT_RESTS_ALWAYS,     /* not read, since what was derived from it is: but the system maps what lies beside pages that are */
+    RT_RESTS_PREDICTING, /* while tokens are generated: kept panels, and weights of which others are read instead */
+    RT_RESTS_ROWS,       /* while prompts are read, if there is no room beside them; in between, single rows of it are read: a screen says which */
     RT_RESTS_PROMPT      /* while prompts are read: screens, and beside kept panels what tokens are generated from */
 } rt_rest;
 typedef struct rt_source {

@@ -1,4 +1,4 @@
-/* Giving back resident pages of files: they come back from the page cache where they are needed again. */
+/* Giving back resident pages, of files and of the process's own. */
 #include "runtime/release.h"
 
 #include <link.h>

@@ -26,7 +26,7 @@ struct rt_session {
     void *sample_scratch;
     int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
-    bool has_read_rows, has_read_chunks; /* of sources, generating or prompts; their pages are resident */
+    bool has_predicted, has_read_head, has_read_chunks; /* single tokens, all of the head, or prompts have read sources: their pages are resident */
     bool has_activations; /* of a long prompt, or rows to be scored: their pages are resident */
     bool keeps_rows;      /* while prompts are read: without them they need no more than what else is given back */
 };
@@ -66,9 +66,11 @@ static size_t resting_bytes(const rt_session *s, rt_rest rest) {
     return bytes;
 }
 
-/* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. */
+/* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. Of
+ * interleaved rows prompts read some, few unless much is wide. */
 static bool can_keep_rows(const rt_session *s) {
-    return resting_bytes(s, RT_RESTS_PROMPT) >= resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + scratch_bytes(s);
+    size_t needed = resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + scratch_bytes(s);
+    return resting_bytes(s, RT_RESTS_ROWS) && resting_bytes(s, RT_RESTS_PROMPT) >= needed;
 }
 
 static gm_status open_memory(rt_session *s, gm_diag *diag) {
@@ -112,7 +114,6 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     rt_session *s = calloc(1, sizeof *s);
     if (!s) return gm_fail(diag, GM_NOMEM, "out of memory");
     s->program = *program;
-    s->has_read_chunks = true; /* panels may have been made just now */
     gm_status status = rt_team_open(threads, diag, &s->team);
     if (status == GM_OK) status = open_memory(s, diag);
     if (status == GM_OK) status = open_frame(s, diag);
@@ -123,6 +124,12 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     }
     *out = s;
     return GM_OK;
+}
+
+void rt_session_rest(rt_session *s, const rt_source *sources, int count) {
+    s->program.sources = sources;
+    s->program.source_count = count;
+    s->keeps_rows = can_keep_rows(s);
 }
 
 int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
@@ -348,16 +355,19 @@ static void release_activations(rt_session *s) {
     s->has_activations = false;
 }
 
-/* What generating has read is not to be resident beside all that n tokens' chunks read. */
+/* What single tokens have read is not to be resident beside all that n tokens' chunks read, but for rows that may stay. */
 static void release_predicting(rt_session *s, int64_t n) {
-    if (s->has_read_rows && !s->keeps_rows) release_sources(s, RT_RESTS_ROWS);
+    if (!s->has_predicted) return;
+    if (!s->keeps_rows || s->has_read_head) release_sources(s, RT_RESTS_ROWS);
     if (s->keeps_rows || n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
-    s->has_read_rows = false;
+    s->has_predicted = s->has_read_head = false;
 }
 
 /* What chunks read is not to be resident beside what single tokens do. */
 static void release_chunks(rt_session *s) {
-    if (s->has_read_chunks) release_sources(s, RT_RESTS_PREDICTING);
+    if (!s->has_read_chunks) return;
+    release_sources(s, RT_RESTS_PREDICTING);
+    release_sources(s, RT_RESTS_ALWAYS);
     s->has_read_chunks = false;
 }
 
@@ -373,6 +383,7 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
         release_activations(s);
         release_chunks(s);
         prefill_by_steps(s, n);
+        s->has_predicted = true;
     }
     s->has_x = true;
     return check_finite(s, "activations", s->x, s->program.hidden, diag);
@@ -512,7 +523,8 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         status = generate_slice(&g, left < slice ? left : slice, diag);
     }
-    s->has_read_rows = true;
+    s->has_predicted = true;
+    s->has_read_head |= !rt_sampling_screens(sampling, s->program.vocab);
     cut_after(&g, start);
     *out_count = g.count;
     *out_stop = g.stopped ? RT_STOP_EOS : g.cancelled ? RT_STOP_HOST : RT_STOP_LENGTH;
@@ -550,7 +562,7 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
         GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
         claim_activations(s, rows);
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
-        s->has_read_chunks = true;
+        s->has_read_chunks = s->has_predicted = s->has_read_head = true;
         GM_TRY(check_finite(s, "activations", s->rows, rows * s->program.hidden, diag));
         GM_TRY(score_rows(s, done, rows, on_logits, user, &more, diag));
     }

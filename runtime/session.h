@@ -11,10 +11,14 @@ enum { RT_RELEASE_PREDICTED = 32 };
 
 typedef struct rt_session rt_session;
 struct rt_program;
+struct rt_source;
 
 /* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_NOMEM when the cache,
  * the activations or the packed weights do not fit. */
 gm_status rt_session_open(const struct rt_program *program, int threads, gm_diag *diag, rt_session **out);
+
+/* Other sources than those that it was opened with, borrowed, when weights were derived since. */
+void rt_session_rest(rt_session *session, const struct rt_source *sources, int count);
 
 /* Bytes that a session takes at once whatever it is used for, its caches, activations and packed weights left out. */
 int64_t rt_session_fixed_bytes(const struct rt_program *program, int threads);

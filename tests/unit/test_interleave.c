@@ -50,6 +50,31 @@ START_TEST(values_are_those_stored) {
 }
 END_TEST
 
+/* Whoever takes a slice of rows, and of however many there are. */
+START_TEST(threads_derive_the_same) {
+    static const int64_t rows[] = {16, 272, 1040, 50016};
+    gm_diag diag = {0};
+    rt_team *team;
+    ck_assert_int_eq(rt_team_open(3, &diag, &team), GM_OK);
+    for (size_t i = 0; i < GM_COUNT(rows); i++)
+        for (rt_derived kind = RT_DERIVED_ROWS; kind < RT_DERIVED_COUNT; kind++) {
+            const rt_tensor *made[2];
+            rt_weights weights[2] = {{.count = 0}, {.count = 0}};
+            for (int j = 0; j < 2; j++) {
+                state = i + 5;
+                const rt_tensor *w = make_weight(&weights[j], "w", RT_Q5_0, rows[i], 128);
+                const char *name = rt_derived_name(&weights[j].arena, kind, w->name);
+                ck_assert_int_eq(rt_derive(&weights[j], name, RT_DERIVED_KEPT, j ? team : NULL, &diag), GM_OK);
+                made[j] = rt_weights_find(&weights[j], name);
+            }
+            ck_assert_uint_eq(made[0]->bytes, made[1]->bytes);
+            ck_assert_msg(memcmp(made[0]->data, made[1]->data, made[0]->bytes) == 0, "%d rows", (int)rows[i]);
+            for (int j = 0; j < 2; j++) rt_weights_close(&weights[j]);
+        }
+    rt_team_close(team);
+}
+END_TEST
+
 START_TEST(what_cannot_be_interleaved_is_refused) {
     static const struct {
         const char *name;
@@ -302,6 +327,7 @@ int main(void) {
     TCase *tcase = tcase_create("interleaved rows");
     tcase_set_timeout(tcase, SECONDS);
     tcase_add_loop_test(tcase, values_are_those_stored, 0, (int)GM_COUNT(stored_types));
+    tcase_add_test(tcase, threads_derive_the_same);
     tcase_add_test(tcase, what_cannot_be_interleaved_is_refused);
     tcase_add_loop_test(tcase, products, 0, (int)(GM_COUNT(stored_types) * GM_COUNT(cpus)));
     tcase_add_loop_test(tcase, integer_products, 0, (int)(GM_COUNT(stored_types) * GM_COUNT(cpus)));
