@@ -148,6 +148,8 @@ typedef struct attention_rows {
 } attention_rows;
 /* These rows, without more. */
 attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys);
+/* The address of row i's score of key `index`. */
+LLVMValueRef attention_score_at(cg *c, const attention_rows *rows, int i, LLVMValueRef index);
 /* Vector by vector of [from, to): the weights of row i for keys `index` and on, f32[lanes], and which of the keys it sees, i1[lanes]. */
 typedef void (*attention_put_fn)(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
 /* The unit of its weights (attention_weight): scores stay without their factor if that is all they need. */

@@ -169,9 +169,8 @@ static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMV
 }
 
 static void keep_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
-    const attention_rows *rows = user;
     (void)seen;
-    cg_store(c, weights, float_at(c, rows->scores, cg_add(c, index, cg_i64(c, i * rows->keys))), 4);
+    cg_store(c, weights, attention_score_at(c, user, i, index), 4);
 }
 
 static LLVMValueRef is_set(cg *c, LLVMValueRef at) {
@@ -193,8 +192,9 @@ static void weigh_rows(cg *c, const attention_job *job, const block *b, const pa
     }
 }
 
-/* What row `number` has summed so far, with its largest score before, is mended, and the panel's sum added. */
+/* What row `number` has summed so far, whose largest score was `old`, is mended for `top`, and the panel's sum added. */
 static void add_weights(cg *c, const attention_job *job, const block *b, LLVMValueRef number, LLVMValueRef old, LLVMValueRef top, LLVMValueRef sum) {
+    cg_store(c, top, float_at(c, b->tops, number), 4);
     LLVMValueRef total_at = cg_at(c, c->f32, b->totals, number);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
     LLVMValueRef factor = attention_weight(c, attention_unit(job), old, top), sums = sums_of(c, job, b, number);
@@ -214,22 +214,16 @@ static int together_of(const attention_job *job) {
 /* Scores of the rows [from, to), whole tokens, become weights, and what these rows have summed so far is mended. */
 static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
     LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
-    LLVMValueRef number[ATTENTION_TOGETHER], old[ATTENTION_TOGETHER], top[ATTENTION_TOGETHER], sum[ATTENTION_TOGETHER];
+    LLVMValueRef old[ATTENTION_TOGETHER], top[ATTENTION_TOGETHER], sum[ATTENTION_TOGETHER];
     int count = together_of(job);
     cg_loop row = cg_loop_begin(c, from, to, count);
     LLVMValueRef place = place_of(c, job, b, row.index);
     LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
     LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
     attention_rows seen = attention_seen_rows(c, count, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
-    for (int i = 0; i < count; i++) {
-        number[i] = cg_add(c, row.index, cg_i64(c, i));
-        top[i] = old[i] = cg_load(c, c->f32, cg_at(c, c->f32, b->tops, number[i]), 4);
-    }
+    for (int i = 0; i < count; i++) top[i] = old[i] = cg_load(c, c->f32, float_at(c, b->tops, cg_add(c, row.index, cg_i64(c, i))), 4);
     weigh_rows(c, job, b, p, row.index, &seen, top, sum);
-    for (int i = 0; i < count; i++) {
-        cg_store(c, top[i], cg_at(c, c->f32, b->tops, number[i]), 4);
-        add_weights(c, job, b, number[i], old[i], top[i], sum[i]);
-    }
+    for (int i = 0; i < count; i++) add_weights(c, job, b, cg_add(c, row.index, cg_i64(c, i)), old[i], top[i], sum[i]);
     cg_loop_end(c, &row);
     LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b)))); /* the last tile's other rows */
     attention_zero(c, rest, cg_i64(c, (tall_of(c, b) - 1) * weight_elements(job, b)));

@@ -20,22 +20,18 @@ double attention_unit(const attention_job *job) {
     return is_plain(job) ? job->factor * ATTENTION_LOG2_E : ATTENTION_LOG2_E;
 }
 
-static LLVMValueRef vector_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
-    return cg_at(c, c->f32, floats, index);
+LLVMValueRef attention_score_at(cg *c, const attention_rows *rows, int i, LLVMValueRef index) {
+    return cg_at(c, c->f32, rows->scores, cg_add(c, index, cg_i64(c, i * rows->keys)));
 }
 
-static LLVMValueRef load(cg *c, LLVMValueRef floats, LLVMValueRef index) {
-    return cg_load(c, vector(c, c->f32), vector_at(c, floats, index), 4);
+static LLVMValueRef load(cg *c, const attention_rows *rows, int i, LLVMValueRef index) {
+    return cg_load(c, vector(c, c->f32), attention_score_at(c, rows, i, index), 4);
 }
 
 attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys) {
     GM_ASSERT(count <= ATTENTION_TOGETHER);
     return (attention_rows){.count = count, .scores = scores, .low = low, .high = high, .from = attention_whole(c, low, c->lanes),
                             .to = attention_whole(c, cg_add(c, high, cg_i64(c, c->lanes - 1)), c->lanes), .more = cg_f32(c, 0), .keys = keys};
-}
-
-static LLVMValueRef scores_of(cg *c, const attention_rows *rows, int i) {
-    return vector_at(c, rows->scores, cg_i64(c, i * rows->keys));
 }
 
 /* Of the vector at `index`, scores of keys that the rows do not see become the least one there is. */
@@ -46,8 +42,8 @@ static void hide_unseen(cg *c, const attention_rows *rows, LLVMValueRef index) {
     for (int i = 0; i < 2; i++) ends[i] = splat(c, LLVMBuildTrunc(c->b, ends[i], c->i32, ""));
     LLVMValueRef sees = LLVMBuildAnd(c->b, LLVMBuildICmp(c->b, LLVMIntSGE, key, ends[0], ""), LLVMBuildICmp(c->b, LLVMIntSLT, key, ends[1], ""), "");
     for (int i = 0; i < rows->count; i++) {
-        LLVMValueRef scores = scores_of(c, rows, i), s = LLVMBuildSelect(c->b, sees, load(c, scores, index), splat(c, cg_f32(c, -FLT_MAX)), "");
-        cg_store(c, s, vector_at(c, scores, index), 4);
+        LLVMValueRef s = LLVMBuildSelect(c->b, sees, load(c, rows, i, index), splat(c, cg_f32(c, -FLT_MAX)), "");
+        cg_store(c, s, attention_score_at(c, rows, i, index), 4);
     }
 }
 
@@ -55,7 +51,7 @@ static void hide_unseen(cg *c, const attention_rows *rows, LLVMValueRef index) {
 static void prepare(cg *c, const attention_job *job, const attention_rows *rows) {
     for (int i = 0; i < rows->count && !is_plain(job); i++) {
         cg_loop each = cg_loop_begin(c, rows->from, rows->to, 1);
-        LLVMValueRef at = cg_at(c, c->f32, scores_of(c, rows, i), each.index);
+        LLVMValueRef at = attention_score_at(c, rows, i, each.index);
         cg_store(c, attention_score(c, job, cg_load(c, c->f32, at, 4)), at, 4);
         cg_loop_end(c, &each);
     }
@@ -91,7 +87,7 @@ static void raise_tops(cg *c, const attention_rows *rows, LLVMValueRef *top) {
     LLVMValueRef most[ATTENTION_TOGETHER];
     for (int i = 0; i < rows->count; i++) most[i] = attention_vector(c, -FLT_MAX);
     cg_loop scan = cg_loop_begin(c, rows->from, rows->to, c->lanes);
-    for (int i = 0; i < rows->count; i++) attention_vector_top(c, most[i], load(c, scores_of(c, rows, i), scan.index));
+    for (int i = 0; i < rows->count; i++) attention_vector_top(c, most[i], load(c, rows, i, scan.index));
     cg_loop_end(c, &scan);
     for (int i = 0; i < rows->count; i++) top[i] = attention_larger(c, attention_vector_largest(c, most[i]), top[i]);
 }
@@ -106,7 +102,7 @@ void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows
     }
     cg_loop loop = cg_loop_begin(c, rows->from, rows->to, c->lanes);
     for (int i = 0; i < rows->count; i++) {
-        LLVMValueRef score = load(c, scores_of(c, rows, i), loop.index), weight = attention_weight(c, attention_unit(job), score, less[i]);
+        LLVMValueRef score = load(c, rows, i, loop.index), weight = attention_weight(c, attention_unit(job), score, less[i]);
         attention_vector_add(c, total[i], weight);
         put(c, user, i, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, splat(c, cg_f32(c, -FLT_MAX)), ""));
     }

@@ -102,17 +102,13 @@ typedef struct weighing {
     LLVMValueRef most[ATTENTION_TOGETHER], total[ATTENTION_TOGETHER]; /* variables */
 } weighing;
 
-/* Where the weights of row i, as floats, take the place of its scores. */
-static LLVMValueRef weights_of(cg *c, const weighing *w, int i, LLVMValueRef index) {
-    return cg_at(c, c->f32, w->rows->scores, cg_add(c, index, cg_i64(c, i * w->rows->keys)));
-}
-
+/* As floats weights take the place of scores. */
 static void put_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
     const weighing *to = user;
     LLVMTypeRef floats = vector(c, c->f32);
     LLVMValueRef w = LLVMBuildFMul(c->b, weights, cg_load(c, floats, cg_at(c, c->f32, to->values, index), 4), "");
     w = LLVMBuildSelect(c->b, seen, w, LLVMConstNull(floats), "");
-    cg_store(c, w, weights_of(c, to, i, index), 4);
+    cg_store(c, w, attention_score_at(c, to->rows, i, index), 4);
     attention_vector_top(c, to->most[i], w);
     attention_vector_add(c, to->total[i], w);
 }
@@ -128,6 +124,6 @@ void attention_words_weigh(cg *c, const attention_job *job, const attention_rows
         LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total[i]), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
         cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), cg_at(c, c->f32, scale, cg_i64(c, i)), 4);
         LLVMValueRef codes = cg_at(c, c->i16, to, cg_add(c, rows->from, cg_i64(c, i * rows->keys)));
-        integer_round(c, RT_I16, weights_of(c, &w, i, rows->from), cg_sub(c, rows->to, rows->from), inverse_of(c, most, code), 0, codes);
+        integer_round(c, RT_I16, attention_score_at(c, rows, i, rows->from), cg_sub(c, rows->to, rows->from), inverse_of(c, most, code), 0, codes);
     }
 }

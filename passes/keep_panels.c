@@ -7,7 +7,8 @@
  * a prompt unpacks, rotates and rounds W again; the numbers are the same, but for codes beside the middle of two, since compiled code turns rows in
  * another order (runtime/rotate.c). It costs a byte for each weight, in the artefact, and in memory only
  * while prompts are read, when pages are given back instead (runtime/session.c): of the largest weight of the module, the head, of which a screen leaves
- * single rows to be read, or of the screen. So where all panels together would be larger than the head, none is kept. Needs lower_precision; interleave_rows takes what is left.
+ * single rows to be read, or of the screen. So where all panels together would be larger than the head, none is kept. Needs lower_precision;
+ * interleave_rows takes what is left.
  */
 #include "passes/derived.h"
 #include "ir/rewrite.h"

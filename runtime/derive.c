@@ -188,7 +188,7 @@ static void derive_slices(void *user, int thread, int threads) {
     for (size_t start; scratch && (start = atomic_fetch_add(&j->next, slice)) < rows;) {
         size_t end = start + slice < rows ? start + slice : rows;
         for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, scratch);
-        if (work->mapped && slice == SLICE_ROWS) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
+        if (work->mapped && slice == SLICE_ROWS) rt_release_pages(in + start * in_bytes, in + end * in_bytes); /* of a large matrix, little by little */
     }
     free(scratch);
 }

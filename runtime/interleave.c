@@ -90,21 +90,30 @@ GM_INLINE void take(rt_dtype stored, const uint8_t *src, parts *out) {
 
 /* ---- sixteen rows ---- */
 
+/* units of four bytes, each to its vector of the run. */
+GM_INLINE void put_units(const uint8_t *bytes, int units, uint8_t *run) {
+    for (int u = 0; u < units; u++) memcpy(run + u * VECTOR, bytes + u * UNIT, UNIT);
+}
+
 /* Of one row, at its place in a run: four bytes of each vector. */
 GM_INLINE void put_run(const rt_interleaved *type, const uint8_t *codes, uint8_t *run, int high) {
-    int planes = type->bits - 4, each = UNITS / (planes ? planes : 1);
-    uint8_t low[RUN];
+    int planes = type->bits - 4;
+    uint8_t low[RUN / 2];
+    if (type->bits == 8) {
+        put_units(codes, UNITS, run);
+        return;
+    }
     for (int i = 0; i < RUN / 2; i++) low[i] = (uint8_t)((codes[i] & 15) | (codes[i + RUN / 2] & 15) << 4);
-    if (type->bits == 8) memcpy(low, codes, RUN);
-    for (int u = 0; u < (type->bits == 8 ? UNITS : UNITS / 2); u++) memcpy(run + u * VECTOR, low + u * UNIT, UNIT);
-    for (int h = 0; type->bits < 8 && h < planes; h++) {
-        uint32_t all_bits = 0; /* of four codes: no bit leaves its byte */
-        for (int u = 0; u < each; u++) {
+    put_units(low, UNITS / 2, run);
+    for (int h = 0; h < planes; h++) {
+        uint32_t bits = 0, mask = 0x01010101u * ((1u << planes) - 1); /* of four codes: none leaves its byte */
+        int units = UNITS / planes;
+        for (int u = 0; u < units; u++) {
             uint32_t four;
-            memcpy(&four, codes + (h * each + u) * UNIT, sizeof four);
-            all_bits |= (four >> 4 & 0x01010101u * ((1u << planes) - 1)) << (planes * u);
+            memcpy(&four, codes + (h * units + u) * UNIT, sizeof four);
+            bits |= (four >> 4 & mask) << (planes * u);
         }
-        memcpy(run + high + h * VECTOR, &all_bits, UNIT);
+        memcpy(run + high + h * VECTOR, &bits, UNIT);
     }
 }
 

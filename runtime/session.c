@@ -55,8 +55,8 @@ static bool needs_spare_caches(const rt_program *p) {
     return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) && takes_over(&p->generate, 4, n));
 }
 
-static size_t scratch_bytes(const rt_session *s) {
-    return (size_t)(s->frame->scratch_stride * s->frame->threads);
+static size_t scratch_bytes(const rt_frame *frame) {
+    return (size_t)(frame->scratch_stride * frame->threads);
 }
 
 static size_t resting_bytes(const rt_session *s, rt_rest rest) {
@@ -69,7 +69,7 @@ static size_t resting_bytes(const rt_session *s, rt_rest rest) {
 /* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. Of
  * interleaved rows prompts read some, few unless much is wide. */
 static bool can_keep_rows(const rt_session *s) {
-    size_t needed = resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + scratch_bytes(s);
+    size_t needed = resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + scratch_bytes(s->frame);
     return resting_bytes(s, RT_RESTS_ROWS) && resting_bytes(s, RT_RESTS_PROMPT) >= needed;
 }
 
@@ -100,7 +100,7 @@ static gm_status open_frame(rt_session *s, gm_diag *diag) {
     frame->weights = (const void **)p->weights;
     frame->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096;
     frame->arena = pages_new((size_t)p->arena_bytes);
-    frame->scratch = pages_new((size_t)(frame->scratch_stride * threads));
+    frame->scratch = pages_new(scratch_bytes(frame));
     frame->shared = aligned_alloc(64, RT_SHARED_WORDS * sizeof *frame->shared);
     frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
     if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring) return gm_fail(diag, GM_NOMEM, "out of memory for activations");
@@ -117,7 +117,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     gm_status status = rt_team_open(threads, diag, &s->team);
     if (status == GM_OK) status = open_memory(s, diag);
     if (status == GM_OK) status = open_frame(s, diag);
-    if (status == GM_OK) s->keeps_rows = can_keep_rows(s);
+    if (status == GM_OK) rt_session_rest(s, program->sources, program->source_count);
     if (status != GM_OK) {
         rt_session_close(s);
         return status;
@@ -140,7 +140,7 @@ static void close_frame(rt_frame *frame, const rt_program *p) {
     if (!frame) return;
     rt_matmul_close(frame->matmul);
     pages_free(frame->arena, (size_t)p->arena_bytes);
-    pages_free(frame->scratch, (size_t)(frame->scratch_stride * frame->threads));
+    pages_free(frame->scratch, scratch_bytes(frame));
     free(frame->shared);
     free(frame->ring);
     free(frame);
@@ -290,7 +290,7 @@ static gm_status check_finite(const rt_session *s, const char *what, const float
 
 static void advise_activations(const rt_session *s, int advice) {
     madvise(s->frame->arena, (size_t)s->program.arena_bytes, advice);
-    madvise(s->frame->scratch, scratch_bytes(s), advice);
+    madvise(s->frame->scratch, scratch_bytes(s->frame), advice);
 }
 
 /* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses of the TLB. A
