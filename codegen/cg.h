@@ -12,7 +12,7 @@
 #include "codegen/llvm.h"
 #include "ir/layout.h"
 
-enum { CG_MAX_SYMBOLS = 16, CG_MAX_ARGS = 64, CG_MAX_WEIGHTS = 8192, CG_MAX_SITES = 4096 };
+enum { CG_MAX_ARGS = 64, CG_MAX_PARAMS = 2 * CG_MAX_ARGS + IR_MAX_SYMBOLS + 4 /* of a function: arguments, results, symbols, where it runs */, CG_MAX_WEIGHTS = 8192, CG_MAX_SITES = 4096 };
 
 /* Where bytes lie, for hazards. object 0: this function's arena; -1: never written; else a parameter. */
 typedef struct cg_extent {
@@ -42,7 +42,7 @@ typedef struct cg_timing {
 /* The LLVM function being filled: a compiled IR function or a kernel. */
 typedef struct cg_code {
     LLVMValueRef fn, frame, thread, threads;
-    LLVMValueRef symbol[CG_MAX_SYMBOLS]; /* i64; NULL: not bound here */
+    LLVMValueRef symbol[IR_MAX_SYMBOLS]; /* i64; NULL: not bound here */
     LLVMValueRef args[CG_MAX_ARGS];      /* of a kernel */
     LLVMValueRef tile_config, tiles;     /* variables of tiles.c; NULL: not used here */
 } cg_code;
@@ -226,7 +226,6 @@ void cg_kernel_call(cg *c, cg_kernel *kernel, const char *name, cg_kernel_fn emi
 
 /* One element-wise operation on registers or vectors of registers. */
 LLVMValueRef cg_elem(cg *c, const ir_inst *inst, LLVMValueRef *operands);
-LLVMValueRef cg_exp(cg *c, LLVMValueRef x);
 /* 2^y of y <= 0 or NaN, f32 or a vector, 0 below 2^-125: no result is a denormal number, for each of which Intel's CPUs stop. */
 LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y);
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);

@@ -196,7 +196,7 @@ static void emit_call(cg *c, const ir_inst *inst) {
     const ir_func *callee = ir_func_find(c->module, ir_attr_string(inst, IR_ATTR_CALLEE));
     const ir_attr *offset = ir_attr_find(inst, IR_ATTR_OFFSET);
     LLVMTypeRef type;
-    LLVMValueRef fn = cg_function_of(c, callee, &type), args[CG_MAX_ARGS + CG_MAX_SYMBOLS];
+    LLVMValueRef fn = cg_function_of(c, callee, &type), args[CG_MAX_PARAMS];
     int n = 0;
     cg_settle(c);
     args[n++] = c->code.frame;

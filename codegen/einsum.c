@@ -12,8 +12,8 @@ typedef struct einsum_job {
     int args[3];
 } einsum_job;
 
-static void bind(einsum_job *job, int which, const char *letters, size_t n, const ir_type *type, const ir_layout *layout) {
-    for (size_t i = 0; i < n; i++) {
+static void bind(einsum_job *job, int which, const char *letters, const ir_type *type, const ir_layout *layout) {
+    for (size_t i = 0; letters[i]; i++) {
         int at = letters[i] - 'a';
         job->extent[at] = type->dim[i];
         job->stride[which][at] = layout->stride[i];
@@ -21,14 +21,14 @@ static void bind(einsum_job *job, int which, const char *letters, size_t n, cons
 }
 
 static void describe(cg *c, const ir_inst *inst, einsum_job *job) {
-    const char *spec = ir_attr_string(inst, IR_ATTR_SPEC), *comma = strchr(spec, ','), *arrow = strstr(spec, "->");
+    ir_einsum_spec spec = ir_einsum_spec_of(inst);
     const ir_value *values[3] = {inst->operands[0], inst->operands[1], inst->results[0]};
-    const char *letters[3] = {spec, comma + 1, arrow + 2};
-    size_t counts[3] = {(size_t)(comma - spec), (size_t)(arrow - comma - 1), strlen(arrow + 2)};
-    for (int i = 0; i < 3; i++) bind(job, i, letters[i], counts[i], &values[i]->type, &cg_slot_of(c, values[i])->layout);
-    strcpy(job->result, arrow + 2);
-    for (const char *l = spec; l < arrow; l++)
-        if (*l != ',' && !strchr(job->result, *l) && !strchr(job->inner, *l)) job->inner[strlen(job->inner)] = *l;
+    const char *letters[3] = {spec.operand[0], spec.operand[1], spec.result};
+    for (int i = 0; i < 3; i++) bind(job, i, letters[i], &values[i]->type, &cg_slot_of(c, values[i])->layout);
+    strcpy(job->result, spec.result);
+    for (int i = 0; i < 2; i++)
+        for (const char *l = letters[i]; *l; l++)
+            if (!strchr(job->result, *l) && !strchr(job->inner, *l)) job->inner[strlen(job->inner)] = *l;
 }
 
 static LLVMValueRef offset_of(cg *c, const einsum_job *job, int which, LLVMValueRef index[26]) {

@@ -55,7 +55,7 @@ static LLVMValueRef power_of_2(cg *c, LLVMValueRef n) {
     return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, n, cg_i32(c, EXPONENT_BIAS), ""), cg_i32(c, 23), ""), c->f32, "");
 }
 
-LLVMValueRef cg_exp(cg *c, LLVMValueRef x) {
+static LLVMValueRef emit_exp(cg *c, LLVMValueRef x) {
     LLVMValueRef n, y = exp_reduced(c, clamp(c, x, -104.0, 88.8), &n); /* e^x of the ends comes out as 0 and infinity */
     /* 2^n in two factors, so that results near the ends of the range come out right. */
     LLVMValueRef half = LLVMBuildAShr(c->b, n, cg_i32(c, 1), ""), rest = LLVMBuildSub(c->b, n, half, "");
@@ -158,7 +158,7 @@ static LLVMValueRef libm(cg *c, const char *name, LLVMValueRef x) {
 static LLVMValueRef float_op(cg *c, const ir_inst *inst, LLVMValueRef *x) {
     switch (inst->op) {
     case IR_NEG: return LLVMBuildFNeg(c->b, x[0], "");
-    case IR_EXP: return cg_exp(c, x[0]);
+    case IR_EXP: return emit_exp(c, x[0]);
     case IR_LOG: return libm(c, "logf", x[0]);
     case IR_TANH: return cg_tanh(c, x[0]);
     case IR_ERF: return libm(c, "erff", x[0]);

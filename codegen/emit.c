@@ -50,8 +50,7 @@ static int function_types(cg *c, const ir_func *func, LLVMTypeRef *types) {
 }
 
 LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type) {
-    LLVMTypeRef types[2 * CG_MAX_ARGS + CG_MAX_SYMBOLS + 4];
-    GM_ASSERT(func->body->param_count < CG_MAX_ARGS && func->body->yield_count < CG_MAX_ARGS);
+    LLVMTypeRef types[CG_MAX_PARAMS];
     int count = function_types(c, func, types);
     LLVMTypeRef type = LLVMFunctionType(c->void_t, types, (unsigned)count, 0);
     char *name = gm_arena_printf(&c->arena, "gm.%s", func->name);
@@ -128,7 +127,7 @@ static void emit_entry(cg *c, const ir_func *func) {
     LLVMTypeRef types[] = {c->ptr, c->i32, c->i32, c->ptr, c->ptr, c->ptr}, type;
     char *name = gm_arena_printf(&c->arena, "gm_entry.%s", func->name);
     LLVMValueRef entry = LLVMAddFunction(c->llvm, name, LLVMFunctionType(c->void_t, types, 6, 0));
-    LLVMValueRef fn = cg_function_of(c, func, &type), args[2 * CG_MAX_ARGS + CG_MAX_SYMBOLS + 4];
+    LLVMValueRef fn = cg_function_of(c, func, &type), args[CG_MAX_PARAMS];
     open_function(c, entry);
     LLVMValueRef in = LLVMGetParam(entry, 3), out = LLVMGetParam(entry, 4), dims = LLVMGetParam(entry, 5);
     LLVMValueRef first = LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), "");
@@ -277,7 +276,7 @@ static void emit_inst(cg *c, const ir_inst *inst) {
 
 /* Symbols bound inside a region end with it. */
 void cg_emit_region(cg *c, const ir_region *region) {
-    LLVMValueRef symbols[CG_MAX_SYMBOLS];
+    LLVMValueRef symbols[IR_MAX_SYMBOLS];
     memcpy(symbols, c->code.symbol, sizeof symbols);
     for (int i = 0; i < region->inst_count && c->status == GM_OK; i++) emit_inst(c, region->insts[i]);
     memcpy(c->code.symbol, symbols, sizeof symbols);

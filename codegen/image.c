@@ -176,23 +176,20 @@ bool cg_target_runs(const char *cpu) {
     return runs;
 }
 
-static uint64_t mix(uint64_t hash, const void *data, size_t bytes) { /* FNV-1a */
-    for (size_t i = 0; i < bytes; i++) hash = (hash ^ ((const uint8_t *)data)[i]) * 1099511628211u;
-    return hash;
-}
-
 uint64_t cg_fingerprint(void) {
     static const size_t layout[] = {
         sizeof(rt_frame), offsetof(rt_frame, weights), offsetof(rt_frame, arena), offsetof(rt_frame, scratch), offsetof(rt_frame, scratch_stride),
         offsetof(rt_frame, ring), offsetof(rt_frame, shared), offsetof(rt_frame, trace), offsetof(rt_frame, threads), offsetof(rt_frame, barrier.dealt),
-        offsetof(rt_ring, token),
+        offsetof(rt_ring, written), offsetof(rt_ring, token),
+        sizeof(rt_candidates), offsetof(rt_candidates, count), offsetof(rt_candidates, score), offsetof(rt_candidates, id), offsetof(rt_candidates, supposed),
+        offsetof(rt_candidates, floor), offsetof(rt_candidates, uncapped),
         sizeof(rt_site), offsetof(rt_site, rows), offsetof(rt_site, weights), offsetof(rt_site, dtypes),
         offsetof(rt_site, max_rows), CG_MAX_OBJECTS, RT_RING_CAPACITY, RT_SHARED_WORDS, RT_DTYPE_COUNT, IR_OP_COUNT, IR_ATTR_COUNT};
-    uint64_t hash = mix(14695981039346656037u, layout, sizeof layout);
-#define RTCALL(name) hash = mix(hash, #name, sizeof #name);
+    uint64_t hash = gm_hash(GM_HASH, layout, sizeof layout);
+#define RTCALL(name) hash = gm_hash(hash, #name, sizeof #name);
     RT_CALLS(RTCALL)
 #undef RTCALL
-    for (int i = 0; i < IR_OP_COUNT; i++) hash = mix(hash, ir_op_of((ir_op)i)->text, strlen(ir_op_of((ir_op)i)->text) + 1);
-    for (int i = 0; i < IR_ATTR_COUNT; i++) hash = mix(hash, ir_attr_of((ir_attr_key)i)->text, strlen(ir_attr_of((ir_attr_key)i)->text) + 1);
+    for (int i = 0; i < IR_OP_COUNT; i++) hash = gm_hash(hash, ir_op_of((ir_op)i)->text, strlen(ir_op_of((ir_op)i)->text) + 1);
+    for (int i = 0; i < IR_ATTR_COUNT; i++) hash = gm_hash(hash, ir_attr_of((ir_attr_key)i)->text, strlen(ir_attr_of((ir_attr_key)i)->text) + 1);
     return hash;
 }

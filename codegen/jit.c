@@ -138,8 +138,17 @@ static void shrink_tables(cg_program *program) {
     program->sites = sites;
 }
 
+static gm_status check_arguments(const ir_module *module, gm_diag *diag) {
+    for (int i = 0; i < module->func_count; i++) {
+        const ir_func *func = module->funcs[i];
+        if (func->body->param_count > CG_MAX_ARGS || func->body->yield_count > CG_MAX_ARGS)
+            return gm_fail(diag, GM_UNSUPPORTED, "@%s: compiled functions have at most %d parameters and %d results", func->name, CG_MAX_ARGS, CG_MAX_ARGS);
+    }
+    return GM_OK;
+}
+
 gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag *diag, cg_program **out) {
-    if (module->symbol_count > CG_MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "more than %d symbols", CG_MAX_SYMBOLS);
+    GM_TRY(check_arguments(module, diag));
     cg_target target;
     GM_TRY(cg_target_open(options->target_cpu, diag, &target));
     if (!target.runs_here && !options->text_only) {

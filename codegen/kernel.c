@@ -52,7 +52,7 @@ static cg_kernel_entry *kernel_make(cg *c, cg_kernel *kernel, const char *name, 
         GM_ASSERT(c->kernels);
     }
     int at = c->kernel_count++;
-    LLVMTypeRef types[CG_MAX_ARGS + CG_MAX_SYMBOLS + 3];
+    LLVMTypeRef types[CG_MAX_PARAMS];
     int count = signature(c, kernel, types);
     LLVMTypeRef type = LLVMFunctionType(c->void_t, types, (unsigned)count, 0);
     char label[96];
@@ -77,7 +77,7 @@ void cg_kernel_call(cg *c, cg_kernel *kernel, const char *name, cg_kernel_fn emi
     for (int i = 0; i < c->kernel_count && !entry; i++)
         if (strcmp(c->kernels[i].key, kernel->key.data) == 0) entry = &c->kernels[i];
     if (!entry) entry = kernel_make(c, kernel, name, emit, user);
-    LLVMValueRef args[CG_MAX_ARGS + CG_MAX_SYMBOLS + 3];
+    LLVMValueRef args[CG_MAX_PARAMS];
     int n = 0;
     args[n++] = c->code.frame;
     args[n++] = c->code.thread;

@@ -224,6 +224,8 @@ static void emit_gemvs(cg *c, const ir_inst *inst, bool words, LLVMValueRef coun
     }
 }
 
+_Static_assert((int)RT_SITE_WEIGHTS == (int)IR_MAX_WEIGHTS, "a site holds all weights of a product");
+
 /* A site for the weights of iteration `layer`, which only layer_weights mind. */
 static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride, int64_t layer) {
     GM_ASSERT(c->program->site_count < CG_MAX_SITES);
@@ -234,7 +236,7 @@ static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_st
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
         char name[IR_NAME_BYTES];
-        if (!def || layer >= ir_stored_count(def) || site->weight_count == (int)GM_COUNT(site->weights)) return -1;
+        if (!def || layer >= ir_stored_count(def)) return -1;
         site->weights[site->weight_count] = cg_weight_number(c->program, ir_stored_name(def, layer, name));
         site->dtypes[site->weight_count] = inst->operands[i]->type.dtype;
         site->rows[site->weight_count++] = inst->operands[i]->type.dim[0];

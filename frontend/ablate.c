@@ -4,6 +4,7 @@
  * measured, so that the rounds go over all rows and drift of the machine hits all alike; rows that
  * do not fit the memory wait for the next group. */
 #include "frontend/ablate.h"
+#include "frontend/proc.h"
 
 #include "passes/passes.h"
 
@@ -40,25 +41,13 @@ const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count) {
 
 /* ---- memory ---- */
 
-/* The number of kB after `key` in a file of /proc, as bytes; 0: not there. */
-static int64_t proc_bytes(const char *path, const char *key) {
-    char line[256];
-    long long kb = 0;
-    size_t length = strlen(key);
-    FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof line, file))
-        if (strncmp(line, key, length) == 0) sscanf(line + length, "%lld", &kb);
-    if (file) fclose(file);
-    return kb * 1024;
-}
-
 /* What this process holds itself: mapped weight files are shared between engines. */
 static int64_t memory_now(void) {
-    return proc_bytes("/proc/self/status", "RssAnon:");
+    return fe_proc_bytes("/proc/self/status", "RssAnon");
 }
 
 int64_t fe_ablate_memory(void) {
-    return proc_bytes("/proc/meminfo", "MemAvailable:") / 2;
+    return fe_proc_bytes("/proc/meminfo", "MemAvailable") / 2;
 }
 
 /* ---- one row ---- */
@@ -199,13 +188,11 @@ static fe_ablate_result *find_result(const ablation *a, const char *name) {
     GM_UNREACHABLE("an ablation's base row is among its rows");
 }
 
-/* FNV-1a of the module's text. */
+/* A hash of the module's text. */
 static uint64_t program_of(const ir_module *module) {
     gm_string text = {0};
-    uint64_t hash = UINT64_C(14695981039346656037);
     ir_print_module(module, &text);
-    for (size_t i = 0; i < text.length; i++)
-        hash = (hash ^ (unsigned char)text.data[i]) * UINT64_C(1099511628211);
+    uint64_t hash = gm_hash(GM_HASH, text.data, text.length);
     gm_string_free(&text);
     return hash;
 }

@@ -3,6 +3,7 @@
 #define GM_FRONTEND_ABLATE_H
 
 #include "frontend/driver.h"
+#include "frontend/stats.h"
 
 /* A variant: a row of ablate_rows.def or the full pipeline without one pass. */
 typedef struct fe_ablate_row {
@@ -14,21 +15,6 @@ typedef struct fe_ablate_row {
 /* Every row in order; the first is the reference for the tokens. They live in `arena`. */
 const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count);
 
-/* ---- statistics ---- */
-
-double fe_mean(const double *x, int64_t n);
-/* Of a sample: divides by n - 1; 0 for n = 1. */
-double fe_std(const double *x, int64_t n);
-/* The t with 95 % of Student's distribution between -t and t; INFINITY for less than one degree. */
-double fe_student_t95(int64_t degrees);
-
-/* x against base in % of base's mean, from paired runs, with a 95 % interval. */
-typedef struct fe_effect {
-    double percent, low, high; /* the interval is infinite for one run */
-    bool noise;                /* the interval spans 0 */
-} fe_effect;
-fe_effect fe_paired_effect(const double *x, const double *base, int64_t n);
-
 /* ---- measuring ---- */
 
 typedef struct fe_ablate_result {
@@ -36,7 +22,7 @@ typedef struct fe_ablate_result {
     const char *base; /* what it was compared with; NULL: nothing */
     bool measured;
     bool same_program; /* its final IR and its mode are its base's: the effect can only be noise */
-    int group;         /* rows of one group were interleaved; from 1 */
+    int64_t group;     /* rows of one group were interleaved; from 1 */
     double prefill_mean, prefill_std, generate_mean, generate_std, total_mean, total_std; /* s */
     fe_effect effect;         /* of the total; without base NAN */
     int64_t tokens_differ_at; /* first generated token unlike the reference's; -1: none */

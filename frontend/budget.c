@@ -65,7 +65,8 @@ static gm_status copy_ids(const fe_budget_request *request, gm_diag *diag, sampl
 static gm_status measure(const char *path, const fe_options *options, fe_engine *base, const sample *text, gm_diag *diag, double *out) {
     fe_engine engine;
     fe_perplexity result = {0};
-    int64_t chunk = text->count < FE_BUDGET_TOKENS ? text->count : FE_BUDGET_TOKENS;
+    int64_t context = rt_session_context(base->session), chunk = text->count < FE_BUDGET_TOKENS ? text->count : FE_BUDGET_TOKENS;
+    if (chunk > context) chunk = context;
     GM_TRY(fe_engine_open(path, options, diag, &engine));
     gm_status status = fe_perplexity_run(engine.session, base->session, text->ids, text->count, chunk, text->bos, diag, &result);
     fe_engine_close(&engine);

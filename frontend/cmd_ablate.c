@@ -3,6 +3,7 @@
 #include "frontend/commands.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ typedef struct ablate {
     fe_ablate_result *results;
     int count;
     rt_ids ids;
+    int64_t context; /* the most that the model takes */
     fe_ablate_request request;
 } ablate;
 
@@ -84,6 +86,7 @@ static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *dia
     GM_TRY(cmd_prompt_given(&with_prompt, diag));
     GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
     gm_status status = cmd_prompt(&vocab.engine, &with_prompt, diag, &a->ids);
+    a->context = vocab.engine.model.config.context;
     cmd_vocab_close(&vocab);
     return status;
 }
@@ -108,7 +111,7 @@ static gm_status make_request(ablate *a, const cmd_options *options, gm_diag *di
     request->id_count = (int64_t)a->ids.count;
     /* One arithmetic for all rows, else rows with chunks would round where the others do not. */
     if (!cmd_given(options, FLAG_PRECISION)) request->options.precision = FE_PRECISION_F32;
-    if (!request->options.context) request->options.context = DEFAULT_CONTEXT;
+    if (!request->options.context) request->options.context = a->context < DEFAULT_CONTEXT ? a->context : DEFAULT_CONTEXT;
     int64_t room = request->id_count + request->predict;
     if (request->options.context >= room) return GM_OK;
     return gm_fail(diag, GM_INVALID, "-c %lld: prompt and tokens need a context of at least %lld",
@@ -124,38 +127,60 @@ static void text_or_null(gm_string *out, const char *text) {
         gm_string_printf(out, "null");
 }
 
-enum { TEXT_FIELDS = 2, REAL_FIELDS = 9, FIELDS = 18 };
-static const char *const field_names[FIELDS] = {
-    "row",          "base",         "prefill_mean", "prefill_std",      "generate_mean",
-    "generate_std", "total_mean",   "total_std",    "effect_percent",   "effect_low",
-    "effect_high",  "noise",        "same_tokens",  "tokens_differ_at", "logit_margin",
-    "group",        "memory_bytes", "same_program"};
+/* DIFFERENCE: of the tokens from the reference's, none where they are the same. */
+typedef enum field_kind { FIELD_ROW, FIELD_TEXT, FIELD_REAL, FIELD_BOOL, FIELD_INT, FIELD_NOISE, FIELD_SAME, FIELD_DIFFERENCE } field_kind;
+
+#define AT(member) offsetof(fe_ablate_result, member)
+static const struct {
+    const char *name;
+    field_kind kind;
+    size_t at; /* in fe_ablate_result */
+} fields[] = {
+    {"row", FIELD_ROW, AT(row)},
+    {"base", FIELD_TEXT, AT(base)},
+    {"prefill_mean", FIELD_REAL, AT(prefill_mean)},
+    {"prefill_std", FIELD_REAL, AT(prefill_std)},
+    {"generate_mean", FIELD_REAL, AT(generate_mean)},
+    {"generate_std", FIELD_REAL, AT(generate_std)},
+    {"total_mean", FIELD_REAL, AT(total_mean)},
+    {"total_std", FIELD_REAL, AT(total_std)},
+    {"effect_percent", FIELD_REAL, AT(effect.percent)},
+    {"effect_low", FIELD_REAL, AT(effect.low)},
+    {"effect_high", FIELD_REAL, AT(effect.high)},
+    {"noise", FIELD_NOISE, AT(effect.noise)},
+    {"same_tokens", FIELD_SAME, AT(tokens_differ_at)},
+    {"tokens_differ_at", FIELD_DIFFERENCE, AT(tokens_differ_at)},
+    {"logit_margin", FIELD_REAL, AT(logit_margin)},
+    {"group", FIELD_INT, AT(group)},
+    {"memory_bytes", FIELD_INT, AT(memory)},
+    {"same_program", FIELD_BOOL, AT(same_program)},
+};
+#undef AT
+enum { FIELDS = GM_COUNT(fields) };
+
+static void add_bool(gm_string *out, bool value) {
+    gm_string_printf(out, "%s", value ? "true" : "false");
+}
 
 /* The value of a field as JSON. */
 static void field(const fe_ablate_result *r, int index, gm_string *out) {
-    const double reals[REAL_FIELDS] = {r->prefill_mean,   r->prefill_std, r->generate_mean,
-                                       r->generate_std,   r->total_mean,  r->total_std,
-                                       r->effect.percent, r->effect.low,  r->effect.high};
-    if (index == 0)
-        text_or_null(out, r->row->name);
-    else if (index == 1)
-        text_or_null(out, r->base);
-    else if (index < TEXT_FIELDS + REAL_FIELDS)
-        cmd_json_real(out, reals[index - TEXT_FIELDS]);
-    else if (index == 11)
-        gm_string_printf(out, "%s", !r->base ? "null" : r->effect.noise ? "true" : "false");
-    else if (index == 12)
-        gm_string_printf(out, "%s", r->tokens_differ_at < 0 ? "true" : "false");
-    else if (index == 17)
-        gm_string_printf(out, "%s", r->same_program ? "true" : "false");
-    else if (index == 13 && r->tokens_differ_at < 0)
-        gm_string_printf(out, "null");
-    else if (index == 13)
-        gm_string_printf(out, "%lld", (long long)r->tokens_differ_at);
-    else if (index == 14)
-        cmd_json_real(out, r->logit_margin);
-    else
-        gm_string_printf(out, "%lld", (long long)(index == 15 ? r->group : r->memory));
+    const void *at = (const char *)r + fields[index].at;
+    switch (fields[index].kind) {
+    case FIELD_ROW: text_or_null(out, r->row->name); return;
+    case FIELD_TEXT: text_or_null(out, *(const char *const *)at); return;
+    case FIELD_REAL: cmd_json_real(out, *(const double *)at); return;
+    case FIELD_BOOL: add_bool(out, *(const bool *)at); return;
+    case FIELD_INT: gm_string_printf(out, "%lld", (long long)*(const int64_t *)at); return;
+    case FIELD_SAME: add_bool(out, *(const int64_t *)at < 0); return;
+    case FIELD_NOISE:
+        if (r->base) add_bool(out, *(const bool *)at);
+        else text_or_null(out, NULL);
+        return;
+    case FIELD_DIFFERENCE:
+        if (*(const int64_t *)at < 0) text_or_null(out, NULL);
+        else gm_string_printf(out, "%lld", (long long)*(const int64_t *)at);
+        return;
+    }
 }
 
 static void print_json(const ablate *a, gm_string *out) {
@@ -163,7 +188,7 @@ static void print_json(const ablate *a, gm_string *out) {
     for (int i = 0; i < a->count; i++) {
         gm_string_printf(out, "%s\n{", i ? "," : "");
         for (int f = 0; f < FIELDS; f++) {
-            gm_string_printf(out, "%s\"%s\":", f ? "," : "", field_names[f]);
+            gm_string_printf(out, "%s\"%s\":", f ? "," : "", fields[f].name);
             field(&a->results[i], f, out);
         }
         gm_string_printf(out, "}");
@@ -173,7 +198,7 @@ static void print_json(const ablate *a, gm_string *out) {
 
 /* The names need no quotes, and null is an empty field. */
 static void print_csv(const ablate *a, gm_string *out) {
-    for (int f = 0; f < FIELDS; f++) gm_string_printf(out, "%s%s", f ? "," : "", field_names[f]);
+    for (int f = 0; f < FIELDS; f++) gm_string_printf(out, "%s%s", f ? "," : "", fields[f].name);
     for (int i = 0; i < a->count; i++)
         for (int f = 0; f < FIELDS; f++) {
             gm_string value = {0};

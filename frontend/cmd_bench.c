@@ -3,9 +3,9 @@
  * once, so that what a machine does from one minute to the next weighs on all of them alike; the
  * first round is for warming up. */
 #include "frontend/commands.h"
+#include "frontend/stats.h"
 #include "runtime/abi.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -33,13 +33,8 @@ typedef struct bench {
 
 static void add_row(bench *b, const char *name, const double *samples, int64_t count,
                     const char *unit) {
-    double sum = 0, squares = 0;
-    for (int64_t i = 0; i < count; i++) sum += samples[i];
-    double mean = sum / (double)count;
-    for (int64_t i = 0; i < count; i++) squares += (samples[i] - mean) * (samples[i] - mean);
     bench_row *row = &b->rows[b->row_count++];
-    *row = (bench_row){
-        .mean = mean, .unit = unit, .std = count > 1 ? sqrt(squares / (double)(count - 1)) : 0};
+    *row = (bench_row){.mean = fe_mean(samples, count), .std = fe_std(samples, count), .unit = unit};
     snprintf(row->name, sizeof row->name, "%s", name);
 }
 

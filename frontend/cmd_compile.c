@@ -84,7 +84,7 @@ gm_status cmd_compile(const cmd_options *options, gm_diag *diag) {
     ir_decisions decisions = {0};
     GM_TRY(cmd_model_path(options, diag, &path));
     if (cmd_given(options, FLAG_KL_BUDGET)) GM_TRY(choose_plan(path, options, &engine_options, diag));
-    else if (options->file) return gm_fail(diag, GM_INVALID, "-f FILE is for --kl-budget");
+    else if (options->file || cmd_given(options, FLAG_TOKENS)) return gm_fail(diag, GM_INVALID, "-f FILE and --tokens N are for --kl-budget");
     if (options->explain) engine_options.decisions = &decisions;
     bool prints = options->dump || options->explain;
     gm_status status = prints && !options->output ? only_print(path, &engine_options, diag) : write_artefact(path, options, &engine_options, diag);

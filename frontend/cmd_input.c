@@ -8,7 +8,8 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
-enum { MAX_TEXT_BYTES = 1 << 30 };
+enum { MAX_TEXT_BYTES = 1 << 29 };
+_Static_assert(MAX_TEXT_BYTES < RT_MAX_TEXT_BYTES - (1 << 20), "a text and what a chat template puts around it can be encoded");
 
 /* ---- the model ---- */
 
@@ -58,36 +59,19 @@ gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_o
     return fe_engine_open(path, engine_options, diag, out);
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), end_length = strlen(end);
-    return length >= end_length && strcmp(text + length - end_length, end) == 0;
-}
-
 gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, cmd_vocab *out) {
     const char *path = NULL;
     *out = (cmd_vocab){0};
     GM_TRY(cmd_model_path(options, diag, &path));
-    if (ends_with(path, ".gmx")) {
-        fe_options engine_options = cmd_engine_options(options);
-        engine_options.no_weights = true;
-        GM_TRY(fe_engine_open(path, &engine_options, diag, &out->engine));
-        out->compiled = true;
-        return GM_OK;
-    }
     GM_TRY(fe_model_open(path, !weights, diag, &out->engine.model));
-    const rt_vocab *vocab = &out->engine.model.vocab;
-    gm_status status = vocab->count ? rt_tokenizer_new(vocab, diag, &out->engine.tokenizer) : GM_OK;
+    gm_status status = fe_tokenizer_open(&out->engine.model, diag, &out->engine.tokenizer);
     if (status != GM_OK) cmd_vocab_close(out);
     return status;
 }
 
 void cmd_vocab_close(cmd_vocab *vocab) {
-    if (vocab->compiled) {
-        fe_engine_close(&vocab->engine);
-    } else {
-        rt_tokenizer_free(vocab->engine.tokenizer);
-        fe_model_close(&vocab->engine.model);
-    }
+    rt_tokenizer_free(vocab->engine.tokenizer);
+    fe_model_close(&vocab->engine.model);
     *vocab = (cmd_vocab){0};
 }
 

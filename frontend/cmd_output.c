@@ -1,5 +1,6 @@
 /* What commands write: JSON pieces, and files that appear complete or not at all. */
 #include "frontend/commands.h"
+#include "frontend/new_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,22 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- JSON ---- */
-
-/* Bytes of the UTF-8 character at text, 0 when there is none (overlong, surrogate, cut off, …). */
-static size_t utf8_length(const unsigned char *text, size_t left) {
-    unsigned char c = text[0];
-    size_t length = c < 0x80 ? 1 : c < 0xC2 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : c < 0xF5 ? 4 : 0;
-    if (length > left) return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((text[i] & 0xC0) != 0x80) return 0;
-    if ((c == 0xE0 && text[1] < 0xA0) || (c == 0xED && text[1] > 0x9F)) return 0;
-    if ((c == 0xF0 && text[1] < 0x90) || (c == 0xF4 && text[1] > 0x8F)) return 0;
-    return length;
-}
 
 static void json_character(gm_string *out, const char *text, size_t length) {
     static const char escapes[] = "\"\"\\\\\bb\ff\nn\rr\tt";
@@ -42,9 +30,9 @@ static void json_character(gm_string *out, const char *text, size_t length) {
 void cmd_json_text(gm_string *out, const char *text, size_t length) {
     gm_string_append(out, "\"", 1);
     for (size_t i = 0; i < length;) {
-        size_t bytes = utf8_length((const unsigned char *)text + i, length - i);
-        json_character(out, text + i, bytes);
-        i += bytes ? bytes : 1;
+        int bytes = gm_utf8_scan(text + i, length - i);
+        json_character(out, text + i, bytes > 0 ? (size_t)bytes : 0);
+        i += bytes > 0 ? (size_t)bytes : 1;
     }
     gm_string_append(out, "\"", 1);
 }
@@ -75,24 +63,11 @@ static gm_status write_failed(const char *path, gm_diag *diag) {
 }
 
 gm_status cmd_file_open(const char *path, gm_diag *diag, cmd_file *out) {
-    struct stat info;
     *out = (cmd_file){.path = path, .fd = -1};
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        out->fd = open(path, O_WRONLY);
-        return out->fd >= 0 ? GM_OK : write_failed(path, diag);
-    }
-    gm_string name = {0};
-    gm_string_printf(&name, "%s.XXXXXX", path);
-    out->fd = mkstemp(name.data);
-    if (out->fd < 0) {
-        gm_string_free(&name);
-        return write_failed(path, diag);
-    }
-    mode_t mask = umask(0);
-    umask(mask);
-    fchmod(out->fd, 0666 & ~mask);
-    out->temporary = name.data;
-    return GM_OK;
+    out->fd = fe_writes_through(path) ? open(path, O_WRONLY) : fe_open_beside(path, &out->arena, &out->temporary);
+    if (out->fd >= 0) return GM_OK;
+    gm_arena_free(&out->arena);
+    return write_failed(path, diag);
 }
 
 gm_status cmd_file_write(cmd_file *file, const void *data, size_t bytes, gm_diag *diag) {
@@ -112,8 +87,8 @@ gm_status cmd_file_close(cmd_file *file, gm_status status, gm_diag *diag) {
         if (status == GM_OK && rename(file->temporary, file->path) != 0)
             status = write_failed(file->path, diag);
         if (status != GM_OK) unlink(file->temporary);
-        free(file->temporary);
     }
+    gm_arena_free(&file->arena);
     *file = (cmd_file){.fd = -1};
     return status;
 }

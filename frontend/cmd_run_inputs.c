@@ -19,9 +19,7 @@ static uint64_t next_random(uint64_t *state) { /* splitmix64 */
 }
 
 static uint64_t hash_text(const char *text, uint64_t seed) {
-    uint64_t hash = 0xcbf29ce484222325u ^ seed;
-    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    return hash;
+    return gm_hash(GM_HASH ^ seed, text, strlen(text));
 }
 
 /* Floats in [-1, 1), integers in [0, 4), any bytes for blocks, save that no byte makes an f16 scale

@@ -76,7 +76,6 @@ gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_o
 /* A model opened for its vocabulary and configuration only. */
 typedef struct cmd_vocab {
     fe_engine engine; /* model and tokenizer are set */
-    bool compiled;    /* came from a .gmx */
 } cmd_vocab;
 /* weights: also map and check them. */
 gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, cmd_vocab *out);
@@ -112,7 +111,8 @@ void cmd_json_ids(gm_string *out, const int32_t *ids, size_t count);
  * regular file (a pipe, /dev/null) is written directly. */
 typedef struct cmd_file {
     const char *path;
-    char *temporary; /* NULL: writing directly */
+    const char *temporary; /* NULL: writing directly */
+    gm_arena arena;
     int fd;
 } cmd_file;
 gm_status cmd_file_open(const char *path, gm_diag *diag, cmd_file *out);

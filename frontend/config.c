@@ -266,9 +266,9 @@ static gm_status read_token(config_reader *in, const char *key, int32_t preset, 
 gm_status fe_config_add_stop(fe_config *config, int32_t id, const char *path, gm_diag *diag) {
     for (int i = 0; i < config->stop_count; i++)
         if (config->stops[i] == id) return GM_OK;
-    if (config->stop_count == FE_MAX_STOPS)
+    if (config->stop_count == RT_MAX_STOPS)
         return gm_fail(diag, GM_INVALID, "%s: expected at most %d different stop ids", path,
-                       FE_MAX_STOPS);
+                       RT_MAX_STOPS);
     config->stops[config->stop_count++] = id;
     return GM_OK;
 }

@@ -2,9 +2,10 @@
 #ifndef GM_FRONTEND_CONFIG_H
 #define GM_FRONTEND_CONFIG_H
 
+#include "runtime/abi.h"
 #include "runtime/dtype.h"
 
-enum { FE_MAX_LAYERS = 256, FE_MAX_STOPS = 16 };
+enum { FE_MAX_LAYERS = 256 };
 
 typedef enum fe_generation { FE_GEMMA1 = 1, FE_GEMMA2 = 2, FE_GEMMA3 = 3 } fe_generation;
 
@@ -28,7 +29,7 @@ typedef struct fe_config {
     bool gelu_erf;             /* exact erf GELU instead of the tanh form */
     rt_dtype storage;          /* dtype/torch_dtype: type of the weights when only the config is known */
     int32_t bos, pad;          /* -1: none */
-    int32_t stops[FE_MAX_STOPS];
+    int32_t stops[RT_MAX_STOPS];
     int stop_count; /* eos ids: union of config and generation_config */
 } fe_config;
 

@@ -329,6 +329,8 @@ static void list_sources(fe_engine *engine) {
     engine->tables->program.sources = sources;
 }
 
+_Static_assert((int)RT_MAX_DIMS == (int)IR_MAX_SYMBOLS, "a value for each symbol");
+
 static void describe_program(fe_engine *engine, const pass_options *limits) {
     const fe_config *config = &engine->model.config;
     int sites = cg_site_count(engine->program);
@@ -347,7 +349,7 @@ static void describe_program(fe_engine *engine, const pass_options *limits) {
         .sites = engine->tables->sites, .site_count = sites};
     GM_ASSERT(caches_of(engine->module, program));
     ir_visit(ir_func_find(engine->module, "forward")->body, note_ring, &program->forgets);
-    for (int i = 0; i < engine->module->symbol_count && i < RT_MAX_DIMS; i++) program->dims[i] = engine->module->symbols[i].max;
+    for (int i = 0; i < engine->module->symbol_count; i++) program->dims[i] = engine->module->symbols[i].max;
 }
 
 const rt_program *fe_engine_program(const fe_engine *engine) {
@@ -493,7 +495,7 @@ pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu)
 }
 
 /* An artefact keeps the index of its vocabulary. */
-static gm_status open_tokenizer(const fe_model *model, gm_diag *diag, rt_tokenizer **out) {
+gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out) {
     if (!model->vocab.count) return GM_OK;
     if (!model->gmx) return rt_tokenizer_new(&model->vocab, diag, out);
     *out = rt_tokenizer_open(&model->vocab, model->gmx->index.data, model->gmx->index.bytes);
@@ -507,7 +509,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     const fe_gmx *gmx = engine->model.gmx;
     if (gmx) fe_gmx_adopt(gmx, options);
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
-    if (!options->no_text) GM_TRY(open_tokenizer(&engine->model, diag, &engine->tokenizer));
+    if (!options->no_text) GM_TRY(fe_tokenizer_open(&engine->model, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     limits->tiles = cg_target_has_tiles(options->target_cpu);

@@ -23,8 +23,8 @@ typedef struct fe_options {
     fe_precision precision;
     int64_t context;         /* 0: an artefact's, else min(4096, the model's), but least_context at least */
     int64_t least_context;
-    int64_t chunk;           /* 0: 512 */
-    const char *passes;      /* comma-separated list to run instead of the pipeline; NULL: the pipeline */
+    int64_t chunk;           /* 0: PASS_DEFAULT_CHUNK */
+    const char *passes;      /* comma-separated: of the passes that can be left out, these alone; NULL: the usual ones */
     const char *skip;        /* comma-separated passes to leave out; NULL: none */
     const char *with;        /* comma-separated passes on request to run too; NULL: none */
     const char *wide;        /* int8, block8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
@@ -62,6 +62,10 @@ gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *d
  * there. GM_NOMEM. */
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag);
 void fe_engine_close(fe_engine *engine);
+
+/* The tokenizer of an opened model, with the index that an artefact keeps; NULL: the model has no vocabulary. The caller owns it, and keeps the
+ * model open. GM_FORMAT: the index is of another vocabulary. */
+gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out);
 /* What a session of the compiled program would take, without the weights; for an engine opened with no_session. */
 struct rt_program;
 const struct rt_program *fe_engine_program(const fe_engine *engine);

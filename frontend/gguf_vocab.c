@@ -5,8 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#define KEY(name)   "tokenizer.ggml." name
-#define END_OF_TURN "<end_of_turn>"
+#define KEY(name) "tokenizer.ggml." name
 
 static gm_status find_array(const gguf_file *file, const char *key, const gguf_value **out) {
     *out = gguf_find(file, key);
@@ -99,10 +98,6 @@ static gm_status read_pieces(const gguf_file *file, rt_vocab *vocab) {
     return GM_OK;
 }
 
-static bool is_text(const rt_piece *piece, const char *text) {
-    return piece->length == strlen(text) && memcmp(piece->text, text, piece->length) == 0;
-}
-
 /* Converters mark <s> and </s> as control pieces by their spelling; in Gemma they are the HTML
  * tags, unless the file itself uses them as a special id. */
 static void restore_tags(rt_vocab *vocab) {
@@ -110,16 +105,10 @@ static void restore_tags(rt_vocab *vocab) {
         rt_piece *piece = &vocab->pieces[i];
         int32_t id = (int32_t)i;
         if (piece->type != RT_PIECE_CONTROL || piece->length > 4) continue;
-        if (!is_text(piece, "<s>") && !is_text(piece, "</s>")) continue;
+        if (!rt_piece_is(piece, "<s>") && !rt_piece_is(piece, "</s>")) continue;
         if (id != vocab->bos && id != vocab->eos && id != vocab->pad && id != vocab->unk)
             piece->type = RT_PIECE_USER;
     }
-}
-
-static int32_t find_piece(const rt_vocab *vocab, const char *text) {
-    for (size_t id = 0; id < vocab->count; id++)
-        if (is_text(&vocab->pieces[id], text)) return (int32_t)id;
-    return -1;
 }
 
 gm_status gguf_read_vocab(const gguf_file *file, rt_vocab *vocab) {
@@ -127,6 +116,6 @@ gm_status gguf_read_vocab(const gguf_file *file, rt_vocab *vocab) {
     GM_TRY(read_pieces(file, vocab));
     GM_TRY(read_ids(file, vocab));
     restore_tags(vocab);
-    vocab->end_of_turn = find_piece(vocab, END_OF_TURN);
+    vocab->end_of_turn = rt_vocab_find(vocab, RT_END_OF_TURN);
     return GM_OK;
 }

@@ -75,7 +75,7 @@ void fe_gir_program_close(fe_gir_program *p) {
 
 gm_status fe_gir_program_open(ir_module *planned, const rt_weights *weights, int threads, const cg_options *options, gm_diag *diag, fe_gir_program *out) {
     *out = (fe_gir_program){.module = planned};
-    for (int i = 0; i < planned->symbol_count && i < FE_GIR_SYMBOLS; i++) out->dims[i] = planned->symbols[i].max;
+    for (int i = 0; i < planned->symbol_count; i++) out->dims[i] = planned->symbols[i].max;
     GM_TRY(cg_compile(planned, options, diag, &out->program));
     GM_TRY(rt_team_open(threads, diag, &out->team));
     GM_TRY(bind_weights(out, weights, diag));

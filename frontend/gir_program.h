@@ -6,8 +6,6 @@
 #include "runtime/team.h"
 #include "runtime/weights.h"
 
-enum { FE_GIR_SYMBOLS = 64 };
-
 typedef struct fe_gir_program {
     ir_module *module; /* planned */
     cg_program *program;
@@ -15,7 +13,7 @@ typedef struct fe_gir_program {
     rt_frame *frame;
     const void **weights;
     rt_site *sites;
-    int64_t dims[FE_GIR_SYMBOLS]; /* values of the module's symbols: their bounds, unless the caller sets others */
+    int64_t dims[IR_MAX_SYMBOLS]; /* values of the module's symbols: their bounds, unless the caller sets others */
 } fe_gir_program;
 
 /* Takes over `planned`, a module with a memory plan; borrows the weights. threads 0: the default. Close *out on failure too. GM_INVALID: a

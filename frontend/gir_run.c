@@ -20,7 +20,7 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
     const ir_func *func = ir_func_find(in, name);
     if (!func) return gm_fail(diag, GM_INVALID, "no function @%s", name);
     if (func->body->param_count != arg_count) return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
-    for (int i = 0; i < FE_GIR_SYMBOLS; i++) values[i] = -1;
+    for (int i = 0; i < IR_MAX_SYMBOLS; i++) values[i] = -1;
     for (int i = 0; i < arg_count; i++) {
         const ir_type *type = &func->body->params[i]->type;
         for (int d = 0; d < type->rank; d++)
@@ -40,12 +40,12 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
 
 /* Close the program even when this fails. */
 static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
-                              const cg_options *options, gm_diag *diag, fe_gir_program *p) {
-    int64_t values[FE_GIR_SYMBOLS];
+                              int threads, const cg_options *options, gm_diag *diag, fe_gir_program *p) {
+    int64_t values[IR_MAX_SYMBOLS];
     ir_module *planned = NULL;
     *p = (fe_gir_program){.module = NULL};
     GM_TRY(prepare(module, name, args, arg_count, diag, values, &planned));
-    GM_TRY(fe_gir_program_open(planned, weights, THREADS, options, diag, p));
+    GM_TRY(fe_gir_program_open(planned, weights, threads, options, diag, p));
     memcpy(p->dims, values, sizeof p->dims);
     return GM_OK;
 }
@@ -76,11 +76,11 @@ static void run(fe_gir_program *p, const char *name, const ir_array *args, int a
     fe_gir_program_run(p, name, in, out);
 }
 
-gm_status fe_gir_run_jit_for(const char *target_cpu, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
+gm_status fe_gir_run_jit_for(const char *target_cpu, int threads, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
                              int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag) {
     fe_gir_program program;
     cg_options options = {.target_cpu = target_cpu};
-    gm_status status = program_open(module, func, env->weights, args, arg_count, &options, diag, &program);
+    gm_status status = program_open(module, func, env->weights, args, arg_count, threads, &options, diag, &program);
     if (status == GM_OK) {
         run(&program, func, args, arg_count, arena, results);
         uint64_t written = atomic_load(&program.frame->ring->written);
@@ -92,7 +92,7 @@ gm_status fe_gir_run_jit_for(const char *target_cpu, const ir_module *module, co
 
 gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count,
                          gm_arena *arena, ir_array *results, gm_diag *diag) {
-    return fe_gir_run_jit_for(NULL, module, func, env, args, arg_count, arena, results, diag);
+    return fe_gir_run_jit_for(NULL, THREADS, module, func, env, args, arg_count, arena, results, diag);
 }
 
 /* ---- --check: both, value by value ---- */
@@ -172,11 +172,11 @@ static void check_value(void *user, int64_t inst, int64_t result, const void *da
     gm_fail(c->diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)inst);
 }
 
-gm_status fe_gir_check(const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
+gm_status fe_gir_check(int threads, const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
     fe_gir_program program;
     checker c = {.diag = diag};
     cg_options options = {.trace = true};
-    gm_status status = program_open(module, func, weights, args, arg_count, &options, diag, &program);
+    gm_status status = program_open(module, func, weights, args, arg_count, threads, &options, diag, &program);
     if (status == GM_OK) {
         ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, ir_func_find(program.module, func)->body->yield_count + 1);
         ir_interp_env env = {.weights = weights, .trace = record_values, .user = &c};

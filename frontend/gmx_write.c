@@ -4,6 +4,7 @@
  * What is written at once stays together in the page cache, and in memory where it is read (runtime/pool.c): large pages of what was derived
  * to be read as a whole, small ones of the model's own tensors, of which single rows of the embedding are read. */
 #include "frontend/gmx_impl.h"
+#include "frontend/new_file.h"
 #include "runtime/derive.h"
 #include "runtime/pool.h"
 #include "runtime/release.h"
@@ -15,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */, NAMES = 100 /* tried */ };
@@ -55,7 +55,8 @@ static bool put(const fe_gmx_writer *w, const void *data, size_t bytes, size_t o
         const char *from = (const char *)data + done;
         ssize_t n = w->direct ? write(w->fd, from, bytes - done) : pwrite(w->fd, from, bytes - done, (off_t)(offset + done));
         if (n > 0) done += (size_t)n;
-        else if (n == 0 || errno != EINTR) return false;
+        else if (n == 0) return errno = EIO, false;
+        else if (errno != EINTR) return false;
     }
     return true;
 }
@@ -157,17 +158,6 @@ static int open_nameless(const char *path, gm_arena *arena) {
     return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
 }
 
-/* A file beside `path` with the mode that a new file gets. */
-static int open_beside(fe_gmx_writer *w) {
-    char *name = gm_arena_printf(&w->arena, "%s.XXXXXX", w->path);
-    int fd = mkstemp(name);
-    mode_t mask = umask(0);
-    umask(mask);
-    if (fd >= 0) fchmod(fd, 0666 & ~mask);
-    if (fd >= 0) w->beside = name;
-    return fd;
-}
-
 /* Gives the file a name beside `path` that nothing has. */
 static bool name_file(fe_gmx_writer *w) {
     char *from = gm_arena_printf(&w->arena, "/proc/self/fd/%d", w->fd);
@@ -180,16 +170,15 @@ static bool name_file(fe_gmx_writer *w) {
 }
 
 gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
-    struct stat info;
     fe_gmx_writer *w = calloc(1, sizeof *w);
     GM_ASSERT(w);
     w->path = gm_arena_strdup(&w->arena, path);
     w->block = malloc(LARGE);
     GM_ASSERT(w->block);
     w->at = FE_GMX_HEAD;
-    w->direct = stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+    w->direct = fe_writes_through(path);
     w->fd = w->direct ? open(path, O_WRONLY | O_CLOEXEC) : open_nameless(path, &w->arena);
-    if (w->fd < 0 && !w->direct) w->fd = open_beside(w);
+    if (w->fd < 0 && !w->direct) w->fd = fe_open_beside(path, &w->arena, &w->beside);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     *out = w;

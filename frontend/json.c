@@ -134,20 +134,9 @@ static bool scan_escape(scanner *s) {
 
 /* One character above U+007F. */
 static bool scan_utf8(scanner *s) {
-    const uint8_t *byte = (const uint8_t *)s->text + s->at;
-    uint8_t lead = byte[0], low = 0x80, high = 0xBF;
-    if (lead < 0xC2 || lead > 0xF4) return stop(s, "UTF-8");
-    size_t size = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (s->bytes - s->at < size) return stop(s, "UTF-8");
-    if (lead == 0xE0) low = 0xA0;  /* overlong */
-    if (lead == 0xED) high = 0x9F; /* surrogates */
-    if (lead == 0xF0) low = 0x90;  /* overlong */
-    if (lead == 0xF4) high = 0x8F; /* above U+10FFFF */
-    for (size_t i = 1; i < size; i++) {
-        if (byte[i] < low || byte[i] > high) return stop(s, "UTF-8");
-        low = 0x80, high = 0xBF;
-    }
-    s->at += size;
+    int size = gm_utf8_scan(s->text + s->at, s->bytes - s->at);
+    if (size < 1) return stop(s, "UTF-8");
+    s->at += (size_t)size;
     return true;
 }
 
@@ -246,8 +235,7 @@ typedef struct key_set { /* open addressing, at most half full */
 } key_set;
 
 static bool set_add(key_set *set, const char *key) {
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (const char *at = key; *at; at++) hash = (hash ^ (uint8_t)*at) * 1099511628211u;
+    uint64_t hash = gm_hash(GM_HASH, key, strlen(key));
     size_t at = (hash ^ hash >> 32) & set->mask;
     for (; set->slots[at]; at = (at + 1) & set->mask)
         if (strcmp(set->slots[at], key) == 0) return false;

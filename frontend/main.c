@@ -65,9 +65,9 @@ static const command commands[] = {
     {"opt", cmd_opt, COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(OUTPUT),
      "[-p PASS,PASS] IN.gir [-o OUT.gir]", "run passes on a module in text form"},
     {"run", cmd_run,
-     COMMON_FLAGS | F(PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(SEED) |
+     COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(SEED) |
          F(FORMAT) | F(INTERP) | F(JIT) | F(CHECK),
-     "IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on made-up inputs"},
+     "[-p PASS,PASS] IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on made-up inputs"},
 };
 
 static const command *find_command(const char *name) {

@@ -61,6 +61,7 @@ double fe_quantile(double *values, size_t count, double q) {
 
 typedef struct scoring {
     int64_t vocab, chunk;
+    int threads;
     const int32_t *ids; /* the chunk, its first token replaced */
     int64_t done;       /* positions of the chunk that went before the current call */
     double *nll;        /* [chunk - 1], of the chunk */
@@ -77,7 +78,7 @@ static bool keep_base(void *user, int64_t first, int64_t rows, const float *logi
 
 static bool score_rows(void *user, int64_t first, int64_t rows, const float *logits) {
     scoring *s = user;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(s->threads)
     for (int64_t row = 0; row < rows; row++) {
         int64_t at = s->done + first + row;
         const float *plan = logits + row * s->vocab;
@@ -159,6 +160,7 @@ gm_status fe_perplexity_run(rt_session *session, rt_session *base, const int32_t
     } else {
         scoring s = {.vocab = vocab,
                      .chunk = chunk,
+                     .threads = rt_session_threads(session),
                      .nll = nll,
                      .kl = kl,
                      .same_top = same_top,

@@ -1,5 +1,6 @@
 /* Planning a run: the program is compiled, its costs are counted, the memory it will take is added up. */
 #include "frontend/plan.h"
+#include "frontend/proc.h"
 
 #include "codegen/codegen.h"
 #include "ir/rewrite.h"
@@ -13,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SYMBOLS = 64 };
 
 /* A stored tensor and who reads it. A gather reads a row per token, everything else all of it. */
 typedef struct tensor_use {
@@ -137,8 +137,7 @@ static int64_t resident_weights(const planner *p, bool decode, int64_t tokens, i
 
 static ir_cost cost_at(const planner *p, const char *name, const char *otherwise, int64_t tokens, int64_t position) {
     const ir_module *module = p->engine.module;
-    int64_t symbols[MAX_SYMBOLS];
-    GM_ASSERT(module->symbol_count <= MAX_SYMBOLS);
+    int64_t symbols[IR_MAX_SYMBOLS];
     for (int i = 0; i < module->symbol_count; i++) symbols[i] = module->symbols[i].max;
     if (p->program->dim_t >= 0) symbols[p->program->dim_t] = tokens;
     return ir_cost_func(module, func_or(p, name, otherwise), &(ir_cost_at){symbols, position});
@@ -174,17 +173,6 @@ static void plan_costs(planner *p) {
 
 /* ---- memory ---- */
 
-/* A line of /proc/self/status, in bytes; 0 when the system has none. */
-static int64_t process_bytes(const char *field) {
-    char line[256];
-    long long kib = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (strncmp(line, field, strlen(field)) == 0 && line[strlen(field)] == ':') sscanf(line + strlen(field) + 1, "%lld", &kib);
-    if (file) fclose(file);
-    return kib * 1024;
-}
-
 /* Resident bytes of a mapping, which the system may keep in several pieces. */
 static int64_t mapping_bytes(const rt_mapping *mapping) {
     char line[512];
@@ -206,7 +194,7 @@ static int64_t mapping_bytes(const rt_mapping *mapping) {
 static int64_t base_bytes(const rt_weights *weights) {
     rt_weights_release(weights);
     rt_release_library("libdnnl");
-    int64_t bytes = process_bytes("VmRSS");
+    int64_t bytes = fe_proc_bytes("/proc/self/status", "VmRSS");
     for (size_t i = 0; i < weights->mapping_count; i++) bytes -= mapping_bytes(&weights->mappings[i]);
     return bytes;
 }
@@ -298,7 +286,7 @@ static double tokens_per_second(const rt_probe *probe, const ir_cost *cost) {
 static void plan_engine(planner *p, int threads, int64_t prompt, int64_t predict) {
     fe_plan *plan = p->plan;
     p->base = base_bytes(&p->engine.model.weights);
-    p->compile_peak = process_bytes("VmHWM");
+    p->compile_peak = fe_proc_bytes("/proc/self/status", "VmHWM");
     p->program = fe_engine_program(&p->engine);
     *plan = (fe_plan){.threads = threads ? threads : rt_team_default_threads(), .context = p->program->context, .chunk = p->program->chunk};
     plan->prompt = prompt < plan->context ? prompt : plan->context;

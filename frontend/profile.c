@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { REST_NANOSECONDS = 20000000, MAX_EVENTS = 1 << 22, SPARE_EVENTS = 64, MAX_SYMBOLS = 64 };
+enum { REST_NANOSECONDS = 20000000, MAX_EVENTS = 1 << 22, SPARE_EVENTS = 64 };
 
 /* ---- instructions ---- */
 
@@ -41,7 +41,8 @@ static void list_region(lister *l, const ir_region *region) {
     }
 }
 
-fe_op *fe_profile_ops(const ir_module *module, gm_arena *arena, int *out_count) {
+/* Instructions in the order of cg_trace_number; texts and list in `arena`. */
+static fe_op *profiled_ops(const ir_module *module, gm_arena *arena, int *out_count) {
     lister l = {.arena = arena};
     for (int i = 0; i < module->func_count; i++) {
         int *layers = ir_value_layers(module->funcs[i]);
@@ -63,8 +64,7 @@ fe_op *fe_profile_ops(const ir_module *module, gm_arena *arena, int *out_count) 
 fe_op_call fe_profile_call(const fe_profile_result *result, const rt_event *event) {
     const ir_module *module = result->engine.module;
     const fe_op *op = &result->ops[event->inst];
-    int64_t symbols[MAX_SYMBOLS];
-    GM_ASSERT(module->symbol_count <= MAX_SYMBOLS);
+    int64_t symbols[IR_MAX_SYMBOLS];
     for (int i = 0; i < module->symbol_count; i++) symbols[i] = module->symbols[i].max;
     if (op->symbol >= 0) symbols[op->symbol] = event->extent;
     ir_cost_at at = {.symbols = symbols, .position = event->position};
@@ -248,7 +248,7 @@ static void finish(runner *r) {
     fe_profile_result *result = r->result;
     const int64_t tokens[FE_PHASES] = {r->request->id_count, r->request->predict};
     result->rate = rt_profile_rate(result->events);
-    result->ops = fe_profile_ops(result->engine.module, &result->arena, &result->op_count);
+    result->ops = profiled_ops(result->engine.module, &result->arena, &result->op_count);
     for (int i = 0; i < result->threads; i++) result->dropped += rt_profile_dropped(result->events, i);
     for (int p = 0; p < FE_PHASES; p++) {
         result->phases[p].name = names[p];

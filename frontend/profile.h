@@ -2,7 +2,8 @@
 #ifndef GM_FRONTEND_PROFILE_H
 #define GM_FRONTEND_PROFILE_H
 
-#include "frontend/ablate.h"
+#include "frontend/driver.h"
+#include "frontend/stats.h"
 #include "ir/cost.h"
 #include "runtime/probe.h"
 #include "runtime/profile.h"
@@ -85,8 +86,6 @@ void fe_profile_free(fe_profile_result *result);
 
 /* An event's instruction at the sizes of that event. */
 fe_op_call fe_profile_call(const fe_profile_result *result, const rt_event *event);
-/* Instructions in the order of cg_trace_number; texts and list in `arena`. */
-fe_op *fe_profile_ops(const ir_module *module, gm_arena *arena, int *out_count);
 
 /* Every event as JSON of the Trace Event Format, which Perfetto and chrome://tracing read: complete events of one process, a track
  * per thread, times in µs since the prompt went in. */

@@ -96,16 +96,10 @@ static gm_status check_settings(reader *in, const cJSON *root) {
     return GM_OK;
 }
 
-static int32_t piece_named(const rt_vocab *vocab, const char *text) {
-    for (size_t id = 0; id < vocab->count; id++)
-        if (strcmp(vocab->pieces[id].text, text) == 0) return (int32_t)id;
-    return -1;
-}
-
 /* The template for one text: [<bos>] A [<eos>]. A file without one leaves it to the library's Gemma class, which
  * puts <bos> first. */
 static gm_status read_template(reader *in, const cJSON *processor) {
-    in->vocab->add_bos = is_none(processor) && piece_named(in->vocab, "<bos>") >= 0;
+    in->vocab->add_bos = is_none(processor) && rt_vocab_find(in->vocab, "<bos>") >= 0;
     if (is_none(processor)) return GM_OK;
     bool seen_text = false, valid = has_type(processor, "TemplateProcessing");
     const cJSON *item;
@@ -156,21 +150,13 @@ static gm_status add_piece(reader *in, int32_t id, const char *text, rt_piece_ty
     return GM_OK;
 }
 
-/* The value of "<0xXX>", -1: another text. */
-static int byte_of(const char *text) {
-    static const char digits[] = "0123456789ABCDEF";
-    if (strlen(text) != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>') return -1;
-    const char *high = strchr(digits, text[3]), *low = strchr(digits, text[4]);
-    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
-}
-
 static gm_status read_entries(reader *in) {
     const cJSON *item;
     cJSON_ArrayForEach(item, in->entries) {
         int32_t id = -1;
         GM_TRY(read_id(in, item, item->string, &id));
-        GM_TRY(add_piece(in, id, item->string,
-                         byte_of(item->string) >= 0 ? RT_PIECE_BYTE : RT_PIECE_NORMAL));
+        GM_TRY(add_piece(in, id, item->string, RT_PIECE_NORMAL));
+        if (rt_piece_byte(&in->vocab->pieces[id]) >= 0) in->vocab->pieces[id].type = RT_PIECE_BYTE;
     }
     return GM_OK;
 }
@@ -254,7 +240,7 @@ static gm_status check_pieces(reader *in) {
         if (!piece->text)
             return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an entry with id %zu",
                            in->path, id);
-        if (piece->type == RT_PIECE_BYTE) seen[byte_of(piece->text)] = true;
+        if (piece->type == RT_PIECE_BYTE) seen[rt_piece_byte(piece)] = true;
         if (strcmp(piece->text, "\t") == 0) seen['\t'] = true;
     }
     for (int byte = 0; byte < 256; byte++)
@@ -344,11 +330,11 @@ static gm_status read_merges(reader *in) {
 
 static gm_status name_pieces(reader *in, const cJSON *unk) {
     rt_vocab *vocab = in->vocab;
-    vocab->bos = piece_named(vocab, "<bos>");
-    vocab->eos = piece_named(vocab, "<eos>");
-    vocab->pad = piece_named(vocab, "<pad>");
-    vocab->unk = cJSON_IsString(unk) ? piece_named(vocab, unk->valuestring) : -1;
-    vocab->end_of_turn = piece_named(vocab, "<end_of_turn>");
+    vocab->bos = rt_vocab_find(vocab, "<bos>");
+    vocab->eos = rt_vocab_find(vocab, "<eos>");
+    vocab->pad = rt_vocab_find(vocab, "<pad>");
+    vocab->unk = cJSON_IsString(unk) ? rt_vocab_find(vocab, unk->valuestring) : -1;
+    vocab->end_of_turn = rt_vocab_find(vocab, RT_END_OF_TURN);
     if ((vocab->add_bos && vocab->bos < 0) || (vocab->add_eos && vocab->eos < 0))
         return gm_fail(in->diag, GM_FORMAT,
                        "%s: model.vocab: expected the <bos> and <eos> of post_processor", in->path);

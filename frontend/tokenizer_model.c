@@ -252,22 +252,12 @@ static gm_status read_piece(reader *in, span body) {
     return GM_OK;
 }
 
-/* The value of "<0xXX>", -1: another text. */
-static int byte_of(const rt_piece *piece) {
-    static const char digits[] = "0123456789ABCDEF";
-    if (piece->length != 6 || memcmp(piece->text, "<0x", 3) != 0 || piece->text[5] != '>')
-        return -1;
-    const char *high = memchr(digits, piece->text[3], 16),
-               *low = memchr(digits, piece->text[4], 16);
-    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
-}
-
 /* Byte fallback has all its pieces. */
 static gm_status check_bytes(const reader *in) {
     bool seen[256] = {false};
     for (size_t id = 0; id < in->vocab->count; id++) {
         const rt_piece *piece = &in->vocab->pieces[id];
-        int value = byte_of(piece);
+        int value = rt_piece_byte(piece);
         if (piece->type != RT_PIECE_BYTE) continue;
         if (value < 0 || seen[value])
             return gm_fail(in->diag, GM_FORMAT,
@@ -302,18 +292,13 @@ static gm_status special_id(const reader *in, setting_index which, bool required
 }
 
 static gm_status name_pieces(reader *in) {
-    static const char end_of_turn[] = "<end_of_turn>";
     rt_vocab *vocab = in->vocab;
     GM_TRY(special_id(in, BOS, true, &vocab->bos));
     GM_TRY(special_id(in, EOS, false, &vocab->eos));
     GM_TRY(special_id(in, UNK, false, &vocab->unk));
     GM_TRY(special_id(in, PAD, false, &vocab->pad));
     vocab->add_bos = true;
-    vocab->end_of_turn = -1;
-    for (size_t id = 0; id < vocab->count && vocab->end_of_turn < 0; id++)
-        if (vocab->pieces[id].length == sizeof end_of_turn - 1 &&
-            memcmp(vocab->pieces[id].text, end_of_turn, sizeof end_of_turn - 1) == 0)
-            vocab->end_of_turn = (int32_t)id;
+    vocab->end_of_turn = rt_vocab_find(vocab, RT_END_OF_TURN);
     return GM_OK;
 }
 

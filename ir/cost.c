@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SYMBOLS = 64, GATE_FLOP = 9 /* of a gate's element: gelu, and the product with up */ };
+enum { GATE_FLOP = 9 /* of a gate's element: gelu, and the product with up */ };
 
 ir_cost ir_cost_add(ir_cost a, ir_cost b, double times) {
     return (ir_cost){a.read + times * b.read, a.written + times * b.written, a.flop + times * b.flop, a.tokens + times * b.tokens};
@@ -228,8 +228,7 @@ static ir_cost cost_region(const ir_module *module, const ir_func *func, const i
 /* The callee's symbols have the extents of the arguments. */
 static ir_cost cost_call(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     const ir_func *callee = ir_func_find(module, ir_attr_string(inst, IR_ATTR_CALLEE));
-    int64_t symbols[MAX_SYMBOLS];
-    GM_ASSERT(module->symbol_count <= MAX_SYMBOLS);
+    int64_t symbols[IR_MAX_SYMBOLS];
     for (int i = 0; i < module->symbol_count; i++) symbols[i] = at->symbols ? at->symbols[i] : module->symbols[i].max;
     for (int i = 0; i < inst->operand_count; i++) {
         const ir_type *arg = &inst->operands[i]->type, *param = &callee->body->params[i]->type;

@@ -117,11 +117,7 @@ ir_value *ir_expand_inst(ir_builder *b, const ir_inst *inst, ir_value *const *op
 
 static bool expand_hook(ir_rewrite *rewrite, const ir_inst *inst) {
     if (!table[inst->op]) return false;
-    ir_value *operands[8];
-    GM_ASSERT(inst->operand_count <= (int)GM_COUNT(operands));
-    for (int i = 0; i < inst->operand_count; i++)
-        operands[i] = ir_rewrite_get(rewrite, inst->operands[i]);
-    ir_rewrite_map(rewrite, inst->results[0], ir_expand_inst(&rewrite->b, inst, operands));
+    ir_rewrite_map(rewrite, inst->results[0], ir_expand_inst(&rewrite->b, inst, ir_rewrite_operands(rewrite, inst, 0)));
     return true;
 }
 

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WHY_BYTES = 256, MAX_SYMBOLS = 64 };
+enum { WHY_BYTES = 256 };
 
 typedef struct rule_context {
     const ir_module *module;
@@ -231,6 +231,7 @@ static bool is_matrix_of(const ir_type *w, ir_dim columns) {
 static bool infer_products(const rule_context *c, int first) {
     const ir_type *x = operand(c, 0);
     int64_t rows = 0;
+    REQUIRE(c->inst->operand_count - first <= IR_MAX_WEIGHTS, "multiplies at most %d weights", IR_MAX_WEIGHTS);
     for (int i = first; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
@@ -348,8 +349,7 @@ static int64_t split_extents(const ir_type *type, int step, int counts[]) {
 }
 
 static bool rule_reshape(const rule_context *c) {
-    int counts[MAX_SYMBOLS] = {0};
-    REQUIRE(c->module->symbol_count <= MAX_SYMBOLS, "too many symbols");
+    int counts[IR_MAX_SYMBOLS] = {0};
     REQUIRE(c->out->dtype == operand(c, 0)->dtype, "dtype must not change");
     REQUIRE(split_extents(operand(c, 0), 1, counts) == split_extents(c->out, -1, counts), "element counts differ");
     for (int i = 0; i < c->module->symbol_count; i++) REQUIRE(counts[i] == 0, "element counts differ");
@@ -530,9 +530,8 @@ static bool rule_call(const rule_context *c) {
     const ir_region *body = callee->body;
     REQUIRE(c->inst->operand_count == body->param_count, "@%s takes %d arguments", name, body->param_count);
     REQUIRE(c->inst->result_count == body->yield_count, "@%s returns %d values", name, body->yield_count);
-    ir_dim bound[MAX_SYMBOLS];
-    bool known[MAX_SYMBOLS] = {false};
-    REQUIRE(c->module->symbol_count <= MAX_SYMBOLS, "too many symbols");
+    ir_dim bound[IR_MAX_SYMBOLS];
+    bool known[IR_MAX_SYMBOLS] = {false};
     for (int i = 0; i < body->param_count; i++) {
         const ir_type *p = &body->params[i]->type, *a = operand(c, i);
         REQUIRE(p->dtype == a->dtype && p->rank == a->rank, "argument %d has another dtype or rank", i);

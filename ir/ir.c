@@ -68,6 +68,7 @@ int ir_symbol_intern(ir_module *module, const char *name, int64_t max) {
         if (module->symbol_count)
             memcpy(grown, module->symbols, sizeof *grown * (size_t)module->symbol_count);
         module->symbols = grown;
+        GM_ASSERT(module->symbol_count < IR_MAX_SYMBOLS);
         at = module->symbol_count++;
         grown[at].name = gm_arena_strdup(&module->arena, name);
     }
@@ -146,6 +147,15 @@ double ir_attr_float(const ir_inst *inst, ir_attr_key key, double otherwise) {
 const char *ir_attr_string(const ir_inst *inst, ir_attr_key key) {
     const ir_attr *attr = ir_attr_find(inst, key);
     return attr ? attr->s : NULL;
+}
+
+ir_einsum_spec ir_einsum_spec_of(const ir_inst *einsum) {
+    ir_einsum_spec spec = {{{0}}, {0}};
+    const char *text = ir_attr_string(einsum, IR_ATTR_SPEC), *comma = strchr(text, ','), *arrow = strstr(text, "->");
+    memcpy(spec.operand[0], text, (size_t)(comma - text));
+    memcpy(spec.operand[1], comma + 1, (size_t)(arrow - comma - 1));
+    strcpy(spec.result, arrow + 2);
+    return spec;
 }
 
 bool ir_attr_is(const ir_inst *inst, ir_attr_key key, const char *text) {

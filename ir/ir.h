@@ -9,7 +9,7 @@
 
 #include "runtime/panel.h"
 
-enum { IR_MAX_RANK = 6 };
+enum { IR_MAX_RANK = 6, IR_MAX_SYMBOLS = 16 /* of a module */, IR_MAX_WEIGHTS = 32 /* of a product */ };
 
 /* An extent: >= 0 is the number itself, < 0 is symbol -(d + 1) of the module. */
 typedef int64_t ir_dim;
@@ -156,6 +156,12 @@ bool ir_broadcast(const ir_type *a, const ir_type *b, ir_type *out);
 
 /* ---- attributes ---- */
 
+/* The letters of an einsum's operands and of its result. */
+typedef struct ir_einsum_spec {
+    char operand[2][IR_MAX_RANK + 1], result[IR_MAX_RANK + 1];
+} ir_einsum_spec;
+ir_einsum_spec ir_einsum_spec_of(const ir_inst *einsum);
+
 const ir_attr *ir_attr_find(const ir_inst *inst, ir_attr_key key); /* NULL: absent */
 int64_t ir_attr_int(const ir_inst *inst, ir_attr_key key, int64_t otherwise);
 double ir_attr_float(const ir_inst *inst, ir_attr_key key, double otherwise);
@@ -185,7 +191,6 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
 
 /* The .gir text; parse(print(m)) prints the same. */
 void ir_print_module(const ir_module *module, gm_string *out);
-void ir_print_func(const ir_module *module, const ir_func *func, gm_string *out);
 /* The type as text, in `text` (>= 96 bytes). */
 const char *ir_type_text(const ir_module *module, const ir_type *type, char *text);
 /* The printed name of each value of func, indexed by id, allocated in `arena`. */

@@ -126,8 +126,7 @@ static bool parse_float(parser *p, double *out) {
 /* ---- scope ---- */
 
 static size_t bucket_of(const char *name) {
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (const char *at = name; *at; at++) hash = (hash ^ (uint8_t)*at) * 1099511628211u;
+    uint64_t hash = gm_hash(GM_HASH, name, strlen(name));
     return (hash ^ hash >> 32) % SCOPE_BUCKETS;
 }
 
@@ -428,6 +427,7 @@ static bool parse_symbol(parser *p) {
     int64_t max = 0;
     if (!name) return false;
     if (ir_symbol_find(p->b.module, name) >= 0) return fail(p, "symbol %s is declared twice", name);
+    if (p->b.module->symbol_count == IR_MAX_SYMBOLS) return fail(p, "more than %d symbols", IR_MAX_SYMBOLS);
     if (strlen(name) > MAX_SYMBOL_LENGTH) return fail(p, "symbol %s is longer than %d characters", name, MAX_SYMBOL_LENGTH);
     if (accept(p, "max") && (!parse_int(p, &max) || max <= 0)) return fail(p, "expected a bound of at least 1");
     ir_symbol_intern(p->b.module, name, max);

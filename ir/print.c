@@ -178,7 +178,7 @@ static void print_region(printer *p, const ir_region *region, int depth, const c
     gm_string_printf(p->out, "\n");
 }
 
-void ir_print_func(const ir_module *module, const ir_func *func, gm_string *out) {
+static void print_func(const ir_module *module, const ir_func *func, gm_string *out) {
     gm_arena arena = {0};
     printer p = {module, ir_value_names(func, &arena), out};
     gm_string_printf(out, "func @%s", func->name);
@@ -208,6 +208,6 @@ void ir_print_module(const ir_module *module, gm_string *out) {
     }
     for (int i = 0; i < module->func_count; i++) {
         if (i || module->symbol_count) gm_string_printf(out, "\n");
-        ir_print_func(module, module->funcs[i], out);
+        print_func(module, module->funcs[i], out);
     }
 }

@@ -50,8 +50,8 @@ void ir_rewrite_region_into(ir_rewrite *rewrite, const ir_region *region) {
 }
 
 static void clone_yields(ir_rewrite *rewrite, const ir_region *from) {
-    ir_value *small[64], **yields = small;
-    GM_ASSERT(from->yield_count <= (int)GM_COUNT(small));
+    ir_value *small[16], **yields = small;
+    if (from->yield_count > (int)GM_COUNT(small)) yields = GM_NEW_ARRAY(&rewrite->out->arena, ir_value *, from->yield_count);
     for (int i = 0; i < from->yield_count; i++) yields[i] = ir_rewrite_get(rewrite, from->yields[i]);
     ir_yield(&rewrite->b, yields, from->yield_count);
 }
@@ -73,10 +73,37 @@ static void substitute_attrs(const ir_rewrite *rewrite, ir_attr *attrs, int coun
             attrs[i].i = substitute[ir_dim_symbol_of(attrs[i].i)];
 }
 
+ir_value **ir_rewrite_operands(const ir_rewrite *rewrite, const ir_inst *inst, int more) {
+    ir_value **operands = GM_NEW_ARRAY(&rewrite->out->arena, ir_value *, inst->operand_count + more + 1);
+    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rewrite, inst->operands[i]);
+    return operands;
+}
+
+ir_inst *ir_rewrite_without(ir_rewrite *rewrite, const ir_inst *inst, ir_attr_key key) {
+    ir_inst *copy = GM_NEW(&rewrite->out->arena, ir_inst);
+    *copy = *inst;
+    copy->attrs = GM_NEW_ARRAY(&rewrite->out->arena, ir_attr, inst->attr_count + 1);
+    copy->attr_count = 0;
+    for (int i = 0; i < inst->attr_count; i++)
+        if (inst->attrs[i].key != key) copy->attrs[copy->attr_count++] = inst->attrs[i];
+    return copy;
+}
+
+ir_inst *ir_rewrite_with(ir_rewrite *rewrite, const ir_inst *inst, ir_attr attr) {
+    ir_inst *copy = GM_NEW(&rewrite->out->arena, ir_inst);
+    *copy = *inst;
+    copy->attrs = GM_NEW_ARRAY(&rewrite->out->arena, ir_attr, inst->attr_count + 1);
+    int at = 0;
+    for (int i = 0; i < inst->attr_count; i++) copy->attrs[i] = inst->attrs[i];
+    while (at < inst->attr_count && inst->attrs[at].key != attr.key) at++;
+    copy->attrs[at] = attr;
+    copy->attr_count += at == inst->attr_count;
+    return copy;
+}
+
 ir_inst *ir_rewrite_clone(ir_rewrite *rewrite, const ir_inst *inst) {
     gm_arena *arena = &rewrite->out->arena;
-    ir_value **operands = GM_NEW_ARRAY(arena, ir_value *, inst->operand_count + 1);
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rewrite, inst->operands[i]);
+    ir_value **operands = ir_rewrite_operands(rewrite, inst, 0);
     ir_type *types = GM_NEW_ARRAY(arena, ir_type, inst->result_count + 1);
     for (int i = 0; i < inst->result_count; i++) types[i] = type_of(rewrite, inst->results[i]->type);
     ir_attr *attrs = GM_NEW_ARRAY(arena, ir_attr, inst->attr_count + 1);

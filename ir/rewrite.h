@@ -37,6 +37,11 @@ ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out
 
 ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old);
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement);
+/* The new module's values for the operands of an instruction, with room for `more` behind them; of its arena. */
+ir_value **ir_rewrite_operands(const ir_rewrite *rewrite, const ir_inst *inst, int more);
+/* The old instruction with an attribute set or left out, to be cloned; of the new module's arena. */
+ir_inst *ir_rewrite_with(ir_rewrite *rewrite, const ir_inst *inst, ir_attr attr);
+ir_inst *ir_rewrite_without(ir_rewrite *rewrite, const ir_inst *inst, ir_attr_key key);
 /* Clone one instruction (regions through the hook) and map its results; returns the new one. */
 ir_inst *ir_rewrite_clone(ir_rewrite *rewrite, const ir_inst *inst);
 /* Clone all instructions of a region into the current insertion point; its params must be mapped already. */

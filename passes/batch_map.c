@@ -128,13 +128,12 @@ static ir_value *batch_elem(ir_rewrite *rw, const batching *t, const ir_inst *in
 
 /* The batched operands and the result get a letter that the spec does not use. */
 static ir_value *batch_einsum(ir_rewrite *rw, const batching *t, const ir_inst *inst) {
-    const char *spec = ir_attr_string(inst, IR_ATTR_SPEC), *comma = strchr(spec, ','), *arrow = strstr(spec, "->");
+    ir_einsum_spec spec = ir_einsum_spec_of(inst);
     char letter[2] = "a", *batched;
-    while (strchr(spec, letter[0])) letter[0]++;
+    while (strchr(ir_attr_string(inst, IR_ATTR_SPEC), letter[0])) letter[0]++;
     GM_ASSERT(letter[0] <= 'z');
-    batched = gm_arena_printf(&rw->out->arena, "%s%.*s,%s%.*s->%s%s", is_batched(t, inst->operands[0]) ? letter : "",
-                              (int)(comma - spec), spec, is_batched(t, inst->operands[1]) ? letter : "",
-                              (int)(arrow - comma - 1), comma + 1, letter, arrow + 2);
+    batched = gm_arena_printf(&rw->out->arena, "%s%s,%s%s->%s%s", is_batched(t, inst->operands[0]) ? letter : "", spec.operand[0],
+                              is_batched(t, inst->operands[1]) ? letter : "", spec.operand[1], letter, spec.result);
     ir_value *y = operand(rw, t, inst->operands[1]), *x = operand(rw, t, inst->operands[0]);
     return ir_einsum(&rw->b, batched, x, y);
 }

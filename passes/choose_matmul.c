@@ -243,15 +243,9 @@ static const char *attention_impl(const choice *state, const ir_inst *inst) {
 static bool choose(ir_rewrite *rw, const ir_inst *inst) {
     const char *attention = attention_impl(rw->user, inst);
     if (!attention && !is_open(inst)) return false;
-    ir_inst copy = *inst;
-    ir_attr attrs[8];
     way chosen = attention ? (way){attention, 0} : way_of(rw->user, rw->in, rw->in_func, inst);
-    GM_ASSERT(inst->attr_count + 1 < (int)GM_COUNT(attrs));
-    if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    attrs[copy.attr_count++] = ir_attr_make_string(IR_ATTR_IMPL, chosen.impl);
-    if (chosen.tile) attrs[copy.attr_count++] = ir_attr_make_int(IR_ATTR_TILE, chosen.tile);
-    copy.attrs = attrs;
-    ir_rewrite_clone(rw, &copy);
+    const ir_inst *with = ir_rewrite_with(rw, inst, ir_attr_make_string(IR_ATTR_IMPL, chosen.impl));
+    ir_rewrite_clone(rw, chosen.tile ? ir_rewrite_with(rw, with, ir_attr_make_int(IR_ATTR_TILE, chosen.tile)) : with);
     return true;
 }
 

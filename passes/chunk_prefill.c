@@ -19,10 +19,6 @@
 
 #include <string.h>
 
-typedef struct chunking {
-    const pass_options *options;
-} chunking;
-
 /* The scan that form_prefill_loop makes: its body does nothing but step @forward through the tokens. */
 static bool is_token_scan(const ir_rewrite *rw, const ir_inst *inst) {
     const ir_region *func = rw->in_func->body;
@@ -48,7 +44,7 @@ static ir_region *build_body(ir_rewrite *rw, const loop_model *model, ir_value *
     b->region = body;
     ir_value *i = ir_param(b, body, ir_scalar(RT_I32), "i");
     ir_param(b, body, model->row, "x");
-    ir_value *caches[LOOP_MAX_CACHES], *yields[1 + LOOP_MAX_CACHES];
+    ir_value *caches[RT_MAX_CACHES], *yields[1 + RT_MAX_CACHES];
     loop_cache_params(b, body, model, caches);
     ir_value *offset = ir_binary(b, IR_MUL, i, chunk);
     ir_value *n = ir_named(ir_binary(b, IR_MIN, chunk, ir_binary(b, IR_SUB, count, offset)), "n");
@@ -74,11 +70,10 @@ static ir_value *divide_up(ir_builder *b, ir_value *x, ir_value *y) {
 static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     loop_model model;
     if (!is_token_scan(rw, inst) || !loop_model_of(rw->out, &model) || !loop_takes_rows(rw->out, &model)) return false;
-    int64_t size = ((const chunking *)rw->user)->options->chunk;
+    int64_t size = ((const pass_options *)rw->user)->chunk;
     ir_symbol_intern(rw->out, "T", size);
-    ir_value *operands[2 + LOOP_MAX_CACHES];
+    ir_value **operands = ir_rewrite_operands(rw, inst, 0);
     GM_ASSERT(inst->operand_count == 2 + model.cache_count);
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
     ir_builder *b = &rw->b;
     ir_value *count = operands[0];
     operands[0] = ir_named(divide_up(b, count, ir_const_int(b, size)), "chunks");
@@ -89,7 +84,6 @@ static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
 }
 
 gm_status pass_chunk_prefill(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    chunking user = {options};
-    *out = ir_rewrite_module(in, options->chunk > 1 ? chunk_scan : NULL, &user);
+    *out = ir_rewrite_module(in, options->chunk > 1 ? chunk_scan : NULL, (void *)options); /* only read */
     return GM_OK;
 }

@@ -127,9 +127,7 @@ static bool merge(ir_rewrite *rw, const ir_inst *inst) {
     if (inst->op == IR_DIM) t->floor = t->count;
     if (inst->region_count) return copy_with_regions(rw, t, inst), true;
     if (!may_merge(inst)) return false;
-    ir_value *small[16], **operands = small;
-    if (inst->operand_count > (int)GM_COUNT(small)) operands = GM_NEW_ARRAY(&rw->out->arena, ir_value *, inst->operand_count);
-    for (int i = 0; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    ir_value **operands = ir_rewrite_operands(rw, inst, 0);
     uint64_t hash = hash_of(inst, operands);
     ir_inst *made = find(t, inst, operands, hash, rw->b.region);
     if (made) ir_rewrite_map(rw, inst->results[0], made->results[0]);

@@ -198,3 +198,11 @@ gm_status pass_dce(const pass_options *options, const ir_module *in, gm_diag *di
     }
     return GM_OK;
 }
+
+gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, gm_diag *diag, ir_module **out) {
+    *out = made;
+    if (!found) return GM_OK;
+    gm_status status = pass_dce(options, made, diag, out);
+    ir_module_free(made);
+    return status;
+}

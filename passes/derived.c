@@ -18,18 +18,12 @@ static void count_uses(const ir_inst *inst, void *user) {
 
 /* As inst, of another name and type. */
 static void clone_as(ir_rewrite *rw, const ir_inst *inst, const rt_tensor *derived) {
-    ir_inst copy = *inst;
-    ir_attr attrs[8];
+    ir_inst *copy = ir_rewrite_with(rw, inst, ir_attr_make_string(IR_ATTR_NAME, derived->name));
     ir_value result = *inst->results[0];
     ir_value *results[] = {&result};
-    GM_ASSERT(inst->attr_count <= (int)GM_COUNT(attrs));
-    memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    for (int i = 0; i < inst->attr_count; i++)
-        if (attrs[i].key == IR_ATTR_NAME) attrs[i].s = derived->name;
     result.type.dtype = derived->dtype;
-    copy.attrs = attrs;
-    copy.results = results;
-    ir_rewrite_clone(rw, &copy);
+    copy->results = results;
+    ir_rewrite_clone(rw, copy);
 }
 
 static bool take(ir_rewrite *rw, const ir_inst *inst) {

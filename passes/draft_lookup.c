@@ -26,7 +26,6 @@
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
-#include "runtime/abi.h"
 
 #include <string.h>
 

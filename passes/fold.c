@@ -169,10 +169,7 @@ static ir_value *fold_inst(ir_builder *b, const ir_inst *inst, ir_value *const *
 
 static bool fold_hook(ir_rewrite *rw, const ir_inst *inst) {
     if (inst->result_count != 1 || inst->region_count || !rw->uses[inst->results[0]->id]) return false;
-    ir_value *small[8], **x = small;
-    if (inst->operand_count > (int)GM_COUNT(small)) x = GM_NEW_ARRAY(&rw->out->arena, ir_value *, inst->operand_count);
-    for (int i = 0; i < inst->operand_count; i++) x[i] = ir_rewrite_get(rw, inst->operands[i]);
-    ir_value *folded = fold_inst(&rw->b, inst, x);
+    ir_value *folded = fold_inst(&rw->b, inst, ir_rewrite_operands(rw, inst, 0));
     if (!folded) return false;
     GM_ASSERT(ir_type_equal(&folded->type, &inst->results[0]->type));
     ir_rewrite_map(rw, inst->results[0], folded);

@@ -165,19 +165,6 @@ static ir_value *concat_one(ir_builder *b, const ir_inst *inst, ir_value *const 
 
 /* ---- einsum ---- */
 
-typedef struct einsum_spec {
-    char operand[2][IR_MAX_RANK + 1], result[IR_MAX_RANK + 1];
-} einsum_spec;
-
-static einsum_spec read_spec(const ir_inst *inst) {
-    einsum_spec spec = {{{0}}, {0}};
-    const char *text = ir_attr_string(inst, IR_ATTR_SPEC), *comma = strchr(text, ','), *arrow = strstr(text, "->");
-    memcpy(spec.operand[0], text, (size_t)(comma - text));
-    memcpy(spec.operand[1], comma + 1, (size_t)(arrow - comma - 1));
-    strcpy(spec.result, arrow + 2);
-    return spec;
-}
-
 /* Letters of the operand's source before the transpose. */
 static void letters_before_transpose(const ir_inst *transpose, const char *letters, char *out) {
     const ir_attr *perm = ir_attr_find(transpose, IR_ATTR_PERM);
@@ -213,7 +200,7 @@ static bool letters_before_units(const ir_type *from, const ir_type *to, const c
 }
 
 static ir_value *einsum_view(ir_builder *b, const ir_inst *inst, ir_value *const *x) {
-    einsum_spec spec = read_spec(inst);
+    ir_einsum_spec spec = ir_einsum_spec_of(inst);
     ir_value *source[2] = {x[0], x[1]};
     bool changed = false;
     for (int i = 0; i < 2; i++) {

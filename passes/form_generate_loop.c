@@ -15,8 +15,6 @@
 
 #include "runtime/sampler.h"
 
-enum { STOPS = 16 };
-
 typedef struct generate {
     ir_builder *b;
     const loop_model *model;
@@ -47,7 +45,7 @@ static void build_generate(ir_module *module, const loop_model *model) {
     ir_builder b;
     ir_func_new(&b, module, "generate");
     ir_region *body = b.region;
-    int64_t options = RT_SAMPLE_OPTIONS, stops = STOPS;
+    int64_t options = RT_SAMPLE_OPTIONS, stops = RT_MAX_STOPS;
     generate g = {.b = &b, .model = model};
     ir_value *x = ir_param(&b, body, model->row, "x");
     ir_value *tokens = ir_param(&b, body, model->tokens, "tokens");

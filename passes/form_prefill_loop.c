@@ -15,7 +15,7 @@ static ir_region *build_body(ir_builder *b, const loop_model *model, ir_value *t
     b->region = body;
     ir_value *i = ir_param(b, body, ir_scalar(RT_I32), "i");
     ir_param(b, body, model->row, "x");
-    ir_value *caches[LOOP_MAX_CACHES];
+    ir_value *caches[RT_MAX_CACHES];
     loop_cache_params(b, body, model, caches);
     ir_value *position = ir_named(ir_binary(b, IR_ADD, start, i), "position");
     ir_inst *step = loop_step(b, model, loop_ids(b, tokens, position, 1), position, caches);
@@ -31,7 +31,7 @@ static void build_prefill(ir_module *module, const loop_model *model) {
     ir_value *tokens = ir_param(&b, func, model->tokens, "tokens");
     ir_value *start = ir_param(&b, func, ir_scalar(RT_I32), "start");
     ir_value *count = ir_param(&b, func, ir_scalar(RT_I32), "count");
-    ir_value *init[2 + LOOP_MAX_CACHES] = {count};
+    ir_value *init[2 + RT_MAX_CACHES] = {count};
     loop_cache_params(&b, func, model, init + 2);
     ir_attr zero = ir_attr_make_float(IR_ATTR_VALUE, 0);
     init[1] = ir_emit1(&b, IR_CONST, NULL, 0, &zero, 1, &model->row);

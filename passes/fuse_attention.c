@@ -183,19 +183,6 @@ typedef struct found {
     ir_dim keys;
 } found;
 
-typedef struct einsum_text {
-    char x[IR_MAX_RANK + 1], y[IR_MAX_RANK + 1], result[IR_MAX_RANK + 1];
-} einsum_text;
-
-static einsum_text read_spec(const ir_inst *inst, bool exchange) {
-    einsum_text text = {{0}, {0}, {0}};
-    const char *spec = ir_attr_string(inst, IR_ATTR_SPEC), *comma = strchr(spec, ','), *arrow = strstr(spec, "->");
-    memcpy(exchange ? text.y : text.x, spec, (size_t)(comma - spec));
-    memcpy(exchange ? text.x : text.y, comma + 1, (size_t)(arrow - comma - 1));
-    strcpy(text.result, arrow + 2);
-    return text;
-}
-
 static int place(const char *letters, char letter) {
     const char *at = letter ? strchr(letters, letter) : NULL;
     return at ? (int)(at - letters) : -1;
@@ -231,35 +218,36 @@ static const ir_inst *match_scores(const ir_value *x, double *scale, double *cap
 
 /* q · k over d, result axes each from one of them: where t/g, k, s and d are. false: another contraction. */
 static bool match_first(const ir_inst *einsum, bool exchange, int key_axis, int t_axis, found *f) {
-    einsum_text text = read_spec(einsum, exchange);
+    ir_einsum_spec spec = ir_einsum_spec_of(einsum);
+    const char *x = spec.operand[exchange], *y = spec.operand[!exchange], *result = spec.result;
     const ir_value *q = einsum->operands[exchange], *k = einsum->operands[!exchange];
-    char letter_t = t_axis >= 0 ? text.result[t_axis] : 0, letter_k = 0, letter_g = 0, letter_d = 0;
-    char letter_s = text.result[key_axis];
-    if (strchr(text.x, letter_s) || !strchr(text.y, letter_s)) return false;
-    for (const char *c = text.x; *c; c++) {
-        bool in_y = strchr(text.y, *c), in_result = strchr(text.result, *c);
+    char letter_t = t_axis >= 0 ? result[t_axis] : 0, letter_k = 0, letter_g = 0, letter_d = 0;
+    char letter_s = result[key_axis];
+    if (strchr(x, letter_s) || !strchr(y, letter_s)) return false;
+    for (const char *c = x; *c; c++) {
+        bool in_y = strchr(y, *c), in_result = strchr(result, *c);
         char *role = in_y ? (in_result ? &letter_k : &letter_d) : &letter_g;
         if (!in_y && !in_result) return false;
         if (*c == letter_t && !in_y) continue;
         if (role == &letter_g && letter_g && !letter_t) { /* one token: t is the axis of extent 1 */
-            if (q->type.dim[place(text.x, letter_g)] == 1) letter_t = letter_g, letter_g = *c;
-            else if (q->type.dim[c - text.x] == 1) letter_t = *c;
+            if (q->type.dim[place(x, letter_g)] == 1) letter_t = letter_g, letter_g = *c;
+            else if (q->type.dim[c - x] == 1) letter_t = *c;
             else return false;
             continue;
         }
         if (*role) return false;
         *role = *c;
     }
-    if (!letter_d || (letter_t && strchr(text.y, letter_t))) return false;
-    for (const char *c = text.y; *c; c++)
+    if (!letter_d || (letter_t && strchr(y, letter_t))) return false;
+    for (const char *c = y; *c; c++)
         if (*c != letter_s && *c != letter_k && *c != letter_d) return false;
     const char roles[4] = {letter_t, letter_k, letter_g, letter_d}, key_roles[3] = {letter_s, letter_k, letter_d};
     for (int i = 0; i < 4; i++) {
-        f->q_axis[i] = place(text.x, roles[i]);
+        f->q_axis[i] = place(x, roles[i]);
         f->dims[i] = f->q_axis[i] < 0 ? 1 : q->type.dim[f->q_axis[i]];
-        f->result_axis[i] = i < 3 ? place(text.result, roles[i]) : -1; /* of the scores, for match_second */
+        f->result_axis[i] = i < 3 ? place(result, roles[i]) : -1; /* of the scores, for match_second */
     }
-    for (int i = 0; i < 3; i++) f->k_axis[i] = place(text.y, key_roles[i]);
+    for (int i = 0; i < 3; i++) f->k_axis[i] = place(y, key_roles[i]);
     f->keys = k->type.dim[f->k_axis[0]];
     f->q = q;
     f->k = k;
@@ -268,23 +256,24 @@ static bool match_first(const ir_inst *einsum, bool exchange, int key_axis, int 
 
 /* weights · v over s. The weights' axes are the scores'. */
 static bool match_second(const ir_inst *einsum, bool exchange, int key_axis, found *f) {
-    einsum_text text = read_spec(einsum, exchange);
+    ir_einsum_spec spec = ir_einsum_spec_of(einsum);
+    const char *x = spec.operand[exchange], *y = spec.operand[!exchange], *result = spec.result;
     const ir_value *v = einsum->operands[!exchange];
-    char letter_s = text.x[key_axis], letter_d = 0, roles[4] = {0};
-    for (int i = 0; i < 3; i++) roles[i] = f->result_axis[i] < 0 ? 0 : text.x[f->result_axis[i]];
-    if (strchr(text.result, letter_s)) return false;
-    for (const char *c = text.y; *c; c++) {
+    char letter_s = x[key_axis], letter_d = 0, roles[4] = {0};
+    for (int i = 0; i < 3; i++) roles[i] = f->result_axis[i] < 0 ? 0 : x[f->result_axis[i]];
+    if (strchr(result, letter_s)) return false;
+    for (const char *c = y; *c; c++) {
         if (*c == letter_s || (roles[1] && *c == roles[1])) continue;
-        if (letter_d || strchr(text.x, *c)) return false;
+        if (letter_d || strchr(x, *c)) return false;
         letter_d = *c;
     }
     if (!letter_d) return false;
     roles[3] = letter_d;
     const char value_roles[3] = {letter_s, roles[1], letter_d};
-    for (int i = 0; i < 3; i++) f->v_axis[i] = place(text.y, value_roles[i]);
+    for (int i = 0; i < 3; i++) f->v_axis[i] = place(y, value_roles[i]);
     if (f->v_axis[0] < 0 || (roles[1] && f->v_axis[1] < 0)) return false;
     for (int i = 0; i < 4; i++) {
-        f->result_axis[i] = place(text.result, roles[i]);
+        f->result_axis[i] = place(result, roles[i]);
         if (roles[i] && f->result_axis[i] < 0) return false;
     }
     f->v = v;
@@ -391,8 +380,6 @@ gm_status pass_fuse_attention(const pass_options *options, const ir_module *in, 
     if (!found_any) return GM_OK;
     ir_module *folded = NULL;
     gm_status status = pass_fold(options, fused, diag, &folded);
-    if (status == GM_OK) status = pass_dce(options, folded, diag, out);
     ir_module_free(fused);
-    ir_module_free(folded);
-    return status;
+    return status == GM_OK ? pass_sweep(true, options, folded, diag, out) : status;
 }

@@ -85,9 +85,8 @@ static bool fuse(ir_rewrite *rw, const ir_inst *inst) {
     bool converts = inst->op == IR_CONVERT && inst->results[0]->type.dtype == RT_BF16 && rw->uses[inst->operands[0]->id] == 1;
     if (inst->op != IR_MUL && !converts) return false;
     const ir_inst *product = gated(rw, converts ? inst->operands[0] : inst->results[0]);
-    ir_value *operands[4];
     if (!product) return false;
-    for (int i = 0; i < product->operand_count; i++) operands[i] = ir_rewrite_get(rw, product->operands[i]);
+    ir_value **operands = ir_rewrite_operands(rw, product, 0);
     ir_value *y = ir_emit1(&rw->b, IR_GATED_MATMUL, operands, product->operand_count, product->attrs, product->attr_count, &inst->results[0]->type);
     ir_rewrite_map(rw, inst->results[0], y);
     ir_decide(s->options->decisions, "fuse_gate", rw->in, rw->in_func, product, "gated_matmul", "its halves meet in gelu(gate)·up alone, and are stored in one type");
@@ -98,9 +97,5 @@ static bool fuse(ir_rewrite *rw, const ir_inst *inst) {
 gm_status pass_fuse_gate(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     state s = {.options = options};
     ir_module *fused = ir_rewrite_module(in, fuse, &s);
-    *out = fused;
-    if (!s.found) return GM_OK;
-    gm_status status = pass_dce(options, fused, diag, out);
-    ir_module_free(fused);
-    return status;
+    return pass_sweep(s.found, options, fused, diag, out);
 }

@@ -128,9 +128,5 @@ gm_status pass_fuse_rope(const pass_options *options, const ir_module *in, gm_di
     state s = {.wide = NULL};
     ir_module *fused = ir_rewrite_module(in, fuse, &s);
     free(s.wide);
-    *out = fused;
-    if (!s.found) return GM_OK;
-    gm_status status = pass_dce(options, fused, diag, out);
-    ir_module_free(fused);
-    return status;
+    return pass_sweep(s.found, options, fused, diag, out);
 }

@@ -419,9 +419,5 @@ gm_status pass_fuse_rows(const pass_options *options, const ir_module *in, gm_di
     bool found = false;
     ir_module *fused = ir_module_like(in);
     for (int i = 0; i < in->func_count; i++) found |= fuse_func(in, in->funcs[i], fused);
-    *out = fused;
-    if (!found) return GM_OK;
-    gm_status status = pass_dce(options, fused, diag, out);
-    ir_module_free(fused);
-    return status;
+    return pass_sweep(found, options, fused, diag, out);
 }

@@ -25,7 +25,6 @@
 #include "passes/screened.h"
 #include "ir/rewrite.h"
 
-#include "runtime/abi.h"
 
 enum { CARRY_CACHES = CARRY_MORE };
 
@@ -66,7 +65,7 @@ static ir_value *put_row(guessing *g, ir_value *rows, ir_value *x, ir_value *row
 
 /* ---- guessing ---- */
 
-enum { GUESS_COUNT, GUESS_ROWS, GUESS_IDS, GUESS_DONE, GUESS_CACHES, GUESS_MAX = GUESS_CACHES + LOOP_MAX_CACHES };
+enum { GUESS_COUNT, GUESS_ROWS, GUESS_IDS, GUESS_DONE, GUESS_CACHES, GUESS_MAX = GUESS_CACHES + RT_MAX_CACHES };
 
 /* The most guesses of this round. */
 static ir_value *limit_of(guessing *g, ir_value *const *c) {

@@ -1,23 +1,18 @@
 /* What the passes that change the form of the KV caches share: finding the caches, and giving @forward others. */
 #include "passes/kv_caches.h"
+#include "passes/match.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- finding them ---- */
 
-static bool is_const_int(const ir_value *value, int64_t *out) {
-    const ir_attr *attr = value->def && value->def->op == IR_CONST && value->type.rank == 0 ? ir_attr_find(value->def, IR_ATTR_VALUE) : NULL;
-    if (attr) *out = attr->i;
-    return attr && value->type.dtype == RT_I32;
-}
-
 int kv_written(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
-    return inst->op == IR_UPDATE && is_const_int(inst->operands[2], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
+    return inst->op == IR_UPDATE && match_index(inst->operands[2], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
 }
 
 int kv_read(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
-    return inst->op == IR_INDEX && is_const_int(inst->operands[1], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
+    return inst->op == IR_INDEX && match_index(inst->operands[1], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
 }
 
 int kv_seen(const kv_caches *caches, const ir_inst *attention, int k, int64_t *out_layer) {
@@ -44,7 +39,7 @@ static void note_call(const ir_inst *inst, void *user) {
 
 /* ids, position, then caches that come back as they went. */
 static bool has_signature(const ir_region *body, int caches) {
-    if (caches < 1 || caches > KV_MAX_CACHES || body->yield_count != caches + 1) return false;
+    if (caches < 1 || caches > RT_MAX_CACHES || body->yield_count != caches + 1) return false;
     const ir_type *position = &body->params[1]->type;
     if (position->dtype != RT_I32 || position->rank) return false;
     for (int i = 0; i < caches; i++) {
@@ -58,13 +53,13 @@ static bool has_signature(const ir_region *body, int caches) {
 static bool is_plain_update(const kv_caches *caches, const ir_inst *inst) {
     int64_t layer;
     const ir_value *position = caches->forward->body->params[1];
-    if (inst->op != IR_UPDATE || inst->operand_count != 4 || inst->operands[3] != position || !is_const_int(inst->operands[2], &layer)) return false;
+    if (inst->op != IR_UPDATE || inst->operand_count != 4 || inst->operands[3] != position || !match_index(inst->operands[2], &layer)) return false;
     return inst->operands[1]->type.dim[0] == 1;
 }
 
 static bool is_plain_read(const ir_inst *inst) {
     int64_t layer;
-    return inst->op == IR_INDEX && ir_attr_int(inst, IR_ATTR_AXIS, 0) == 0 && is_const_int(inst->operands[1], &layer);
+    return inst->op == IR_INDEX && ir_attr_int(inst, IR_ATTR_AXIS, 0) == 0 && match_index(inst->operands[1], &layer);
 }
 
 /* Marks the states; false when something else touches one. layer_of[id]: the value is a layer of a cache. */
@@ -155,7 +150,7 @@ static void new_params(ir_rewrite *rw) {
 static void new_yields(ir_rewrite *rw) {
     const kv_caches *caches = rw->user;
     const ir_region *old = rw->in_func->body;
-    ir_value *yields[1 + 2 * KV_MAX_CACHES] = {ir_rewrite_get(rw, old->yields[0])};
+    ir_value *yields[1 + 2 * RT_MAX_CACHES] = {ir_rewrite_get(rw, old->yields[0])};
     int count = 1;
     for (int p = 0; p < 2; p++)
         for (int i = 0; i < caches->count; i++) {

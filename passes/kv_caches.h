@@ -3,8 +3,9 @@
 #define GM_PASSES_KV_CACHES_H
 
 #include "ir/rewrite.h"
+#include "runtime/abi.h"
 
-enum { KV_MAX_CACHES = 8, KV_FIRST = 2 };
+enum { KV_FIRST = 2 };
 
 /* A cache after the change; type.rank 0: not there. */
 typedef struct kv_part {
@@ -20,7 +21,7 @@ typedef struct kv_caches {
     const ir_func *forward;
     int count;
     int *cache_of;               /* by value id: the cache that the value is a state of, -1: none */
-    kv_part part[KV_MAX_CACHES][2];
+    kv_part part[RT_MAX_CACHES][2];
     ir_value **beside;           /* by value id: the new value of part[1]; filled while rewriting */
 } kv_caches;
 

@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NO_OBJECT = -1, NO_ALIAS = -1, MAX_ATTRS = 16 };
+enum { NO_OBJECT = -1, NO_ALIAS = -1 };
 
 /* What is known of one function. All arrays but alias and struck are by value id; an object is the id of its first value. */
 typedef struct takeover {
@@ -266,15 +266,8 @@ static void close_func(takeover *f) {
 static bool mark(ir_rewrite *rw, const ir_inst *inst) {
     const takeover *f = rw->user;
     if (inst->op != IR_UPDATE && inst->op != IR_SCAN && inst->op != IR_WHILE) return false;
-    ir_inst copy = *inst;
-    ir_attr attrs[MAX_ATTRS];
-    copy.attrs = attrs;
-    copy.attr_count = 0;
-    for (int i = 0; i < inst->attr_count; i++)
-        if (inst->attrs[i].key != IR_ATTR_INPLACE) attrs[copy.attr_count++] = inst->attrs[i];
-    GM_ASSERT(copy.attr_count < MAX_ATTRS);
-    if (inst->result_count && f->inplace[inst->results[0]->id]) attrs[copy.attr_count++] = ir_attr_make_int(IR_ATTR_INPLACE, 1);
-    ir_rewrite_clone(rw, &copy);
+    bool inplace = inst->result_count && f->inplace[inst->results[0]->id];
+    ir_rewrite_clone(rw, inplace ? ir_rewrite_with(rw, inst, ir_attr_make_int(IR_ATTR_INPLACE, 1)) : ir_rewrite_without(rw, inst, IR_ATTR_INPLACE));
     return true;
 }
 

@@ -20,7 +20,7 @@
 /* Where the axes of the plain form go: new axis i is old axis order[i]. */
 typedef struct layout {
     kv_caches caches; /* first: the hook gets a pointer to it */
-    const int64_t *order[KV_MAX_CACHES];
+    const int64_t *order[RT_MAX_CACHES];
 } layout;
 
 static const int64_t head_major[] = {0, 2, 1, 3}, transposed[] = {0, 2, 3, 1};
@@ -61,7 +61,7 @@ static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
 
 /* Which caches are read as keys or their scales; false when one is also read as values. */
 static bool find_keys(const kv_caches *caches, bool *is_key) {
-    bool is_value[KV_MAX_CACHES] = {false};
+    bool is_value[RT_MAX_CACHES] = {false};
     const ir_region *body = caches->forward->body;
     int64_t layer;
     for (int i = 0; i < body->inst_count; i++)
@@ -83,7 +83,7 @@ static void choose_order(layout *l, int cache, bool turn) {
 
 static gm_status lay_out(bool turn_keys, const ir_module *in, ir_module **out) {
     layout l = {.order = {NULL}};
-    bool is_key[KV_MAX_CACHES] = {false};
+    bool is_key[RT_MAX_CACHES] = {false};
     bool fires = kv_caches_open(in, &l.caches) && (find_keys(&l.caches, is_key) || !turn_keys);
     for (int i = 0; i < l.caches.count && fires; i++) choose_order(&l, i, turn_keys && is_key[i]);
     *out = fires ? kv_caches_rewrite(&l.caches, rewrite) : ir_rewrite_module(in, NULL, NULL);

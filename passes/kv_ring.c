@@ -16,34 +16,23 @@
 #include "passes/kv_caches.h"
 #include "passes/passes.h"
 
-#include "runtime/abi.h"
 
 #include <string.h>
 
 typedef struct ring {
     kv_caches caches; /* first: the hook gets a pointer to it */
-    int64_t window[KV_MAX_CACHES];
+    int64_t window[RT_MAX_CACHES];
 } ring;
 
 static bool is_ring(const ring *r, int cache) {
     return cache >= 0 && r->window[cache] > 0;
 }
 
-/* The same, with a ring. */
-static void clone_with_ring(ir_rewrite *rw, const ir_inst *inst) {
-    ir_inst copy = *inst;
-    ir_attr attrs[IR_ATTR_COUNT];
-    if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    attrs[copy.attr_count++] = ir_attr_make_int(IR_ATTR_RING, 1);
-    copy.attrs = attrs;
-    ir_rewrite_clone(rw, &copy);
-}
-
 static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
     const ring *r = rw->user;
     int64_t layer;
     bool rings = is_ring(r, inst->op == IR_ATTENTION ? kv_seen(&r->caches, inst, 1, &layer) : kv_written(&r->caches, inst, &layer));
-    if (rings) clone_with_ring(rw, inst);
+    if (rings) ir_rewrite_clone(rw, ir_rewrite_with(rw, inst, ir_attr_make_int(IR_ATTR_RING, 1)));
     return rings;
 }
 

@@ -95,7 +95,7 @@ static bool applies(split *s) {
     s->number = calloc((size_t)s->layers + 1, sizeof *s->number);
     s->local = calloc((size_t)s->layers + 1, sizeof *s->local);
     GM_ASSERT(s->number && s->local);
-    return 2 * s->caches.count <= KV_MAX_CACHES && same_layers(s) && find_local(s);
+    return 2 * s->caches.count <= RT_MAX_CACHES && same_layers(s) && find_local(s);
 }
 
 gm_status pass_kv_split(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {

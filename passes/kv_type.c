@@ -25,7 +25,7 @@ enum { LARGEST = 127 };
 /* Caches that a pass changes. */
 typedef struct narrow {
     kv_caches caches; /* first: the hook gets a pointer to it */
-    bool chosen[KV_MAX_CACHES];
+    bool chosen[RT_MAX_CACHES];
 } narrow;
 
 static void write(ir_rewrite *rw, kv_caches *caches, const ir_inst *inst) {
@@ -49,9 +49,8 @@ static void read(ir_rewrite *rw, kv_caches *caches, const ir_inst *inst) {
 }
 
 static void attend(ir_rewrite *rw, const kv_caches *caches, const ir_inst *inst) {
-    ir_value *operands[6];
+    ir_value **operands = ir_rewrite_operands(rw, inst, 2);
     int count = inst->operand_count;
-    for (int i = 0; i < count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
     for (int i = 1; i < 3; i++)
         if (caches->beside[inst->operands[i]->id]) operands[count++] = caches->beside[inst->operands[i]->id];
     ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, count, inst->attrs, inst->attr_count, &inst->results[0]->type));
@@ -70,7 +69,7 @@ static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {
 
 /* Chooses the caches of keys and values in f32, of i8 those that are seen without a window beside others. */
 static void choose(narrow *n, rt_dtype dtype) {
-    int64_t window[KV_MAX_CACHES];
+    int64_t window[RT_MAX_CACHES];
     bool any_local = false;
     for (int i = 0; i < n->caches.count; i++) any_local |= (window[i] = kv_window(&n->caches, i, -1)) > 0;
     for (int i = 0; i < n->caches.count; i++)
@@ -113,7 +112,7 @@ static bool chooses(narrow *n, rt_dtype dtype) {
     choose(n, dtype);
     bool any = applies(n);
     for (int i = 0; i < n->caches.count && dtype == RT_I8; i++) after += n->chosen[i];
-    return any && after <= KV_MAX_CACHES;
+    return any && after <= RT_MAX_CACHES;
 }
 
 static gm_status store_as(rt_dtype dtype, const ir_module *in, ir_module **out) {

@@ -328,8 +328,7 @@ static void copy_for_row(const ir_module *in, const ir_func *func, ir_module *ou
 static bool call_for_row(ir_rewrite *rw, const ir_inst *call, const ir_inst *window) {
     const ir_func *callee = ir_func_find(rw->out, row_name(rw->out, callee_of(call)));
     if (!callee || ir_func_find(rw->in, callee->name)) return false;
-    ir_value **args = GM_NEW_ARRAY(&rw->out->arena, ir_value *, call->operand_count + 1);
-    for (int i = 0; i < call->operand_count; i++) args[i] = ir_rewrite_get(rw, call->operands[i]);
+    ir_value **args = ir_rewrite_operands(rw, call, 1);
     args[call->operand_count] = ir_rewrite_get(rw, window->operands[1]);
     const ir_inst *copy = ir_call(&rw->b, callee, args, call->operand_count + 1);
     for (int i = 0; i < call->result_count; i++) ir_rewrite_map(rw, call->results[i], copy->results[i]);

@@ -85,7 +85,7 @@ static ir_value *as_f32(ir_rewrite *rw, ir_value *x) {
 }
 
 static ir_value *matmul_as_einsum(ir_rewrite *rw, ir_value *const *operands, int count) {
-    ir_value *x = as_f32(rw, operands[0]), *parts[16];
+    ir_value *x = as_f32(rw, operands[0]), *parts[IR_MAX_WEIGHTS];
     char spec[32];
     int lead = x->type.rank - 1;
     snprintf(spec, sizeof spec, "%.*sy,zy->%.*sz", lead, "abcdef", lead, "abcdef");
@@ -103,10 +103,9 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     }
     set_layouts(rw, l, inst);
     bool einsum = needs_einsum(inst), changed = einsum;
-    ir_value *operands[64];
-    if (inst->region_count || inst->operand_count > (int)GM_COUNT(operands)) return false;
+    if (inst->region_count) return false;
+    ir_value **operands = ir_rewrite_operands(rw, inst, 0);
     for (int i = 0; i < inst->operand_count; i++) {
-        operands[i] = ir_rewrite_get(rw, inst->operands[i]);
         if (takes(rw, inst, i, &l->of[inst->operands[i]->id])) continue;
         operands[i] = copy_of(rw, operands[i]);
         changed = true;
@@ -116,8 +115,7 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
         ir_rewrite_map(rw, inst->results[0], matmul_as_einsum(rw, operands, inst->operand_count));
         return true;
     }
-    ir_type types[64];
-    GM_ASSERT(inst->result_count <= (int)GM_COUNT(types));
+    ir_type *types = GM_NEW_ARRAY(&rw->out->arena, ir_type, inst->result_count + 1);
     for (int i = 0; i < inst->result_count; i++) types[i] = inst->results[i]->type;
     ir_inst *copy = ir_emit(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL, 0, types, inst->result_count);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], copy->results[i]);

@@ -1,7 +1,6 @@
 /* What the passes that form token loops share. */
 #include "passes/loops.h"
 
-#include "runtime/abi.h"
 #include "runtime/sampler.h"
 
 #include <string.h>
@@ -19,7 +18,7 @@ static bool is_rows(const ir_type *type) {
 /* (ids, position, caches…) -> (x, caches…) */
 static bool is_forward(const ir_region *f) {
     int caches = f->param_count - 2;
-    if (caches < 1 || caches > LOOP_MAX_CACHES || f->yield_count != caches + 1) return false;
+    if (caches < 1 || caches > RT_MAX_CACHES || f->yield_count != caches + 1) return false;
     const ir_type *ids = &f->params[0]->type, *position = &f->params[1]->type, *x = &f->yields[0]->type;
     if (ids->dtype != RT_I32 || ids->rank != 1 || position->dtype != RT_I32 || position->rank != 0) return false;
     for (int i = 0; i < caches; i++) {
@@ -60,7 +59,7 @@ void loop_cache_params(ir_builder *b, ir_region *region, const loop_model *model
 }
 
 ir_inst *loop_step(ir_builder *b, const loop_model *model, ir_value *ids, ir_value *position, ir_value *const *caches) {
-    ir_value *args[2 + LOOP_MAX_CACHES] = {ids, position};
+    ir_value *args[2 + RT_MAX_CACHES] = {ids, position};
     for (int i = 0; i < model->cache_count; i++) args[2 + i] = caches[i];
     return ir_call(b, model->forward, args, 2 + model->cache_count);
 }

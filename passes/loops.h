@@ -4,14 +4,14 @@
 
 #include "ir/build.h"
 #include "ir/rewrite.h"
+#include "runtime/abi.h"
 
 /* @forward and @head of a model module, with the types that the loops around them need. */
-enum { LOOP_MAX_CACHES = 8 };
 typedef struct loop_model {
     ir_func *forward, *head;
     ir_type row;                         /* f32[1,h]: one token's residual stream */
     ir_type tokens;                      /* i32[S] */
-    const ir_value *cache[LOOP_MAX_CACHES]; /* the parameters of @forward after ids and position */
+    const ir_value *cache[RT_MAX_CACHES]; /* the parameters of @forward after ids and position */
     int cache_count;
 } loop_model;
 
@@ -36,7 +36,7 @@ typedef struct loop_choice {
 } loop_choice;
 
 /* The carries of @generate's loop; then the caches. */
-enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_MORE, LOOP_MAX_CARRIES = CARRY_MORE + 1 + LOOP_MAX_CACHES };
+enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_MORE, LOOP_MAX_CARRIES = CARRY_MORE + 1 + RT_MAX_CACHES };
 
 /* Is inst, in `func`, the loop that form_generate_loop makes? */
 bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model);

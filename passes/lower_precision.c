@@ -123,14 +123,13 @@ static void note(const ir_rewrite *rw, const ir_inst *inst, rounding how) {
 /* The product with weights first … first+count-1 of inst. */
 static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first, int count, rounding how) {
     quantised x = rounded_of(rw, inst->operands[0], how);
-    ir_value *operands[18] = {x.codes, x.scale};
+    ir_value *operands[2 + IR_MAX_WEIGHTS] = {x.codes, x.scale};
     ir_attr attrs[3];
     const ir_attr *tile = ir_attr_find(inst, IR_ATTR_TILE);
     int attr_count = 0;
     if (integers[how].w_bits) attrs[attr_count++] = ir_attr_make_int(IR_ATTR_BITS, integers[how].w_bits);
     if (integers[how].rotate) attrs[attr_count++] = ir_attr_make_int(IR_ATTR_ROTATE, 1);
     if (tile) attrs[attr_count++] = *tile;
-    GM_ASSERT(count + 2 <= (int)GM_COUNT(operands));
     for (int i = 0; i < count; i++) operands[2 + i] = ir_rewrite_get(rw, inst->operands[first + i]);
     return ir_emit1(&rw->b, IR_SCALED_MATMUL, operands, count + 2, attrs, attr_count, NULL);
 }
@@ -139,13 +138,12 @@ static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first,
  * loop nest that fuse_rows makes of that. */
 static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
     const lowering *state = rw->user;
-    ir_value *parts[16];
+    ir_value *parts[IR_MAX_WEIGHTS];
     int count = 0;
     for (int i = 1; i < inst->operand_count; i++) rounded_of(rw, inst->operands[0], rounding_of(state, inst->operands[i]));
     for (int first = 1, end; first < inst->operand_count; first = end) {
         rounding how = rounding_of(state, inst->operands[first]);
         for (end = first + 1; end < inst->operand_count && rounding_of(state, inst->operands[end]) == how; end++) {}
-        GM_ASSERT(count < (int)GM_COUNT(parts));
         note(rw, inst, how);
         parts[count++] = integer_product(rw, inst, first, end - first, how);
     }
@@ -153,9 +151,8 @@ static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
 }
 
 static ir_value *packed_product(ir_rewrite *rw, const ir_inst *inst) {
-    ir_value *operands[17] = {rounded_of(rw, inst->operands[0], ROUND_BF16).codes};
-    GM_ASSERT(inst->operand_count <= (int)GM_COUNT(operands));
-    for (int i = 1; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    ir_value **operands = ir_rewrite_operands(rw, inst, 0);
+    operands[0] = rounded_of(rw, inst->operands[0], ROUND_BF16).codes;
     return ir_emit1(&rw->b, IR_MATMUL, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL);
 }
 

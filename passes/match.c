@@ -26,3 +26,10 @@ bool match_number(const ir_value *x, double *number) {
     if (value) *number = value->f;
     return value != NULL;
 }
+
+bool match_index(const ir_value *x, int64_t *number) {
+    const ir_inst *inst = match_made_by(x, IR_CONST);
+    const ir_attr *value = inst && x->type.rank == 0 && x->type.dtype == RT_I32 ? ir_attr_find(inst, IR_ATTR_VALUE) : NULL;
+    if (value) *number = value->i;
+    return value != NULL;
+}

@@ -13,4 +13,7 @@ const ir_value *match_half(const ir_value *x, int which);
 /* Is x an f32 constant whose elements are all one number? Then *number is that. */
 bool match_number(const ir_value *x, double *number);
 
+/* Is x an i32 constant, a scalar? Then *number is that. */
+bool match_index(const ir_value *x, int64_t *number);
+
 #endif

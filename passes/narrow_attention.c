@@ -94,10 +94,10 @@ static ir_value *queries_of(ir_rewrite *rw, const ir_value *q) {
 static void attend(ir_rewrite *rw, const ir_inst *inst) {
     state *s = rw->user;
     s->found = true;
-    ir_value *operands[6] = {queries_of(rw, inst->operands[0])};
+    ir_value **operands = ir_rewrite_operands(rw, inst, 0);
     ir_type type = inst->results[0]->type;
     if (s->narrowed[inst->results[0]->id]) type.dtype = RT_BF16;
-    for (int i = 1; i < inst->operand_count; i++) operands[i] = ir_rewrite_get(rw, inst->operands[i]);
+    operands[0] = queries_of(rw, inst->operands[0]);
     ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, inst->operand_count, inst->attrs, inst->attr_count, &type));
 }
 
@@ -122,9 +122,5 @@ gm_status pass_narrow_attention(const pass_options *options, const ir_module *in
     free(s.queries);
     free(s.narrowed);
     free(s.rounded);
-    *out = narrowed;
-    if (!s.found) return GM_OK;
-    gm_status status = pass_dce(options, narrowed, diag, out);
-    ir_module_free(narrowed);
-    return status;
+    return pass_sweep(s.found, options, narrowed, diag, out);
 }

@@ -51,9 +51,13 @@ typedef struct pass_options {
     void *measure_user;
 } pass_options;
 
-/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). It succeeds on every
- * verified module: where it does not apply it copies. */
+/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it
+ * does not apply it copies. Errors: GM_INVALID, plan_memory
+ * meets a symbol without a bound; those of options->measure. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
+
+/* How a pass ends that may leave values without readers: found nothing: `made` is the result; else that by dce, and `made` is freed. */
+gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, gm_diag *diag, ir_module **out);
 
 #define PASS(name, when, summary)                                                                                      \
     gm_status pass_##name(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
@@ -68,8 +72,6 @@ typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ROUNDING, PASS_COARSE, 
 
 /* Is there a plan in which such a pass runs only when it is asked for? */
 bool pass_can_be_asked(pass_when when);
-/* Does it in this one? */
-bool pass_on_request(pass_when when, pass_precision precision);
 
 /* A row of passes.def. */
 typedef struct pass_info {

@@ -61,7 +61,8 @@ bool pass_can_be_asked(pass_when when) {
     return when == PASS_ROUNDING || when == PASS_COARSE || when == PASS_ON_REQUEST;
 }
 
-bool pass_on_request(pass_when when, pass_precision precision) {
+/* Does it run in this precision only where it is asked for? */
+static bool on_request(pass_when when, pass_precision precision) {
     bool exact = precision == PASS_F32, near = exact || precision == PASS_INT16;
     return when == PASS_ON_REQUEST || (when == PASS_ROUNDING && exact) || (when == PASS_COARSE && near);
 }
@@ -89,7 +90,7 @@ static gm_status choose_steps(const pass_pipeline_request *request, pass_options
     *out_count = 0;
     for (int i = 0; i < wanted_count; i++) {
         bool skip = contains(skipped, skipped_count, wanted[i]);
-        if (pass_on_request(wanted[i]->when, request->options->precision) && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
+        if (on_request(wanted[i]->when, request->options->precision) && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
         if (skip && wanted[i]->when == PASS_REQUIRED && !request->list)
             return gm_fail(diag, GM_INVALID, "pass '%s' is required and cannot be skipped", wanted[i]->name);
         if (!skip) out[(*out_count)++] = wanted[i];

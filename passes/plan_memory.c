@@ -269,13 +269,7 @@ static void plan_func(ir_module *module, ir_func *func) {
 
 static bool drop_old_plan(ir_rewrite *rw, const ir_inst *inst) {
     if (!ir_attr_find(inst, IR_ATTR_OFFSET)) return false;
-    ir_inst copy = *inst;
-    ir_attr attrs[16];
-    copy.attr_count = 0;
-    for (int i = 0; i < inst->attr_count; i++)
-        if (inst->attrs[i].key != IR_ATTR_OFFSET) attrs[copy.attr_count++] = inst->attrs[i];
-    copy.attrs = attrs;
-    ir_rewrite_clone(rw, &copy);
+    ir_rewrite_clone(rw, ir_rewrite_without(rw, inst, IR_ATTR_OFFSET));
     return true;
 }
 

@@ -19,6 +19,7 @@
  * (later passes that go by the names of weights, as lower_precision does, no longer tell the layers of a loop apart).
  * Legal before the token loops are formed. Leaves constants that only numbered layers to dce.
  */
+#include "passes/match.h"
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
@@ -129,18 +130,11 @@ static int distance(const rolling *r, const stretch *s, int round, const ir_valu
     return place < s->start ? INT32_MIN : place - s->start - round * s->period;
 }
 
-static bool is_number(const ir_value *value, int64_t *out) {
-    const ir_inst *def = value->def;
-    const ir_attr *attr = def && def->op == IR_CONST && value->type.rank == 0 && value->type.dtype == RT_I32 ? ir_attr_find(def, IR_ATTR_VALUE) : NULL;
-    if (attr) *out = attr->i;
-    return attr != NULL;
-}
-
 /* Operand k of instruction `at` in the rounds: constants in equal steps. */
 static bool in_steps(const rolling *r, const stretch *s, int at, int k, int64_t *out_start, int64_t *out_step) {
     int64_t value = 0;
     for (int round = 0; round < s->count; round++) {
-        if (!is_number(inst_of(r, s, round, at)->operands[k], &value)) return false;
+        if (!match_index(inst_of(r, s, round, at)->operands[k], &value)) return false;
         if (round == 0) *out_start = value;
         if (round == 1) *out_step = value - *out_start;
         if (value != *out_start + round * *out_step) return false;

@@ -231,10 +231,8 @@ static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
 /* ---- the callers ---- */
 
 static ir_value *call_screened(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
-    ir_value *args[64];
-    int count = 0, more = way_of(reader)->more;
-    GM_ASSERT(call->operand_count + more <= (int)GM_COUNT(args));
-    for (int i = 0; i < call->operand_count; i++) args[count++] = ir_rewrite_get(rw, call->operands[i]);
+    int count = call->operand_count, more = way_of(reader)->more;
+    ir_value **args = ir_rewrite_operands(rw, call, more);
     for (int i = 0; i < more; i++) args[count++] = ir_rewrite_get(rw, reader->operands[1 + i]);
     return ir_call(&rw->b, ir_func_find(rw->out, screened_name(rw, call, reader)), args, count)->results[0];
 }

@@ -11,12 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SYMBOLS = 16 };
-
 typedef struct specializer {
     const ir_module *in;
     ir_module *out;
-    ir_dim identity[MAX_SYMBOLS]; /* what a symbol is where nothing else binds it */
+    ir_dim identity[IR_MAX_SYMBOLS]; /* what a symbol is where nothing else binds it */
     const ir_dim *current;        /* of the function being copied */
 } specializer;
 
@@ -49,13 +47,10 @@ static bool redirect_call(ir_rewrite *rw, const ir_inst *inst) {
     specializer *s = rw->user;
     if (inst->op != IR_CALL) return false;
     const ir_func *callee = ir_func_find(s->in, ir_attr_string(inst, IR_ATTR_CALLEE));
-    ir_dim substitute[MAX_SYMBOLS];
+    ir_dim substitute[IR_MAX_SYMBOLS];
     bind_call(s, inst, callee, s->current, substitute);
     const ir_func *copy = ir_func_find(s->out, name_for(s, callee->name, substitute));
-    ir_value *args[64];
-    GM_ASSERT(inst->operand_count <= (int)GM_COUNT(args));
-    for (int i = 0; i < inst->operand_count; i++) args[i] = ir_rewrite_get(rw, inst->operands[i]);
-    ir_inst *call = ir_call(&rw->b, copy, args, inst->operand_count);
+    ir_inst *call = ir_call(&rw->b, copy, ir_rewrite_operands(rw, inst, 0), inst->operand_count);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], call->results[i]);
     return true;
 }
@@ -71,7 +66,7 @@ static void copy_callee(const ir_inst *inst, void *user) {
     callee_visit *visit = user;
     if (inst->op != IR_CALL) return;
     const ir_func *callee = ir_func_find(visit->s->in, ir_attr_string(inst, IR_ATTR_CALLEE));
-    ir_dim substitute[MAX_SYMBOLS];
+    ir_dim substitute[IR_MAX_SYMBOLS];
     bind_call(visit->s, inst, callee, visit->substitute, substitute);
     copy_for(visit->s, callee, substitute);
 }
@@ -93,7 +88,7 @@ static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitu
     const char *name = name_for(s, func->name, substitute);
     if (ir_func_find(s->out, name)) return;
     /* A symbol that a dim in the body gives other values stays a symbol. */
-    ir_dim fixed[MAX_SYMBOLS];
+    ir_dim fixed[IR_MAX_SYMBOLS];
     memcpy(fixed, substitute, sizeof fixed);
     rebinding r = {s, fixed};
     ir_visit(func->body, keep_symbol, &r);
@@ -107,7 +102,7 @@ static void copy_single(specializer *s, const char *name, const char *symbol) {
     const ir_func *func = ir_func_find(s->in, name);
     int at = ir_symbol_find(s->in, symbol);
     if (!func || at < 0) return;
-    ir_dim substitute[MAX_SYMBOLS];
+    ir_dim substitute[IR_MAX_SYMBOLS];
     memcpy(substitute, s->identity, sizeof substitute);
     substitute[at] = 1;
     copy_for(s, func, substitute);
@@ -121,7 +116,6 @@ static void bind_symbol(specializer *s, const char *name, int64_t value, bool co
 }
 
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out) {
-    if (in->symbol_count > MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "more than %d symbols", MAX_SYMBOLS);
     specializer s = {.in = in, .out = ir_module_like(in)};
     for (int i = 0; i < in->symbol_count; i++) s.identity[i] = values[i] >= 0 ? values[i] : ir_dim_symbol(i);
     copy_for(&s, func, s.identity);
@@ -130,7 +124,6 @@ gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const in
 }
 
 gm_status pass_specialize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    if (in->symbol_count > MAX_SYMBOLS) return gm_fail(diag, GM_UNSUPPORTED, "specialize: more than %d symbols", MAX_SYMBOLS);
     specializer s = {.in = in, .out = ir_module_like(in)};
     for (int i = 0; i < in->symbol_count; i++) s.identity[i] = ir_dim_symbol(i);
     bind_symbol(&s, "S", options->context, true);

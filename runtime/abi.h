@@ -39,7 +39,7 @@ typedef enum rt_event_kind {
 } rt_event_kind; /* runtime/profile.h */
 
 /* A product that the runtime runs for compiled code: x·Wᵀ with the rows of several stored weights in order. */
-enum { RT_SITE_WEIGHTS = 16 };
+enum { RT_SITE_WEIGHTS = 32, RT_MAX_CACHES = 8 /* that a program passes from call to call */, RT_MAX_STOPS = 16 /* ids that end generation */ };
 typedef struct rt_site {
     int64_t columns;                 /* K */
     int64_t rows[RT_SITE_WEIGHTS];   /* N of each weight */

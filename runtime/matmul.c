@@ -99,22 +99,23 @@ static dnnl_status_t describe(const rt_matmul *matmul, const rt_site *site, cons
 
 static dnnl_status_t pack_from(const rt_matmul *matmul, const rt_site *site, share *s, worker *w, const_dnnl_memory_desc_t packed, float *plain) {
     dnnl_dims_t dims = {site->columns, s->count}, strides = {1, site->columns};
-    dnnl_memory_desc_t plain_desc;
-    dnnl_memory_t source;
-    dnnl_primitive_desc_t desc;
-    dnnl_primitive_t reorder;
-    DNNL_TRY(dnnl_memory_create(&s->packed, packed, matmul->engine, DNNL_MEMORY_ALLOCATE));
-    DNNL_TRY(dnnl_memory_desc_create_with_strides(&plain_desc, 2, dims, dnnl_f32, strides));
-    DNNL_TRY(dnnl_memory_create(&source, plain_desc, matmul->engine, plain));
-    DNNL_TRY(dnnl_reorder_primitive_desc_create(&desc, plain_desc, matmul->engine, packed, matmul->engine, NULL));
-    DNNL_TRY(dnnl_primitive_create(&reorder, desc));
+    dnnl_memory_desc_t plain_desc = NULL;
+    dnnl_memory_t source = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    dnnl_primitive_t reorder = NULL;
+    dnnl_status_t status = dnnl_memory_create(&s->packed, packed, matmul->engine, DNNL_MEMORY_ALLOCATE);
+    if (status == dnnl_success) status = dnnl_memory_desc_create_with_strides(&plain_desc, 2, dims, dnnl_f32, strides);
+    if (status == dnnl_success) status = dnnl_memory_create(&source, plain_desc, matmul->engine, plain);
+    if (status == dnnl_success) status = dnnl_reorder_primitive_desc_create(&desc, plain_desc, matmul->engine, packed, matmul->engine, NULL);
+    if (status == dnnl_success) status = dnnl_primitive_create(&reorder, desc);
     dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, s->packed}};
-    DNNL_TRY(dnnl_primitive_execute(reorder, w->stream, 2, args));
-    DNNL_TRY(dnnl_stream_wait(w->stream));
-    dnnl_primitive_destroy(reorder);
-    dnnl_primitive_desc_destroy(desc);
-    dnnl_memory_destroy(source);
-    return dnnl_memory_desc_destroy(plain_desc);
+    if (status == dnnl_success) status = dnnl_primitive_execute(reorder, w->stream, 2, args);
+    if (status == dnnl_success) status = dnnl_stream_wait(w->stream);
+    if (reorder) dnnl_primitive_destroy(reorder);
+    if (desc) dnnl_primitive_desc_destroy(desc);
+    if (source) dnnl_memory_destroy(source);
+    if (plain_desc) dnnl_memory_desc_destroy(plain_desc);
+    return status;
 }
 
 static void round_values(float *values, int64_t n) {
@@ -167,6 +168,7 @@ static dnnl_status_t plan_make(const rt_matmul *matmul, const rt_site *site, sha
     if (status == dnnl_success) status = dnnl_memory_create(&p->x, x, matmul->engine, DNNL_MEMORY_NONE);
     if (status == dnnl_success) status = dnnl_memory_create(&p->out, y, matmul->engine, DNNL_MEMORY_NONE);
     dnnl_primitive_desc_destroy(desc);
+    if (status != dnnl_success) plan_free(p); /* of 0 rows, which nobody asks for */
     *out = p;
     return status;
 }
@@ -290,25 +292,27 @@ gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *wei
     return GM_OK;
 }
 
+/* Will the thread multiply so many rows at this site, and has no primitive for it? */
+static bool wants_plan(const rt_matmul *matmul, int thread, int site, int64_t rows) {
+    share *s = &matmul->workers[thread].shares[site];
+    return s->packed && rows <= matmul->sites[site].max_rows && !plan_find(s, rows);
+}
+
 static void prepare_on_thread(void *user, int thread, int threads) {
     rt_matmul *matmul = user;
     worker *w = &matmul->workers[thread];
     w->status = dnnl_success;
     for (int i = 0; i < matmul->count && w->status == dnnl_success; i++) {
-        share *s = &w->shares[i];
         plan *p;
-        bool fits = matmul->prepare_rows <= matmul->sites[i].max_rows;
-        if (s->packed && fits && !plan_find(s, matmul->prepare_rows)) w->status = plan_make(matmul, &matmul->sites[i], s, matmul->prepare_rows, &p);
+        if (wants_plan(matmul, thread, i, matmul->prepare_rows)) w->status = plan_make(matmul, &matmul->sites[i], &w->shares[i], matmul->prepare_rows, &p);
     }
 }
 
 gm_status rt_matmul_prepare(rt_matmul *matmul, int64_t rows, rt_team *team, gm_diag *diag) {
     if (rows < 1) return GM_OK;
     bool known = true;
-    for (int i = 0; i < matmul->count; i++) {
-        share *s = &matmul->workers[0].shares[i];
-        if (s->packed && rows <= matmul->sites[i].max_rows) known &= plan_find(s, rows) != NULL;
-    }
+    for (int t = 0; t < matmul->threads; t++)
+        for (int i = 0; i < matmul->count; i++) known &= !wants_plan(matmul, t, i, rows);
     if (known) return GM_OK;
     matmul->prepare_rows = rows;
     rt_team_run(team, prepare_on_thread, matmul);

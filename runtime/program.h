@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-enum { RT_MAX_CACHES = 8, RT_MAX_ARGS = 16, RT_MAX_RESULTS = 16, RT_MAX_DIMS = 16 };
+enum { RT_MAX_ARGS = 16, RT_MAX_RESULTS = 16, RT_MAX_DIMS = 16 };
 
 /* One compiled function; alias[i] is the parameter whose memory result i takes over, -1: none. */
 typedef struct rt_function {

@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MAX_STOPS = 16, POLL_NANOSECONDS = 500000 };
+enum { POLL_NANOSECONDS = 500000 };
 
 struct rt_session {
     rt_program program;
@@ -395,7 +395,7 @@ typedef struct generation {
     rt_session *s;
     const rt_sampling *sampling;
     float options[RT_SAMPLE_OPTIONS];
-    int32_t stops[MAX_STOPS];
+    int32_t stops[RT_MAX_STOPS];
     rt_token_fn on_token;
     void *user;
     int32_t *out;
@@ -421,11 +421,11 @@ bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab) {
 
 static void set_options(generation *g, const int32_t *stops, int stop_count) {
     options_of(g->sampling, g->options);
-    for (int i = 0; i < MAX_STOPS; i++) g->stops[i] = i < stop_count ? stops[i] : -1;
+    for (int i = 0; i < RT_MAX_STOPS; i++) g->stops[i] = i < stop_count ? stops[i] : -1;
 }
 
 static bool is_stop(const generation *g, int32_t token) {
-    for (int i = 0; i < MAX_STOPS; i++)
+    for (int i = 0; i < RT_MAX_STOPS; i++)
         if (g->stops[i] == token) return true;
     return false;
 }
@@ -506,7 +506,7 @@ static void cut_after(generation *g, int64_t start) {
 gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const int32_t *stops, int stop_count, int64_t max, rt_token_fn on_token,
                               void *user, int32_t *out, int64_t *out_count, rt_stop *out_stop, gm_diag *diag) {
     if (!s->length) return gm_fail(diag, GM_INVALID, "nothing to continue: generate needs a prompt first");
-    if (stop_count > MAX_STOPS) return gm_fail(diag, GM_INVALID, "more than %d stop ids", MAX_STOPS);
+    if (stop_count > RT_MAX_STOPS) return gm_fail(diag, GM_INVALID, "more than %d stop ids", RT_MAX_STOPS);
     if (!s->has_x) {
         int32_t last = s->tokens[--s->length];
         GM_TRY(rt_session_prefill(s, &last, 1, diag));
@@ -517,8 +517,8 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     release_activations(s);
-    gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
     if (g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
+    gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
     while (status == GM_OK && s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         status = generate_slice(&g, left < slice ? left : slice, diag);

@@ -53,6 +53,12 @@ int rt_team_default_threads(void) {
     return threads > RT_MAX_THREADS ? RT_MAX_THREADS : threads;
 }
 
+/* What OpenMP will start: fewer than the compiled code counts on would leave it at its first barrier for ever. */
+static int startable(int threads) {
+    int limit = omp_get_thread_limit();
+    return threads < limit ? threads : limit;
+}
+
 /* ---- the conductor ---- */
 
 static void conduct(rt_team *team) {
@@ -84,7 +90,7 @@ gm_status rt_team_open(int threads, gm_diag *diag, rt_team **out) {
     if (threads < 0 || threads > RT_MAX_THREADS) return gm_fail(diag, GM_INVALID, "threads must be 1..%d, found %d", RT_MAX_THREADS, threads);
     rt_team *team = calloc(1, sizeof *team);
     if (!team) return gm_fail(diag, GM_NOMEM, "out of memory");
-    team->threads = threads ? threads : rt_team_default_threads();
+    team->threads = startable(threads ? threads : rt_team_default_threads());
     pthread_mutex_init(&team->lock, NULL);
     pthread_cond_init(&team->changed, NULL);
     if (pthread_create(&team->conductor, NULL, conductor_main, team)) {

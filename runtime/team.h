@@ -10,7 +10,7 @@ typedef struct rt_team rt_team;
 /* Threads that CPU affinity and the cgroup's quota allow, at least 1, at most RT_MAX_THREADS. */
 int rt_team_default_threads(void);
 
-/* threads 0: the default. GM_NOMEM when no thread can be started. */
+/* threads 0: the default. Fewer where OMP_THREAD_LIMIT allows no more. GM_NOMEM when no thread can be started. */
 gm_status rt_team_open(int threads, gm_diag *diag, rt_team **out);
 int rt_team_threads(const rt_team *team);
 

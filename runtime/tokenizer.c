@@ -6,6 +6,24 @@
 
 #include "runtime/tokenizer_impl.h"
 
+bool rt_piece_is(const rt_piece *piece, const char *text) {
+    return piece->length == strlen(text) && memcmp(piece->text, text, piece->length) == 0;
+}
+
+int rt_piece_byte(const rt_piece *piece) {
+    static const char digits[] = "0123456789ABCDEF";
+    if (piece->length != 6 || memcmp(piece->text, "<0x", 3) != 0 || piece->text[5] != '>') return -1;
+    const char *high = memchr(digits, piece->text[3], 16), *low = memchr(digits, piece->text[4], 16);
+    return high && low ? (int)(high - digits) * 16 + (int)(low - digits) : -1;
+}
+
+int32_t rt_vocab_find(const rt_vocab *vocab, const char *text) {
+    size_t length = strlen(text);
+    for (size_t id = 0; id < vocab->count; id++)
+        if (vocab->pieces[id].length == length && memcmp(vocab->pieces[id].text, text, length) == 0) return (int32_t)id;
+    return -1;
+}
+
 void rt_vocab_free(rt_vocab *vocab) {
     gm_arena_free(&vocab->arena);
     *vocab = (rt_vocab){0};
@@ -183,7 +201,7 @@ static void trie_add_escaped(rt_tokenizer *tokenizer, const rt_piece *piece, int
 /* A piece that is not UTF-8 can match no text: it would end inside a character. */
 static bool is_cut(const rt_piece *piece) {
     for (uint32_t at = 0; at < piece->length;) {
-        int size = rt_utf8_scan(piece->text + at, piece->length - at);
+        int size = gm_utf8_scan(piece->text + at, piece->length - at);
         if (size < 1) return false;
         at += (uint32_t)size;
     }
@@ -219,7 +237,7 @@ static void build_adjacent(rt_tokenizer *tokenizer) {
         if (!vocab->merges && !rt_mergeable(piece)) continue;
         uint32_t before = 0;
         for (uint32_t at = 0; at < piece->length;) {
-            int size = rt_utf8_scan(piece->text + at, piece->length - at);
+            int size = gm_utf8_scan(piece->text + at, piece->length - at);
             if (size < 1) size = 1;
             uint32_t character = rt_utf8_pack(piece->text + at, size);
             uint32_t bit = rt_adjacent_bit(before, character);
@@ -230,28 +248,13 @@ static void build_adjacent(rt_tokenizer *tokenizer) {
     }
 }
 
-static int hex_digit(char digit) {
-    if (digit >= '0' && digit <= '9') return digit - '0';
-    if (digit >= 'A' && digit <= 'F') return digit - 'A' + 10;
-    if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
-    return -1;
-}
-
-/* The byte a piece "<0xXX>" stands for, -1: it is not of that form. */
-static int byte_value(const rt_piece *piece) {
-    if (piece->length != 6 || memcmp(piece->text, "<0x", 3) != 0 || piece->text[5] != '>')
-        return -1;
-    int high = hex_digit(piece->text[3]), low = hex_digit(piece->text[4]);
-    return high < 0 || low < 0 ? -1 : high * 16 + low;
-}
-
 static gm_status build_bytes(rt_tokenizer *tokenizer, gm_diag *diag) {
     const rt_vocab *vocab = tokenizer->vocab;
     memset(tokenizer->byte_ids, -1, sizeof tokenizer->byte_ids);
     for (size_t id = 0; id < vocab->count; id++) {
         const rt_piece *piece = &vocab->pieces[id];
         if (piece->type != RT_PIECE_BYTE) continue;
-        int value = byte_value(piece);
+        int value = rt_piece_byte(piece);
         if (value < 0)
             return gm_fail(diag, GM_FORMAT, "tokenizer: byte piece %zu: expected the form <0xXX>",
                            id);

@@ -43,6 +43,8 @@ typedef struct rt_piece {
     uint32_t match : 4;   /* RT_MATCH_… */
 } rt_piece;
 
+#define RT_END_OF_TURN "<end_of_turn>"
+
 typedef struct rt_merge { /* explicit merges (tokenizer.json): pieces by id, in rank order */
     int32_t left, right, result;
 } rt_merge;
@@ -54,12 +56,17 @@ typedef struct rt_vocab {
     rt_merge *merges; /* NULL: merge by score */
     size_t merge_count;
     int32_t bos, eos, unk, pad; /* -1: none */
-    int32_t end_of_turn;        /* id of "<end_of_turn>", -1: none */
+    int32_t end_of_turn;        /* id of RT_END_OF_TURN, -1: none */
     bool add_bos, add_eos;
     bool json_rules; /* tokenizer.json semantics: control tokens in raw text match, byte runs decode as one */
 } rt_vocab;
 
 void rt_vocab_free(rt_vocab *vocab);
+bool rt_piece_is(const rt_piece *piece, const char *text);
+/* The byte that a text "<0xXX>" in upper case stands for, -1: another text. */
+int rt_piece_byte(const rt_piece *piece);
+/* The first piece of that text, -1: none. Looks at one after the other; see rt_tokenizer for an index. */
+int32_t rt_vocab_find(const rt_vocab *vocab, const char *text);
 
 typedef struct rt_tokenizer rt_tokenizer;
 
@@ -83,7 +90,8 @@ void rt_ids_free(rt_ids *ids);
 /* Append the ids of text[0..length). parse_control: control pieces spelled in the text become their
  * ids (for text made by a chat template; under json_rules they always do); otherwise only user-defined
  * pieces do. No BOS or EOS is added here. Invalid UTF-8 bytes are read as U+FFFD each. Positions are
- * 32-bit: length must be below 2^31 / 3. */
+ * 32-bit: length must be below RT_MAX_TEXT_BYTES. */
+enum { RT_MAX_TEXT_BYTES = INT32_MAX / 3 /* that a blank becomes */ };
 void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control,
                rt_ids *out);
 /* The id of a piece by its exact text, -1 when there is none. */

@@ -39,7 +39,7 @@ static void push_byte_json(rt_stream *stream, char byte, gm_string *out) {
     gm_string_append(pending, &byte, 1);
     if (!stream->invalid) {
         size_t at = stream->checked;
-        int size = rt_utf8_scan(pending->data + at, pending->length - at);
+        int size = gm_utf8_scan(pending->data + at, pending->length - at);
         if (size > 0) stream->checked += (size_t)size;
         if (size != 0) return;
         stream->invalid = true;
@@ -53,7 +53,7 @@ static void push_byte_spm(rt_stream *stream, char byte, gm_string *out) {
     gm_string *pending = &stream->pending;
     gm_string_append(pending, &byte, 1);
     while (pending->length) {
-        int size = rt_utf8_scan(pending->data, pending->length);
+        int size = gm_utf8_scan(pending->data, pending->length);
         if (size < 0) return;
         if (size == 0)
             append_replacements(out, 1);
@@ -63,15 +63,6 @@ static void push_byte_spm(rt_stream *stream, char byte, gm_string *out) {
         pending->length -= used;
         memmove(pending->data, pending->data + used, pending->length);
     }
-}
-
-static int piece_byte(const rt_piece *piece) {
-    int value = 0;
-    for (int i = 3; i < 5; i++) {
-        char digit = piece->text[i];
-        value = value * 16 + (digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10);
-    }
-    return value;
 }
 
 /* Ids that give no text end a run of bytes under SentencePiece rules only: HF drops them
@@ -88,9 +79,9 @@ static void step(const rt_tokenizer *tokenizer, rt_stream *stream, int32_t id, b
         flush(stream, out);
         append_piece(out, piece);
     } else if (vocab->json_rules) {
-        push_byte_json(stream, (char)piece_byte(piece), out);
+        push_byte_json(stream, (char)rt_piece_byte(piece), out);
     } else {
-        push_byte_spm(stream, (char)piece_byte(piece), out);
+        push_byte_spm(stream, (char)rt_piece_byte(piece), out);
     }
 }
 

@@ -192,7 +192,7 @@ static void encode_escaped(encoder *work, const char *text, size_t length) {
     const uint64_t *adjacent = work->tokenizer->adjacent;
     uint32_t before = 0;
     for (size_t at = 0; at < length;) {
-        int size = rt_utf8_scan(text + at, length - at);
+        int size = gm_utf8_scan(text + at, length - at);
         GM_ASSERT(size > 0);
         uint32_t character = rt_utf8_pack(text + at, size);
         uint32_t bit = rt_adjacent_bit(before, character);
@@ -211,7 +211,7 @@ static void encode_escaped(encoder *work, const char *text, size_t length) {
 static size_t clean(const char *text, size_t length, bool escape, char *out) {
     size_t used = 0;
     for (size_t at = 0; at < length;) {
-        int size = rt_utf8_scan(text + at, length - at);
+        int size = gm_utf8_scan(text + at, length - at);
         const char *from = size < 1                    ? RT_REPLACEMENT
                            : escape && text[at] == ' ' ? RT_BLANK
                                                        : text + at;
@@ -287,7 +287,7 @@ static void encode_cut(encoder *work, int second, const char *text, size_t lengt
         cut found = {.id = -1, .start = at};
         size_t size = match_piece(tokenizer, second, text + at, length - at, parse_control, &found.id);
         if (size == 0) {
-            at += (size_t)rt_utf8_scan(text + at, length - at);
+            at += (size_t)gm_utf8_scan(text + at, length - at);
             continue;
         }
         found.end = at += size;
@@ -308,7 +308,7 @@ static void *reserve(size_t bytes) {
 void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control,
                rt_ids *out) {
     if (length == 0) return;
-    GM_ASSERT(length < INT32_MAX / RT_BLANK_BYTES); /* positions are 32-bit */
+    GM_ASSERT(length < RT_MAX_TEXT_BYTES);
     size_t most = length * RT_BLANK_BYTES;          /* each byte may become 3 */
     encoder work = {.tokenizer = tokenizer, .out = out, .text = reserve(most)};
     size_t used = clean(text, length, tokenizer->match_escaped, work.text);

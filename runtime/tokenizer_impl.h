@@ -47,26 +47,6 @@ struct rt_tokenizer {
 #define RT_REPLACEMENT "\xEF\xBF\xBD"
 enum { RT_BLANK_BYTES = 3, RT_REPLACEMENT_BYTES = 3 };
 
-/* Length 1..4 of the well-formed UTF-8 character at text[0..length), length > 0; 0: the first byte
- * is part of none; -1: text ends inside what may become one. */
-static inline int rt_utf8_scan(const char *text, size_t length) {
-    const uint8_t *byte = (const uint8_t *)text;
-    uint8_t lead = byte[0], low = 0x80, high = 0xBF;
-    if (lead < 0x80) return 1;
-    if (lead < 0xC2 || lead > 0xF4) return 0;
-    int size = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (lead == 0xE0) low = 0xA0;  /* overlong */
-    if (lead == 0xED) high = 0x9F; /* surrogates */
-    if (lead == 0xF0) low = 0x90;  /* overlong */
-    if (lead == 0xF4) high = 0x8F; /* above U+10FFFF */
-    for (int i = 1; i < size; i++) {
-        if ((size_t)i == length) return -1;
-        if (byte[i] < low || byte[i] > high) return 0;
-        low = 0x80, high = 0xBF;
-    }
-    return size;
-}
-
 /* The bytes of one character packed into a word: distinct for distinct characters. */
 static inline uint32_t rt_utf8_pack(const char *text, int size) {
     uint32_t packed = 0;

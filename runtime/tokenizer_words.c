@@ -36,7 +36,7 @@ static uint32_t decode(const char *text, size_t size) {
 }
 
 static uint32_t first_of(const char *text, size_t length, size_t *size) {
-    *size = length ? (size_t)rt_utf8_scan(text, length) : 0;
+    *size = length ? (size_t)gm_utf8_scan(text, length) : 0;
     return *size ? decode(text, *size) : 0;
 }
 

@@ -98,8 +98,7 @@ static uint32_t *slots_of(const rt_weights *weights) {
 
 /* The slot that names this tensor, or the free one where it belongs. */
 static uint32_t *slot_of(const rt_weights *weights, const char *name) {
-    uint64_t hash = 14695981039346656037u; /* FNV-1a */
-    for (const char *at = name; *at; at++) hash = (hash ^ (uint8_t)*at) * 1099511628211u;
+    uint64_t hash = gm_hash(GM_HASH, name, strlen(name));
     size_t mask = 2 * weights->capacity - 1, at = (hash ^ hash >> 32) & mask;
     uint32_t *slots = slots_of(weights);
     while (slots[at] && strcmp(weights->tensors[slots[at] - 1].name, name) != 0)

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SYMBOLS = 64 };
 
 /* ---- random numbers ---- */
 
@@ -31,9 +30,7 @@ static float random_float(uint64_t *state, double least, double most) {
 }
 
 static uint64_t hash_text(const char *text) {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    return hash;
+    return gm_hash(GM_HASH, text, strlen(text));
 }
 
 /* ---- storing and reading elements ---- */
@@ -133,8 +130,8 @@ static bool shape_of(gir_file *file, const ir_module *module, const ir_type *typ
 
 bool gir_parse_args(gir_file *file, const ir_module *module, const ir_func *func, const char *text,
                     ir_array *args) {
-    int64_t symbols[MAX_SYMBOLS];
-    for (int i = 0; i < MAX_SYMBOLS; i++) symbols[i] = -1;
+    int64_t symbols[IR_MAX_SYMBOLS];
+    for (int i = 0; i < IR_MAX_SYMBOLS; i++) symbols[i] = -1;
     if (!parse_symbols(file, module, &text, symbols)) return false;
     for (int i = 0; i < func->body->param_count; i++) {
         if (!shape_of(file, module, &func->body->params[i]->type, symbols, &args[i])) return false;
@@ -319,9 +316,8 @@ void gir_fill_random(gir_file *file, const ir_value *param, uint64_t *state, ir_
 
 bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *before,
                      const ir_func *after, uint64_t seed, ir_array *args) {
-    int64_t symbols[MAX_SYMBOLS];
+    int64_t symbols[IR_MAX_SYMBOLS];
     uint64_t state = hash_text(before->name) + seed;
-    GM_ASSERT(module->symbol_count <= MAX_SYMBOLS);
     if (before->body->param_count != after->body->param_count)
         return gir_fail(file, "@%s has another number of parameters after the passes", before->name);
     choose_symbols(file, module, before, after, &state, symbols);

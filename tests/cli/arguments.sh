@@ -1,5 +1,5 @@
 # Arguments that are refused, and help. Sourced by run.sh.
-model=$data/gguf/gemma3-tiny-q8_0.gguf
+model=$gguf
 
 bad no_command "see 'gemmac help'"
 bad unknown_command "frobnicate.*see 'gemmac help'" frobnicate

@@ -1,6 +1,4 @@
 # Files that are not what they claim: each is refused with one line that names the file. Sourced by run.sh.
-hf=$data/tiny/gemma3-tiny
-gguf=$data/gguf/gemma3-tiny-q8_0.gguf
 
 # refuse NAME PATTERN MODEL: by a command that reads it, one that runs it and one that compiles it to a file.
 refuse() {

@@ -50,3 +50,21 @@ sed 's/%y: f32\[2\]/%y: f32[3]/' "$gir" >"$work/shape.gir"
 bad gir_shapes_differ 'shape.gir|@add' run "$work/shape.gir"
 head -c 100 /dev/urandom >"$work/noise.gir"
 bad gir_noise 'noise.gir' opt "$work/noise.gir"
+
+# calls LIMIT: a function of that many parameters and results, called by another.
+calls() {
+    awk -v n="$1" 'function list(p, s,  i, t) { for (i = 1; i <= n; i++) t = t (i > 1 ? ", " : "") p i s; return t }
+        function types(  i, t) { for (i = 1; i <= n; i++) t = t (i > 1 ? ", " : "") "f32[4]"; return t }
+        BEGIN { printf "func @callee(%s) -> (%s) {\n", list("%a", ": f32[4]"), types()
+            for (i = 1; i <= n; i++) printf "  %%b%d = exp %%a%d : f32[4]\n", i, i
+            printf "  return %s\n}\n\nfunc @caller(%s) -> (%s) {\n  %s = call %s {callee = \"callee\"} : %s\n  return %s\n}\n", list("%b", ""), list("%a", ": f32[4]"), types(), list("%c", ""), list("%a", ""), types(), list("%c", "") }'
+}
+calls 64 >"$work/calls.gir"
+good run_many_arguments '@caller: .*agree' run "$work/calls.gir" --func caller --check
+calls 65 >"$work/calls.gir"
+bad run_too_many_arguments '@callee: compiled functions have at most 64 parameters and 64 results' run "$work/calls.gir" --func caller --jit
+good run_many_threads '@add: .*agree' run "$gir" --check -t 5
+# OpenMP may start fewer threads than are asked for.
+export OMP_THREAD_LIMIT=1
+good run_thread_limit '@add: .*agree' run "$gir" --check -t 4
+unset OMP_THREAD_LIMIT

@@ -1,6 +1,4 @@
 # gemmac inspect: every kind of model, what was defaulted, and the warnings about configurations. Sourced by run.sh.
-hf=$data/tiny/gemma3-tiny
-gguf=$data/gguf/gemma3-tiny-q8_0.gguf
 mixed=$data/gguf/gemma3-tiny256-q4_k_m.gguf
 
 # ---- JSON ----

@@ -1,11 +1,4 @@
 # The machine-readable outputs, and that commands agree with each other. Sourced by run.sh.
-hf=$data/tiny/gemma3-tiny
-gguf=$data/gguf/gemma3-tiny-q8_0.gguf
-ids='[0-9]+(,[0-9]+)*'
-real='-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?'
-# field FILE NAME: the value of an integer list or number in a flat JSON object.
-field() { sed -n "s/.*\"$2\":\(\[[^]]*\]\|[-0-9.e+]*\).*/\1/p" "$1"; }
-
 # ---- tokenize, detokenize, render ----
 printf 'the the' >"$work/the.txt"
 input=$work/the.txt

@@ -82,6 +82,14 @@ poke() { printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null; }
 # offset FILE TEXT: where TEXT first stands.
 offset() { grep -obUaF -e "$2" "$1" | head -n 1 | cut -d: -f1; }
 
+# What several scripts test, and match.
+hf=$data/tiny/gemma3-tiny
+gguf=$data/gguf/gemma3-tiny-q8_0.gguf
+ids='[0-9]+(,[0-9]+)*'
+real='-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?'
+# field FILE NAME: the value of an integer list or number in a flat JSON object.
+field() { sed -n "s/.*\"$2\":\(\[[^]]*\]\|[-0-9.e+]*\).*/\1/p" "$1"; }
+
 for script in "$here"/*.sh; do
     [ "$(basename "$script")" = run.sh ] || . "$script"
 done

@@ -32,7 +32,7 @@ static inline bool run_text(const char *cpu, gm_string *text, const rt_weights *
     }
     ck_assert_msg(ir_parse(text->data, text->length, "test", &diag, &module) == GM_OK, "%s", diag.message);
     ir_interp_env env = {.weights = weights};
-    gm_status status = fe_gir_run_jit_for(cpu, module, "f", &env, args, arg_count, arena, results, &diag);
+    gm_status status = fe_gir_run_jit_for(cpu, 2, module, "f", &env, args, arg_count, arena, results, &diag);
     ck_assert_msg(status == GM_OK || (cpu && strstr(diag.message, "wider vectors")), "%s", diag.message);
     ir_module_free(module);
     gm_string_free(text);

@@ -1,5 +1,5 @@
-/* The statistics of gemmac ablate: means, deviations, and paired differences with Student's t. */
-#include "frontend/ablate.h"
+/* Statistics of measurements: see stats.h. */
+#include "frontend/stats.h"
 
 #include <math.h>
 
