@@ -154,14 +154,14 @@ gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out) {
     return GM_OK;
 }
 
-/* The levels of the x86-64 ABI: what each adds to the one before. */
+/* The levels of the x86-64 ABI: what each adds to the one before, and CPUs of which LLVM uses no more without being asked. */
 static const struct {
-    const char *cpu, *adds[10]; /* up to NULL */
+    const char *cpu, *adds[10], *alike[6]; /* up to NULL */
 } levels[] = {
-    {"x86-64", {"sse2"}},
-    {"x86-64-v2", {"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"}},
-    {"x86-64-v3", {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}},
-    {"x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}},
+    {"x86-64", {"sse2"}, {NULL}},
+    {"x86-64-v2", {"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"}, {"nehalem", "westmere"}},
+    {"x86-64-v3", {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}, {"sandybridge", "ivybridge", "haswell", "broadwell", "skylake"}},
+    {"x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, {NULL}},
 };
 
 bool cg_target_runs(const char *cpu) {
@@ -169,7 +169,9 @@ bool cg_target_runs(const char *cpu) {
     bool runs = cg_target_here(cpu, host, features), level_runs = true;
     for (size_t i = 0; i < GM_COUNT(levels) && !runs; i++) {
         for (int k = 0; levels[i].adds[k]; k++) level_runs &= cg_has_feature(features, levels[i].adds[k]);
-        runs = level_runs && strcmp(cpu, levels[i].cpu) == 0;
+        bool named = strcmp(cpu, levels[i].cpu) == 0;
+        for (int k = 0; levels[i].alike[k]; k++) named |= strcmp(cpu, levels[i].alike[k]) == 0;
+        runs = level_runs && named;
     }
     LLVMDisposeMessage(host);
     LLVMDisposeMessage(features);

@@ -84,8 +84,9 @@ static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *dia
         with_prompt.given |= UINT64_C(1) << FLAG_PROMPT;
     }
     GM_TRY(cmd_prompt_given(&with_prompt, diag));
-    GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
-    gm_status status = cmd_prompt(&vocab.engine, &with_prompt, diag, &a->ids);
+    GM_TRY(cmd_vocab_open(options, options->svg, diag, &vocab));
+    gm_status status = options->svg ? fe_model_spare(&vocab.engine.model, options->svg, diag) : GM_OK;
+    if (status == GM_OK) status = cmd_prompt(&vocab.engine, &with_prompt, diag, &a->ids);
     a->context = vocab.engine.model.config.context;
     cmd_vocab_close(&vocab);
     return status;

@@ -219,8 +219,8 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     cmd_ints depths = list_or(options, FLAG_DEPTH, &options->depths, &none);
     bench b = {.repetitions = cmd_int_or(options, FLAG_REPETITIONS, options->repetitions,
                                          DEFAULT_REPETITIONS)};
-    int64_t most = longest(&prompts) > longest(&predicts) ? longest(&prompts) : longest(&predicts);
-    int64_t room = most + longest(&depths) + 1; /* decoding starts after one token at least */
+    int64_t decoded = longest(&predicts) + 1; /* decoding starts after one token at least */
+    int64_t room = longest(&depths) + (longest(&prompts) > decoded ? longest(&prompts) : decoded);
     GM_TRY(check_sampling(options, diag));
     fe_options engine_options = cmd_engine_options(options);
     engine_options.no_text = !options->file;

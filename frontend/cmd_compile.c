@@ -71,8 +71,7 @@ static gm_status write_artefact(const char *path, const cmd_options *options, co
     gm_arena arena = {0};
     const char *output = options->output ? options->output : default_output(path, &arena);
     double start = gm_now();
-    gm_status status = options->output ? GM_OK : cmd_spare_model(path, output, diag); /* -o was looked at with the model */
-    if (status == GM_OK) status = fe_compile(path, engine_options, output, diag);
+    gm_status status = fe_compile(path, engine_options, output, diag);
     if (status == GM_OK) fprintf(stderr, "%s: compiled in %.2f s\n", output, gm_now() - start);
     gm_arena_free(&arena);
     return status;

@@ -2,6 +2,7 @@
 #include "frontend/commands.h"
 #include "frontend/stop_match.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@ typedef struct generation {
     fe_stop_match match;
     gm_string text; /* all of it */
     bool stopped;   /* a stop string came */
+    int failed;     /* errno of standard output, 0: none */
     rt_ids prompt;
     int32_t *ids;
     int64_t count;
@@ -27,8 +29,8 @@ typedef struct generation {
 static void deliver(generation *g, const gm_string *text) {
     gm_string_append(&g->text, text->data, text->length);
     if (!g->streaming || !text->length) return;
-    fwrite(text->data, 1, text->length, stdout);
-    fflush(stdout);
+    errno = 0;
+    if (fwrite(text->data, 1, text->length, stdout) != text->length || fflush(stdout) != 0) g->failed = errno ? errno : EIO;
 }
 
 static bool on_token(void *user, int32_t token) {
@@ -43,7 +45,7 @@ static bool on_token(void *user, int32_t token) {
     deliver(g, &certain);
     gm_string_free(&piece);
     gm_string_free(&certain);
-    return !g->stopped;
+    return !g->stopped && !g->failed;
 }
 
 /* No more tokens: what was held back comes out, unless a stop string ended the text. */
@@ -88,8 +90,8 @@ static gm_status run(generation *g, const cmd_options *options, gm_diag *diag) {
                                    options->ignore_eos ? 0 : config->stop_count, max, on_token, g,
                                    g->ids, &g->count, &g->reason, diag));
     g->generate_s = gm_now() - start;
-    finish_text(g);
-    return GM_OK;
+    if (!g->failed) finish_text(g);
+    return g->failed ? gm_fail(diag, GM_IO, "standard output: cannot write: %s", strerror(g->failed)) : GM_OK;
 }
 
 /* ---- output ---- */

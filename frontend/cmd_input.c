@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 enum { MAX_TEXT_BYTES = 1 << 29 };
 _Static_assert(MAX_TEXT_BYTES < RT_MAX_TEXT_BYTES - (1 << 20), "a text and what a chat template puts around it can be encoded");
@@ -31,21 +30,12 @@ fe_options cmd_engine_options(const cmd_options *options) {
     };
 }
 
-static bool is_same_file(const char *a, const char *b) {
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && S_ISREG(first.st_mode) && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
-}
-
-gm_status cmd_spare_model(const char *model, const char *output, gm_diag *diag) {
-    return is_same_file(model, output) ? gm_fail(diag, GM_INVALID, "%s: is the model that is read: expected -o with another file", output) : GM_OK;
-}
-
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out) {
     if (options->model && options->input)
         return gm_fail(diag, GM_INVALID, "the model is given twice: '%s' and -m '%s'",
                        options->input, options->model);
     *out = options->model ? options->model : options->input;
-    if (*out && **out) return options->output ? cmd_spare_model(*out, options->output, diag) : GM_OK;
+    if (*out && **out) return GM_OK;
     return gm_fail(diag, GM_INVALID,
                    "no model given: expected model.json, a folder, config.json, .gguf or .gmx "
                    "(see 'gemmac help')");

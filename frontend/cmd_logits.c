@@ -1,12 +1,13 @@
 /* gemmac logits: the logits after each token of a prompt, as tensor "logits" F32 [n_ids, vocab] of
  * a safetensors file. Rows go to the file as they come, so no more than one piece is in memory. */
 #include "frontend/commands.h"
+#include "frontend/new_file.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct logits_writer {
-    cmd_file file;
+    fe_new_file file;
     int64_t vocab;
     gm_diag *diag;
     gm_status status;
@@ -20,8 +21,8 @@ static gm_status write_header(logits_writer *w, int64_t rows) {
         (long long)rows, (long long)w->vocab, (long long)(rows * w->vocab * 4));
     while (header.length % 8) gm_string_append(&header, " ", 1);
     uint64_t length = header.length; /* little-endian, as all hosts we compile for */
-    gm_status status = cmd_file_write(&w->file, &length, sizeof length, w->diag);
-    if (status == GM_OK) status = cmd_file_write(&w->file, header.data, header.length, w->diag);
+    gm_status status = fe_new_file_write(&w->file, &length, sizeof length, w->diag);
+    if (status == GM_OK) status = fe_new_file_write(&w->file, header.data, header.length, w->diag);
     gm_string_free(&header);
     return status;
 }
@@ -29,7 +30,7 @@ static gm_status write_header(logits_writer *w, int64_t rows) {
 static bool write_rows(void *user, int64_t first, int64_t rows, const float *logits) {
     logits_writer *w = user;
     size_t bytes = sizeof *logits * (size_t)(rows * w->vocab);
-    if (w->status == GM_OK) w->status = cmd_file_write(&w->file, logits, bytes, w->diag);
+    if (w->status == GM_OK) w->status = fe_new_file_write(&w->file, logits, bytes, w->diag);
     return w->status == GM_OK;
 }
 
@@ -42,12 +43,13 @@ static gm_status write_logits(const fe_engine *engine, const rt_ids *ids, const 
             "%s: the prompt has %lld tokens, expected at most the context of %lld (see -c)",
             engine->model.path, (long long)count, (long long)context);
     logits_writer w = {.vocab = rt_session_vocab(engine->session), .diag = diag};
-    GM_TRY(cmd_file_open(path, diag, &w.file));
+    GM_TRY(fe_model_spare(&engine->model, path, diag));
+    GM_TRY(fe_new_file_open(path, diag, &w.file));
     gm_status status = write_header(&w, count);
     if (status == GM_OK)
         status = rt_session_score(engine->session, ids->data, count, write_rows, &w, diag);
     if (w.status != GM_OK) status = w.status; /* why the rows were refused */
-    return cmd_file_close(&w.file, status, diag);
+    return fe_new_file_close(&w.file, status, diag);
 }
 
 gm_status cmd_logits(const cmd_options *options, gm_diag *diag) {

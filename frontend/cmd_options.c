@@ -108,7 +108,8 @@ static gm_status store_choice(const parse *p, const flag_row *row, const char *t
     char why[96];
     size_t length = strlen(text);
     int64_t index = 0;
-    for (const char *word = row->value; word; index++) {
+    const char *words = row->value ? row->value : "";
+    for (const char *word = words; word; index++) {
         const char *bar = strchr(word, '|');
         size_t word_length = bar ? (size_t)(bar - word) : strlen(word);
         if (word_length == length && memcmp(word, text, length) == 0) {
@@ -117,7 +118,7 @@ static gm_status store_choice(const parse *p, const flag_row *row, const char *t
         }
         word = bar ? bar + 1 : NULL;
     }
-    snprintf(why, sizeof why, "expected one of %s", row->value);
+    snprintf(why, sizeof why, "expected one of %s", words);
     return bad_value(p, text, why);
 }
 

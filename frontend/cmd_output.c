@@ -1,14 +1,11 @@
-/* What commands write: JSON pieces, and files that appear complete or not at all. */
+/* What commands write: JSON pieces and texts. */
 #include "frontend/commands.h"
 #include "frontend/new_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- JSON ---- */
 
@@ -56,50 +53,10 @@ void cmd_json_ids(gm_string *out, const int32_t *ids, size_t count) {
     gm_string_append(out, "]", 1);
 }
 
-/* ---- files ---- */
-
-static gm_status write_failed(const char *path, gm_diag *diag) {
-    return gm_fail(diag, GM_IO, "%s: cannot write: %s", path, strerror(errno));
-}
-
-gm_status cmd_file_open(const char *path, gm_diag *diag, cmd_file *out) {
-    *out = (cmd_file){.path = path, .fd = -1};
-    out->fd = fe_writes_through(path) ? open(path, O_WRONLY) : fe_open_beside(path, &out->arena, &out->temporary);
-    if (out->fd >= 0) return GM_OK;
-    gm_arena_free(&out->arena);
-    return write_failed(path, diag);
-}
-
-gm_status cmd_file_write(cmd_file *file, const void *data, size_t bytes, gm_diag *diag) {
-    for (const char *at = data; bytes;) {
-        ssize_t written = write(file->fd, at, bytes);
-        if (written < 0 && errno == EINTR) continue;
-        if (written < 0) return write_failed(file->path, diag);
-        at += written;
-        bytes -= (size_t)written;
-    }
-    return GM_OK;
-}
-
-gm_status cmd_file_close(cmd_file *file, gm_status status, gm_diag *diag) {
-    if (close(file->fd) != 0 && status == GM_OK) status = write_failed(file->path, diag);
-    if (file->temporary) {
-        if (status == GM_OK && rename(file->temporary, file->path) != 0)
-            status = write_failed(file->path, diag);
-        if (status != GM_OK) unlink(file->temporary);
-    }
-    gm_arena_free(&file->arena);
-    *file = (cmd_file){.fd = -1};
-    return status;
-}
+/* ---- texts ---- */
 
 gm_status cmd_write_text(const char *path, const gm_string *text, gm_diag *diag) {
-    if (!path) {
-        fwrite(text->data, 1, text->length, stdout); /* main looks at ferror */
-        return GM_OK;
-    }
-    cmd_file file;
-    GM_TRY(cmd_file_open(path, diag, &file));
-    gm_status status = cmd_file_write(&file, text->data, text->length, diag);
-    return cmd_file_close(&file, status, diag);
+    if (path) return fe_new_file_text(path, text, diag);
+    fwrite(text->data, 1, text->length, stdout); /* main looks at ferror */
+    return GM_OK;
 }

@@ -112,7 +112,11 @@ gm_status cmd_plan(const cmd_options *options, gm_diag *diag) {
     GM_TRY(cmd_model_path(options, diag, &path));
     int64_t prompt = cmd_int_or(options, FLAG_PLAN_PROMPT, options->plan_prompt, DEFAULT_PROMPT);
     int64_t predict = cmd_int_or(options, FLAG_PLAN_PREDICT, options->predict, DEFAULT_PREDICT);
+    bool given = cmd_given(options, FLAG_PLAN_PROMPT) || cmd_given(options, FLAG_PLAN_PREDICT);
+    if (given) engine_options.least_context = prompt + predict;
     GM_TRY(fe_plan_make(path, &engine_options, prompt, predict, !options->no_probe, diag, &plan));
+    if (given && plan.prompt + plan.predict < prompt + predict)
+        return gm_fail(diag, GM_INVALID, "%s: prompt and tokens need a context of at least %lld, found %lld (see -c)", path, (long long)(prompt + predict), (long long)plan.context);
     if (options->format == CMD_JSON)
         json_plan(&plan, &out);
     else

@@ -191,8 +191,9 @@ static void json_report(const fe_profile_result *result, gm_string *out) {
 static gm_status read_prompt(const cmd_options *options, gm_diag *diag, rt_ids *out) {
     cmd_vocab vocab;
     GM_TRY(cmd_prompt_given(options, diag));
-    GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
-    gm_status status = cmd_prompt(&vocab.engine, options, diag, out);
+    GM_TRY(cmd_vocab_open(options, options->output, diag, &vocab));
+    gm_status status = options->output ? fe_model_spare(&vocab.engine.model, options->output, diag) : GM_OK;
+    if (status == GM_OK) status = cmd_prompt(&vocab.engine, options, diag, out);
     cmd_vocab_close(&vocab);
     return status;
 }

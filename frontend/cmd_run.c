@@ -91,6 +91,7 @@ static void append_line(gm_string *out, int number, const ir_array *array) {
 static void print_results(const cmd_options *options, const ir_array *results, int count) {
     gm_string out = {0};
     bool json = options->format == CMD_JSON;
+    gm_string_append(&out, "", 0);
     if (json) gm_string_printf(&out, "{\"results\":[");
     for (int i = 0; i < count; i++) {
         if (json && i) gm_string_append(&out, ",", 1);

@@ -11,6 +11,49 @@
 
 enum { DEFAULT_EXTENT = 4, INT_VALUES = 4 };
 
+/* ---- which integers may be ---- */
+
+typedef struct integer_use {
+    const ir_value *param;
+    const int64_t *symbols;
+    int64_t values; /* from 0 on, of which each is one that all uses take */
+} integer_use;
+
+static int64_t extent(const integer_use *u, ir_dim dim) {
+    return ir_dim_is_symbol(dim) ? u->symbols[ir_dim_symbol_of(dim)] : dim;
+}
+
+/* So many values operand i of the instruction may have; 0: any. */
+static int64_t values_of(const integer_use *u, const ir_inst *inst, int i) {
+    const ir_type *x = &inst->operands[0]->type, *y = inst->operand_count > 1 ? &inst->operands[1]->type : NULL;
+    int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
+    switch (inst->op) {
+    case IR_GATHER: return i == 1 ? extent(u, x->dim[0]) : 0;
+    case IR_INDEX: return i == 1 ? extent(u, x->dim[axis]) : 0;
+    case IR_WINDOW: return i == 1 ? extent(u, x->dim[axis]) - extent(u, inst->results[0]->type.dim[axis]) + 1 : 0;
+    case IR_LAYER_WEIGHT: return ir_stored_count(inst);
+    case IR_UPDATE: return i > 1 && !(ir_attr_int(inst, IR_ATTR_RING, 0) && i == inst->operand_count - 1) ? extent(u, x->dim[i - 2]) - extent(u, y->dim[i - 2]) + 1 : 0;
+    case IR_ATTENTION: return i == 3 && !ir_attr_int(inst, IR_ATTR_RING, 0) ? extent(u, y->dim[0]) - extent(u, x->dim[0]) + 1 : 0;
+    default: return 0;
+    }
+}
+
+static void note_use(const ir_inst *inst, void *user) {
+    integer_use *u = user;
+    for (int i = 0; i < inst->operand_count; i++) {
+        int64_t values = inst->operands[i] == u->param ? values_of(u, inst, i) : 0;
+        if (values > 0 && values < u->values) u->values = values;
+    }
+}
+
+static int64_t integer_values(const ir_func *func, const ir_value *param, const int64_t *symbols) {
+    integer_use u = {param, symbols, INT_VALUES};
+    ir_visit(func->body, note_use, &u);
+    return u.values;
+}
+
+/* ---- made-up numbers ---- */
+
 static uint64_t next_random(uint64_t *state) { /* splitmix64 */
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -22,9 +65,9 @@ static uint64_t hash_text(const char *text, uint64_t seed) {
     return gm_hash(GM_HASH ^ seed, text, strlen(text));
 }
 
-/* Floats in [-1, 1), integers in [0, 4), any bytes for blocks, save that no byte makes an f16 scale
+/* Floats in [-1, 1), integers in [0, values), any bytes for blocks, save that no byte makes an f16 scale
  * infinite. */
-static void fill(rt_dtype dtype, void *data, size_t bytes, int64_t elems, uint64_t state) {
+static void fill(rt_dtype dtype, void *data, size_t bytes, int64_t elems, int64_t values, uint64_t state) {
     if (rt_is_storage(dtype)) {
         for (size_t i = 0; i < bytes; i++) ((uint8_t *)data)[i] = next_random(&state) & 0x3F;
         return;
@@ -32,7 +75,7 @@ static void fill(rt_dtype dtype, void *data, size_t bytes, int64_t elems, uint64
     for (int64_t i = 0; i < elems; i++) {
         uint64_t bits = next_random(&state);
         float real = (float)(bits >> 40) * 0x1p-23f - 1;
-        int32_t integer = (int32_t)(bits >> 33) % INT_VALUES;
+        int32_t integer = (int32_t)(bits >> 33) % (int32_t)values;
         switch (dtype) {
         case RT_F32:
             ((float *)data)[i] = real;
@@ -91,7 +134,7 @@ static gm_status bind_symbols(const ir_module *module, const char *dims, gm_diag
     return GM_OK;
 }
 
-static gm_status make_array(const ir_type *type, const int64_t *symbols, uint64_t state,
+static gm_status make_array(const ir_type *type, const int64_t *symbols, int64_t values, uint64_t state,
                             gm_arena *arena, gm_diag *diag, ir_array *out) {
     size_t elems = 1;
     *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
@@ -107,7 +150,7 @@ static gm_status make_array(const ir_type *type, const int64_t *symbols, uint64_
                        (long long)row, rt_dtype_of(type->dtype)->text);
     size_t bytes = rt_dtype_bytes(type->dtype, elems);
     out->data = gm_arena_alloc(arena, bytes + 1);
-    fill(type->dtype, out->data, bytes, (int64_t)elems, state);
+    fill(type->dtype, out->data, bytes, (int64_t)elems, values, state);
     return GM_OK;
 }
 
@@ -118,8 +161,7 @@ gm_status cmd_run_args(const ir_module *module, const ir_func *func, const char 
     GM_TRY(bind_symbols(module, dims, diag, symbols));
     uint64_t state = hash_text(func->name, seed);
     for (int i = 0; i < func->body->param_count; i++)
-        GM_TRY(make_array(&func->body->params[i]->type, symbols, next_random(&state), arena, diag,
-                          &args[i]));
+        GM_TRY(make_array(&func->body->params[i]->type, symbols, integer_values(func, func->body->params[i], symbols), next_random(&state), arena, diag, &args[i]));
     *out = args;
     return GM_OK;
 }
@@ -142,7 +184,7 @@ static void make_weight(weight_maker *m, const char *name, const ir_type *read) 
     if (source && !rows) return; /* of a screen: it is derived from a weight that is read too; of panels: see make_derived */
     if (source) name = gm_arena_strndup(m->arena, name, source), stored.dtype = rows->stored;
     if (m->status != GM_OK || rt_weights_find(m->weights, name)) return;
-    m->status = make_array(type, NULL, hash_text(name, m->seed), m->arena, m->diag, &array);
+    m->status = make_array(type, NULL, INT_VALUES, hash_text(name, m->seed), m->arena, m->diag, &array);
     if (m->status != GM_OK) return;
     rt_tensor tensor = {.name = name, .dtype = type->dtype, .rank = type->rank, .data = array.data};
     GM_ASSERT(type->rank <= RT_MAX_TENSOR_RANK);

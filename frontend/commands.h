@@ -66,8 +66,6 @@ void cmd_print_flags(uint64_t accepted);
 /* ---- input (frontend/cmd_input.c) ---- */
 
 fe_options cmd_engine_options(const cmd_options *options);
-/* GM_INVALID: `output` would replace the file that `model` names. */
-gm_status cmd_spare_model(const char *model, const char *output, gm_diag *diag);
 /* MODEL, positional or after -m. GM_INVALID: there is none, or -o names it too. */
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out);
 gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
@@ -107,19 +105,6 @@ void cmd_json_text(gm_string *out, const char *text, size_t length);
 void cmd_json_real(gm_string *out, double value);
 void cmd_json_ids(gm_string *out, const int32_t *ids, size_t count);
 
-/* A file that appears complete or not at all: written beside its place and renamed. What is not a
- * regular file (a pipe, /dev/null) is written directly. */
-typedef struct cmd_file {
-    const char *path;
-    const char *temporary; /* NULL: writing directly */
-    gm_arena arena;
-    int fd;
-} cmd_file;
-gm_status cmd_file_open(const char *path, gm_diag *diag, cmd_file *out);
-gm_status cmd_file_write(cmd_file *file, const void *data, size_t bytes, gm_diag *diag);
-/* Ends the writing; the file appears when status is GM_OK and the rest goes well. Returns status,
- * or what failed. */
-gm_status cmd_file_close(cmd_file *file, gm_status status, gm_diag *diag);
 /* A whole file at once, or standard output when path is NULL. */
 gm_status cmd_write_text(const char *path, const gm_string *text, gm_diag *diag);
 

@@ -87,10 +87,9 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
                                          .after_step = fe_dump_step, .user = &dump};
         status = pass_run(&request, in, diag, out);
     }
-    if (status == GM_OK && dump.status != GM_OK) {
+    if (status == GM_OK && (status = fe_dump_end(&dump, diag)) != GM_OK) {
         ir_module_free(*out);
         *out = NULL;
-        status = gm_fail(diag, dump.status, "%s", dump.diag.message);
     }
     gm_arena_free(&arena);
     return status;
@@ -614,6 +613,7 @@ gm_status fe_compile(const char *path, const fe_options *options, const char *ou
     fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
     GM_ASSERT(engine.tables);
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
+    if (status == GM_OK && !engine.model.gmx) status = fe_model_spare(&engine.model, out_path, diag); /* an artefact may take its own place */
     if (status == GM_OK) status = make_artefact(&engine, &settled, &limits, out_path, diag);
     fe_engine_close(&engine);
     return status;

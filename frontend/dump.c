@@ -1,5 +1,6 @@
 /* Dumps of the IR between passes, as .gir or DOT, and of machine code: to a folder, or to standard output. */
 #include "frontend/dump.h"
+#include "frontend/new_file.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,13 +23,11 @@ gm_status fe_dump_text(const fe_options *options, const char *file, const gm_str
         return GM_OK;
     }
     if (mkdir(options->dump.dir, 0777) && errno != EEXIST) return gm_fail(diag, GM_IO, "%s: %s", options->dump.dir, strerror(errno));
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", options->dump.dir, file);
-    FILE *out = fopen(path, "wb");
-    if (!out) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
-    bool ok = fwrite(text->data, 1, text->length, out) == text->length;
-    ok = fclose(out) == 0 && ok;
-    return ok ? GM_OK : gm_fail(diag, GM_IO, "%s: cannot be written", path);
+    gm_string path = {0};
+    gm_string_printf(&path, "%s/%s", options->dump.dir, file);
+    gm_status status = fe_new_file_text(path.data, text, diag);
+    gm_string_free(&path);
+    return status;
 }
 
 static gm_status dump_module(const fe_options *options, int position, const char *name, const ir_module *module, gm_diag *diag) {
@@ -64,4 +63,11 @@ void fe_dump_step(void *user, const pass_step *step) {
     state->named_seen |= named;
     bool wanted = fe_dump_wants(options, "all") || named || (last && fe_dump_wants(options, "dot"));
     if (wanted && state->status == GM_OK) state->status = dump_module(options, step->position, name, step->after, &state->diag);
+}
+
+gm_status fe_dump_end(const fe_dump_state *state, gm_diag *diag) {
+    const char *after = after_of(state->options);
+    if (state->status != GM_OK) return gm_fail(diag, state->status, "%s", state->diag.message);
+    if (!after || state->named_seen || strcmp(after, "lower") == 0) return GM_OK;
+    return gm_fail(diag, GM_INVALID, "--dump=after:%s: the pass is not run here (see gemmac help passes, --with, --skip and --precision)", after);
 }

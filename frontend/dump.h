@@ -18,6 +18,8 @@ bool fe_dump_wants(const fe_options *options, const char *kind);
 gm_status fe_dump_start(fe_dump_state *state, const ir_module *naive, gm_diag *diag);
 /* pass_pipeline_request.after_step with a fe_dump_state as user. */
 void fe_dump_step(void *user, const pass_step *step);
+/* After the last pass: what went wrong, or the pass of after:NAME did not run. */
+gm_status fe_dump_end(const fe_dump_state *state, gm_diag *diag);
 /* `text` to FILE in the dump folder, or to standard output. */
 gm_status fe_dump_text(const fe_options *options, const char *file, const gm_string *text, gm_diag *diag);
 

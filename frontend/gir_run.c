@@ -2,6 +2,8 @@
 #include "frontend/gir_run.h"
 
 #include "frontend/gir_program.h"
+#include "ir/agree.h"
+#include "ir/rewrite.h"
 #include "passes/passes.h"
 
 #include <math.h>
@@ -9,8 +11,6 @@
 #include <string.h>
 
 enum { THREADS = 2, PAD_BYTES = 64 };
-
-typedef void (*trace_fn)(void *user, int64_t inst, int64_t result, const void *data);
 
 /* ---- getting ready ---- */
 
@@ -30,7 +30,12 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
     GM_TRY(pass_specialize_for(in, func, values, diag, &bound));
     for (int i = 0; i < bound->symbol_count; i++) {
         ir_symbol *symbol = &bound->symbols[i];
-        if (!symbol->max || symbol->max < values[i]) symbol->max = values[i] > 0 ? values[i] : 1;
+        if (symbol->max && symbol->max < values[i]) {
+            gm_fail(diag, GM_INVALID, "the arguments make %s = %lld, its bound is %lld", symbol->name, (long long)values[i], (long long)symbol->max);
+            ir_module_free(bound);
+            return GM_INVALID;
+        }
+        if (!symbol->max) symbol->max = values[i] > 0 ? values[i] : 1;
         if (values[i] < 0) values[i] = symbol->max;
     }
     pass_options limits = {.context = 1, .chunk = 1, .rows = 1};
@@ -95,17 +100,18 @@ gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_int
     return fe_gir_run_jit_for(NULL, THREADS, module, func, env, args, arg_count, arena, results, diag);
 }
 
-/* ---- --check: both, value by value ---- */
+/* ---- --check: both, instruction by instruction ---- */
 
+/* Compiled code runs first and leaves its values. Then the interpreter runs, and after each instruction takes the compiled value for its own, so
+ * that every instruction is judged by itself, on the same operands: errors do not add up, and control flow is the same. */
 typedef struct record {
-    const ir_func *func;
-    const ir_inst *inst;
-    int64_t number, result;
-    ir_array value;
+    int64_t inst, result;
+    void *data;
 } record;
 
 typedef struct checker {
     const ir_module *module;
+    const ir_inst **insts; /* by number */
     gm_arena arena;
     record *records;
     size_t count, capacity, cursor;
@@ -113,63 +119,84 @@ typedef struct checker {
     gm_diag *diag;
 } checker;
 
-/* The interpreter's values, in order. */
-static void record_values(void *user, const ir_func *func, const ir_inst *inst, const ir_array *results) {
+static void number_inst(const ir_inst *inst, void *user) {
     checker *c = user;
     int64_t number = cg_trace_number(c->module, inst);
-    for (int i = 0; number >= 0 && i < inst->result_count; i++) {
-        if (c->count == c->capacity) {
-            c->capacity = c->capacity ? 2 * c->capacity : 256;
-            c->records = realloc(c->records, c->capacity * sizeof *c->records);
-            GM_ASSERT(c->records);
-        }
-        record *r = &c->records[c->count++];
-        *r = (record){func, inst, number, i, results[i]};
-        r->value.data = gm_arena_alloc(&c->arena, array_bytes(&results[i]) + PAD_BYTES);
-        memcpy(r->value.data, results[i].data, array_bytes(&results[i]));
-    }
+    if (number >= 0) c->insts[number] = inst;
 }
 
-/* Sums may be formed in another order: 5e-5 of the tensor's largest finite value. */
-static bool same_floats(const float *want, const float *got, int64_t n, int64_t *where) {
-    float scale = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (isfinite(want[i]) && fabsf(want[i]) > scale) scale = fabsf(want[i]);
-    for (int64_t i = 0; i < n; i++) {
-        bool same = want[i] == got[i] || (isnan(want[i]) && isnan(got[i])) || fabsf(want[i] - got[i]) <= 1e-6f + 5e-5f * scale;
-        if (!same) return *where = i, false;
-    }
-    return true;
+static void count_inst(const ir_inst *inst, void *user) {
+    ++*(int64_t *)user;
 }
 
-static void compare(checker *c, const record *r, const void *data) {
-    gm_arena arena = {0};
-    const char **names = ir_value_names(r->func, &arena);
-    const char *name = names[r->inst->results[r->result]->id], *op = ir_op_of(r->inst->op)->text;
-    int64_t n = ir_array_elems(&r->value), at = 0;
-    if (r->value.dtype == RT_F32 && !same_floats(r->value.data, data, n, &at)) {
-        gm_fail(c->diag, GM_INTERNAL, "@%s: %%%s = %s: element %lld is %.9g compiled, %.9g interpreted", r->func->name, name, op, (long long)at,
-                (double)((const float *)data)[at], (double)((const float *)r->value.data)[at]);
-        c->differs = true;
-    } else if (r->value.dtype != RT_F32 && memcmp(r->value.data, data, array_bytes(&r->value))) {
-        gm_fail(c->diag, GM_INTERNAL, "@%s: %%%s = %s: compiled and interpreted values differ", r->func->name, name, op);
-        c->differs = true;
-    }
-    gm_arena_free(&arena);
+static void number_insts(checker *c) {
+    int64_t count = 0;
+    for (int i = 0; i < c->module->func_count; i++) ir_visit(c->module->funcs[i]->body, count_inst, &count);
+    c->insts = GM_NEW_ARRAY(&c->arena, const ir_inst *, count + 1);
+    for (int i = 0; i < c->module->func_count; i++) ir_visit(c->module->funcs[i]->body, number_inst, c);
 }
 
-/* Compiled code leaves out views: look for the next record of this instruction. */
-static void check_value(void *user, int64_t inst, int64_t result, const void *data) {
+/* A compiled value: as many bytes as its memory has, whatever extents it has now. */
+static void record_value(void *user, int64_t inst, int64_t result, const void *data) {
     checker *c = user;
-    if (c->differs) return;
-    for (size_t i = c->cursor; i < c->count; i++) {
-        if (c->records[i].number != inst || c->records[i].result != result) continue;
-        c->cursor = i + 1;
-        compare(c, &c->records[i], data);
-        return;
+    const ir_type *type = &c->insts[inst]->results[result]->type;
+    size_t bytes = rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(c->module, type));
+    if (c->count == c->capacity) {
+        c->capacity = c->capacity ? 2 * c->capacity : 256;
+        c->records = realloc(c->records, c->capacity * sizeof *c->records);
+        GM_ASSERT(c->records);
     }
-    c->differs = true;
-    gm_fail(c->diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)inst);
+    record *r = &c->records[c->count++];
+    *r = (record){inst, result, gm_arena_alloc(&c->arena, bytes + PAD_BYTES)};
+    memcpy(r->data, data, bytes);
+}
+
+/* Codes of quantised numbers may fall on either side of the middle. */
+static bool same_element(ir_exactness exactness, rt_dtype dtype, double want, double got, double largest) {
+    bool code = dtype == RT_I8 || dtype == RT_I16;
+    if (code && exactness > IR_EXACT_MOVE) return fabs(want - got) <= 1;
+    if (exactness >= IR_EXACT_WORDS && !isfinite(want)) return !isfinite(got);
+    return ir_agree(exactness, dtype, want, got, largest);
+}
+
+/* Products round x or W to integers on the way, which may fall on either side too. */
+static ir_exactness exactness_of(const checker *c, const ir_inst *inst) {
+    ir_exactness exactness = ir_exactness_of(c->module, inst);
+    bool rounds = inst->op == IR_SCALED_MATMUL || inst->op == IR_GATED_MATMUL || (inst->op == IR_MATMUL && ir_attr_find(inst, IR_ATTR_IMPL));
+    return rounds && exactness < IR_EXACT_WORDS ? IR_EXACT_WORDS : exactness;
+}
+
+static void compare(checker *c, const ir_func *func, const ir_inst *inst, int result, const ir_array *want, const void *data) {
+    ir_array got = *want;
+    got.data = (void *)data; /* only read */
+    ir_exactness exactness = exactness_of(c, inst);
+    int64_t n = ir_array_elems(want);
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (isfinite(ir_array_element(want, i))) largest = fmax(largest, fabs(ir_array_element(want, i)));
+    for (int64_t i = 0; i < n && !c->differs; i++) {
+        double w = ir_array_element(want, i), g = ir_array_element(&got, i);
+        if (same_element(exactness, want->dtype, w, g, largest)) continue;
+        gm_arena arena = {0};
+        gm_fail(c->diag, GM_INTERNAL, "@%s: %%%s = %s: element %lld is %.9g compiled, %.9g interpreted", func->name,
+                ir_value_names(func, &arena)[inst->results[result]->id], ir_op_of(inst->op)->text, (long long)i, g, w);
+        gm_arena_free(&arena);
+        c->differs = true;
+    }
+}
+
+/* After an interpreted instruction. Compiled code leaves out views. */
+static void check_values(void *user, const ir_func *func, const ir_inst *inst, const ir_array *results) {
+    checker *c = user;
+    int64_t number = cg_trace_number(c->module, inst);
+    for (int i = 0; i < inst->result_count && !c->differs && c->cursor < c->count; i++) {
+        const record *r = &c->records[c->cursor];
+        if (number < 0 || r->inst != number || r->result != i) continue;
+        c->cursor++;
+        if (memcmp(results[i].data, r->data, array_bytes(&results[i])) == 0) continue;
+        compare(c, func, inst, i, &results[i], r->data);
+        memcpy(results[i].data, r->data, array_bytes(&results[i]));
+    }
 }
 
 gm_status fe_gir_check(int threads, const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
@@ -179,12 +206,18 @@ gm_status fe_gir_check(int threads, const ir_module *module, const char *func, c
     gm_status status = program_open(module, func, weights, args, arg_count, threads, &options, diag, &program);
     if (status == GM_OK) {
         ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, ir_func_find(program.module, func)->body->yield_count + 1);
-        ir_interp_env env = {.weights = weights, .trace = record_values, .user = &c};
+        ir_interp_env alone = {.weights = weights}, env = {.weights = weights, .trace = check_values, .user = &c};
         c.module = program.module;
-        status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
-        program.frame->trace = check_value;
+        number_insts(&c);
+        program.frame->trace = record_value;
         program.frame->trace_user = &c;
+        status = ir_interp(program.module, func, &alone, args, arg_count, &c.arena, results, diag); /* which refuses what compiled code does not look at */
         if (status == GM_OK) run(&program, func, args, arg_count, &c.arena, results);
+        if (status == GM_OK) status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
+        if (status == GM_OK && !c.differs && c.cursor < c.count) {
+            c.differs = true;
+            gm_fail(diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)c.records[c.cursor].inst);
+        }
         if (status == GM_OK && c.differs) status = GM_INTERNAL;
     }
     fe_gir_program_close(&program);

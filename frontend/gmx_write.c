@@ -10,7 +10,6 @@
 #include "runtime/release.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -18,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */, NAMES = 100 /* tried */ };
+enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */ };
 
 /* Bytes of the data part. */
 typedef struct piece {
@@ -31,9 +30,7 @@ typedef struct piece {
 
 struct fe_gmx_writer {
     gm_arena arena; /* path, names of pieces */
-    const char *path, *beside; /* beside: the name that the file has while it is written, NULL: none */
-    int fd;
-    bool direct; /* not a regular file: written from front to back, when all is known */
+    fe_new_file file; /* where that writes through it is written from front to back, when all is known */
     pthread_t thread;
     bool threaded, closed; /* closed: no more pieces come */
     pthread_mutex_t lock;
@@ -53,7 +50,7 @@ struct fe_gmx_writer {
 static bool put(const fe_gmx_writer *w, const void *data, size_t bytes, size_t offset) {
     for (size_t done = 0; done < bytes;) {
         const char *from = (const char *)data + done;
-        ssize_t n = w->direct ? write(w->fd, from, bytes - done) : pwrite(w->fd, from, bytes - done, (off_t)(offset + done));
+        ssize_t n = w->file.through ? write(w->file.fd, from, bytes - done) : pwrite(w->file.fd, from, bytes - done, (off_t)(offset + done));
         if (n > 0) done += (size_t)n;
         else if (n == 0) return errno = EIO, false;
         else if (errno != EINTR) return false;
@@ -150,43 +147,20 @@ static void close_pieces(fe_gmx_writer *w) {
 
 /* ---- the file ---- */
 
-/* In the folder of `path`, without a name; -1 where the file system cannot do that. */
-static int open_nameless(const char *path, gm_arena *arena) {
-    const char *slash = strrchr(path, '/');
-    if (access("/proc/self/fd", X_OK) != 0) return -1; /* by which it gets its name */
-    const char *folder = !slash ? "." : slash == path ? "/" : gm_arena_printf(arena, "%.*s", (int)(slash - path), path);
-    return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-}
-
-/* Gives the file a name beside `path` that nothing has. */
-static bool name_file(fe_gmx_writer *w) {
-    char *from = gm_arena_printf(&w->arena, "/proc/self/fd/%d", w->fd);
-    for (int i = 0; i < NAMES && !w->beside; i++) {
-        char *name = gm_arena_printf(&w->arena, "%s.%ld.%d", w->path, (long)getpid(), i);
-        if (linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0) w->beside = name;
-        else if (errno != EEXIST) return false;
-    }
-    return w->beside;
-}
-
 gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
     fe_gmx_writer *w = calloc(1, sizeof *w);
     GM_ASSERT(w);
-    w->path = gm_arena_strdup(&w->arena, path);
     w->block = malloc(LARGE);
     GM_ASSERT(w->block);
     w->at = FE_GMX_HEAD;
-    w->direct = fe_writes_through(path);
-    w->fd = w->direct ? open(path, O_WRONLY | O_CLOEXEC) : open_nameless(path, &w->arena);
-    if (w->fd < 0 && !w->direct) w->fd = fe_open_beside(path, &w->arena, &w->beside);
+    gm_status status = fe_new_file_open(gm_arena_strdup(&w->arena, path), diag, &w->file);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     *out = w;
-    if (w->fd >= 0) {
-        w->threaded = !w->direct && pthread_create(&w->thread, NULL, write_pieces, w) == 0;
+    if (status == GM_OK) {
+        w->threaded = !w->file.through && pthread_create(&w->thread, NULL, write_pieces, w) == 0;
         return GM_OK;
     }
-    gm_status status = gm_fail(diag, GM_IO, "%s: cannot write: %s", path, strerror(errno));
     fe_gmx_abandon(w);
     *out = NULL;
     return status;
@@ -196,8 +170,7 @@ void fe_gmx_abandon(fe_gmx_writer *w) {
     if (!w) return;
     atomic_store(&w->abandoned, true);
     close_pieces(w);
-    if (w->fd >= 0) close(w->fd);
-    if (w->beside) unlink(w->beside);
+    if (w->file.fd >= 0) fe_new_file_close(&w->file, GM_IO, NULL);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);
     free(w->pieces);
@@ -221,8 +194,8 @@ gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tenso
     pthread_mutex_lock(&w->lock);
     int reason = w->reason;
     pthread_mutex_unlock(&w->lock);
-    if (reason) return gm_fail(diag, GM_IO, "%s: cannot write: %s", w->path, strerror(reason));
-    return add_piece(w, p, tensor->bytes) ? GM_OK : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
+    if (reason) return fe_new_file_failed(&w->file, reason, diag);
+    return add_piece(w, p, tensor->bytes) ? GM_OK : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->file.path);
 }
 
 /* Hands over the sections, and says where everything lies. */
@@ -237,7 +210,7 @@ static gm_status lay_out(fe_gmx_writer *w, const fe_gmx_section *sections, gmx_h
     for (int i = 0; i < GMX_SECTIONS; i++) {
         header->section[i] = (gmx_place){w->end, sections[i].bytes};
         header->checksum[i] = gmx_checksum(sections[i].data, sections[i].bytes);
-        if (!add_piece(w, (piece){.data = sections[i].data, .block = SMALL}, sections[i].bytes)) return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->path);
+        if (!add_piece(w, (piece){.data = sections[i].data, .block = SMALL}, sections[i].bytes)) return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->file.path);
     }
     return GM_OK;
 }
@@ -265,17 +238,6 @@ static int put_all(fe_gmx_writer *w, const char *json) {
     return put(w, json, strlen(json), FE_GMX_HEAD + w->end) ? 0 : errno;
 }
 
-/* Closes the file under its own name. 0, else the errno of what failed. */
-static int publish(fe_gmx_writer *w) {
-    if (!w->direct && !name_file(w)) return errno;
-    int fd = w->fd;
-    w->fd = -1;
-    if (close(fd) != 0) return errno;
-    if (!w->direct && rename(w->beside, w->path) != 0) return errno;
-    w->beside = NULL;
-    return 0;
-}
-
 gm_status fe_gmx_finish(fe_gmx_writer *w, const fe_model *model, const fe_gmx *gmx, gm_diag *diag) {
     gmx_header header = {.model = (fe_model *)model, .gmx = (fe_gmx *)gmx}; /* only read */
     gm_string vocab = {0};
@@ -286,8 +248,7 @@ gm_status fe_gmx_finish(fe_gmx_writer *w, const fe_model *model, const fe_gmx *g
     if (status == GM_OK) {
         char *json = gmx_header_print(&header);
         int reason = put_all(w, json);
-        if (!reason) reason = publish(w);
-        if (reason) status = gm_fail(diag, GM_IO, "%s: cannot write: %s", w->path, strerror(reason));
+        status = fe_new_file_close(&w->file, reason ? fe_new_file_failed(&w->file, reason, diag) : GM_OK, diag);
         cJSON_free(json);
     }
     fe_gmx_abandon(w); /* what is left of it */

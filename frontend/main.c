@@ -65,7 +65,7 @@ static const command commands[] = {
     {"opt", cmd_opt, COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(OUTPUT),
      "[-p PASS,PASS] IN.gir [-o OUT.gir]", "run passes on a module in text form"},
     {"run", cmd_run,
-     COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(SEED) |
+     COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(RUN_SEED) |
          F(FORMAT) | F(INTERP) | F(JIT) | F(CHECK),
      "[-p PASS,PASS] IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on made-up inputs"},
 };

@@ -62,6 +62,13 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
+/* It is not to be written over. */
+static void note_file(parts *in, const char *path) {
+    fe_model *model = in->model;
+    GM_ASSERT(model->file_count < FE_MODEL_FILES);
+    model->file_count += gm_file_identify(path, &model->files[model->file_count]);
+}
+
 /* The first bytes of a file tell GGUF, an artefact (X), JSON and a Git LFS pointer (L) apart; 0: none of them, or the
  * file cannot be read. */
 static char kind_of(const char *path) {
@@ -123,7 +130,9 @@ static gm_status find_weights(parts *in) {
 static gm_status open_safetensors(parts *in) {
     fe_model *model = in->model;
     bool tied = model->config.tied;
-    if (in->weight_count == 1 && ends_with(in->weights[0], ".json"))
+    bool index = in->weight_count == 1 && ends_with(in->weights[0], ".json");
+    if (index) note_file(in, in->weights[0]);
+    if (index)
         GM_TRY(fe_safetensors_open_index(in->weights[0], in->diag, model));
     else
         GM_TRY(fe_safetensors_open_all(in->weights, in->weight_count, in->diag, model));
@@ -163,6 +172,7 @@ static gm_status open_tokenizer(parts *in) {
         if (!exists(path)) return GM_OK;
     }
     rt_vocab_free(&model->vocab);
+    note_file(in, path);
     if (kind_of(path) == 'G') return fe_gguf_open_vocab(path, in->diag, model);
     if (ends_with(path, ".json") || kind_of(path) == '{')
         GM_TRY(fe_tokenizer_json_open(path, in->diag, &model->vocab));
@@ -176,6 +186,7 @@ static gm_status read_generation(parts *in) {
     const char *path = join(&in->arena, in->folder, "generation_config.json");
     if (exists(path)) {
         cJSON *root;
+        note_file(in, path);
         GM_TRY(fe_json_open(path, FE_MAX_JSON_BYTES, in->diag, &root));
         gm_status status = fe_generation_from_json(root, path, false, in->diag, in->model);
         cJSON_Delete(root);
@@ -250,6 +261,7 @@ static gm_status read_manifest(parts *in, const cJSON *root, cJSON **out_config)
     if (cJSON_IsString(architecture)) {
         in->config_path = join(&in->arena, folder, architecture->valuestring);
         in->folder = folder_of(&in->arena, in->config_path);
+        note_file(in, in->config_path);
         GM_TRY(fe_json_open(in->config_path, FE_MAX_JSON_BYTES, in->diag, out_config));
         in->config = *out_config;
     } else if (cJSON_IsObject(architecture)) {
@@ -272,6 +284,7 @@ static gm_status open_json(parts *in, const char *path) {
     GM_TRY(fe_json_open(path, FE_MAX_JSON_BYTES, in->diag, &root));
     in->config_path = path;
     in->folder = folder_of(&in->arena, path);
+    note_file(in, path);
     gm_status status = GM_OK;
     if (get(root, "architecture") || get(root, "weights"))
         status = read_manifest(in, root, &config);
@@ -298,7 +311,7 @@ static gm_status open_any(parts *in, const char *path) {
     char kind = kind_of(path);
     if (kind == 'G') return open_gguf(in, path);
     if (kind == 'X') return fe_gmx_open(path, in->no_weights, in->diag, in->model);
-    if (kind == '{' || kind == 'L' || !exists(path)) return open_json(in, path); /* which refuses a pointer */
+    if (kind == '{' || kind == 'L' || access(path, R_OK) != 0) return open_json(in, path); /* which refuses a pointer, and says why it cannot read */
     return gm_fail(
         in->diag, GM_FORMAT,
         "%s: expected a GGUF file, an artefact, a folder with config.json, a config.json or "
@@ -318,6 +331,15 @@ gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_mod
     gm_arena_free(&in.arena);
     if (status != GM_OK) fe_model_close(out);
     return status;
+}
+
+gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *diag) {
+    gm_file_id id;
+    if (!gm_file_identify(output, &id)) return GM_OK;
+    bool read = false;
+    for (int i = 0; i < model->file_count; i++) read |= gm_same_file(model->files[i], id);
+    for (size_t i = 0; i < model->weights.mapping_count; i++) read |= model->weights.mappings[i].file && gm_same_file(model->weights.mappings[i].identity, id);
+    return read ? gm_fail(diag, GM_INVALID, "%s: is a file of the model that is read: expected another one for the output", output) : GM_OK;
 }
 
 int32_t fe_model_bos(const fe_model *model) {

@@ -6,6 +6,8 @@
 #include "runtime/tokenizer.h"
 #include "runtime/weights.h"
 
+enum { FE_MODEL_FILES = 5 /* manifest, configuration, index of weights, tokenizer, generation defaults */ };
+
 typedef struct fe_defaults { /* generation_config.json or the manifest; NAN / -1: not given */
     double temperature, top_p, min_p, repeat_penalty;
     int64_t top_k;
@@ -31,6 +33,8 @@ typedef struct fe_model {
     fe_defaults defaults;
     fe_defaulted defaulted;
     struct fe_gmx *gmx;  /* of an artefact: what else it holds (frontend/gmx.h); NULL: another format */
+    gm_file_id files[FE_MODEL_FILES]; /* that it was read from, beside those that hold the weights */
+    int file_count;
 } fe_model;
 
 /* Open MODEL: a model.json manifest, an HF folder or its config.json, a .gguf or a .gmx file. no_weights:
@@ -38,6 +42,9 @@ typedef struct fe_model {
  * fe_model_check. On failure nothing is left open. */
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out);
 void fe_model_close(fe_model *model);
+
+/* GM_INVALID: at `output` lies a file that the model was read from. Of weights those that were mapped are known. */
+gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *diag);
 
 /* The id that texts begin with: the vocabulary's, else the configuration's; -1: none. */
 int32_t fe_model_bos(const fe_model *model);

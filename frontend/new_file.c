@@ -1,21 +1,122 @@
 /* Files that appear complete or not at all: see new_file.h. */
 #include "frontend/new_file.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
-bool fe_writes_through(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+enum { NAMES = 100 /* tried */ };
+
+/* ---- opening ---- */
+
+static bool begins(const char *text, const char *start) {
+    return strncmp(text, start, strlen(start)) == 0;
 }
 
-int fe_open_beside(const char *path, gm_arena *arena, const char **name) {
-    char *beside = gm_arena_printf(arena, "%s.XXXXXX", path);
-    int fd = mkstemp(beside);
+static bool writes_through(const char *path) {
+    struct stat info;
+    return begins(path, "/dev/") || begins(path, "/proc/") || (stat(path, &info) == 0 && !S_ISREG(info.st_mode));
+}
+
+static const char *place_of(const char *path, gm_arena *arena) {
+    char *real = realpath(path, NULL);
+    const char *place = gm_arena_strdup(arena, real ? real : path);
+    free(real);
+    return place;
+}
+
+/* In the folder of `place`; -1 where the file system cannot do that. */
+static int open_nameless(const char *place, gm_arena *arena) {
+    const char *slash = strrchr(place, '/');
+    if (access("/proc/self/fd", X_OK) != 0) return -1; /* by which it gets its name */
+    const char *folder = !slash ? "." : slash == place ? "/" : gm_arena_printf(arena, "%.*s", (int)(slash - place), place);
+    return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+}
+
+/* With the mode that a new file gets. */
+static int open_beside(fe_new_file *file) {
+    char *name = gm_arena_printf(&file->arena, "%s.XXXXXX", file->place);
+    int fd = mkstemp(name);
     mode_t mask = umask(0);
     umask(mask);
     if (fd < 0) return fd;
     fchmod(fd, 0666 & ~mask);
-    *name = beside;
+    file->beside = name;
     return fd;
+}
+
+gm_status fe_new_file_open(const char *path, gm_diag *diag, fe_new_file *out) {
+    *out = (fe_new_file){.path = path, .fd = -1};
+    if (!*path) return gm_fail(diag, GM_INVALID, "-o: expected the name of a file, '-' for standard output");
+    if (strcmp(path, "-") == 0) path = "/dev/stdout";
+    out->through = writes_through(path);
+    out->place = out->through ? path : place_of(path, &out->arena);
+    out->fd = out->through ? open(path, O_WRONLY | O_APPEND | O_CLOEXEC) : open_nameless(out->place, &out->arena);
+    if (out->fd < 0 && !out->through) out->fd = open_beside(out);
+    if (out->fd >= 0) return GM_OK;
+    gm_status status = fe_new_file_failed(out, errno, diag);
+    gm_arena_free(&out->arena);
+    return status;
+}
+
+/* ---- writing ---- */
+
+gm_status fe_new_file_failed(const fe_new_file *file, int reason, gm_diag *diag) {
+    return gm_fail(diag, GM_IO, "%s: cannot write: %s", file->path, strerror(reason));
+}
+
+gm_status fe_new_file_write(fe_new_file *file, const void *data, size_t bytes, gm_diag *diag) {
+    for (const char *at = data; bytes;) {
+        ssize_t written = write(file->fd, at, bytes);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return fe_new_file_failed(file, written < 0 ? errno : EIO, diag);
+        at += written;
+        bytes -= (size_t)written;
+    }
+    return GM_OK;
+}
+
+/* ---- closing ---- */
+
+/* Gives the file a name beside its place that nothing has: a link takes the place of nothing, a rename does. */
+static bool name_file(fe_new_file *file) {
+    char *from = gm_arena_printf(&file->arena, "/proc/self/fd/%d", file->fd);
+    for (int i = 0; i < NAMES && !file->beside; i++) {
+        char *name = gm_arena_printf(&file->arena, "%s.%ld.%d", file->place, (long)getpid(), i);
+        if (linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW) == 0) file->beside = name;
+        else if (errno != EEXIST) return false;
+    }
+    return file->beside;
+}
+
+/* 0, else the errno of what failed. */
+static int publish(fe_new_file *file) {
+    if (!file->through && !name_file(file)) return errno;
+    int fd = file->fd;
+    file->fd = -1;
+    if (close(fd) != 0) return errno;
+    if (!file->through && rename(file->beside, file->place) != 0) return errno;
+    file->beside = NULL;
+    return 0;
+}
+
+gm_status fe_new_file_close(fe_new_file *file, gm_status status, gm_diag *diag) {
+    int reason = status == GM_OK ? publish(file) : 0;
+    if (reason) status = fe_new_file_failed(file, reason, diag);
+    if (file->fd >= 0) close(file->fd);
+    if (file->beside) unlink(file->beside);
+    gm_arena_free(&file->arena);
+    *file = (fe_new_file){.fd = -1};
+    return status;
+}
+
+gm_status fe_new_file_text(const char *path, const gm_string *text, gm_diag *diag) {
+    fe_new_file file;
+    GM_TRY(fe_new_file_open(path, diag, &file));
+    gm_status status = fe_new_file_write(&file, text->data, text->length, diag);
+    return fe_new_file_close(&file, status, diag);
 }

@@ -1,12 +1,27 @@
-/* Files that appear complete or not at all: written beside their place, and renamed to it when all is there. */
+/* Files that appear complete or not at all: written without a name, or under one beside their place where the file system knows no such files, and
+ * put in place when all is there. */
 #ifndef GM_FRONTEND_NEW_FILE_H
 #define GM_FRONTEND_NEW_FILE_H
 
 #include "runtime/base.h"
 
-/* Does something that is no ordinary file stand at `path`, like a pipe or /dev/null? It is written to as it is. */
-bool fe_writes_through(const char *path);
-/* A file open for writing beside `path`, with the mode that a new file gets; *name, of the arena, is to be renamed to path, or unlinked. -1: see errno. */
-int fe_open_beside(const char *path, gm_arena *arena, const char **name);
+typedef struct fe_new_file {
+    const char *path;   /* as the user gave it; borrowed */
+    const char *place;  /* where it is put: what a link at `path` leads to */
+    const char *beside; /* the name that it has until then; NULL: none */
+    bool through;       /* what is no ordinary file, like a pipe or a descriptor in /dev, is written to as it is, in order */
+    int fd;
+    gm_arena arena;
+} fe_new_file;
+
+/* Open for writing; "-" is standard output. GM_IO: path and the system's reason. */
+gm_status fe_new_file_open(const char *path, gm_diag *diag, fe_new_file *out);
+gm_status fe_new_file_write(fe_new_file *file, const void *data, size_t bytes, gm_diag *diag);
+/* The reason for GM_IO, an errno, as a line. */
+gm_status fe_new_file_failed(const fe_new_file *file, int reason, gm_diag *diag);
+/* Ends the writing: the file is in place if status is GM_OK and the rest goes well, else nothing is left of it. Returns status, or what failed. */
+gm_status fe_new_file_close(fe_new_file *file, gm_status status, gm_diag *diag);
+/* A whole file at once. */
+gm_status fe_new_file_text(const char *path, const gm_string *text, gm_diag *diag);
 
 #endif

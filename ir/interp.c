@@ -15,6 +15,21 @@ int64_t ir_array_elems(const ir_array *tensor) {
     return elems;
 }
 
+double ir_array_element(const ir_array *tensor, int64_t i) {
+    const void *data = tensor->data;
+    switch (tensor->dtype) {
+    case RT_F32: return (double)((const float *)data)[i];
+    case RT_F16: return (double)rt_f16_to_f32(((const uint16_t *)data)[i]);
+    case RT_BF16: return (double)rt_bf16_to_f32(((const uint16_t *)data)[i]);
+    case RT_I64: return (double)((const int64_t *)data)[i];
+    case RT_I32: return (double)((const int32_t *)data)[i];
+    case RT_I16: return (double)((const int16_t *)data)[i];
+    case RT_I8: return (double)((const int8_t *)data)[i];
+    case RT_BOOL: return (double)((const uint8_t *)data)[i];
+    default: GM_UNREACHABLE("storage types have no elements");
+    }
+}
+
 size_t interp_bytes(const ir_array *tensor) {
     return rt_dtype_bytes(tensor->dtype, (size_t)ir_array_elems(tensor));
 }

@@ -15,6 +15,8 @@ typedef struct ir_array {
     void *data;
 } ir_array;
 int64_t ir_array_elems(const ir_array *tensor);
+/* Element i, of a type that is no storage type. */
+double ir_array_element(const ir_array *tensor, int64_t i);
 
 typedef struct ir_interp_env {
     const rt_weights *weights;                /* for the weight op; NULL: a weight op is an error */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...) {
@@ -150,4 +151,13 @@ double gm_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* ---- files ---- */
+
+bool gm_file_identify(const char *path, gm_file_id *out) {
+    struct stat info;
+    if (stat(path, &info) != 0) return false;
+    *out = (gm_file_id){(uint64_t)info.st_dev, (uint64_t)info.st_ino};
+    return true;
 }

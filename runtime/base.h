@@ -87,6 +87,16 @@ void gm_string_free(gm_string *string);
 /* Seconds of the monotonic clock. */
 double gm_now(void);
 
+/* ---- files ---- */
+
+/* What a file is the same by, whatever path leads to it. */
+typedef struct gm_file_id {
+    uint64_t device, inode;
+} gm_file_id;
+/* False: there is no such file. */
+bool gm_file_identify(const char *path, gm_file_id *out);
+static inline bool gm_same_file(gm_file_id a, gm_file_id b) { return a.device == b.device && a.inode == b.inode; }
+
 /* ---- hashes ---- */
 
 #define GM_HASH UINT64_C(14695981039346656037) /* of nothing */

@@ -20,7 +20,7 @@ static gm_status map_file(int file, const char *path, gm_diag *diag, rt_mapping 
     struct stat info;
     if (fstat(file, &info) != 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) return gm_fail(diag, GM_IO, "%s: expected a regular file", path);
-    *out = (rt_mapping){.bytes = (size_t)info.st_size, .file = true};
+    *out = (rt_mapping){.bytes = (size_t)info.st_size, .file = true, .identity = {(uint64_t)info.st_dev, (uint64_t)info.st_ino}};
     if (out->bytes == 0) return GM_OK; /* nothing to map; the format's reader will refuse it */
     void *address = mmap(NULL, out->bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (address == MAP_FAILED) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));

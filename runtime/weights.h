@@ -24,7 +24,8 @@ typedef struct rt_tensor {
 typedef struct rt_mapping {
     void *address;
     size_t bytes;
-    bool file; /* else memory of our own */
+    bool file;             /* else memory of our own */
+    gm_file_id identity; /* of the file */
 } rt_mapping;
 
 typedef struct rt_weights {

@@ -1,16 +1,15 @@
-/* Values of .gir tests: literals, seeded random arguments and weights, comparison within tests/tol.def. */
+/* Values of .gir tests: literals, seeded random arguments and weights, comparison within ir/tol.def. */
 #include "tests/gir.h"
 
-#include "runtime/derive.h"
-
+#include "ir/agree.h"
 #include "ir/rewrite.h"
+#include "runtime/derive.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
 
 /* ---- random numbers ---- */
 
@@ -46,20 +45,6 @@ static void store(void *data, rt_dtype dtype, int64_t i, double value) {
     case RT_I8: ((int8_t *)data)[i] = (int8_t)value; return;
     case RT_BOOL: ((uint8_t *)data)[i] = value != 0; return;
     default: GM_UNREACHABLE("storage types are written as bytes");
-    }
-}
-
-static double load(const void *data, rt_dtype dtype, int64_t i) {
-    switch (dtype) {
-    case RT_F32: return (double)((const float *)data)[i];
-    case RT_F16: return (double)rt_f16_to_f32(((const uint16_t *)data)[i]);
-    case RT_BF16: return (double)rt_bf16_to_f32(((const uint16_t *)data)[i]);
-    case RT_I64: return (double)((const int64_t *)data)[i];
-    case RT_I32: return (double)((const int32_t *)data)[i];
-    case RT_I16: return (double)((const int16_t *)data)[i];
-    case RT_I8: return (double)((const int8_t *)data)[i];
-    case RT_BOOL: return (double)((const uint8_t *)data)[i];
-    default: GM_UNREACHABLE("storage types are not results");
     }
 }
 
@@ -144,74 +129,17 @@ bool gir_parse_args(gir_file *file, const ir_module *module, const ir_func *func
     return !*text || gir_fail(file, "@%s: more arguments than parameters: \"%.20s\"", func->name, text);
 }
 
-/* ---- tolerances ---- */
+/* ---- comparing ---- */
 
-typedef enum tol_scale { ELEMENT, TENSOR } tol_scale;
-enum { IR_CLASS_WORDS = -1, IR_CLASS_HALVES = -2 }; /* attention in words and in bf16, less exact than its class */
-typedef struct tolerance {
-    rt_dtype dtype;
-    int class; /* ir_class or one of these */
-    double abs, rel;
-    tol_scale scale;
-} tolerance;
-
-static const tolerance tolerances[] = {
-#define TOL(dtype, class, abs, rel, scale) {RT_##dtype, IR_CLASS_##class, abs, rel, scale},
-#include "tests/tol.def"
-#undef TOL
-};
-
-typedef struct class_search {
-    const ir_module *module;
-    int worst;
-    int depth;
-} class_search;
-
-static int inexactness(int class) {
-    static const int order[] = {IR_CLASS_ELEM, IR_CLASS_REDUCE, IR_CLASS_CONTRACT, IR_CLASS_FUSED, IR_CLASS_WORDS, IR_CLASS_HALVES};
-    for (int i = 0; i < (int)GM_COUNT(order); i++)
-        if (order[i] == class) return i + 1;
-    return 0;
-}
-
-static void note_class(const ir_inst *inst, void *user) {
-    class_search *search = user;
-    bool attends = inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL);
-    int class = attends ? ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_CLASS_HALVES : IR_CLASS_WORDS : (int)ir_op_of(inst->op)->class;
-    if (inexactness(class) > inexactness(search->worst)) search->worst = class;
-    if (inst->op != IR_CALL || search->depth == 8) return;
-    const ir_func *callee = ir_func_find(search->module, ir_attr_string(inst, IR_ATTR_CALLEE));
-    search->depth++;
-    ir_visit(callee->body, note_class, search);
-    search->depth--;
-}
-
-static int worst_class(const ir_module *module, const ir_func *func) {
-    class_search search = {module, IR_CLASS_MOVE, 0};
-    ir_visit(func->body, note_class, &search);
-    return search.worst;
-}
-
-static bool agree(const tolerance *tol, double want, double got, double largest) {
-    if (isnan(want) || isnan(got)) return isnan(want) && isnan(got);
-    if (want == got) return true;
-    if (!tol || isinf(want) || isinf(got)) return false;
-    double scale = tol->scale == ELEMENT ? fabs(want) : largest;
-    return fabs(want - got) <= tol->abs + tol->rel * scale;
-}
-
-static bool same_array(gir_file *file, int class, const double *want, const ir_array *got,
+static bool same_array(gir_file *file, ir_exactness exactness, const double *want, const ir_array *got,
                        const char *what, int number) {
-    const tolerance *tol = NULL;
     double largest = 0;
     int64_t elems = ir_array_elems(got);
-    for (size_t i = 0; i < GM_COUNT(tolerances); i++)
-        if (tolerances[i].dtype == got->dtype && tolerances[i].class == class) tol = &tolerances[i];
     for (int64_t i = 0; i < elems; i++)
         if (isfinite(want[i])) largest = fmax(largest, fabs(want[i]));
     for (int64_t i = 0; i < elems; i++) {
-        double value = load(got->data, got->dtype, i);
-        if (!agree(tol, want[i], value, largest))
+        double value = ir_array_element(got, i);
+        if (!ir_agree(exactness, got->dtype, want[i], value, largest))
             return gir_fail(file, "%s: result %d: element %lld is %.9g, expected %.9g", what, number,
                             (long long)i, value, want[i]);
     }
@@ -220,7 +148,7 @@ static bool same_array(gir_file *file, int class, const double *want, const ir_a
 
 bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *func,
                       const char *text, const ir_array *results) {
-    int class = worst_class(module, func);
+    ir_exactness exactness = ir_exactness_of_func(module, func);
     for (int i = 0; i < func->body->yield_count; i++) {
         int64_t elems = ir_array_elems(&results[i]);
         double *want = GM_NEW_ARRAY(&file->arena, double, elems + 1);
@@ -228,9 +156,9 @@ bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *fu
         uint64_t rounded; /* a literal means the nearest number of the result's dtype */
         for (int64_t j = 0; j < elems; j++) {
             store(&rounded, results[i].dtype, 0, want[j]);
-            want[j] = load(&rounded, results[i].dtype, 0);
+            want[j] = ir_array_element(&(ir_array){.dtype = results[i].dtype, .data = &rounded}, 0);
         }
-        if (!same_array(file, class, want, &results[i], func->name, i)) return false;
+        if (!same_array(file, exactness, want, &results[i], func->name, i)) return false;
     }
     skip_blank(&text);
     return !*text || gir_fail(file, "@%s: more values than results: \"%.20s\"", func->name, text);
@@ -243,8 +171,8 @@ bool gir_same_result(gir_file *file, const ir_module *module, const ir_func *fun
     if (!same) return gir_fail(file, "%s: result %d of @%s has another shape", what, i, func->name);
     int64_t elems = ir_array_elems(want);
     double *values = GM_NEW_ARRAY(&file->arena, double, elems + 1);
-    for (int64_t j = 0; j < elems; j++) values[j] = load(want->data, want->dtype, j);
-    return same_array(file, worst_class(module, func), values, got, what, i);
+    for (int64_t j = 0; j < elems; j++) values[j] = ir_array_element(want, j);
+    return same_array(file, ir_exactness_of_func(module, func), values, got, what, i);
 }
 
 bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *func,

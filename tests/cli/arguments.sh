@@ -32,13 +32,13 @@ bad prompt_file_missing "no/such: cannot open" generate "$model" -f no/such
 bad logits_without_output "expected -o FILE" logits "$model" --ids 2,3
 cp "$data/gguf/gemma3-tiny-q8_0.gguf" "$work/read.gguf"
 for command in logits profile compile; do
-    bad "output_is_model_$command" 'read\.gguf: is the model that is read' $command "$work/read.gguf" $([ $command = compile ] || echo --ids 2,3) -o "$work/../$(basename "$work")/read.gguf"
+    bad "output_is_model_$command" 'read\.gguf: is a file of the model that is read' $command "$work/read.gguf" $([ $command = compile ] || echo --ids 2,3) -o "$work/../$(basename "$work")/read.gguf"
 done
 cmp -s "$data/gguf/gemma3-tiny-q8_0.gguf" "$work/read.gguf" || fail output_is_model "the model has changed"
 bad detokenize_without_ids "expected --ids" detokenize "$model"
 bad render_without_messages "expected --messages" render "$model"
 bad perplexity_without_file "expected -f FILE" perplexity "$model"
-bad bench_context_too_small "at least 513" bench "$model" -c 100
+bad bench_context_too_small "at least 512" bench "$model" -c 100
 bad bench_sampling_without_temperature "greedy without a --temp" bench "$model" --top-k 5
 bad opt_without_file "expected IN.gir" opt -p dce
 bad run_without_file "expected IN.gir" run --interp

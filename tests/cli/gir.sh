@@ -68,3 +68,13 @@ good run_many_threads '@add: .*agree' run "$gir" --check -t 5
 export OMP_THREAD_LIMIT=1
 good run_thread_limit '@add: .*agree' run "$gir" --check -t 4
 unset OMP_THREAD_LIMIT
+# What is made up fits the operations, and compiled code is judged instruction by instruction.
+for seed in 0 1 2; do
+    for file in attention gather index window update matmul_interleaved matmul_rows; do
+        for func in $(sed -n 's/^func @\([a-zA-Z0-9_]*\).*/\1/p' "$here/../gir/ops/$file.gir"); do
+            good "run_check $file $func $seed" "@$func: .*agree" run "$here/../gir/ops/$file.gir" --func "$func" --seed "$seed" --check
+        done
+    done
+done
+bad run_beyond_its_bound 'make T = 9, its bound is 8' run "$gir" --dims T=9 --jit
+bad run_beyond_its_bound_interpreted 'makes T = 9, its bound is 8' run "$gir" --dims T=9
