@@ -62,7 +62,9 @@ static gm_status choose_plan(const char *path, const cmd_options *options, fe_op
 /* Compile for what is printed on the way. */
 static gm_status only_print(const char *path, const fe_options *options, gm_diag *diag) {
     fe_engine engine = {0};
-    GM_TRY(fe_engine_open(path, options, diag, &engine));
+    fe_options as_written = *options;
+    as_written.artefact = true;
+    GM_TRY(fe_engine_open(path, &as_written, diag, &engine));
     fe_engine_close(&engine);
     return GM_OK;
 }

@@ -512,6 +512,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     limits->tiles = cg_target_has_tiles(options->target_cpu);
+    limits->artefact = options->artefact || gmx;
     engine->load_s = gm_now() - start;
     return GM_OK;
 }
@@ -609,6 +610,7 @@ static gm_status make_artefact(fe_engine *engine, const fe_options *options, con
 gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag) {
     fe_options settled = *options;
     pass_options limits;
+    settled.artefact = true;
     if (options->no_weights) return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
     fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
     GM_ASSERT(engine.tables);

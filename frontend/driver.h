@@ -30,6 +30,7 @@ typedef struct fe_options {
     const char *wide;        /* int8, block8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
     const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
     bool no_weights;         /* read and compile only; no session */
+    bool artefact;           /* compile as for an artefact, also where MODEL is none (fe_compile does) */
     bool time_passes;        /* one line per pass on stderr */
     bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
     bool no_text;            /* ids come in and go out: no tokenizer */

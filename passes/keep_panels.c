@@ -7,8 +7,8 @@
  * a prompt unpacks, rotates and rounds W again; the numbers are the same, but for codes beside the middle of two, since compiled code turns rows in
  * another order (runtime/rotate.c). It costs a byte for each weight, in the artefact, and in memory only
  * while prompts are read, when pages are given back instead (runtime/session.c): of the largest weight of the module, the head, of which a screen leaves
- * single rows to be read, or of the screen. So where all panels together would be larger than the head, none is kept. Needs lower_precision;
- * interleave_rows takes what is left.
+ * single rows to be read, and of what tokens are generated from. So none is kept where all panels together would be larger than the head or, in an artefact,
+ * for which they are made once, than all weights as they are stored. Needs lower_precision; interleave_rows takes what is left.
  */
 #include "passes/derived.h"
 #include "ir/rewrite.h"
@@ -19,7 +19,7 @@ static int first_weight(const ir_inst *inst) {
 }
 
 typedef struct sizes {
-    size_t panels, largest; /* bytes: of all, as if each product had weights of its own; of the largest stored weight */
+    size_t panels, stored, largest; /* bytes: of all, as if each product had weights of its own; of all stored weights, and of the largest */
 } sizes;
 
 static void measure(const ir_inst *inst, void *user) {
@@ -29,28 +29,32 @@ static void measure(const ir_inst *inst, void *user) {
         int64_t count = w->def ? ir_stored_count(w->def) : 0, elems = w->type.dim[0] * w->type.dim[1];
         if (w->type.dim[1] % RT_PANEL_BLOCK == 0) all->panels += (size_t)count * rt_dtype_bytes(RT_I8_P16, (size_t)elems);
     }
-    if (ir_stored_count(inst) != 1 || inst->results[0]->type.rank != 2) return;
+    if (!ir_stored_count(inst) || inst->results[0]->type.rank != 2) return;
     const ir_type *type = &inst->results[0]->type;
     size_t bytes = rt_dtype_bytes(type->dtype, (size_t)(type->dim[0] * type->dim[1]));
-    if (bytes > all->largest) all->largest = bytes;
+    all->stored += (size_t)ir_stored_count(inst) * bytes;
+    if (ir_stored_count(inst) == 1 && bytes > all->largest) all->largest = bytes;
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
 }
 
 /* Of the function that has most of them: others read the same. */
-static bool fits(const ir_module *module) {
-    size_t most = 0, largest = 0;
+static bool fits(const pass_options *options, const ir_module *module) {
+    sizes most = {0};
     for (int i = 0; i < module->func_count; i++) {
         sizes all = {0};
         ir_visit(module->funcs[i]->body, measure, &all);
-        if (all.panels > most) most = all.panels;
-        if (all.largest > largest) largest = all.largest;
+        most = (sizes){larger(all.panels, most.panels), larger(all.stored, most.stored), larger(all.largest, most.largest)};
     }
-    return most <= largest;
+    return most.panels <= (options->artefact ? most.stored : most.largest);
 }
 
 gm_status pass_keep_panels(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     static const derived_pass pass = {"keep_panels",
-                                      "its products are of 8-bit integers after a rotation: made once, not for each chunk, and all of them fit where the largest weight is let go of",
+                                      "its products are of 8-bit integers after a rotation: made once, not for each chunk, and all of them fit where other weights are let go of",
                                       RT_DERIVED_PANELS, first_weight};
-    *out = fits(in) ? derived_take(&pass, options, in) : ir_rewrite_module(in, NULL, NULL);
+    *out = fits(options, in) ? derived_take(&pass, options, in) : ir_rewrite_module(in, NULL, NULL);
     return GM_OK;
 }

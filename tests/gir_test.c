@@ -2,7 +2,7 @@
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
- *   # options: context 64       with chunk, rows, precision (f32, bf16, int16, int8, block8), tiles and wide (a,b; none): what the passes are told
+ *   # options: context 64       with chunk, rows, precision (f32, bf16, int16, int8, block8), tiles, artefact and wide (a,b; none): what the passes are told
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
  *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on, gives
  *                               the same first result before and after the passes, whatever form the caches have
@@ -204,6 +204,7 @@ static bool read_options(gir_file *file, pass_options *out) {
         else if (strcmp(key, "chunk") == 0) out->chunk = value;
         else if (strcmp(key, "rows") == 0) out->rows = value;
         else if (strcmp(key, "tiles") == 0) out->tiles = value;
+        else if (strcmp(key, "artefact") == 0) out->artefact = value;
         else return gir_fail(file, "no option is called %s", key);
     }
     return !text || !text[strspn(text, " ")] || gir_fail(file, "options are pairs of a name and a value");
