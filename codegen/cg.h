@@ -71,6 +71,7 @@ typedef struct cg {
     bool stands_in; /* the target stands in for one that has what lanes, dot_bytes and tiles say */
     cg_kernel_entry *kernels;
     int kernel_count, kernel_capacity;
+    int site_capacity; /* of the program's sites */
     /* the IR function being compiled */
     const ir_func *func;
     cg_slot *slots; /* by value id */

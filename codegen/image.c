@@ -18,7 +18,7 @@ typedef struct image_head {
 void cg_image_write(const cg_program *program, gm_string *out) {
     image_head head = {(uint64_t)program->weight_count, (uint64_t)program->site_count, sizeof(rt_site), (uint64_t)program->scratch_bytes};
     gm_string_append(out, (const char *)&head, sizeof head);
-    gm_string_append(out, (const char *)program->sites, sizeof(rt_site) * (size_t)program->site_count);
+    if (program->site_count) gm_string_append(out, (const char *)program->sites, sizeof(rt_site) * (size_t)program->site_count);
     for (int i = 0; i < program->weight_count; i++) gm_string_append(out, program->weight_names[i], strlen(program->weight_names[i]) + 1);
 }
 
@@ -110,6 +110,8 @@ static gm_status read_tables(cg_program *program, const void *metadata, size_t b
     size_t sites = (size_t)head.sites * sizeof(rt_site);
     if (bytes - sizeof head < sites) return refuse(path, diag, "as many products as it says");
     const char *at = (const char *)metadata + sizeof head;
+    program->sites = malloc(sites + 1);
+    GM_ASSERT(program->sites);
     memcpy(program->sites, at, sites);
     program->site_count = (int)head.sites;
     program->scratch_bytes = (int64_t)head.scratch;
@@ -131,9 +133,9 @@ static gm_status load(cg_program *program, const cg_image *image, gm_diag *diag)
 gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag *diag, cg_program **out) {
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
-    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site)),
+    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)),
                             .objects = malloc(image->object_bytes + 1), .object_bytes = image->object_bytes};
-    GM_ASSERT(program->weight_names && program->sites && program->objects);
+    GM_ASSERT(program->weight_names && program->objects);
     memcpy(program->objects, image->objects, image->object_bytes);
     gm_status status = load(program, image, diag);
     cg_release_compiler();

@@ -129,13 +129,11 @@ static gm_status build(cg *c, const cg_target *target) {
     return c->options->text_only ? GM_OK : cg_jit_load(c->program, c->diag);
 }
 
-/* The tables were made for the largest program. */
-static void shrink_tables(cg_program *program) {
+/* The table was made for the largest program. */
+static void shrink_names(cg_program *program) {
     char **names = realloc(program->weight_names, sizeof *names * (size_t)(program->weight_count + 1));
-    rt_site *sites = realloc(program->sites, sizeof *sites * (size_t)(program->site_count + 1));
-    GM_ASSERT(names && sites);
+    GM_ASSERT(names);
     program->weight_names = names;
-    program->sites = sites;
 }
 
 static gm_status check_arguments(const ir_module *module, gm_diag *diag) {
@@ -157,8 +155,8 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     }
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
-    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)), .sites = calloc(CG_MAX_SITES, sizeof(rt_site))};
-    GM_ASSERT(program->weight_names && program->sites);
+    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *))};
+    GM_ASSERT(program->weight_names);
     cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes, .dot_bytes = target.dot_bytes, .tiles = target.tiles, .ahead = target.ahead, .stands_in = target.stands_in};
     c.context = LLVMContextCreate();
     c.llvm = LLVMModuleCreateWithNameInContext("gemmac", c.context);
@@ -169,7 +167,7 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     LLVMDisposeTargetData(layout);
     open_types(&c);
     gm_status status = build(&c, &target);
-    shrink_tables(program);
+    shrink_names(program);
     LLVMDisposeBuilder(c.b);
     LLVMDisposeModule(c.llvm);
     LLVMContextDispose(c.context);

@@ -8,6 +8,7 @@
 #include "runtime/interleave.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { CHAINS = 2, UNROLL_ELEMS = 256 };
@@ -224,12 +225,23 @@ static void emit_gemvs(cg *c, const ir_inst *inst, bool words, LLVMValueRef coun
     }
 }
 
+/* The first that is not in use. */
+static rt_site *next_site(cg *c) {
+    cg_program *program = c->program;
+    GM_ASSERT(program->site_count < CG_MAX_SITES);
+    if (program->site_count == c->site_capacity) {
+        c->site_capacity = c->site_capacity ? 2 * c->site_capacity : 16;
+        program->sites = realloc(program->sites, sizeof *program->sites * (size_t)c->site_capacity);
+        GM_ASSERT(program->sites);
+    }
+    return &program->sites[program->site_count];
+}
+
 _Static_assert((int)RT_SITE_WEIGHTS == (int)IR_MAX_WEIGHTS, "a site holds all weights of a product");
 
 /* A site for the weights of iteration `layer`, which only layer_weights mind. */
 static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride, int64_t layer) {
-    GM_ASSERT(c->program->site_count < CG_MAX_SITES);
-    rt_site *site = &c->program->sites[c->program->site_count];
+    rt_site *site = next_site(c);
     const ir_type *x = &inst->operands[0]->type;
     *site = (rt_site){.columns = x->dim[x->rank - 1], .bf16 = x->dtype == RT_BF16,
                       .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .x_stride = x_stride, .out_stride = out_stride};

@@ -151,35 +151,40 @@ static gm_status read_content(fe_generation generation, const cJSON *message, co
     return GM_OK;
 }
 
-static gm_status render_list(fe_generation generation, const cJSON *list, const char *path,
-                             bool generation_prompt, gm_diag *diag, gm_string *out) {
-    if (!cJSON_IsArray(list))
-        return gm_fail(diag, GM_INVALID, "%s: expected a list of messages", path);
-    size_t count = (size_t)cJSON_GetArraySize(list), index = 0;
-    gm_arena arena = {0};
-    fe_message *messages = GM_NEW_ARRAY(&arena, fe_message, count);
-    gm_status status = GM_OK;
+static gm_status read_list(fe_generation generation, const cJSON *list, const char *path, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count) {
+    if (!cJSON_IsArray(list)) return gm_fail(diag, GM_INVALID, "%s: expected a list of messages", path);
+    fe_message *messages = GM_NEW_ARRAY(arena, fe_message, cJSON_GetArraySize(list) + 1);
+    size_t count = 0;
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
         gm_string joined = {0};
-        status = read_content(generation, item, path, index, diag, &joined);
-        messages[index].role = string_of(item, "role");
-        messages[index].content = gm_arena_strndup(&arena, joined.data, joined.length);
+        gm_status status = read_content(generation, item, path, count, diag, &joined);
+        const char *role = string_of(item, "role");
+        messages[count++] = (fe_message){role ? gm_arena_strdup(arena, role) : NULL, gm_arena_strndup(arena, joined.data, joined.length)};
         gm_string_free(&joined);
-        if (status != GM_OK) break;
-        index++;
+        GM_TRY(status);
     }
-    if (status == GM_OK)
-        status = render(generation, messages, count, generation_prompt, path, diag, out);
-    gm_arena_free(&arena);
+    *out = messages;
+    *out_count = count;
+    return GM_OK;
+}
+
+gm_status fe_chat_read(fe_generation generation, const char *path, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count) {
+    cJSON *list = NULL;
+    if (strcmp(path, "-") == 0) path = "/dev/stdin";
+    GM_TRY(fe_json_open(path, MAX_CHAT_BYTES, diag, &list));
+    gm_status status = read_list(generation, list, path, arena, diag, out, out_count);
+    cJSON_Delete(list);
     return status;
 }
 
 gm_status fe_chat_render_file(fe_generation generation, const char *path, bool generation_prompt,
                               gm_diag *diag, gm_string *out) {
-    cJSON *list = NULL;
-    GM_TRY(fe_json_open(path, MAX_CHAT_BYTES, diag, &list));
-    gm_status status = render_list(generation, list, path, generation_prompt, diag, out);
-    cJSON_Delete(list);
+    gm_arena arena = {0};
+    fe_message *messages;
+    size_t count;
+    gm_status status = fe_chat_read(generation, path, &arena, diag, &messages, &count);
+    if (status == GM_OK) status = render(generation, messages, count, generation_prompt, path, diag, out);
+    gm_arena_free(&arena);
     return status;
 }

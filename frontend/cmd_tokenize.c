@@ -110,9 +110,9 @@ gm_status cmd_render(const cmd_options *options, gm_diag *diag) {
     gm_string text = {0};
     if (!options->messages)
         return gm_fail(diag, GM_INVALID, "no messages given: expected --messages FILE.json");
-    const char *messages = strcmp(options->messages, "-") == 0 ? "/dev/stdin" : options->messages;
     GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
-    gm_status status = fe_chat_render_file(vocab.engine.model.config.generation, messages, !options->no_generation_prompt, diag, &text);
+    gm_status status = fe_chat_render_file(vocab.engine.model.config.generation, options->messages,
+                                           !options->no_generation_prompt, diag, &text);
     if (status == GM_OK) print_rendered(&vocab.engine, options, &text);
     gm_string_free(&text);
     cmd_vocab_close(&vocab);

@@ -3,6 +3,7 @@
 #define GM_FRONTEND_COMMANDS_H
 
 #include "frontend/driver.h"
+#include "frontend/stop_match.h"
 
 #define GM_VERSION "0.1.0"
 
@@ -97,6 +98,38 @@ rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults
 /* --ids as 32-bit numbers below `vocab`. */
 gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_ids *out);
 
+/* ---- answers (frontend/cmd_answer.c) ---- */
+
+typedef struct cmd_answer {
+    fe_engine *engine;   /* borrowed; has a session */
+    rt_ids prompt;
+    bool streaming;      /* print what is certain at once */
+    fe_stop_match match; /* with the stop strings */
+    rt_stream stream;
+    gm_string text; /* all of it */
+    bool stopped;   /* a stop string came */
+    int failed;     /* errno of standard output, 0: none */
+    int32_t *ids;   /* [count] */
+    int64_t count;
+    rt_stop reason;
+    double prefill_s, generate_s;
+} cmd_answer;
+
+typedef struct cmd_stops {
+    const int32_t *ids;
+    int count;
+} cmd_stops;
+
+/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context is full. Zero all but engine,
+ * prompt, streaming and match. GM_INVALID: the prompt does not fit; GM_IO: standard output failed. */
+gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag);
+void cmd_answer_free(cmd_answer *a);
+/* One JSON object on a line of standard output. */
+void cmd_answer_json(const cmd_answer *a);
+/* The end of a text that was streamed, and its speed on standard error. */
+void cmd_answer_newline(const cmd_answer *a);
+void cmd_answer_speed(const cmd_answer *a, int64_t held);
+
 /* ---- output (frontend/cmd_output.c) ---- */
 
 /* A JSON string, whatever bytes the text holds: what is not UTF-8 becomes U+FFFD. */
@@ -118,7 +151,7 @@ gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_di
 /* ---- the commands, a file each ---- */
 
 typedef gm_status cmd_fn(const cmd_options *options, gm_diag *diag);
-cmd_fn cmd_generate, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate, cmd_profile, cmd_plan;
+cmd_fn cmd_generate, cmd_chat, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate, cmd_profile, cmd_plan;
 cmd_fn cmd_tokenize, cmd_detokenize, cmd_render, cmd_inspect;
 cmd_fn cmd_compile, cmd_opt, cmd_run;
 

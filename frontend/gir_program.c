@@ -2,11 +2,9 @@
 #include "frontend/gir_program.h"
 
 #include "ir/rewrite.h"
-#include "runtime/matmul.h"
-#include "runtime/sampler.h"
+#include "runtime/frame.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { PAD_BYTES = 64 };
 
@@ -35,36 +33,23 @@ static int64_t sample_vocab(const ir_module *module) {
     return vocab;
 }
 
+static rt_frame_sizes sizes_of(const fe_gir_program *p) {
+    return (rt_frame_sizes){.arena = ir_frame_bytes(p->module) + PAD_BYTES, .scratch = cg_scratch_bytes(p->program) + PAD_BYTES, .vocab = sample_vocab(p->module)};
+}
+
 static gm_status open_frame(fe_gir_program *p, gm_diag *diag) {
-    rt_frame *frame = p->frame = aligned_alloc(64, (sizeof *frame + 63) / 64 * 64);
     int sites = cg_site_count(p->program);
-    GM_ASSERT(frame);
-    memset(frame, 0, sizeof *frame);
-    frame->threads = rt_team_threads(p->team);
-    frame->weights = p->weights;
-    frame->scratch_stride = cg_scratch_bytes(p->program) + PAD_BYTES;
-    frame->scratch = calloc((size_t)frame->threads, (size_t)frame->scratch_stride);
-    int64_t bytes = ir_frame_bytes(p->module);
-    frame->arena = aligned_alloc(64, (size_t)(bytes + PAD_BYTES) / 64 * 64 + 64);
-    frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
-    frame->shared = calloc(RT_SHARED_WORDS, sizeof *frame->shared);
-    frame->sample_scratch = malloc(rt_sample_scratch_bytes(sample_vocab(p->module)));
+    rt_frame_sizes sizes = sizes_of(p);
     p->sites = calloc((size_t)sites + 1, sizeof *p->sites);
-    GM_ASSERT(frame->scratch && frame->arena && frame->ring && frame->shared && frame->sample_scratch && p->sites);
-    memset(frame->ring, 0, sizeof *frame->ring);
+    GM_ASSERT(p->sites);
     for (int i = 0; i < sites; i++) p->sites[i] = *cg_site_of(p->program, i);
-    return rt_matmul_open(p->sites, sites, p->weights, p->team, diag, &frame->matmul);
+    return rt_frame_open(&sizes, p->weights, p->sites, sites, p->team, diag, &p->frame);
 }
 
 void fe_gir_program_close(fe_gir_program *p) {
     if (p->frame) {
-        rt_matmul_close(p->frame->matmul);
-        free(p->frame->scratch);
-        free(p->frame->arena);
-        free(p->frame->ring);
-        free(p->frame->shared);
-        free(p->frame->sample_scratch);
-        free(p->frame);
+        rt_frame_sizes sizes = sizes_of(p);
+        rt_frame_close(p->frame, &sizes);
     }
     rt_team_close(p->team);
     cg_program_free(p->program);

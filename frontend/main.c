@@ -32,6 +32,8 @@ static const command commands[] = {
      MODEL_FLAGS | DUMP_FLAGS | PROMPT_FLAGS | SAMPLING_FLAGS | F(PREDICT) | F(STOP) |
          F(IGNORE_EOS) | F(MEASURE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
+    {"chat", cmd_chat, MODEL_FLAGS | SAMPLING_FLAGS | F(CHAT_PREDICT) | F(STOP) | F(MESSAGES) | F(MEASURE),
+     "MODEL [--messages FILE.json] [-n N] < LINES", "talk with a model, a line for each message"},
     {"bench", cmd_bench,
      MODEL_FLAGS | (SAMPLING_FLAGS & ~(F(TEMP) | F(SEED))) | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) |
          F(FILE),

@@ -1,6 +1,7 @@
 /* Sessions: the KV cache, the activations, and calls of compiled functions by the team. */
 #include "runtime/session.h"
 
+#include "runtime/frame.h"
 #include "runtime/matmul.h"
 #include "runtime/program.h"
 #include "runtime/release.h"
@@ -23,7 +24,6 @@ struct rt_session {
     float *x, *spare_x;             /* [1, hidden]: residual stream of the last token */
     float *rows;                    /* [chunk, hidden], for scoring; made when first needed */
     float *logits;                  /* [rows, vocab], likewise */
-    void *sample_scratch;
     int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
     bool has_predicted, has_read_head, has_read_chunks; /* single tokens, all of the head, or prompts have read sources: their pages are resident */
@@ -33,16 +33,6 @@ struct rt_session {
 };
 
 /* ---- memory ---- */
-
-/* Zero pages on demand: a long context costs only what is used. */
-static void *pages_new(size_t bytes) {
-    void *address = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return address == MAP_FAILED ? NULL : address;
-}
-
-static void pages_free(void *address, size_t bytes) {
-    if (address) munmap(address, bytes ? bytes : 1);
-}
 
 static bool takes_over(const rt_function *f, int first, int count) {
     for (int i = first; f->entry && i < first + count; i++)
@@ -56,10 +46,6 @@ static bool needs_spare_caches(const rt_program *p) {
     return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) && takes_over(&p->generate, 4, n));
 }
 
-static size_t scratch_bytes(const rt_frame *frame) {
-    return (size_t)(frame->scratch_stride * frame->threads);
-}
-
 static size_t resting_bytes(const rt_session *s, rt_rest rest) {
     size_t bytes = 0;
     for (int i = 0; i < s->program.source_count; i++)
@@ -70,7 +56,7 @@ static size_t resting_bytes(const rt_session *s, rt_rest rest) {
 /* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. Of
  * interleaved rows prompts read some, few unless much is wide. */
 static bool can_keep_rows(const rt_session *s) {
-    size_t needed = resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + scratch_bytes(s->frame);
+    size_t needed = resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + rt_frame_scratch(s->frame);
     return resting_bytes(s, RT_RESTS_ROWS) && resting_bytes(s, RT_RESTS_PROMPT) >= needed;
 }
 
@@ -78,37 +64,27 @@ static gm_status open_memory(rt_session *s, gm_diag *diag) {
     const rt_program *p = &s->program;
     bool ok = true, spare = needs_spare_caches(p);
     for (int i = 0; i < p->cache_count && ok; i++) {
-        s->caches[i] = pages_new((size_t)p->cache_bytes[i]);
-        if (spare) s->spare_caches[i] = pages_new((size_t)p->cache_bytes[i]);
+        s->caches[i] = rt_pages_new((size_t)p->cache_bytes[i]);
+        if (spare) s->spare_caches[i] = rt_pages_new((size_t)p->cache_bytes[i]);
         ok = s->caches[i] && (!spare || s->spare_caches[i]);
     }
     s->tokens = calloc((size_t)p->context, sizeof *s->tokens);
     s->spare_tokens = calloc((size_t)p->context, sizeof *s->spare_tokens);
     s->x = calloc((size_t)p->hidden, sizeof *s->x);
     s->spare_x = calloc((size_t)p->hidden, sizeof *s->spare_x);
-    s->sample_scratch = malloc(rt_sample_scratch_bytes(p->vocab));
-    ok = ok && s->tokens && s->spare_tokens && s->x && s->spare_x && s->sample_scratch;
+    ok = ok && s->tokens && s->spare_tokens && s->x && s->spare_x;
     return ok ? GM_OK : gm_fail(diag, GM_NOMEM, "out of memory for a context of %lld tokens", (long long)p->context);
+}
+
+static rt_frame_sizes sizes_of(const rt_program *p) {
+    return (rt_frame_sizes){.arena = p->arena_bytes, .scratch = p->scratch_bytes, .vocab = p->vocab};
 }
 
 static gm_status open_frame(rt_session *s, gm_diag *diag) {
     const rt_program *p = &s->program;
-    int threads = rt_team_threads(s->team);
-    rt_frame *frame = s->frame = aligned_alloc(64, (sizeof *frame + 63) / 64 * 64);
-    if (!frame) return gm_fail(diag, GM_NOMEM, "out of memory");
-    memset(frame, 0, sizeof *frame);
-    frame->threads = threads;
-    frame->weights = (const void **)p->weights;
-    frame->scratch_stride = (p->scratch_bytes + 4095) / 4096 * 4096;
-    frame->arena = pages_new((size_t)p->arena_bytes);
-    frame->scratch = pages_new(scratch_bytes(frame));
-    frame->shared = aligned_alloc(64, RT_SHARED_WORDS * sizeof *frame->shared);
-    frame->ring = aligned_alloc(64, (sizeof *frame->ring + 63) / 64 * 64);
-    if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring) return gm_fail(diag, GM_NOMEM, "out of memory for activations");
-    memset(frame->ring, 0, sizeof *frame->ring);
-    frame->sample_scratch = s->sample_scratch;
-    GM_TRY(rt_matmul_open(p->sites, p->site_count, p->weights, s->team, diag, &frame->matmul));
-    return rt_matmul_prepare(frame->matmul, p->chunk, s->team, diag);
+    rt_frame_sizes sizes = sizes_of(p);
+    GM_TRY(rt_frame_open(&sizes, p->weights, p->sites, p->site_count, s->team, diag, &s->frame));
+    return rt_matmul_prepare(s->frame->matmul, p->chunk, s->team, diag);
 }
 
 gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag, rt_session **out) {
@@ -138,23 +114,14 @@ int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
     return (int64_t)(sizeof(rt_ring) + rt_sample_scratch_bytes(p->vocab)) + rt_matmul_fixed_bytes(p->sites, p->site_count, threads);
 }
 
-static void close_frame(rt_frame *frame, const rt_program *p) {
-    if (!frame) return;
-    rt_matmul_close(frame->matmul);
-    pages_free(frame->arena, (size_t)p->arena_bytes);
-    pages_free(frame->scratch, scratch_bytes(frame));
-    free(frame->shared);
-    free(frame->ring);
-    free(frame);
-}
-
 void rt_session_close(rt_session *s) {
     if (!s) return;
-    close_frame(s->frame, &s->program);
+    rt_frame_sizes sizes = sizes_of(&s->program);
+    rt_frame_close(s->frame, &sizes);
     rt_team_close(s->team);
     for (int i = 0; i < s->program.cache_count; i++) {
-        pages_free(s->caches[i], (size_t)s->program.cache_bytes[i]);
-        pages_free(s->spare_caches[i], (size_t)s->program.cache_bytes[i]);
+        rt_pages_free(s->caches[i], (size_t)s->program.cache_bytes[i]);
+        rt_pages_free(s->spare_caches[i], (size_t)s->program.cache_bytes[i]);
     }
     free(s->tokens);
     free(s->spare_tokens);
@@ -162,7 +129,6 @@ void rt_session_close(rt_session *s) {
     free(s->spare_x);
     free(s->rows);
     free(s->logits);
-    free(s->sample_scratch);
     free(s);
 }
 
@@ -292,7 +258,7 @@ static gm_status check_finite(const rt_session *s, const char *what, const float
 
 static void advise_activations(const rt_session *s, int advice) {
     madvise(s->frame->arena, (size_t)s->program.arena_bytes, advice);
-    madvise(s->frame->scratch, scratch_bytes(s->frame), advice);
+    madvise(s->frame->scratch, rt_frame_scratch(s->frame), advice);
 }
 
 /* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses of the TLB. A
@@ -488,7 +454,7 @@ static gm_status generate_by_steps(generation *g, gm_diag *diag) {
     while (g->count < g->max && !g->stopped && !g->cancelled) {
         run_head(s, &s->program.head_one, s->x, 1, s->logits);
         rt_choice by = {.options = g->options, .tokens = s->tokens, .position = s->length, .seed = g->sampling->seed};
-        int32_t token = rt_sample(s->logits, s->program.vocab, &by, s->sample_scratch);
+        int32_t token = rt_sample(s->logits, s->program.vocab, &by, s->frame->sample_scratch);
         s->tokens[s->length] = token;
         run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
         take_token(g, token);

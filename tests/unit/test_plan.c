@@ -152,14 +152,23 @@ static void plan_model(void *user) {
     if (write(r->to, &plan.run.bytes, sizeof plan.run.bytes) != sizeof plan.run.bytes) _exit(1);
 }
 
+/* How far threads that compile overlap is chance: the least of some processes each counts. */
+enum { TRIES = 3 };
+
 static void compare_peaks(const char *path, int64_t context, int64_t prompt, int64_t predict) {
     int ends[2];
     int64_t planned = 0;
     ck_assert_int_eq(pipe(ends), 0);
     run r = {path, {.threads = 2, .context = context, .precision = FE_PRECISION_F32}, prompt, predict, ends[1]};
-    peak_of(plan_model, &r);
-    ck_assert_int_eq(read(ends[0], &planned, sizeof planned), sizeof planned);
-    int64_t measured = peak_of(run_model, &r);
+    int64_t measured = 0;
+    for (int i = 0; i < TRIES; i++) {
+        int64_t found, peak;
+        peak_of(plan_model, &r);
+        ck_assert_int_eq(read(ends[0], &found, sizeof found), sizeof found);
+        peak = peak_of(run_model, &r);
+        if (!i || found < planned) planned = found;
+        if (!i || peak < measured) measured = peak;
+    }
     close(ends[0]);
     close(ends[1]);
     ck_assert_msg(planned > measured * 0.95 && planned < measured * 1.05, "%lld + %lld tokens: %.1f MB planned, %.1f measured", (long long)prompt,

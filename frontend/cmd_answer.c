@@ -1,0 +1,116 @@
+/* What a model says to a prompt: tokens become text, text passes the stop strings, and what is certain is shown as it comes. */
+#include "frontend/commands.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- tokens to text ---- */
+
+/* Text that is certain: show it and keep it. */
+static void deliver(cmd_answer *a, const gm_string *text) {
+    gm_string_append(&a->text, text->data, text->length);
+    if (!a->streaming || !text->length) return;
+    errno = 0;
+    if (fwrite(text->data, 1, text->length, stdout) != text->length || fflush(stdout) != 0) a->failed = errno ? errno : EIO;
+}
+
+static bool on_token(void *user, int32_t token) {
+    cmd_answer *a = user;
+    gm_string piece = {0}, certain = {0};
+    if (!a->engine->tokenizer) {
+        if (a->streaming) gm_string_printf(&certain, "%s%d", a->text.length ? " " : "", token);
+    } else {
+        rt_stream_push(a->engine->tokenizer, &a->stream, token, &piece);
+        a->stopped = fe_stop_match_push(&a->match, piece.data, piece.length, &certain);
+    }
+    deliver(a, &certain);
+    gm_string_free(&piece);
+    gm_string_free(&certain);
+    return !a->stopped && !a->failed;
+}
+
+/* No more tokens: what was held back comes out, unless a stop string ended the text. */
+static void finish_text(cmd_answer *a) {
+    gm_string piece = {0}, certain = {0};
+    if (a->engine->tokenizer) rt_stream_finish(a->engine->tokenizer, &a->stream, &piece);
+    if (!a->stopped) a->stopped = fe_stop_match_push(&a->match, piece.data, piece.length, &certain);
+    if (!a->stopped) fe_stop_match_finish(&a->match, &certain);
+    deliver(a, &certain);
+    gm_string_free(&piece);
+    gm_string_free(&certain);
+}
+
+/* ---- the run ---- */
+
+static gm_status check_room(const cmd_answer *a, gm_diag *diag) {
+    int64_t context = rt_session_context(a->engine->session);
+    if ((int64_t)a->prompt.count <= context) return GM_OK;
+    return gm_fail(diag, GM_INVALID,
+                   "%s: the prompt has %zu tokens, expected at most the context of %lld (see -c)",
+                   a->engine->model.path, a->prompt.count, (long long)context);
+}
+
+/* The ids of the sequence so far that begin the prompt too need not be read again. */
+static gm_status prefill(cmd_answer *a, int64_t held, gm_diag *diag) {
+    double start = gm_now();
+    GM_TRY(rt_session_prefill(a->engine->session, a->prompt.data + held, (int64_t)a->prompt.count - held, diag));
+    a->prefill_s = gm_now() - start;
+    return GM_OK;
+}
+
+gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag) {
+    rt_session *session = a->engine->session;
+    GM_TRY(check_room(a, diag));
+    int64_t room = rt_session_context(session) - (int64_t)a->prompt.count, max = wanted < 0 || wanted > room ? room : wanted;
+    a->ids = malloc(sizeof *a->ids * (size_t)(max + 1));
+    if (!a->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
+    rt_sampling sampling = cmd_sampling(options, &a->engine->model.defaults);
+    if (rt_sampling_screens(&sampling, rt_session_vocab(session))) GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
+    GM_TRY(prefill(a, held, diag));
+    double start = gm_now();
+    if (max > 0) GM_TRY(rt_session_generate(session, &sampling, stops->ids, stops->count, max, on_token, a, a->ids, &a->count, &a->reason, diag));
+    a->generate_s = gm_now() - start;
+    if (!a->failed) finish_text(a);
+    return a->failed ? gm_fail(diag, GM_IO, "standard output: cannot write: %s", strerror(a->failed)) : GM_OK;
+}
+
+void cmd_answer_free(cmd_answer *a) {
+    gm_string_free(&a->text);
+    gm_string_free(&a->match.held);
+    gm_string_free(&a->stream.pending);
+    rt_ids_free(&a->prompt);
+    free(a->ids);
+}
+
+/* ---- output ---- */
+
+static const char *reason_text(const cmd_answer *a) {
+    return a->stopped ? "stop" : a->reason == RT_STOP_EOS ? "eos" : "length";
+}
+
+void cmd_answer_json(const cmd_answer *a) {
+    gm_string out = {0};
+    gm_string_printf(&out, "{\"prompt_ids\":");
+    cmd_json_ids(&out, a->prompt.data, a->prompt.count);
+    gm_string_printf(&out, ",\"ids\":");
+    cmd_json_ids(&out, a->ids, (size_t)a->count);
+    gm_string_printf(&out, ",\"text\":");
+    cmd_json_text(&out, a->text.data, a->text.length);
+    gm_string_printf(&out, ",\"stop\":\"%s\",\"prefill_s\":%.6f,\"generate_s\":%.6f}\n",
+                     reason_text(a), a->prefill_s, a->generate_s);
+    fwrite(out.data, 1, out.length, stdout);
+    gm_string_free(&out);
+}
+
+void cmd_answer_newline(const cmd_answer *a) {
+    if (!a->text.length || a->text.data[a->text.length - 1] != '\n') putchar('\n');
+    fflush(stdout);
+}
+
+void cmd_answer_speed(const cmd_answer *a, int64_t held) {
+    int64_t read = (int64_t)a->prompt.count - held;
+    fprintf(stderr, "prefill %lld tokens %.1f tok/s, decode %lld tokens %.1f tok/s, stop: %s\n", (long long)read,
+            a->prefill_s > 0 ? (double)read / a->prefill_s : 0, (long long)a->count, a->generate_s > 0 ? (double)a->count / a->generate_s : 0, reason_text(a));
+}

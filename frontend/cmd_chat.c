@@ -1,0 +1,137 @@
+/* gemmac chat: a conversation, a line of standard input for each message of the user. The whole of it is put into the model's template each time, and of
+ * its ids those that the session holds already are not read again. */
+#include "frontend/chat.h"
+#include "frontend/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct chat {
+    fe_engine engine;
+    const cmd_options *options;
+    gm_arena arena; /* messages */
+    fe_message *messages;
+    size_t count, capacity;
+    rt_ids held; /* in the session */
+    int32_t stops[RT_MAX_STOPS];
+    int stop_count;
+    bool people; /* at a terminal */
+} chat;
+
+/* ---- messages ---- */
+
+static void say(chat *c, const char *role, const char *content, size_t length) {
+    if (c->count == c->capacity) {
+        c->capacity = c->capacity ? 2 * c->capacity : 16;
+        fe_message *grown = GM_NEW_ARRAY(&c->arena, fe_message, c->capacity);
+        if (c->count) memcpy(grown, c->messages, sizeof *grown * c->count);
+        c->messages = grown;
+    }
+    c->messages[c->count++] = (fe_message){role, gm_arena_strndup(&c->arena, content ? content : "", length)};
+}
+
+static bool is_users_turn(const chat *c) {
+    return !c->count || strcmp(c->messages[c->count - 1].role, "user") != 0;
+}
+
+/* The next line of standard input that says something; false: it has ended. */
+static bool hear(chat *c) {
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length = 0;
+    do {
+        if (c->people) fputs("> ", stdout);
+        fflush(stdout);
+        length = getline(&line, &capacity, stdin);
+        if (length > 0 && line[length - 1] == '\n') line[--length] = '\0';
+    } while (length == 0);
+    if (length > 0) say(c, "user", line, (size_t)length);
+    free(line);
+    return length > 0;
+}
+
+/* ---- answers ---- */
+
+static gm_status encode(const chat *c, gm_diag *diag, rt_ids *out) {
+    gm_string text = {0};
+    gm_status status = fe_chat_render(c->engine.model.config.generation, c->messages, c->count, true, diag, &text);
+    if (status == GM_OK) rt_encode(c->engine.tokenizer, text.data, text.length, true, out); /* the template writes <bos> itself */
+    gm_string_free(&text);
+    return status;
+}
+
+/* So many ids at the front of the conversation the session keeps; at least one is read. */
+static gm_status keep(chat *c, const rt_ids *ids, gm_diag *diag, int64_t *out) {
+    rt_session *session = c->engine.session;
+    size_t same = 0;
+    while (same < c->held.count && same + 1 < ids->count && c->held.data[same] == ids->data[same]) same++;
+    *out = rt_session_seeks(session) ? (int64_t)same : 0;
+    if (*out) return rt_session_seek(session, *out, diag);
+    rt_session_reset(session);
+    return GM_OK;
+}
+
+static void note_held(chat *c, const cmd_answer *answer) {
+    c->held.count = 0;
+    for (size_t i = 0; i < answer->prompt.count; i++) rt_ids_push(&c->held, answer->prompt.data[i]);
+    for (int64_t i = 0; i < answer->count; i++) rt_ids_push(&c->held, answer->ids[i]);
+}
+
+static gm_status answer_last(chat *c, gm_diag *diag) {
+    const cmd_options *options = c->options;
+    cmd_answer answer = {.engine = &c->engine, .streaming = options->format == CMD_TEXT, .match = {.stops = options->stops.data, .count = options->stops.count}};
+    cmd_stops stops = {c->stops, c->stop_count};
+    int64_t held = 0;
+    gm_status status = encode(c, diag, &answer.prompt);
+    if (status == GM_OK) status = keep(c, &answer.prompt, diag, &held);
+    if (status == GM_OK) status = cmd_answer_run(&answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &stops, diag);
+    if (status == GM_OK) {
+        note_held(c, &answer);
+        say(c, "assistant", answer.text.data, answer.text.length);
+        if (!answer.streaming) cmd_answer_json(&answer);
+        else cmd_answer_newline(&answer);
+        if (options->time) cmd_answer_speed(&answer, held);
+    }
+    cmd_answer_free(&answer);
+    return status;
+}
+
+/* ---- the command ---- */
+
+/* The configuration's, and the end of a turn. */
+static void set_stops(chat *c) {
+    const fe_model *model = &c->engine.model;
+    int32_t turn = model->vocab.end_of_turn;
+    bool there = turn < 0;
+    for (int i = 0; i < model->config.stop_count; i++) {
+        c->stops[c->stop_count++] = model->config.stops[i];
+        there |= model->config.stops[i] == turn;
+    }
+    if (!there && c->stop_count < RT_MAX_STOPS) c->stops[c->stop_count++] = turn;
+}
+
+static gm_status run(chat *c, gm_diag *diag) {
+    const fe_model *model = &c->engine.model;
+    if (!c->engine.tokenizer) return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", model->path);
+    if (c->options->messages) GM_TRY(fe_chat_read(model->config.generation, c->options->messages, &c->arena, diag, &c->messages, &c->count));
+    c->capacity = c->count;
+    set_stops(c);
+    while (!is_users_turn(c) || hear(c)) GM_TRY(answer_last(c, diag));
+    if (c->people) putchar('\n');
+    return ferror(stdin) ? gm_fail(diag, GM_IO, "standard input: cannot read") : GM_OK;
+}
+
+gm_status cmd_chat(const cmd_options *options, gm_diag *diag) {
+    chat c = {.options = options, .people = options->format == CMD_TEXT && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
+    fe_options engine_options = cmd_engine_options(options);
+    engine_options.only_run = true;
+    engine_options.no_screens = true; /* what it needs is made when it is known to be */
+    GM_TRY(cmd_engine_open(options, &engine_options, diag, &c.engine));
+    gm_status status = run(&c, diag);
+    rt_ids_free(&c.held);
+    gm_arena_free(&c.arena);
+    fe_engine_close(&c.engine);
+    return status;
+}
