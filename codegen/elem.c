@@ -1,7 +1,7 @@
 /* Element-wise operations as LLVM values: exact where the interpreter is exact, polynomials for exp and tanh.
  *
  * exp: Cody-Waite reduction x = n·ln2 + r and a degree-7 polynomial for e^r (after Cephes, S. Moshier); tanh: a quotient of two
- * polynomials. Errors are a few ulp; tests/tol.def has the bound. The code is branch-free so that the loop around it vectorises.
+ * polynomials. Errors are a few ulp; ir/tol.def has the bound. The code is branch-free so that the loop around it vectorises.
  */
 #include "codegen/cg.h"
 

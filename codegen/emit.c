@@ -237,8 +237,10 @@ static void emit_trace(cg *c, const ir_inst *inst) {
             data = cg_variable(c, cg_type(c, value->type.dtype), NULL);
             LLVMBuildStore(c->b, cg_to_memory(c, value->type.dtype, slot->reg), data);
         } else if (!plain) continue;
-        LLVMValueRef args[] = {c->code.frame, cg_i64(c, number), cg_i64(c, i), data};
-        cg_host_call(c, "rt_trace_call", c->void_t, args, 4);
+        LLVMValueRef elems = cg_i64(c, 1);
+        for (int d = 0; d < value->type.rank; d++) elems = cg_mul(c, elems, cg_dim(c, value->type.dim[d]));
+        LLVMValueRef args[] = {c->code.frame, cg_i64(c, number), cg_i64(c, i), elems, data};
+        cg_host_call(c, "rt_trace_call", c->void_t, args, 5);
     }
     cg_end_if(c, &first);
     cg_barrier(c);

@@ -83,6 +83,7 @@ static gm_status search(const char *path, const fe_budget_request *request, fe_e
         trial.precision = options->precision = c->precision;
         trial.wide = options->wide = c->wide;
         trial.no_screens = true;
+        trial.artefact = true; /* measured as it will be stored */
         trial.measure = false;
         if (c->precision != FE_PRECISION_F32) GM_TRY(measure(path, &trial, base, text, diag, &kl));
         if (request->tried) request->tried(request->user, c->name, c->wide, kl);

@@ -171,11 +171,10 @@ static gm_status read_list(fe_generation generation, const cJSON *list, const ch
 
 gm_status fe_chat_read(fe_generation generation, const char *path, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count) {
     cJSON *list = NULL;
-    if (strcmp(path, "-") == 0) path = "/dev/stdin";
     GM_TRY(fe_json_open(path, MAX_CHAT_BYTES, diag, &list));
     gm_status status = read_list(generation, list, path, arena, diag, out, out_count);
     cJSON_Delete(list);
-    return status;
+    return status == GM_OK ? check_messages(generation, *out, *out_count, path, diag) : status;
 }
 
 gm_status fe_chat_render_file(fe_generation generation, const char *path, bool generation_prompt,

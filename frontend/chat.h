@@ -14,7 +14,7 @@ typedef struct fe_message {
  * list is empty, or for a system role before Gemma 3. */
 gm_status fe_chat_render(fe_generation generation, const fe_message *messages, size_t count,
                          bool generation_prompt, gm_diag *diag, gm_string *out);
-/* Messages from a JSON file, [{"role": …, "content": text or list of items}], "-" for standard input; all in `arena`. */
+/* Messages from a JSON file, [{"role": …, "content": text or list of items}], "-" for standard input; all in `arena`. Roles are checked as by fe_chat_render. */
 gm_status fe_chat_read(fe_generation generation, const char *path, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count);
 /* fe_chat_render of such a file. */
 gm_status fe_chat_render_file(fe_generation generation, const char *path, bool generation_prompt,

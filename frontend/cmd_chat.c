@@ -36,8 +36,8 @@ static bool is_users_turn(const chat *c) {
     return !c->count || strcmp(c->messages[c->count - 1].role, "user") != 0;
 }
 
-/* The next line of standard input that says something; false: it has ended. */
-static bool hear(chat *c) {
+/* The next line of standard input that says something; *more: there is one. */
+static gm_status hear(chat *c, gm_diag *diag, bool *more) {
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length = 0;
@@ -47,9 +47,13 @@ static bool hear(chat *c) {
         length = getline(&line, &capacity, stdin);
         if (length > 0 && line[length - 1] == '\n') line[--length] = '\0';
     } while (length == 0);
-    if (length > 0) say(c, "user", line, (size_t)length);
+    *more = length > 0;
+    gm_status status = GM_OK;
+    if (*more && strlen(line) != (size_t)length) status = gm_fail(diag, GM_INVALID, "standard input: expected lines of text, found a NUL in message %zu", c->count);
+    else if (*more) say(c, "user", line, (size_t)length);
+    else if (ferror(stdin)) status = gm_fail(diag, GM_IO, "standard input: cannot read");
     free(line);
-    return length > 0;
+    return status;
 }
 
 /* ---- answers ---- */
@@ -57,6 +61,7 @@ static bool hear(chat *c) {
 static gm_status encode(const chat *c, gm_diag *diag, rt_ids *out) {
     gm_string text = {0};
     gm_status status = fe_chat_render(c->engine.model.config.generation, c->messages, c->count, true, diag, &text);
+    if (status == GM_OK && text.length >= RT_MAX_TEXT_BYTES) status = gm_fail(diag, GM_INVALID, "the conversation has %zu bytes, expected less than %d", text.length, RT_MAX_TEXT_BYTES);
     if (status == GM_OK) rt_encode(c->engine.tokenizer, text.data, text.length, true, out); /* the template writes <bos> itself */
     gm_string_free(&text);
     return status;
@@ -118,9 +123,13 @@ static gm_status run(chat *c, gm_diag *diag) {
     if (c->options->messages) GM_TRY(fe_chat_read(model->config.generation, c->options->messages, &c->arena, diag, &c->messages, &c->count));
     c->capacity = c->count;
     set_stops(c);
-    while (!is_users_turn(c) || hear(c)) GM_TRY(answer_last(c, diag));
+    bool more = true;
+    while (more) {
+        if (is_users_turn(c)) GM_TRY(hear(c, diag, &more));
+        if (more) GM_TRY(answer_last(c, diag));
+    }
     if (c->people) putchar('\n');
-    return ferror(stdin) ? gm_fail(diag, GM_IO, "standard input: cannot read") : GM_OK;
+    return GM_OK;
 }
 
 gm_status cmd_chat(const cmd_options *options, gm_diag *diag) {

@@ -64,6 +64,7 @@ static gm_status only_print(const char *path, const fe_options *options, gm_diag
     fe_engine engine = {0};
     fe_options as_written = *options;
     as_written.artefact = true;
+    as_written.no_session = !options->no_weights; /* nothing is run */
     GM_TRY(fe_engine_open(path, &as_written, diag, &engine));
     fe_engine_close(&engine);
     return GM_OK;

@@ -16,7 +16,7 @@ enum { DEFAULT_EXTENT = 4, INT_VALUES = 4 };
 typedef struct integer_use {
     const ir_value *param;
     const int64_t *symbols;
-    int64_t values; /* from 0 on, of which each is one that all uses take */
+    int64_t values; /* from 0 on, of which each is one that all direct uses take; what is computed from it is not followed */
 } integer_use;
 
 static int64_t extent(const integer_use *u, ir_dim dim) {

@@ -67,7 +67,7 @@ void cmd_print_flags(uint64_t accepted);
 /* ---- input (frontend/cmd_input.c) ---- */
 
 fe_options cmd_engine_options(const cmd_options *options);
-/* MODEL, positional or after -m. GM_INVALID: there is none, or -o names it too. */
+/* MODEL, positional or after -m. GM_INVALID: there is none, or two. */
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out);
 gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
                           gm_diag *diag, fe_engine *out);

@@ -501,6 +501,12 @@ gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer *
     return *out ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"index\": expected that of the vocabulary", model->path);
 }
 
+static bool holds_panels(const rt_weights *weights) {
+    for (size_t i = 0; i < weights->count; i++)
+        if (rt_is_panels(weights->tensors[i].name)) return true;
+    return false;
+}
+
 /* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */
 static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine, pass_options *limits) {
     double start = gm_now();
@@ -512,7 +518,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     limits->tiles = cg_target_has_tiles(options->target_cpu);
-    limits->artefact = options->artefact || gmx;
+    limits->artefact = options->artefact || holds_panels(&engine->model.weights);
     engine->load_s = gm_now() - start;
     return GM_OK;
 }

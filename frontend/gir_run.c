@@ -106,6 +106,7 @@ gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_int
  * that every instruction is judged by itself, on the same operands: errors do not add up, and control flow is the same. */
 typedef struct record {
     int64_t inst, result;
+    size_t bytes;
     void *data;
 } record;
 
@@ -136,18 +137,17 @@ static void number_insts(checker *c) {
     for (int i = 0; i < c->module->func_count; i++) ir_visit(c->module->funcs[i]->body, number_inst, c);
 }
 
-/* A compiled value: as many bytes as its memory has, whatever extents it has now. */
-static void record_value(void *user, int64_t inst, int64_t result, const void *data) {
+static void record_value(void *user, int64_t inst, int64_t result, int64_t elems, const void *data) {
     checker *c = user;
     const ir_type *type = &c->insts[inst]->results[result]->type;
-    size_t bytes = rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(c->module, type));
+    size_t bytes = rt_dtype_bytes(type->dtype, (size_t)elems);
     if (c->count == c->capacity) {
         c->capacity = c->capacity ? 2 * c->capacity : 256;
         c->records = realloc(c->records, c->capacity * sizeof *c->records);
         GM_ASSERT(c->records);
     }
     record *r = &c->records[c->count++];
-    *r = (record){inst, result, gm_arena_alloc(&c->arena, bytes + PAD_BYTES)};
+    *r = (record){inst, result, bytes, gm_arena_alloc(&c->arena, bytes + PAD_BYTES)};
     memcpy(r->data, data, bytes);
 }
 
@@ -159,10 +159,12 @@ static bool same_element(ir_exactness exactness, rt_dtype dtype, double want, do
     return ir_agree(exactness, dtype, want, got, largest);
 }
 
-/* Products round x or W to integers on the way, which may fall on either side too. */
+/* Some products round x or W on the way, which may fall on either side too. */
 static ir_exactness exactness_of(const checker *c, const ir_inst *inst) {
     ir_exactness exactness = ir_exactness_of(c->module, inst);
-    bool rounds = inst->op == IR_SCALED_MATMUL || inst->op == IR_GATED_MATMUL || (inst->op == IR_MATMUL && ir_attr_find(inst, IR_ATTR_IMPL));
+    bool words = ir_attr_is(inst, IR_ATTR_IMPL, "words") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") || ir_attr_is(inst, IR_ATTR_IMPL, "integer");
+    bool scaled = inst->op == IR_SCALED_MATMUL || (inst->op == IR_GATED_MATMUL && inst->operand_count == 4);
+    bool rounds = scaled || (words && (inst->op == IR_MATMUL || inst->op == IR_GATED_MATMUL));
     return rounds && exactness < IR_EXACT_WORDS ? IR_EXACT_WORDS : exactness;
 }
 
@@ -193,7 +195,9 @@ static void check_values(void *user, const ir_func *func, const ir_inst *inst, c
         const record *r = &c->records[c->cursor];
         if (number < 0 || r->inst != number || r->result != i) continue;
         c->cursor++;
-        if (memcmp(results[i].data, r->data, array_bytes(&results[i])) == 0) continue;
+        c->differs |= r->bytes != array_bytes(&results[i]);
+        if (c->differs) gm_fail(c->diag, GM_INTERNAL, "@%s: %s: extents differ, compiled and interpreted", func->name, ir_op_of(inst->op)->text);
+        if (c->differs || memcmp(results[i].data, r->data, array_bytes(&results[i])) == 0) continue;
         compare(c, func, inst, i, &results[i], r->data);
         memcpy(results[i].data, r->data, array_bytes(&results[i]));
     }

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -248,10 +247,10 @@ gm_status fe_gmx_finish(fe_gmx_writer *w, const fe_model *model, const fe_gmx *g
     if (status == GM_OK) {
         char *json = gmx_header_print(&header);
         int reason = put_all(w, json);
-        status = fe_new_file_close(&w->file, reason ? fe_new_file_failed(&w->file, reason, diag) : GM_OK, diag);
+        status = reason ? fe_new_file_failed(&w->file, reason, diag) : fe_new_file_close(&w->file, GM_OK, diag);
         cJSON_free(json);
     }
-    fe_gmx_abandon(w); /* what is left of it */
+    fe_gmx_abandon(w); /* what is left of it; a thread that still writes has to end before the file is closed */
     gm_string_free(&vocab);
     return status;
 }

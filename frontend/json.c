@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -45,8 +46,21 @@ static gm_status read_all(int file, const char *path, size_t max_bytes, gm_diag 
     return gm_fail(diag, GM_IO, "%s: read %zu of %zu bytes", path, at, bytes);
 }
 
+static gm_status read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
+    char buffer[1 << 16];
+    gm_string text = {0};
+    gm_string_append(&text, "", 0);
+    for (size_t bytes; text.length <= max_bytes && (bytes = fread(buffer, 1, sizeof buffer, file)) > 0;) gm_string_append(&text, buffer, bytes);
+    *out = text.data;
+    *out_bytes = text.length;
+    if (!ferror(file) && text.length <= max_bytes) return GM_OK;
+    gm_string_free(&text);
+    return ferror(file) ? gm_fail(diag, GM_IO, "%s: cannot read", name) : gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes", name, max_bytes);
+}
+
 gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out,
                        size_t *out_bytes) {
+    if (strcmp(path, "-") == 0) return read_stream(stdin, "standard input", max_bytes, diag, out, out_bytes);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     gm_status status = read_all(file, path, max_bytes, diag, out, out_bytes);

@@ -13,18 +13,46 @@ enum { NAMES = 100 /* tried */ };
 
 /* ---- opening ---- */
 
-static bool begins(const char *text, const char *start) {
-    return strncmp(text, start, strlen(start)) == 0;
+/* Of this process's own, which are written to where they stand; -1: another path. */
+static int descriptor_of(const char *path) {
+    static const struct {
+        const char *path;
+        int fd;
+    } named[] = {{"-", STDOUT_FILENO}, {"/dev/stdout", STDOUT_FILENO}, {"/dev/stderr", STDERR_FILENO}};
+    static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
+    for (size_t i = 0; i < GM_COUNT(named); i++)
+        if (strcmp(path, named[i].path) == 0) return named[i].fd;
+    for (size_t i = 0; i < GM_COUNT(folders); i++) {
+        size_t length = strlen(folders[i]);
+        if (strncmp(path, folders[i], length) == 0 && path[length] >= '0' && path[length] <= '9') return atoi(path + length);
+    }
+    return -1;
 }
 
-static bool writes_through(const char *path) {
+static int open_through(int descriptor, const char *path) {
+    if (descriptor < 0) return open(path, O_WRONLY | O_CLOEXEC);
+    fflush(stdout); /* what was said before comes first */
+    return fcntl(descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+}
+
+static bool writes_through(int descriptor, const char *path) {
     struct stat info;
-    return begins(path, "/dev/") || begins(path, "/proc/") || (stat(path, &info) == 0 && !S_ISREG(info.st_mode));
+    return descriptor >= 0 || (stat(path, &info) == 0 && !S_ISREG(info.st_mode));
+}
+
+/* What a link to nothing names. */
+static const char *link_target(const char *path, gm_arena *arena) {
+    char target[4096];
+    ssize_t length = readlink(path, target, sizeof target);
+    if (length <= 0 || (size_t)length == sizeof target) return path;
+    const char *slash = strrchr(path, '/');
+    int folder = target[0] == '/' || !slash ? 0 : (int)(slash + 1 - path);
+    return gm_arena_printf(arena, "%.*s%.*s", folder, path, (int)length, target);
 }
 
 static const char *place_of(const char *path, gm_arena *arena) {
     char *real = realpath(path, NULL);
-    const char *place = gm_arena_strdup(arena, real ? real : path);
+    const char *place = real ? gm_arena_strdup(arena, real) : link_target(path, arena);
     free(real);
     return place;
 }
@@ -52,10 +80,10 @@ static int open_beside(fe_new_file *file) {
 gm_status fe_new_file_open(const char *path, gm_diag *diag, fe_new_file *out) {
     *out = (fe_new_file){.path = path, .fd = -1};
     if (!*path) return gm_fail(diag, GM_INVALID, "-o: expected the name of a file, '-' for standard output");
-    if (strcmp(path, "-") == 0) path = "/dev/stdout";
-    out->through = writes_through(path);
+    int descriptor = descriptor_of(path);
+    out->through = writes_through(descriptor, path);
     out->place = out->through ? path : place_of(path, &out->arena);
-    out->fd = out->through ? open(path, O_WRONLY | O_APPEND | O_CLOEXEC) : open_nameless(out->place, &out->arena);
+    out->fd = out->through ? open_through(descriptor, path) : open_nameless(out->place, &out->arena);
     if (out->fd < 0 && !out->through) out->fd = open_beside(out);
     if (out->fd >= 0) return GM_OK;
     gm_status status = fe_new_file_failed(out, errno, diag);

@@ -9,7 +9,7 @@ typedef struct fe_new_file {
     const char *path;   /* as the user gave it; borrowed */
     const char *place;  /* where it is put: what a link at `path` leads to */
     const char *beside; /* the name that it has until then; NULL: none */
-    bool through;       /* what is no ordinary file, like a pipe or a descriptor in /dev, is written to as it is, in order */
+    bool through;       /* a descriptor of the process, like /dev/stdout, and what is no ordinary file is written to as it is, in order */
     int fd;
     gm_arena arena;
 } fe_new_file;

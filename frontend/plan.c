@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 /* A stored tensor and who reads it. A gather reads a row per token, everything else all of it. */
 typedef struct tensor_use {
     const char *name;
@@ -122,11 +121,22 @@ static bool given_back(const planner *p, const tensor_use *use) {
     return rt_is_panels(use->name);
 }
 
+/* As rt_session does: are panels larger than the weights whose rows a screen spares? */
+static bool trades_all(const planner *p) {
+    int64_t panels = 0, rows = 0;
+    for (int i = 0; i < p->tensor_count; i++) {
+        const rt_tensor *source = rt_is_screen(p->tensors[i].name) ? rt_derived_from(&p->engine.model.weights, p->tensors[i].name) : NULL;
+        if (rt_is_panels(p->tensors[i].name)) panels += p->tensors[i].bytes;
+        if (source) rows += (int64_t)source->bytes;
+    }
+    return panels > rows;
+}
+
 static int64_t resident_weights(const planner *p, bool decode, int64_t tokens, int64_t predict) {
     int64_t bytes = 0;
     for (int i = 0; i < p->tensor_count; i++) {
         const tensor_use *use = &p->tensors[i];
-        bool gone = decode && predict >= RT_RELEASE_PREDICTED && given_back(p, use);
+        bool gone = decode && (predict >= RT_RELEASE_PREDICTED || trades_all(p)) && given_back(p, use);
         if ((use->prefill && !gone) || (decode && use->decode)) bytes += use->bytes;
         else if (use->rows) bytes += (int64_t)resident_rows(use, tokens);
     }

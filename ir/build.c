@@ -187,8 +187,8 @@ ir_value *ir_reduce(ir_builder *b, ir_op op, ir_value *x, int axis) {
 }
 
 ir_value *ir_matmul(ir_builder *b, ir_value *x, ir_value *const *weights, int count) {
-    ir_value *operands[17] = {x};
-    GM_ASSERT(count <= 16);
+    ir_value *operands[1 + IR_MAX_WEIGHTS] = {x};
+    GM_ASSERT(count <= IR_MAX_WEIGHTS);
     memcpy(operands + 1, weights, sizeof *weights * (size_t)count);
     return ir_emit1(b, IR_MATMUL, operands, count + 1, NULL, 0, NULL);
 }

@@ -26,7 +26,6 @@
 #include "passes/passes.h"
 #include "ir/rewrite.h"
 
-
 #include <string.h>
 
 /* Tokens that must have stood there before. With two, free text has many drafts of which few tokens are accepted: a loss. */

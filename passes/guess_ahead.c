@@ -25,7 +25,6 @@
 #include "passes/screened.h"
 #include "ir/rewrite.h"
 
-
 enum { CARRY_CACHES = CARRY_MORE };
 
 /* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out 13, 9 and 5 % of

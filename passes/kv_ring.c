@@ -16,7 +16,6 @@
 #include "passes/kv_caches.h"
 #include "passes/passes.h"
 
-
 #include <string.h>
 
 typedef struct ring {

@@ -43,7 +43,7 @@ typedef struct pass_options {
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
     bool tiles; /* the target has tile registers for products of bf16 */
-    bool artefact; /* what is derived from weights is made once, and kept in an artefact */
+    bool artefact; /* what is derived from weights is made once, for an artefact, or lies in one */
     const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words ("layers.-1.": of the last layer) keep 16 bits; NULL: pass_default_wide */
     int64_t layers; /* of the whole model; 0: as many as weights of the module are named by */
     bool unscreened; /* screen_head is skipped (pass_run fills this in) */

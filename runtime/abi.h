@@ -38,8 +38,10 @@ typedef enum rt_event_kind {
     RT_EVENT_WAIT  /* waiting at a barrier, for the good of the instruction that comes next */
 } rt_event_kind; /* runtime/profile.h */
 
+enum { RT_MAX_CACHES = 8 /* that a program passes from call to call */, RT_MAX_STOPS = 16 /* ids that end generation */ };
+
 /* A product that the runtime runs for compiled code: x·Wᵀ with the rows of several stored weights in order. */
-enum { RT_SITE_WEIGHTS = 32, RT_MAX_CACHES = 8 /* that a program passes from call to call */, RT_MAX_STOPS = 16 /* ids that end generation */ };
+enum { RT_SITE_WEIGHTS = 32 };
 typedef struct rt_site {
     int64_t columns;                 /* K */
     int64_t rows[RT_SITE_WEIGHTS];   /* N of each weight */
@@ -75,7 +77,7 @@ typedef struct rt_frame {
     int32_t *shared;            /* RT_SHARED_WORDS words for values one thread hands to the others */
     void *sample_scratch;       /* rt_sample_scratch_bytes(vocab) */
     void *trace_user;
-    void (*trace)(void *user, int64_t inst, int64_t result, const void *data);
+    void (*trace)(void *user, int64_t inst, int64_t result, int64_t elems, const void *data);
     struct rt_profile *profile; /* where code compiled for it leaves events; NULL: nowhere */
     rt_barrier barrier;
     int32_t threads;
@@ -131,7 +133,7 @@ float rt_candidates_uncapped(float floor, float cap);
 /* The token of row `row` of x, from every thread's rows of W that may change it, by ascending id. The first thread calls it, with its own. */
 int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *found, int64_t rows, const int32_t *tokens, int32_t position, int64_t row,
                              const float *options, int64_t seed);
-void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, const void *data);
+void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, int64_t elems, const void *data);
 /* The thread starts on instruction `inst`, ends it (runtime/profile.h); kind is an rt_event_kind. */
 void rt_profile_begin(rt_frame *frame, int32_t thread, int32_t inst, int32_t kind, int32_t extent, int32_t position);
 void rt_profile_end(rt_frame *frame, int32_t thread);

@@ -26,6 +26,6 @@ void rt_sample_call(rt_frame *frame, const float *logits, int64_t rows, int64_t 
     for (; by.row < rows; by.row++) out[by.row] = rt_sample(logits + by.row * vocab, vocab, &by, frame->sample_scratch);
 }
 
-void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, const void *data) {
-    if (frame->trace) frame->trace(frame->trace_user, inst, result, data);
+void rt_trace_call(rt_frame *frame, int64_t inst, int64_t result, int64_t elems, const void *data) {
+    if (frame->trace) frame->trace(frame->trace_user, inst, result, elems, data);
 }

@@ -29,7 +29,7 @@ struct rt_session {
     bool has_predicted, has_read_head, has_read_chunks; /* single tokens, all of the head, or prompts have read sources: their pages are resident */
     bool has_activations; /* of a long prompt, or rows to be scored: their pages are resident */
     bool keeps_rows;      /* while prompts are read: without them they need no more than what else is given back */
-    bool trades_all;      /* prompts need more than the rows leave: what else rests is given back for any of them, and theirs for any token */
+    bool trades_all;      /* prompts need more than the rows leave: what else rests is given back for any of them, and theirs for any tokens */
 };
 
 /* ---- memory ---- */
@@ -107,7 +107,7 @@ void rt_session_rest(rt_session *s, const rt_source *sources, int count) {
     s->program.sources = sources;
     s->program.source_count = count;
     s->keeps_rows = can_keep_rows(s);
-    s->trades_all = s->keeps_rows || resting_bytes(s, RT_RESTS_PREDICTING) > resting_bytes(s, RT_RESTS_ROWS);
+    s->trades_all = resting_bytes(s, RT_RESTS_PREDICTING) > resting_bytes(s, RT_RESTS_ROWS);
 }
 
 int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
@@ -327,7 +327,7 @@ static void release_activations(rt_session *s) {
 static void release_predicting(rt_session *s, int64_t n) {
     if (!s->has_predicted) return;
     if (!s->keeps_rows || s->has_read_head) release_sources(s, RT_RESTS_ROWS);
-    if (s->trades_all || n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
+    if (s->keeps_rows || s->trades_all || n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
     s->has_predicted = s->has_read_head = false;
 }
 
@@ -485,7 +485,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     release_activations(s);
-    if (g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
+    if (s->trades_all || g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
     gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
     while (status == GM_OK && s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;

@@ -18,9 +18,8 @@ int rt_piece_byte(const rt_piece *piece) {
 }
 
 int32_t rt_vocab_find(const rt_vocab *vocab, const char *text) {
-    size_t length = strlen(text);
     for (size_t id = 0; id < vocab->count; id++)
-        if (vocab->pieces[id].length == length && memcmp(vocab->pieces[id].text, text, length) == 0) return (int32_t)id;
+        if (rt_piece_is(&vocab->pieces[id], text)) return (int32_t)id;
     return -1;
 }
 

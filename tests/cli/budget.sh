@@ -12,7 +12,8 @@ budget() {
     tried=$(sed -n 's/^\([a-z0-9]*\)[,:].*mean KL .*/\1/p' "$work/err")
     check "${budget_name}_stored" "$(cat "$work/err")" [ "$(plan_of "$work/cwd/plan.gmx")" = "$(echo "$tried" | tail -n 1)" ]
     sed -n 's/.*: mean KL //p' "$work/err" | awk -v x="$budget_x" '{ kl[NR] = $1 } END { for (i = 1; i < NR; i++) if (kl[i] <= x) exit 1; exit !(NR && kl[NR] <= x) }'
-    check "${budget_name}_order" "$(cat "$work/err")" [ $? -eq 0 ]
+    ordered=$?
+    check "${budget_name}_order" "$(cat "$work/err")" [ $ordered -eq 0 ]
 }
 budget budget_large 1000
 check budget_first "$(cat "$work/err")" [ "$(grep -c 'mean KL' "$work/err")" = 1 ]

@@ -1,26 +1,36 @@
 # gemmac chat: each answer is what generate says to the whole conversation in the template. Sourced by run.sh.
 lines() { sed -n "s/.*\"$2\":\(\[[^]]*\]\).*/\1/p" "$1"; }
 untimed() { sed 's/,"prefill_s".*//'; }
-# talk NAME ARGUMENT…: standard input in $input; the answers as JSON, each beside generate's.
+# talk NAME ARGUMENT…: standard input in $input; the answers as JSON, each beside generate's, which does not stop at the end of a turn.
 talk() {
     talk_name=$1
     shift
-    gm chat "$gguf" -n 6 --format json "$@"
+    gm chat "$gguf" -n 6 --precision f32 --format json --time "$@"
     check "$talk_name" "$(head -c 300 "$work/err")" [ "$status" -eq 0 ]
     cp "$work/out" "$work/answers"
+    check "${talk_name}_lines" "$(cat "$work/answers")" [ "$(wc -l <"$work/answers")" = 3 ]
+    sed -n 's/^prefill \([0-9]*\) tokens.*/\1/p' "$work/err" >"$work/read"
     : >"$work/expected"
+    begins=yes
     for prompt in $(lines "$work/answers" prompt_ids | tr -d '[]'); do
-        "$gemmac" generate "$gguf" --ids "$prompt" -n 6 --format json "$@" 2>/dev/null | untimed >>"$work/expected"
+        "$gemmac" generate "$gguf" --ids "$prompt" -n 6 --precision f32 --format json "$@" 2>/dev/null >>"$work/expected"
     done
-    untimed <"$work/answers" >"$work/found"
-    same "${talk_name}_answers" "$work/found" "$work/expected"
+    lines "$work/answers" ids | tr -d '[]' >"$work/found"
+    lines "$work/expected" ids | tr -d '[]' | paste -d ' ' "$work/found" - >"$work/both"
+    while read -r said full; do
+        case ,$full, in ,"$said",*) ;; *) begins=no ;; esac
+    done <"$work/both"
+    check "${talk_name}_answers" "$(cat "$work/both")" [ "$begins $(wc -l <"$work/both")" = "yes 3" ]
 }
 printf 'the the\n\nquick brown\nthe dog\n' >"$work/talk.txt"
 input=$work/talk.txt
 talk chat_greedy --temp 0
-check chat_lines "$(cat "$work/answers")" [ "$(wc -l <"$work/answers")" = 3 ]
+# Of the second turn the session holds the first, but for what the tokenizer makes anew of the answer's text.
+asked() { lines "$work/answers" prompt_ids | sed -n "$1p" | tr ',' '\n' | wc -l; }
+check chat_reads_all_at_first "$(cat "$work/read")" [ "$(sed -n 1p "$work/read")" -eq "$(asked 1)" ]
+check chat_reads_what_is_new "$(cat "$work/read")" [ "$(sed -n 2p "$work/read")" -le $(($(asked 2) - $(asked 1))) ]
 talk chat_sampled --temp 1 --seed 7
-talk chat_without_seeking --temp 0 --with kv_ring
+talk chat_in_rings --temp 0 --with kv_ring
 talk chat_by_steps --temp 0 --skip form_generate_loop
 # The prompt of the last turn is what render makes of the conversation.
 talk chat_greedy_again --temp 0
@@ -31,8 +41,16 @@ gm render "$gguf" --messages "$work/talk.json" --format json
 check chat_is_rendered "$(cat "$work/out")" [ "$(lines "$work/out" ids)" = "$(lines "$work/answers" prompt_ids | tail -n 1)" ]
 # It may go on from messages: the last one, of the user, is answered first.
 input=/dev/null
-gm chat "$gguf" --messages "$work/talk.json" -n 6 --temp 0 --format json
+gm chat "$gguf" --messages "$work/talk.json" -n 6 --precision f32 --temp 0 --format json
 check chat_goes_on "$(cat "$work/out" "$work/err")" [ "$(lines "$work/out" ids)" = "$(lines "$work/answers" ids | tail -n 1)" ]
+cp "$work/out" "$work/once"
+input=$work/talk.json
+gm chat "$gguf" --messages - -n 6 --precision f32 --temp 0 --format json
+check chat_from_standard_input "$(cat "$work/out" "$work/err")" [ "$(untimed <"$work/out")" = "$(untimed <"$work/once")" ]
+printf 'a\0b\n' >"$work/nul.txt"
+input=$work/nul.txt
+bad chat_nul 'a NUL in message 0' chat "$gguf"
+input=/dev/null
 gm chat "$gguf"
 check chat_nothing "$(cat "$work/out" "$work/err")" [ "$status" = 0 -a ! -s "$work/out" ]
 input=$work/talk.txt
@@ -40,9 +58,8 @@ good chat_text '.+' chat "$gguf" -n 6 --temp 0
 check chat_says_no_more "$(cat "$work/err")" [ ! -s "$work/err" ]
 gm chat "$gguf" -c 24 -n 6 --temp 0
 check chat_beyond_the_context "$(cat "$work/err")" grep -q '^gemmac: .*the prompt has [0-9]* tokens, expected at most the context of 24' "$work/err"
-input=/dev/null
 printf '[{"role":"assistant","content":"a"}]' >"$work/odd.json"
 input=$work/talk.txt
-bad chat_odd_messages 'roles must alternate' chat "$gguf" --messages "$work/odd.json"
+bad chat_odd_messages 'odd.json: .*roles must alternate' chat "$gguf" --messages "$work/odd.json"
 input=/dev/null
 bad chat_no_messages 'none.json' chat "$gguf" --messages none.json

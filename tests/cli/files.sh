@@ -46,3 +46,24 @@ if [ "$(id -u)" != 0 ]; then
     chmod 000 "$work/own.gguf"
     bad model_unreadable 'own.gguf: Permission denied' inspect "$work/own.gguf"
 fi
+# What is said on standard output by others comes before or behind, and a descriptor of a file keeps its place.
+gm profile "$gguf" --ids 2,3 -n 2 -r 1 -t 2 --no-probe -o -
+check dash_and_a_report "$(head -c 300 "$work/out")" grep -q '^prefill: 2 tokens' "$work/out"
+check dash_trace_stays "$(head -c 300 "$work/out")" grep -q '"name":"thread_name"' "$work/out"
+gm compile "$gguf" --dump=after:dce -o /dev/fd/1
+check descriptor_dump_stays "$(head -c 300 "$work/out")" grep -aq 'func @' "$work/out"
+check descriptor_artefact "no artefact behind it" grep -aq 'GMX1' "$work/out"
+if [ -d /dev/shm ] && [ -w /dev/shm ]; then
+    shm=$(mktemp -d /dev/shm/gemmac.XXXXXX)
+    gm logits "$gguf" --ids 2,3 -o "$shm/new.st"
+    same memory_is_a_folder "$shm/new.st" "$work/plain.st"
+    gm logits "$gguf" --ids 2,3 -o "$shm/new.st"
+    same memory_is_replaced "$shm/new.st" "$work/plain.st"
+    rm -rf "$shm"
+fi
+mkdir "$work/elsewhere" && ln -s elsewhere/made.st "$work/dangling.st"
+gm logits "$gguf" --ids 2,3 -o "$work/dangling.st"
+same dangling_link_is_followed "$work/elsewhere/made.st" "$work/plain.st"
+check dangling_link_stays "$(ls -l "$work/dangling.st")" [ -L "$work/dangling.st" ]
+printf '[{"role":"user","content":"Hi"}]' | (cd "$work/cwd" && "$gemmac" render "$gguf" --messages - >"$work/out" 2>"$work/err")
+check render_from_a_pipe "$(cat "$work/out" "$work/err")" grep -q 'Hi<end_of_turn>' "$work/out"
