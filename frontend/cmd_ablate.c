@@ -76,7 +76,7 @@ static gm_status choose_rows(ablate *a, const cmd_options *options, gm_diag *dia
 
 static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *diag) {
     cmd_options with_prompt = *options;
-    cmd_vocab vocab;
+    fe_engine engine;
     bool given = cmd_given(options, FLAG_IDS) || cmd_given(options, FLAG_PROMPT) ||
                  cmd_given(options, FLAG_FILE);
     if (!given) {
@@ -84,11 +84,11 @@ static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *dia
         with_prompt.given |= UINT64_C(1) << FLAG_PROMPT;
     }
     GM_TRY(cmd_prompt_given(&with_prompt, diag));
-    GM_TRY(cmd_vocab_open(options, options->svg, diag, &vocab));
-    gm_status status = options->svg ? fe_model_spare(&vocab.engine.model, options->svg, diag) : GM_OK;
-    if (status == GM_OK) status = cmd_prompt(&vocab.engine, &with_prompt, diag, &a->ids);
-    a->context = vocab.engine.model.config.context;
-    cmd_vocab_close(&vocab);
+    GM_TRY(cmd_vocab_open(options, options->svg, diag, &engine));
+    gm_status status = options->svg ? fe_model_spare(&engine.model, options->svg, diag) : GM_OK;
+    if (status == GM_OK) status = cmd_prompt(&engine, &with_prompt, diag, &a->ids);
+    a->context = engine.model.config.context;
+    fe_engine_close(&engine);
     return status;
 }
 

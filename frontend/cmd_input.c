@@ -49,20 +49,14 @@ gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_o
     return fe_engine_open(path, engine_options, diag, out);
 }
 
-gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, cmd_vocab *out) {
+gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, fe_engine *out) {
     const char *path = NULL;
-    *out = (cmd_vocab){0};
+    *out = (fe_engine){0};
     GM_TRY(cmd_model_path(options, diag, &path));
-    GM_TRY(fe_model_open(path, !weights, diag, &out->engine.model));
-    gm_status status = fe_tokenizer_open(&out->engine.model, diag, &out->engine.tokenizer);
-    if (status != GM_OK) cmd_vocab_close(out);
+    GM_TRY(fe_model_open(path, !weights, diag, &out->model));
+    gm_status status = fe_tokenizer_open(&out->model, diag, &out->tokenizer);
+    if (status != GM_OK) fe_engine_close(out);
     return status;
-}
-
-void cmd_vocab_close(cmd_vocab *vocab) {
-    rt_tokenizer_free(vocab->engine.tokenizer);
-    fe_model_close(&vocab->engine.model);
-    *vocab = (cmd_vocab){0};
 }
 
 /* ---- texts and prompts ---- */

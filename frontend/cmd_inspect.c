@@ -335,13 +335,13 @@ static void add_model(report *r, const fe_model *model) {
 }
 
 gm_status cmd_inspect(const cmd_options *options, gm_diag *diag) {
-    cmd_vocab opened;
+    fe_engine opened;
     report r = {.json = options->format == CMD_JSON};
     GM_TRY(cmd_vocab_open(options, !options->no_weights, diag, &opened));
-    add_model(&r, &opened.engine.model);
+    add_model(&r, &opened.model);
     if (r.json) gm_string_printf(&r.out, "}\n");
     fwrite(r.out.data, 1, r.out.length, stdout);
     gm_string_free(&r.out);
-    cmd_vocab_close(&opened);
+    fe_engine_close(&opened);
     return GM_OK;
 }

@@ -189,12 +189,12 @@ static void json_report(const fe_profile_result *result, gm_string *out) {
 /* ---- the command ---- */
 
 static gm_status read_prompt(const cmd_options *options, gm_diag *diag, rt_ids *out) {
-    cmd_vocab vocab;
+    fe_engine engine;
     GM_TRY(cmd_prompt_given(options, diag));
-    GM_TRY(cmd_vocab_open(options, options->output, diag, &vocab));
-    gm_status status = options->output ? fe_model_spare(&vocab.engine.model, options->output, diag) : GM_OK;
-    if (status == GM_OK) status = cmd_prompt(&vocab.engine, options, diag, out);
-    cmd_vocab_close(&vocab);
+    GM_TRY(cmd_vocab_open(options, options->output, diag, &engine));
+    gm_status status = options->output ? fe_model_spare(&engine.model, options->output, diag) : GM_OK;
+    if (status == GM_OK) status = cmd_prompt(&engine, options, diag, out);
+    fe_engine_close(&engine);
     return status;
 }
 

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static gm_status need_tokenizer(const cmd_vocab *vocab, gm_diag *diag) {
-    if (vocab->engine.tokenizer) return GM_OK;
-    return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", vocab->engine.model.path);
+static gm_status need_tokenizer(const fe_engine *engine, gm_diag *diag) {
+    if (engine->tokenizer) return GM_OK;
+    return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", engine->model.path);
 }
 
 /* ---- tokenize ---- */
@@ -31,41 +31,41 @@ static void print_ids(const fe_engine *engine, const cmd_options *options, const
 }
 
 gm_status cmd_tokenize(const cmd_options *options, gm_diag *diag) {
-    cmd_vocab vocab;
+    fe_engine engine;
     gm_string text = {0};
     rt_ids ids = {0};
     if (options->prompt && options->file)
         return gm_fail(diag, GM_INVALID, "the text is given twice: expected one of -p and -f");
-    GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
-    gm_status status = need_tokenizer(&vocab, diag);
+    GM_TRY(cmd_vocab_open(options, false, diag, &engine));
+    gm_status status = need_tokenizer(&engine, diag);
     if (status == GM_OK && options->prompt)
         gm_string_append(&text, options->prompt, strlen(options->prompt));
     else if (status == GM_OK)
         status = cmd_read_text(options->file ? options->file : "-", diag, &text);
     if (status == GM_OK) {
-        cmd_encode(&vocab.engine, options, text.data, text.length, &ids);
-        print_ids(&vocab.engine, options, &ids);
+        cmd_encode(&engine, options, text.data, text.length, &ids);
+        print_ids(&engine, options, &ids);
     }
     rt_ids_free(&ids);
     gm_string_free(&text);
-    cmd_vocab_close(&vocab);
+    fe_engine_close(&engine);
     return status;
 }
 
 /* ---- detokenize ---- */
 
 gm_status cmd_detokenize(const cmd_options *options, gm_diag *diag) {
-    cmd_vocab vocab;
+    fe_engine engine;
     gm_string text = {0}, out = {0};
     rt_ids ids = {0};
     if (!cmd_given(options, FLAG_IDS))
         return gm_fail(diag, GM_INVALID, "no ids given: expected --ids LIST");
-    GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
-    gm_status status = need_tokenizer(&vocab, diag);
+    GM_TRY(cmd_vocab_open(options, false, diag, &engine));
+    gm_status status = need_tokenizer(&engine, diag);
     if (status == GM_OK)
-        status = cmd_ids(options, (int64_t)vocab.engine.model.vocab.count, diag, &ids);
+        status = cmd_ids(options, (int64_t)engine.model.vocab.count, diag, &ids);
     if (status == GM_OK) {
-        rt_decode(vocab.engine.tokenizer, ids.data, ids.count, options->skip_special, &text);
+        rt_decode(engine.tokenizer, ids.data, ids.count, options->skip_special, &text);
         if (options->format == CMD_JSON) {
             gm_string_printf(&out, "{\"text\":");
             cmd_json_text(&out, text.data, text.length);
@@ -78,7 +78,7 @@ gm_status cmd_detokenize(const cmd_options *options, gm_diag *diag) {
     rt_ids_free(&ids);
     gm_string_free(&text);
     gm_string_free(&out);
-    cmd_vocab_close(&vocab);
+    fe_engine_close(&engine);
     return status;
 }
 
@@ -106,15 +106,15 @@ static void print_rendered(const fe_engine *engine, const cmd_options *options,
 }
 
 gm_status cmd_render(const cmd_options *options, gm_diag *diag) {
-    cmd_vocab vocab;
+    fe_engine engine;
     gm_string text = {0};
     if (!options->messages)
         return gm_fail(diag, GM_INVALID, "no messages given: expected --messages FILE.json");
-    GM_TRY(cmd_vocab_open(options, false, diag, &vocab));
-    gm_status status = fe_chat_render_file(vocab.engine.model.config.generation, options->messages,
+    GM_TRY(cmd_vocab_open(options, false, diag, &engine));
+    gm_status status = fe_chat_render_file(engine.model.config.generation, options->messages,
                                            !options->no_generation_prompt, diag, &text);
-    if (status == GM_OK) print_rendered(&vocab.engine, options, &text);
+    if (status == GM_OK) print_rendered(&engine, options, &text);
     gm_string_free(&text);
-    cmd_vocab_close(&vocab);
+    fe_engine_close(&engine);
     return status;
 }

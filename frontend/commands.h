@@ -72,13 +72,9 @@ gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char *
 gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
                           gm_diag *diag, fe_engine *out);
 
-/* A model opened for its vocabulary and configuration only. */
-typedef struct cmd_vocab {
-    fe_engine engine; /* model and tokenizer are set */
-} cmd_vocab;
-/* weights: also map and check them. */
-gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, cmd_vocab *out);
-void cmd_vocab_close(cmd_vocab *vocab);
+/* Only the model, for its vocabulary and configuration, and its tokenizer, if it has one; to be closed by fe_engine_close. weights: also map and
+ * check them. */
+gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, fe_engine *out);
 
 /* The bytes of FILE, of standard input when it is "-". */
 gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out);

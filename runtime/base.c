@@ -20,8 +20,11 @@ gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...) {
 }
 
 void gm_plain(char *text) {
-    for (unsigned char *c = (unsigned char *)text; *c; c++)
-        if (*c < 0x20 || *c == 0x7F || (*c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0)) *c = ' ';
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        bool pair = *c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0;
+        if (pair) *c++ = ' ';
+        if (pair || *c < 0x20 || *c == 0x7F) *c = ' ';
+    }
 }
 
 void gm_warn(const gm_diag *diag, const char *format, ...) {
