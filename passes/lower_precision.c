@@ -93,6 +93,31 @@ static void count_layers(const ir_inst *inst, void *user) {
     }
 }
 
+/* A word of the list that is asked for; found: some weight's name holds it. */
+typedef struct asked_word {
+    char text[IR_NAME_BYTES];
+    int64_t layers;
+    bool found;
+} asked_word;
+
+static void look_for(const ir_inst *inst, void *user) {
+    asked_word *word = user;
+    char name[IR_NAME_BYTES];
+    for (int64_t i = 0; i < ir_stored_count(inst) && !word->found; i++) word->found = holds(ir_stored_name(inst, i, name), word->text, word->layers);
+}
+
+gm_status pass_check_wide(const ir_module *module, const char *words, int64_t layers, gm_diag *diag) {
+    for (size_t n; words && *words; words += n + (words[n] == ',')) {
+        asked_word word = {.layers = layers};
+        n = strcspn(words, ",");
+        if (!n) continue;
+        if (n < sizeof word.text) memcpy(word.text, words, n);
+        for (int i = 0; i < module->func_count && n < sizeof word.text; i++) ir_visit(module->funcs[i]->body, look_for, &word);
+        if (!word.found) return gm_fail(diag, GM_INVALID, "--wide %.*s: no weight's name holds this word", (int)n, words);
+    }
+    return GM_OK;
+}
+
 static const char *wide_of(const lowering *state) {
     return state->options->wide ? state->options->wide : pass_default_wide(state->options->precision);
 }

@@ -52,10 +52,12 @@ typedef struct pass_options {
     void *measure_user;
 } pass_options;
 
-/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it
- * does not apply it copies. Errors: GM_INVALID, plan_memory
- * meets a symbol without a bound; those of options->measure. */
+/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it does not apply it copies. Errors: GM_INVALID,
+ * plan_memory meets a symbol without a bound; those of options->measure. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
+
+/* GM_INVALID: a word of pass_options.wide names no weight of a whole model's module, which would change the plan without a sound. words NULL: none. */
+gm_status pass_check_wide(const ir_module *module, const char *words, int64_t layers, gm_diag *diag);
 
 /* How a pass ends that may leave values without readers: found nothing: `made` is the result; else that by dce, and `made` is freed. */
 gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, gm_diag *diag, ir_module **out);

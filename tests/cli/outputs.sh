@@ -110,6 +110,8 @@ check wide_usual_is "the usual list is another" cmp -s "$work/usual" "$work/out"
 wide wide_none 0 48 --wide ''
 wide wide_all 48 0 --wide proj
 wide wide_some 12 36 --wide mlp.down
+bad wide_names_nothing "--wide v_porj: no weight.s name holds this word" compile "$gguf" --precision int8 --wide v_proj,v_porj -o out.gmx
+bad wide_beyond_the_layers "--wide layers.-99.: no weight" compile "$gguf" --precision block8 --wide layers.-99. -o out.gmx
 # --explain: reasons and nothing else.
 gm compile "$gguf" --precision int16 --explain --no-weights
 check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x matmul f32\[1,[0-9]+\] .*: words, since rows of x: 1, at most 6' "$work/out"
