@@ -76,20 +76,13 @@ static gm_status choose_rows(ablate *a, const cmd_options *options, gm_diag *dia
 
 static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *diag) {
     cmd_options with_prompt = *options;
-    fe_engine engine;
     bool given = cmd_given(options, FLAG_IDS) || cmd_given(options, FLAG_PROMPT) ||
                  cmd_given(options, FLAG_FILE);
     if (!given) {
         with_prompt.prompt = default_prompt;
         with_prompt.given |= UINT64_C(1) << FLAG_PROMPT;
     }
-    GM_TRY(cmd_prompt_given(&with_prompt, diag));
-    GM_TRY(cmd_vocab_open(options, options->svg, diag, &engine));
-    gm_status status = options->svg ? fe_model_spare(&engine.model, options->svg, diag) : GM_OK;
-    if (status == GM_OK) status = cmd_prompt(&engine, &with_prompt, diag, &a->ids);
-    a->context = engine.model.config.context;
-    fe_engine_close(&engine);
-    return status;
+    return cmd_prompt_alone(&with_prompt, options->svg, diag, &a->context, &a->ids);
 }
 
 static void progress(void *user, const char *text) {

@@ -44,12 +44,8 @@ static void finish_text(cmd_answer *a) {
 
 /* ---- the run ---- */
 
-static gm_status check_room(const cmd_answer *a, gm_diag *diag) {
-    int64_t context = rt_session_context(a->engine->session);
-    if ((int64_t)a->prompt.count <= context) return GM_OK;
-    return gm_fail(diag, GM_INVALID,
-                   "%s: the prompt has %zu tokens, expected at most the context of %lld (see -c)",
-                   a->engine->model.path, a->prompt.count, (long long)context);
+cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options) {
+    return (cmd_answer){.engine = engine, .streaming = options->format == CMD_TEXT, .match = {.stops = options->stops.data, .count = options->stops.count}};
 }
 
 /* The ids of the sequence so far that begin the prompt too need not be read again. */
@@ -62,7 +58,7 @@ static gm_status prefill(cmd_answer *a, int64_t held, gm_diag *diag) {
 
 gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag) {
     rt_session *session = a->engine->session;
-    GM_TRY(check_room(a, diag));
+    GM_TRY(cmd_prompt_fits(a->engine, &a->prompt, diag));
     int64_t room = rt_session_context(session) - (int64_t)a->prompt.count, max = wanted < 0 || wanted > room ? room : wanted;
     a->ids = malloc(sizeof *a->ids * (size_t)(max + 1));
     if (!a->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);

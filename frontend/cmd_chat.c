@@ -78,26 +78,28 @@ static gm_status keep(chat *c, const rt_ids *ids, gm_diag *diag, int64_t *out) {
     return GM_OK;
 }
 
-static void note_held(chat *c, const cmd_answer *answer) {
-    c->held.count = 0;
-    for (size_t i = 0; i < answer->prompt.count; i++) rt_ids_push(&c->held, answer->prompt.data[i]);
+/* The session holds the answer and its prompt, which is taken from it. */
+static void take_held(chat *c, cmd_answer *answer) {
+    rt_ids_free(&c->held);
+    c->held = answer->prompt;
+    answer->prompt = (rt_ids){0};
     for (int64_t i = 0; i < answer->count; i++) rt_ids_push(&c->held, answer->ids[i]);
 }
 
 static gm_status answer_last(chat *c, gm_diag *diag) {
     const cmd_options *options = c->options;
-    cmd_answer answer = {.engine = &c->engine, .streaming = options->format == CMD_TEXT, .match = {.stops = options->stops.data, .count = options->stops.count}};
+    cmd_answer answer = cmd_answer_new(&c->engine, options);
     cmd_stops stops = {c->stops, c->stop_count};
     int64_t held = 0;
     gm_status status = encode(c, diag, &answer.prompt);
     if (status == GM_OK) status = keep(c, &answer.prompt, diag, &held);
     if (status == GM_OK) status = cmd_answer_run(&answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &stops, diag);
     if (status == GM_OK) {
-        note_held(c, &answer);
         say(c, "assistant", answer.text.data, answer.text.length);
         if (!answer.streaming) cmd_answer_json(&answer);
         else cmd_answer_newline(&answer);
         if (options->time) cmd_answer_speed(&answer, held);
+        take_held(c, &answer);
     }
     cmd_answer_free(&answer);
     return status;

@@ -21,7 +21,7 @@ gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {
     engine_options.no_screens = true; /* what it needs is made when it is known to be */
     GM_TRY(cmd_prompt_given(options, diag));
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
-    cmd_answer answer = {.engine = &engine, .streaming = options->format == CMD_TEXT, .match = {.stops = options->stops.data, .count = options->stops.count}};
+    cmd_answer answer = cmd_answer_new(&engine, options);
     gm_status status = run(&answer, options, diag);
     if (status == GM_OK && answer.streaming) {
         cmd_answer_newline(&answer);

@@ -1,5 +1,6 @@
 /* What commands read: the model, its vocabulary, prompts. */
 #include "frontend/commands.h"
+#include "frontend/json.h"
 
 #include <errno.h>
 #include <math.h>
@@ -62,21 +63,11 @@ gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag
 /* ---- texts and prompts ---- */
 
 gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out) {
-    char buffer[1 << 16];
     bool standard = strcmp(path, "-") == 0;
     const char *name = standard ? "standard input" : path;
     FILE *file = standard ? stdin : fopen(path, "rb");
     if (!file) return gm_fail(diag, GM_IO, "%s: cannot open: %s", name, strerror(errno));
-    gm_status status = GM_OK;
-    gm_string_append(out, "", 0);
-    for (size_t bytes; (bytes = fread(buffer, 1, sizeof buffer, file)) > 0 && status == GM_OK;) {
-        if (out->length + bytes > MAX_TEXT_BYTES)
-            status =
-                gm_fail(diag, GM_FORMAT, "%s: expected at most %d bytes", name, MAX_TEXT_BYTES);
-        else
-            gm_string_append(out, buffer, bytes);
-    }
-    if (ferror(file)) status = gm_fail(diag, GM_IO, "%s: cannot read: %s", name, strerror(errno));
+    gm_status status = fe_read_stream(file, name, MAX_TEXT_BYTES, diag, out);
     if (!standard) fclose(file);
     return status;
 }
@@ -149,6 +140,24 @@ gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_dia
         GM_TRY(encode_prompt(engine, options, diag, out));
     if (out->count) return GM_OK;
     return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
+}
+
+gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_diag *diag, int64_t *context, rt_ids *out) {
+    fe_engine engine;
+    GM_TRY(cmd_prompt_given(options, diag));
+    GM_TRY(cmd_vocab_open(options, output, diag, &engine));
+    gm_status status = output ? fe_model_spare(&engine.model, output, diag) : GM_OK;
+    if (status == GM_OK) status = cmd_prompt(&engine, options, diag, out);
+    if (context) *context = engine.model.config.context;
+    fe_engine_close(&engine);
+    return status;
+}
+
+gm_status cmd_prompt_fits(const fe_engine *engine, const rt_ids *prompt, gm_diag *diag) {
+    int64_t context = rt_session_context(engine->session);
+    if ((int64_t)prompt->count <= context) return GM_OK;
+    return gm_fail(diag, GM_INVALID, "%s: the prompt has %zu tokens, expected at most the context of %lld (see -c)", engine->model.path, prompt->count,
+                   (long long)context);
 }
 
 /* ---- sampling ---- */

@@ -36,12 +36,8 @@ static bool write_rows(void *user, int64_t first, int64_t rows, const float *log
 
 static gm_status write_logits(const fe_engine *engine, const rt_ids *ids, const char *path,
                               gm_diag *diag) {
-    int64_t context = rt_session_context(engine->session), count = (int64_t)ids->count;
-    if (count > context)
-        return gm_fail(
-            diag, GM_INVALID,
-            "%s: the prompt has %lld tokens, expected at most the context of %lld (see -c)",
-            engine->model.path, (long long)count, (long long)context);
+    int64_t count = (int64_t)ids->count;
+    GM_TRY(cmd_prompt_fits(engine, ids, diag));
     logits_writer w = {.vocab = rt_session_vocab(engine->session), .diag = diag};
     GM_TRY(fe_model_spare(&engine->model, path, diag));
     GM_TRY(fe_new_file_open(path, diag, &w.file));

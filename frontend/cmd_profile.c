@@ -188,16 +188,6 @@ static void json_report(const fe_profile_result *result, gm_string *out) {
 
 /* ---- the command ---- */
 
-static gm_status read_prompt(const cmd_options *options, gm_diag *diag, rt_ids *out) {
-    fe_engine engine;
-    GM_TRY(cmd_prompt_given(options, diag));
-    GM_TRY(cmd_vocab_open(options, options->output, diag, &engine));
-    gm_status status = options->output ? fe_model_spare(&engine.model, options->output, diag) : GM_OK;
-    if (status == GM_OK) status = cmd_prompt(&engine, options, diag, out);
-    fe_engine_close(&engine);
-    return status;
-}
-
 static gm_status write_report(const cmd_options *options, const fe_profile_result *result,
                               gm_diag *diag) {
     gm_string report = {0}, trace = {0};
@@ -226,7 +216,7 @@ gm_status cmd_profile(const cmd_options *options, gm_diag *diag) {
             cmd_int_or(options, FLAG_REPETITIONS, options->repetitions, DEFAULT_REPETITIONS),
         .probe = !options->no_probe};
     GM_TRY(cmd_model_path(options, diag, &request.path));
-    gm_status status = read_prompt(options, diag, &ids);
+    gm_status status = cmd_prompt_alone(options, options->output, diag, NULL, &ids);
     request.ids = ids.data;
     request.id_count = (int64_t)ids.count;
     if (status == GM_OK) status = fe_profile_run(&request, diag, &result);

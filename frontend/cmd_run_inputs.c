@@ -19,21 +19,17 @@ typedef struct integer_use {
     int64_t values; /* from 0 on, of which each is one that all direct uses take; what is computed from it is not followed */
 } integer_use;
 
-static int64_t extent(const integer_use *u, ir_dim dim) {
-    return ir_dim_is_symbol(dim) ? u->symbols[ir_dim_symbol_of(dim)] : dim;
-}
-
 /* So many values operand i of the instruction may have; 0: any. */
 static int64_t values_of(const integer_use *u, const ir_inst *inst, int i) {
     const ir_type *x = &inst->operands[0]->type, *y = inst->operand_count > 1 ? &inst->operands[1]->type : NULL;
     int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
     switch (inst->op) {
-    case IR_GATHER: return i == 1 ? extent(u, x->dim[0]) : 0;
-    case IR_INDEX: return i == 1 ? extent(u, x->dim[axis]) : 0;
-    case IR_WINDOW: return i == 1 ? extent(u, x->dim[axis]) - extent(u, inst->results[0]->type.dim[axis]) + 1 : 0;
+    case IR_GATHER: return i == 1 ? ir_dim_value(x->dim[0], u->symbols) : 0;
+    case IR_INDEX: return i == 1 ? ir_dim_value(x->dim[axis], u->symbols) : 0;
+    case IR_WINDOW: return i == 1 ? ir_dim_value(x->dim[axis], u->symbols) - ir_dim_value(inst->results[0]->type.dim[axis], u->symbols) + 1 : 0;
     case IR_LAYER_WEIGHT: return ir_stored_count(inst);
-    case IR_UPDATE: return i > 1 && !(ir_attr_int(inst, IR_ATTR_RING, 0) && i == inst->operand_count - 1) ? extent(u, x->dim[i - 2]) - extent(u, y->dim[i - 2]) + 1 : 0;
-    case IR_ATTENTION: return i == 3 && !ir_attr_int(inst, IR_ATTR_RING, 0) ? extent(u, y->dim[0]) - extent(u, x->dim[0]) + 1 : 0;
+    case IR_UPDATE: return i > 1 && !(ir_attr_int(inst, IR_ATTR_RING, 0) && i == inst->operand_count - 1) ? ir_dim_value(x->dim[i - 2], u->symbols) - ir_dim_value(y->dim[i - 2], u->symbols) + 1 : 0;
+    case IR_ATTENTION: return i == 3 && !ir_attr_int(inst, IR_ATTR_RING, 0) ? ir_dim_value(y->dim[0], u->symbols) - ir_dim_value(x->dim[0], u->symbols) + 1 : 0;
     default: return 0;
     }
 }
@@ -139,8 +135,7 @@ static gm_status make_array(const ir_type *type, const int64_t *symbols, int64_t
     size_t elems = 1;
     *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
     for (int d = 0; d < type->rank; d++) {
-        bool symbolic = ir_dim_is_symbol(type->dim[d]);
-        out->dim[d] = symbolic ? symbols[ir_dim_symbol_of(type->dim[d])] : type->dim[d];
+        out->dim[d] = ir_dim_value(type->dim[d], symbols);
         if (!gm_mul_size(elems, (size_t)out->dim[d], &elems) || elems > (size_t)1 << 34)
             return gm_fail(diag, GM_INVALID, "a parameter has more than 2^34 elements");
     }

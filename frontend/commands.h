@@ -89,6 +89,11 @@ gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag);
  * not count. */
 gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
                      rt_ids *out);
+/* The same before a session is opened, by a model that is opened for it alone; and GM_INVALID if `output`, NULL: none, is a file of that model.
+ * *context, unless NULL: the most tokens that it takes. */
+gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_diag *diag, int64_t *context, rt_ids *out);
+/* GM_INVALID: there are more than the session's context takes. */
+gm_status cmd_prompt_fits(const fe_engine *engine, const rt_ids *prompt, gm_diag *diag);
 /* How tokens are chosen: what the flags say, else the model's defaults, else those that Gemma's makers recommend. */
 rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults);
 /* --ids as 32-bit numbers below `vocab`. */
@@ -116,8 +121,9 @@ typedef struct cmd_stops {
     int count;
 } cmd_stops;
 
-/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context is full. Zero all but engine,
- * prompt, streaming and match. GM_INVALID: the prompt does not fit; GM_IO: standard output failed. */
+/* One to be run with these flags; its prompt is empty yet. */
+cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options);
+/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context is full. GM_INVALID: the prompt does not fit; GM_IO: standard output failed. */
 gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag);
 void cmd_answer_free(cmd_answer *a);
 /* One JSON object on a line of standard output. */

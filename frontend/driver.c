@@ -80,8 +80,7 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
     gm_arena arena = {0};
     fe_dump_state dump = {.options = options};
     gm_status status = check_pass_names(options->passes, diag);
-    bool reads_wide = limits->precision == PASS_INT8 || limits->precision == PASS_BLOCK8;
-    if (status == GM_OK && reads_wide) status = pass_check_wide(in, options->wide, limits->layers, diag);
+    if (status == GM_OK) status = pass_check_wide(limits, in, diag);
     if (status == GM_OK) status = fe_dump_start(&dump, in, diag);
     if (status != GM_OK) ir_module_free(in);
     else {

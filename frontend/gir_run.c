@@ -73,7 +73,7 @@ static void run(fe_gir_program *p, const char *name, const ir_array *args, int a
     for (int i = 0; i < body->yield_count; i++) {
         const ir_type *type = &body->yields[i]->type;
         results[i] = (ir_array){.dtype = type->dtype, .rank = type->rank};
-        for (int d = 0; d < type->rank; d++) results[i].dim[d] = ir_dim_is_symbol(type->dim[d]) ? p->dims[ir_dim_symbol_of(type->dim[d])] : type->dim[d];
+        for (int d = 0; d < type->rank; d++) results[i].dim[d] = ir_dim_value(type->dim[d], p->dims);
         int alias = func->alias ? func->alias[i] : -1;
         results[i].data = alias >= 0 ? in[alias] : gm_arena_alloc(arena, array_bytes(&results[i]) + PAD_BYTES);
         out[i] = results[i].data;
@@ -105,7 +105,8 @@ gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_int
 /* Compiled code runs first and leaves its values. Then the interpreter runs, and after each instruction takes the compiled value for its own, so
  * that every instruction is judged by itself, on the same operands: errors do not add up, and control flow is the same. */
 typedef struct record {
-    int64_t inst, result;
+    const ir_inst *inst;
+    int64_t result;
     size_t bytes;
     void *data;
 } record;
@@ -139,15 +140,15 @@ static void number_insts(checker *c) {
 
 static void record_value(void *user, int64_t inst, int64_t result, int64_t elems, const void *data) {
     checker *c = user;
-    const ir_type *type = &c->insts[inst]->results[result]->type;
-    size_t bytes = rt_dtype_bytes(type->dtype, (size_t)elems);
+    const ir_inst *made_by = c->insts[inst];
+    size_t bytes = rt_dtype_bytes(made_by->results[result]->type.dtype, (size_t)elems);
     if (c->count == c->capacity) {
         c->capacity = c->capacity ? 2 * c->capacity : 256;
         c->records = realloc(c->records, c->capacity * sizeof *c->records);
         GM_ASSERT(c->records);
     }
     record *r = &c->records[c->count++];
-    *r = (record){inst, result, bytes, gm_arena_alloc(&c->arena, bytes + PAD_BYTES)};
+    *r = (record){made_by, result, bytes, gm_arena_alloc(&c->arena, bytes + PAD_BYTES)};
     memcpy(r->data, data, bytes);
 }
 
@@ -190,10 +191,9 @@ static void compare(checker *c, const ir_func *func, const ir_inst *inst, int re
 /* After an interpreted instruction. Compiled code leaves out views. */
 static void check_values(void *user, const ir_func *func, const ir_inst *inst, const ir_array *results) {
     checker *c = user;
-    int64_t number = cg_trace_number(c->module, inst);
     for (int i = 0; i < inst->result_count && !c->differs && c->cursor < c->count; i++) {
         const record *r = &c->records[c->cursor];
-        if (number < 0 || r->inst != number || r->result != i) continue;
+        if (r->inst != inst || r->result != i) continue;
         c->cursor++;
         c->differs |= r->bytes != array_bytes(&results[i]);
         if (c->differs) gm_fail(c->diag, GM_INTERNAL, "@%s: %s: extents differ, compiled and interpreted", func->name, ir_op_of(inst->op)->text);
@@ -220,7 +220,7 @@ gm_status fe_gir_check(int threads, const ir_module *module, const char *func, c
         if (status == GM_OK) status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
         if (status == GM_OK && !c.differs && c.cursor < c.count) {
             c.differs = true;
-            gm_fail(diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)c.records[c.cursor].inst);
+            gm_fail(diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)cg_trace_number(c.module, c.records[c.cursor].inst));
         }
         if (status == GM_OK && c.differs) status = GM_INTERNAL;
     }

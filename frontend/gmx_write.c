@@ -14,7 +14,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */ };
 
@@ -45,16 +44,9 @@ struct fe_gmx_writer {
 
 /* ---- bytes ---- */
 
-/* All of them, at `offset` where the file can seek. False: see errno. */
+/* All of them. False: see errno. */
 static bool put(const fe_gmx_writer *w, const void *data, size_t bytes, size_t offset) {
-    for (size_t done = 0; done < bytes;) {
-        const char *from = (const char *)data + done;
-        ssize_t n = w->file.through ? write(w->file.fd, from, bytes - done) : pwrite(w->file.fd, from, bytes - done, (off_t)(offset + done));
-        if (n > 0) done += (size_t)n;
-        else if (n == 0) return errno = EIO, false;
-        else if (errno != EINTR) return false;
-    }
-    return true;
+    return (errno = fe_new_file_put(&w->file, data, bytes, offset)) == 0;
 }
 
 static bool put_block(fe_gmx_writer *w) {

@@ -46,21 +46,28 @@ static gm_status read_all(int file, const char *path, size_t max_bytes, gm_diag 
     return gm_fail(diag, GM_IO, "%s: read %zu of %zu bytes", path, at, bytes);
 }
 
-static gm_status read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
+gm_status fe_read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, gm_string *out) {
     char buffer[1 << 16];
+    gm_string_append(out, "", 0);
+    for (size_t bytes; (bytes = fread(buffer, 1, sizeof buffer, file)) > 0;) {
+        if (bytes > max_bytes - out->length) return gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes", name, max_bytes);
+        gm_string_append(out, buffer, bytes);
+    }
+    return ferror(file) ? gm_fail(diag, GM_IO, "%s: cannot read: %s", name, strerror(errno)) : GM_OK;
+}
+
+static gm_status read_standard(size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
     gm_string text = {0};
-    gm_string_append(&text, "", 0);
-    for (size_t bytes; text.length <= max_bytes && (bytes = fread(buffer, 1, sizeof buffer, file)) > 0;) gm_string_append(&text, buffer, bytes);
+    gm_status status = fe_read_stream(stdin, "standard input", max_bytes, diag, &text);
+    if (status != GM_OK) gm_string_free(&text);
     *out = text.data;
     *out_bytes = text.length;
-    if (!ferror(file) && text.length <= max_bytes) return GM_OK;
-    gm_string_free(&text);
-    return ferror(file) ? gm_fail(diag, GM_IO, "%s: cannot read", name) : gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes", name, max_bytes);
+    return status;
 }
 
 gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out,
                        size_t *out_bytes) {
-    if (strcmp(path, "-") == 0) return read_stream(stdin, "standard input", max_bytes, diag, out, out_bytes);
+    if (strcmp(path, "-") == 0) return read_standard(max_bytes, diag, out, out_bytes);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     gm_status status = read_all(file, path, max_bytes, diag, out, out_bytes);

@@ -97,15 +97,25 @@ gm_status fe_new_file_failed(const fe_new_file *file, int reason, gm_diag *diag)
     return gm_fail(diag, GM_IO, "%s: cannot write: %s", file->path, strerror(reason));
 }
 
-gm_status fe_new_file_write(fe_new_file *file, const void *data, size_t bytes, gm_diag *diag) {
-    for (const char *at = data; bytes;) {
-        ssize_t written = write(file->fd, at, bytes);
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return fe_new_file_failed(file, written < 0 ? errno : EIO, diag);
-        at += written;
-        bytes -= (size_t)written;
+/* offset -1: behind what was written last. 0, else an errno. */
+static int put(int fd, const void *data, size_t bytes, off_t offset) {
+    for (size_t done = 0; done < bytes;) {
+        const char *from = (const char *)data + done;
+        ssize_t n = offset < 0 ? write(fd, from, bytes - done) : pwrite(fd, from, bytes - done, offset + (off_t)done);
+        if (n > 0) done += (size_t)n;
+        else if (n == 0) return EIO;
+        else if (errno != EINTR) return errno;
     }
-    return GM_OK;
+    return 0;
+}
+
+gm_status fe_new_file_write(fe_new_file *file, const void *data, size_t bytes, gm_diag *diag) {
+    int reason = put(file->fd, data, bytes, -1);
+    return reason ? fe_new_file_failed(file, reason, diag) : GM_OK;
+}
+
+int fe_new_file_put(const fe_new_file *file, const void *data, size_t bytes, size_t offset) {
+    return put(file->fd, data, bytes, file->through ? -1 : (off_t)offset);
 }
 
 /* ---- closing ---- */

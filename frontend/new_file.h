@@ -17,6 +17,8 @@ typedef struct fe_new_file {
 /* Open for writing; "-" is standard output. GM_IO: path and the system's reason. */
 gm_status fe_new_file_open(const char *path, gm_diag *diag, fe_new_file *out);
 gm_status fe_new_file_write(fe_new_file *file, const void *data, size_t bytes, gm_diag *diag);
+/* The same at an offset, wherever writing was; what is written through takes it as the next bytes. 0, else an errno. Threads may call it. */
+int fe_new_file_put(const fe_new_file *file, const void *data, size_t bytes, size_t offset);
 /* The reason for GM_IO, an errno, as a line. */
 gm_status fe_new_file_failed(const fe_new_file *file, int reason, gm_diag *diag);
 /* Ends the writing: the file is in place if status is GM_OK and the rest goes well, else nothing is left of it. Returns status, or what failed. */

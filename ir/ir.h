@@ -16,6 +16,8 @@ typedef int64_t ir_dim;
 static inline bool ir_dim_is_symbol(ir_dim d) { return d < 0; }
 static inline ir_dim ir_dim_symbol(int symbol) { return -(ir_dim)symbol - 1; }
 static inline int ir_dim_symbol_of(ir_dim d) { return (int)(-(d + 1)); }
+/* With what each symbol stands for. */
+static inline ir_dim ir_dim_value(ir_dim d, const ir_dim *symbols) { return ir_dim_is_symbol(d) ? symbols[ir_dim_symbol_of(d)] : d; }
 
 typedef struct ir_type {
     rt_dtype dtype;

@@ -50,8 +50,7 @@ void ir_rewrite_region_into(ir_rewrite *rewrite, const ir_region *region) {
 }
 
 static void clone_yields(ir_rewrite *rewrite, const ir_region *from) {
-    ir_value *small[16], **yields = small;
-    if (from->yield_count > (int)GM_COUNT(small)) yields = GM_NEW_ARRAY(&rewrite->out->arena, ir_value *, from->yield_count);
+    ir_value **yields = GM_NEW_ARRAY(&rewrite->out->arena, ir_value *, from->yield_count + 1);
     for (int i = 0; i < from->yield_count; i++) yields[i] = ir_rewrite_get(rewrite, from->yields[i]);
     ir_yield(&rewrite->b, yields, from->yield_count);
 }
@@ -79,26 +78,27 @@ ir_value **ir_rewrite_operands(const ir_rewrite *rewrite, const ir_inst *inst, i
     return operands;
 }
 
-ir_inst *ir_rewrite_without(ir_rewrite *rewrite, const ir_inst *inst, ir_attr_key key) {
+/* Its attributes without that of `key`, in whose place is `instead`, or behind all; NULL: nothing is. */
+static ir_inst *copy_but(ir_rewrite *rewrite, const ir_inst *inst, ir_attr_key key, const ir_attr *instead) {
     ir_inst *copy = GM_NEW(&rewrite->out->arena, ir_inst);
     *copy = *inst;
     copy->attrs = GM_NEW_ARRAY(&rewrite->out->arena, ir_attr, inst->attr_count + 1);
     copy->attr_count = 0;
-    for (int i = 0; i < inst->attr_count; i++)
-        if (inst->attrs[i].key != key) copy->attrs[copy->attr_count++] = inst->attrs[i];
+    for (int i = 0; i < inst->attr_count; i++) {
+        bool other = inst->attrs[i].key != key;
+        if (other || instead) copy->attrs[copy->attr_count++] = other ? inst->attrs[i] : *instead;
+        if (!other) instead = NULL;
+    }
+    if (instead) copy->attrs[copy->attr_count++] = *instead;
     return copy;
 }
 
+ir_inst *ir_rewrite_without(ir_rewrite *rewrite, const ir_inst *inst, ir_attr_key key) {
+    return copy_but(rewrite, inst, key, NULL);
+}
+
 ir_inst *ir_rewrite_with(ir_rewrite *rewrite, const ir_inst *inst, ir_attr attr) {
-    ir_inst *copy = GM_NEW(&rewrite->out->arena, ir_inst);
-    *copy = *inst;
-    copy->attrs = GM_NEW_ARRAY(&rewrite->out->arena, ir_attr, inst->attr_count + 1);
-    int at = 0;
-    for (int i = 0; i < inst->attr_count; i++) copy->attrs[i] = inst->attrs[i];
-    while (at < inst->attr_count && inst->attrs[at].key != attr.key) at++;
-    copy->attrs[at] = attr;
-    copy->attr_count += at == inst->attr_count;
-    return copy;
+    return copy_but(rewrite, inst, attr.key, &attr);
 }
 
 ir_inst *ir_rewrite_clone(ir_rewrite *rewrite, const ir_inst *inst) {

@@ -61,24 +61,20 @@ static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
 }
 
 /* Does the name hold the word? In that "layers.-1." is the last layer, and so on. */
-static bool holds(const char *name, const char *word, int64_t layers) {
+static bool holds(const char *name, const char *word, size_t length, int64_t layers) {
     static const char prefix[] = "layers.-";
     char text[2 * IR_NAME_BYTES], *rest;
-    if (strncmp(word, prefix, strlen(prefix)) != 0) return strstr(name, word);
+    if (strncmp(word, prefix, strlen(prefix)) != 0) return memmem(name, strlen(name), word, length);
     long back = strtol(word + strlen(prefix), &rest, 10);
     if (*rest != '.' || back < 1 || back > layers) return false;
-    snprintf(text, sizeof text, "layers.%lld%s", (long long)(layers - back), rest);
+    snprintf(text, sizeof text, "layers.%lld%.*s", (long long)(layers - back), (int)(word + length - rest), rest);
     return strstr(name, text);
 }
 
 static bool names_one_of(const char *words, const char *name, int64_t layers) {
-    char word[IR_NAME_BYTES];
     for (size_t n; *words; words += n + (words[n] == ',')) {
         n = strcspn(words, ",");
-        if (!n || n >= sizeof word) continue;
-        memcpy(word, words, n);
-        word[n] = 0;
-        if (holds(name, word, layers)) return true;
+        if (n && n < IR_NAME_BYTES && holds(name, words, n, layers)) return true;
     }
     return false;
 }
@@ -95,7 +91,8 @@ static void count_layers(const ir_inst *inst, void *user) {
 
 /* A word of the list that is asked for; found: some weight's name holds it. */
 typedef struct asked_word {
-    char text[IR_NAME_BYTES];
+    const char *text;
+    size_t length;
     int64_t layers;
     bool found;
 } asked_word;
@@ -103,17 +100,17 @@ typedef struct asked_word {
 static void look_for(const ir_inst *inst, void *user) {
     asked_word *word = user;
     char name[IR_NAME_BYTES];
-    for (int64_t i = 0; i < ir_stored_count(inst) && !word->found; i++) word->found = holds(ir_stored_name(inst, i, name), word->text, word->layers);
+    for (int64_t i = 0; i < ir_stored_count(inst) && !word->found; i++) word->found = holds(ir_stored_name(inst, i, name), word->text, word->length, word->layers);
 }
 
-gm_status pass_check_wide(const ir_module *module, const char *words, int64_t layers, gm_diag *diag) {
-    for (size_t n; words && *words; words += n + (words[n] == ',')) {
-        asked_word word = {.layers = layers};
-        n = strcspn(words, ",");
-        if (!n) continue;
-        if (n < sizeof word.text) memcpy(word.text, words, n);
-        for (int i = 0; i < module->func_count && n < sizeof word.text; i++) ir_visit(module->funcs[i]->body, look_for, &word);
+gm_status pass_check_wide(const pass_options *options, const ir_module *module, gm_diag *diag) {
+    bool reads = options->precision == PASS_INT8 || options->precision == PASS_BLOCK8;
+    for (const char *words = reads && options->wide ? options->wide : ""; *words; words += strspn(words, ",")) {
+        size_t n = strcspn(words, ",");
+        asked_word word = {words, n, options->layers, n == 0};
+        for (int i = 0; i < module->func_count && n < IR_NAME_BYTES; i++) ir_visit(module->funcs[i]->body, look_for, &word);
         if (!word.found) return gm_fail(diag, GM_INVALID, "--wide %.*s: no weight's name holds this word", (int)n, words);
+        words += n;
     }
     return GM_OK;
 }

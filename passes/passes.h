@@ -56,8 +56,8 @@ typedef struct pass_options {
  * plan_memory meets a symbol without a bound; those of options->measure. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
 
-/* GM_INVALID: a word of pass_options.wide names no weight of a whole model's module, which would change the plan without a sound. words NULL: none. */
-gm_status pass_check_wide(const ir_module *module, const char *words, int64_t layers, gm_diag *diag);
+/* GM_INVALID: a word of options->wide, in a plan that reads it, names no weight of a whole model's module: it would change the plan without a sound. */
+gm_status pass_check_wide(const pass_options *options, const ir_module *module, gm_diag *diag);
 
 /* How a pass ends that may leave values without readers: found nothing: `made` is the result; else that by dce, and `made` is freed. */
 gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, gm_diag *diag, ir_module **out);

@@ -18,17 +18,13 @@ typedef struct specializer {
     const ir_dim *current;        /* of the function being copied */
 } specializer;
 
-static ir_dim resolve(const ir_dim *substitute, ir_dim dim) {
-    return ir_dim_is_symbol(dim) ? substitute[ir_dim_symbol_of(dim)] : dim;
-}
-
 /* What the call's arguments make of the callee's symbols. */
 static void bind_call(const specializer *s, const ir_inst *call, const ir_func *callee, const ir_dim *caller, ir_dim *out) {
     memcpy(out, s->identity, sizeof s->identity);
     for (int i = 0; i < call->operand_count; i++) {
         const ir_type *param = &callee->body->params[i]->type, *arg = &call->operands[i]->type;
         for (int d = 0; d < param->rank; d++)
-            if (ir_dim_is_symbol(param->dim[d])) out[ir_dim_symbol_of(param->dim[d])] = resolve(caller, arg->dim[d]);
+            if (ir_dim_is_symbol(param->dim[d])) out[ir_dim_symbol_of(param->dim[d])] = ir_dim_value(arg->dim[d], caller);
     }
 }
 
