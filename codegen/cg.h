@@ -130,6 +130,8 @@ void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
 /* Ask for the cache line of `pointer`, which may lie outside of everything; into the second-level cache only. */
 void cg_prefetch(cg *c, LLVMValueRef pointer);
 void cg_prefetch_second(cg *c, LLVMValueRef pointer);
+/* Ask for every line of so many bytes. */
+void cg_prefetch_lines(cg *c, LLVMValueRef from, int64_t bytes);
 /* Ask for what comes c->ahead of the `bytes` bytes from `from` on, which are about to be read. */
 void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes);
 /* overload: NULL for an intrinsic that has none. */

@@ -19,7 +19,8 @@
 
 enum {
     VECTORS = INTEGER_VECTORS,
-    TALL_16_REGISTERS = 6, TALL_32 = 12,   /* rows of x in a tile: its sums and the panel's vectors fill the registers */
+    TALL_16_REGISTERS = 6, TALL_32 = INTEGER_MOST_TALL, /* rows of x in a tile: its sums and the panel's vectors fill the registers */
+    TALL_STORED = 6,                       /* the same, of sums as integers and as floats */
     BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
     UNROLL = 2,                            /* units, to spread the cost of addresses */
     ROW_MULTIPLE = 32
@@ -46,7 +47,8 @@ int64_t integer_panel_rows(const cg *c) {
 }
 
 static int tall_of(const cg *c, const ir_inst *inst) {
-    return (int)ir_attr_int(inst, IR_ATTR_TILE, c->lanes == 16 ? TALL_32 : TALL_16_REGISTERS);
+    bool stored = !ir_attr_int(inst, IR_ATTR_BITS, 0);
+    return (int)ir_attr_int(inst, IR_ATTR_TILE, stored ? TALL_STORED : c->lanes == 16 ? TALL_32 : TALL_16_REGISTERS);
 }
 
 int integer_unit_of(rt_dtype x) {
@@ -59,6 +61,19 @@ bool integer_offset_w(const cg *c, const integer_kind *kind) {
 
 bool integer_in_place(const cg *c, const integer_kind *kind) {
     return kind->w == RT_I8_P16 && integer_offset_w(c, kind);
+}
+
+/* Rounding W takes longer than its bytes do. */
+bool integer_asks_rows(const integer_kind *kind) {
+    return integer_as_stored(kind) && rt_interleaved_of(kind->w);
+}
+
+bool integer_asks(const cg *c, const integer_kind *kind) {
+    return integer_in_place(c, kind) || integer_asks_rows(kind);
+}
+
+int64_t integer_columns_bytes(const integer_kind *kind, int64_t columns) {
+    return (int64_t)rt_dtype_bytes(kind->w, (size_t)(columns * RT_INTERLEAVED_ROWS));
 }
 
 int64_t integer_block_of(const integer_kind *kind) {
@@ -92,7 +107,7 @@ static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places 
         int64_t bytes;
     } parts[] = {{&pack->panel, made ? rows * whole * code_bytes : 0}, {&pack->codes, lanes || kept ? 0 : rows * integer_codes_stride(kind) * code_bytes},
                  {&pack->floats, kept ? 0 : lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
-                 {&pack->scales, made ? rows * groups * 4 : 0}, {&pack->units, rows * 4}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
+                 {&pack->scales, made ? rows * groups * 4 : 0}, {&pack->units, integer_in_parts(c, kind) ? rows * 4 : 0}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
                  {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel},
                  {&out->halves[0], job->half}, {&out->halves[1], job->half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
@@ -219,13 +234,23 @@ static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     integer_group g = {.rows = t->rows, .columns = integer_group_of(job->kind), .x_stride = job->x_stride, .scale_stride = runs, .sum_stride = groups};
     g.x = cg_at(c, c->i32, t->row[0], unit);
     g.w = cg_at(c, c->i32, args[job->panel], cg_mul(c, unit, cg_i64(c, rows)));
-    g.parts = cg_at(c, c->i32, args[job->panel_scales], of_panel);
+    g.scales = cg_at(c, c->i32, args[job->panel_scales], of_panel);
     g.scale = row_of(c, c->f32, args[job->scales], t->first, runs, run);
     g.sums = args[job->sums];
     if (has_starts(c, job->kind)) g.start = row_of(c, c->i32, args[job->starts], t->first, groups, group);
     if (has_minima(job->kind)) g.minima = cg_at(c, c->f32, args[job->minima], of_panel);
     if (has_minima(job->kind)) g.x_sum = row_of(c, c->f32, args[job->x_sums], t->first, groups, group);
     integer_emit_stored_group(c, &g);
+}
+
+/* With the first tile, group by group, the rows are asked for of which the next panel is likely to be made: packing does little else than to wait for
+ * memory, which multiplying does not need. */
+static void ask_for_group(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
+    int64_t bytes = integer_columns_bytes(job->kind, integer_group_of(job->kind)), apart = integer_columns_bytes(job->kind, job->kind->columns);
+    LLVMValueRef from = cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, group, cg_i64(c, bytes)));
+    cg_loop once = cg_loop_begin(c, t->first, cg_i64(c, 1), 1);
+    for (int64_t i = 0; i < integer_panel_rows(c) / RT_INTERLEAVED_ROWS; i++) cg_prefetch_lines(c, cg_at(c, c->i8, from, cg_i64(c, i * apart)), bytes);
+    cg_loop_end(c, &once);
 }
 
 /* The products of all groups into the tile's sums. */
@@ -242,7 +267,10 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, of_group);
     LLVMValueRef group = LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), "");
-    if (integer_as_stored(job->kind)) emit_stored(c, job, t, group, loop.index);
+    if (integer_as_stored(job->kind)) {
+        if (integer_asks_rows(job->kind)) ask_for_group(c, job, t, group);
+        emit_stored(c, job, t, group, loop.index);
+    }
     else {
         emit_starts(c, job, t, group);
         emit_products(c, job, t, loop.index, cg_min(c, cg_add(c, loop.index, cg_i64(c, of_group)), units));
@@ -261,10 +289,11 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
         LLVMValueRef row = cg_add(c, t->first, cg_i64(c, r));
         LLVMValueRef scale = integer_as_stored(job->kind) ? NULL : splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
         for (int v = 0; v < VECTORS; v++) {
-            if (integer_as_stored(job->kind)) scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
+            if (integer_in_parts(c, job->kind)) scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
             LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * c->lanes));
             LLVMValueRef place = cg_at(c, c->f32, args[job->out], at), y = cg_load(c, floats, sum_place(c, job, r, v), 4);
-            y = job->adds ? cg_fma(c, y, scale, cg_load(c, floats, place, 4)) : LLVMBuildFMul(c->b, y, scale, "");
+            if (!scale) y = job->adds ? LLVMBuildFAdd(c->b, y, cg_load(c, floats, place, 4), "") : y;
+            else y = job->adds ? cg_fma(c, y, scale, cg_load(c, floats, place, 4)) : LLVMBuildFMul(c->b, y, scale, "");
             cg_store(c, y, place, 4);
         }
     }
@@ -350,9 +379,10 @@ static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    if (integer_in_place(c, &job->kind)) tiles.next = cg_kernel_arg(&kernel, pack->next);
+    if (integer_asks(c, &job->kind)) tiles.next = cg_kernel_arg(&kernel, pack->next);
     gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
                      (long long)job->kind.columns, job->kind.tall, tiles.adds, (long long)integer_group_of(&job->kind), integer_in_place(c, &job->kind));
+    if (integer_asks_rows(&job->kind)) gm_string_printf(&kernel.key, " next %lld", (long long)integer_columns_bytes(&job->kind, job->kind.columns));
     if (integer_as_stored(&job->kind)) gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
@@ -435,7 +465,8 @@ static void note(const cg *c, const ir_inst *inst) {
     int rows = tall_of(c, inst);
     const char *of = "tiles", *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
     const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
-    if (stored) how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)" : "integer, four bytes in two words", why = "W as it is stored";
+    if (stored && c->dot_bytes) how = "integer, four bytes a sum (vpdpbusd)", why = "W as it is stored";
+    else if (stored) how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)" : "integer, four bytes in two words", why = "W as it is stored";
     else if (integer_in_tiles(c, &kind)) {
         how = x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)", why = "the target has tile registers";
         of = "blocks", rows = integer_tiles_rows(&kind);

@@ -8,6 +8,7 @@ enum {
     INTEGER_VECTORS = 2,       /* of a panel, side by side */
     INTEGER_RUN = IR_SCALE_RUN,
     INTEGER_COLUMN_MULTIPLE = 32,
+    INTEGER_MOST_TALL = 12,    /* rows of x in a tile */
     INTEGER_SLACK = 64         /* columns: packing writes whole multiples of so many, the units of a 512-bit vector */
 };
 
@@ -25,14 +26,21 @@ static inline bool integer_as_stored(const integer_kind *kind) {
     return kind->bits == 0;
 }
 
+/* Are sums of products with W as it is stored words? Its scales then are integers, parts of the row's unit. */
+static inline bool integer_in_parts(const cg *c, const integer_kind *kind) {
+    return integer_as_stored(kind) && !c->dot_bytes;
+}
+
 /* Where the panel lies: in the thread's scratch, or where it is kept. */
 typedef struct integer_places {
     LLVMValueRef floats; /* of one row; of interleaved rows f32[columns][lanes] as cg_rotate_place has them */
     LLVMValueRef codes;  /* of the panel's rows, one after the other: integer_codes_stride; interleaved rows need none */
     LLVMValueRef panel;  /* interleaved */
-    LLVMValueRef scales; /* f32[groups][rows]; of W as stored i32: parts of the row's unit, twice in words */
-    LLVMValueRef units, minima; /* of W as stored: f32[rows]; f32[groups][rows], in units, what is to be added for Σx */
-    LLVMValueRef next;   /* of a kept panel: where the one that is likely to come next lies */
+    LLVMValueRef scales; /* f32[groups][rows]; integer_in_parts: i32, parts of the row's unit, twice in words */
+    LLVMValueRef units;  /* integer_in_parts: f32[rows] */
+    LLVMValueRef minima; /* of W as stored: f32[groups][rows], in units if there are, what is to be added for Σx */
+    LLVMValueRef next;      /* integer_asks: where what is likely to come next lies, panel or interleaved rows */
+    LLVMValueRef end, jump; /* integer_asks_rows, while they are packed: where they end, and how far it is from there to the next; else NULL */
 } integer_places;
 
 /* Rows of W in a panel. */
@@ -47,6 +55,11 @@ bool integer_in_tiles(const cg *c, const integer_kind *kind);
 bool integer_offset_w(const cg *c, const integer_kind *kind);
 /* Is W kept in panels (runtime/panel.h) that are multiplied where they lie? Elsewhere those are put as they are multiplied. */
 bool integer_in_place(const cg *c, const integer_kind *kind);
+/* Is what comes next asked for while a panel is packed or multiplied? Kept panels are, and rows that are packed as they are stored. */
+bool integer_asks(const cg *c, const integer_kind *kind);
+bool integer_asks_rows(const integer_kind *kind);
+/* Bytes of so many columns of a group of interleaved rows. */
+int64_t integer_columns_bytes(const integer_kind *kind, int64_t columns);
 /* Columns of a block: all of them, or as many as are packed at a time. */
 int64_t integer_block_of(const integer_kind *kind);
 /* Columns of W that share a scale. */
@@ -88,6 +101,8 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high);
 int64_t integer_codes_stride(const integer_kind *kind);
 /* Where the panel is that begins at `row` of the kept panels at w. */
 integer_places integer_kept(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row);
+/* Where row `row` of the matrix at w begins; of interleaved rows, the first of a group. */
+LLVMValueRef integer_row_at(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row);
 /* Elements of 32 bits from the first vector of a kept panel's unit, or of its scales, to vector v. */
 int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v);
 /* Fill at->panel and at->scales with a block of columns of a panel's rows, from `row` of the matrix at w and from column `first` on. Returns how
@@ -140,7 +155,7 @@ void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_plac
 
 /* Sums of x over the groups of W's columns, in the thread's scratch. */
 typedef struct integer_sums {
-    LLVMValueRef starts; /* i32[rows of x][groups]: what the sums of products begin with, so that codes of W may be unsigned */
+    LLVMValueRef starts; /* i32[rows of x][groups]: what the sums of products begin with (integer_in_parts: each of two words), so that codes of W may be unsigned */
     LLVMValueRef sums;   /* f32[rows of x][groups]: Σx, for minima */
 } integer_sums;
 
@@ -183,9 +198,9 @@ typedef struct integer_group {
     int64_t columns, x_stride;          /* the stride in bytes, those below in elements, from one row of x to the next */
     int64_t scale_stride, sum_stride;
     LLVMValueRef x, w;                  /* codes; w: units of all rows of the panel */
-    LLVMValueRef parts, minima;         /* of W's rows; minima: NULL for none */
+    LLVMValueRef scales, minima;        /* of W's rows; minima: NULL for none */
     LLVMValueRef scale, start, x_sum;   /* of x; start: NULL for 0 */
-    LLVMValueRef sums;                  /* f32[rows of x][rows of the panel], in W's units */
+    LLVMValueRef sums;                  /* f32[rows of x][rows of the panel], in W's units if it has some */
 } integer_group;
 /* sums += w·x, scaled */
 void integer_emit_stored_group(cg *c, const integer_group *group);

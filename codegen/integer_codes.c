@@ -1,6 +1,6 @@
 /* W as it is stored, packed for integer products (integer_stored.c): its own codes as unsigned bytes, and its scales and minima.
  *
- * The scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
+ * With VNNI these stay floats. Without, the scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
  * (vpmaddwd): the largest is 32767 units, as a rule, the others are off by at most half a unit. Minima are in units too: where one is by far larger than
  * all scales, as in rows of equal elements, the unit is 2^-31 of it, so that sums with minima stay in range. A group's sums stay in words:
  * products of |code| up to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
@@ -30,6 +30,7 @@ typedef struct stored_row {
 static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, LLVMValueRef run) {
     const rt_codes *range = rt_codes_of(row->kind->w);
     int64_t group = integer_group_of(row->kind);
+    bool parts = integer_in_parts(c, row->kind);
     cg_codes codes;
     cg_decode(c, row->kind->w, block, sub, &codes);
     for (int p = 0; p < INTEGER_RUN / c->lanes; p++) {
@@ -41,11 +42,11 @@ static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, 
     for (int i = 0; i < INTEGER_RUN / group; i++) {
         LLVMValueRef number = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN / group)), cg_i64(c, i));
         int half = group == INTEGER_RUN ? 0 : i;
-        integer_largest_add(c, row->most, codes.scale[half]);
-        cg_store(c, codes.scale[half], cg_at(c, c->f32, row->at->floats, number), 4);
-        if (!range->minima) continue;
         LLVMValueRef place = cg_add(c, cg_mul(c, number, cg_i64(c, integer_panel_rows(c))), row->number);
-        integer_largest_add(c, row->most, integer_beside_scales(c, codes.minus[half]));
+        if (parts) integer_largest_add(c, row->most, codes.scale[half]);
+        cg_store(c, codes.scale[half], parts ? cg_at(c, c->f32, row->at->floats, number) : cg_at(c, c->f32, row->at->scales, place), 4);
+        if (!range->minima) continue;
+        if (parts) integer_largest_add(c, row->most, integer_beside_scales(c, codes.minus[half]));
         cg_store(c, LLVMBuildFNeg(c->b, codes.minus[half], ""), cg_at(c, c->f32, row->at->minima, place), 4);
     }
 }
@@ -76,13 +77,20 @@ void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_plac
     LLVMValueRef block = cg_at(c, c->i8, bytes, cg_mul(c, blocks.index, cg_i64(c, info->block_bytes)));
     for (int i = 0; i < runs; i++) emit_run(c, &row, block, i, cg_add(c, cg_mul(c, blocks.index, cg_i64(c, runs)), cg_i64(c, i)));
     cg_loop_end(c, &blocks);
-    emit_scales(c, &row, columns);
+    if (integer_in_parts(c, kind)) emit_scales(c, &row, columns);
 }
 
 /* ---- sums of x: what all codes of a group share is multiplied with them ---- */
 
 bool integer_stored_starts(const integer_kind *kind) {
     return rt_codes_of(kind->w)->least != 0;
+}
+
+/* i32: of cg_word_sums. */
+static LLVMValueRef whole_sum(cg *c, LLVMValueRef words) {
+    LLVMTypeRef type = LLVMVectorType(c->i32, WORD_LANES);
+    LLVMValueRef wide = LLVMBuildSExt(c->b, words, type, "");
+    return cg_intrinsic(c, "llvm.vector.reduce.add", type, &wide, 1);
 }
 
 void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs) {
@@ -93,13 +101,12 @@ void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sum
         LLVMValueRef number = cg_add(c, cg_mul(c, loop.index, cg_i64(c, groups)), cg_i64(c, i)), from = cg_mul(c, number, cg_i64(c, group));
         LLVMValueRef sums = cg_word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1));
         if (codes->least) {
-            LLVMValueRef start = LLVMBuildMul(c->b, sums, cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES), "");
+            LLVMValueRef less = cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES);
+            LLVMValueRef start = integer_in_parts(c, kind) ? cg_mul(c, sums, less) : cg_mul(c, whole_sum(c, sums), cg_i32(c, codes->least));
             cg_store(c, start, cg_at(c, c->i32, at->starts, number), 4);
         }
         if (!codes->minima) continue;
-        LLVMValueRef wide = LLVMBuildSExt(c->b, sums, LLVMVectorType(c->i32, WORD_LANES), "");
-        LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(wide), &wide, 1), c->f32, "");
-        sum = LLVMBuildFMul(c->b, sum, cg_load(c, c->f32, cg_at(c, c->f32, scales, loop.index), 4), "");
+        LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildSIToFP(c->b, whole_sum(c, sums), c->f32, ""), cg_load(c, c->f32, cg_at(c, c->f32, scales, loop.index), 4), "");
         cg_store(c, sum, cg_at(c, c->f32, at->sums, number), 4);
     }
     cg_loop_end(c, &loop);

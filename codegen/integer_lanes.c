@@ -33,14 +33,24 @@ static LLVMValueRef as_lanes(cg *c, LLVMValueRef unit) {
 /* Run `number` of a block, which begins at column `column`. */
 typedef void (*run_fn)(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column);
 
+/* A panel's rows are too short for a CPU's prefetcher to follow, and those that lie behind them are another thread's: those of the next panel may be asked
+ * for at their end. */
+static void ask_ahead(cg *c, const stripe *s, LLVMValueRef run) {
+    LLVMValueRef from = cg_at(c, c->i8, run, cg_i64(c, c->ahead));
+    if (s->at->end) {
+        LLVMValueRef inside = LLVMBuildICmp(c->b, LLVMIntULT, from, s->at->end, "");
+        from = cg_at(c, c->i8, from, LLVMBuildSelect(c->b, inside, cg_i64(c, 0), s->at->jump, ""));
+    }
+    cg_prefetch_lines(c, from, rt_interleaved_layout(s->kind->w).run_bytes);
+}
+
 static void each_run(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef columns, run_fn emit) {
     const rt_dtype_info *info = rt_dtype_of(s->kind->w);
     LLVMValueRef elems = cg_i64(c, info->block_elems), bytes = cg_i64(c, RT_INTERLEAVED_ROWS * info->block_bytes);
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, elems, ""), 1);
     LLVMValueRef block = cg_at(c, c->i8, group, cg_mul(c, blocks.index, bytes)), first = cg_mul(c, blocks.index, elems);
     cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, info->block_elems / RUN), 1);
-    /* A panel's rows are too short for a CPU's prefetcher to follow. */
-    cg_prefetch_ahead(c, lanes_run(c, s->kind->w, block, runs.index), rt_interleaved_layout(s->kind->w).run_bytes);
+    ask_ahead(c, s, lanes_run(c, s->kind->w, block, runs.index));
     emit(c, s, block, runs.index, cg_add(c, first, cg_mul(c, runs.index, cg_i64(c, RUN))));
     cg_loop_end(c, &runs);
     cg_loop_end(c, &blocks);
@@ -182,11 +192,12 @@ static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef nu
     lanes_scales(c, dtype, block, number, s->part, scales);
     for (int64_t i = 0; i < groups; i++) {
         LLVMValueRef group = cg_add(c, cg_mul(c, first, cg_i64(c, groups)), cg_i64(c, i));
+        if (integer_in_parts(c, s->kind)) {
         integer_largest_add(c, s->most, scales[i]);
-        cg_store(c, scales[i], floats_at(c, s, group), 4);
+        cg_store(c, scales[i], floats_at(c, s, group), 4); } else cg_store(c, scales[i], place_of(c, s, c->f32, s->at->scales, group), 4);
         if (!rt_interleaved_of(dtype)->minima) continue;
         LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, dtype, block, number, s->part), "");
-        integer_largest_add(c, s->most, integer_beside_scales(c, minimum));
+        if (integer_in_parts(c, s->kind)) integer_largest_add(c, s->most, integer_beside_scales(c, minimum));
         cg_store(c, minimum, place_of(c, s, c->f32, s->at->minima, group), 4);
     }
 }
@@ -219,5 +230,5 @@ void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *a
     }
     s.most = integer_largest_begin(c);
     each_run(c, &s, group, columns, keep_run);
-    emit_parts(c, &s, columns);
+    if (integer_in_parts(c, kind)) emit_parts(c, &s, columns);
 }

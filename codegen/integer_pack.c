@@ -15,7 +15,7 @@ int64_t integer_codes_stride(const integer_kind *kind) {
 typedef struct pack_job {
     integer_kind kind;
     int w, row, row_bytes, columns; /* kernel arguments, and those of places */
-    int floats, codes, panel, scales, units, minima;
+    int floats, codes, panel, scales, units, minima, end, jump;
 } pack_job;
 
 LLVMValueRef integer_largest_begin(cg *c) {
@@ -200,6 +200,7 @@ static void emit_pack(cg *c, void *user) {
         return;
     }
     if (rt_interleaved_of(job->kind.w)) {
+        if (integer_asks_rows(&job->kind)) at.end = args[job->end], at.jump = args[job->jump];
         emit_lanes(c, job, &at);
         return;
     }
@@ -222,9 +223,13 @@ static void emit_pack(cg *c, void *user) {
     emit_interleaved(c, args[job->codes], cg_i64(c, integer_codes_stride(&job->kind) / unit), units, args[job->panel]);
 }
 
+LLVMValueRef integer_row_at(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row) {
+    return cg_at(c, c->i8, w, cg_mul(c, row, cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns))));
+}
+
 int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, int64_t first) {
     int64_t left = kind->columns - first, columns = left < integer_block_of(kind) ? left : integer_block_of(kind);
-    int64_t start = (int64_t)rt_dtype_bytes(kind->w, (size_t)first) * (rt_interleaved_of(kind->w) ? RT_INTERLEAVED_ROWS : 1);
+    int64_t start = rt_interleaved_of(kind->w) ? integer_columns_bytes(kind, first) : (int64_t)rt_dtype_bytes(kind->w, (size_t)first);
     pack_job pack = {.kind = *kind};
     cg_kernel kernel = {.count = 0};
     pack.w = cg_kernel_arg(&kernel, cg_at(c, c->i8, w, cg_i64(c, start)));
@@ -237,6 +242,11 @@ int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, 
     pack.scales = cg_kernel_arg(&kernel, at->scales);
     pack.units = cg_kernel_arg(&kernel, at->units);
     pack.minima = cg_kernel_arg(&kernel, at->minima);
+    if (integer_asks_rows(kind)) {
+        LLVMValueRef end = integer_row_at(c, kind, w, cg_add(c, row, cg_i64(c, integer_panel_rows(c))));
+        pack.end = cg_kernel_arg(&kernel, end);
+        pack.jump = cg_kernel_arg(&kernel, LLVMBuildPtrDiff2(c->b, c->i8, at->next, end, ""));
+    }
     gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(kind->w)->text, rt_dtype_of(kind->x)->text,
                      (long long)kind->bits, (long long)integer_codes_stride(kind), kind->rotate ? (long long)kind->columns : 0);
     char name[40] = "integer_pack_";

@@ -1,12 +1,13 @@
 /* Integer products with W as it is stored (integer.c, integer_codes.c): a group of columns of a panel times a tile of x.
  *
- * Products of four columns go to two words of each lane of 32 bits, and stay there until the group ends; then the scale of W is multiplied in
+ * With VNNI products of four columns are summed in lanes of 32 bits until the group ends, then both scales are multiplied in as floats. Without, they
+ * go to two words of each lane, and stay there until the group ends; then the scale of W is multiplied in
  * as they are summed, and that of x as the sum is converted. On AVX2 a group is written as assembly (vpmaddubsw, vpaddw, vpmaddwd): LLVM
  * rebalances sums of many products, for which there are not registers enough.
  */
 #include "codegen/integer.h"
 
-enum { VECTORS = INTEGER_VECTORS, UNIT = 4, WORD_LANES = 2, BYTES = 4 };
+enum { VECTORS = INTEGER_VECTORS, UNIT = 4, WORD_LANES = 2, BYTES = 4, MOST_ROWS = INTEGER_MOST_TALL };
 
 /* ---- in instructions that every target has ---- */
 
@@ -45,7 +46,7 @@ static void emit_sum(cg *c, const integer_group *g, int r, int v) {
     LLVMValueRef w = cg_load(c, lanes, cg_at(c, lanes, g->w, at), 4);
     LLVMBuildStore(c->b, add_unit(c, LLVMBuildLoad2(c->b, words, acc, ""), w, x), acc);
     cg_loop_end(c, &units);
-    LLVMValueRef parts = cg_load(c, lanes, cg_at(c, lanes, g->parts, cg_i64(c, v)), 4);
+    LLVMValueRef parts = cg_load(c, lanes, cg_at(c, lanes, g->scales, cg_i64(c, v)), 4);
     LLVMValueRef sum = LLVMBuildSIToFP(c->b, scaled(c, LLVMBuildLoad2(c->b, words, acc, ""), parts), floats, "");
     LLVMValueRef place = cg_at(c, floats, g->sums, cg_i64(c, r * VECTORS + v));
     sum = cg_fma(c, sum, splat(c, element(c, c->f32, g->scale, r * g->scale_stride)), cg_load(c, floats, place, 4));
@@ -54,6 +55,38 @@ static void emit_sum(cg *c, const integer_group *g, int r, int v) {
         sum = cg_fma(c, minimum, splat(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
     }
     cg_store(c, sum, place, 4);
+}
+
+/* ---- in instructions that sum products of bytes ---- */
+
+/* The sums of `rows` rows of x in lanes of 32 bits, before scales. */
+static void emit_dots(cg *c, const integer_group *g, LLVMValueRef (*acc)[VECTORS]) {
+    for (int r = 0; r < g->rows; r++) {
+        LLVMValueRef start = g->start ? splat(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(vector(c, c->i32));
+        for (int v = 0; v < VECTORS; v++) acc[r][v] = start;
+    }
+    for (int unit = 0; unit < g->columns / UNIT; unit++) {
+        LLVMValueRef w[VECTORS];
+        for (int v = 0; v < VECTORS; v++) w[v] = element(c, vector(c, c->i32), g->w, unit * VECTORS + v);
+        for (int r = 0; r < g->rows; r++) {
+            LLVMValueRef x = splat(c, cg_load(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride + UNIT * unit)), 1));
+            for (int v = 0; v < VECTORS; v++) acc[r][v] = cg_add_quads(c, acc[r][v], w[v], x);
+        }
+    }
+}
+
+static void emit_dot_group(cg *c, const integer_group *g) {
+    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMValueRef acc[MOST_ROWS][VECTORS];
+    emit_dots(c, g, acc);
+    for (int r = 0; r < g->rows; r++)
+        for (int v = 0; v < VECTORS; v++) {
+            LLVMValueRef place = cg_at(c, floats, g->sums, cg_i64(c, r * VECTORS + v)), sum = LLVMBuildSIToFP(c->b, acc[r][v], floats, "");
+            sum = LLVMBuildFMul(c->b, sum, splat(c, element(c, c->f32, g->scale, r * g->scale_stride)), "");
+            sum = cg_fma(c, sum, element(c, floats, g->scales, v), cg_load(c, floats, place, 4));
+            if (g->minima) sum = cg_fma(c, element(c, floats, g->minima, v), splat(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
+            cg_store(c, sum, place, 4);
+        }
 }
 
 /* ---- as assembly ---- */
@@ -105,7 +138,7 @@ static void write_scaled(const integer_group *g, const registers *at, gm_string 
 }
 
 static void emit_text(cg *c, const integer_group *g) {
-    LLVMValueRef none = LLVMConstNull(c->ptr), args[OPERANDS] = {[X] = g->x, [W] = g->w, [PARTS] = g->parts, [SCALE] = g->scale, [SUMS] = g->sums,
+    LLVMValueRef none = LLVMConstNull(c->ptr), args[OPERANDS] = {[X] = g->x, [W] = g->w, [PARTS] = g->scales, [SCALE] = g->scale, [SUMS] = g->sums,
                                                                  [START] = g->start, [MINIMA] = g->minima, [X_SUM] = g->x_sum};
     registers at = {.w = g->rows * VECTORS, .x = (g->rows + 1) * VECTORS, .product = (g->rows + 1) * VECTORS + 1};
     gm_string text = {0}, constraints = {0};
@@ -130,7 +163,7 @@ static void emit_text(cg *c, const integer_group *g) {
 
 /* Of 16-lane targets the text has never been run. */
 bool integer_stored_in_text(const cg *c) {
-    return c->lanes == 8 && !c->stands_in;
+    return c->lanes == 8 && !c->dot_bytes && !c->stands_in;
 }
 
 static LLVMValueRef skip(cg *c, LLVMTypeRef type, LLVMValueRef from, int64_t elements) {
@@ -150,6 +183,10 @@ static integer_group some_rows(cg *c, const integer_group *g, int first, int row
 }
 
 void integer_emit_stored_group(cg *c, const integer_group *g) {
+    if (c->dot_bytes) {
+        emit_dot_group(c, g);
+        return;
+    }
     enum { ROWS = 6 }; /* whose sums, with a unit of the panel and of x and a product, fill 16 registers */
     for (int first = 0; first < g->rows; first += ROWS) {
         integer_group some = some_rows(c, g, first, ROWS);

@@ -109,8 +109,12 @@ void cg_prefetch_second(cg *c, LLVMValueRef pointer) {
     prefetch(c, pointer, 2);
 }
 
+void cg_prefetch_lines(cg *c, LLVMValueRef from, int64_t bytes) {
+    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, from, cg_i64(c, line)));
+}
+
 void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes) {
-    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, from, cg_i64(c, line + c->ahead)));
+    cg_prefetch_lines(c, cg_at(c, c->i8, from, cg_i64(c, c->ahead)), bytes);
 }
 
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z) {

@@ -291,7 +291,7 @@ static void add_compiled(report *r, const fe_gmx_key *key) {
     add_optional(r, "target_cpu", key->target_cpu, "the host");
     add_text(r, "precision", fe_precision_text(key->precision));
     add_text(r, "plan", key->plan);
-    const char *wide = pass_default_wide(fe_pass_precision(key->precision, key->target_cpu));
+    const char *wide = pass_default_wide(pass_precision_of(key->plan));
     add_optional(r, "wide", key->wide, *wide ? wide : "none");
     add_optional(r, "passes", key->passes, "the pipeline");
     add_optional(r, "skip", key->skip, "none");

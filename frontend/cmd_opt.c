@@ -15,7 +15,7 @@ gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_di
         .chunk = cmd_int_or(options, FLAG_CHUNK, options->chunk, PASS_DEFAULT_CHUNK),
         .rows = PASS_DEFAULT_ROWS,
         /* auto would depend on this machine */
-        .precision = options->precision == FE_PRECISION_AUTO ? PASS_F32 : fe_pass_precision((fe_precision)options->precision, NULL)};
+        .precision = options->precision == FE_PRECISION_AUTO ? PASS_F32 : fe_pass_precision((fe_precision)options->precision, NULL, NULL, false)};
     pass_pipeline_request request = {.options = &settings,
                                      .list = options->passes ? options->passes : "",
                                      .skip = options->skip,

@@ -475,25 +475,6 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
     return GM_OK;
 }
 
-const char *fe_precision_text(fe_precision precision) {
-    static const char *const texts[FE_PRECISION_COUNT] = {"auto", "f32", "bf16", "int16", "int8", "block8"};
-    return texts[precision];
-}
-
-pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu) {
-    switch (precision) {
-    case FE_PRECISION_F32: return PASS_F32;
-    case FE_PRECISION_BF16: return PASS_BF16;
-    case FE_PRECISION_INT16: return PASS_INT16;
-    case FE_PRECISION_INT8: return PASS_INT8;
-    case FE_PRECISION_BLOCK8: return PASS_BLOCK8;
-    case FE_PRECISION_AUTO:
-    case FE_PRECISION_COUNT: break;
-    }
-    if (cg_target_has_tiles(target_cpu)) return PASS_BF16;
-    return cg_target_dots_bytes(target_cpu) ? PASS_INT8 : PASS_BLOCK8;
-}
-
 /* An artefact keeps the index of its vocabulary. */
 gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out) {
     if (!model->vocab.count) return GM_OK;
@@ -517,9 +498,9 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
     if (!options->no_text) GM_TRY(fe_tokenizer_open(&engine->model, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
-    limits->precision = fe_pass_precision(options->precision, options->target_cpu);
     limits->tiles = cg_target_has_tiles(options->target_cpu);
     limits->artefact = options->artefact || holds_panels(&engine->model.weights);
+    limits->precision = fe_pass_precision(options->precision, options->target_cpu, &engine->model.weights, limits->artefact);
     engine->load_s = gm_now() - start;
     return GM_OK;
 }

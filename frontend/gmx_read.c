@@ -130,7 +130,7 @@ static bool same_text(const char *a, const char *b) {
 
 /* An empty list is one: nothing keeps 16 bits. */
 static const char *wide_of(const fe_gmx_key *key) {
-    return key->wide ? key->wide : pass_default_wide(fe_pass_precision(key->precision, key->target_cpu));
+    return key->wide ? key->wide : pass_default_wide(pass_precision_of(key->plan));
 }
 
 static int64_t chunk_of(const fe_gmx_key *key) {

@@ -18,12 +18,9 @@ static int first_weight(const ir_inst *inst) {
     return takes && inst->operands[0]->type.dtype == RT_I8 ? 2 : inst->operand_count;
 }
 
-typedef struct sizes {
-    size_t panels, stored, largest; /* bytes: of all, as if each product had weights of its own; of all stored weights, and of the largest */
-} sizes;
-
+/* As if each product had weights of its own. */
 static void measure(const ir_inst *inst, void *user) {
-    sizes *all = user;
+    pass_panel_sizes *all = user;
     for (int i = first_weight(inst); i < inst->operand_count; i++) {
         const ir_value *w = inst->operands[i];
         int64_t count = w->def ? ir_stored_count(w->def) : 0, elems = w->type.dim[0] * w->type.dim[1];
@@ -36,19 +33,23 @@ static void measure(const ir_inst *inst, void *user) {
     if (ir_stored_count(inst) == 1 && bytes > all->largest) all->largest = bytes;
 }
 
+bool pass_panels_fit(const pass_panel_sizes *sizes, bool artefact) {
+    return sizes->panels <= (artefact ? sizes->stored : sizes->largest);
+}
+
 static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
 /* Of the function that has most of them: others read the same. */
 static bool fits(const pass_options *options, const ir_module *module) {
-    sizes most = {0};
+    pass_panel_sizes most = {0};
     for (int i = 0; i < module->func_count; i++) {
-        sizes all = {0};
+        pass_panel_sizes all = {0};
         ir_visit(module->funcs[i]->body, measure, &all);
-        most = (sizes){larger(all.panels, most.panels), larger(all.stored, most.stored), larger(all.largest, most.largest)};
+        most = (pass_panel_sizes){larger(all.panels, most.panels), larger(all.stored, most.stored), larger(all.largest, most.largest)};
     }
-    return most.panels <= (options->artefact ? most.stored : most.largest);
+    return pass_panels_fit(&most, options->artefact);
 }
 
 gm_status pass_keep_panels(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {

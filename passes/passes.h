@@ -20,6 +20,9 @@ typedef enum pass_precision {
 /* "f32", "bf16", … */
 const char *pass_precision_text(pass_precision precision);
 
+/* The precision of that text; PASS_F32 where there is none. */
+pass_precision pass_precision_of(const char *text);
+
 /* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K and V, and the last
  * layer's, which cost little: of a prompt it computes one row (passes/last_row.c). */
 const char *pass_default_wide(pass_precision precision);
@@ -55,6 +58,13 @@ typedef struct pass_options {
 /* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it does not apply it copies. Errors: GM_INVALID,
  * plan_memory meets a symbol without a bound; those of options->measure. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
+
+/* Bytes of kept panels (runtime/panel.h), of all weights as they are stored and of the largest of them. */
+typedef struct pass_panel_sizes {
+    size_t panels, stored, largest;
+} pass_panel_sizes;
+/* Are such panels kept (keep_panels.c)? */
+bool pass_panels_fit(const pass_panel_sizes *sizes, bool artefact);
 
 /* GM_INVALID: a word of options->wide, in a plan that reads it, names no weight of a whole model's module: it would change the plan without a sound. */
 gm_status pass_check_wide(const pass_options *options, const ir_module *module, gm_diag *diag);

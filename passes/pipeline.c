@@ -19,9 +19,17 @@ static const char *const steps[] = {
 #undef PASS
 };
 
+static const char *const precisions[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8", [PASS_BLOCK8] = "block8"};
+
 const char *pass_precision_text(pass_precision precision) {
-    static const char *const texts[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8", [PASS_BLOCK8] = "block8"};
-    return texts[precision];
+    return precisions[precision];
+}
+
+pass_precision pass_precision_of(const char *text) {
+    size_t i = GM_COUNT(precisions);
+    while (i-- > 0)
+        if (strcmp(precisions[i], text) == 0) return (pass_precision)i;
+    return PASS_F32;
 }
 
 const char *pass_default_wide(pass_precision precision) {

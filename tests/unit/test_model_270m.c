@@ -180,7 +180,7 @@ static const struct plan_limit {
 
 /* The same program as auto, which is checked in its place. */
 static bool is_auto(const struct plan_limit *plan) {
-    return plan->precision != FE_PRECISION_AUTO && fe_pass_precision(plan->precision, NULL) == fe_pass_precision(FE_PRECISION_AUTO, NULL);
+    return plan->precision != FE_PRECISION_AUTO && fe_pass_precision(plan->precision, NULL, NULL, false) == fe_pass_precision(FE_PRECISION_AUTO, NULL, NULL, false);
 }
 
 static void check_plan(const struct plan_limit *limit, fe_engine *base, const int32_t *ids) {
