@@ -41,9 +41,9 @@ const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count) {
 
 /* ---- memory ---- */
 
-/* What this process holds itself: mapped weight files are shared between engines. */
+/* What this process holds itself, also in files without a name where those lie in memory: mapped weight files are shared between engines. */
 static int64_t memory_now(void) {
-    return fe_proc_bytes("/proc/self/status", "RssAnon");
+    return fe_proc_bytes("/proc/self/status", "RssAnon") + fe_proc_bytes("/proc/self/status", "RssShmem");
 }
 
 int64_t fe_ablate_memory(void) {

@@ -1,6 +1,7 @@
 /* The picture of gemmac ablate: a bar per row, prefill and generation stacked, with error bars, and what the row is worth beside it.
  * It stands on a card of its own, so that the page behind it may be light or dark. No script. */
 #include "frontend/ablate.h"
+#include "frontend/stats.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -78,18 +79,13 @@ static const char *with_sign(double value, char *text, size_t bytes) {
 
 /* ---- the axis ---- */
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* What most rows need: a single slow row would leave the others no room. */
 static double choose_most(const picture *p) {
     enum { MEDIANS = 4 };
     double *ends = calloc((size_t)p->count + 1, sizeof *ends), most = 0;
     GM_ASSERT(ends);
     for (int i = 0; i < p->count; i++) ends[i] = p->results[i].total_mean + p->results[i].total_std;
-    qsort(ends, (size_t)p->count, sizeof *ends, by_value);
+    fe_sort(ends, (size_t)p->count);
     if (p->count) most = fmin(ends[p->count - 1], MEDIANS * ends[p->count / 2]);
     free(ends);
     return fmax(most, 1e-9) * 1.02;

@@ -96,11 +96,12 @@ gm_status fe_budget_choose(const char *path, const fe_budget_request *request, f
     fe_engine base;
     fe_options plain = *options;
     plain.precision = FE_PRECISION_F32;
+    plain.passes = NULL; /* the plain KV cache */
     plain.with = "";
     plain.measure = false;
     plain.no_screens = true;
     GM_TRY(fe_engine_open(path, &plain, diag, &base));
-    sample text = {.bos = fe_model_bos(&base.model)};
+    sample text = {.bos = base.model.vocab.add_bos ? fe_model_bos(&base.model) : -1};
     gm_status status = request->ids ? copy_ids(request, diag, &text) : draw(&base, diag, &text);
     if (status == GM_OK) status = search(path, request, &base, &text, options, diag);
     free(text.ids);

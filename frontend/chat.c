@@ -1,4 +1,4 @@
-/* The chat templates of Gemma 1, 2 and 3, character for character as their jinja renders them. */
+/* The chat templates of Gemma 1, 2 and 3, character for character as their jinja renders them. A template of the model's own is not read. */
 #include "frontend/chat.h"
 
 #include <string.h>

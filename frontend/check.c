@@ -142,6 +142,12 @@ static const char *shape_text(char *out, size_t bytes, int rank, const int64_t *
     return out;
 }
 
+/* The file that holds the tensor, as far as that is known. */
+static const char *path_of(const fe_model *model, const rt_tensor *tensor) {
+    const char *path = rt_weights_path(&model->weights, tensor);
+    return path ? path : model->path;
+}
+
 /* Norms and biases: one infinite or NaN element would spoil every output. */
 static gm_status check_finite(const fe_model *model, const rt_tensor *tensor, gm_diag *diag) {
     enum { CHUNK = 256 };
@@ -155,7 +161,7 @@ static gm_status check_finite(const fe_model *model, const rt_tensor *tensor, gm
             if (!isfinite(values[i]))
                 return gm_fail(diag, GM_FORMAT,
                                "%s: tensor \"%s\": expected finite values, found %g at %" PRId64,
-                               model->path, tensor->name, (double)values[i], start + i);
+                               path_of(model, tensor), tensor->name, (double)values[i], start + i);
     }
     return GM_OK;
 }
@@ -174,12 +180,12 @@ static gm_status check_tensor(const fe_model *model, const tensor_row *row, int6
                        name, expected);
     if (tensor->rank != rank || memcmp(tensor->dim, dim, (size_t)rank * sizeof dim[0]) != 0)
         return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\": expected shape %s, found %s",
-                       model->path, name, expected,
+                       path_of(model, tensor), name, expected,
                        shape_text(found, sizeof found, tensor->rank, tensor->dim));
     const rt_dtype_info *info = rt_dtype_of(tensor->dtype);
     if (info->class != RT_CLASS_FLOAT && (rank == 1 || info->class != RT_CLASS_QUANT))
         return gm_fail(
-            diag, GM_UNSUPPORTED, "%s: tensor \"%s\": expected type %s, found %s", model->path,
+            diag, GM_UNSUPPORTED, "%s: tensor \"%s\": expected type %s, found %s", path_of(model, tensor),
             name, rank == 1 ? "f32, f16 or bf16" : "f32, f16, bf16 or a quantised one", info->text);
     return rank == 1 ? check_finite(model, tensor, diag) : GM_OK;
 }
@@ -189,7 +195,7 @@ static gm_status check_leftover(const fe_model *model, gm_diag *diag) {
         const char *name = model->weights.tensors[i].name;
         if (!is_known(&model->config, name) && !rt_is_derived(&model->weights, &model->weights.tensors[i]))
             return gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected no such tensor in %s",
-                           model->path, name, model->architecture);
+                           path_of(model, &model->weights.tensors[i]), name, model->architecture);
     }
     return GM_OK;
 }

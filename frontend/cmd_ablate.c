@@ -1,6 +1,7 @@
 /* gemmac ablate: what each pass is worth, as a table of program variants measured side by side. */
 #include "frontend/ablate.h"
 #include "frontend/commands.h"
+#include "frontend/new_file.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -318,8 +319,8 @@ static gm_status run(ablate *a, const cmd_options *options, gm_diag *diag) {
     a->chosen = GM_NEW_ARRAY(&a->arena, bool, a->row_count);
     GM_TRY(choose_rows(a, options, diag));
     GM_TRY(make_request(a, options, diag));
+    if (options->svg) GM_TRY(fe_new_file_check(options->svg, diag));
     GM_TRY(fe_ablate_run(&a->request, a->results, a->count, diag));
-    if (options->svg) GM_TRY(write_svg(a, options->svg, diag));
     gm_string out = {0};
     if (options->format == ABLATE_JSON)
         print_json(a, &out);
@@ -329,7 +330,7 @@ static gm_status run(ablate *a, const cmd_options *options, gm_diag *diag) {
         print_table(a, &out, options->format == ABLATE_MD);
     gm_status status = cmd_write_text(NULL, &out, diag);
     gm_string_free(&out);
-    return status;
+    return status == GM_OK && options->svg ? write_svg(a, options->svg, diag) : status;
 }
 
 gm_status cmd_ablate(const cmd_options *options, gm_diag *diag) {

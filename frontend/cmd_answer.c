@@ -62,11 +62,11 @@ gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held
     int64_t room = rt_session_context(session) - (int64_t)a->prompt.count, max = wanted < 0 || wanted > room ? room : wanted;
     a->ids = malloc(sizeof *a->ids * (size_t)(max + 1));
     if (!a->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
-    rt_sampling sampling = cmd_sampling(options, &a->engine->model.defaults);
-    if (rt_sampling_screens(&sampling, rt_session_vocab(session))) GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
+    a->sampling = cmd_sampling(options, &a->engine->model.defaults);
+    if (rt_sampling_screens(&a->sampling, rt_session_vocab(session))) GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
     GM_TRY(prefill(a, held, diag));
     double start = gm_now();
-    if (max > 0) GM_TRY(rt_session_generate(session, &sampling, stops->ids, stops->count, max, on_token, a, a->ids, &a->count, &a->reason, diag));
+    if (max > 0) GM_TRY(rt_session_generate(session, &a->sampling, stops->ids, stops->count, max, on_token, a, a->ids, &a->count, &a->reason, diag));
     a->generate_s = gm_now() - start;
     if (!a->failed) finish_text(a);
     return a->failed ? gm_fail(diag, GM_IO, "standard output: cannot write: %s", strerror(a->failed)) : GM_OK;
@@ -107,6 +107,8 @@ void cmd_answer_newline(const cmd_answer *a) {
 
 void cmd_answer_speed(const cmd_answer *a, int64_t held) {
     int64_t read = (int64_t)a->prompt.count - held;
-    fprintf(stderr, "prefill %lld tokens %.1f tok/s, decode %lld tokens %.1f tok/s, stop: %s\n", (long long)read,
+    fprintf(stderr, "prefill %lld tokens %.1f tok/s, decode %lld tokens %.1f tok/s, stop: %s", (long long)read,
             a->prefill_s > 0 ? (double)read / a->prefill_s : 0, (long long)a->count, a->generate_s > 0 ? (double)a->count / a->generate_s : 0, reason_text(a));
+    if (a->sampling.temperature > 0) fprintf(stderr, ", seed: %llu", (unsigned long long)a->sampling.seed);
+    fputc('\n', stderr);
 }

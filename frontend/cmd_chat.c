@@ -1,4 +1,4 @@
-/* gemmac chat: a conversation, a line of standard input for each message of the user. The whole of it is put into the model's template each time, and of
+/* gemmac chat: a conversation, a line of standard input for each message of the user. The whole of it is put into Gemma's template each time, and of
  * its ids those that the session holds already are not read again. */
 #include "frontend/chat.h"
 #include "frontend/commands.h"
@@ -29,7 +29,10 @@ static void say(chat *c, const char *role, const char *content, size_t length) {
         if (c->count) memcpy(grown, c->messages, sizeof *grown * c->count);
         c->messages = grown;
     }
-    c->messages[c->count++] = (fe_message){role, gm_arena_strndup(&c->arena, content ? content : "", length)};
+    char *text = gm_arena_strndup(&c->arena, content ? content : "", length);
+    for (size_t i = 0; i < length; i++)
+        if (!text[i]) text[i] = ' '; /* a byte of an answer: it would end the text */
+    c->messages[c->count++] = (fe_message){role, text};
 }
 
 static bool is_users_turn(const chat *c) {
@@ -108,15 +111,19 @@ static gm_status answer_last(chat *c, gm_diag *diag) {
 /* ---- the command ---- */
 
 /* The configuration's, and the end of a turn. */
-static void set_stops(chat *c) {
+static gm_status set_stops(chat *c, gm_diag *diag) {
     const fe_model *model = &c->engine.model;
     int32_t turn = model->vocab.end_of_turn;
-    bool there = turn < 0;
+    bool there = false;
+    if (turn < 0) return gm_fail(diag, GM_UNSUPPORTED, "%s: the vocabulary has no piece %s: expected one that Gemma's chat template can end turns with", model->path, RT_END_OF_TURN);
     for (int i = 0; i < model->config.stop_count; i++) {
         c->stops[c->stop_count++] = model->config.stops[i];
         there |= model->config.stops[i] == turn;
     }
-    if (!there && c->stop_count < RT_MAX_STOPS) c->stops[c->stop_count++] = turn;
+    if (there) return GM_OK;
+    if (c->stop_count == RT_MAX_STOPS) return gm_fail(diag, GM_UNSUPPORTED, "%s: %d ids end generation, expected one less beside the end of a turn", model->path, RT_MAX_STOPS);
+    c->stops[c->stop_count++] = turn;
+    return GM_OK;
 }
 
 static gm_status run(chat *c, gm_diag *diag) {
@@ -124,7 +131,7 @@ static gm_status run(chat *c, gm_diag *diag) {
     if (!c->engine.tokenizer) return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", model->path);
     if (c->options->messages) GM_TRY(fe_chat_read(model->config.generation, c->options->messages, &c->arena, diag, &c->messages, &c->count));
     c->capacity = c->count;
-    set_stops(c);
+    GM_TRY(set_stops(c, diag));
     bool more = true;
     while (more) {
         if (is_users_turn(c)) GM_TRY(hear(c, diag, &more));

@@ -1,6 +1,7 @@
 /* gemmac compile: MODEL to an artefact OUT.gmx, or to dumps of the stages in between. */
 #include "frontend/budget.h"
 #include "frontend/commands.h"
+#include "frontend/new_file.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -38,10 +39,9 @@ static void print_tried(void *user, const char *precision, const char *wide, dou
 }
 
 /* The text to measure on: that of -f, without it none. */
-static gm_status read_sample(const char *path, const cmd_options *options, gm_diag *diag, rt_ids *out) {
+static gm_status read_sample(const cmd_options *options, gm_diag *diag, rt_ids *out) {
     fe_engine engine;
-    fe_options only_read = {.no_weights = true}; /* nothing is compiled */
-    GM_TRY(fe_engine_open(path, &only_read, diag, &engine));
+    GM_TRY(cmd_vocab_open(options, false, diag, &engine));
     gm_status status = cmd_text_ids(&engine, options, diag, out);
     fe_engine_close(&engine);
     return status;
@@ -52,11 +52,20 @@ static gm_status choose_plan(const char *path, const cmd_options *options, fe_op
     if (options->no_weights) return gm_fail(diag, GM_INVALID, "--kl-budget measures plans, which needs the weights");
     if (cmd_given(options, FLAG_PRECISION) || cmd_given(options, FLAG_WIDE))
         return gm_fail(diag, GM_INVALID, "--kl-budget chooses the precision: give no --precision and no --wide with it");
-    gm_status status = options->file ? read_sample(path, options, diag, &ids) : GM_OK;
+    gm_status status = options->file ? read_sample(options, diag, &ids) : GM_OK;
     fe_budget_request request = {.kl = options->kl_budget, .ids = options->file ? ids.data : NULL, .count = (int64_t)ids.count, .tried = print_tried};
     if (status == GM_OK) status = fe_budget_choose(path, &request, engine_options, diag);
     rt_ids_free(&ids);
     return status;
+}
+
+/* Before plans are tried, which takes long: could OUT be written? */
+static gm_status check_output(const cmd_options *options, const char *output, gm_diag *diag) {
+    fe_engine engine;
+    GM_TRY(cmd_vocab_open(options, true, diag, &engine));
+    gm_status status = engine.model.gmx ? GM_OK : fe_model_spare(&engine.model, output, diag); /* an artefact may take its own place */
+    fe_engine_close(&engine);
+    return status == GM_OK ? fe_new_file_check(output, diag) : status;
 }
 
 /* Compile for what is printed on the way. */
@@ -70,27 +79,34 @@ static gm_status only_print(const char *path, const fe_options *options, gm_diag
     return GM_OK;
 }
 
-static gm_status write_artefact(const char *path, const cmd_options *options, const fe_options *engine_options, gm_diag *diag) {
-    gm_arena arena = {0};
-    const char *output = options->output ? options->output : default_output(path, &arena);
+static gm_status write_artefact(const char *path, const char *output, const fe_options *engine_options, gm_diag *diag) {
     double start = gm_now();
-    gm_status status = fe_compile(path, engine_options, output, diag);
-    if (status == GM_OK) fprintf(stderr, "%s: compiled in %.2f s\n", output, gm_now() - start);
-    gm_arena_free(&arena);
+    GM_TRY(fe_compile(path, engine_options, output, diag));
+    fprintf(stderr, "%s: compiled in %.2f s\n", output, gm_now() - start);
+    return GM_OK;
+}
+
+/* output: NULL where nothing but what is printed is wanted. */
+static gm_status run(const char *path, const char *output, const cmd_options *options, gm_diag *diag) {
+    fe_options engine_options = cmd_engine_options(options);
+    ir_decisions decisions = {0};
+    if (cmd_given(options, FLAG_KL_BUDGET)) {
+        if (output) GM_TRY(check_output(options, output, diag));
+        GM_TRY(choose_plan(path, options, &engine_options, diag));
+    } else if (options->file || cmd_given(options, FLAG_TOKENS)) return gm_fail(diag, GM_INVALID, "-f FILE and --tokens N are for --kl-budget");
+    if (options->explain) engine_options.decisions = &decisions;
+    gm_status status = output ? write_artefact(path, output, &engine_options, diag) : only_print(path, &engine_options, diag);
+    if (status == GM_OK && options->explain) cmd_print_decisions(&decisions, options->format == CMD_JSON);
+    ir_decisions_free(&decisions);
     return status;
 }
 
 gm_status cmd_compile(const cmd_options *options, gm_diag *diag) {
     const char *path = NULL;
-    fe_options engine_options = cmd_engine_options(options);
-    ir_decisions decisions = {0};
+    gm_arena arena = {0};
     GM_TRY(cmd_model_path(options, diag, &path));
-    if (cmd_given(options, FLAG_KL_BUDGET)) GM_TRY(choose_plan(path, options, &engine_options, diag));
-    else if (options->file || cmd_given(options, FLAG_TOKENS)) return gm_fail(diag, GM_INVALID, "-f FILE and --tokens N are for --kl-budget");
-    if (options->explain) engine_options.decisions = &decisions;
-    bool prints = options->dump || options->explain;
-    gm_status status = prints && !options->output ? only_print(path, &engine_options, diag) : write_artefact(path, options, &engine_options, diag);
-    if (status == GM_OK && options->explain) cmd_print_decisions(&decisions, options->format == CMD_JSON);
-    ir_decisions_free(&decisions);
+    bool prints = (options->dump || options->explain) && !options->output;
+    gm_status status = run(path, prints ? NULL : options->output ? options->output : default_output(path, &arena), options, diag);
+    gm_arena_free(&arena);
     return status;
 }

@@ -1,5 +1,6 @@
 /* What commands read: the model, its vocabulary, prompts. */
 #include "frontend/commands.h"
+#include "frontend/new_file.h"
 #include "frontend/json.h"
 
 #include <errno.h>
@@ -147,6 +148,7 @@ gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_di
     GM_TRY(cmd_prompt_given(options, diag));
     GM_TRY(cmd_vocab_open(options, output, diag, &engine));
     gm_status status = output ? fe_model_spare(&engine.model, output, diag) : GM_OK;
+    if (status == GM_OK && output) status = fe_new_file_check(output, diag);
     if (status == GM_OK) status = cmd_prompt(&engine, options, diag, out);
     if (context) *context = engine.model.config.context;
     fe_engine_close(&engine);
@@ -170,7 +172,7 @@ static uint64_t seed_of(const cmd_options *options) {
     uint64_t seed = 0;
     if (cmd_given(options, FLAG_SEED) && options->seed >= 0) return (uint64_t)options->seed;
     if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = (uint64_t)(gm_now() * 1e9);
-    return seed >> 33; /* short enough to be typed again */
+    return seed >> 33; /* short enough to be typed again (cmd_answer_speed) */
 }
 
 rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults) {

@@ -11,8 +11,8 @@ static void print_step(void *user, const pass_step *step) {
 
 gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_diag *diag) {
     pass_options settings = {
-        .context = cmd_int_or(options, FLAG_CONTEXT, options->context, PASS_DEFAULT_CONTEXT),
-        .chunk = cmd_int_or(options, FLAG_CHUNK, options->chunk, PASS_DEFAULT_CHUNK),
+        .context = options->context ? options->context : PASS_DEFAULT_CONTEXT,
+        .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK,
         .rows = PASS_DEFAULT_ROWS,
         /* auto would depend on this machine */
         .precision = options->precision == FE_PRECISION_AUTO ? PASS_F32 : fe_pass_precision((fe_precision)options->precision, NULL, NULL, false)};

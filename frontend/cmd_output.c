@@ -47,6 +47,11 @@ void cmd_json_real(gm_string *out, double value) {
     gm_string_append(out, text, strlen(text));
 }
 
+void cmd_json_field(gm_string *out, const char *name, double value) {
+    gm_string_printf(out, ",\"%s\":", name);
+    cmd_json_real(out, value);
+}
+
 void cmd_json_ids(gm_string *out, const int32_t *ids, size_t count) {
     gm_string_append(out, "[", 1);
     for (size_t i = 0; i < count; i++) gm_string_printf(out, "%s%d", i ? "," : "", ids[i]);

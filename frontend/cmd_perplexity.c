@@ -51,7 +51,8 @@ gm_status cmd_perplexity(const cmd_options *options, gm_diag *diag) {
     if (options->kl_base) {
         fe_options base_options = engine_options;
         base_options.precision = (fe_precision)options->kl_base; /* same words in the same places */
-        base_options.with = ""; /* its KV cache is the plain one */
+        base_options.passes = NULL; /* its KV cache is the plain one */
+        base_options.with = "";
         base_options.dump = (fe_dump){0};
         status = cmd_engine_open(options, &base_options, diag, &base);
     }

@@ -53,18 +53,13 @@ static void json_int(gm_string *out, const char *name, int64_t value) {
     gm_string_printf(out, ",\"%s\":%lld", name, (long long)value);
 }
 
-static void json_real(gm_string *out, const char *name, double value) {
-    gm_string_printf(out, ",\"%s\":", name);
-    cmd_json_real(out, value);
-}
-
 static void json_cost(const fe_plan *plan, const char *name, int64_t tokens, const ir_cost *cost,
                       double tok_s, gm_string *out) {
     gm_string_printf(out, ",\"%s\":{\"tokens\":%lld", name, (long long)tokens);
-    json_real(out, "read", cost->read);
-    json_real(out, "written", cost->written);
-    json_real(out, "flop", cost->flop);
-    if (plan->probe.bytes_per_s > 0) json_real(out, "roofline_tok_s", tok_s);
+    cmd_json_field(out, "read", cost->read);
+    cmd_json_field(out, "written", cost->written);
+    cmd_json_field(out, "flop", cost->flop);
+    if (plan->probe.bytes_per_s > 0) cmd_json_field(out, "roofline_tok_s", tok_s);
     gm_string_printf(out, "}");
 }
 
@@ -96,8 +91,8 @@ static void json_plan(const fe_plan *plan, gm_string *out) {
     json_peak("peak", &plan->run, out);
     json_peak("peak_full", &plan->full, out);
     if (plan->probe.bytes_per_s > 0) {
-        json_real(out, "probe_gb_s", plan->probe.bytes_per_s / 1e9);
-        json_real(out, "probe_gflop_s", plan->probe.flop_per_s / 1e9);
+        cmd_json_field(out, "probe_gb_s", plan->probe.bytes_per_s / 1e9);
+        cmd_json_field(out, "probe_gflop_s", plan->probe.flop_per_s / 1e9);
     }
     gm_string_printf(out, "}\n");
 }

@@ -107,21 +107,16 @@ static void text_report(const fe_profile_result *result, gm_string *out) {
 
 /* ---- JSON ---- */
 
-static void json_real(gm_string *out, const char *name, double value) {
-    gm_string_printf(out, ",\"%s\":", name);
-    cmd_json_real(out, value);
-}
-
 static void json_figures(const fe_profile_result *result, const figures *f, gm_string *out) {
     gm_string_printf(out, ",\"calls\":%lld", (long long)f->calls);
-    json_real(out, "time_s", f->time_s);
-    json_real(out, "share", f->share);
-    json_real(out, "wait_share", f->wait_share);
-    json_real(out, "flop", f->flop);
-    json_real(out, "bytes", f->bytes);
-    json_real(out, "gflop_s", f->flop_s / 1e9);
-    json_real(out, "gb_s", f->bytes_s / 1e9);
-    if (result->probe.bytes_per_s > 0) json_real(out, "roofline_share", f->roofline_share);
+    cmd_json_field(out, "time_s", f->time_s);
+    cmd_json_field(out, "share", f->share);
+    cmd_json_field(out, "wait_share", f->wait_share);
+    cmd_json_field(out, "flop", f->flop);
+    cmd_json_field(out, "bytes", f->bytes);
+    cmd_json_field(out, "gflop_s", f->flop_s / 1e9);
+    cmd_json_field(out, "gb_s", f->bytes_s / 1e9);
+    if (result->probe.bytes_per_s > 0) cmd_json_field(out, "roofline_share", f->roofline_share);
 }
 
 static void json_rows(const fe_profile_result *result, const fe_profile_phase *phase,
@@ -144,7 +139,7 @@ static void json_rows(const fe_profile_result *result, const fe_profile_phase *p
 static void json_speed(gm_string *out, const char *name, const fe_speed *speed) {
     gm_string_printf(out, ",\"%s\":{\"mean\":", name);
     cmd_json_real(out, speed->mean);
-    json_real(out, "std", speed->std);
+    cmd_json_field(out, "std", speed->std);
     gm_string_printf(out, "}");
 }
 
@@ -153,16 +148,16 @@ static void json_phase(const fe_profile_result *result, int p, gm_string *out) {
     double all = result->threads * phase->wall_s;
     gm_string_printf(out, "{\"phase\":\"%s\",\"tokens\":%lld", phase->name,
                      (long long)phase->tokens);
-    json_real(out, "wall_s", phase->wall_s);
-    json_real(out, "work_share", ratio(phase->work_s, all));
-    json_real(out, "wait_share", ratio(phase->wait_s, all));
-    json_real(out, "rest_share", rest_share(result, phase));
-    json_real(out, "idle_share", ratio(phase->idle_s, phase->wall_s));
+    cmd_json_field(out, "wall_s", phase->wall_s);
+    cmd_json_field(out, "work_share", ratio(phase->work_s, all));
+    cmd_json_field(out, "wait_share", ratio(phase->wait_s, all));
+    cmd_json_field(out, "rest_share", rest_share(result, phase));
+    cmd_json_field(out, "idle_share", ratio(phase->idle_s, phase->wall_s));
     json_speed(out, "tok_s", &result->plain[p]);
     json_speed(out, "profiled_tok_s", &result->profiled[p]);
-    json_real(out, "overhead_percent", result->overhead[p].percent);
-    json_real(out, "overhead_low", result->overhead[p].low);
-    json_real(out, "overhead_high", result->overhead[p].high);
+    cmd_json_field(out, "overhead_percent", result->overhead[p].percent);
+    cmd_json_field(out, "overhead_low", result->overhead[p].low);
+    cmd_json_field(out, "overhead_high", result->overhead[p].high);
     gm_string_printf(out, ",\"ops\":[");
     json_rows(result, phase, &phase->ops, out);
     gm_string_printf(out, "],\"layers\":[");
@@ -175,8 +170,8 @@ static void json_report(const fe_profile_result *result, gm_string *out) {
                      result->threads, result->same_tokens ? "true" : "false",
                      (long long)result->dropped);
     if (result->probe.bytes_per_s > 0) {
-        json_real(out, "probe_gb_s", result->probe.bytes_per_s / 1e9);
-        json_real(out, "probe_gflop_s", result->probe.flop_per_s / 1e9);
+        cmd_json_field(out, "probe_gb_s", result->probe.bytes_per_s / 1e9);
+        cmd_json_field(out, "probe_gflop_s", result->probe.flop_per_s / 1e9);
     }
     gm_string_printf(out, ",\"phases\":[");
     for (int p = 0; p < FE_PHASES; p++) {
@@ -191,16 +186,15 @@ static void json_report(const fe_profile_result *result, gm_string *out) {
 static gm_status write_report(const cmd_options *options, const fe_profile_result *result,
                               gm_diag *diag) {
     gm_string report = {0}, trace = {0};
-    gm_status status = GM_OK;
-    if (options->output) {
-        fe_profile_trace(result, &trace);
-        status = cmd_write_text(options->output, &trace, diag);
-    }
     if (options->format == CMD_JSON)
         json_report(result, &report);
     else
         text_report(result, &report);
-    if (status == GM_OK) status = cmd_write_text(NULL, &report, diag);
+    gm_status status = cmd_write_text(NULL, &report, diag);
+    if (status == GM_OK && options->output) {
+        fe_profile_trace(result, &trace);
+        status = cmd_write_text(options->output, &trace, diag);
+    }
     gm_string_free(&report);
     gm_string_free(&trace);
     return status;

@@ -44,6 +44,7 @@ gm_status cmd_tokenize(const cmd_options *options, gm_diag *diag) {
         status = cmd_read_text(options->file ? options->file : "-", diag, &text);
     if (status == GM_OK) {
         cmd_encode(&engine, options, text.data, text.length, &ids);
+        if (engine.model.vocab.add_eos && !options->no_bos) rt_ids_push(&ids, engine.model.vocab.eos); /* of a whole text; a prompt goes on */
         print_ids(&engine, options, &ids);
     }
     rt_ids_free(&ids);

@@ -114,6 +114,7 @@ typedef struct cmd_answer {
     int64_t count;
     rt_stop reason;
     double prefill_s, generate_s;
+    rt_sampling sampling; /* once it was run */
 } cmd_answer;
 
 typedef struct cmd_stops {
@@ -138,6 +139,8 @@ void cmd_answer_speed(const cmd_answer *a, int64_t held);
 void cmd_json_text(gm_string *out, const char *text, size_t length);
 /* The shortest number that reads back the same; null when it is not finite. */
 void cmd_json_real(gm_string *out, double value);
+/* ,"name":value */
+void cmd_json_field(gm_string *out, const char *name, double value);
 void cmd_json_ids(gm_string *out, const int32_t *ids, size_t count);
 
 /* A whole file at once, or standard output when path is NULL. */

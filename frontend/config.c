@@ -79,7 +79,8 @@ static const char *describe(const cJSON *item, char *out, size_t bytes) {
 gm_status config_refuse(const config_reader *in, gm_status code, const char *key,
                         const char *expected, const cJSON *found) {
     char text[96];
-    return gm_fail(in->diag, code, "%s: key \"%s%s\": expected %s, found %s", in->path, in->scope,
+    bool outer = found && found == fe_json_get(in->root, key);
+    return gm_fail(in->diag, code, "%s: key \"%s%s\": expected %s, found %s", in->path, outer ? "" : in->scope,
                    key, expected, describe(found, text, sizeof text));
 }
 
@@ -142,7 +143,7 @@ static gm_status read_keys(config_reader *in) {
     for (size_t i = 0; i < GM_COUNT(keys); i++) {
         double value = keys[i].defaults[in->draft.c.generation - FE_GEMMA1];
         if (isnan(value)) continue;
-        const cJSON *item = config_get(in->text, keys[i].name);
+        const cJSON *item = fe_json_get(in->text, keys[i].name);
         if (item)
             GM_TRY(read_key(in, &keys[i], item, &value));
         else
@@ -174,13 +175,13 @@ static gm_status read_layers(config_reader *in) {
     fe_config *c = &in->draft.c;
     if (c->generation == FE_GEMMA1) return GM_OK;
     fe_config_set_period(c, c->generation == FE_GEMMA2 ? 2 : in->draft.period);
-    const cJSON *types = config_get(in->text, "layer_types"), *item;
+    const cJSON *types = fe_json_get(in->text, "layer_types"), *item;
     int64_t count = 0;
-    if (config_is_none(types) && c->generation == FE_GEMMA2)
+    if (fe_json_is_none(types) && c->generation == FE_GEMMA2)
         config_note(in, "layer_types", "\"every 2nd layer global\"");
-    else if (config_is_none(types) && !config_get(in->text, "sliding_window_pattern"))
+    else if (fe_json_is_none(types) && !fe_json_get(in->text, "sliding_window_pattern"))
         config_note(in, "sliding_window_pattern", "%lld", (long long)in->draft.period);
-    if (!config_is_none(types)) {
+    if (!fe_json_is_none(types)) {
         if (!cJSON_IsArray(types) || cJSON_GetArraySize(types) != c->layers) {
             char expected[64];
             snprintf(expected, sizeof expected, "a list of %lld strings", (long long)c->layers);
@@ -205,7 +206,7 @@ static gm_status read_layers(config_reader *in) {
 static gm_status read_activation(config_reader *in) {
     bool first = in->draft.c.generation == FE_GEMMA1;
     const char *key = first ? "hidden_act" : "hidden_activation";
-    const cJSON *item = config_get(in->text, key);
+    const cJSON *item = fe_json_get(in->text, key);
     if (!item) {
         config_note(in, key, "\"gelu_pytorch_tanh\"");
         return GM_OK;
@@ -219,8 +220,8 @@ static gm_status read_activation(config_reader *in) {
 
 /* A key of the text configuration or else of the wrapper. */
 static const cJSON *get_outer(const config_reader *in, const char *key) {
-    const cJSON *item = config_get(in->text, key);
-    return config_is_none(item) ? config_get(in->root, key) : item;
+    const cJSON *item = fe_json_get(in->text, key);
+    return fe_json_is_none(item) ? fe_json_get(in->root, key) : item;
 }
 
 static gm_status read_dtype(config_reader *in) {
@@ -228,10 +229,10 @@ static gm_status read_dtype(config_reader *in) {
         const char *name;
         rt_dtype dtype;
     } known[] = {{"float32", RT_F32}, {"float16", RT_F16}, {"bfloat16", RT_BF16}};
-    const char *key = config_is_none(get_outer(in, "dtype")) ? "torch_dtype" : "dtype";
+    const char *key = fe_json_is_none(get_outer(in, "dtype")) ? "torch_dtype" : "dtype";
     const cJSON *item = get_outer(in, key);
     in->draft.c.storage = RT_F32;
-    if (config_is_none(item)) {
+    if (fe_json_is_none(item)) {
         config_note(in, "dtype", "\"float32\"");
         return GM_OK;
     }
@@ -252,7 +253,7 @@ static gm_status read_tied(config_reader *in) {
 }
 
 static gm_status read_token(config_reader *in, const char *key, int32_t preset, int32_t *out) {
-    const cJSON *item = config_get(in->text, key);
+    const cJSON *item = fe_json_get(in->text, key);
     int64_t id = preset;
     *out = -1;
     if (cJSON_IsNull(item)) return GM_OK;
@@ -275,14 +276,15 @@ gm_status fe_config_add_stop(fe_config *config, int32_t id, const char *path, gm
 
 static gm_status read_tokens(config_reader *in) {
     fe_config *c = &in->draft.c;
-    const cJSON *inner = config_get(in->text, "eos_token_id"), *outer = config_get(in->root, "eos_token_id");
+    const cJSON *inner = fe_json_get(in->text, "eos_token_id"), *outer = fe_json_get(in->root, "eos_token_id");
     GM_TRY(read_token(in, "bos_token_id", 2, &c->bos));
-    GM_TRY(read_token(in, "pad_token_id", 0, &c->pad));
     if (!inner && c->vocab > 1) {
         if (!outer) config_note(in, "eos_token_id", "1");
         GM_TRY(fe_config_add_stop(c, 1, in->path, in->diag));
     }
-    GM_TRY(fe_stops_from_json(inner, in->path, "eos_token_id", in->diag, c));
+    char scoped[64];
+    snprintf(scoped, sizeof scoped, "%seos_token_id", in->scope);
+    GM_TRY(fe_stops_from_json(inner, in->path, scoped, in->diag, c));
     return fe_stops_from_json(outer, in->path, "eos_token_id", in->diag, c);
 }
 
@@ -299,13 +301,13 @@ static gm_status read_model_type(config_reader *in, const char **out_type) {
         {"gemma3_text", FE_GEMMA3},
         {"gemma3", FE_GEMMA3},
     };
-    const cJSON *type = config_get(in->root, "model_type");
+    const cJSON *type = fe_json_get(in->root, "model_type");
     for (size_t i = 0; i < GM_COUNT(known) && cJSON_IsString(type); i++) {
         if (strcmp(type->valuestring, known[i].name) != 0) continue;
         in->draft.c.generation = known[i].generation;
         *out_type = known[i].name;
         if (strcmp(known[i].name, "gemma3") != 0) return GM_OK;
-        const cJSON *text = config_get(in->root, "text_config"), *inner = config_get(text, "model_type");
+        const cJSON *text = fe_json_get(in->root, "text_config"), *inner = fe_json_get(text, "model_type");
         if (!cJSON_IsObject(text)) return config_refuse(in, GM_FORMAT, "text_config", "an object", text);
         in->text = text;
         in->scope = "text_config.";
@@ -319,13 +321,13 @@ static gm_status read_model_type(config_reader *in, const char **out_type) {
 
 static gm_status refuse_unsupported(config_reader *in) {
     const cJSON *quantization = get_outer(in, "quantization_config");
-    if (!config_is_none(quantization))
+    if (!fe_json_is_none(quantization))
         return config_refuse(in, GM_UNSUPPORTED, "quantization_config", "null (plain weights)",
                       quantization);
     fe_config *c = &in->draft.c;
     if (c->generation == FE_GEMMA3 && c->attention_cap != 0)
         return config_refuse(in, GM_UNSUPPORTED, "attn_logit_softcapping", "null in Gemma 3",
-                      config_get(in->text, "attn_logit_softcapping"));
+                      fe_json_get(in->text, "attn_logit_softcapping"));
     if (in->text != in->root && c->final_cap != 0) {
         gm_warn(in->diag, "%s: key \"%sfinal_logit_softcapping\": not used by the multimodal model",
                 in->path, in->scope);

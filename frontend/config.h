@@ -28,7 +28,7 @@ typedef struct fe_config {
     bool norm_plus_one;        /* norm weights are stored as w and used as 1+w (safetensors); GGUF stores 1+w */
     bool gelu_erf;             /* exact erf GELU instead of the tanh form */
     rt_dtype storage;          /* dtype/torch_dtype: type of the weights when only the config is known */
-    int32_t bos, pad;          /* -1: none */
+    int32_t bos;               /* -1: none */
     int32_t stops[RT_MAX_STOPS];
     int stop_count; /* eos ids: union of config and generation_config */
 } fe_config;

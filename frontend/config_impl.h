@@ -20,14 +20,6 @@ typedef struct config_reader {
     fe_defaulted defaulted;
 } config_reader;
 
-static inline const cJSON *config_get(const cJSON *object, const char *key) {
-    return cJSON_GetObjectItemCaseSensitive(object, key);
-}
-
-static inline bool config_is_none(const cJSON *item) {
-    return !item || cJSON_IsNull(item);
-}
-
 /* ---- config.c ---- */
 
 /* `path`: key "scope key": expected …, found the item. */

@@ -25,10 +25,10 @@ static bool in_range(const cJSON *item, double max) {
 static gm_status read_set(const config_reader *in, const char *key, const cJSON *set, fe_rope *rope,
                           bool *has_theta) {
     if (!cJSON_IsObject(set)) return config_refuse(in, GM_FORMAT, key, "an object", set);
-    const cJSON *type = config_get(set, "rope_type"), *theta = config_get(set, "rope_theta");
-    const cJSON *factor = config_get(set, "factor"), *item;
-    const cJSON *partial = config_get(set, "partial_rotary_factor");
-    if (!type) type = config_get(set, "type");
+    const cJSON *type = fe_json_get(set, "rope_type"), *theta = fe_json_get(set, "rope_theta");
+    const cJSON *factor = fe_json_get(set, "factor"), *item;
+    const cJSON *partial = fe_json_get(set, "partial_rotary_factor");
+    if (!type) type = fe_json_get(set, "type");
     bool linear = cJSON_IsString(type) && strcmp(type->valuestring, "linear") == 0;
     bool plain = !type || (cJSON_IsString(type) && strcmp(type->valuestring, "default") == 0);
     if (!linear && !plain)
@@ -37,7 +37,7 @@ static gm_status read_set(const config_reader *in, const char *key, const cJSON 
         return refuse_member(in, GM_FORMAT, key, "rope_theta", "a positive number up to 1e12", theta);
     if (linear && !in_range(factor, 1e6))
         return refuse_member(in, GM_FORMAT, key, "factor", "a positive number up to 1e6", factor);
-    if (!config_is_none(partial) && !(cJSON_IsNumber(partial) && partial->valuedouble == 1))
+    if (!fe_json_is_none(partial) && !(cJSON_IsNumber(partial) && partial->valuedouble == 1))
         return refuse_member(in, GM_UNSUPPORTED, key, "partial_rotary_factor", "1", partial);
     cJSON_ArrayForEach(item, set) if (cJSON_IsObject(item))
         return refuse_member(in, GM_UNSUPPORTED, key, item->string, "one set for all layers", item);
@@ -53,12 +53,12 @@ static gm_status read_set(const config_reader *in, const char *key, const cJSON 
 
 static gm_status read_single(config_reader *in) {
     fe_config *c = &in->draft.c;
-    const cJSON *scaling = config_get(in->text, "rope_scaling");
-    const char *key = config_is_none(scaling) ? "rope_parameters" : "rope_scaling";
-    const cJSON *set = config_get(in->text, key);
-    bool has_theta = config_get(in->text, "rope_theta") != NULL;
+    const cJSON *scaling = fe_json_get(in->text, "rope_scaling");
+    const char *key = fe_json_is_none(scaling) ? "rope_parameters" : "rope_scaling";
+    const cJSON *set = fe_json_get(in->text, key);
+    bool has_theta = fe_json_get(in->text, "rope_theta") != NULL;
     c->rope_global = (fe_rope){.theta = in->draft.theta, .factor = 1};
-    if (!config_is_none(set)) GM_TRY(read_set(in, key, set, &c->rope_global, &has_theta));
+    if (!fe_json_is_none(set)) GM_TRY(read_set(in, key, set, &c->rope_global, &has_theta));
     if (!has_theta) config_note(in, "rope_theta", "%.9g", c->rope_global.theta);
     c->rope_local = c->rope_global;
     return GM_OK;
@@ -70,9 +70,9 @@ static gm_status read_single(config_reader *in) {
  * reference, so it is not read here either. */
 static gm_status read_typed(config_reader *in, bool *has_global, bool *has_local) {
     fe_config *c = &in->draft.c;
-    const cJSON *parameters = config_get(in->text, "rope_parameters"), *item;
+    const cJSON *parameters = fe_json_get(in->text, "rope_parameters"), *item;
     bool flat = false;
-    if (!config_is_none(parameters) && !cJSON_IsObject(parameters))
+    if (!fe_json_is_none(parameters) && !cJSON_IsObject(parameters))
         return config_refuse(in, GM_FORMAT, "rope_parameters", "an object", parameters);
     cJSON_ArrayForEach(item, parameters) {
         bool global = strcmp(item->string, "full_attention") == 0;
@@ -83,7 +83,7 @@ static gm_status read_typed(config_reader *in, bool *has_global, bool *has_local
             return config_refuse(in, GM_UNSUPPORTED, name,
                                  "only \"full_attention\" and \"sliding_attention\" in Gemma 3", item);
         flat |= !global && !local;
-        if ((global || local) && !config_is_none(item))
+        if ((global || local) && !fe_json_is_none(item))
             GM_TRY(read_set(in, name, item, global ? &c->rope_global : &c->rope_local,
                             global ? has_global : has_local));
     }
@@ -97,15 +97,15 @@ static gm_status read_typed(config_reader *in, bool *has_global, bool *has_local
 
 static gm_status read_dual(config_reader *in) {
     fe_config *c = &in->draft.c;
-    const cJSON *scaling = config_get(in->text, "rope_scaling");
-    bool has_global = config_get(in->text, "rope_theta") != NULL;
-    bool has_local = config_get(in->text, "rope_local_base_freq") != NULL;
+    const cJSON *scaling = fe_json_get(in->text, "rope_scaling");
+    bool has_global = fe_json_get(in->text, "rope_theta") != NULL;
+    bool has_local = fe_json_get(in->text, "rope_local_base_freq") != NULL;
     c->rope_global = (fe_rope){.theta = in->draft.theta, .factor = 1};
     c->rope_local = (fe_rope){.theta = in->draft.local_theta, .factor = 1};
     GM_TRY(read_typed(in, &has_global, &has_local));
-    if (!config_is_none(scaling)) {
+    if (!fe_json_is_none(scaling)) {
         GM_TRY(read_set(in, "rope_scaling", scaling, &c->rope_global, &has_global));
-        if (!config_get(scaling, "rope_type") && config_get(scaling, "type"))
+        if (!fe_json_get(scaling, "rope_type") && fe_json_get(scaling, "type"))
             gm_warn(in->diag, "%s: key \"%srope_scaling.type\": old spelling of rope_type, honoured",
                     in->path, in->scope);
     }
@@ -115,7 +115,7 @@ static gm_status read_dual(config_reader *in) {
 }
 
 gm_status config_read_rope(config_reader *in) {
-    if (!config_get(in->text, "rope_scaling") && !config_get(in->text, "rope_parameters"))
+    if (!fe_json_get(in->text, "rope_scaling") && !fe_json_get(in->text, "rope_parameters"))
         config_note(in, "rope_scaling", "null");
     return in->draft.c.generation == FE_GEMMA3 ? read_dual(in) : read_single(in);
 }

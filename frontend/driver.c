@@ -465,11 +465,22 @@ static gm_status finish_artefact(const fe_engine *engine, const fe_options *opti
 
 /* ---- the engine ---- */
 
+/* Each of its sizes is bounded, their product is not. */
+static gm_status check_cache(const fe_config *config, int64_t context, gm_diag *diag) {
+    size_t bytes = sizeof(float);
+    const int64_t sizes[] = {config->layers, context, config->kv_heads, config->head_dim};
+    for (size_t i = 0; i < GM_COUNT(sizes); i++)
+        if (!gm_mul_size(bytes, (size_t)sizes[i], &bytes) || bytes > PTRDIFF_MAX)
+            return gm_fail(diag, GM_INVALID, "a KV cache of %lld tokens has more bytes than there are addresses: expected a smaller context (see -c)", (long long)context);
+    return GM_OK;
+}
+
 static gm_status limits_of(const fe_options *options, const fe_config *config, gm_diag *diag, pass_options *out) {
     int64_t context = options->context ? options->context : config->context < PASS_DEFAULT_CONTEXT ? config->context : PASS_DEFAULT_CONTEXT;
     if (!options->context && context < options->least_context) context = options->least_context;
     if (context < 1 || context > config->context)
         return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
+    GM_TRY(check_cache(config, context, diag));
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
     *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide, .layers = config->layers, .decisions = options->decisions};
     return GM_OK;
@@ -478,7 +489,11 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
 /* An artefact keeps the index of its vocabulary. */
 gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out) {
     if (!model->vocab.count) return GM_OK;
-    if (!model->gmx) return rt_tokenizer_new(&model->vocab, diag, out);
+    if (!model->gmx) {
+        gm_diag inner = {0};
+        gm_status status = rt_tokenizer_new(&model->vocab, &inner, out);
+        return status == GM_OK ? GM_OK : gm_fail(diag, status, "%s: %s", model->path, inner.message);
+    }
     *out = rt_tokenizer_open(&model->vocab, model->gmx->index.data, model->gmx->index.bytes);
     return *out ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"index\": expected that of the vocabulary", model->path);
 }

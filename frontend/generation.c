@@ -17,19 +17,18 @@ static const struct {
 };
 
 /* Null means not given, as in HF. */
-static gm_status read_number(const cJSON *item, const char *path, double min, double max,
+static gm_status read_number(const cJSON *item, const char *path, const char *key, double min, double max,
                              gm_diag *diag, double *out) {
     if (cJSON_IsNull(item)) return GM_OK;
     if (!cJSON_IsNumber(item) || !(item->valuedouble >= min && item->valuedouble <= max))
-        return gm_fail(diag, GM_FORMAT, "%s: key \"%s\": expected a number %g to %g", path,
-                       item->string, min, max);
+        return gm_fail(diag, GM_FORMAT, "%s: key \"%s\": expected a number %g to %g", path, key, min, max);
     *out = item->valuedouble;
     return GM_OK;
 }
 
-static gm_status read_top_k(const cJSON *item, const char *path, gm_diag *diag, int64_t *out) {
+static gm_status read_top_k(const cJSON *item, const char *path, const char *key, gm_diag *diag, int64_t *out) {
     if (cJSON_IsNull(item) || fe_json_int(item, 0, INT32_MAX, out)) return GM_OK;
-    return gm_fail(diag, GM_FORMAT, "%s: key \"top_k\": expected an integer 0 to %d", path, INT32_MAX);
+    return gm_fail(diag, GM_FORMAT, "%s: key \"%s\": expected an integer 0 to %d", path, key, INT32_MAX);
 }
 
 static gm_status read_stop(const cJSON *item, const char *path, const char *key, gm_diag *diag,
@@ -54,20 +53,22 @@ gm_status fe_stops_from_json(const cJSON *item, const char *path, const char *ke
 static gm_status read_key(const cJSON *item, const char *path, bool manifest, gm_diag *diag,
                           fe_model *model) {
     fe_defaults *defaults = &model->defaults;
+    char key[96];
+    snprintf(key, sizeof key, "%s%.80s", manifest ? "generation." : "", item->string);
     for (size_t i = 0; i < GM_COUNT(numbers); i++) {
         if (strcmp(item->string, manifest ? numbers[i].manifest : numbers[i].hugging_face) != 0)
             continue;
         double *out = (double *)(void *)((char *)defaults + numbers[i].offset);
-        return read_number(item, path, numbers[i].min, numbers[i].max, diag, out);
+        return read_number(item, path, key, numbers[i].min, numbers[i].max, diag, out);
     }
-    if (strcmp(item->string, "top_k") == 0) return read_top_k(item, path, diag, &defaults->top_k);
+    if (strcmp(item->string, "top_k") == 0) return read_top_k(item, path, key, diag, &defaults->top_k);
     if (strcmp(item->string, "eos_token_id") == 0)
-        return fe_stops_from_json(item, path, item->string, diag, &model->config);
+        return fe_stops_from_json(item, path, key, diag, &model->config);
     if (manifest)
         return gm_fail(diag, GM_FORMAT,
-                       "%s: key \"generation.%.80s\": expected temperature, top_k, top_p, min_p, "
+                       "%s: key \"%s\": expected temperature, top_k, top_p, min_p, "
                        "repeat_penalty or eos_token_id",
-                       path, item->string);
+                       path, key);
     return GM_OK;
 }
 

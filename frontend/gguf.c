@@ -145,12 +145,12 @@ static gm_status read_rope_factor(reader *in, double *factor) {
                        "%s: key \"%s\": expected none or linear, found \"%.*s\"", in->file->path,
                        in->key, length < 80 ? (int)length : 80, type);
     *factor = 0;
-    GM_TRY(gguf_float(in->file, key_of(in, "rope.scale_linear"), false, factor));
-    GM_TRY(gguf_float(in->file, key_of(in, "rope.scaling.factor"), false, factor));
+    static const char *const keys[] = {"rope.scale_linear", "rope.scaling.factor"};
+    for (size_t i = 0; i < GM_COUNT(keys); i++) {
+        GM_TRY(gguf_float(in->file, key_of(in, keys[i]), false, factor));
+        if (*factor < 0) return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number", in->file->path, in->key);
+    }
     if (*factor == 0 && !none) fe_note_default(in->defaulted, in->key, "1");
-    if (*factor < 0)
-        return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number",
-                       in->file->path, in->key);
     if (none || *factor == 0) *factor = 1;
     return GM_OK;
 }
@@ -207,7 +207,7 @@ static void set_attention_scale(reader *in) {
 static gm_status read_config(const gguf_file *file, fe_model *model) {
     fe_config *c = &model->config;
     reader in = {.file = file, .config = c, .defaulted = &model->defaulted, .diag = file->diag};
-    *c = (fe_config){.bos = -1, .pad = -1};
+    *c = (fe_config){.bos = -1};
     GM_TRY(read_architecture(file, model));
     in.architecture = model->architecture;
     GM_TRY(read_sizes(&in));
@@ -226,7 +226,6 @@ static gm_status read_vocab(const gguf_file *file, fe_model *model) {
     if (!gguf_find(file, "tokenizer.ggml.model")) return GM_OK;
     GM_TRY(gguf_read_vocab(file, &model->vocab));
     c->bos = model->vocab.bos;
-    c->pad = model->vocab.pad;
     const struct {
         const char *key;
         bool value;

@@ -42,11 +42,10 @@ static const struct field {
     {"norm_plus_one", BOOL, AT(norm_plus_one), 0, 0},
     {"gelu_erf", BOOL, AT(gelu_erf), 0, 0},
     {"bos", ID, AT(bos), -1, INT32_MAX},
-    {"pad", ID, AT(pad), -1, INT32_MAX},
 #undef AT
 };
 /* A field added to fe_config needs a row above (or its own lines below), and FE_GMX_VERSION another number. */
-_Static_assert(sizeof(fe_config) == 488, "fe_config has a field that artefacts do not keep");
+_Static_assert(sizeof(fe_config) == 480, "fe_config has a field that artefacts do not keep");
 
 static const struct {
     const char *name;
@@ -183,16 +182,12 @@ typedef struct reader {
     size_t data_bytes;
 } reader;
 
-static const cJSON *get(const cJSON *object, const char *key) {
-    return cJSON_GetObjectItemCaseSensitive(object, key);
-}
-
 static gm_status refuse(const reader *in, const char *key, const char *expected) {
     return gm_fail(in->diag, GM_FORMAT, "%s: header: key \"%.80s\": expected %s", in->path, key, expected);
 }
 
 static gm_status read_real(const reader *in, const cJSON *object, const char *key, double min, double max, double *out) {
-    const cJSON *item = get(object, key);
+    const cJSON *item = fe_json_get(object, key);
     if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) || !(item->valuedouble >= min && item->valuedouble <= max))
         return refuse(in, key, "a number in its range");
     *out = item->valuedouble;
@@ -209,7 +204,7 @@ static gm_status read_int(const reader *in, const cJSON *object, const char *key
 
 /* NULL when it is null and may be. */
 static gm_status read_text(const reader *in, const cJSON *object, const char *key, bool may_be_null, const char **out) {
-    const cJSON *item = get(object, key);
+    const cJSON *item = fe_json_get(object, key);
     *out = cJSON_IsString(item) ? item->valuestring : NULL;
     if (*out || (may_be_null && cJSON_IsNull(item))) return GM_OK;
     return refuse(in, key, "a text");
@@ -241,7 +236,7 @@ static gm_status read_fields(const reader *in, const cJSON *config, fe_config *c
         char *at = (char *)c + fields[i].offset;
         int64_t number = 0;
         if (fields[i].kind == BOOL) {
-            const cJSON *item = get(config, fields[i].name);
+            const cJSON *item = fe_json_get(config, fields[i].name);
             if (!cJSON_IsBool(item)) return refuse(in, fields[i].name, "true or false");
             *(bool *)at = cJSON_IsTrue(item);
         } else if (fields[i].kind == REAL) {
@@ -274,8 +269,8 @@ static gm_status read_config(const reader *in, const cJSON *config, fe_config *c
     GM_TRY(read_kinds(in, config, c));
     GM_TRY(read_text(in, config, "storage", false, &storage));
     if (!rt_dtype_parse(storage, strlen(storage), &c->storage)) return refuse(in, "storage", "a type of element");
-    if (c->bos >= c->vocab || c->pad >= c->vocab) return refuse(in, c->bos >= c->vocab ? "bos" : "pad", "an id below vocab");
-    const cJSON *stops = get(config, "stops"), *item;
+    if (c->bos >= c->vocab) return refuse(in, "bos", "an id below vocab");
+    const cJSON *stops = fe_json_get(config, "stops"), *item;
     if (!cJSON_IsArray(stops)) return refuse(in, "stops", "a list of ids");
     cJSON_ArrayForEach(item, stops) {
         if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= INT32_MAX)) return refuse(in, "stops", "a list of ids");
@@ -287,7 +282,7 @@ static gm_status read_config(const reader *in, const cJSON *config, fe_config *c
 static gm_status read_defaults(const reader *in, const cJSON *object, fe_defaults *d) {
     for (size_t i = 0; i < GM_COUNT(defaults); i++) {
         double *at = (double *)((char *)d + defaults[i].offset);
-        if (cJSON_IsNull(get(object, defaults[i].name))) *at = NAN;
+        if (cJSON_IsNull(fe_json_get(object, defaults[i].name))) *at = NAN;
         else GM_TRY(read_real(in, object, defaults[i].name, 0, 1e6, at));
     }
     return read_int(in, object, "top_k", -1, INT32_MAX, &d->top_k);
@@ -339,7 +334,7 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
     GM_TRY(read_hex(in, object, "fingerprint", &key->fingerprint));
     GM_TRY(read_int(in, object, "context", 1, FE_MAX_CONTEXT, &key->context));
     GM_TRY(read_int(in, object, "chunk", 1, FE_MAX_CONTEXT, &key->chunk));
-    return read_measured(in, get(object, "measured"), gmx);
+    return read_measured(in, fe_json_get(object, "measured"), gmx);
 }
 
 /* ---- tables ---- */
@@ -357,7 +352,7 @@ static bool tensor_bytes(const rt_tensor *tensor, size_t *out) {
 static gm_status read_tensor(const reader *in, const cJSON *item, gmx_header *header, gmx_place *place) {
     rt_tensor tensor = {0};
     const char *type;
-    const cJSON *shape = get(item, "shape"), *extent;
+    const cJSON *shape = fe_json_get(item, "shape"), *extent;
     GM_TRY(read_text(in, item, "name", false, &tensor.name));
     GM_TRY(read_text(in, item, "type", false, &type));
     if (!rt_dtype_parse(type, strlen(type), &tensor.dtype)) return refuse(in, tensor.name, "a type of element");
@@ -383,20 +378,20 @@ static gm_status read_tensors(const reader *in, const cJSON *list, gmx_header *h
 
 static gm_status read_root(const reader *in, const cJSON *root, gmx_header *header) {
     const char *architecture;
-    const cJSON *sections = get(root, "sections");
+    const cJSON *sections = fe_json_get(root, "sections");
     GM_TRY(read_text(in, root, "architecture", false, &architecture));
     header->model->architecture = strdup(architecture);
     GM_ASSERT(header->model->architecture);
-    GM_TRY(read_config(in, get(root, "config"), &header->model->config));
-    GM_TRY(read_defaults(in, get(root, "defaults"), &header->model->defaults));
-    GM_TRY(read_defaulted(in, get(root, "defaulted"), &header->model->defaulted));
-    GM_TRY(read_key(in, get(root, "compiled"), header->gmx));
+    GM_TRY(read_config(in, fe_json_get(root, "config"), &header->model->config));
+    GM_TRY(read_defaults(in, fe_json_get(root, "defaults"), &header->model->defaults));
+    GM_TRY(read_defaulted(in, fe_json_get(root, "defaulted"), &header->model->defaulted));
+    GM_TRY(read_key(in, fe_json_get(root, "compiled"), header->gmx));
     for (int i = 0; i < GMX_SECTIONS; i++) {
-        const cJSON *section = get(sections, gmx_section_names[i]);
+        const cJSON *section = fe_json_get(sections, gmx_section_names[i]);
         GM_TRY(read_place(in, section, gmx_section_names[i], &header->section[i]));
         GM_TRY(read_hex(in, section, "checksum", &header->checksum[i]));
     }
-    return read_tensors(in, get(root, "tensors"), header);
+    return read_tensors(in, fe_json_get(root, "tensors"), header);
 }
 
 gm_status gmx_header_parse(const char *text, size_t bytes, size_t data_bytes, const char *path, gm_diag *diag, gmx_header *header) {

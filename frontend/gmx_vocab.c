@@ -34,10 +34,6 @@ static gm_status refuse(const char *path, const char *expected, gm_diag *diag) {
     return gm_fail(diag, GM_FORMAT, "%s: vocabulary: expected %s", path, expected);
 }
 
-static bool is_id(int32_t id, size_t count) {
-    return id >= 0 && (size_t)id < count;
-}
-
 static gm_status read_pieces(const uint8_t *lengths, const uint8_t *types, const char *text, const char *end, const char *path, gm_diag *diag,
                              rt_vocab *vocab) {
     vocab->pieces = GM_NEW_ARRAY(&vocab->arena, rt_piece, vocab->count);
@@ -63,7 +59,7 @@ static gm_status read_merges(const uint8_t *data, const char *path, gm_diag *dia
     memcpy(vocab->merges, data, vocab->merge_count * sizeof(rt_merge));
     for (size_t i = 0; i < vocab->merge_count; i++) {
         const rt_merge *merge = &vocab->merges[i];
-        if (!is_id(merge->left, vocab->count) || !is_id(merge->right, vocab->count) || !is_id(merge->result, vocab->count))
+        if (!rt_is_id(merge->left, vocab->count) || !rt_is_id(merge->right, vocab->count) || !rt_is_id(merge->result, vocab->count))
             return refuse(path, "merges of its pieces", diag);
     }
     return GM_OK;
@@ -72,7 +68,7 @@ static gm_status read_merges(const uint8_t *data, const char *path, gm_diag *dia
 static gm_status read_ids(const vocab_head *head, const char *path, gm_diag *diag, rt_vocab *vocab) {
     const int32_t ids[] = {head->bos, head->eos, head->unk, head->pad, head->end_of_turn};
     for (size_t i = 0; i < GM_COUNT(ids); i++)
-        if (ids[i] != -1 && !is_id(ids[i], vocab->count)) return refuse(path, "special ids of its pieces", diag);
+        if (ids[i] != -1 && !rt_is_id(ids[i], vocab->count)) return refuse(path, "special ids of its pieces", diag);
     vocab->bos = head->bos, vocab->eos = head->eos, vocab->unk = head->unk, vocab->pad = head->pad;
     vocab->end_of_turn = head->end_of_turn;
     vocab->add_bos = head->flags & ADD_BOS, vocab->add_eos = head->flags & ADD_EOS, vocab->json_rules = head->flags & JSON_RULES;

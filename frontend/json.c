@@ -56,9 +56,9 @@ gm_status fe_read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag
     return ferror(file) ? gm_fail(diag, GM_IO, "%s: cannot read: %s", name, strerror(errno)) : GM_OK;
 }
 
-static gm_status read_standard(size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
+static gm_status read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
     gm_string text = {0};
-    gm_status status = fe_read_stream(stdin, "standard input", max_bytes, diag, &text);
+    gm_status status = fe_read_stream(file, name, max_bytes, diag, &text);
     if (status != GM_OK) gm_string_free(&text);
     *out = text.data;
     *out_bytes = text.length;
@@ -67,11 +67,13 @@ static gm_status read_standard(size_t max_bytes, gm_diag *diag, char **out, size
 
 gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out,
                        size_t *out_bytes) {
-    if (strcmp(path, "-") == 0) return read_standard(max_bytes, diag, out, out_bytes);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
-    gm_status status = read_all(file, path, max_bytes, diag, out, out_bytes);
-    close(file);
+    if (strcmp(path, "-") == 0) return read_stream(stdin, "standard input", max_bytes, diag, out, out_bytes);
+    struct stat info;
+    FILE *file = fopen(path, "rbe");
+    if (!file) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
+    bool pipe = fstat(fileno(file), &info) == 0 && S_ISFIFO(info.st_mode); /* a shell's <(…) */
+    gm_status status = pipe ? read_stream(file, path, max_bytes, diag, out, out_bytes) : read_all(fileno(file), path, max_bytes, diag, out, out_bytes);
+    fclose(file);
     return status;
 }
 

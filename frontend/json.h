@@ -19,6 +19,15 @@ gm_status fe_check_fetched(const void *data, size_t bytes, const char *path, gm_
 gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, cJSON **out);
 gm_status fe_json_open(const char *path, size_t max_bytes, gm_diag *diag, cJSON **out);
 
+/* NULL: it has no such key. */
+static inline const cJSON *fe_json_get(const cJSON *object, const char *key) {
+    return cJSON_GetObjectItemCaseSensitive(object, key);
+}
+
+static inline bool fe_json_is_none(const cJSON *item) {
+    return !item || cJSON_IsNull(item);
+}
+
 /* Whether the item is an integer from min to max, and written as one: 168.0 and 1e2 are not. */
 bool fe_json_int(const cJSON *item, int64_t min, int64_t max, int64_t *out);
 

@@ -37,10 +37,6 @@ typedef struct parts {
     const cJSON *generation; /* of the manifest */
 } parts;
 
-static const cJSON *get(const cJSON *object, const char *key) {
-    return cJSON_GetObjectItemCaseSensitive(object, key);
-}
-
 /* ---- paths ---- */
 
 static const char *folder_of(gm_arena *arena, const char *path) {
@@ -69,13 +65,21 @@ static void note_file(parts *in, const char *path) {
     model->file_count += gm_file_identify(path, &model->files[model->file_count]);
 }
 
+enum { START_BYTES = 256 };
+
+/* Returns how many of the file's first bytes there are: 0 where it cannot be read. */
+static size_t read_start(const char *path, char *start) {
+    FILE *file = fopen(path, "rb");
+    size_t count = file ? fread(start, 1, START_BYTES, file) : 0;
+    if (file) fclose(file);
+    return count;
+}
+
 /* The first bytes of a file tell GGUF, an artefact (X), JSON and a Git LFS pointer (L) apart; 0: none of them, or the
  * file cannot be read. */
 static char kind_of(const char *path) {
-    char start[256];
-    FILE *file = fopen(path, "rb");
-    size_t count = file ? fread(start, 1, sizeof start, file) : 0, at = 0;
-    if (file) fclose(file);
+    char start[START_BYTES];
+    size_t count = read_start(path, start), at = 0;
     if (count >= 4 && memcmp(start, "GGUF", 4) == 0) return 'G';
     if (fe_gmx_is(start, count)) return 'X';
     gm_diag ignored = {0};
@@ -203,15 +207,20 @@ static gm_status check_weights_exist(const parts *in) {
     return GM_OK;
 }
 
+/* Why a manifest does not say what the model is, unless its one weight file does. */
+static gm_status refuse_nameless(const parts *in) {
+    GM_TRY(check_weights_exist(in));
+    char start[START_BYTES];
+    if (in->weight_count == 1) GM_TRY(fe_check_fetched(start, read_start(in->weights[0], start), in->weights[0], in->diag));
+    return gm_fail(in->diag, GM_FORMAT, "%s: expected key \"architecture\" (only GGUF weights can do without)", in->model->path);
+}
+
 static gm_status open_parts(parts *in) {
     if (!in->no_weights) GM_TRY(check_weights_exist(in));
     if (in->weight_count == 1 && kind_of(in->weights[0]) == 'G') {
         GM_TRY(open_gguf(in, in->weights[0]));
     } else {
-        if (!in->config)
-            return gm_fail(in->diag, GM_FORMAT,
-                           "%s: expected key \"architecture\" (only GGUF weights can do without)",
-                           in->model->path);
+        if (!in->config) return refuse_nameless(in);
         GM_TRY(fe_config_from_json(in->config, in->config_path, in->diag, in->model));
         if (!in->no_weights) {
             if (in->weight_count == 0) GM_TRY(find_weights(in));
@@ -253,10 +262,10 @@ static gm_status read_weights_key(parts *in, const cJSON *item, const char *fold
 
 static gm_status read_manifest(parts *in, const cJSON *root, cJSON **out_config) {
     const char *path = in->model->path, *folder = in->folder;
-    const cJSON *architecture = get(root, "architecture"), *weights = get(root, "weights");
-    const cJSON *tokenizer = get(root, "tokenizer");
+    const cJSON *architecture = fe_json_get(root, "architecture"), *weights = fe_json_get(root, "weights");
+    const cJSON *tokenizer = fe_json_get(root, "tokenizer");
     GM_TRY(check_keys(in, root));
-    in->generation = get(root, "generation");
+    in->generation = fe_json_get(root, "generation");
     if (weights) GM_TRY(read_weights_key(in, weights, folder));
     if (cJSON_IsString(architecture)) {
         in->config_path = join(&in->arena, folder, architecture->valuestring);
@@ -286,9 +295,9 @@ static gm_status open_json(parts *in, const char *path) {
     in->folder = folder_of(&in->arena, path);
     note_file(in, path);
     gm_status status = GM_OK;
-    if (get(root, "architecture") || get(root, "weights"))
+    if (fe_json_get(root, "architecture") || fe_json_get(root, "weights"))
         status = read_manifest(in, root, &config);
-    else if (get(root, "model_type"))
+    else if (fe_json_get(root, "model_type"))
         in->config = root;
     else
         status = gm_fail(in->diag, GM_FORMAT,
@@ -320,7 +329,7 @@ static gm_status open_any(parts *in, const char *path) {
 
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out) {
     *out = (fe_model){
-        .config = {.bos = -1, .pad = -1},
+        .config = {.bos = -1},
         .defaults = {NAN, NAN, NAN, NAN, -1},
     };
     out->path = strdup(path);

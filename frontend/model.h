@@ -61,9 +61,9 @@ gm_status fe_gguf_open(const char *path, bool no_weights, gm_diag *diag, fe_mode
  * default). `path` is for messages. */
 struct cJSON;
 gm_status fe_config_from_json(const struct cJSON *root, const char *path, gm_diag *diag, fe_model *model);
-/* frontend/safetensors.c: add the tensors of one file, or of the shards of an index, to model->weights
- * under their canonical names; vision tensors are left out. */
-gm_status fe_safetensors_open(const char *path, gm_diag *diag, fe_model *model);
+/* frontend/safetensors.c: add the tensors of these files, or of the shards of an index, to model->weights
+ * under their canonical names, which all have the same prefix there; vision tensors are left out. */
+gm_status fe_safetensors_open_all(const char *const *paths, size_t count, gm_diag *diag, fe_model *model);
 gm_status fe_safetensors_open_index(const char *path, gm_diag *diag, fe_model *model);
 /* frontend/tokenizer_json.c: HF tokenizer.json -> vocab. */
 gm_status fe_tokenizer_json_open(const char *path, gm_diag *diag, rt_vocab *vocab);

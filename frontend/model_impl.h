@@ -36,12 +36,6 @@ gm_status fe_generation_from_json(const cJSON *root, const char *path, bool mani
 gm_status fe_stops_from_json(const cJSON *item, const char *path, const char *key, gm_diag *diag,
                              fe_config *config);
 
-/* ---- safetensors.c ---- */
-
-/* Several files that make one model: all names have the same prefix. */
-gm_status fe_safetensors_open_all(const char *const *paths, size_t count, gm_diag *diag,
-                                  fe_model *model);
-
 /* ---- gguf.c ---- */
 
 /* Only the vocabulary; the mapping its texts lie in is kept in model->weights. */

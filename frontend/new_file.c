@@ -152,6 +152,13 @@ gm_status fe_new_file_close(fe_new_file *file, gm_status status, gm_diag *diag) 
     return status;
 }
 
+gm_status fe_new_file_check(const char *path, gm_diag *diag) {
+    fe_new_file file;
+    GM_TRY(fe_new_file_open(path, diag, &file));
+    fe_new_file_close(&file, GM_INVALID, diag); /* nothing stays of it */
+    return GM_OK;
+}
+
 gm_status fe_new_file_text(const char *path, const gm_string *text, gm_diag *diag) {
     fe_new_file file;
     GM_TRY(fe_new_file_open(path, diag, &file));

@@ -1,4 +1,4 @@
-/* Files that appear complete or not at all: written without a name, or under one beside their place where the file system knows no such files, and
+/* Files that appear complete or not at all, as far as this process goes (the system writes them to the disk when it will): written without a name, or under one beside their place where the file system knows no such files, and
  * put in place when all is there. */
 #ifndef GM_FRONTEND_NEW_FILE_H
 #define GM_FRONTEND_NEW_FILE_H
@@ -23,6 +23,8 @@ int fe_new_file_put(const fe_new_file *file, const void *data, size_t bytes, siz
 gm_status fe_new_file_failed(const fe_new_file *file, int reason, gm_diag *diag);
 /* Ends the writing: the file is in place if status is GM_OK and the rest goes well, else nothing is left of it. Returns status, or what failed. */
 gm_status fe_new_file_close(fe_new_file *file, gm_status status, gm_diag *diag);
+/* Could it be written? For what takes long before it is. */
+gm_status fe_new_file_check(const char *path, gm_diag *diag);
 /* A whole file at once. */
 gm_status fe_new_file_text(const char *path, const gm_string *text, gm_diag *diag);
 

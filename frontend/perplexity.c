@@ -2,6 +2,7 @@
  * sessions advance in lock-step by pieces, so that only one piece of the base's logits is in
  * memory. */
 #include "frontend/perplexity.h"
+#include "frontend/stats.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -43,14 +44,9 @@ fe_divergence fe_row_divergence(const float *base, const float *plan, int64_t vo
     return (fe_divergence){.kl = kl < 0 ? 0 : kl, .same_top = base_top == plan_top};
 }
 
-static int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 double fe_quantile(double *values, size_t count, double q) {
     if (count == 0) return NAN;
-    qsort(values, count, sizeof *values, compare_doubles);
+    fe_sort(values, count);
     double place = q * (double)(count - 1);
     size_t low = (size_t)place;
     size_t high = low + 1 < count ? low + 1 : low;

@@ -125,9 +125,9 @@ static bool given_back(const planner *p, const tensor_use *use) {
 static bool trades_all(const planner *p) {
     int64_t panels = 0, rows = 0;
     for (int i = 0; i < p->tensor_count; i++) {
-        const rt_tensor *source = rt_is_screen(p->tensors[i].name) ? rt_derived_from(&p->engine.model.weights, p->tensors[i].name) : NULL;
         if (rt_is_panels(p->tensors[i].name)) panels += p->tensors[i].bytes;
-        if (source) rows += (int64_t)source->bytes;
+        for (int s = 0; s < p->tensor_count && rt_is_screen(p->tensors[i].name); s++)
+            if (rt_is_derived_from(p->tensors[i].name, p->tensors[s].name)) rows += p->tensors[s].bytes;
     }
     return panels > rows;
 }

@@ -261,10 +261,6 @@ gm_status fe_safetensors_open_all(const char *const *paths, size_t count, gm_dia
     return status;
 }
 
-gm_status fe_safetensors_open(const char *path, gm_diag *diag, fe_model *model) {
-    return fe_safetensors_open_all(&path, 1, diag, model);
-}
-
 /* ---- index ---- */
 
 static int compare_mapped(const void *a, const void *b) {

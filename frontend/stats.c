@@ -2,6 +2,16 @@
 #include "frontend/stats.h"
 
 #include <math.h>
+#include <stdlib.h>
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void fe_sort(double *x, size_t n) {
+    qsort(x, n, sizeof *x, compare);
+}
 
 double fe_mean(const double *x, int64_t n) {
     double sum = 0;

@@ -3,7 +3,11 @@
 #define GM_FRONTEND_STATS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* In place, the smallest first. */
+void fe_sort(double *x, size_t n);
 
 double fe_mean(const double *x, int64_t n);
 /* Of a sample: divides by n - 1; 0 for n = 1. */

@@ -7,7 +7,6 @@
 
 enum { MAX_BYTES = 1 << 28 };
 
-#define BLANK "\xE2\x96\x81" /* U+2581 stands for a space */
 
 typedef struct reader {
     const char *path;
@@ -19,77 +18,69 @@ typedef struct reader {
 
 /* ---- settings ---- */
 
-static const cJSON *get(const cJSON *object, const char *key) {
-    return cJSON_GetObjectItemCaseSensitive(object, key);
-}
-
 static bool is_text(const cJSON *item, const char *text) {
     return cJSON_IsString(item) && strcmp(item->valuestring, text) == 0;
 }
 
-static bool is_none(const cJSON *item) {
-    return !item || cJSON_IsNull(item);
-}
-
 static bool has_type(const cJSON *item, const char *type) {
-    return is_text(get(item, "type"), type);
+    return is_text(fe_json_get(item, "type"), type);
 }
 
 static bool is_replace(const cJSON *item, const char *from, const char *to) {
-    return has_type(item, "Replace") && is_text(get(get(item, "pattern"), "String"), from) &&
-           is_text(get(item, "content"), to);
+    return has_type(item, "Replace") && is_text(fe_json_get(fe_json_get(item, "pattern"), "String"), from) &&
+           is_text(fe_json_get(item, "content"), to);
 }
 
 /* Splitting on spaces does nothing once the normalizer has replaced them all. */
 static bool is_split(const cJSON *item) {
-    return has_type(item, "Split") && is_text(get(get(item, "pattern"), "String"), " ") &&
-           !cJSON_IsTrue(get(item, "invert"));
+    return has_type(item, "Split") && is_text(fe_json_get(fe_json_get(item, "pattern"), "String"), " ") &&
+           !cJSON_IsTrue(fe_json_get(item, "invert"));
 }
 
 /* Alone or as a sequence of one. */
 static bool is_normalizer(const cJSON *item) {
-    const cJSON *steps = get(item, "normalizers");
+    const cJSON *steps = fe_json_get(item, "normalizers");
     if (has_type(item, "Sequence") && cJSON_GetArraySize(steps) == 1) item = cJSON_GetArrayItem(steps, 0);
-    return is_replace(item, " ", BLANK);
+    return is_replace(item, " ", RT_BLANK);
 }
 
 static bool is_decoder(const cJSON *item) {
-    const cJSON *steps = get(item, "decoders");
+    const cJSON *steps = fe_json_get(item, "decoders");
     return has_type(item, "Sequence") && cJSON_GetArraySize(steps) == 3 &&
-           is_replace(cJSON_GetArrayItem(steps, 0), BLANK, " ") &&
+           is_replace(cJSON_GetArrayItem(steps, 0), RT_BLANK, " ") &&
            has_type(cJSON_GetArrayItem(steps, 1), "ByteFallback") &&
            has_type(cJSON_GetArrayItem(steps, 2), "Fuse");
 }
 
 static bool is_empty_text(const cJSON *item) {
-    return is_none(item) || is_text(item, "");
+    return fe_json_is_none(item) || is_text(item, "");
 }
 
 static gm_status check_settings(reader *in, const cJSON *root) {
-    const cJSON *model = get(root, "model"), *dropout = get(model, "dropout");
+    const cJSON *model = fe_json_get(root, "model"), *dropout = fe_json_get(model, "dropout");
     if (!has_type(model, "BPE"))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.type: expected \"BPE\"", in->path);
-    if (!cJSON_IsTrue(get(model, "byte_fallback")))
+    if (!cJSON_IsTrue(fe_json_get(model, "byte_fallback")))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.byte_fallback: expected true",
                        in->path);
-    if (cJSON_IsTrue(get(model, "ignore_merges")))
+    if (cJSON_IsTrue(fe_json_get(model, "ignore_merges")))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.ignore_merges: expected false",
                        in->path);
-    if (!is_none(dropout) && !(cJSON_IsNumber(dropout) && dropout->valuedouble == 0))
+    if (!fe_json_is_none(dropout) && !(cJSON_IsNumber(dropout) && dropout->valuedouble == 0))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.dropout: expected null", in->path);
-    if (!is_empty_text(get(model, "continuing_subword_prefix")))
+    if (!is_empty_text(fe_json_get(model, "continuing_subword_prefix")))
         return gm_fail(in->diag, GM_UNSUPPORTED,
                        "%s: model.continuing_subword_prefix: expected null", in->path);
-    if (!is_empty_text(get(model, "end_of_word_suffix")))
+    if (!is_empty_text(fe_json_get(model, "end_of_word_suffix")))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.end_of_word_suffix: expected null",
                        in->path);
-    if (!is_normalizer(get(root, "normalizer")))
+    if (!is_normalizer(fe_json_get(root, "normalizer")))
         return gm_fail(in->diag, GM_UNSUPPORTED,
                        "%s: normalizer: expected Replace of \" \" by U+2581", in->path);
-    if (!is_none(get(root, "pre_tokenizer")) && !is_split(get(root, "pre_tokenizer")))
+    if (!fe_json_is_none(fe_json_get(root, "pre_tokenizer")) && !is_split(fe_json_get(root, "pre_tokenizer")))
         return gm_fail(in->diag, GM_UNSUPPORTED,
                        "%s: pre_tokenizer: expected null or Split on \" \"", in->path);
-    if (!is_decoder(get(root, "decoder")))
+    if (!is_decoder(fe_json_get(root, "decoder")))
         return gm_fail(in->diag, GM_UNSUPPORTED,
                        "%s: decoder: expected Replace of U+2581 by \" \", ByteFallback, Fuse",
                        in->path);
@@ -99,13 +90,13 @@ static gm_status check_settings(reader *in, const cJSON *root) {
 /* The template for one text: [<bos>] A [<eos>]. A file without one leaves it to the library's Gemma class, which
  * puts <bos> first. */
 static gm_status read_template(reader *in, const cJSON *processor) {
-    in->vocab->add_bos = is_none(processor) && rt_vocab_find(in->vocab, "<bos>") >= 0;
-    if (is_none(processor)) return GM_OK;
+    in->vocab->add_bos = fe_json_is_none(processor) && rt_vocab_find(in->vocab, "<bos>") >= 0;
+    if (fe_json_is_none(processor)) return GM_OK;
     bool seen_text = false, valid = has_type(processor, "TemplateProcessing");
     const cJSON *item;
-    cJSON_ArrayForEach(item, get(processor, "single")) {
-        const cJSON *special = get(get(item, "SpecialToken"), "id");
-        if (is_text(get(get(item, "Sequence"), "id"), "A") && !seen_text)
+    cJSON_ArrayForEach(item, fe_json_get(processor, "single")) {
+        const cJSON *special = fe_json_get(fe_json_get(item, "SpecialToken"), "id");
+        if (is_text(fe_json_get(fe_json_get(item, "Sequence"), "id"), "A") && !seen_text)
             seen_text = true;
         else if (is_text(special, "<bos>") && !seen_text && !in->vocab->add_bos)
             in->vocab->add_bos = true;
@@ -171,10 +162,10 @@ static gm_status read_match(reader *in, const cJSON *item, uint8_t *out) {
                  {"normalized", RT_MATCH_ESCAPED}};
     *out = 0;
     for (size_t i = 0; i < GM_COUNT(flags); i++) {
-        const cJSON *flag = get(item, flags[i].name);
+        const cJSON *flag = fe_json_get(item, flags[i].name);
         if (!cJSON_IsBool(flag))
             return gm_fail(in->diag, GM_FORMAT, "%s: added token \"%.80s\": %s: expected true or false",
-                           in->path, get(item, "content")->valuestring, flags[i].name);
+                           in->path, fe_json_get(item, "content")->valuestring, flags[i].name);
         if (cJSON_IsTrue(flag)) *out |= flags[i].bit;
     }
     return GM_OK;
@@ -184,16 +175,16 @@ static gm_status read_match(reader *in, const cJSON *item, uint8_t *out) {
 static gm_status read_added(reader *in) {
     const cJSON *item;
     cJSON_ArrayForEach(item, in->added) {
-        const cJSON *content = get(item, "content");
+        const cJSON *content = fe_json_get(item, "content");
         int32_t id = -1;
         if (!cJSON_IsString(content))
             return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: content: expected a string",
                            in->path);
         uint8_t match = 0;
         GM_TRY(read_match(in, item, &match));
-        GM_TRY(read_id(in, get(item, "id"), content->valuestring, &id));
+        GM_TRY(read_id(in, fe_json_get(item, "id"), content->valuestring, &id));
         rt_piece *piece = &in->vocab->pieces[id];
-        bool special = cJSON_IsTrue(get(item, "special"));
+        bool special = cJSON_IsTrue(fe_json_get(item, "special"));
         if (piece->text && strcmp(piece->text, content->valuestring) == 0 &&
             piece->type == RT_PIECE_NORMAL)
             piece->type = special ? RT_PIECE_CONTROL : RT_PIECE_USER;
@@ -219,7 +210,7 @@ static gm_status make_pieces(reader *in) {
         entries++;
     }
     cJSON_ArrayForEach(item, in->added) {
-        end = id_end(get(item, "id"), end);
+        end = id_end(fe_json_get(item, "id"), end);
         entries++;
     }
     if (end == 0 || end > entries)
@@ -342,24 +333,24 @@ static gm_status name_pieces(reader *in, const cJSON *unk) {
 }
 
 static gm_status read_vocab(reader *in, const cJSON *root) {
-    const cJSON *model = get(root, "model");
-    in->entries = get(model, "vocab");
-    in->merges = get(model, "merges");
-    in->added = get(root, "added_tokens");
+    const cJSON *model = fe_json_get(root, "model");
+    in->entries = fe_json_get(model, "vocab");
+    in->merges = fe_json_get(model, "merges");
+    in->added = fe_json_get(root, "added_tokens");
     GM_TRY(check_settings(in, root));
     if (!cJSON_IsObject(in->entries))
         return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an object", in->path);
     if (!cJSON_IsArray(in->merges))
         return gm_fail(in->diag, GM_FORMAT, "%s: model.merges: expected an array", in->path);
-    if (!is_none(in->added) && !cJSON_IsArray(in->added))
+    if (!fe_json_is_none(in->added) && !cJSON_IsArray(in->added))
         return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: expected an array", in->path);
     in->vocab->json_rules = true;
     GM_TRY(make_pieces(in));
     GM_TRY(read_entries(in));
     GM_TRY(read_added(in));
     GM_TRY(check_pieces(in));
-    GM_TRY(read_template(in, get(root, "post_processor")));
-    GM_TRY(name_pieces(in, get(model, "unk_token")));
+    GM_TRY(read_template(in, fe_json_get(root, "post_processor")));
+    GM_TRY(name_pieces(in, fe_json_get(model, "unk_token")));
     return read_merges(in);
 }
 

@@ -20,8 +20,6 @@
 
 enum { MAX_BYTES = 1 << 28 };
 
-#define BLANK       "\xE2\x96\x81" /* U+2581 stands for a space */
-#define BLANK_BYTES 3
 
 /* ---- settings: integers, enums and bools of the specs ---- */
 
@@ -209,10 +207,10 @@ static void set_text(reader *in, rt_piece *piece, span text) {
     size_t length = 0;
     char *out = gm_arena_strndup(&in->vocab->arena, (const char *)text.at, span_length(text));
     for (size_t at = 0, count = span_length(text); at < count; length++) {
-        bool blank = piece->type == RT_PIECE_USER && count - at >= BLANK_BYTES &&
-                     memcmp(text.at + at, BLANK, BLANK_BYTES) == 0;
+        bool blank = piece->type == RT_PIECE_USER && count - at >= RT_BLANK_BYTES &&
+                     memcmp(text.at + at, RT_BLANK, RT_BLANK_BYTES) == 0;
         out[length] = blank ? ' ' : (char)text.at[at];
-        at += blank ? BLANK_BYTES : 1;
+        at += blank ? RT_BLANK_BYTES : 1;
     }
     out[length] = '\0';
     piece->text = out;

@@ -43,6 +43,9 @@ typedef struct rt_piece {
     uint32_t match : 4;   /* RT_MATCH_… */
 } rt_piece;
 
+/* U+2581, which stands for a space inside pieces. */
+#define RT_BLANK "\xE2\x96\x81"
+enum { RT_BLANK_BYTES = 3 };
 #define RT_END_OF_TURN "<end_of_turn>"
 
 typedef struct rt_merge { /* explicit merges (tokenizer.json): pieces by id, in rank order */
@@ -60,6 +63,11 @@ typedef struct rt_vocab {
     bool add_bos, add_eos;
     bool json_rules; /* tokenizer.json semantics: control tokens in raw text match, byte runs decode as one */
 } rt_vocab;
+
+/* Is it one of `count` ids? */
+static inline bool rt_is_id(int32_t id, size_t count) {
+    return id >= 0 && (size_t)id < count;
+}
 
 void rt_vocab_free(rt_vocab *vocab);
 bool rt_piece_is(const rt_piece *piece, const char *text);

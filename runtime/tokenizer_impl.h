@@ -41,11 +41,9 @@ struct rt_tokenizer {
     bool has_unused;
 };
 
-/* U+2581, which stands for a space inside pieces. */
-#define RT_BLANK "\xE2\x96\x81"
 /* U+FFFD, which replaces what is not UTF-8. */
 #define RT_REPLACEMENT "\xEF\xBF\xBD"
-enum { RT_BLANK_BYTES = 3, RT_REPLACEMENT_BYTES = 3 };
+enum { RT_REPLACEMENT_BYTES = 3 };
 
 /* The bytes of one character packed into a word: distinct for distinct characters. */
 static inline uint32_t rt_utf8_pack(const char *text, int size) {

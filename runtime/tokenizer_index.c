@@ -32,10 +32,6 @@ void rt_tokenizer_write(const rt_tokenizer *t, gm_string *out) {
 
 /* ---- reading ---- */
 
-static bool is_id(int32_t id, size_t count) {
-    return id >= 0 && (size_t)id < count;
-}
-
 /* A power of two; a search ends at a free slot. */
 static bool pieces_hold(const rt_tokenizer *t) {
     size_t taken = 0;
@@ -53,7 +49,7 @@ static bool merges_hold(const rt_tokenizer *t) {
     for (size_t i = 0; t->merges && i <= t->merge_mask; i++) {
         const rt_merge_slot *slot = &t->merges[i];
         if (slot->result < 0) continue;
-        if (!is_id(slot->left, count) || !is_id(slot->right, count) || !is_id(slot->result, count)) return false;
+        if (!rt_is_id(slot->left, count) || !rt_is_id(slot->right, count) || !rt_is_id(slot->result, count)) return false;
         taken++;
     }
     return !t->merges || ((t->merge_mask & (t->merge_mask + 1)) == 0 && taken <= t->merge_mask);
@@ -67,10 +63,10 @@ static bool trie_holds(const rt_tokenizer *t) {
         const rt_trie_node *node = &t->trie[i];
         if (node->child && (node->child <= i || node->child >= t->trie_count)) return false;
         if (node->sibling && node->sibling >= i) return false;
-        if (node->id != -1 && !is_id(node->id, t->vocab->count)) return false;
+        if (node->id != -1 && !rt_is_id(node->id, t->vocab->count)) return false;
     }
     for (int i = 0; i < 256; i++)
-        if (!is_id(t->byte_ids[i], t->vocab->count)) return false;
+        if (!rt_is_id(t->byte_ids[i], t->vocab->count)) return false;
     return true;
 }
 

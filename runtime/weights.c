@@ -44,6 +44,7 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
     gm_status status = map_file(file, path, diag, &mapping);
     close(file);
     GM_TRY(status);
+    mapping.path = gm_arena_strdup(&weights->arena, path);
     keep_mapping(weights, mapping);
     *out_data = mapping.address ? mapping.address : (const void *)"";
     *out_bytes = mapping.bytes;
@@ -80,14 +81,24 @@ void rt_weights_release(const rt_weights *weights) {
     }
 }
 
-bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor) {
+/* The mapped file in which the tensor's bytes lie; NULL: none. */
+static const rt_mapping *file_of(const rt_weights *weights, const rt_tensor *tensor) {
     const uint8_t *data = tensor->data;
     for (size_t i = 0; i < weights->mapping_count; i++) {
         const rt_mapping *mapping = &weights->mappings[i];
         const uint8_t *start = mapping->address;
-        if (mapping->file && data >= start && data + tensor->bytes <= start + mapping->bytes) return true;
+        if (mapping->file && data >= start && data + tensor->bytes <= start + mapping->bytes) return mapping;
     }
-    return false;
+    return NULL;
+}
+
+bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor) {
+    return file_of(weights, tensor);
+}
+
+const char *rt_weights_path(const rt_weights *weights, const rt_tensor *tensor) {
+    const rt_mapping *file = file_of(weights, tensor);
+    return file ? file->path : NULL;
 }
 
 /* ---- index ---- */

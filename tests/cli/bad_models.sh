@@ -114,10 +114,10 @@ refuse safetensors_header_of_no_bytes 'model\.safetensors.*' "$m"
 data_start=$((8 + $(od -An -tu8 -N8 "$hf/model.safetensors" | tr -d ' ')))
 hf_copy norm_nan
 poke "$m/model.safetensors" $((data_start + 36864)) '\000\000\300\177'
-refuse norm_nan 'norm_nan: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found -?nan at 0' "$m"
+refuse norm_nan 'norm_nan/model.safetensors: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found -?nan at 0' "$m"
 hf_copy norm_inf
 poke "$m/model.safetensors" $((data_start + 36868)) '\000\000\200\177'
-refuse norm_inf 'norm_inf: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found inf at 1' "$m"
+refuse norm_inf 'norm_inf/model.safetensors: tensor "layers\.0\.input_layernorm\.weight": expected finite values, found inf at 1' "$m"
 hf_copy weight_nan
 poke "$m/model.safetensors" $((data_start + 36992)) '\000\000\300\177'
 bad weight_nan 'hf/weight_nan: the activations are not finite' generate "$m" --ids 2,5 -n 2
@@ -277,3 +277,23 @@ printf '[{"role":"user","content":"a"},{"role":"user","content":"b"}]' >"$work/r
 bad chat_roles_do_not_alternate 'alternate' render "$gguf" --messages "$work/roles.json"
 printf '[{"role":"user"' >"$work/cut.json"
 bad chat_file_cut_off 'cut\.json' render "$gguf" --messages "$work/cut.json"
+# A manifest whose one weight file is not there, or a pointer to it, says so, not that a key is missing.
+mkdir "$work/alone"
+printf '{"weights":"gone.gguf"}' >"$work/alone/gone.json"
+bad manifest_weights_gone 'alone/gone.gguf: no such file' tokenize "$work/alone/gone.json" -p a
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n' >"$work/alone/pointer.gguf"
+printf '{"weights":"pointer.gguf"}' >"$work/alone/pointer.json"
+bad manifest_weights_pointer 'alone/pointer.gguf: .*Git LFS pointer' tokenize "$work/alone/pointer.json" -p a
+printf '{"weights":"other.gguf"}' >"$work/alone/other.json"
+printf 'text' >"$work/alone/other.gguf"
+bad manifest_without_architecture 'alone/other.json: expected key "architecture"' tokenize "$work/alone/other.json" -p a
+# A key of the wrapper is named as it stands there, one of a manifest's generation as part of it.
+printf '{"model_type":"gemma3","quantization_config":{},"text_config":{"model_type":"gemma3_text"}}' >"$work/alone/quantised.json"
+bad wrapper_quantised 'key "quantization_config": expected null' plan "$work/alone/quantised.json" --no-weights
+printf '{"model_type":"gemma3","text_config":{"model_type":"gemma3_text","eos_token_id":"x"}}' >"$work/alone/stops.json"
+bad wrapper_stops 'key "text_config.eos_token_id": expected a token id' plan "$work/alone/stops.json" --no-weights
+printf '{"architecture":{"model_type":"gemma"},"generation":{"top_p":2}}' >"$work/alone/top_p.json"
+bad manifest_top_p 'key "generation.top_p": expected a number' plan "$work/alone/top_p.json" --no-weights
+# Sizes that are allowed each, and together are more than there are addresses.
+printf '{"model_type":"gemma","num_attention_heads":16777216,"num_key_value_heads":16777216,"head_dim":2048,"num_hidden_layers":256,"hidden_size":1,"max_position_embeddings":1073741824}' >"$work/alone/huge.json"
+bad cache_of_too_many_bytes 'KV cache of 16777216 tokens' plan "$work/alone/huge.json" --no-weights -c 16777216

@@ -30,3 +30,11 @@ printf '' >"$work/empty.txt"
 bad budget_empty_text 'at least 2 tokens' compile "$gguf" --kl-budget 1 -f "$work/empty.txt" -o plan.gmx
 bad budget_text_alone '-f FILE and --tokens N are for --kl-budget' compile "$gguf" -f "$work/budget8.txt" -o plan.gmx
 bad budget_tokens_alone 'are for --kl-budget' compile "$gguf" --tokens 5 -o plan.gmx
+# What OUT is, is found out before plans are tried.
+bad budget_output_elsewhere '^gemmac: no/such/plan.gmx: ' compile "$gguf" --kl-budget 1 -o no/such/plan.gmx
+bad budget_output_is_the_model 'a file of the model that is read' compile "$gguf" --kl-budget 1 -o "$gguf"
+# --passes names passes that round, and the base of a divergence is not rounded with them.
+gm perplexity "$gguf" -f "$work/budget8.txt" -c 64 --precision int8 --kl-base f32 --format json
+plain=$(sed -n 's/.*"kl_mean":\([^,]*\).*/\1/p' "$work/out")
+gm perplexity "$gguf" -f "$work/budget8.txt" -c 64 --precision int8 --kl-base f32 --format json --passes fold,cse,dce,kv_split,kv_bf16,merge_qkv,batch_attention,form_generate_loop,form_prefill_loop,chunk_prefill
+check base_without_passes "$plain $(cat "$work/err" "$work/out")" awk -v a="$plain" -v b="$(sed -n 's/.*"kl_mean":\([^,]*\).*/\1/p' "$work/out")" 'BEGIN { exit !(a > 0 && b > a / 2) }'

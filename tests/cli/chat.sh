@@ -63,3 +63,18 @@ input=$work/talk.txt
 bad chat_odd_messages 'odd.json: .*roles must alternate' chat "$gguf" --messages "$work/odd.json"
 input=/dev/null
 bad chat_no_messages 'none.json' chat "$gguf" --messages none.json
+# What repeats a sampled answer is said.
+gm generate "$gguf" --ids 2,5 -n 4 --temp 1 --ignore-eos
+seed=$(sed -n 's/.*, seed: \([0-9]*\)$/\1/p' "$work/err")
+cp "$work/out" "$work/sampled"
+check seed_is_said "$(cat "$work/err")" [ -n "$seed" ]
+gm generate "$gguf" --ids 2,5 -n 4 --temp 1 --ignore-eos --seed "$seed"
+check seed_repeats "$(cat "$work/out" "$work/sampled")" cmp -s "$work/out" "$work/sampled"
+# Messages may come from a pipe with a name.
+mkfifo "$work/pipe"
+cat "$work/talk.json" >"$work/pipe" &
+gm render "$gguf" --messages "$work/pipe" --format json
+wait
+cp "$work/out" "$work/piped"
+gm render "$gguf" --messages "$work/talk.json" --format json
+check messages_from_a_pipe "$(head -c 300 "$work/piped" "$work/err")" cmp -s "$work/out" "$work/piped"

@@ -78,3 +78,10 @@ for seed in 0 1 2; do
 done
 bad run_beyond_its_bound 'make T = 9, its bound is 8' run "$gir" --dims T=9 --jit
 bad run_beyond_its_bound_interpreted 'makes T = 9, its bound is 8' run "$gir" --dims T=9
+# 0 is what --help says that it is.
+printf 'symbol S\nsymbol T\nfunc @f(%%x: f32[T,4], %%c: f32[S,4]) -> (f32[T,4], f32[S,4]) {\n  return %%x, %%c\n}\n' >"$work/zero.gir"
+gm opt -p specialize "$work/zero.gir"
+cp "$work/out" "$work/usual"
+gm opt -p specialize "$work/zero.gir" -c 0 --chunk 0
+check opt_zero_is_usual "$(head -c 300 "$work/out" "$work/err")" cmp -s "$work/out" "$work/usual"
+check opt_usual_context "$(head -c 300 "$work/out")" grep -q 'f32\[4096,4\]' "$work/out"

@@ -171,3 +171,9 @@ json bench_rings "\\[ $(row 'pp16 @ d40' tok/s), $(row 'tg8 @ d40' tok/s), $(row
     bench "$gguf" -p 16 -n 8 -d 40,0 -r 1 --chunk 4 --with kv_ring --format json
 json bench_sampled "\\[ $(row tg8 tok/s), .*\\]" bench "$gguf" -p 0 -n 8 -r 1 --temp 0.8 --top-k 5 --repeat-penalty 1.1 --seed 3 --format json
 good bench_text 'test .*pp16 .*tok/s +tg8 .*' bench "$gguf" -p 16 -n 8 -r 1
+# A vocabulary that ends texts with <eos>: tokenize does, where it begins them with <bos>; a prompt goes on.
+cp "$gguf" "$work/eos.gguf" && chmod u+w "$work/eos.gguf"
+poke "$work/eos.gguf" $(($(offset "$work/eos.gguf" 'tokenizer.ggml.add_eos_token') + 28 + 4)) '\001' # behind the key and the type
+json eos_added '\{"ids":\[2,[0-9,]*,1\]\}' tokenize "$work/eos.gguf" -p 'the dog' --format json
+json eos_not_without_bos '\{"ids":\[[0-9,]*[02-9]\]\}' tokenize "$work/eos.gguf" -p 'the dog' --no-bos --format json
+json eos_not_in_prompts '\{"prompt_ids":\[2,[0-9,]*[02-9]\],.*' generate "$work/eos.gguf" -p 'the dog' -n 1 --temp 0 --format json

@@ -42,7 +42,7 @@ static void check_sizes(const fe_config *c, int64_t hidden, int64_t ffn, int64_t
     ck_assert(c->kv_heads == kv_heads && c->head_dim == head_dim && c->vocab == vocab);
     ck_assert(c->tied && c->norm_plus_one && !c->attention_bias && !c->gelu_erf &&
               c->norm_eps == 1e-6);
-    ck_assert(c->bos == 2 && c->pad == 0 && c->stops[0] == 1);
+    ck_assert(c->bos == 2 && c->stops[0] == 1);
 }
 
 START_TEST(all_defaults) {
@@ -222,9 +222,8 @@ START_TEST(single_keys) {
     ck_assert(with("gemma", "\"attention_bias\":true").attention_bias);
     ck_assert(with("gemma2", "\"rope_theta\":10000,\"final_logit_softcapping\":30").final_cap == 30);
     fe_config c =
-        with("gemma", "\"eos_token_id\":[107,1,107],\"bos_token_id\":null,\"pad_token_id\":5");
-    ck_assert(c.stop_count == 2 && c.stops[0] == 107 && c.stops[1] == 1 && c.bos == -1 &&
-              c.pad == 5);
+        with("gemma", "\"eos_token_id\":[107,1,107],\"bos_token_id\":null,\"pad_token_id\":-1");
+    ck_assert(c.stop_count == 2 && c.stops[0] == 107 && c.stops[1] == 1 && c.bos == -1);
     ck_assert_int_eq(with("gemma", "\"eos_token_id\":null").stop_count, 0);
 }
 END_TEST
@@ -293,7 +292,6 @@ START_TEST(refused_keys) {
         {"gemma", "\"torch_dtype\":3", GM_UNSUPPORTED, "key \"torch_dtype\""},
         {"gemma", "\"bos_token_id\":256000", GM_FORMAT,
          "key \"bos_token_id\": expected a token id below vocab_size"},
-        {"gemma", "\"pad_token_id\":-1", GM_FORMAT, "key \"pad_token_id\""},
         {"gemma", "\"eos_token_id\":[1,1.5]", GM_FORMAT,
          "key \"eos_token_id\": expected a token id below 256000"},
         {"gemma", "\"eos_token_id\":\"1\"", GM_FORMAT, "key \"eos_token_id\""},

@@ -180,8 +180,8 @@ END_TEST
 
 static gm_status open_bytes(const gm_string *bytes, gm_diag *diag, fe_model *model) {
     *model = (fe_model){0};
-    return fe_safetensors_open(temp_write("m.safetensors", bytes->data, bytes->length), diag,
-                               model);
+    const char *path = temp_write("m.safetensors", bytes->data, bytes->length);
+    return fe_safetensors_open_all(&path, 1, diag, model);
 }
 
 static gm_string make_file(const char *header, size_t data_bytes) {

@@ -198,7 +198,7 @@ START_TEST(tiny_files) {
     ck_assert(c->rope_local.theta == 1e4 && c->rope_local.factor == 1);
     ck_assert(c->local[0] && c->local[4] && !c->local[5] && c->local[6] && !c->local[11]);
     ck_assert(c->tied && !c->norm_plus_one && c->attention_scale == 0.25 && c->attention_cap == 0);
-    ck_assert(c->stop_count == 1 && c->stops[0] == 1 && c->bos == 2 && c->pad == 0);
+    ck_assert(c->stop_count == 1 && c->stops[0] == 1 && c->bos == 2);
     const rt_tensor *up = rt_weights_find(&model.weights, "layers.3.mlp.up_proj.weight");
     ck_assert(up && up->dtype == RT_Q5_0 && up->dim[0] == 32 && up->bytes == 32 * 22);
     fe_model_close(&model);

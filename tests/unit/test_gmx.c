@@ -423,7 +423,7 @@ START_TEST(other_versions_are_refused) {
     checksum = gmx_checksum(p.bytes.data, 32);
     memcpy(p.bytes.data + 32, &checksum, 8);
     temp_write("a.gmx", p.bytes.data, p.bytes.length);
-    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 9, found 10");
+    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 10, found 11");
     gm_string_free(&p.bytes);
 }
 END_TEST

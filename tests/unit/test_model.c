@@ -301,7 +301,7 @@ START_TEST(bad_manifests) {
         {"{\"weights\":\"weights.gguf\",\"generation\":{\"topk\":1}}", GM_FORMAT,
          "key \"generation.topk\": expected temperature, top_k"},
         {"{\"weights\":\"weights.gguf\",\"generation\":{\"top_p\":2}}", GM_FORMAT,
-         "key \"top_p\": expected a number 0 to 1"},
+         "key \"generation.top_p\": expected a number 0 to 1"},
         {"{\"weights\":\"weights.gguf\",\"generation\":{\"eos_token_id\":8}}", GM_FORMAT,
          "expected a token id below 8"},
         {"{\"weights\":\"weights.gguf\",\"weights\":\"weights.gguf\"}", GM_FORMAT,

@@ -148,7 +148,7 @@ START_TEST(defaulted_keys) {
         {"attention_bias", "false"},     {"query_pre_attn_scalar", "256"},  {"attn_logit_softcapping", "null"},
         {"final_logit_softcapping", "null"}, {"use_bidirectional_attention", "false"}, {"rope_theta", "1000000"},
         {"rope_local_base_freq", "10000"}, {"sliding_window_pattern", "6"}, {"hidden_activation", "\"gelu_pytorch_tanh\""},
-        {"tie_word_embeddings", "true"}, {"bos_token_id", "2"},             {"pad_token_id", "0"},
+        {"tie_word_embeddings", "true"}, {"bos_token_id", "2"},
     };
     fe_model model = open_published(&models[7]); /* 4B, the sparsest */
     for (size_t i = 0; i < GM_COUNT(wanted); i++) {
