@@ -169,12 +169,17 @@ static gm_status read_list(fe_generation generation, const cJSON *list, const ch
     return GM_OK;
 }
 
+gm_status fe_chat_from_json(fe_generation generation, const cJSON *list, const char *source, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count) {
+    GM_TRY(read_list(generation, list, source, arena, diag, out, out_count));
+    return check_messages(generation, *out, *out_count, source, diag);
+}
+
 gm_status fe_chat_read(fe_generation generation, const char *path, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count) {
     cJSON *list = NULL;
     GM_TRY(fe_json_open(path, MAX_CHAT_BYTES, diag, &list));
-    gm_status status = read_list(generation, list, path, arena, diag, out, out_count);
+    gm_status status = fe_chat_from_json(generation, list, path, arena, diag, out, out_count);
     cJSON_Delete(list);
-    return status == GM_OK ? check_messages(generation, *out, *out_count, path, diag) : status;
+    return status;
 }
 
 gm_status fe_chat_render_file(fe_generation generation, const char *path, bool generation_prompt,

@@ -16,6 +16,9 @@ gm_status fe_chat_render(fe_generation generation, const fe_message *messages, s
                          bool generation_prompt, gm_diag *diag, gm_string *out);
 /* Messages from a JSON file, [{"role": …, "content": text or list of items}], "-" for standard input; all in `arena`. Roles are checked as by fe_chat_render. */
 gm_status fe_chat_read(fe_generation generation, const char *path, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count);
+/* The same of parsed JSON; `source` opens the error messages. */
+struct cJSON;
+gm_status fe_chat_from_json(fe_generation generation, const struct cJSON *list, const char *source, gm_arena *arena, gm_diag *diag, fe_message **out, size_t *out_count);
 /* fe_chat_render of such a file. */
 gm_status fe_chat_render_file(fe_generation generation, const char *path, bool generation_prompt,
                               gm_diag *diag, gm_string *out);

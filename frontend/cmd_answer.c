@@ -11,16 +11,20 @@
 /* Text that is certain: show it and keep it. */
 static void deliver(cmd_answer *a, const gm_string *text) {
     gm_string_append(&a->text, text->data, text->length);
-    if (!a->streaming || !text->length) return;
+    if (a->show && text->length) a->failed = a->show(a->show_user, text->data, text->length);
+}
+
+static int show_on_output(void *user, const char *text, size_t bytes) {
     errno = 0;
-    if (fwrite(text->data, 1, text->length, stdout) != text->length || fflush(stdout) != 0) a->failed = errno ? errno : EIO;
+    if (fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0) return 0;
+    return errno ? errno : EIO;
 }
 
 static bool on_token(void *user, int32_t token) {
     cmd_answer *a = user;
     gm_string piece = {0}, certain = {0};
     if (!a->engine->tokenizer) {
-        if (a->streaming) gm_string_printf(&certain, "%s%d", a->text.length ? " " : "", token);
+        if (a->show) gm_string_printf(&certain, "%s%d", a->text.length ? " " : "", token);
     } else {
         rt_stream_push(a->engine->tokenizer, &a->stream, token, &piece);
         a->stopped = fe_stop_match_push(&a->match, piece.data, piece.length, &certain);
@@ -45,7 +49,7 @@ static void finish_text(cmd_answer *a) {
 /* ---- the run ---- */
 
 cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options) {
-    return (cmd_answer){.engine = engine, .streaming = options->format == CMD_TEXT, .match = {.stops = options->stops.data, .count = options->stops.count}};
+    return (cmd_answer){.engine = engine, .show = options->format == CMD_TEXT ? show_on_output : NULL, .match = {.stops = options->stops.data, .count = options->stops.count}};
 }
 
 /* The ids of the sequence so far that begin the prompt too need not be read again. */
@@ -82,7 +86,7 @@ void cmd_answer_free(cmd_answer *a) {
 
 /* ---- output ---- */
 
-static const char *reason_text(const cmd_answer *a) {
+const char *cmd_answer_reason(const cmd_answer *a) {
     return a->stopped ? "stop" : a->reason == RT_STOP_EOS ? "eos" : "length";
 }
 
@@ -95,7 +99,7 @@ void cmd_answer_json(const cmd_answer *a) {
     gm_string_printf(&out, ",\"text\":");
     cmd_json_text(&out, a->text.data, a->text.length);
     gm_string_printf(&out, ",\"stop\":\"%s\",\"prefill_s\":%.6f,\"generate_s\":%.6f}\n",
-                     reason_text(a), a->prefill_s, a->generate_s);
+                     cmd_answer_reason(a), a->prefill_s, a->generate_s);
     fwrite(out.data, 1, out.length, stdout);
     gm_string_free(&out);
 }
@@ -108,7 +112,7 @@ void cmd_answer_newline(const cmd_answer *a) {
 void cmd_answer_speed(const cmd_answer *a, int64_t held) {
     int64_t read = (int64_t)a->prompt.count - held;
     fprintf(stderr, "prefill %lld tokens %.1f tok/s, decode %lld tokens %.1f tok/s, stop: %s", (long long)read,
-            a->prefill_s > 0 ? (double)read / a->prefill_s : 0, (long long)a->count, a->generate_s > 0 ? (double)a->count / a->generate_s : 0, reason_text(a));
+            a->prefill_s > 0 ? (double)read / a->prefill_s : 0, (long long)a->count, a->generate_s > 0 ? (double)a->count / a->generate_s : 0, cmd_answer_reason(a));
     if (a->sampling.temperature > 0) fprintf(stderr, ", seed: %llu", (unsigned long long)a->sampling.seed);
     fputc('\n', stderr);
 }

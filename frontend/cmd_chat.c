@@ -14,9 +14,9 @@ typedef struct chat {
     gm_arena arena; /* messages */
     fe_message *messages;
     size_t count, capacity;
-    rt_ids held; /* in the session */
-    int32_t stops[RT_MAX_STOPS];
-    int stop_count;
+    cmd_held held;
+    int32_t stop_ids[RT_MAX_STOPS];
+    cmd_stops stops;
     bool people; /* at a terminal */
 } chat;
 
@@ -61,48 +61,19 @@ static gm_status hear(chat *c, gm_diag *diag, bool *more) {
 
 /* ---- answers ---- */
 
-static gm_status encode(const chat *c, gm_diag *diag, rt_ids *out) {
-    gm_string text = {0};
-    gm_status status = fe_chat_render(c->engine.model.config.generation, c->messages, c->count, true, diag, &text);
-    if (status == GM_OK && text.length >= RT_MAX_TEXT_BYTES) status = gm_fail(diag, GM_INVALID, "the conversation has %zu bytes, expected less than %d", text.length, RT_MAX_TEXT_BYTES);
-    if (status == GM_OK) rt_encode(c->engine.tokenizer, text.data, text.length, true, out); /* the template writes <bos> itself */
-    gm_string_free(&text);
-    return status;
-}
-
-/* So many ids at the front of the conversation the session keeps; at least one is read. */
-static gm_status keep(chat *c, const rt_ids *ids, gm_diag *diag, int64_t *out) {
-    rt_session *session = c->engine.session;
-    size_t same = 0;
-    while (same < c->held.count && same + 1 < ids->count && c->held.data[same] == ids->data[same]) same++;
-    *out = rt_session_seeks(session) ? (int64_t)same : 0;
-    if (*out) return rt_session_seek(session, *out, diag);
-    rt_session_reset(session);
-    return GM_OK;
-}
-
-/* The session holds the answer and its prompt, which is taken from it. */
-static void take_held(chat *c, cmd_answer *answer) {
-    rt_ids_free(&c->held);
-    c->held = answer->prompt;
-    answer->prompt = (rt_ids){0};
-    for (int64_t i = 0; i < answer->count; i++) rt_ids_push(&c->held, answer->ids[i]);
-}
-
 static gm_status answer_last(chat *c, gm_diag *diag) {
     const cmd_options *options = c->options;
     cmd_answer answer = cmd_answer_new(&c->engine, options);
-    cmd_stops stops = {c->stops, c->stop_count};
     int64_t held = 0;
-    gm_status status = encode(c, diag, &answer.prompt);
-    if (status == GM_OK) status = keep(c, &answer.prompt, diag, &held);
-    if (status == GM_OK) status = cmd_answer_run(&answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &stops, diag);
+    gm_status status = cmd_chat_encode(&c->engine, c->messages, c->count, diag, &answer.prompt);
+    if (status == GM_OK) status = cmd_held_keep(&c->held, c->engine.session, &answer.prompt, diag, &held);
+    if (status == GM_OK) status = cmd_answer_run(&answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &c->stops, diag);
     if (status == GM_OK) {
         say(c, "assistant", answer.text.data, answer.text.length);
-        if (!answer.streaming) cmd_answer_json(&answer);
+        if (!answer.show) cmd_answer_json(&answer);
         else cmd_answer_newline(&answer);
         if (options->time) cmd_answer_speed(&answer, held);
-        take_held(c, &answer);
+        cmd_held_take(&c->held, &answer);
     }
     cmd_answer_free(&answer);
     return status;
@@ -110,28 +81,12 @@ static gm_status answer_last(chat *c, gm_diag *diag) {
 
 /* ---- the command ---- */
 
-/* The configuration's, and the end of a turn. */
-static gm_status set_stops(chat *c, gm_diag *diag) {
-    const fe_model *model = &c->engine.model;
-    int32_t turn = model->vocab.end_of_turn;
-    bool there = false;
-    if (turn < 0) return gm_fail(diag, GM_UNSUPPORTED, "%s: the vocabulary has no piece %s: expected one that Gemma's chat template can end turns with", model->path, RT_END_OF_TURN);
-    for (int i = 0; i < model->config.stop_count; i++) {
-        c->stops[c->stop_count++] = model->config.stops[i];
-        there |= model->config.stops[i] == turn;
-    }
-    if (there) return GM_OK;
-    if (c->stop_count == RT_MAX_STOPS) return gm_fail(diag, GM_UNSUPPORTED, "%s: %d ids end generation, expected one less beside the end of a turn", model->path, RT_MAX_STOPS);
-    c->stops[c->stop_count++] = turn;
-    return GM_OK;
-}
-
 static gm_status run(chat *c, gm_diag *diag) {
     const fe_model *model = &c->engine.model;
     if (!c->engine.tokenizer) return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", model->path);
     if (c->options->messages) GM_TRY(fe_chat_read(model->config.generation, c->options->messages, &c->arena, diag, &c->messages, &c->count));
     c->capacity = c->count;
-    GM_TRY(set_stops(c, diag));
+    GM_TRY(cmd_chat_stops(model, diag, c->stop_ids, &c->stops));
     bool more = true;
     while (more) {
         if (is_users_turn(c)) GM_TRY(hear(c, diag, &more));
@@ -148,7 +103,7 @@ gm_status cmd_chat(const cmd_options *options, gm_diag *diag) {
     engine_options.no_screens = true; /* what it needs is made when it is known to be */
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &c.engine));
     gm_status status = run(&c, diag);
-    rt_ids_free(&c.held);
+    cmd_held_free(&c.held);
     gm_arena_free(&c.arena);
     fe_engine_close(&c.engine);
     return status;

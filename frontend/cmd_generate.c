@@ -23,7 +23,7 @@ gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
     cmd_answer answer = cmd_answer_new(&engine, options);
     gm_status status = run(&answer, options, diag);
-    if (status == GM_OK && answer.streaming) {
+    if (status == GM_OK && answer.show) {
         cmd_answer_newline(&answer);
         cmd_answer_speed(&answer, 0);
     } else if (status == GM_OK) cmd_answer_json(&answer);

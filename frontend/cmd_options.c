@@ -169,7 +169,7 @@ static bool spells(const parse *p, const char *text) {
            memcmp(text, p->spelled, p->spelled_length) == 0;
 }
 
-static gm_status find_flag(const parse *p, uint64_t accepted, int *out) {
+static gm_status find_flag(const parse *p, cmd_flags accepted, int *out) {
     bool known = false;
     for (int i = 0; i < FLAG_COUNT; i++) {
         if (!spells(p, flags[i].short_text) && !spells(p, flags[i].long_text)) continue;
@@ -183,7 +183,7 @@ static gm_status find_flag(const parse *p, uint64_t accepted, int *out) {
 }
 
 /* The flag at argv[*at]; *at is left on its last argument. */
-static gm_status parse_flag(parse *p, uint64_t accepted, int argc, char **argv, int *at,
+static gm_status parse_flag(parse *p, cmd_flags accepted, int argc, char **argv, int *at,
                             cmd_options *out) {
     const char *text = argv[*at];
     const char *equals = text[1] == '-' ? strchr(text, '=') : NULL;
@@ -203,11 +203,11 @@ static gm_status parse_flag(parse *p, uint64_t accepted, int argc, char **argv, 
                            row->value, p->command);
         value = argv[++*at];
     }
-    out->given |= UINT64_C(1) << flag;
+    cmd_give(out, (cmd_flag)flag);
     return store(p, row, value, out);
 }
 
-gm_status cmd_parse(const char *command, uint64_t accepted, int argc, char **argv, gm_diag *diag,
+gm_status cmd_parse(const char *command, cmd_flags accepted, int argc, char **argv, gm_diag *diag,
                     cmd_options *out) {
     parse p = {.command = command, .diag = diag};
     bool flags_over = false;
@@ -232,7 +232,7 @@ void cmd_options_free(cmd_options *options) {
     gm_arena_free(&options->arena);
 }
 
-void cmd_print_flags(uint64_t accepted) {
+void cmd_print_flags(cmd_flags accepted) {
     for (int i = 0; i < FLAG_COUNT; i++) {
         const flag_row *row = &flags[i];
         if (!(accepted >> i & 1)) continue;

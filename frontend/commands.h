@@ -15,7 +15,9 @@ typedef enum cmd_flag {
 #undef FLAG
     FLAG_COUNT
 } cmd_flag;
-_Static_assert(FLAG_COUNT <= 64, "sets of flags are 64-bit masks");
+/* A bit per flag. */
+typedef unsigned __int128 cmd_flags;
+_Static_assert(FLAG_COUNT <= 128, "sets of flags are 128-bit masks");
 
 typedef struct cmd_ints {
     int64_t *data;
@@ -35,15 +37,15 @@ enum { RUN_INTERP, RUN_JIT, RUN_CHECK }; /* run_mode */
 typedef struct cmd_options {
     const char *input; /* the positional argument */
     const char *model, *prompt, *file, *messages, *output, *passes, *skip, *with, *wide, *target_cpu, *dump,
-        *dump_dir, *func, *dims, *rows, *base, *svg;
+        *dump_dir, *func, *dims, *rows, *base, *svg, *host;
     cmd_ints ids, bench_prompt, bench_predict, depths;
     cmd_texts stops;
     int64_t format, precision, kl_base, run_mode;
     int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens,
-        repetitions, memory, plan_prompt;
+        repetitions, memory, plan_prompt, port;
     double kl_budget, temperature, top_p, min_p, repeat_penalty;
     bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, measure, no_weights, no_probe;
-    uint64_t given; /* a bit per cmd_flag */
+    cmd_flags given;
     gm_arena arena; /* owns the lists */
 } cmd_options;
 
@@ -58,11 +60,15 @@ static inline int64_t cmd_int_or(const cmd_options *options, cmd_flag flag, int6
 /* Read the arguments after the command's name. `accepted`: mask of the flags that it takes.
  * GM_INVALID with one line that names the argument. Strings stay in argv; release the rest with
  * cmd_options_free. */
-gm_status cmd_parse(const char *command, uint64_t accepted, int argc, char **argv, gm_diag *diag,
+gm_status cmd_parse(const char *command, cmd_flags accepted, int argc, char **argv, gm_diag *diag,
                     cmd_options *out);
+/* As if the flag had been there. */
+static inline void cmd_give(cmd_options *options, cmd_flag flag) {
+    options->given |= (cmd_flags)1 << flag;
+}
 void cmd_options_free(cmd_options *options);
 /* The accepted flags with their meaning, a line each, on standard output. */
-void cmd_print_flags(uint64_t accepted);
+void cmd_print_flags(cmd_flags accepted);
 
 /* ---- input (frontend/cmd_input.c) ---- */
 
@@ -104,12 +110,13 @@ gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_i
 typedef struct cmd_answer {
     fe_engine *engine;   /* borrowed; has a session */
     rt_ids prompt;
-    bool streaming;      /* print what is certain at once */
+    int (*show)(void *user, const char *text, size_t bytes); /* what is certain, at once; 0, else an errno, which ends the answer. NULL: nothing is */
+    void *show_user;
     fe_stop_match match; /* with the stop strings */
     rt_stream stream;
     gm_string text; /* all of it */
     bool stopped;   /* a stop string came */
-    int failed;     /* errno of standard output, 0: none */
+    int failed;     /* errno of show, 0: none */
     int32_t *ids;   /* [count] */
     int64_t count;
     rt_stop reason;
@@ -122,11 +129,29 @@ typedef struct cmd_stops {
     int count;
 } cmd_stops;
 
-/* One to be run with these flags; its prompt is empty yet. */
+/* One to be run with these flags, shown on standard output where the format is text; its prompt is empty yet. */
 cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options);
-/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context is full. GM_INVALID: the prompt does not fit; GM_IO: standard output failed. */
+/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context is full. GM_INVALID: the prompt does not fit; GM_IO: it could not be shown. */
 gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag);
 void cmd_answer_free(cmd_answer *a);
+/* "stop", "eos" or "length" */
+const char *cmd_answer_reason(const cmd_answer *a);
+
+/* What the session holds of the answers before: of ids at the front of a prompt that are there already, none is read again. Zero to begin with. */
+typedef struct cmd_held {
+    rt_ids ids;
+} cmd_held;
+/* Makes the session keep as many of the prompt's first ids as it holds, *out; at least one is left to be read. */
+gm_status cmd_held_keep(cmd_held *held, rt_session *session, const rt_ids *prompt, gm_diag *diag, int64_t *out);
+/* After an answer was run, whose prompt is taken from it. */
+void cmd_held_take(cmd_held *held, cmd_answer *answer);
+void cmd_held_free(cmd_held *held);
+
+/* The ids that end an answer in a chat, those of the model and the end of a turn, in ids[RT_MAX_STOPS]. GM_UNSUPPORTED: the vocabulary has no such piece. */
+gm_status cmd_chat_stops(const fe_model *model, gm_diag *diag, int32_t *ids, cmd_stops *out);
+/* The ids of a conversation in the chat template, with the model's turn opened. GM_INVALID: roles do not alternate, or it is too long. */
+struct fe_message;
+gm_status cmd_chat_encode(const fe_engine *engine, const struct fe_message *messages, size_t count, gm_diag *diag, rt_ids *out);
 /* One JSON object on a line of standard output. */
 void cmd_answer_json(const cmd_answer *a);
 /* The end of a text that was streamed, and its speed on standard error. */
@@ -156,7 +181,7 @@ gm_status cmd_apply_passes(const cmd_options *options, ir_module **module, gm_di
 /* ---- the commands, a file each ---- */
 
 typedef gm_status cmd_fn(const cmd_options *options, gm_diag *diag);
-cmd_fn cmd_generate, cmd_chat, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate, cmd_profile, cmd_plan;
+cmd_fn cmd_generate, cmd_chat, cmd_serve, cmd_logits, cmd_perplexity, cmd_bench, cmd_ablate, cmd_profile, cmd_plan;
 cmd_fn cmd_tokenize, cmd_detokenize, cmd_render, cmd_inspect;
 cmd_fn cmd_compile, cmd_opt, cmd_run;
 

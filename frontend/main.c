@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define F(name)      (UINT64_C(1) << FLAG_##name)
+#define F(name)      ((cmd_flags)1 << FLAG_##name)
 #define COMMON_FLAGS (F(HELP) | F(THREADS) | F(PRECISION) | F(SKIP))
 #define MODEL_FLAGS                                                                                \
     (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(WIDE) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) | \
@@ -20,7 +20,7 @@
 typedef struct command {
     const char *name;
     cmd_fn *run;
-    uint64_t flags;
+    cmd_flags flags;
     const char *synopsis, *summary;
 } command;
 
@@ -34,6 +34,10 @@ static const command commands[] = {
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
     {"chat", cmd_chat, MODEL_FLAGS | SAMPLING_FLAGS | F(CHAT_PREDICT) | F(STOP) | F(MESSAGES) | F(MEASURE),
      "MODEL [--messages FILE.json] [-n N] < LINES", "talk with a model, a line for each message"},
+#ifdef GM_HAVE_MICROHTTPD
+    {"serve", cmd_serve, (MODEL_FLAGS & ~F(FORMAT)) | SAMPLING_FLAGS | F(CHAT_PREDICT) | F(STOP) | F(HOST) | F(PORT) | F(MEASURE),
+     "MODEL [--host 127.0.0.1] [--port 8080]", "answer over HTTP, in the JSON of OpenAI's completions and chat completions"},
+#endif
     {"bench", cmd_bench,
      MODEL_FLAGS | (SAMPLING_FLAGS & ~(F(TEMP) | F(SEED))) | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) |
          F(FILE),

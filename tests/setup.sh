@@ -43,6 +43,13 @@ missing_packages() {
     [ -f "$onednn/lib/libdnnl.so" ] && [ -f "$model" ] || pip_present || echo python3-pip
 }
 
+can_install() { command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }; }
+
+# Those without which gemmac is built, but not all of it.
+wanted_packages() {
+    module_present libmicrohttpd || echo libmicrohttpd-dev # gemmac serve
+}
+
 newest_llvm() {
     for version in 30 29 28 27 26 25 24 23 22 21 20 19; do
         apt-cache show "llvm-$version-dev" >/dev/null 2>&1 && echo "llvm-$version-dev" && return
@@ -52,7 +59,7 @@ newest_llvm() {
 
 install_packages() {
     packages=$(missing_packages | tr '\n' ' ')
-    [ -n "$packages" ] || return 0
+    [ -n "$packages" ] || { [ -n "$(wanted_packages)" ] && can_install; } || return 0
     plain=$(echo "$packages" | sed 's/llvm-dev/llvm-N-dev (N at least 19)/')
     command -v apt-get >/dev/null || die "these packages are missing and there is no apt-get: $plain"
     as_root=
@@ -60,7 +67,7 @@ install_packages() {
         sudo -n true 2>/dev/null || die "these packages are missing, install them as root: $plain"
         as_root=sudo
     fi
-    say "installing $plain"
+    say "installing $plain$(wanted_packages)"
     work=$(mktemp -d) || die "no temporary folder"
     $as_root apt-get update -q >"$work/log" 2>&1 || say "apt-get update: $(grep '^E:' "$work/log" | head -n 1)"
     case $packages in
@@ -69,9 +76,11 @@ install_packages() {
         packages=$(echo "$packages" | sed "s/llvm-dev/$llvm/")
         ;;
     esac
-    # shellcheck disable=SC2086 # a list of words
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 $packages \
-        >"$work/log" 2>&1 || die "apt-get install $packages: $(grep '^E:' "$work/log" | head -n 1)"
+    for list in "$packages" "$(wanted_packages)"; do
+        # shellcheck disable=SC2086 # a list of words
+        [ -z "$list" ] || $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 $list \
+            >"$work/log" 2>&1 || say "apt-get install $list: $(grep '^E:' "$work/log" | head -n 1)"
+    done
     rm -rf "$work"
     work=
     packages=$(missing_packages | tr '\n' ' ')

@@ -1,0 +1,278 @@
+/* gemmac serve: answers over HTTP, in the JSON of OpenAI's completions and chat completions, whole or as a stream of events. One after the other: there is
+ * one session, which keeps what the next prompt begins with. */
+#include "frontend/cmd_serve.h"
+#include "frontend/http.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char json_type[] = "application/json", event_type[] = "text/event-stream";
+enum { OK = 200, BAD_REQUEST = 400, NOT_FOUND = 404, BAD_METHOD = 405, SERVER_ERROR = 500, DEFAULT_PORT = 8080 };
+
+typedef struct server {
+    fe_engine engine;
+    const cmd_options *options;
+    fe_http *http;
+    const char *model; /* its name */
+    cmd_held held;
+    int32_t stop_ids[RT_MAX_STOPS];
+    cmd_stops chat_stops; /* count 0: the vocabulary has no turns */
+    uint64_t answers;
+} server;
+
+/* An answer in the making. */
+typedef struct exchange {
+    server *s;
+    fe_http_request *http;
+    serve_request request;
+    cmd_answer answer;
+    int64_t made; /* when, Unix time */
+    bool begun;   /* its stream */
+} exchange;
+
+/* ---- JSON ---- */
+
+static void answer_error(fe_http_request *http, int status, const char *message) {
+    gm_string out = {0};
+    gm_string_printf(&out, "{\"error\":{\"message\":");
+    cmd_json_text(&out, message, strlen(message));
+    gm_string_printf(&out, ",\"type\":\"%s\",\"code\":%d}}\n", status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
+    fe_http_answer(http, status, json_type, &out);
+    gm_string_free(&out);
+}
+
+/* {"id":…,"object":…,"created":…,"model":…,"choices":[ */
+static void write_head(const exchange *e, bool piece, gm_string *out) {
+    const char *object = !e->request.chat ? "text_completion" : piece ? "chat.completion.chunk" : "chat.completion";
+    gm_string_printf(out, "{\"id\":\"%s-%llu\",\"object\":\"%s\",\"created\":%lld,\"model\":", e->request.chat ? "chatcmpl" : "cmpl",
+                     (unsigned long long)e->s->answers, object, (long long)e->made);
+    cmd_json_text(out, e->s->model, strlen(e->s->model));
+    gm_string_printf(out, ",\"choices\":[");
+}
+
+/* One choice. text: NULL for none; reason: NULL while there is more to come. */
+static void write_choice(const exchange *e, bool piece, const char *text, size_t bytes, const char *reason, gm_string *out) {
+    gm_string_printf(out, "{\"index\":0,");
+    if (e->request.chat) gm_string_printf(out, piece ? "\"delta\":{" : "\"message\":{\"role\":\"assistant\",");
+    if (text) {
+        gm_string_printf(out, e->request.chat ? "\"content\":" : "\"text\":");
+        cmd_json_text(out, text, bytes);
+    }
+    gm_string_printf(out, "%s%s\"finish_reason\":", e->request.chat ? "}" : "", e->request.chat || text ? "," : "");
+    gm_string_printf(out, reason ? "\"%s\"}" : "null}", reason);
+}
+
+static void write_usage(const exchange *e, int64_t prompt, gm_string *out) {
+    gm_string_printf(out, "\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld}", (long long)prompt, (long long)e->answer.count,
+                     (long long)(prompt + e->answer.count));
+}
+
+/* OpenAI's words: the end of the text or of the turn is a "stop" like any other. */
+static const char *reason_of(const exchange *e) {
+    return strcmp(cmd_answer_reason(&e->answer), "length") == 0 ? "length" : "stop";
+}
+
+/* ---- streams ---- */
+
+/* An event with one choice. False: the client is gone. */
+static bool send_piece(exchange *e, const char *text, size_t bytes, const char *reason) {
+    gm_string out = {0};
+    gm_string_printf(&out, "data: ");
+    write_head(e, true, &out);
+    write_choice(e, true, text, bytes, reason, &out);
+    gm_string_printf(&out, "]}\n\n");
+    bool there = fe_http_write(e->http, out.data, out.length);
+    gm_string_free(&out);
+    return there;
+}
+
+static int show_in_stream(void *user, const char *text, size_t bytes) {
+    return send_piece(user, text, bytes, NULL) ? 0 : EPIPE;
+}
+
+/* Nothing is shown of an answer in one piece; but nobody may be waiting for it any more. */
+static int show_nothing(void *user, const char *text, size_t bytes) {
+    return fe_http_write(((exchange *)user)->http, "", 0) ? 0 : EPIPE;
+}
+
+static void end_stream(exchange *e, int64_t prompt) {
+    gm_string out = {0};
+    send_piece(e, e->request.chat ? NULL : "", 0, reason_of(e));
+    if (e->request.usage) {
+        gm_string_printf(&out, "data: ");
+        write_head(e, true, &out);
+        gm_string_printf(&out, "],");
+        write_usage(e, prompt, &out);
+        gm_string_printf(&out, "}\n\n");
+    }
+    gm_string_printf(&out, "data: [DONE]\n\n");
+    fe_http_write(e->http, out.data, out.length);
+    gm_string_free(&out);
+    fe_http_end(e->http);
+}
+
+/* ---- answers ---- */
+
+static gm_status read_prompt(exchange *e, gm_diag *diag) {
+    const serve_request *request = &e->request;
+    const server *s = e->s;
+    if (!s->engine.tokenizer && !request->ids.count) return gm_fail(diag, GM_INVALID, "the model comes without a tokenizer: expected token ids");
+    if (request->chat && !s->chat_stops.count) return gm_fail(diag, GM_INVALID, "the vocabulary has no %s: expected a model for chat", RT_END_OF_TURN);
+    if (request->chat) GM_TRY(cmd_chat_encode(&s->engine, request->messages, request->count, diag, &e->answer.prompt));
+    else if (request->prompt) cmd_encode(&s->engine, s->options, request->prompt, strlen(request->prompt), &e->answer.prompt);
+    for (size_t i = 0; i < request->ids.count; i++) {
+        if (request->ids.data[i] >= s->engine.model.config.vocab) return gm_fail(diag, GM_INVALID, "prompt: id %d is outside the vocabulary", request->ids.data[i]);
+        rt_ids_push(&e->answer.prompt, request->ids.data[i]);
+    }
+    if (!e->answer.prompt.count) return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
+    int64_t context = rt_session_context(s->engine.session);
+    if ((int64_t)e->answer.prompt.count <= context) return GM_OK;
+    return gm_fail(diag, GM_INVALID, "the prompt has %zu tokens, expected at most the context of %lld", e->answer.prompt.count, (long long)context);
+}
+
+static void begin_stream(exchange *e) {
+    static const char role[] = "{\"role\":\"assistant\",\"content\":\"\"}";
+    e->answer.show = show_in_stream;
+    e->begun = true;
+    fe_http_begin(e->http, OK, event_type);
+    if (!e->request.chat) return;
+    gm_string out = {0};
+    gm_string_printf(&out, "data: ");
+    write_head(e, true, &out);
+    gm_string_printf(&out, "{\"index\":0,\"delta\":%s,\"finish_reason\":null}]}\n\n", role);
+    fe_http_write(e->http, out.data, out.length);
+    gm_string_free(&out);
+}
+
+static gm_status run(exchange *e, gm_diag *diag) {
+    server *s = e->s;
+    const cmd_options *options = &e->request.options;
+    cmd_stops stops = e->request.chat ? s->chat_stops : (cmd_stops){s->engine.model.config.stops, s->engine.model.config.stop_count};
+    int64_t held = 0;
+    GM_TRY(cmd_held_keep(&s->held, s->engine.session, &e->answer.prompt, diag, &held));
+    if (e->request.stream) begin_stream(e);
+    gm_status status = cmd_answer_run(&e->answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &stops, diag);
+    if (status == GM_OK && options->time) cmd_answer_speed(&e->answer, held);
+    return e->answer.failed ? GM_OK : status; /* a client that is gone is no failure */
+}
+
+static void answer_whole(exchange *e, int64_t prompt) {
+    gm_string out = {0};
+    write_head(e, false, &out);
+    write_choice(e, false, e->answer.text.data ? e->answer.text.data : "", e->answer.text.length, reason_of(e), &out);
+    gm_string_printf(&out, "],");
+    write_usage(e, prompt, &out);
+    gm_string_printf(&out, "}\n");
+    fe_http_answer(e->http, OK, json_type, &out);
+    gm_string_free(&out);
+}
+
+/* The status was not told yet, unless a stream has begun: then it ends early. */
+static void answer_failure(exchange *e, gm_status status, const gm_diag *diag) {
+    bool asked = status == GM_INVALID || status == GM_FORMAT || status == GM_UNSUPPORTED;
+    if (e->begun) fe_http_end(e->http);
+    else answer_error(e->http, asked ? BAD_REQUEST : SERVER_ERROR, diag->message);
+}
+
+static void complete(server *s, fe_http_request *http, bool chat) {
+    gm_arena arena = {0};
+    gm_diag diag = {0};
+    exchange e = {.s = s, .http = http, .made = (int64_t)time(NULL)};
+    s->answers++;
+    gm_status status = serve_request_read(&http->body, chat, s->engine.model.config.generation, s->options, &arena, &diag, &e.request);
+    e.answer = cmd_answer_new(&s->engine, &e.request.options);
+    e.answer.show = show_nothing;
+    e.answer.show_user = &e;
+    if (status == GM_OK) status = read_prompt(&e, &diag);
+    bool started = status == GM_OK;
+    int64_t prompt = (int64_t)e.answer.prompt.count;
+    if (started) status = run(&e, &diag);
+    if (status == GM_OK) cmd_held_take(&s->held, &e.answer);
+    else if (started) cmd_held_free(&s->held);
+    if (status != GM_OK) answer_failure(&e, status, &diag);
+    else if (e.request.stream) end_stream(&e, prompt);
+    else answer_whole(&e, prompt);
+    cmd_answer_free(&e.answer);
+    serve_request_free(&e.request);
+    gm_arena_free(&arena);
+}
+
+/* ---- paths ---- */
+
+static void answer_chat(server *s, fe_http_request *http) {
+    complete(s, http, true);
+}
+
+static void answer_text(server *s, fe_http_request *http) {
+    complete(s, http, false);
+}
+
+static void answer_health(server *s, fe_http_request *http) {
+    gm_string out = {0};
+    gm_string_printf(&out, "{\"status\":\"ok\"}\n");
+    fe_http_answer(http, OK, json_type, &out);
+    gm_string_free(&out);
+}
+
+static void answer_models(server *s, fe_http_request *http) {
+    gm_string out = {0};
+    gm_string_printf(&out, "{\"object\":\"list\",\"data\":[{\"id\":");
+    cmd_json_text(&out, s->model, strlen(s->model));
+    gm_string_printf(&out, ",\"object\":\"model\",\"created\":0,\"owned_by\":\"gemmac\"}]}\n");
+    fe_http_answer(http, OK, json_type, &out);
+    gm_string_free(&out);
+}
+
+static const struct path {
+    const char *method, *path;
+    void (*answer)(server *s, fe_http_request *http);
+} paths[] = {
+    {"POST", "/v1/chat/completions", answer_chat},
+    {"POST", "/v1/completions", answer_text},
+    {"GET", "/v1/models", answer_models},
+    {"GET", "/health", answer_health},
+};
+
+static void answer(server *s, fe_http_request *http) {
+    int status = NOT_FOUND;
+    for (size_t i = 0; i < GM_COUNT(paths); i++) {
+        if (strcmp(http->path, paths[i].path) != 0) continue;
+        if (strcmp(http->method, paths[i].method) == 0) {
+            paths[i].answer(s, http);
+            return;
+        }
+        status = BAD_METHOD;
+    }
+    answer_error(http, status, status == NOT_FOUND ? "no such path: expected /v1/chat/completions, /v1/completions, /v1/models or /health" : "the path takes another method");
+}
+
+/* ---- the command ---- */
+
+static const char *name_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+/* Until the process ends. */
+static gm_status serve(server *s, gm_diag *diag) {
+    const char *host = s->options->host ? s->options->host : "127.0.0.1";
+    if (s->engine.model.vocab.end_of_turn >= 0) GM_TRY(cmd_chat_stops(&s->engine.model, diag, s->stop_ids, &s->chat_stops));
+    GM_TRY(fe_http_open(host, (int)cmd_int_or(s->options, FLAG_PORT, s->options->port, DEFAULT_PORT), diag, &s->http));
+    fprintf(stderr, "listening at http://%s:%d\n", host, fe_http_port(s->http));
+    for (;;) answer(s, fe_http_next(s->http));
+}
+
+gm_status cmd_serve(const cmd_options *options, gm_diag *diag) {
+    server s = {.options = options};
+    fe_options engine_options = cmd_engine_options(options);
+    engine_options.only_run = true;
+    engine_options.no_screens = true; /* what it needs is made when it is known to be */
+    GM_TRY(cmd_engine_open(options, &engine_options, diag, &s.engine));
+    s.model = name_of(s.engine.model.path);
+    gm_status status = serve(&s, diag);
+    fe_engine_close(&s.engine);
+    return status;
+}

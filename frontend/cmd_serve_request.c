@@ -1,0 +1,139 @@
+/* Requests to gemmac serve, from JSON: see cmd_serve.h. Keys and meanings: OpenAI's API reference; top_k, min_p and repeat_penalty as in llama.cpp's server. */
+#include "frontend/cmd_serve.h"
+#include "frontend/json.h"
+
+#include <string.h>
+
+static const char source[] = "request";
+
+static gm_status refuse(const cJSON *item, const char *expected, gm_diag *diag) {
+    return gm_fail(diag, GM_INVALID, "%s: key \"%.80s\": expected %s", source, item->string, expected);
+}
+
+/* ---- numbers ---- */
+
+static const struct number {
+    const char *key;
+    cmd_flag flag;
+    size_t offset; /* in cmd_options */
+    bool whole;
+    double least, most;
+    const char *expected;
+} numbers[] = {
+#define OF(field) offsetof(cmd_options, field)
+    {"temperature", FLAG_TEMP, OF(temperature), false, 0, 1000, "a number 0 to 1000"},
+    {"top_p", FLAG_TOP_P, OF(top_p), false, 0, 1, "a number 0 to 1"},
+    {"min_p", FLAG_MIN_P, OF(min_p), false, 0, 1, "a number 0 to 1"},
+    {"repeat_penalty", FLAG_REPEAT_PENALTY, OF(repeat_penalty), false, 0.01, 100, "a number 0.01 to 100"},
+    {"top_k", FLAG_TOP_K, OF(top_k), true, 0, INT32_MAX, "a whole number from 0 on"},
+    {"seed", FLAG_SEED, OF(seed), true, -1, 1LL << 53, "a whole number from -1 on"},
+    {"max_tokens", FLAG_CHAT_PREDICT, OF(predict), true, -1, INT32_MAX, "a whole number from -1 on"},
+    {"max_completion_tokens", FLAG_CHAT_PREDICT, OF(predict), true, -1, INT32_MAX, "a whole number from -1 on"},
+#undef OF
+};
+
+static gm_status read_number(const struct number *number, const cJSON *item, cmd_options *options, gm_diag *diag) {
+    void *field = (char *)options + number->offset;
+    if (number->whole && !fe_json_int(item, (int64_t)number->least, (int64_t)number->most, field)) return refuse(item, number->expected, diag);
+    if (!number->whole) {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= number->least && item->valuedouble <= number->most)) return refuse(item, number->expected, diag);
+        *(double *)field = item->valuedouble;
+    }
+    cmd_give(options, number->flag);
+    return GM_OK;
+}
+
+/* ---- texts ---- */
+
+/* Beside the server's own. */
+static gm_status read_stops(const cJSON *item, cmd_options *options, gm_arena *arena, gm_diag *diag) {
+    const cJSON *first = cJSON_IsArray(item) ? item->child : item;
+    size_t count = options->stops.count + (cJSON_IsArray(item) ? (size_t)cJSON_GetArraySize(item) : 1);
+    const char **texts = GM_NEW_ARRAY(arena, const char *, count + 1);
+    if (options->stops.count) memcpy(texts, options->stops.data, sizeof *texts * options->stops.count);
+    options->stops.data = texts;
+    for (const cJSON *text = first; text; text = cJSON_IsArray(item) ? text->next : NULL) {
+        if (!cJSON_IsString(text) || !*text->valuestring) return refuse(item, "a text or a list of texts", diag);
+        texts[options->stops.count++] = gm_arena_strdup(arena, text->valuestring);
+    }
+    return GM_OK;
+}
+
+static gm_status read_ids(const cJSON *list, serve_request *out, gm_diag *diag) {
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list) {
+        int64_t id;
+        if (!fe_json_int(item, 0, INT32_MAX, &id)) return refuse(list, "a text or a list of token ids", diag);
+        rt_ids_push(&out->ids, (int32_t)id);
+    }
+    return out->ids.count ? GM_OK : refuse(list, "a text or a list of token ids", diag);
+}
+
+static gm_status read_prompt(const cJSON *item, gm_arena *arena, serve_request *out, gm_diag *diag) {
+    bool single = cJSON_IsArray(item) && cJSON_GetArraySize(item) == 1 && cJSON_IsString(item->child);
+    const cJSON *text = single ? item->child : item;
+    if (cJSON_IsArray(text)) return read_ids(item, out, diag);
+    if (!cJSON_IsString(text)) return refuse(item, "a text or a list of token ids", diag);
+    out->prompt = gm_arena_strdup(arena, text->valuestring);
+    return GM_OK;
+}
+
+/* ---- what is not there ---- */
+
+static bool is_idle(const cJSON *item) {
+    return cJSON_IsNull(item) || cJSON_IsFalse(item) || (cJSON_IsNumber(item) && item->valuedouble == 0) ||
+           (cJSON_IsString(item) && !*item->valuestring) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
+}
+
+static gm_status check_idle(const cJSON *item, gm_diag *diag) {
+    static const char *const absent[] = {"tools", "functions", "logprobs", "top_logprobs", "frequency_penalty", "presence_penalty", "logit_bias", "suffix", "echo"};
+    static const char *const single[] = {"n", "best_of"};
+    for (size_t i = 0; i < GM_COUNT(absent); i++)
+        if (strcmp(item->string, absent[i]) == 0 && !is_idle(item)) return refuse(item, "nothing: gemmac serve does not do this", diag);
+    for (size_t i = 0; i < GM_COUNT(single); i++)
+        if (strcmp(item->string, single[i]) == 0 && !(cJSON_IsNumber(item) && item->valuedouble == 1) && !cJSON_IsNull(item)) return refuse(item, "1", diag);
+    const cJSON *type = strcmp(item->string, "response_format") == 0 ? fe_json_get(item, "type") : NULL;
+    if (cJSON_IsString(type) && strcmp(type->valuestring, "text") != 0) return refuse(item, "text", diag);
+    return GM_OK;
+}
+
+/* ---- the whole ---- */
+
+static gm_status read_bool(const cJSON *item, bool *out, gm_diag *diag) {
+    *out = cJSON_IsTrue(item);
+    return cJSON_IsBool(item) ? GM_OK : refuse(item, "true or false", diag);
+}
+
+static gm_status read_key(const cJSON *item, gm_arena *arena, gm_diag *diag, serve_request *out) {
+    if (cJSON_IsNull(item)) return GM_OK;
+    for (size_t i = 0; i < GM_COUNT(numbers); i++)
+        if (strcmp(item->string, numbers[i].key) == 0) return read_number(&numbers[i], item, &out->options, diag);
+    if (strcmp(item->string, "stop") == 0) return read_stops(item, &out->options, arena, diag);
+    if (strcmp(item->string, "stream") == 0) return read_bool(item, &out->stream, diag);
+    const cJSON *usage = strcmp(item->string, "stream_options") == 0 ? fe_json_get(item, "include_usage") : NULL;
+    if (usage) return read_bool(usage, &out->usage, diag);
+    return check_idle(item, diag);
+}
+
+static gm_status read_all(const cJSON *root, fe_generation generation, gm_arena *arena, gm_diag *diag, serve_request *out) {
+    const char *wanted = out->chat ? "messages" : "prompt";
+    const cJSON *item, *text = fe_json_get(root, wanted);
+    if (!cJSON_IsObject(root)) return gm_fail(diag, GM_INVALID, "%s: expected an object", source);
+    cJSON_ArrayForEach(item, root) GM_TRY(read_key(item, arena, diag, out));
+    if (!text) return gm_fail(diag, GM_INVALID, "%s: expected key \"%s\"", source, wanted);
+    return out->chat ? fe_chat_from_json(generation, text, "messages", arena, diag, &out->messages, &out->count) : read_prompt(text, arena, out, diag);
+}
+
+gm_status serve_request_read(const gm_string *body, bool chat, fe_generation generation, const cmd_options *options, gm_arena *arena, gm_diag *diag,
+                             serve_request *out) {
+    cJSON *root = NULL;
+    *out = (serve_request){.chat = chat, .options = *options};
+    GM_TRY(fe_json_parse(body->data, body->length, source, diag, &root));
+    gm_status status = read_all(root, generation, arena, diag, out);
+    cJSON_Delete(root);
+    return status;
+}
+
+void serve_request_free(serve_request *request) {
+    rt_ids_free(&request->ids);
+}

@@ -1,0 +1,118 @@
+#!/bin/sh
+# gemmac serve as its clients see it: run.sh GEMMAC HTTP_CLIENT DATA. Prints a line per failure and at the end "N passed, N failed".
+gemmac=$1 client=$2 data=$3
+gguf=$data/gguf/gemma3-tiny-q8_0.gguf
+work=$(mktemp -d) || exit 2
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+passed=0 failed=0
+
+check() {
+    check_name=$1 check_text=$2
+    shift 2
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)) && echo "FAIL $check_name: $check_text"; fi
+}
+
+# ask METHOD PATH BODY: the status in $code, the answer in $work/answer.
+ask() {
+    printf '%s' "$3" | "$client" "$port" "$1" "$2" >"$work/all" 2>"$work/client"
+    code=$(head -n 1 "$work/all")
+    tail -n +2 "$work/all" >"$work/answer"
+}
+# said NAME STATUS PATTERN METHOD PATH BODY: the answer, as one line, matches PATTERN in whole.
+said() {
+    said_name=$1 said_code=$2 said_pattern=$3
+    shift 3
+    ask "$@"
+    check "$said_name" "$code, expected $said_code: $(head -c 300 "$work/answer" "$work/client")" [ "$code" = "$said_code" ]
+    check "${said_name}_text" "expected $said_pattern: $(head -c 400 "$work/answer")" sh -c "tr '\n' ' ' <'$work/answer' | grep -Eq '^$said_pattern *\$'"
+}
+post() { said "$1" "$2" "$3" POST "$4" "$5"; }
+refused() { post "$1" 400 "\\{\"error\":\\{\"message\":\".*$2.*\",\"type\":\"invalid_request_error\",\"code\":400\\}\\}" "${4:-/v1/completions}" "$3"; }
+# field NAME: the first string of that name in the answer.
+field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$work/answer" | head -n 1; }
+
+"$gemmac" serve "$gguf" --port 0 --precision f32 -c 64 --temp 0 2>"$work/err" &
+server=$!
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    port=$(sed -n 's/^listening at http:\/\/127.0.0.1:\([0-9]*\)$/\1/p' "$work/err")
+    [ -z "$port" ] || break
+    sleep 0.5
+done
+check listens "$(cat "$work/err")" [ -n "$port" ]
+said health 200 '\{"status":"ok"\}' GET /health ''
+said models 200 '\{"object":"list","data":\[\{"id":"gemma3-tiny-q8_0.gguf",.*' GET /v1/models ''
+said no_path 404 '\{"error":.*' GET /v2 ''
+said other_method 405 '\{"error":.*' GET /v1/completions ''
+
+# What is said is what generate and chat say.
+usage() { printf '"usage":\{"prompt_tokens":%s,"completion_tokens":%s,"total_tokens":%s\}' "$1" "$2" "$3"; }
+said_by() { sed -n 's/.*"text":"\(.*\)","stop".*/\1/p'; }
+post text 200 "\\{\"id\":\"cmpl-[0-9]+\",\"object\":\"text_completion\",\"created\":[0-9]+,\"model\":\"[^\"]*\",\"choices\":\\[\\{\"index\":0,\"text\":\".*\",\"finish_reason\":\"length\"\\}\\],$(usage 3 6 9)\\}" \
+    /v1/completions '{"prompt":[2,5,7],"max_tokens":6}'
+expected=$("$gemmac" generate "$gguf" --ids 2,5,7 -n 6 --precision f32 -c 64 --temp 0 --format json | said_by)
+check text_of_generate "expected $expected: $(cat "$work/answer")" grep -Fq "\"text\":\"$expected\"" "$work/answer"
+post text_again 200 '\{.*' /v1/completions '{"prompt":[2,5,7],"max_tokens":6}'
+check text_again_same "expected $expected: $(cat "$work/answer")" grep -Fq "\"text\":\"$expected\"" "$work/answer"
+conversation='[{"role":"user","content":"the the"},{"role":"assistant","content":"dog"},{"role":"user","content":"quick"}]'
+post chat 200 '\{"id":"chatcmpl-[0-9]+","object":"chat.completion",.*"choices":\[\{"index":0,"message":\{"role":"assistant","content":".*"\},"finish_reason":"(length|stop)"\}\],"usage":.*' \
+    /v1/chat/completions "{\"messages\":$conversation,\"max_tokens\":6}"
+printf '%s' "$conversation" >"$work/messages"
+expected=$("$gemmac" chat "$gguf" --messages "$work/messages" -n 6 --precision f32 -c 64 --temp 0 --format json </dev/null | said_by)
+check chat_of_chat "expected $expected: $(cat "$work/answer")" grep -Fq "\"content\":\"$expected\"" "$work/answer"
+
+# A stream's pieces are the whole, and it ends with why, what it took and that it is done.
+ask POST /v1/chat/completions "{\"messages\":$conversation,\"max_tokens\":6,\"stream\":true,\"stream_options\":{\"include_usage\":true}}"
+check stream "$code" [ "$code" = 200 ]
+pieces=$(sed -n 's/^data: .*"delta":{"content":"\(.*\)"},"finish_reason":null}\]}$/\1/p' "$work/answer" | tr -d '\n')
+check stream_text "expected $expected: $pieces" [ "$pieces" = "$expected" ]
+check stream_role "$(cat "$work/answer")" grep -q '^data: .*"delta":{"role":"assistant","content":""}' "$work/answer"
+check stream_reason "$(cat "$work/answer")" grep -Eq '^data: .*"delta":\{\},"finish_reason":"(length|stop)"\}\]\}$' "$work/answer"
+check stream_usage "$(cat "$work/answer")" grep -Eq '^data: .*"choices":\[\],"usage":\{"prompt_tokens":[0-9]+,"completion_tokens":[0-9]+,' "$work/answer"
+check stream_done "$(cat "$work/answer")" [ "$(grep . "$work/answer" | tail -n 1)" = 'data: [DONE]' ]
+
+# Sampled answers repeat with their seed; a text that ends them does, and does not come.
+post sampled 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":8,"temperature":1,"seed":5}'
+first=$(field text)
+post sampled_again 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":8,"temperature":1,"seed":5}'
+check seeded "$first" [ "$first" = "$(field text)" ]
+post whole 200 '\{.*"finish_reason":"length".*' /v1/completions '{"prompt":[2,5,7],"max_tokens":6}'
+middle=$(field text | sed 's/\\u[0-9a-f]*//g' | grep -ao '[a-z]' | head -n 1)
+post stopped 200 '\{.*"finish_reason":"stop".*' /v1/completions "{\"prompt\":[2,5,7],\"max_tokens\":6,\"stop\":[\"$middle\"]}"
+check stopped_before "$middle in $(field text)" sh -c "! printf '%s' '$(field text)' | grep -Fq '$middle'"
+
+refused nothing 'byte 0: expected a JSON value' ''
+refused no_object 'expected an object' '[]'
+refused no_prompt 'expected key' '{}'
+refused bad_prompt 'expected a text or a list of token ids' '{"prompt":5}'
+refused bad_id 'outside the vocabulary' '{"prompt":[99999999]}'
+refused bad_number 'temperature' '{"prompt":"a","temperature":-1}'
+refused bad_count 'max_tokens' '{"prompt":"a","max_tokens":1.5}'
+refused bad_stop 'stop' '{"prompt":"a","stop":[5]}'
+refused several 'expected 1' '{"prompt":"a","n":2}'
+refused tools 'does not do this' '{"messages":[],"tools":[{}]}' /v1/chat/completions
+refused roles 'roles must alternate' '{"messages":[{"role":"assistant","content":"a"}]}' /v1/chat/completions
+refused too_long 'expected at most the context of 64' "{\"prompt\":[$(yes 5, | head -n 70 | tr -d '\n')5]}"
+post idle_keys 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":1,"n":1,"tools":[],"logprobs":false,"user":"me","frequency_penalty":0,"stop":null}'
+
+# Clients that go away, before or within their answers, leave it to the others; those that come at once are answered one after the other.
+for stream in true false; do
+    printf '{"prompt":"the","stream":%s}' $stream | "$client" "$port" POST /v1/completions hang-up
+done
+waiting=
+for i in 1 2 3 4 5 6; do
+    printf '{"prompt":[2,5,7],"max_tokens":6}' | "$client" "$port" POST /v1/completions >"$work/answer$i" &
+    waiting="$waiting $!"
+done
+for pid in $waiting; do wait "$pid"; done
+texts() { cat "$work"/answer[1-6] | sed -n 's/.*"text":\("[^"]*"\).*/\1/p'; }
+check together "$(cat "$work"/answer[1-6])" [ "$(texts | wc -l) $(texts | sort -u | wc -l)" = "6 1" ]
+check still_there "$(cat "$work/err")" kill -0 "$server"
+
+"$gemmac" serve "$gguf" --port "$port" >"$work/out" 2>"$work/second"
+check port_is_taken "$(cat "$work/second")" grep -Eq "^gemmac: 127.0.0.1:$port: cannot listen: Address already in use$" "$work/second"
+"$gemmac" serve "$gguf" --host nowhere.invalid >"$work/out" 2>"$work/second"
+check no_host "$(cat "$work/second")" grep -Eq '^gemmac: nowhere.invalid:8080: cannot listen: ' "$work/second"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
