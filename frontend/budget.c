@@ -79,7 +79,7 @@ static gm_status search(const char *path, const fe_budget_request *request, fe_e
         const struct candidate *c = &candidates[i];
         fe_options trial = *options;
         double kl = 0;
-        if (!is_tried(c, fe_pass_precision(FE_PRECISION_AUTO, options->target_cpu, &base->model.weights, true))) continue;
+        if (!is_tried(c, fe_pass_precision(FE_PRECISION_AUTO, options->target_cpu, &base->model, true))) continue;
         trial.precision = options->precision = c->precision;
         trial.wide = options->wide = c->wide;
         trial.no_screens = true;

@@ -515,7 +515,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     GM_TRY(limits_of(options, &engine->model.config, diag, limits));
     limits->tiles = cg_target_has_tiles(options->target_cpu);
     limits->artefact = options->artefact || holds_panels(&engine->model.weights);
-    limits->precision = fe_pass_precision(options->precision, options->target_cpu, &engine->model.weights, limits->artefact);
+    limits->precision = fe_pass_precision(options->precision, options->target_cpu, &engine->model, limits->artefact);
     engine->load_s = gm_now() - start;
     return GM_OK;
 }

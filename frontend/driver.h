@@ -55,9 +55,9 @@ typedef struct fe_engine {
 } fe_engine;
 
 /* What the passes do for it (precision.c). auto: bf16 where the target has tile registers (AMX); int8 where it sums products of bytes (vpdpbusd), if
- * panels of these weights, in an artefact or not, are kept (passes/keep_panels.c), or most of them have no small codes; else block8. weights: NULL or
- * none: of a model whose panels are kept. */
-pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu, const rt_weights *weights, bool artefact);
+ * panels of the model's weights, in an artefact or not, are kept (passes/keep_panels.c), or most of them have no small codes; else block8. model: NULL, or
+ * without weights: one whose panels are kept. */
+pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu, const fe_model *model, bool artefact);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
 /* Makes the screens that the program reads (rt_sampling_screens), for an engine opened with no_screens. Nothing is done when they are
