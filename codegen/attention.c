@@ -179,7 +179,7 @@ static void decide(cg *c, const ir_inst *inst, const attention_job *job, bool si
 static attention_job job_of(cg *c, const ir_inst *inst, bool singly) {
     const ir_layout *from = &cg_slot_of(c, inst->operands[0])->layout, *to = &cg_slot_of(c, inst->results[0])->layout;
     const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
-    attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = k->dim[0],
+    attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = ir_dim_max(c->module, k->dim[0]),
                          .q_dtype = q->dtype, .out_dtype = inst->results[0]->type.dtype, .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1),
                          .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
                          .words = ir_attr_find(inst, IR_ATTR_IMPL), .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};

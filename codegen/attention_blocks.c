@@ -442,7 +442,7 @@ void attention_blocks(cg *c, const attention_job *job) {
     block b = {.words = attention_in_words(c, job), .tiles = attention_in_tiles(c, job)};
     b.most = most_shared(c, job, &b);
     open_scratch(c, job, most, &b);
-    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = tokens_of_block(c, job, all, most);
+    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = cg_max(c, tokens_of_block(c, job, all, most), cg_i64(c, 1));
     LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, ""), tasks = cg_mul(c, blocks, heads);
     if (b.most) pack_shared(c, job, &b, all);
     cg_pieces pieces = cg_pieces_begin(c, cg_deal(c), tasks);

@@ -272,6 +272,8 @@ void cg_emit_einsum(cg *c, const ir_inst *inst);
 void cg_emit_attention(cg *c, const ir_inst *inst);
 void cg_emit_argmax(cg *c, const ir_inst *inst);
 void cg_emit_control(cg *c, const ir_inst *inst); /* map, scan, while, if, call, dim */
+/* The element of a constant as it lies in memory. */
+LLVMValueRef cg_const_element(cg *c, rt_dtype dtype, const ir_attr *attr);
 void cg_emit_move(cg *c, const ir_inst *inst);    /* views, concat, update */
 void cg_emit_source(cg *c, const ir_inst *inst);
 /* The number of the stored tensor `name` in the program's table, added when new. */

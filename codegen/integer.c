@@ -226,7 +226,7 @@ static LLVMValueRef row_of(cg *c, LLVMTypeRef type, LLVMValueRef from, LLVMValue
     return cg_at(c, type, from, cg_add(c, cg_mul(c, row, cg_i64(c, stride)), at));
 }
 
-/* The products of a group with W as stored, in its row's units, to the sums of the tile. unit: the group's first. */
+/* The products of a group with W as stored, in its row's units if it has some, to the sums of the tile. unit: the group's first. */
 static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef group, LLVMValueRef unit) {
     LLVMValueRef *args = c->code.args;
     int64_t columns = job->kind->columns, runs = columns / INTEGER_RUN, groups = groups_of(job->kind, columns), rows = integer_panel_rows(c);
@@ -475,16 +475,21 @@ static void note(const cg *c, const ir_inst *inst) {
 }
 
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])};
-    const cg_slot *writes[] = {cg_slot_of(c, inst->results[0]), &cg_dealt};
+    const cg_slot *reads[2 + IR_MAX_WEIGHTS], *writes[] = {cg_slot_of(c, inst->results[0]), &cg_dealt};
+    for (int i = 0; i < inst->operand_count; i++) reads[i] = cg_slot_of(c, inst->operands[i]); /* W may be computed */
     for (int i = 2; i < inst->operand_count; i++) {
         bool like = inst->op != IR_GATED_MATMUL || inst->operands[i]->type.dtype == inst->operands[2]->type.dtype;
         if (like && takes(c, inst, &inst->operands[i]->type)) continue;
         cg_unsupported(c, inst, "weights of this storage type, or not of whole panels");
         return;
     }
+    int64_t stride;
+    if (!ir_layout_matrix(&inst->operands[0]->type, &reads[0]->layout, &stride) || !ir_layout_matrix(&inst->results[0]->type, &writes[0]->layout, &stride)) {
+        cg_unsupported(c, inst, "rows of x at varying distances");
+        return;
+    }
     note(c, inst);
-    cg_access(c, reads, 2, writes, 2);
+    cg_access(c, reads, inst->operand_count, writes, 2);
     LLVMValueRef hand = cg_deal(c);
     int64_t start = 0;
     for (int i = 2; i < inst->operand_count; i += integer_panels_together(inst)) {

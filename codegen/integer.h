@@ -21,7 +21,7 @@ typedef struct integer_kind {
     int tall;         /* rows of x in a tile */
 } integer_kind;
 
-/* The codes of W as stored: unsigned, code - least; a group's sums in words, two in a lane of 32 bits. */
+/* The codes of W as stored: unsigned, code - least. */
 static inline bool integer_as_stored(const integer_kind *kind) {
     return kind->bits == 0;
 }

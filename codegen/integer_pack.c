@@ -75,18 +75,16 @@ void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef colum
     cg_loop_end(c, &loop);
 }
 
-/* To bf16 in the upper half of each lane. */
+/* To bf16 in the lower half of each lane. */
 static LLVMValueRef round_half(cg *c, LLVMValueRef x) {
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), sixteen = splat(c, cg_i32(c, 16));
-    LLVMValueRef odd = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, bits, sixteen, ""), splat(c, cg_i32(c, 1)), "");
-    return cg_add(c, bits, cg_add(c, odd, splat(c, cg_i32(c, 0x7FFF))));
+    return LLVMBuildZExt(c->b, cg_from_f32(c, RT_BF16, x), vector(c, c->i32), "");
 }
 
 /* One instruction rounds two vectors, one after the other, on every CPU with tile registers; a shuffle brings their lanes together. */
 LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
     if (!c->tiles || c->stands_in) {
-        LLVMValueRef upper = LLVMBuildAnd(c->b, round_half(c, high), splat(c, cg_i32(c, 0xFFFF0000)), "");
-        return LLVMBuildOr(c->b, upper, LLVMBuildLShr(c->b, round_half(c, low), splat(c, cg_i32(c, 16)), ""), "");
+        LLVMValueRef upper = LLVMBuildShl(c->b, round_half(c, high), splat(c, cg_i32(c, 16)), "");
+        return LLVMBuildOr(c->b, upper, round_half(c, low), "");
     }
     LLVMValueRef mask[2 * MAX_LANES];
     GM_ASSERT(c->lanes == MAX_LANES);
@@ -99,8 +97,7 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
 
 static void store_halves(cg *c, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef bits = round_half(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
-    bits = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
+    LLVMValueRef bits = cg_from_f32(c, RT_BF16, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
     cg_store(c, bits, cg_at(c, c->i16, codes, loop.index), 1);
     cg_loop_end(c, &loop);
 }

@@ -287,8 +287,9 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
     int64_t in_stride, out_stride;
     bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), words = ir_attr_is(inst, IR_ATTR_IMPL, "words"), gemv = words || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
-    const cg_slot *writes[] = {out, &cg_dealt};
-    cg_access(c, &in, 1, writes, tiles ? 2 : 1);
+    const cg_slot *reads[1 + IR_MAX_WEIGHTS], *writes[] = {out, &cg_dealt};
+    for (int i = 0; i < inst->operand_count; i++) reads[i] = cg_slot_of(c, inst->operands[i]);
+    cg_access(c, reads, inst->operand_count, writes, tiles ? 2 : 1);
     if (!ir_layout_matrix(&x->type, &in->layout, &in_stride) || !ir_layout_matrix(&y->type, &out->layout, &out_stride)) {
         cg_unsupported(c, inst, "rows of x at varying distances");
         return;

@@ -6,7 +6,7 @@
 
 /* ---- sources ---- */
 
-static LLVMValueRef const_element(cg *c, rt_dtype dtype, const ir_attr *attr) {
+LLVMValueRef cg_const_element(cg *c, rt_dtype dtype, const ir_attr *attr) {
     if (dtype == RT_F32) return LLVMConstReal(c->f32, attr->f);
     if (dtype == RT_BF16) return LLVMConstInt(c->i16, rt_f32_to_bf16((float)attr->f), 0);
     if (dtype == RT_F16) return LLVMConstInt(c->i16, rt_f32_to_f16((float)attr->f), 0);
@@ -27,7 +27,7 @@ static LLVMValueRef const_list(cg *c, rt_dtype dtype, const ir_attr *list) {
     GM_ASSERT(elements);
     for (size_t i = 0; i < list->n; i++) {
         ir_attr element = {.f = list->floats[i], .i = (int64_t)list->floats[i]};
-        elements[i] = const_element(c, dtype, &element);
+        elements[i] = cg_const_element(c, dtype, &element);
     }
     LLVMValueRef array = LLVMConstArray2(cg_type(c, dtype), elements, list->n);
     free(elements);
@@ -43,12 +43,12 @@ static void emit_const(cg *c, const ir_inst *inst) {
     if (type->rank == 0) {
         ir_attr first = {0};
         if (list) first = (ir_attr){.f = list->floats[0], .i = (int64_t)list->floats[0]};
-        LLVMValueRef element = const_element(c, type->dtype, list ? &first : value);
+        LLVMValueRef element = cg_const_element(c, type->dtype, list ? &first : value);
         slot->reg = type->dtype == RT_BOOL ? LLVMConstInt(c->i1, (unsigned long long)(list ? first.i : value->i), 0) : element;
         return;
     }
     if (list) slot->layout = ir_layout_dense(c->module, type);
-    slot->base = const_global(c, list ? const_list(c, type->dtype, list) : const_element(c, type->dtype, value));
+    slot->base = const_global(c, list ? const_list(c, type->dtype, list) : cg_const_element(c, type->dtype, value));
 }
 
 int cg_weight_number(cg_program *program, const char *name) {

@@ -169,8 +169,7 @@ static LLVMValueRef const_at(cg *c, const ir_inst *inst) {
     const ir_type *type = &inst->results[0]->type;
     const ir_attr *value = ir_attr_find(inst, IR_ATTR_VALUE);
     GM_ASSERT(value && "a list constant is an input, not part of a body");
-    if (type->dtype == RT_F32) return cg_f32(c, value->f);
-    return LLVMConstInt(cg_reg_type(c, type->dtype), (unsigned long long)value->i, 1);
+    return cg_from_memory(c, type->dtype, cg_const_element(c, type->dtype, value));
 }
 
 static LLVMValueRef iota_at(cg *c, const row_job *job, const ir_inst *inst, LLVMValueRef column) {

@@ -273,10 +273,10 @@ void cg_emit_screened(cg *c, const ir_inst *inst) {
     }
     screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
                       .x_rows = x_rows, .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .listed = x_rows == 1};
-    const cg_slot *reads[3], *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
+    const cg_slot *reads[8], *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
     int read_count = 0;
     for (int i = 0; i < inst->operand_count; i++)
-        if (i != 1 && i != 2 && inst->operands[i]->type.rank) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
+        if (inst->operands[i]->type.rank) reads[read_count++] = cg_slot_of(c, inst->operands[i]);
     cg_kernel kernel = {.count = 0};
     cg_access(c, reads, read_count, writes, 2);
     cg_dot_args(c, &job.dot, &kernel, cg_slot_of(c, inst->operands[1])->base, cg_slot_of(c, inst->operands[0])->base);

@@ -70,13 +70,13 @@ static void emit_gather(cg *c, void *user) {
 
 void cg_emit_gather(cg *c, const ir_inst *inst) {
     const ir_value *table = inst->operands[0], *ids = inst->operands[1], *out = inst->results[0];
-    const cg_slot *reads[] = {cg_slot_of(c, ids)}, *write = cg_slot_of(c, out);
+    const cg_slot *reads[] = {cg_slot_of(c, ids), cg_slot_of(c, table)}, *write = cg_slot_of(c, out);
     int64_t columns = table->type.dim[1];
     if (!cg_can_widen(&table->type)) {
         cg_unsupported(c, inst, "a table of this storage type");
         return;
     }
-    cg_access(c, reads, 1, &write, 1);
+    cg_access(c, reads, 2, &write, 1);
     gather_job job = {.dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .scalar = ids->type.rank == 0};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef count = cg_i64(c, 1);

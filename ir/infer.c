@@ -50,7 +50,10 @@ static bool axis_of(const rule_context *c, const ir_type *x, int *axis) {
 
 static bool rule_const(const rule_context *c) {
     const ir_attr *list = ir_attr_find(c->inst, IR_ATTR_VALUES);
-    REQUIRE(list || ir_attr_find(c->inst, IR_ATTR_VALUE), "needs value or values");
+    const ir_attr *value = ir_attr_find(c->inst, IR_ATTR_VALUE);
+    REQUIRE(!list != !value, "needs value or values");
+    REQUIRE(!value || c->out->dtype != RT_BOOL || value->i == 0 || value->i == 1, "a bool is 0 or 1");
+    for (size_t i = 0; list && c->out->dtype == RT_BOOL && i < list->n; i++) REQUIRE(list->floats[i] == 0 || list->floats[i] == 1, "a bool is 0 or 1");
     REQUIRE(!rt_is_storage(c->out->dtype), "dtype cannot be a storage type");
     int64_t elems = 1;
     for (int i = 0; i < c->out->rank; i++) {
@@ -83,7 +86,7 @@ static bool rule_layer_weight(const rule_context *c) {
     REQUIRE(is_index(operand(c, 0)), "operand must be an i32 scalar");
     REQUIRE(star && !strchr(star + 1, '*') && strlen(name) < IR_NAME_BYTES - 24, "needs a name with one '*'");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_START) && ir_attr_find(c->inst, IR_ATTR_STEP), "needs start and step");
-    REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= INT16_MAX, "needs extent, a number");
+    REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= IR_MAX_LAYERS, "needs extent, a number up to %d", IR_MAX_LAYERS);
     for (int i = 0; i < c->out->rank; i++) REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
     return true;
 }
@@ -232,6 +235,7 @@ static bool infer_products(const rule_context *c, int first) {
     const ir_type *x = operand(c, 0);
     int64_t rows = 0;
     REQUIRE(c->inst->operand_count - first <= IR_MAX_WEIGHTS, "multiplies at most %d weights", IR_MAX_WEIGHTS);
+    REQUIRE(x->dim[x->rank - 1] > 0, "x must have columns");
     for (int i = first; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
@@ -269,6 +273,7 @@ static bool rule_scaled_matmul(const rule_context *c) {
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for %s", each);
     if (stored) {
         REQUIRE(x->dtype == RT_I8 && columns % IR_SCALE_RUN == 0, "without bits x must be i8, with a multiple of 32 columns");
+        REQUIRE(!ir_attr_int(c->inst, IR_ATTR_ROTATE, 0), "weights in their own codes cannot be rotated");
         for (int i = 2; i < c->inst->operand_count; i++) REQUIRE(rt_codes_of(operand(c, i)->dtype), "without bits weights must be stored in codes of at most six bits");
         return infer_products(c, 2);
     }
@@ -399,6 +404,7 @@ static bool rule_window(const rule_context *c) {
     const ir_attr *size = ir_attr_find(c->inst, IR_ATTR_SIZE);
     REQUIRE(size, "needs size");
     REQUIRE(is_index(operand(c, 1)), "start must be an i32 scalar");
+    REQUIRE(ir_dim_is_symbol(size->i) || ir_dim_is_symbol(x->dim[axis]) || size->i <= x->dim[axis], "the window is longer than x");
     *c->out = *x;
     c->out->dim[axis] = size->i;
     return true;
@@ -451,6 +457,8 @@ static bool rule_update(const rule_context *c) {
     REQUIRE(!ring || !ir_dim_is_symbol(x->dim[starts - 1]), "a ring has a number of slots");
     REQUIRE(!ring || ir_dim_is_symbol(v->dim[starts - 1]) || v->dim[starts - 1] <= x->dim[starts - 1], "v does not fit the ring");
     for (int i = starts; i < x->rank; i++) REQUIRE(v->dim[i] == x->dim[i], "v must span the axes without a start");
+    for (int i = 0; i < starts; i++)
+        REQUIRE(ir_dim_is_symbol(v->dim[i]) || ir_dim_is_symbol(x->dim[i]) || v->dim[i] <= x->dim[i], "v is longer than x");
     *c->out = *x;
     return true;
 }
@@ -572,14 +580,34 @@ static bool defined_in(const ir_region *region, int n, const ir_value *value) {
     return false;
 }
 
+static const ir_type *type_in(const ir_region *body, int i) {
+    return i < body->param_count ? &body->params[i]->type : &body->insts[i - body->param_count]->results[0]->type;
+}
+
 /* Has every value of the nest rows of this many columns, or one number for a row? */
 static bool has_rows_of(const ir_region *body, ir_dim columns) {
     bool ok = true;
     for (int i = 0; i < body->param_count + body->inst_count && ok; i++) {
-        const ir_type *type = i < body->param_count ? &body->params[i]->type : &body->insts[i - body->param_count]->results[0]->type;
+        const ir_type *type = type_in(body, i);
         ok = type->rank == 0 || type->dim[type->rank - 1] == 1 || type->dim[type->rank - 1] == columns;
     }
     return ok;
+}
+
+/* Has no value of the nest, all aligned at their last axes, more along the axis of `type`? */
+static bool counts_in(const ir_region *body, const ir_type *type, int axis) {
+    bool ok = true;
+    for (int i = 0; i < body->param_count + body->inst_count; i++) {
+        const ir_type *other = type_in(body, i);
+        int at = axis - type->rank + other->rank;
+        ok &= at < 0 || other->dim[at] == 1 || other->dim[at] == type->dim[axis];
+    }
+    return ok;
+}
+
+static bool reduces_rows_of(const ir_region *body, const ir_inst *inst) {
+    const ir_type *x = &inst->operands[0]->type;
+    return x->rank && ir_attr_int(inst, IR_ATTR_AXIS, 0) == x->rank - 1 && counts_in(body, x, x->rank - 1);
 }
 
 static bool rule_fuse(const rule_context *c) {
@@ -590,9 +618,13 @@ static bool rule_fuse(const rule_context *c) {
     for (int i = 0; i < body->inst_count; i++) {
         ir_op op = body->insts[i]->op;
         ir_class class = ir_op_of(op)->class;
-        bool can = class == IR_CLASS_ELEM || class == IR_CLASS_REDUCE || class == IR_CLASS_SOURCE || op == IR_SWAP_HALVES || op == IR_ROTATE;
+        bool reduces = op == IR_REDUCE_SUM || op == IR_REDUCE_MAX;
+        bool can = class == IR_CLASS_ELEM || reduces || op == IR_CONST || op == IR_IOTA || op == IR_SWAP_HALVES || op == IR_ROTATE;
         REQUIRE(can, "%s cannot be fused", ir_op_of(op)->text);
+        REQUIRE(op != IR_CONST || ir_attr_find(body->insts[i], IR_ATTR_VALUE), "a list of values cannot be fused");
         const ir_type *type = &body->insts[i]->results[0]->type;
+        REQUIRE(!reduces || reduces_rows_of(body, body->insts[i]), "only whole rows, along the last axis, are reduced in a nest");
+        REQUIRE(op != IR_IOTA || counts_in(body, type, (int)ir_attr_int(body->insts[i], IR_ATTR_AXIS, 0)), "an iota in a nest has the nest's extent along its axis");
         REQUIRE(op != IR_ROTATE || has_rows_of(body, type->dim[type->rank - 1]), "rows of another length than those that are rotated");
         for (int k = 0; k < body->insts[i]->operand_count; k++)
             REQUIRE(defined_in(body, i, body->insts[i]->operands[k]), "the body uses a value that is not its own");

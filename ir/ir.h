@@ -9,7 +9,7 @@
 
 #include "runtime/panel.h"
 
-enum { IR_MAX_RANK = 6, IR_MAX_SYMBOLS = 16 /* of a module */, IR_MAX_WEIGHTS = 32 /* of a product */ };
+enum { IR_MAX_RANK = 6, IR_MAX_SYMBOLS = 16 /* of a module */, IR_MAX_LAYERS = 4096 /* that a weight of layers stands for */, IR_MAX_WEIGHTS = 32 /* of a product */ };
 
 /* An extent: >= 0 is the number itself, < 0 is symbol -(d + 1) of the module. */
 typedef int64_t ir_dim;

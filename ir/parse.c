@@ -130,12 +130,18 @@ static size_t bucket_of(const char *name) {
     return (hash ^ hash >> 32) % SCOPE_BUCKETS;
 }
 
+/* A name that stays itself when a number is put behind it: neither nothing nor a number, and without one at its end. */
+static bool is_hint(const char *name, size_t length) {
+    size_t digits = 0;
+    while (digits < length && name[length - 1 - digits] >= '0' && name[length - 1 - digits] <= '9') digits++;
+    return digits < length && !(digits && name[length - 1 - digits] == '.') && !(digits == 0 && name[length - 1] == '.');
+}
+
 static void define(parser *p, const char *name, ir_value *value) {
     const char *dot = strrchr(name, '.');
     size_t length = strlen(name);
     if (dot && dot[1] && strspn(dot + 1, "0123456789") == strlen(dot + 1)) length = (size_t)(dot - name);
-    if (strspn(name, "0123456789") != strlen(name))
-        value->hint = gm_arena_strndup(&p->b.module->arena, name, length);
+    if (is_hint(name, length)) value->hint = gm_arena_strndup(&p->b.module->arena, name, length);
     if (p->scope_count == p->scope_capacity) {
         p->scope_capacity = p->scope_capacity ? 2 * p->scope_capacity : 64;
         p->scope = realloc(p->scope, p->scope_capacity * sizeof *p->scope);

@@ -95,7 +95,7 @@ static void print_dim(printer *p, ir_dim dim) {
 
 static void print_float(printer *p, double value) {
     if (isnan(value)) gm_string_printf(p->out, "nan");
-    else if (value == rint(value) && fabs(value) < 1e15) gm_string_printf(p->out, "%.0f", value);
+    else if (value == rint(value) && fabs(value) < 9e15) gm_string_printf(p->out, "%.0f", value);
     else gm_string_printf(p->out, "%.9g", value);
 }
 
@@ -128,7 +128,7 @@ static void print_attr(printer *p, const ir_inst *inst, const ir_attr *attr) {
     case IR_KIND_FLOATS: print_list(p, attr); return;
     case IR_KIND_DIM: print_dim(p, attr->i); return;
     case IR_KIND_NUMBER:
-        if (rt_dtype_of(inst->results[0]->type.dtype)->class == RT_CLASS_FLOAT) print_float(p, attr->f);
+        if (inst->result_count && rt_dtype_of(inst->results[0]->type.dtype)->class == RT_CLASS_FLOAT) print_float(p, attr->f);
         else gm_string_printf(p->out, "%lld", (long long)attr->i);
         return;
     }
@@ -189,9 +189,10 @@ static void print_func(const ir_module *module, const ir_func *func, gm_string *
         print_type(&p, &func->body->yields[i]->type);
     }
     gm_string_printf(out, ")");
-    for (int i = 0; func->alias && i < func->body->yield_count; i++)
+    bool aliases = func->alias && func->body->yield_count;
+    for (int i = 0; aliases && i < func->body->yield_count; i++)
         gm_string_printf(out, "%s%d", i ? ", " : " alias [", func->alias[i]);
-    gm_string_printf(out, "%s", func->alias ? "]" : "");
+    gm_string_printf(out, "%s", aliases ? "]" : "");
     if (func->frame) gm_string_printf(out, " frame %lld", (long long)func->frame);
     gm_string_printf(out, " {\n");
     print_region(&p, func->body, 1, "return");

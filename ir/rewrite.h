@@ -24,8 +24,7 @@ struct ir_rewrite {
 ir_module *ir_rewrite_module(const ir_module *in, ir_rewrite_fn hook, void *user);
 /* An empty module with the symbols of `in`. */
 ir_module *ir_module_like(const ir_module *in);
-/* Copy one function into `out` under `name`; substitute, when not NULL, replaces symbol extents in every type (see
- * ir_substitute). */
+/* Copy one function into `out` under `name`; substitute, when not NULL, replaces symbol extents in every type, by symbol. */
 ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
                        const ir_dim *substitute, ir_rewrite_fn hook, void *user);
 

@@ -85,7 +85,10 @@ static gm_status check_inst(verifier *v, const ir_inst *inst) {
 static gm_status check_region(verifier *v, const ir_inst *owner, const ir_region *region) {
     for (int i = 0; i < region->param_count; i++) GM_TRY(check_new(v, owner, region->params[i]));
     for (int i = 0; i < region->inst_count; i++) GM_TRY(check_inst(v, region->insts[i]));
-    for (int i = 0; i < region->yield_count; i++) GM_TRY(check_used(v, owner, region->yields[i], "yield", i));
+    for (int i = 0; i < region->yield_count; i++) {
+        GM_TRY(check_used(v, owner, region->yields[i], "yield", i));
+        if (rt_is_storage(region->yields[i]->type.dtype)) return broken(v, owner, "yield %d is a weight as it is stored, which has no elements to be copied", i);
+    }
     /* What a region defines ends with it; a function's own values may stay visible: nothing follows. */
     for (int i = 0; owner && i < region->param_count; i++) v->visible[region->params[i]->id] = false;
     for (int i = 0; owner && i < region->inst_count; i++)

@@ -69,7 +69,7 @@ static bool has_rule(const batching *t, const ir_inst *inst) {
     case IR_INDEX: return is_element(t, inst) || only_first_batched(t, inst);
     case IR_GATHER: return !is_batched(t, inst->operands[0]);
     case IR_CONCAT: return batched_count(t, inst) == inst->operand_count;
-    case IR_UPDATE: return is_batched(t, inst->operands[0]) && is_batched(t, inst->operands[1]) && batched_count(t, inst) == 2;
+    case IR_UPDATE: return !ir_attr_int(inst, IR_ATTR_RING, 0) && is_batched(t, inst->operands[0]) && is_batched(t, inst->operands[1]) && batched_count(t, inst) == 2;
     default: return ir_op_of(inst->op)->class == IR_CLASS_ELEM;
     }
 }

@@ -2,12 +2,14 @@
  *
  *   call/matmul/argmax/sample/gather/attention/… of a strided view  ->  the view is copied first (a concat of one operand)
  *   matmul with a computed matrix instead of a stored weight      ->  an einsum per matrix
+ *   gated_matmul of floats, not in tiles                          ->  its expansion
  *
  * matmul takes rows at one constant distance, attention any strides that leave the head dimension dense, or in K the keys; the others
  * want dense operands.
  * Changes no value. Layouts are those that plan_memory and codegen will use (ir/layout.h).
  */
 #include "passes/passes.h"
+#include "ir/interp.h"
 #include "ir/layout.h"
 #include "ir/rewrite.h"
 
@@ -69,27 +71,38 @@ static ir_value *copy_of(ir_rewrite *rw, ir_value *view) {
     return ir_concat(&rw->b, &view, 1, 0);
 }
 
+static bool is_computed(const ir_value *w) {
+    return !w->def || !ir_stored_count(w->def);
+}
+
 /* A product that has no kernel of its own. */
 static bool needs_einsum(const ir_inst *inst) {
-    bool computed = false, stored = false;
-    for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++) {
-        const ir_value *w = inst->operands[i];
-        computed |= !w->def || !ir_stored_count(w->def);
-        stored |= rt_is_storage(w->type.dtype);
-    }
-    return computed && !stored;
+    bool computed = false;
+    for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++) computed |= is_computed(inst->operands[i]);
+    return computed;
+}
+
+/* Compiled code has gates of integer products and of those in tiles. */
+static bool needs_expansion(const ir_inst *inst) {
+    return inst->op == IR_GATED_MATMUL && inst->operand_count == 3 && !ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
 }
 
 static ir_value *as_f32(ir_rewrite *rw, ir_value *x) {
     return x->type.dtype == RT_F32 ? x : ir_convert(&rw->b, x, RT_F32);
 }
 
-static ir_value *matmul_as_einsum(ir_rewrite *rw, ir_value *const *operands, int count) {
+/* Of stored weights a product each remains. */
+static ir_value *matmul_as_einsum(ir_rewrite *rw, const ir_inst *inst, ir_value *const *operands) {
     ir_value *x = as_f32(rw, operands[0]), *parts[IR_MAX_WEIGHTS];
+    int count = inst->operand_count;
     char spec[32];
     int lead = x->type.rank - 1;
     snprintf(spec, sizeof spec, "%.*sy,zy->%.*sz", lead, "abcdef", lead, "abcdef");
-    for (int i = 1; i < count; i++) parts[i - 1] = ir_einsum(&rw->b, spec, x, as_f32(rw, operands[i]));
+    for (int i = 1; i < count; i++) {
+        ir_value *stored[] = {operands[0], operands[i]};
+        if (is_computed(inst->operands[i])) parts[i - 1] = ir_einsum(&rw->b, spec, x, as_f32(rw, operands[i]));
+        else parts[i - 1] = ir_emit1(&rw->b, IR_MATMUL, stored, 2, inst->attrs, inst->attr_count, NULL);
+    }
     return count == 2 ? parts[0] : ir_concat(&rw->b, parts, count - 1, lead);
 }
 
@@ -105,6 +118,10 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     bool einsum = needs_einsum(inst), changed = einsum;
     if (inst->region_count) return false;
     ir_value **operands = ir_rewrite_operands(rw, inst, 0);
+    if (needs_expansion(inst)) {
+        ir_rewrite_map(rw, inst->results[0], ir_expand_inst(&rw->b, inst, operands));
+        return true;
+    }
     for (int i = 0; i < inst->operand_count; i++) {
         if (takes(rw, inst, i, &l->of[inst->operands[i]->id])) continue;
         operands[i] = copy_of(rw, operands[i]);
@@ -112,7 +129,7 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     }
     if (!changed) return false;
     if (einsum) {
-        ir_rewrite_map(rw, inst->results[0], matmul_as_einsum(rw, operands, inst->operand_count));
+        ir_rewrite_map(rw, inst->results[0], matmul_as_einsum(rw, inst, operands));
         return true;
     }
     ir_type *types = GM_NEW_ARRAY(&rw->out->arena, ir_type, inst->result_count + 1);

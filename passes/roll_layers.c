@@ -191,7 +191,8 @@ static numbered read_number(const char *name, size_t at) {
     char *after;
     while (at > 0 && name[at - 1] >= '0' && name[at - 1] <= '9') at--;
     numbered n = {at, 0, name + at};
-    if (name[at] >= '0' && name[at] <= '9') {
+    bool plain = name[at] != '0' || !(name[at + 1] >= '0' && name[at + 1] <= '9'); /* as it is printed again */
+    if (plain && name[at] >= '0' && name[at] <= '9') {
         n.number = strtoll(name + at, &after, 10);
         n.after = after;
     }
