@@ -63,7 +63,7 @@ bool integer_in_place(const cg *c, const integer_kind *kind) {
     return kind->w == RT_I8_P16 && integer_offset_w(c, kind);
 }
 
-/* Rounding W takes longer than its bytes do. */
+/* Not where W is rounded, which takes longer than to read it. */
 bool integer_asks_rows(const integer_kind *kind) {
     return integer_as_stored(kind) && rt_interleaved_of(kind->w);
 }
@@ -436,7 +436,7 @@ static integer_kind kind_of(const cg *c, const ir_inst *inst, int which) {
     const ir_type *x = &inst->operands[0]->type;
     int64_t columns = x->dim[x->rank - 1];
     return (integer_kind){.w = inst->operands[which]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0), .columns = columns,
-                          .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0), .max_rows = ir_type_max_elems(c->module, x) / columns, .tall = tall_of(c, inst)};
+                          .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0), .max_rows = ir_type_max_rows(c->module, x), .tall = tall_of(c, inst)};
 }
 
 static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef hand, int64_t origin) {

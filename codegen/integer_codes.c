@@ -1,7 +1,7 @@
 /* W as it is stored, packed for integer products (integer_stored.c): its own codes as unsigned bytes, and its scales and minima.
  *
- * With VNNI these stay floats. Without, the scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's sums are scaled as they are summed
- * (vpmaddwd): the largest is 32767 units, as a rule, the others are off by at most half a unit. Minima are in units too: where one is by far larger than
+ * With VNNI these stay floats. Without, the scales of a row become integers of 16 bits, parts of a unit of the row's own, so that a group's
+ * sums are scaled as they are summed (vpmaddwd): the largest is 32767 units, as a rule, the others are off by at most half a unit. Minima are in units too: where one is by far larger than
  * all scales, as in rows of equal elements, the unit is 2^-31 of it, so that sums with minima stay in range. A group's sums stay in words:
  * products of |code| up to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or half as many for larger codes.
  */

@@ -180,10 +180,11 @@ static void emit_rounded(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRe
 
 /* ---- as stored ---- */
 
-/* A run's codes, as they are; its scales to the scratch, its minima, not yet in units. */
+/* A run's codes, as they are, and its scales and minima; scales that become parts to the scratch, minima beside them not yet in units. */
 static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef column) {
     rt_dtype dtype = s->kind->w;
     int64_t groups = RUN / integer_group_of(s->kind);
+    bool parts = integer_in_parts(c, s->kind);
     LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], first = LLVMBuildUDiv(c->b, column, cg_i64(c, RUN), "");
     for (int u = 0; u < UNITS; u++) {
         LLVMValueRef unit = cg_add(c, cg_mul(c, first, cg_i64(c, UNITS)), cg_i64(c, u));
@@ -192,12 +193,11 @@ static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef nu
     lanes_scales(c, dtype, block, number, s->part, scales);
     for (int64_t i = 0; i < groups; i++) {
         LLVMValueRef group = cg_add(c, cg_mul(c, first, cg_i64(c, groups)), cg_i64(c, i));
-        if (integer_in_parts(c, s->kind)) {
-        integer_largest_add(c, s->most, scales[i]);
-        cg_store(c, scales[i], floats_at(c, s, group), 4); } else cg_store(c, scales[i], place_of(c, s, c->f32, s->at->scales, group), 4);
+        if (parts) integer_largest_add(c, s->most, scales[i]);
+        cg_store(c, scales[i], parts ? floats_at(c, s, group) : place_of(c, s, c->f32, s->at->scales, group), 4);
         if (!rt_interleaved_of(dtype)->minima) continue;
         LLVMValueRef minimum = LLVMBuildFNeg(c->b, lanes_minimum(c, dtype, block, number, s->part), "");
-        if (integer_in_parts(c, s->kind)) integer_largest_add(c, s->most, integer_beside_scales(c, minimum));
+        if (parts) integer_largest_add(c, s->most, integer_beside_scales(c, minimum));
         cg_store(c, minimum, place_of(c, s, c->f32, s->at->minima, group), 4);
     }
 }

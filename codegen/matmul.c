@@ -244,7 +244,7 @@ static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_st
     rt_site *site = next_site(c);
     const ir_type *x = &inst->operands[0]->type;
     *site = (rt_site){.columns = x->dim[x->rank - 1], .bf16 = x->dtype == RT_BF16,
-                      .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1], .x_stride = x_stride, .out_stride = out_stride};
+                      .max_rows = ir_type_max_rows(c->module, x), .x_stride = x_stride, .out_stride = out_stride};
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
         char name[IR_NAME_BYTES];

@@ -87,7 +87,7 @@ void cg_emit_tiles(cg *c, const ir_inst *inst, int64_t x_stride) {
     int64_t start = 0;
     for (int i = 1; i < inst->operand_count; i += integer_panels_together(inst)) {
         tiles_job job = {.kind = {.w = inst->operands[i]->type.dtype, .x = RT_BF16, .bits = BF16_BITS, .columns = x->dim[x->rank - 1],
-                                  .max_rows = ir_type_max_elems(c->module, x) / x->dim[x->rank - 1]}, .x_stride = x_stride};
+                                  .max_rows = ir_type_max_rows(c->module, x)}, .x_stride = x_stride};
         places at;
         job.half = integer_panels_half(c, inst, job.kind.max_rows);
         cg_reserve_scratch(c, lay_out(c, &job, NULL, &at));

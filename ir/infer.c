@@ -235,7 +235,6 @@ static bool infer_products(const rule_context *c, int first) {
     const ir_type *x = operand(c, 0);
     int64_t rows = 0;
     REQUIRE(c->inst->operand_count - first <= IR_MAX_WEIGHTS, "multiplies at most %d weights", IR_MAX_WEIGHTS);
-    REQUIRE(x->dim[x->rank - 1] > 0, "x must have columns");
     for (int i = first; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
@@ -268,6 +267,7 @@ static bool rule_scaled_matmul(const rule_context *c) {
     REQUIRE(x->rank >= 1 && (x->dtype == RT_I8 || x->dtype == RT_I16), "x must be i8 or i16 of rank >= 1");
     bool stored = !ir_attr_find(c->inst, IR_ATTR_BITS);
     int64_t columns = x->dim[x->rank - 1], scales = stored ? columns / IR_SCALE_RUN : 1;
+    REQUIRE(columns > 0, "x must have columns");
     const char *each = stored ? "each 32 columns of x" : "each row of x";
     REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == scales, "the scales must be f32, one for %s", each);
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for %s", each);

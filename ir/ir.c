@@ -107,6 +107,12 @@ int64_t ir_type_max_elems(const ir_module *module, const ir_type *type) {
     return elems;
 }
 
+int64_t ir_type_max_rows(const ir_module *module, const ir_type *type) {
+    ir_type row = *type;
+    row.rank--;
+    return ir_type_max_elems(module, &row);
+}
+
 int64_t ir_frame_bytes(const ir_module *module) {
     int64_t bytes = 0;
     for (int i = 0; i < module->func_count; i++)

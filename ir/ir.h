@@ -150,6 +150,8 @@ ir_type ir_tensor(rt_dtype dtype, int rank, const ir_dim *dims);
 bool ir_type_equal(const ir_type *a, const ir_type *b);
 /* Product of the extents with symbols at their bounds. */
 int64_t ir_type_max_elems(const ir_module *module, const ir_type *type);
+/* The same of rows, along the last axis. */
+int64_t ir_type_max_rows(const ir_module *module, const ir_type *type);
 int64_t ir_dim_max(const ir_module *module, ir_dim dim);
 /* The arena that running any function of a planned module needs: the largest frame. */
 int64_t ir_frame_bytes(const ir_module *module);

@@ -65,11 +65,6 @@ static bool integer_takes(const ir_inst *inst) {
     return true;
 }
 
-/* Most rows of x that this module can ask for. */
-static int64_t most_rows(const ir_module *module, const ir_type *x) {
-    return ir_type_max_elems(module, x) / x->dim[x->rank - 1];
-}
-
 static bool is_returned(const ir_func *func, const ir_value *value) {
     for (int i = 0; i < func->body->yield_count; i++)
         if (func->body->yields[i] == value) return true;
@@ -101,7 +96,7 @@ static const char *rule_of(const ir_module *module, const ir_func *func, const c
     if (rows <= RT_FEW_ROWS && is_returned(func, inst->results[0])) return RULE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, RT_FEW_ROWS);
     if (rows <= RT_FEW_ROWS) return RULE("words", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS, plan);
     bool integer = state->options->precision != PASS_F32 && state->options->precision != PASS_BF16;
-    int64_t most = most_rows(module, x), elems = elems_of(inst), room = room_of(state);
+    int64_t most = ir_type_max_rows(module, x), elems = elems_of(inst), room = room_of(state);
     if (integer && most >= INTEGER_ROWS && integer_takes(inst))
         return RULE("integer", "plan %s; rows of x: up to %lld, at least %d: they pay for rounding W on the way", plan, (long long)most, INTEGER_ROWS);
     if (integer && most < INTEGER_ROWS) return RULE("stream", "rows of x: up to %lld, fewer than %d: they do not pay for rounding W", (long long)most, INTEGER_ROWS);

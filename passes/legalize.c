@@ -3,6 +3,7 @@
  *   call/matmul/argmax/sample/gather/attention/… of a strided view  ->  the view is copied first (a concat of one operand)
  *   matmul with a computed matrix instead of a stored weight      ->  an einsum per matrix
  *   gated_matmul of floats, not in tiles                          ->  its expansion
+ *   matmul over no columns                                        ->  a constant
  *
  * matmul takes rows at one constant distance, attention any strides that leave the head dimension dense, or in K the keys; the others
  * want dense operands.
@@ -87,6 +88,11 @@ static bool needs_expansion(const ir_inst *inst) {
     return inst->op == IR_GATED_MATMUL && inst->operand_count == 3 && !ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
 }
 
+/* A product over no columns. */
+static bool is_empty_sum(const ir_inst *inst) {
+    return inst->op == IR_MATMUL && inst->operands[0]->type.dim[inst->operands[0]->type.rank - 1] == 0;
+}
+
 static ir_value *as_f32(ir_rewrite *rw, ir_value *x) {
     return x->type.dtype == RT_F32 ? x : ir_convert(&rw->b, x, RT_F32);
 }
@@ -120,6 +126,11 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     ir_value **operands = ir_rewrite_operands(rw, inst, 0);
     if (needs_expansion(inst)) {
         ir_rewrite_map(rw, inst->results[0], ir_expand_inst(&rw->b, inst, operands));
+        return true;
+    }
+    if (is_empty_sum(inst)) {
+        ir_attr zero = ir_attr_make_float(IR_ATTR_VALUE, 0);
+        ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_CONST, NULL, 0, &zero, 1, &inst->results[0]->type));
         return true;
     }
     for (int i = 0; i < inst->operand_count; i++) {
