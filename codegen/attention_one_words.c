@@ -183,11 +183,11 @@ static void begin_keys(cg *c, const attention_job *job, const word_scratch *w, L
 
 /* One vector of columns, of run `run`. */
 static void add_keys(cg *c, const attention_job *job, const word_scratch *w, const tile *t, LLVMValueRef run, LLVMValueRef column) {
-    LLVMTypeRef type = vector(c, c->i32);
+    LLVMTypeRef type = cg_vector(c, c->i32);
     LLVMValueRef k[MAX_LANES], shift = cg_splat(c, LLVMConstInt(c->i16, K_SHIFT, 0), 2 * c->lanes);
     for (int j = 0; j < t->keys; j++) {
         LLVMValueRef share = cg_load(c, c->i32, cg_at(c, c->i32, w->shares, cg_add(c, cg_i64(c, j * runs_of(job)), run)), 4);
-        share = LLVMBuildBitCast(c->b, splat(c, share), words_type(c), "");
+        share = LLVMBuildBitCast(c->b, cg_spread(c, share), words_type(c), "");
         k[j] = multiply_high(c, LLVMBuildShl(c->b, codes_at(c, t->row[j], column), shift, ""), share);
     }
     for (int g = 0; g < t->heads; g++) {
@@ -228,7 +228,7 @@ static LLVMValueRef pick(cg *c, LLVMValueRef x, const int *from, int count) {
 
 /* The scales of the tile's sums: those of its keys, and `heads`, f32[of the tile]. */
 static LLVMValueRef scale_sums(cg *c, const tile *t, LLVMValueRef sums, LLVMValueRef heads) {
-    LLVMValueRef units = LLVMGetPoison(vector(c, c->f32));
+    LLVMValueRef units = LLVMGetPoison(cg_vector(c, c->f32));
     int key[MAX_LANES], head[MAX_LANES], all = t->keys * t->heads;
     for (int j = 0; j < t->keys; j++) units = LLVMBuildInsertElement(c->b, units, t->unit[j], cg_i32(c, j), "");
     for (int i = 0; i < c->lanes; i++) key[i] = i % t->keys, head[i] = i < all ? i / t->keys : 0;
@@ -241,7 +241,7 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
     int64_t line = columns_of_step(job);
     LLVMValueRef head = head_of(c, job, kv, first), x[MAX_LANES];
     for (int g = 0; g < t->heads; g++) t->q[g] = cg_at(c, c->i16, w->q, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)));
-    for (int i = 0; i < t->keys * t->heads; i++) LLVMBuildStore(c->b, LLVMConstNull(vector(c, c->i32)), t->sum[i]);
+    for (int i = 0; i < t->keys * t->heads; i++) LLVMBuildStore(c->b, LLVMConstNull(cg_vector(c, c->i32)), t->sum[i]);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), line);
     attention_ask(c, &job->k, job->d, t->row[0], t->keys, columns.index);
     for (int more = 0; more < line; more += step) {
@@ -251,9 +251,9 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
     cg_loop_end(c, &columns);
     while (sums < t->keys * t->heads) sums *= 2;
     for (int i = 0; i < sums; i++) {
-        LLVMTypeRef whole = vector(c, c->i32);
+        LLVMTypeRef whole = cg_vector(c, c->i32);
         LLVMValueRef sum = i < t->keys * t->heads ? LLVMBuildLoad2(c->b, whole, t->sum[i], "") : LLVMConstNull(whole);
-        x[i] = LLVMBuildSIToFP(c->b, sum, vector(c, c->f32), "");
+        x[i] = LLVMBuildSIToFP(c->b, sum, cg_vector(c, c->f32), "");
     }
     LLVMValueRef scales = cg_load(c, LLVMVectorType(c->f32, (unsigned)t->heads), float_at(c, w->q_scales, head), 4);
     LLVMValueRef scores = scale_sums(c, t, sums_of(c, x, sums), scales);
@@ -266,7 +266,7 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
 
 static void score_run(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
     tile t;
-    for (int i = 0; i < c->lanes; i++) t.sum[i] = cg_variable(c, vector(c, c->i32), NULL);
+    for (int i = 0; i < c->lanes; i++) t.sum[i] = cg_variable(c, cg_vector(c, c->i32), NULL);
     attention_row_tiles rows = attention_row_tiles_begin(c, job, &job->k, run, tile_keys(c, heads_of(job, 0)), 1);
     do {
         t.keys = rows.rows;
@@ -358,20 +358,20 @@ static void interleave(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef *out)
         LLVMValueRef mask[2 * MAX_LANES];
         for (int i = 0; i < c->lanes; i++)
             for (int k = 0; k < 2; k++) mask[2 * i + k] = cg_i32(c, paired_column(half, i) + k * 2 * c->lanes);
-        out[half] = LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, 2 * (unsigned)c->lanes), ""), vector(c, c->i32), "");
+        out[half] = LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, 2 * (unsigned)c->lanes), ""), cg_vector(c, c->i32), "");
     }
 }
 
 /* One vector of columns, of run `run`. */
 static void add_pairs(cg *c, const attention_job *job, const word_scratch *w, const pair_tile *t, LLVMValueRef head, LLVMValueRef run, LLVMValueRef column) {
-    LLVMTypeRef type = vector(c, c->i32);
+    LLVMTypeRef type = cg_vector(c, c->i32);
     LLVMValueRef v[PAIRS][2], sum[2], at[2];
     for (int i = 0; i < t->pairs; i++) interleave(c, codes_at(c, t->row[i][0], column), codes_at(c, t->row[i][1], column), v[i]);
     for (int g = 0; g < t->heads; g++) {
         LLVMValueRef sums = cg_at(c, c->i32, w->sums, cg_add(c, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)), column));
         for (int half = 0; half < 2; half++) sum[half] = cg_load(c, type, at[half] = cg_at(c, c->i32, sums, cg_i64(c, half * c->lanes)), 4);
         for (int i = 0; i < t->pairs; i++) {
-            LLVMValueRef weight = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, weights_at(c, job, w, i, g), run), 4));
+            LLVMValueRef weight = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, weights_at(c, job, w, i, g), run), 4));
             for (int half = 0; half < 2; half++) sum[half] = cg_add_pairs(c, sum[half], weight, v[i][half]);
         }
         for (int half = 0; half < 2; half++) cg_store(c, sum[half], at[half], 4);
@@ -399,9 +399,9 @@ static void weigh_tile(cg *c, const attention_job *job, const attention_part *p,
 
 /* The block's sums times their units, in the order of columns, are added to the part's. */
 static void add_block(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w) {
-    LLVMTypeRef whole = vector(c, c->i32), floats = vector(c, c->f32);
+    LLVMTypeRef whole = cg_vector(c, c->i32), floats = cg_vector(c, c->f32);
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
-    LLVMValueRef unit = splat(c, float_of(c, w->units, head.index)), first = cg_mul(c, head.index, cg_i64(c, job->d));
+    LLVMValueRef unit = cg_spread(c, float_of(c, w->units, head.index)), first = cg_mul(c, head.index, cg_i64(c, job->d));
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), 2 * c->lanes);
     LLVMValueRef x[2];
     for (int half = 0; half < 2; half++) {

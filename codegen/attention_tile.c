@@ -64,7 +64,7 @@ static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef fir
     for (int v = 0; v < VECTORS; v++) b[v] = cg_load(c, t->type, vector_at(c, line, v), 4);
     for (int r = 0; r < attention_tile_rows(c); r++) {
         LLVMValueRef row = cg_at(c, element, a, cg_i64(c, r * job->a_stride));
-        LLVMValueRef x = splat(c, cg_load(c, element, cg_at(c, element, row, loop.index), 4));
+        LLVMValueRef x = cg_spread(c, cg_load(c, element, cg_at(c, element, row, loop.index), 4));
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef old = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], "");
             LLVMBuildStore(c->b, job->words ? cg_add_pairs(c, old, x, b[v]) : cg_fma(c, x, b[v], old), t->acc[r][v]);
@@ -75,12 +75,12 @@ static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef fir
 
 /* first: row of the tile's first. */
 static void end_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef first, LLVMValueRef out) {
-    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMTypeRef floats = cg_vector(c, c->f32);
     LLVMValueRef *args = c->code.args, column[VECTORS] = {0};
     for (int v = 0; v < VECTORS && job->words && !job->add; v++) column[v] = cg_load(c, floats, vector_at(c, args[job->column_scales], v), 4);
     for (int r = 0; r < attention_tile_rows(c); r++) {
         LLVMValueRef row = cg_at(c, c->f32, out, cg_i64(c, r * job->out_stride)), scale = NULL;
-        if (job->words) scale = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->row_scales], cg_add(c, first, cg_i64(c, r))), 4));
+        if (job->words) scale = cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->row_scales], cg_add(c, first, cg_i64(c, r))), 4));
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef y = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], ""), place = vector_at(c, row, v);
             if (job->words) y = LLVMBuildSIToFP(c->b, y, floats, "");
@@ -95,7 +95,7 @@ static void emit_tiles(cg *c, void *user) {
     const tile_job *job = user;
     int64_t tall = attention_tile_rows(c);
     LLVMTypeRef element = job->words ? c->i32 : c->f32;
-    tile t = {.type = vector(c, element)};
+    tile t = {.type = cg_vector(c, element)};
     for (int r = 0; r < tall; r++)
         for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, t.type, NULL);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), c->code.args[job->rows], tall);

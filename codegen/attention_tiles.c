@@ -23,9 +23,9 @@ bool attention_in_tiles(const cg *c, const attention_job *job) {
 
 /* x = part[0] + part[1], nearly. */
 static void split(cg *c, LLVMValueRef x, LLVMValueRef *part) {
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, vector(c, c->i32), ""), high = LLVMBuildAnd(c->b, bits, splat(c, cg_i32(c, 0xFFFF0000)), "");
-    part[0] = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, splat(c, cg_i32(c, 16)), ""), vector(c, c->i16), "");
-    part[1] = cg_from_f32(c, RT_BF16, LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, vector(c, c->f32), ""), ""));
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, x, cg_vector(c, c->i32), ""), high = LLVMBuildAnd(c->b, bits, cg_spread(c, cg_i32(c, 0xFFFF0000)), "");
+    part[0] = LLVMBuildTrunc(c->b, LLVMBuildLShr(c->b, bits, cg_spread(c, cg_i32(c, 16)), ""), cg_vector(c, c->i16), "");
+    part[1] = cg_from_f32(c, RT_BF16, LLVMBuildFSub(c->b, x, LLVMBuildBitCast(c->b, high, cg_vector(c, c->f32), ""), ""));
 }
 
 /* Where a row of `count` floats in bf16 begins: all first parts, then the second ones if there are two. */
@@ -46,7 +46,7 @@ static void store_parts(cg *c, const parts_of_row *row, LLVMValueRef index, LLVM
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to) {
     parts_of_row row = {.to = to, .count = job->d, .parts = job->parts};
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
-    store_parts(c, &row, loop.index, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4));
+    store_parts(c, &row, loop.index, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, from, loop.index), 4));
     cg_loop_end_unrolled(c, &loop, 4);
 }
 
@@ -85,10 +85,10 @@ void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows
 static LLVMValueRef load_units(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {
     if (cache->scale >= 0) {
         LLVMValueRef x = attention_element(c, cache, slot, kv, column, WORDS * c->lanes);
-        return LLVMBuildBitCast(c->b, cg_from_f32(c, RT_BF16, x), vector(c, c->i32), "");
+        return LLVMBuildBitCast(c->b, cg_from_f32(c, RT_BF16, x), cg_vector(c, c->i32), "");
     }
     LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, 1);
-    return cg_load(c, vector(c, c->i32), cg_at(c, c->i16, c->code.args[cache->data], at), 2);
+    return cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i16, c->code.args[cache->data], at), 2);
 }
 
 LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number, LLVMValueRef unit) {
@@ -102,7 +102,7 @@ static LLVMValueRef take_finite(cg *c, LLVMValueRef units, LLVMValueRef lost) {
     LLVMValueRef wrong = LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildAnd(c->b, bits, most, ""), most, "");
     LLVMValueRef ones = LLVMBuildSExt(c->b, wrong, words, "");
     LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, words, lost, ""), ones, ""), lost);
-    return LLVMBuildBitCast(c->b, LLVMBuildSelect(c->b, wrong, LLVMConstNull(words), bits, ""), vector(c, c->i32), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildSelect(c->b, wrong, LLVMConstNull(words), bits, ""), cg_vector(c, c->i32), "");
 }
 
 /* Columns `low` or `high` half of two keys' words, a column of both to a lane. */
@@ -111,7 +111,7 @@ static LLVMValueRef pair_up(cg *c, LLVMValueRef one, LLVMValueRef other, bool hi
     LLVMValueRef mask[MAX_WORDS];
     for (int i = 0; i < WORDS * c->lanes; i++) mask[i] = cg_i32(c, i / 2 + (high ? c->lanes : 0) + (i % 2) * WORDS * c->lanes);
     one = LLVMBuildBitCast(c->b, one, words, ""), other = LLVMBuildBitCast(c->b, other, words, "");
-    return LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, one, other, LLVMConstVector(mask, (unsigned)(WORDS * c->lanes)), ""), vector(c, c->i32), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, one, other, LLVMConstVector(mask, (unsigned)(WORDS * c->lanes)), ""), cg_vector(c, c->i32), "");
 }
 
 /* NaN where something was lost of a key, else 0. */

@@ -25,7 +25,7 @@ LLVMValueRef attention_score_at(cg *c, const attention_rows *rows, int i, LLVMVa
 }
 
 static LLVMValueRef load(cg *c, const attention_rows *rows, int i, LLVMValueRef index) {
-    return cg_load(c, vector(c, c->f32), attention_score_at(c, rows, i, index), 4);
+    return cg_load(c, cg_vector(c, c->f32), attention_score_at(c, rows, i, index), 4);
 }
 
 attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys) {
@@ -38,11 +38,11 @@ attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMVa
 static void hide_unseen(cg *c, const attention_rows *rows, LLVMValueRef index) {
     LLVMValueRef number[MAX_LANES], ends[] = {rows->low, rows->high};
     for (int i = 0; i < c->lanes; i++) number[i] = cg_i32(c, i);
-    LLVMValueRef key = cg_add(c, LLVMConstVector(number, (unsigned)c->lanes), splat(c, LLVMBuildTrunc(c->b, index, c->i32, "")));
-    for (int i = 0; i < 2; i++) ends[i] = splat(c, LLVMBuildTrunc(c->b, ends[i], c->i32, ""));
+    LLVMValueRef key = cg_add(c, LLVMConstVector(number, (unsigned)c->lanes), cg_spread(c, LLVMBuildTrunc(c->b, index, c->i32, "")));
+    for (int i = 0; i < 2; i++) ends[i] = cg_spread(c, LLVMBuildTrunc(c->b, ends[i], c->i32, ""));
     LLVMValueRef sees = LLVMBuildAnd(c->b, LLVMBuildICmp(c->b, LLVMIntSGE, key, ends[0], ""), LLVMBuildICmp(c->b, LLVMIntSLT, key, ends[1], ""), "");
     for (int i = 0; i < rows->count; i++) {
-        LLVMValueRef s = LLVMBuildSelect(c->b, sees, load(c, rows, i, index), splat(c, cg_f32(c, -FLT_MAX)), "");
+        LLVMValueRef s = LLVMBuildSelect(c->b, sees, load(c, rows, i, index), cg_spread(c, cg_f32(c, -FLT_MAX)), "");
         cg_store(c, s, attention_score_at(c, rows, i, index), 4);
     }
 }
@@ -60,26 +60,26 @@ static void prepare(cg *c, const attention_job *job, const attention_rows *rows)
 }
 
 LLVMValueRef attention_vector(cg *c, double each) {
-    return cg_variable(c, vector(c, c->f32), splat(c, cg_f32(c, each)));
+    return cg_variable(c, cg_vector(c, c->f32), cg_spread(c, cg_f32(c, each)));
 }
 
 void attention_vector_top(cg *c, LLVMValueRef variable, LLVMValueRef x) {
-    LLVMBuildStore(c->b, attention_larger(c, x, LLVMBuildLoad2(c->b, vector(c, c->f32), variable, "")), variable);
+    LLVMBuildStore(c->b, attention_larger(c, x, LLVMBuildLoad2(c->b, cg_vector(c, c->f32), variable, "")), variable);
 }
 
 void attention_vector_add(cg *c, LLVMValueRef variable, LLVMValueRef x) {
-    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, vector(c, c->f32), variable, ""), x, ""), variable);
+    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->f32), variable, ""), x, ""), variable);
 }
 
 LLVMValueRef attention_vector_largest(cg *c, LLVMValueRef variable) {
-    LLVMValueRef all = LLVMBuildLoad2(c->b, vector(c, c->f32), variable, "");
+    LLVMValueRef all = LLVMBuildLoad2(c->b, cg_vector(c, c->f32), variable, "");
     LLVMValueRef most = cg_intrinsic(c, "llvm.vector.reduce.fmax", LLVMTypeOf(all), &all, 1);
     LLVMSetFastMathFlags(most, LLVMFastMathNoNaNs | LLVMFastMathNoSignedZeros);
     return most;
 }
 
 LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable) {
-    return cg_sum_lanes(c, LLVMBuildLoad2(c->b, vector(c, c->f32), variable, ""));
+    return cg_sum_lanes(c, LLVMBuildLoad2(c->b, cg_vector(c, c->f32), variable, ""));
 }
 
 /* top[i]: the larger of it and the row's largest score. */
@@ -98,13 +98,13 @@ void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows
     raise_tops(c, rows, top);
     for (int i = 0; i < rows->count; i++) {
         total[i] = attention_vector(c, 0);
-        less[i] = splat(c, LLVMBuildFAdd(c->b, top[i], rows->more, ""));
+        less[i] = cg_spread(c, LLVMBuildFAdd(c->b, top[i], rows->more, ""));
     }
     cg_loop loop = cg_loop_begin(c, rows->from, rows->to, c->lanes);
     for (int i = 0; i < rows->count; i++) {
         LLVMValueRef score = load(c, rows, i, loop.index), weight = attention_weight(c, attention_unit(job), score, less[i]);
         attention_vector_add(c, total[i], weight);
-        put(c, user, i, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, splat(c, cg_f32(c, -FLT_MAX)), ""));
+        put(c, user, i, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, cg_spread(c, cg_f32(c, -FLT_MAX)), ""));
     }
     cg_loop_end(c, &loop);
     for (int i = 0; i < rows->count; i++) sum[i] = attention_vector_sum(c, total[i]);

@@ -43,7 +43,7 @@ void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double
     cg_store(c, scale_of(c, most, code), scale, 4);
     columns = cg_loop_begin(c, cg_i64(c, 0), d, c->lanes);
     LLVMValueRef whole = integer_nearest(c, attention_load(c, dtype, from, columns.index, c->lanes), inverse);
-    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, c->i16), ""), cg_at(c, c->i16, to, columns.index), 2);
+    cg_store(c, LLVMBuildTrunc(c->b, whole, cg_vector(c, c->i16), ""), cg_at(c, c->i16, to, columns.index), 2);
     cg_loop_end(c, &columns);
 }
 
@@ -73,7 +73,7 @@ LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attent
     int width = WORDS * c->lanes;
     LLVMValueRef column = cg_mul(c, unit, cg_i64(c, WORDS)), inverse = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number), 4);
     LLVMValueRef whole = integer_nearest(c, attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, width), inverse);
-    return LLVMBuildBitCast(c->b, LLVMBuildTrunc(c->b, whole, LLVMVectorType(c->i16, (unsigned)width), ""), vector(c, c->i32), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildTrunc(c->b, whole, LLVMVectorType(c->i16, (unsigned)width), ""), cg_vector(c, c->i32), "");
 }
 
 void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most) {
@@ -105,7 +105,7 @@ typedef struct weighing {
 /* As floats weights take the place of scores. */
 static void put_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen) {
     const weighing *to = user;
-    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMTypeRef floats = cg_vector(c, c->f32);
     LLVMValueRef w = LLVMBuildFMul(c->b, weights, cg_load(c, floats, cg_at(c, c->f32, to->values, index), 4), "");
     w = LLVMBuildSelect(c->b, seen, w, LLVMConstNull(floats), "");
     cg_store(c, w, attention_score_at(c, to->rows, i, index), 4);

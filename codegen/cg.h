@@ -144,6 +144,13 @@ enum { CG_PASSED = 8 };
 void cg_value_barrier(cg *c, LLVMValueRef *v, int count);
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
 LLVMValueRef cg_splat(cg *c, LLVMValueRef scalar, int lanes);
+/* A vector of the target's lanes, and one with a scalar in all of them. */
+static inline LLVMTypeRef cg_vector(const cg *c, LLVMTypeRef element) {
+    return LLVMVectorType(element, (unsigned)c->lanes);
+}
+static inline LLVMValueRef cg_spread(cg *c, LLVMValueRef scalar) {
+    return cg_splat(c, scalar, c->lanes);
+}
 /* As many of a scalar as x has lanes, which may be a vector. */
 LLVMValueRef cg_like(cg *c, LLVMValueRef x, LLVMValueRef scalar);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);

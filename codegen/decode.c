@@ -11,8 +11,8 @@ static LLVMValueRef splat_i32(cg *c, int64_t value) {
 
 /* `lanes` bytes widened to i32, unsigned. */
 static LLVMValueRef load_bytes(cg *c, LLVMValueRef block, int64_t offset) {
-    LLVMValueRef bytes = cg_load(c, vector(c, c->i8), byte_at(c, block, offset), 1);
-    return LLVMBuildZExt(c->b, bytes, vector(c, c->i32), "");
+    LLVMValueRef bytes = cg_load(c, cg_vector(c, c->i8), byte_at(c, block, offset), 1);
+    return LLVMBuildZExt(c->b, bytes, cg_vector(c, c->i32), "");
 }
 
 static LLVMValueRef op_and(cg *c, LLVMValueRef x, int64_t mask) {
@@ -34,21 +34,21 @@ static void one_minus(cg_codes *out, LLVMValueRef minus) {
 /* ---- plain types ---- */
 
 static void decode_f32(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
-    for (int p = 0; p < parts(c); p++) out->part[p] = cg_load(c, vector(c, c->f32), byte_at(c, block, 4 * p * c->lanes), 4);
+    for (int p = 0; p < parts(c); p++) out->part[p] = cg_load(c, cg_vector(c, c->f32), byte_at(c, block, 4 * p * c->lanes), 4);
 }
 
 static void decode_f16(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     for (int p = 0; p < parts(c); p++) {
-        LLVMValueRef half = cg_load(c, vector(c, c->f16), byte_at(c, block, 2 * p * c->lanes), 2);
-        out->part[p] = LLVMBuildFPExt(c->b, half, vector(c, c->f32), "");
+        LLVMValueRef half = cg_load(c, cg_vector(c, c->f16), byte_at(c, block, 2 * p * c->lanes), 2);
+        out->part[p] = LLVMBuildFPExt(c->b, half, cg_vector(c, c->f32), "");
     }
 }
 
 static void decode_bf16(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     for (int p = 0; p < parts(c); p++) {
-        LLVMValueRef bits = cg_load(c, vector(c, c->i16), byte_at(c, block, 2 * p * c->lanes), 2);
-        bits = shift_left(c, LLVMBuildZExt(c->b, bits, vector(c, c->i32), ""), 16);
-        out->part[p] = LLVMBuildBitCast(c->b, bits, vector(c, c->f32), "");
+        LLVMValueRef bits = cg_load(c, cg_vector(c, c->i16), byte_at(c, block, 2 * p * c->lanes), 2);
+        bits = shift_left(c, LLVMBuildZExt(c->b, bits, cg_vector(c, c->i32), ""), 16);
+        out->part[p] = LLVMBuildBitCast(c->b, bits, cg_vector(c, c->f32), "");
     }
 }
 
@@ -56,8 +56,8 @@ static void decode_bf16(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
 
 static void decode_q8_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     for (int p = 0; p < parts(c); p++) {
-        LLVMValueRef bytes = cg_load(c, vector(c, c->i8), byte_at(c, block, 2 + p * c->lanes), 1);
-        out->part[p] = to_float(c, LLVMBuildSExt(c->b, bytes, vector(c, c->i32), ""));
+        LLVMValueRef bytes = cg_load(c, cg_vector(c, c->i8), byte_at(c, block, 2 + p * c->lanes), 1);
+        out->part[p] = to_float(c, LLVMBuildSExt(c->b, bytes, cg_vector(c, c->i32), ""));
     }
     one_scale(out, load_half(c, block, 0));
 }

@@ -23,10 +23,6 @@ static inline int parts(const cg *c) {
     return CG_PIECE / c->lanes;
 }
 
-static inline LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)c->lanes);
-}
-
 static inline LLVMValueRef byte_at(cg *c, LLVMValueRef block, int64_t offset) {
     return cg_at(c, c->i8, block, cg_i64(c, offset));
 }
@@ -41,7 +37,7 @@ static inline LLVMValueRef scalar_byte(cg *c, LLVMValueRef block, int64_t offset
 }
 
 static inline LLVMValueRef to_float(cg *c, LLVMValueRef codes) {
-    return LLVMBuildSIToFP(c->b, codes, vector(c, c->f32), "");
+    return LLVMBuildSIToFP(c->b, codes, cg_vector(c, c->f32), "");
 }
 
 static inline LLVMValueRef mul_f(cg *c, LLVMValueRef x, LLVMValueRef y) {
@@ -63,7 +59,7 @@ static inline void bytes_to_float(cg *c, LLVMValueRef bytes, int first, cg_codes
     for (int start = 0; start < count; start += c->lanes) {
         for (int i = 0; i < c->lanes; i++) lane[i] = cg_i32(c, start + i);
         LLVMValueRef part = LLVMBuildShuffleVector(c->b, bytes, none, LLVMConstVector(lane, (unsigned)c->lanes), "");
-        out->part[(first + start) / c->lanes] = to_float(c, LLVMBuildSExt(c->b, part, vector(c, c->i32), ""));
+        out->part[(first + start) / c->lanes] = to_float(c, LLVMBuildSExt(c->b, part, cg_vector(c, c->i32), ""));
     }
 }
 

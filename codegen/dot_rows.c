@@ -38,11 +38,7 @@ static int sums_of(const cg *c, const rt_interleaved *type) {
 }
 
 static LLVMTypeRef floats_of(cg *c) {
-    return vector(c, c->f32);
-}
-
-static LLVMValueRef splat(cg *c, LLVMValueRef x) {
-    return cg_splat(c, x, c->lanes);
+    return cg_vector(c, c->f32);
 }
 
 /* ---- x ---- */
@@ -142,7 +138,7 @@ typedef struct group {
 
 /* The lanes that are summed in. */
 static LLVMTypeRef sums_type(cg *c, sum_form form) {
-    return form == BYTE_PAIRS ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : vector(c, c->i32);
+    return form == BYTE_PAIRS ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : cg_vector(c, c->i32);
 }
 
 /* sum += codes of a unit · part `i` of q. */
@@ -157,9 +153,9 @@ static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRe
 /* i32[lanes] of the sums of both parts. */
 static LLVMValueRef join(cg *c, sum_form form, LLVMValueRef const *sum) {
     LLVMValueRef high = sum[0], low = sum[1];
-    if (form == QUADS) high = LLVMBuildShl(c->b, high, splat(c, cg_i32(c, DIGIT)), "");
+    if (form == QUADS) high = LLVMBuildShl(c->b, high, cg_spread(c, cg_i32(c, DIGIT)), "");
     if (form == BYTE_PAIRS) {
-        LLVMValueRef none = LLVMConstNull(vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0), one = LLVMConstInt(c->i16, 1, 0);
+        LLVMValueRef none = LLVMConstNull(cg_vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0), one = LLVMConstInt(c->i16, 1, 0);
         high = cg_add_pairs(c, none, high, cg_splat(c, unit, 2 * c->lanes));
         low = cg_add_pairs(c, none, low, cg_splat(c, one, 2 * c->lanes));
     }
@@ -181,7 +177,7 @@ static void sum_units(cg *c, const group *g, const run_at *at, int h, LLVMValueR
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < PARTS; i++) {
             LLVMValueRef start = LLVMConstNull(sums_type(c, form));
-            if (type->bias) start = splat(c, cg_load(c, c->i32, starts_at(c, &g->x[r], at->run, h, i), 4));
+            if (type->bias) start = cg_spread(c, cg_load(c, c->i32, starts_at(c, &g->x[r], at->run, h, i), 4));
             for (int p = 0; p < at->count; p++) part[r][p][i] = LLVMBuildBitCast(c->b, start, sums_type(c, form), "");
         }
     for (int u = h * units; u < (h + 1) * units; u++) {
@@ -190,7 +186,7 @@ static void sum_units(cg *c, const group *g, const run_at *at, int h, LLVMValueR
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < PARTS; i++) {
                 LLVMValueRef place = cg_add(c, cg_mul(c, at->run, cg_i64(c, PARTS * UNITS)), cg_i64(c, i * UNITS + u));
-                LLVMValueRef q = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, g->x[r].parts, place), 4));
+                LLVMValueRef q = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, g->x[r].parts, place), 4));
                 for (int p = 0; p < at->count; p++) part[r][p][i] = add_unit(c, form, part[r][p][i], codes[p], i, q);
             }
         /* Else LLVM goes through the vectors one after the other, and keeps in memory what each q was spread to. */
@@ -202,7 +198,7 @@ static void sum_units(cg *c, const group *g, const run_at *at, int h, LLVMValueR
 
 /* A float that a run of x has, in every lane. */
 static LLVMValueRef of_run(cg *c, const run_at *at, LLVMValueRef floats) {
-    return splat(c, cg_load(c, c->f32, cg_at(c, c->f32, floats, at->run), 4));
+    return cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, floats, at->run), 4));
 }
 
 static void accumulate(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef acc) {

@@ -175,12 +175,12 @@ static LLVMValueRef scales_at(cg *c, const tile_job *job, LLVMValueRef group, in
 static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRef from, LLVMValueRef to) {
     cg_loop units = cg_loop_begin(c, from, to, 1);
     operand w[VECTORS];
-    for (int v = 0; v < VECTORS; v++) w[v] = operand_of(c, job->kind, cg_load(c, vector(c, c->i32), unit_at(c, job, units.index, v), 4));
+    for (int v = 0; v < VECTORS; v++) w[v] = operand_of(c, job->kind, cg_load(c, cg_vector(c, c->i32), unit_at(c, job, units.index, v), 4));
     for (int r = 0; r < t->rows; r++) {
-        LLVMValueRef unit = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
+        LLVMValueRef unit = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
         operand x = operand_of(c, job->kind, unit);
         for (int v = 0; v < VECTORS; v++) {
-            LLVMValueRef old = LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], "");
+            LLVMValueRef old = LLVMBuildLoad2(c->b, cg_vector(c, c->i32), t->acc[r][v], "");
             LLVMBuildStore(c->b, add_products(c, job->kind, old, x, w[v]), t->acc[r][v]);
         }
     }
@@ -199,10 +199,10 @@ static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
 /* What the sums of a group begin with. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     for (int r = 0; r < t->rows; r++) {
-        LLVMValueRef start = LLVMConstNull(vector(c, c->i32)), *args = c->code.args;
+        LLVMValueRef start = LLVMConstNull(cg_vector(c, c->i32)), *args = c->code.args;
         if (has_starts(c, job->kind)) {
             LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, groups_of(job->kind, job->kind->columns)));
-            start = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
+            start = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
         }
         for (int v = 0; v < VECTORS; v++) LLVMBuildStore(c->b, start, t->acc[r][v]);
     }
@@ -210,11 +210,11 @@ static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
 
 /* The sums of a group, with its scales, to those of the tile. group: its number. */
 static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
-    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMTypeRef floats = cg_vector(c, c->f32);
     for (int v = 0; v < VECTORS; v++) {
         LLVMValueRef scale = cg_load(c, floats, scales_at(c, job, group, v), 4);
         for (int r = 0; r < t->rows; r++) {
-            LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), t->acc[r][v], ""), floats, "");
+            LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->i32), t->acc[r][v], ""), floats, "");
             LLVMValueRef place = sum_place(c, job, r, v);
             whole = is_one_group(job->kind) ? LLVMBuildFMul(c->b, whole, scale, "") : cg_fma(c, whole, scale, cg_load(c, floats, place, 4));
             cg_store(c, whole, place, 4);
@@ -263,7 +263,7 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
         return;
     }
     for (int r = 0; r < t->rows; r++)
-        for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMConstNull(vector(c, c->f32)), sum_place(c, job, r, v), 4);
+        for (int v = 0; v < VECTORS; v++) cg_store(c, LLVMConstNull(cg_vector(c, c->f32)), sum_place(c, job, r, v), 4);
     LLVMValueRef units = LLVMBuildUDiv(c->b, c->code.args[job->columns], cg_i64(c, unit), "");
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, of_group);
     LLVMValueRef group = LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), "");
@@ -281,13 +281,13 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
 
 static void emit_tile(cg *c, const tile_job *job, tile *t) {
     LLVMValueRef *args = c->code.args;
-    LLVMTypeRef floats = vector(c, c->f32), x_type = cg_type(c, job->kind->x);
+    LLVMTypeRef floats = cg_vector(c, c->f32), x_type = cg_type(c, job->kind->x);
     for (int r = 0; r < t->rows; r++)
         t->row[r] = cg_at(c, x_type, args[job->x], cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, job->x_stride)));
     emit_groups(c, job, t);
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef row = cg_add(c, t->first, cg_i64(c, r));
-        LLVMValueRef scale = integer_as_stored(job->kind) ? NULL : splat(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
+        LLVMValueRef scale = integer_as_stored(job->kind) ? NULL : cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
         for (int v = 0; v < VECTORS; v++) {
             if (integer_in_parts(c, job->kind)) scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
             LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * c->lanes));
@@ -319,7 +319,7 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
     LLVMValueRef left = cg_sub(c, c->code.args[job->x_rows], first), size = cg_i64(c, rows);
     LLVMValueRef end = cg_add(c, first, cg_mul(c, LLVMBuildUDiv(c->b, left, size, ""), size));
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, vector(c, c->i32), NULL);
+        for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, cg_vector(c, c->i32), NULL);
     cg_loop loop = cg_loop_begin(c, first, end, rows);
     t.first = loop.index;
     if (integer_in_place(c, job->kind) && rows == job->kind->tall) ask_for_next(c, job, loop.index);
@@ -390,14 +390,14 @@ static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t
 /* starts[rows of x][groups] = -128 · Σx of each group. */
 static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns), at = cg_variable(c, c->i64, cg_i64(c, 0));
-    LLVMTypeRef words = vector(c, c->i32);
+    LLVMTypeRef words = cg_vector(c, c->i32);
     int64_t group = integer_group_of(&job->kind);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->panels.x_rows], 1);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, group);
     LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, group)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
     cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
     LLVMValueRef place = cg_at(c, c->i8, args[job->panels.x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
-    LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, vector(c, c->i8), place, 1), words, "");
+    LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, cg_vector(c, c->i8), place, 1), words, "");
     LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
     cg_loop_end(c, &loop);
     LLVMValueRef all = LLVMBuildLoad2(c->b, words, sum, ""), number = LLVMBuildLoad2(c->b, c->i64, at, "");

@@ -65,14 +65,6 @@ int64_t integer_block_of(const integer_kind *kind);
 /* Columns of W that share a scale. */
 int64_t integer_group_of(const integer_kind *kind);
 
-static inline LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)c->lanes);
-}
-
-static inline LLVMValueRef splat(cg *c, LLVMValueRef x) {
-    return cg_splat(c, x, c->lanes);
-}
-
 /* ---- integer_pack.c ---- */
 
 /* The largest magnitude of floats, RT_SCALE_LEAST at least; NaN counts as more than infinity, since magnitudes are compared by their bits.

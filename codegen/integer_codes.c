@@ -34,8 +34,8 @@ static void emit_run(cg *c, const stored_row *row, LLVMValueRef block, int sub, 
     cg_codes codes;
     cg_decode(c, row->kind->w, block, sub, &codes);
     for (int p = 0; p < INTEGER_RUN / c->lanes; p++) {
-        LLVMValueRef code = LLVMBuildFPToSI(c->b, codes.part[p], vector(c, c->i32), "");
-        code = LLVMBuildTrunc(c->b, cg_sub(c, code, splat(c, cg_i32(c, range->least))), vector(c, c->i8), "");
+        LLVMValueRef code = LLVMBuildFPToSI(c->b, codes.part[p], cg_vector(c, c->i32), "");
+        code = LLVMBuildTrunc(c->b, cg_sub(c, code, cg_spread(c, cg_i32(c, range->least))), cg_vector(c, c->i8), "");
         LLVMValueRef column = cg_add(c, cg_mul(c, run, cg_i64(c, INTEGER_RUN)), cg_i64(c, p * c->lanes));
         cg_store(c, code, cg_at(c, c->i8, row->codes, column), 1);
     }

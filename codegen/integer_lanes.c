@@ -27,7 +27,7 @@ static LLVMValueRef floats_at(cg *c, const stripe *s, LLVMValueRef index) {
 }
 
 static LLVMValueRef as_lanes(cg *c, LLVMValueRef unit) {
-    return LLVMBuildBitCast(c->b, unit, vector(c, c->i32), "");
+    return LLVMBuildBitCast(c->b, unit, cg_vector(c, c->i32), "");
 }
 
 /* Run `number` of a block, which begins at column `column`. */
@@ -60,8 +60,8 @@ static void each_run(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef co
 
 /* The codes of column `i` of a unit as floats. */
 static LLVMValueRef column_of(cg *c, LLVMValueRef unit, int i) {
-    LLVMValueRef code = LLVMBuildLShr(c->b, as_lanes(c, unit), splat(c, cg_i32(c, 8 * i)), "");
-    return LLVMBuildSIToFP(c->b, LLVMBuildAnd(c->b, code, splat(c, cg_i32(c, 255)), ""), vector(c, c->f32), "");
+    LLVMValueRef code = LLVMBuildLShr(c->b, as_lanes(c, unit), cg_spread(c, cg_i32(c, 8 * i)), "");
+    return LLVMBuildSIToFP(c->b, LLVMBuildAnd(c->b, code, cg_spread(c, cg_i32(c, 255)), ""), cg_vector(c, c->f32), "");
 }
 
 static void values_of(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef number, LLVMValueRef *x) {
@@ -69,7 +69,7 @@ static void values_of(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef n
     LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], less[HALVES], minimum = NULL, unit = NULL;
     lanes_scales(c, dtype, block, number, s->part, scales);
     if (rt_interleaved_of(dtype)->minima) minimum = lanes_minimum(c, dtype, block, number, s->part);
-    for (int h = 0; h < HALVES; h++) less[h] = LLVMBuildFMul(c->b, scales[h], splat(c, cg_f32(c, -rt_interleaved_of(dtype)->bias)), "");
+    for (int h = 0; h < HALVES; h++) less[h] = LLVMBuildFMul(c->b, scales[h], cg_spread(c, cg_f32(c, -rt_interleaved_of(dtype)->bias)), "");
     for (int i = 0; i < RUN; i++) {
         int half = i / (RUN / HALVES);
         if (i % UNIT == 0) unit = lanes_unit(c, dtype, run, i / UNIT, s->part);
@@ -100,9 +100,9 @@ static void rotate_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef 
     enum { HALF = CG_ROTATE_CODES, HALF_UNITS = UNITS / HALVES };
     rt_dtype dtype = s->kind->w;
     const rt_interleaved *type = rt_interleaved_of(dtype);
-    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMTypeRef floats = cg_vector(c, c->f32);
     LLVMValueRef run = lanes_run(c, dtype, block, number), scales[HALVES], x[HALVES][HALF], units[UNITS];
-    LLVMValueRef length = splat(c, cg_f32(c, cg_rotate_scale(s->kind->columns)));
+    LLVMValueRef length = cg_spread(c, cg_f32(c, cg_rotate_scale(s->kind->columns)));
     LLVMValueRef less = type->minima ? LLVMBuildFMul(c->b, lanes_minimum(c, dtype, block, number, s->part), LLVMBuildFNeg(c->b, length, ""), "") : NULL;
     lanes_scales(c, dtype, block, number, s->part, scales);
     for (int u = 0; u < UNITS; u++) units[u] = lanes_unit(c, dtype, run, u, s->part);
@@ -120,16 +120,16 @@ static void rotate_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef 
 }
 
 static LLVMValueRef load_floats(cg *c, const stripe *s, LLVMValueRef column) {
-    return cg_load(c, vector(c, c->f32), floats_at(c, s, column), 4);
+    return cg_load(c, cg_vector(c, c->f32), floats_at(c, s, column), 4);
 }
 
 /* A unit of `count` columns from `column` on: 32 bits of each row. */
 static LLVMValueRef round_unit(cg *c, const stripe *s, LLVMValueRef column, int count, LLVMValueRef inverse) {
-    LLVMValueRef unit = NULL, mask = splat(c, cg_i32(c, (1 << 32 / count) - 1));
+    LLVMValueRef unit = NULL, mask = cg_spread(c, cg_i32(c, (1 << 32 / count) - 1));
     for (int i = 0; i < count; i++) {
         LLVMValueRef whole = integer_nearest(c, load_floats(c, s, cg_add(c, column, cg_i64(c, i))), inverse);
-        if (integer_offset_w(c, s->kind)) whole = cg_add(c, whole, splat(c, cg_i32(c, 128)));
-        whole = LLVMBuildShl(c->b, LLVMBuildAnd(c->b, whole, mask, ""), splat(c, cg_i32(c, 32 / count * i)), "");
+        if (integer_offset_w(c, s->kind)) whole = cg_add(c, whole, cg_spread(c, cg_i32(c, 128)));
+        whole = LLVMBuildShl(c->b, LLVMBuildAnd(c->b, whole, mask, ""), cg_spread(c, cg_i32(c, 32 / count * i)), "");
         unit = unit ? LLVMBuildOr(c->b, unit, whole, "") : whole;
     }
     return unit;
@@ -150,9 +150,9 @@ static LLVMValueRef largest_of(cg *c, const stripe *s, LLVMValueRef from, LLVMVa
 
 /* The codes and the scales of columns [from, to), a group; most: a variable of their largest magnitudes. */
 static void round_group(cg *c, const stripe *s, LLVMValueRef from, LLVMValueRef to, LLVMValueRef most) {
-    LLVMValueRef levels = splat(c, cg_f32(c, (double)((1 << (s->kind->bits - 1)) - 1)));
+    LLVMValueRef levels = cg_spread(c, cg_f32(c, (double)((1 << (s->kind->bits - 1)) - 1)));
     int count = integer_unit_of(s->kind->x);
-    most = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, vector(c, c->i32), most, ""), vector(c, c->f32), "");
+    most = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->i32), most, ""), cg_vector(c, c->f32), "");
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, ""), group = LLVMBuildUDiv(c->b, from, cg_i64(c, integer_group_of(s->kind)), "");
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), place_of(c, s, c->f32, s->at->scales, group), 4);
     cg_loop units = cg_loop_begin(c, from, to, count);
@@ -204,8 +204,8 @@ static void keep_run(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef nu
 
 /* Scales as parts of the rows' units, minima in units. */
 static void emit_parts(cg *c, const stripe *s, LLVMValueRef columns) {
-    LLVMTypeRef floats = vector(c, c->f32);
-    LLVMValueRef most = LLVMBuildLoad2(c->b, floats, s->most, ""), largest = splat(c, cg_f32(c, INTEGER_LARGEST_PART));
+    LLVMTypeRef floats = cg_vector(c, c->f32);
+    LLVMValueRef most = LLVMBuildLoad2(c->b, floats, s->most, ""), largest = cg_spread(c, cg_f32(c, INTEGER_LARGEST_PART));
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, largest, most, "");
     cg_store(c, LLVMBuildFDiv(c->b, most, largest, ""), place_of(c, s, c->f32, s->at->units, cg_i64(c, 0)), 4);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, integer_group_of(s->kind)), ""), 1);

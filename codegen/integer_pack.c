@@ -22,7 +22,7 @@ LLVMValueRef integer_largest_begin(cg *c) {
     float least = RT_SCALE_LEAST;
     uint32_t bits;
     memcpy(&bits, &least, sizeof bits);
-    return cg_variable(c, vector(c, c->i32), splat(c, cg_i32(c, bits)));
+    return cg_variable(c, cg_vector(c, c->i32), cg_spread(c, cg_i32(c, bits)));
 }
 
 /* i32, or as many as x has lanes. */
@@ -45,13 +45,13 @@ void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x) {
 }
 
 LLVMValueRef integer_largest_end(cg *c, LLVMValueRef most) {
-    return integer_largest_lane(c, LLVMBuildLoad2(c->b, vector(c, c->i32), most, ""));
+    return integer_largest_lane(c, LLVMBuildLoad2(c->b, cg_vector(c, c->i32), most, ""));
 }
 
 LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
     LLVMValueRef most = integer_largest_begin(c);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    integer_largest_add(c, most, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    integer_largest_add(c, most, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
     cg_loop_end(c, &loop);
     return integer_largest_end(c, most);
 }
@@ -69,21 +69,21 @@ LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {
 
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef whole = integer_nearest(c, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4), inverse);
-    if (offset) whole = cg_add(c, whole, splat(c, cg_i32(c, offset)));
-    cg_store(c, LLVMBuildTrunc(c->b, whole, vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
+    LLVMValueRef whole = integer_nearest(c, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4), inverse);
+    if (offset) whole = cg_add(c, whole, cg_spread(c, cg_i32(c, offset)));
+    cg_store(c, LLVMBuildTrunc(c->b, whole, cg_vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
     cg_loop_end(c, &loop);
 }
 
 /* To bf16 in the lower half of each lane. */
 static LLVMValueRef round_half(cg *c, LLVMValueRef x) {
-    return LLVMBuildZExt(c->b, cg_from_f32(c, RT_BF16, x), vector(c, c->i32), "");
+    return LLVMBuildZExt(c->b, cg_from_f32(c, RT_BF16, x), cg_vector(c, c->i32), "");
 }
 
 /* One instruction rounds two vectors, one after the other, on every CPU with tile registers; a shuffle brings their lanes together. */
 LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
     if (!c->tiles || c->stands_in) {
-        LLVMValueRef upper = LLVMBuildShl(c->b, round_half(c, high), splat(c, cg_i32(c, 16)), "");
+        LLVMValueRef upper = LLVMBuildShl(c->b, round_half(c, high), cg_spread(c, cg_i32(c, 16)), "");
         return LLVMBuildOr(c->b, upper, round_half(c, low), "");
     }
     LLVMValueRef mask[2 * MAX_LANES];
@@ -92,12 +92,12 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
     both = LLVMBuildBitCast(c->b, both, LLVMVectorType(c->i16, 2 * MAX_LANES), "");
     for (int i = 0; i < 2 * MAX_LANES; i++) mask[i] = cg_i32(c, i / 2 + i % 2 * MAX_LANES);
     both = LLVMBuildShuffleVector(c->b, both, both, LLVMConstVector(mask, 2 * MAX_LANES), "");
-    return LLVMBuildBitCast(c->b, both, vector(c, c->i32), "");
+    return LLVMBuildBitCast(c->b, both, cg_vector(c, c->i32), "");
 }
 
 static void store_halves(cg *c, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef bits = cg_from_f32(c, RT_BF16, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    LLVMValueRef bits = cg_from_f32(c, RT_BF16, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
     cg_store(c, bits, cg_at(c, c->i16, codes, loop.index), 1);
     cg_loop_end(c, &loop);
 }
@@ -109,7 +109,7 @@ static void emit_interleaved(cg *c, LLVMValueRef codes, LLVMValueRef stride, LLV
         LLVMValueRef v[MAX_LANES];
         for (int i = 0; i < c->lanes; i++) {
             LLVMValueRef at = cg_add(c, cg_mul(c, cg_i64(c, part * c->lanes + i), stride), loop.index);
-            v[i] = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, codes, at), 2);
+            v[i] = cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i32, codes, at), 2);
         }
         cg_transpose(c, v);
         for (int i = 0; i < c->lanes; i++) {
@@ -169,12 +169,12 @@ int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v) {
 /* From where they are kept to where they are multiplied, there as signed bytes. */
 static void emit_kept(cg *c, const pack_job *job) {
     const integer_kind *kind = &job->kind;
-    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c)), signs = splat(c, cg_i32(c, 0x80808080));
+    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c)), signs = cg_spread(c, cg_i32(c, 0x80808080));
     integer_places from = integer_kept(c, kind, args[job->w], args[job->row]);
     cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns / 4), 1);
     for (int v = 0; v < VECTORS; v++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, RT_PANEL_ROWS)), cg_i64(c, integer_kept_vector(c, kind, v)));
-        LLVMValueRef unit = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, from.panel, at), 4);
+        LLVMValueRef unit = cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i32, from.panel, at), 4);
         LLVMValueRef to = cg_add(c, cg_mul(c, units.index, rows), cg_i64(c, v * c->lanes));
         cg_store(c, LLVMBuildXor(c->b, unit, signs, ""), cg_at(c, c->i32, args[job->panel], to), 4);
     }
@@ -182,7 +182,7 @@ static void emit_kept(cg *c, const pack_job *job) {
     for (int64_t group = 0, size = integer_group_of(kind); group * size < kind->columns; group++)
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef at = cg_i64(c, group * size / RT_PANEL_BLOCK * RT_PANEL_ROWS + integer_kept_vector(c, kind, v));
-            LLVMValueRef scales = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from.scales, at), 4);
+            LLVMValueRef scales = cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, from.scales, at), 4);
             cg_store(c, scales, cg_at(c, c->f32, args[job->scales], cg_i64(c, group * integer_panel_rows(c) + v * c->lanes)), 4);
         }
 }

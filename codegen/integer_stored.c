@@ -23,8 +23,8 @@ static LLVMValueRef add_unit(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueR
 
 /* The scaled sums of words: both words of a lane times the same part of the unit. */
 static LLVMValueRef scaled(cg *c, LLVMValueRef words, LLVMValueRef parts) {
-    LLVMTypeRef lanes = vector(c, c->i32);
-    LLVMValueRef sixteen = splat(c, cg_i32(c, 16)), pair = LLVMBuildBitCast(c->b, words, lanes, "");
+    LLVMTypeRef lanes = cg_vector(c, c->i32);
+    LLVMValueRef sixteen = cg_spread(c, cg_i32(c, 16)), pair = LLVMBuildBitCast(c->b, words, lanes, "");
     LLVMValueRef low = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, pair, sixteen, ""), sixteen, "");
     LLVMValueRef sum = cg_add(c, low, LLVMBuildAShr(c->b, pair, sixteen, ""));
     return cg_mul(c, sum, LLVMBuildAShr(c->b, parts, sixteen, ""));
@@ -36,12 +36,12 @@ static LLVMValueRef element(cg *c, LLVMTypeRef type, LLVMValueRef from, int64_t 
 
 /* Row r of x with vector v of the panel. */
 static void emit_sum(cg *c, const integer_group *g, int r, int v) {
-    LLVMTypeRef lanes = vector(c, c->i32), floats = vector(c, c->f32), words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes));
-    LLVMValueRef start = g->start ? splat(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(lanes);
+    LLVMTypeRef lanes = cg_vector(c, c->i32), floats = cg_vector(c, c->f32), words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes));
+    LLVMValueRef start = g->start ? cg_spread(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(lanes);
     LLVMValueRef acc = cg_variable(c, words, NULL);
     LLVMBuildStore(c->b, LLVMBuildBitCast(c->b, start, words, ""), acc);
     cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, g->columns / UNIT), 1);
-    LLVMValueRef x = splat(c, cg_load(c, c->i32, cg_at(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride)), units.index), 1));
+    LLVMValueRef x = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride)), units.index), 1));
     LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, VECTORS)), cg_i64(c, v));
     LLVMValueRef w = cg_load(c, lanes, cg_at(c, lanes, g->w, at), 4);
     LLVMBuildStore(c->b, add_unit(c, LLVMBuildLoad2(c->b, words, acc, ""), w, x), acc);
@@ -49,10 +49,10 @@ static void emit_sum(cg *c, const integer_group *g, int r, int v) {
     LLVMValueRef parts = cg_load(c, lanes, cg_at(c, lanes, g->scales, cg_i64(c, v)), 4);
     LLVMValueRef sum = LLVMBuildSIToFP(c->b, scaled(c, LLVMBuildLoad2(c->b, words, acc, ""), parts), floats, "");
     LLVMValueRef place = cg_at(c, floats, g->sums, cg_i64(c, r * VECTORS + v));
-    sum = cg_fma(c, sum, splat(c, element(c, c->f32, g->scale, r * g->scale_stride)), cg_load(c, floats, place, 4));
+    sum = cg_fma(c, sum, cg_spread(c, element(c, c->f32, g->scale, r * g->scale_stride)), cg_load(c, floats, place, 4));
     if (g->minima) {
         LLVMValueRef minimum = cg_load(c, floats, cg_at(c, floats, g->minima, cg_i64(c, v)), 4);
-        sum = cg_fma(c, minimum, splat(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
+        sum = cg_fma(c, minimum, cg_spread(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
     }
     cg_store(c, sum, place, 4);
 }
@@ -62,29 +62,29 @@ static void emit_sum(cg *c, const integer_group *g, int r, int v) {
 /* The sums of `rows` rows of x in lanes of 32 bits, before scales. */
 static void emit_dots(cg *c, const integer_group *g, LLVMValueRef (*acc)[VECTORS]) {
     for (int r = 0; r < g->rows; r++) {
-        LLVMValueRef start = g->start ? splat(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(vector(c, c->i32));
+        LLVMValueRef start = g->start ? cg_spread(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(cg_vector(c, c->i32));
         for (int v = 0; v < VECTORS; v++) acc[r][v] = start;
     }
     for (int unit = 0; unit < g->columns / UNIT; unit++) {
         LLVMValueRef w[VECTORS];
-        for (int v = 0; v < VECTORS; v++) w[v] = element(c, vector(c, c->i32), g->w, unit * VECTORS + v);
+        for (int v = 0; v < VECTORS; v++) w[v] = element(c, cg_vector(c, c->i32), g->w, unit * VECTORS + v);
         for (int r = 0; r < g->rows; r++) {
-            LLVMValueRef x = splat(c, cg_load(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride + UNIT * unit)), 1));
+            LLVMValueRef x = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride + UNIT * unit)), 1));
             for (int v = 0; v < VECTORS; v++) acc[r][v] = cg_add_quads(c, acc[r][v], w[v], x);
         }
     }
 }
 
 static void emit_dot_group(cg *c, const integer_group *g) {
-    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMTypeRef floats = cg_vector(c, c->f32);
     LLVMValueRef acc[MOST_ROWS][VECTORS];
     emit_dots(c, g, acc);
     for (int r = 0; r < g->rows; r++)
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef place = cg_at(c, floats, g->sums, cg_i64(c, r * VECTORS + v)), sum = LLVMBuildSIToFP(c->b, acc[r][v], floats, "");
-            sum = LLVMBuildFMul(c->b, sum, splat(c, element(c, c->f32, g->scale, r * g->scale_stride)), "");
+            sum = LLVMBuildFMul(c->b, sum, cg_spread(c, element(c, c->f32, g->scale, r * g->scale_stride)), "");
             sum = cg_fma(c, sum, element(c, floats, g->scales, v), cg_load(c, floats, place, 4));
-            if (g->minima) sum = cg_fma(c, element(c, floats, g->minima, v), splat(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
+            if (g->minima) sum = cg_fma(c, element(c, floats, g->minima, v), cg_spread(c, element(c, c->f32, g->x_sum, r * g->sum_stride)), sum);
             cg_store(c, sum, place, 4);
         }
 }

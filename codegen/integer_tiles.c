@@ -77,13 +77,13 @@ void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int6
 
 /* The low bytes of two units of two words: a unit of four bytes. */
 static LLVMValueRef join_units(cg *c, LLVMValueRef first, LLVMValueRef second) {
-    LLVMValueRef units[] = {LLVMBuildBitCast(c->b, first, vector(c, c->i32), ""), LLVMBuildBitCast(c->b, second, vector(c, c->i32), "")};
+    LLVMValueRef units[] = {LLVMBuildBitCast(c->b, first, cg_vector(c, c->i32), ""), LLVMBuildBitCast(c->b, second, cg_vector(c, c->i32), "")};
     for (int i = 0; i < 2; i++) {
-        LLVMValueRef low = LLVMBuildAnd(c->b, units[i], splat(c, cg_i32(c, 0xFF)), "");
-        LLVMValueRef high = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, units[i], splat(c, cg_i32(c, 8)), ""), splat(c, cg_i32(c, 0xFF00)), "");
+        LLVMValueRef low = LLVMBuildAnd(c->b, units[i], cg_spread(c, cg_i32(c, 0xFF)), "");
+        LLVMValueRef high = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, units[i], cg_spread(c, cg_i32(c, 8)), ""), cg_spread(c, cg_i32(c, 0xFF00)), "");
         units[i] = LLVMBuildOr(c->b, low, high, "");
     }
-    return LLVMBuildOr(c->b, units[0], LLVMBuildShl(c->b, units[1], splat(c, cg_i32(c, 16)), ""), "");
+    return LLVMBuildOr(c->b, units[0], LLVMBuildShl(c->b, units[1], cg_spread(c, cg_i32(c, 16)), ""), "");
 }
 
 void integer_emit_panel_planes(cg *c, const integer_kind *kind, LLVMValueRef panel, int64_t columns, LLVMValueRef to) {
@@ -158,8 +158,8 @@ static void sum_columns(cg *c, const integer_tiles *t, const block *b, LLVMValue
 
 /* Sixteen whole sums. */
 static LLVMValueRef whole_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueRef at) {
-    LLVMValueRef part[PLANES], digit = splat(c, cg_i32(c, DIGIT));
-    for (int p = 0; p < b->r.planes; p++) part[p] = cg_load(c, vector(c, c->i32), cg_at(c, c->i32, sums_at(c, t, p), at), 4);
+    LLVMValueRef part[PLANES], digit = cg_spread(c, cg_i32(c, DIGIT));
+    for (int p = 0; p < b->r.planes; p++) part[p] = cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i32, sums_at(c, t, p), at), 4);
     if (b->r.planes == 1) return part[0];
     LLVMValueRef both = cg_sub(c, part[2], cg_add(c, part[0], part[1])), high = LLVMBuildShl(c->b, part[0], digit, "");
     return cg_add(c, LLVMBuildShl(c->b, cg_add(c, high, both), digit, ""), part[1]);
@@ -167,7 +167,7 @@ static LLVMValueRef whole_sums(cg *c, const integer_tiles *t, const block *b, LL
 
 /* out = or += the sums of columns from `column` on, scaled. */
 static void write_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueRef column) {
-    LLVMTypeRef floats = vector(c, c->f32);
+    LLVMTypeRef floats = cg_vector(c, c->f32);
     LLVMValueRef of_w[HALVES], group = LLVMBuildUDiv(c->b, column, cg_i64(c, integer_group_of(t->kind)), "");
     bool once = !t->adds && t->kind->columns <= integer_group_of(t->kind);
     LLVMValueRef first = LLVMBuildICmp(c->b, LLVMIntEQ, column, cg_i64(c, 0), "");
@@ -176,7 +176,7 @@ static void write_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueR
         of_w[h] = cg_load(c, floats, cg_at(c, c->f32, t->panel_scales, at), 4);
     }
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), b->rows, 1);
-    LLVMValueRef row = cg_add(c, b->first, rows.index), of_x = splat(c, cg_load(c, c->f32, cg_at(c, c->f32, t->scales, row), 4));
+    LLVMValueRef row = cg_add(c, b->first, rows.index), of_x = cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, t->scales, row), 4));
     for (int h = 0; h < HALVES; h++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, rows.index, cg_i64(c, PANEL)), cg_i64(c, h * SIDE));
         LLVMValueRef y = LLVMBuildSIToFP(c->b, whole_sums(c, t, b, at), floats, "");

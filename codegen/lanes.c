@@ -49,15 +49,15 @@ LLVMValueRef lanes_unit(cg *c, rt_dtype dtype, LLVMValueRef run, int u, LLVMValu
 
 /* f16 of the rows in vector p, from `offset` of a block on. */
 static LLVMValueRef load_factors(cg *c, LLVMValueRef block, int64_t offset, LLVMValueRef p) {
-    LLVMValueRef halves = cg_load(c, vector(c, c->f16), part_at(c, block, offset, p, 2), 2);
-    return LLVMBuildFPExt(c->b, halves, vector(c, c->f32), "");
+    LLVMValueRef halves = cg_load(c, cg_vector(c, c->f16), part_at(c, block, offset, p, 2), 2);
+    return LLVMBuildFPExt(c->b, halves, cg_vector(c, c->f32), "");
 }
 
 /* Bytes of the rows in vector p: number `index` of those that begin at `offset` of a block. */
 static LLVMValueRef load_bytes(cg *c, LLVMValueRef block, int64_t offset, LLVMValueRef index, LLVMValueRef p, bool is_signed) {
     LLVMValueRef from = cg_at(c, c->i8, block, cg_mul(c, index, cg_i64(c, ROWS)));
-    LLVMValueRef bytes = cg_load(c, vector(c, c->i8), part_at(c, from, offset, p, 1), 1);
-    return to_float(c, is_signed ? LLVMBuildSExt(c->b, bytes, vector(c, c->i32), "") : LLVMBuildZExt(c->b, bytes, vector(c, c->i32), ""));
+    LLVMValueRef bytes = cg_load(c, cg_vector(c, c->i8), part_at(c, from, offset, p, 1), 1);
+    return to_float(c, is_signed ? LLVMBuildSExt(c->b, bytes, cg_vector(c, c->i32), "") : LLVMBuildZExt(c->b, bytes, cg_vector(c, c->i32), ""));
 }
 
 void lanes_scales(cg *c, rt_dtype dtype, LLVMValueRef block, LLVMValueRef number, LLVMValueRef p, LLVMValueRef *out) {

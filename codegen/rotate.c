@@ -11,10 +11,6 @@
  * steps within vectors need registers too. */
 enum { RADIX = 16, FIRST = 8 };
 
-static LLVMTypeRef vector(cg *c, LLVMTypeRef element) {
-    return LLVMVectorType(element, (unsigned)c->lanes);
-}
-
 /* Rows that are turned in place: one, or `lanes` of them side by side, with a gap after every BLOCK columns, so that columns which belong
  * together at multiples of that are not all in the same few sets of a cache. */
 typedef struct field {
@@ -32,18 +28,18 @@ static int64_t held(const cg *c, const field *f) {
 
 LLVMValueRef cg_rotate_place(cg *c, LLVMValueRef floats, LLVMValueRef column) {
     LLVMValueRef gaps = LLVMBuildLShr(c->b, column, cg_i64(c, BLOCK_BITS), "");
-    return cg_at(c, vector(c, c->f32), floats, cg_add(c, column, gaps));
+    return cg_at(c, cg_vector(c, c->f32), floats, cg_add(c, column, gaps));
 }
 
 /* Column `column` + more; side by side, `more` is a multiple of BLOCK, which is known to leave the gaps as they are. */
 static LLVMValueRef place(cg *c, const field *f, LLVMValueRef column, int64_t more) {
     if (f->each == 1) return cg_at(c, c->f32, f->floats, cg_add(c, column, cg_i64(c, more)));
     GM_ASSERT(more % BLOCK == 0);
-    return cg_at(c, vector(c, c->f32), cg_rotate_place(c, f->floats, column), cg_i64(c, more + more / BLOCK));
+    return cg_at(c, cg_vector(c, c->f32), cg_rotate_place(c, f->floats, column), cg_i64(c, more + more / BLOCK));
 }
 
 static LLVMValueRef load(cg *c, const field *f, LLVMValueRef column, int64_t more) {
-    return cg_load(c, vector(c, c->f32), place(c, f, column, more), 4);
+    return cg_load(c, cg_vector(c, c->f32), place(c, f, column, more), 4);
 }
 
 static void store(cg *c, LLVMValueRef x, const field *f, LLVMValueRef column, int64_t more) {
@@ -118,8 +114,8 @@ static void emit_first(cg *c, LLVMValueRef from, const field *to, int count) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, to->columns), (int64_t)count * c->lanes);
     for (int i = 0; i < count; i++) {
         LLVMValueRef at = cg_add(c, loop.index, cg_i64(c, (int64_t)i * c->lanes));
-        LLVMValueRef factor = cg_load(c, vector(c, c->f32), cg_at(c, c->f32, factors, at), 4);
-        x[i] = LLVMBuildFMul(c->b, cg_load(c, vector(c, c->f32), cg_at(c, c->f32, from, at), 4), factor, "");
+        LLVMValueRef factor = cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, factors, at), 4);
+        x[i] = LLVMBuildFMul(c->b, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, from, at), 4), factor, "");
         for (int half = 1; half < c->lanes; half *= 2) x[i] = step_within(c, x[i], half);
     }
     butterflies(c, x, 1, count);
