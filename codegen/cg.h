@@ -13,6 +13,7 @@
 #include "ir/layout.h"
 
 enum { CG_MAX_ARGS = 64, CG_MAX_PARAMS = 2 * CG_MAX_ARGS + IR_MAX_SYMBOLS + 4 /* of a function: arguments, results, symbols, where it runs */, CG_MAX_WEIGHTS = 8192, CG_MAX_SITES = 4096 };
+_Static_assert((int)CG_MAX_SITES >= (int)IR_MAX_LAYERS, "a product of layers has a site for each");
 
 /* Where bytes lie, for hazards. object 0: this function's arena; -1: never written; else a parameter. */
 typedef struct cg_extent {
@@ -154,6 +155,8 @@ static inline LLVMValueRef cg_spread(cg *c, LLVMValueRef scalar) {
 /* As many of a scalar as x has lanes, which may be a vector. */
 LLVMValueRef cg_like(cg *c, LLVMValueRef x, LLVMValueRef scalar);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
+/* i32: of the lanes of signed numbers of at most 32 bits. */
+LLVMValueRef cg_sum_whole(cg *c, LLVMValueRef vector);
 /* v[lanes], vectors of the target of any 32-bit element: as the rows of a matrix they become its columns (transpose.c). */
 void cg_transpose(cg *c, LLVMValueRef *v);
 LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init); /* alloca in the entry block */

@@ -236,7 +236,7 @@ static LLVMValueRef store_words(cg *c, word_order order, LLVMValueRef x, LLVMVal
     LLVMValueRef q = cg_int_codes(c, x, step);
     columns_of(order, columns);
     cg_store(c, pick(c, LLVMBuildTrunc(c->b, q, vector_of(c->i16, RUN), ""), NULL, columns, RUN), to, 1);
-    return int_to_float(c, cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(q), &q, 1));
+    return int_to_float(c, cg_sum_whole(c, q));
 }
 
 int64_t cg_int_x_bytes(int64_t columns) {

@@ -81,15 +81,9 @@ static void split(cg *c, sum_form form, LLVMValueRef q, LLVMValueRef *part) {
     part[1] = narrowed(c, cg_sub(c, q, LLVMBuildShl(c->b, high, digit, "")), c->i8);
 }
 
-/* Σ of i32s, i32. */
-static LLVMValueRef sum_of(cg *c, LLVMValueRef v) {
-    v = LLVMBuildSExt(c->b, v, LLVMVectorType(c->i32, LLVMGetVectorSize(LLVMTypeOf(v))), "");
-    return cg_intrinsic(c, "llvm.vector.reduce.add", LLVMTypeOf(v), &v, 1);
-}
-
 /* What the lanes of a sum begin with, of the part's elements that they are multiplied with. */
 static LLVMValueRef start_of(cg *c, sum_form form, LLVMValueRef part, int bias) {
-    if (form != BYTE_PAIRS) return cg_mul(c, sum_of(c, part), cg_i32(c, -bias));
+    if (form != BYTE_PAIRS) return cg_mul(c, cg_sum_whole(c, part), cg_i32(c, -bias));
     LLVMValueRef less = LLVMConstInt(c->i16, (unsigned long long)-bias & 0xFFFF, 0);
     return cg_mul(c, cg_word_sums(c, part), cg_splat(c, less, 2));
 }
@@ -112,7 +106,7 @@ static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to
             cg_store(c, start_of(c, form, some_of(c, part[i], h * count, 1, count), type->bias), starts_at(c, to, run, h, i), 4);
     }
     cg_store(c, step, cg_at(c, c->f32, to->steps, run), 4);
-    if (type->minima) cg_store(c, mul_f(c, step, int_to_float(c, sum_of(c, q))), cg_at(c, c->f32, to->sums, run), 4);
+    if (type->minima) cg_store(c, mul_f(c, step, int_to_float(c, cg_sum_whole(c, q))), cg_at(c, c->f32, to->sums, run), 4);
 }
 
 void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {

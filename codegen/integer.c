@@ -401,7 +401,7 @@ static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
     cg_loop_end(c, &loop);
     LLVMValueRef all = LLVMBuildLoad2(c->b, words, sum, ""), number = LLVMBuildLoad2(c->b, c->i64, at, "");
-    LLVMValueRef total = cg_intrinsic(c, "llvm.vector.reduce.add", words, &all, 1);
+    LLVMValueRef total = cg_sum_whole(c, all);
     cg_store(c, cg_mul(c, total, cg_i32(c, -128)), cg_at(c, c->i32, starts, number), 4);
     LLVMBuildStore(c->b, cg_add(c, number, cg_i64(c, 1)), at);
     cg_loop_end(c, &groups);

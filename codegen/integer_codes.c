@@ -86,13 +86,6 @@ bool integer_stored_starts(const integer_kind *kind) {
     return rt_codes_of(kind->w)->least != 0;
 }
 
-/* i32: of cg_word_sums. */
-static LLVMValueRef whole_sum(cg *c, LLVMValueRef words) {
-    LLVMTypeRef type = LLVMVectorType(c->i32, WORD_LANES);
-    LLVMValueRef wide = LLVMBuildSExt(c->b, words, type, "");
-    return cg_intrinsic(c, "llvm.vector.reduce.add", type, &wide, 1);
-}
-
 void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sums *at, LLVMValueRef x, LLVMValueRef scales, LLVMValueRef runs) {
     const rt_codes *codes = rt_codes_of(kind->w);
     int64_t group = integer_group_of(kind), groups = INTEGER_RUN / group;
@@ -102,11 +95,11 @@ void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sum
         LLVMValueRef sums = cg_word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1));
         if (codes->least) {
             LLVMValueRef less = cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES);
-            LLVMValueRef start = integer_in_parts(c, kind) ? cg_mul(c, sums, less) : cg_mul(c, whole_sum(c, sums), cg_i32(c, codes->least));
+            LLVMValueRef start = integer_in_parts(c, kind) ? cg_mul(c, sums, less) : cg_mul(c, cg_sum_whole(c, sums), cg_i32(c, codes->least));
             cg_store(c, start, cg_at(c, c->i32, at->starts, number), 4);
         }
         if (!codes->minima) continue;
-        LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildSIToFP(c->b, whole_sum(c, sums), c->f32, ""), cg_load(c, c->f32, cg_at(c, c->f32, scales, loop.index), 4), "");
+        LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildSIToFP(c->b, cg_sum_whole(c, sums), c->f32, ""), cg_load(c, c->f32, cg_at(c, c->f32, scales, loop.index), 4), "");
         cg_store(c, sum, cg_at(c, c->f32, at->sums, number), 4);
     }
     cg_loop_end(c, &loop);

@@ -145,6 +145,12 @@ LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector) {
     return LLVMBuildExtractElement(c->b, vector, cg_i32(c, 0), "");
 }
 
+LLVMValueRef cg_sum_whole(cg *c, LLVMValueRef vector) {
+    LLVMTypeRef wide = LLVMVectorType(c->i32, LLVMGetVectorSize(LLVMTypeOf(vector)));
+    vector = LLVMBuildSExt(c->b, vector, wide, "");
+    return cg_intrinsic(c, "llvm.vector.reduce.add", wide, &vector, 1);
+}
+
 LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init) {
     LLVMBasicBlockRef here = LLVMGetInsertBlock(c->b), entry = LLVMGetEntryBasicBlock(c->code.fn);
     LLVMValueRef first = LLVMGetFirstInstruction(entry);

@@ -41,10 +41,11 @@ static bool is_tried(const struct candidate *c, pass_precision plan) {
 static gm_status draw(fe_engine *base, gm_diag *diag, sample *out) {
     rt_sampling sampling = {.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 1};
     int64_t context = rt_session_context(base->session), total = context < FE_BUDGET_TOKENS ? context : FE_BUDGET_TOKENS, drawn = 0;
+    int32_t first = fe_model_bos(&base->model); /* also where texts do not begin with it */
     rt_stop reason;
     out->ids = calloc((size_t)total + 1, sizeof *out->ids);
     if (!out->ids) return gm_fail(diag, GM_NOMEM, "out of memory");
-    out->ids[0] = out->bos >= 0 ? out->bos : 0;
+    out->ids[0] = first >= 0 ? first : 0;
     GM_TRY(rt_session_prefill(base->session, out->ids, 1, diag));
     GM_TRY(rt_session_generate(base->session, &sampling, NULL, 0, total - 1, NULL, NULL, out->ids + 1, &drawn, &reason, diag));
     out->count = drawn + 1;
@@ -75,11 +76,12 @@ static gm_status measure(const char *path, const fe_options *options, fe_engine 
 }
 
 static gm_status search(const char *path, const fe_budget_request *request, fe_engine *base, const sample *text, fe_options *options, gm_diag *diag) {
+    pass_precision plan = fe_pass_precision(FE_PRECISION_AUTO, options->target_cpu, &base->model, true);
     for (size_t i = 0; i < GM_COUNT(candidates); i++) {
         const struct candidate *c = &candidates[i];
         fe_options trial = *options;
         double kl = 0;
-        if (!is_tried(c, fe_pass_precision(FE_PRECISION_AUTO, options->target_cpu, &base->model, true))) continue;
+        if (!is_tried(c, plan)) continue;
         trial.precision = options->precision = c->precision;
         trial.wide = options->wide = c->wide;
         trial.no_screens = true;
@@ -101,7 +103,7 @@ gm_status fe_budget_choose(const char *path, const fe_budget_request *request, f
     plain.measure = false;
     plain.no_screens = true;
     GM_TRY(fe_engine_open(path, &plain, diag, &base));
-    sample text = {.bos = base.model.vocab.add_bos ? fe_model_bos(&base.model) : -1};
+    sample text = {.bos = fe_model_text_bos(&base.model)};
     gm_status status = request->ids ? copy_ids(request, diag, &text) : draw(&base, diag, &text);
     if (status == GM_OK) status = search(path, request, &base, &text, options, diag);
     free(text.ids);

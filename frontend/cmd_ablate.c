@@ -1,7 +1,6 @@
 /* gemmac ablate: what each pass is worth, as a table of program variants measured side by side. */
 #include "frontend/ablate.h"
 #include "frontend/commands.h"
-#include "frontend/new_file.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -81,7 +80,7 @@ static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *dia
                  cmd_given(options, FLAG_FILE);
     if (!given) {
         with_prompt.prompt = default_prompt;
-        with_prompt.given |= UINT64_C(1) << FLAG_PROMPT;
+        cmd_give(&with_prompt, FLAG_PROMPT);
     }
     return cmd_prompt_alone(&with_prompt, options->svg, diag, &a->context, &a->ids);
 }
@@ -319,7 +318,6 @@ static gm_status run(ablate *a, const cmd_options *options, gm_diag *diag) {
     a->chosen = GM_NEW_ARRAY(&a->arena, bool, a->row_count);
     GM_TRY(choose_rows(a, options, diag));
     GM_TRY(make_request(a, options, diag));
-    if (options->svg) GM_TRY(fe_new_file_check(options->svg, diag));
     GM_TRY(fe_ablate_run(&a->request, a->results, a->count, diag));
     gm_string out = {0};
     if (options->format == ABLATE_JSON)

@@ -14,7 +14,7 @@ typedef struct chat {
     gm_arena arena; /* messages */
     fe_message *messages;
     size_t count, capacity;
-    cmd_held held;
+    rt_ids held; /* in the session */
     int32_t stop_ids[RT_MAX_STOPS];
     cmd_stops stops;
     bool people; /* at a terminal */
@@ -98,12 +98,9 @@ static gm_status run(chat *c, gm_diag *diag) {
 
 gm_status cmd_chat(const cmd_options *options, gm_diag *diag) {
     chat c = {.options = options, .people = options->format == CMD_TEXT && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
-    fe_options engine_options = cmd_engine_options(options);
-    engine_options.only_run = true;
-    engine_options.no_screens = true; /* what it needs is made when it is known to be */
-    GM_TRY(cmd_engine_open(options, &engine_options, diag, &c.engine));
+    GM_TRY(cmd_engine_open_for_answers(options, diag, &c.engine));
     gm_status status = run(&c, diag);
-    cmd_held_free(&c.held);
+    rt_ids_free(&c.held);
     gm_arena_free(&c.arena);
     fe_engine_close(&c.engine);
     return status;

@@ -4,24 +4,20 @@
 
 /* ---- what is held ---- */
 
-gm_status cmd_held_keep(cmd_held *held, rt_session *session, const rt_ids *prompt, gm_diag *diag, int64_t *out) {
+gm_status cmd_held_keep(const rt_ids *held, rt_session *session, const rt_ids *prompt, gm_diag *diag, int64_t *out) {
     size_t same = 0;
-    while (same < held->ids.count && same + 1 < prompt->count && held->ids.data[same] == prompt->data[same]) same++;
+    while (same < held->count && same + 1 < prompt->count && held->data[same] == prompt->data[same]) same++;
     *out = rt_session_seeks(session) ? (int64_t)same : 0;
     if (*out) return rt_session_seek(session, *out, diag);
     rt_session_reset(session);
     return GM_OK;
 }
 
-void cmd_held_take(cmd_held *held, cmd_answer *answer) {
-    rt_ids_free(&held->ids);
-    held->ids = answer->prompt;
+void cmd_held_take(rt_ids *held, cmd_answer *answer) {
+    rt_ids_free(held);
+    *held = answer->prompt;
     answer->prompt = (rt_ids){0};
-    for (int64_t i = 0; i < answer->count; i++) rt_ids_push(&held->ids, answer->ids[i]);
-}
-
-void cmd_held_free(cmd_held *held) {
-    rt_ids_free(&held->ids);
+    for (int64_t i = 0; i < answer->count; i++) rt_ids_push(held, answer->ids[i]);
 }
 
 /* ---- conversations ---- */

@@ -16,11 +16,8 @@ static gm_status run(cmd_answer *answer, const cmd_options *options, gm_diag *di
 
 gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
-    fe_options engine_options = cmd_engine_options(options);
-    engine_options.only_run = true;
-    engine_options.no_screens = true; /* what it needs is made when it is known to be */
     GM_TRY(cmd_prompt_given(options, diag));
-    GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
+    GM_TRY(cmd_engine_open_for_answers(options, diag, &engine));
     cmd_answer answer = cmd_answer_new(&engine, options);
     gm_status status = run(&answer, options, diag);
     if (status == GM_OK && answer.show) {

@@ -1,7 +1,7 @@
 /* What commands read: the model, its vocabulary, prompts. */
 #include "frontend/commands.h"
-#include "frontend/new_file.h"
 #include "frontend/json.h"
+#include "frontend/new_file.h"
 
 #include <errno.h>
 #include <math.h>
@@ -51,6 +51,13 @@ gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_o
     return fe_engine_open(path, engine_options, diag, out);
 }
 
+gm_status cmd_engine_open_for_answers(const cmd_options *options, gm_diag *diag, fe_engine *out) {
+    fe_options engine_options = cmd_engine_options(options);
+    engine_options.only_run = true;
+    engine_options.no_screens = true;
+    return cmd_engine_open(options, &engine_options, diag, out);
+}
+
 gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, fe_engine *out) {
     const char *path = NULL;
     *out = (fe_engine){0};
@@ -75,9 +82,8 @@ gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out) {
 
 void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
                 size_t length, rt_ids *out) {
-    const rt_vocab *vocab = &engine->model.vocab;
-    int32_t bos = fe_model_bos(&engine->model);
-    if (vocab->add_bos && !options->no_bos && bos >= 0) rt_ids_push(out, bos);
+    int32_t bos = fe_model_text_bos(&engine->model);
+    if (!options->no_bos && bos >= 0) rt_ids_push(out, bos);
     rt_encode(engine->tokenizer, text, length, options->special, out);
 }
 

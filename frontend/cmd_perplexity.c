@@ -29,8 +29,7 @@ static gm_status measure(const fe_engine *engine, const fe_engine *base, const c
                          int64_t chunk, gm_diag *diag) {
     rt_ids ids = {0};
     fe_perplexity result;
-    int32_t bos = fe_model_bos(&engine->model);
-    if (options->no_bos || !engine->model.vocab.add_bos) bos = -1;
+    int32_t bos = options->no_bos ? -1 : fe_model_text_bos(&engine->model);
     gm_status status = cmd_text_ids(engine, options, diag, &ids);
     if (status == GM_OK)
         status = fe_perplexity_run(engine->session, base->session, ids.data, (int64_t)ids.count,

@@ -17,7 +17,7 @@ typedef struct server {
     const cmd_options *options;
     fe_http *http;
     const char *model; /* its name */
-    cmd_held held;
+    rt_ids held; /* in the session */
     int32_t stop_ids[RT_MAX_STOPS];
     cmd_stops chat_stops; /* count 0: the vocabulary has no turns */
     uint64_t answers;
@@ -77,16 +77,28 @@ static const char *reason_of(const exchange *e) {
 
 /* ---- streams ---- */
 
-/* An event with one choice. False: the client is gone. */
-static bool send_piece(exchange *e, const char *text, size_t bytes, const char *reason) {
+/* As far as its choices. */
+static gm_string event_of(const exchange *e) {
     gm_string out = {0};
     gm_string_printf(&out, "data: ");
     write_head(e, true, &out);
-    write_choice(e, true, text, bytes, reason, &out);
-    gm_string_printf(&out, "]}\n\n");
-    bool there = fe_http_write(e->http, out.data, out.length);
-    gm_string_free(&out);
+    return out;
+}
+
+/* Ends the event, and frees it. False: the client is gone. */
+static bool send_event(exchange *e, gm_string *event) {
+    gm_string_printf(event, "}\n\n");
+    bool there = fe_http_write(e->http, event->data, event->length);
+    gm_string_free(event);
     return there;
+}
+
+/* An event with one choice. */
+static bool send_piece(exchange *e, const char *text, size_t bytes, const char *reason) {
+    gm_string event = event_of(e);
+    write_choice(e, true, text, bytes, reason, &event);
+    gm_string_printf(&event, "]");
+    return send_event(e, &event);
 }
 
 static int show_in_stream(void *user, const char *text, size_t bytes) {
@@ -99,18 +111,15 @@ static int show_nothing(void *user, const char *text, size_t bytes) {
 }
 
 static void end_stream(exchange *e, int64_t prompt) {
-    gm_string out = {0};
+    static const char done[] = "data: [DONE]\n\n";
     send_piece(e, e->request.chat ? NULL : "", 0, reason_of(e));
     if (e->request.usage) {
-        gm_string_printf(&out, "data: ");
-        write_head(e, true, &out);
-        gm_string_printf(&out, "],");
-        write_usage(e, prompt, &out);
-        gm_string_printf(&out, "}\n\n");
+        gm_string event = event_of(e);
+        gm_string_printf(&event, "],");
+        write_usage(e, prompt, &event);
+        send_event(e, &event);
     }
-    gm_string_printf(&out, "data: [DONE]\n\n");
-    fe_http_write(e->http, out.data, out.length);
-    gm_string_free(&out);
+    fe_http_write(e->http, done, strlen(done));
     fe_http_end(e->http);
 }
 
@@ -134,17 +143,13 @@ static gm_status read_prompt(exchange *e, gm_diag *diag) {
 }
 
 static void begin_stream(exchange *e) {
-    static const char role[] = "{\"role\":\"assistant\",\"content\":\"\"}";
     e->answer.show = show_in_stream;
     e->begun = true;
     fe_http_begin(e->http, OK, event_type);
     if (!e->request.chat) return;
-    gm_string out = {0};
-    gm_string_printf(&out, "data: ");
-    write_head(e, true, &out);
-    gm_string_printf(&out, "{\"index\":0,\"delta\":%s,\"finish_reason\":null}]}\n\n", role);
-    fe_http_write(e->http, out.data, out.length);
-    gm_string_free(&out);
+    gm_string event = event_of(e);
+    gm_string_printf(&event, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]");
+    send_event(e, &event);
 }
 
 static gm_status run(exchange *e, gm_diag *diag) {
@@ -191,7 +196,7 @@ static void complete(server *s, fe_http_request *http, bool chat) {
     int64_t prompt = (int64_t)e.answer.prompt.count;
     if (started) status = run(&e, &diag);
     if (status == GM_OK) cmd_held_take(&s->held, &e.answer);
-    else if (started) cmd_held_free(&s->held);
+    else if (started) rt_ids_free(&s->held);
     if (status != GM_OK) answer_failure(&e, status, &diag);
     else if (e.request.stream) end_stream(&e, prompt);
     else answer_whole(&e, prompt);
@@ -267,10 +272,7 @@ static gm_status serve(server *s, gm_diag *diag) {
 
 gm_status cmd_serve(const cmd_options *options, gm_diag *diag) {
     server s = {.options = options};
-    fe_options engine_options = cmd_engine_options(options);
-    engine_options.only_run = true;
-    engine_options.no_screens = true; /* what it needs is made when it is known to be */
-    GM_TRY(cmd_engine_open(options, &engine_options, diag, &s.engine));
+    GM_TRY(cmd_engine_open_for_answers(options, diag, &s.engine));
     s.model = name_of(s.engine.model.path);
     gm_status status = serve(&s, diag);
     fe_engine_close(&s.engine);

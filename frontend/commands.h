@@ -77,6 +77,8 @@ fe_options cmd_engine_options(const cmd_options *options);
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out);
 gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
                           gm_diag *diag, fe_engine *out);
+/* The same for one that only answers: screens are made once a sampler is known to read them. */
+gm_status cmd_engine_open_for_answers(const cmd_options *options, gm_diag *diag, fe_engine *out);
 
 /* Only the model, for its vocabulary and configuration, and its tokenizer, if it has one; to be closed by fe_engine_close. weights: also map and
  * check them. */
@@ -137,15 +139,11 @@ void cmd_answer_free(cmd_answer *a);
 /* "stop", "eos" or "length" */
 const char *cmd_answer_reason(const cmd_answer *a);
 
-/* What the session holds of the answers before: of ids at the front of a prompt that are there already, none is read again. Zero to begin with. */
-typedef struct cmd_held {
-    rt_ids ids;
-} cmd_held;
-/* Makes the session keep as many of the prompt's first ids as it holds, *out; at least one is left to be read. */
-gm_status cmd_held_keep(cmd_held *held, rt_session *session, const rt_ids *prompt, gm_diag *diag, int64_t *out);
-/* After an answer was run, whose prompt is taken from it. */
-void cmd_held_take(cmd_held *held, cmd_answer *answer);
-void cmd_held_free(cmd_held *held);
+/* Of the ids that the session holds of the answers before, makes it keep those that the prompt begins with, *out of them, which need not be read
+ * again; at least one is left to be read. */
+gm_status cmd_held_keep(const rt_ids *held, rt_session *session, const rt_ids *prompt, gm_diag *diag, int64_t *out);
+/* What it holds after an answer was run, whose prompt is taken from it. */
+void cmd_held_take(rt_ids *held, cmd_answer *answer);
 
 /* The ids that end an answer in a chat, those of the model and the end of a turn, in ids[RT_MAX_STOPS]. GM_UNSUPPORTED: the vocabulary has no such piece. */
 gm_status cmd_chat_stops(const fe_model *model, gm_diag *diag, int32_t *ids, cmd_stops *out);

@@ -355,6 +355,10 @@ int32_t fe_model_bos(const fe_model *model) {
     return model->vocab.count && model->vocab.bos >= 0 ? model->vocab.bos : model->config.bos;
 }
 
+int32_t fe_model_text_bos(const fe_model *model) {
+    return model->vocab.add_bos ? fe_model_bos(model) : -1;
+}
+
 void fe_model_close(fe_model *model) {
     rt_weights_close(&model->weights);
     rt_vocab_free(&model->vocab);

@@ -48,6 +48,8 @@ gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *dia
 
 /* The id that texts begin with: the vocabulary's, else the configuration's; -1: none. */
 int32_t fe_model_bos(const fe_model *model);
+/* The same where the vocabulary asks for it before texts; -1: nothing is put there. */
+int32_t fe_model_text_bos(const fe_model *model);
 
 /* Every tensor the configuration asks for is present with its exact shape and a supported type, none is
  * left over, norms are finite. */

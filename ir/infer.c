@@ -584,16 +584,6 @@ static const ir_type *type_in(const ir_region *body, int i) {
     return i < body->param_count ? &body->params[i]->type : &body->insts[i - body->param_count]->results[0]->type;
 }
 
-/* Has every value of the nest rows of this many columns, or one number for a row? */
-static bool has_rows_of(const ir_region *body, ir_dim columns) {
-    bool ok = true;
-    for (int i = 0; i < body->param_count + body->inst_count && ok; i++) {
-        const ir_type *type = type_in(body, i);
-        ok = type->rank == 0 || type->dim[type->rank - 1] == 1 || type->dim[type->rank - 1] == columns;
-    }
-    return ok;
-}
-
 /* Has no value of the nest, all aligned at their last axes, more along the axis of `type`? */
 static bool counts_in(const ir_region *body, const ir_type *type, int axis) {
     bool ok = true;
@@ -625,7 +615,7 @@ static bool rule_fuse(const rule_context *c) {
         const ir_type *type = &body->insts[i]->results[0]->type;
         REQUIRE(!reduces || reduces_rows_of(body, body->insts[i]), "only whole rows, along the last axis, are reduced in a nest");
         REQUIRE(op != IR_IOTA || counts_in(body, type, (int)ir_attr_int(body->insts[i], IR_ATTR_AXIS, 0)), "an iota in a nest has the nest's extent along its axis");
-        REQUIRE(op != IR_ROTATE || has_rows_of(body, type->dim[type->rank - 1]), "rows of another length than those that are rotated");
+        REQUIRE(op != IR_ROTATE || counts_in(body, type, type->rank - 1), "rows of another length than those that are rotated");
         for (int k = 0; k < body->insts[i]->operand_count; k++)
             REQUIRE(defined_in(body, i, body->insts[i]->operands[k]), "the body uses a value that is not its own");
     }

@@ -134,7 +134,7 @@ static size_t bucket_of(const char *name) {
 static bool is_hint(const char *name, size_t length) {
     size_t digits = 0;
     while (digits < length && name[length - 1 - digits] >= '0' && name[length - 1 - digits] <= '9') digits++;
-    return digits < length && !(digits && name[length - 1 - digits] == '.') && !(digits == 0 && name[length - 1] == '.');
+    return digits < length && name[length - 1 - digits] != '.';
 }
 
 static void define(parser *p, const char *name, ir_value *value) {
