@@ -5,8 +5,6 @@
 #include "frontend/driver.h"
 #include "frontend/stop_match.h"
 
-#define GM_VERSION "0.1.0"
-
 /* ---- options ---- */
 
 typedef enum cmd_flag {

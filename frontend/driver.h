@@ -7,6 +7,9 @@
 #include "passes/passes.h"
 #include "runtime/session.h"
 
+/* An artefact of another version is compiled again. */
+#define GM_VERSION "0.1.0"
+
 /* The words of --precision in their order. */
 typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT16, FE_PRECISION_INT8, FE_PRECISION_BLOCK8, FE_PRECISION_COUNT } fe_precision;
 

@@ -121,7 +121,7 @@ static bool given_back(const planner *p, const tensor_use *use) {
     return rt_is_panels(use->name);
 }
 
-/* As rt_session does: are panels larger than the weights whose rows a screen spares? */
+/* As runtime/residency.c does: are panels larger than the weights whose rows a screen spares? */
 static bool trades_all(const planner *p) {
     int64_t panels = 0, rows = 0;
     for (int i = 0; i < p->tensor_count; i++) {

@@ -1,9 +1,10 @@
-/* What a session needs to know of a compiled program: entries, sizes, tables. Filled by frontend/driver.c, which alone sees both the
- * compiler and the runtime. */
+/* What a session needs to know of a compiled program: entries, sizes, tables. Filled by frontend/engine_program.c and
+ * frontend/engine_weights.c. */
 #ifndef GM_RUNTIME_PROGRAM_H
 #define GM_RUNTIME_PROGRAM_H
 
 #include "runtime/abi.h"
+#include "runtime/residency.h"
 
 #include <stdbool.h>
 
@@ -14,18 +15,6 @@ typedef struct rt_function {
     rt_entry entry; /* NULL: the program has no such function */
     int alias[RT_MAX_RESULTS];
 } rt_function;
-
-/* What of mapped files is not needed all the time, so that its pages can be given back. */
-typedef enum rt_rest {
-    RT_RESTS_ALWAYS,     /* not read, since what was derived from it is: but the system maps what lies beside pages that are */
-    RT_RESTS_PREDICTING, /* while tokens are generated: kept panels, and weights of which others are read instead */
-    RT_RESTS_ROWS,       /* while prompts are read, if there is no room beside them; in between, single rows of it are read: a screen says which */
-    RT_RESTS_PROMPT      /* while prompts are read: screens, and beside kept panels what tokens are generated from */
-} rt_rest;
-typedef struct rt_source {
-    const void *from, *to;
-    rt_rest rest;
-} rt_source;
 
 typedef struct rt_program {
     const char *model;    /* its path, for messages */
@@ -43,7 +32,7 @@ typedef struct rt_program {
     int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;
     const void *const *weights;
-    const rt_source *sources;
+    const rt_source *sources; /* what rests between prompts and generation */
     int source_count;
     const rt_site *sites;
     int site_count;

@@ -4,7 +4,7 @@
 #include "runtime/frame.h"
 #include "runtime/matmul.h"
 #include "runtime/program.h"
-#include "runtime/release.h"
+#include "runtime/residency.h"
 #include "runtime/sampler.h"
 
 #include <math.h>
@@ -26,10 +26,8 @@ struct rt_session {
     float *logits;                  /* [rows, vocab], likewise */
     int64_t length, most; /* now; at a seek since the last reset */
     bool has_x; /* x belongs to tokens[length - 1] */
-    bool has_predicted, has_read_head, has_read_chunks; /* single tokens, all of the head, or prompts have read sources: their pages are resident */
     bool has_activations; /* of a long prompt, or rows to be scored: their pages are resident */
-    bool keeps_rows;      /* while prompts are read: without them they need no more than what else is given back */
-    bool trades_all;      /* prompts need more than the rows leave: what else rests is given back for any of them, and theirs for any tokens */
+    rt_residency weights;
 };
 
 /* ---- memory ---- */
@@ -44,20 +42,6 @@ static bool takes_over(const rt_function *f, int first, int count) {
 static bool needs_spare_caches(const rt_program *p) {
     int n = p->cache_count;
     return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) && takes_over(&p->generate, 4, n));
-}
-
-static size_t resting_bytes(const rt_session *s, rt_rest rest) {
-    size_t bytes = 0;
-    for (int i = 0; i < s->program.source_count; i++)
-        if (s->program.sources[i].rest == rest) bytes += (size_t)((const char *)s->program.sources[i].to - (const char *)s->program.sources[i].from);
-    return bytes;
-}
-
-/* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. Of
- * interleaved rows prompts read some, few unless much is wide. */
-static bool can_keep_rows(const rt_session *s) {
-    size_t needed = resting_bytes(s, RT_RESTS_PREDICTING) + (size_t)s->program.arena_bytes + rt_frame_scratch(s->frame);
-    return resting_bytes(s, RT_RESTS_ROWS) && resting_bytes(s, RT_RESTS_PROMPT) >= needed;
 }
 
 static gm_status open_memory(rt_session *s, gm_diag *diag) {
@@ -104,10 +88,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
 }
 
 void rt_session_rest(rt_session *s, const rt_source *sources, int count) {
-    s->program.sources = sources;
-    s->program.source_count = count;
-    s->keeps_rows = can_keep_rows(s);
-    s->trades_all = resting_bytes(s, RT_RESTS_PREDICTING) > resting_bytes(s, RT_RESTS_ROWS);
+    rt_residency_set(&s->weights, sources, count, (size_t)s->program.arena_bytes + rt_frame_scratch(s->frame));
 }
 
 int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
@@ -273,11 +254,6 @@ static void prefill_by_steps(rt_session *s, int64_t n) {
     for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
 }
 
-static void release_sources(const rt_session *s, rt_rest rest) {
-    for (int i = 0; i < s->program.source_count; i++)
-        if (s->program.sources[i].rest == rest) rt_release_pages(s->program.sources[i].from, s->program.sources[i].to);
-}
-
 /* Tokens of each of n tokens' chunks but the last (passes/chunk_prefill.c). */
 static int64_t chunk_of(const rt_session *s, int64_t n) {
     int64_t chunks = (n + s->program.chunk - 1) / s->program.chunk;
@@ -308,7 +284,7 @@ static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
     GM_TRY(prepare_chunks(s, part, diag));
     if (n % part) GM_TRY(prepare_chunks(s, n % part, diag));
     for (int64_t done = 0; done < n; done += part) {
-        if (done && !s->keeps_rows) release_sources(s, RT_RESTS_ROWS);
+        if (done) rt_residency_within_prompt(&s->weights);
         prefill_part(s, n - done < part ? n - done : part);
     }
     return GM_OK;
@@ -323,35 +299,17 @@ static void release_activations(rt_session *s) {
     s->has_activations = false;
 }
 
-/* What single tokens have read is not to be resident beside all that n tokens' chunks read, but for rows that may stay. */
-static void release_predicting(rt_session *s, int64_t n) {
-    if (!s->has_predicted) return;
-    if (!s->keeps_rows || s->has_read_head) release_sources(s, RT_RESTS_ROWS);
-    if (s->keeps_rows || s->trades_all || n >= RT_RELEASE_TOKENS) release_sources(s, RT_RESTS_PROMPT);
-    s->has_predicted = s->has_read_head = false;
-}
-
-/* What chunks read is not to be resident beside what single tokens do. */
-static void release_chunks(rt_session *s) {
-    if (!s->has_read_chunks) return;
-    release_sources(s, RT_RESTS_PREDICTING);
-    release_sources(s, RT_RESTS_ALWAYS);
-    s->has_read_chunks = false;
-}
-
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
     GM_TRY(check_ids(s, ids, n, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     if (s->program.prefill.entry && (n > RT_FEW_ROWS || !s->program.step.entry)) {
         claim_activations(s, n);
-        release_predicting(s, n);
+        rt_residency_begin_prompt(&s->weights, n);
         GM_TRY(prefill_by_loop(s, n, diag));
-        s->has_read_chunks = true;
     } else {
         release_activations(s);
-        release_chunks(s);
+        rt_residency_begin_tokens(&s->weights, true);
         prefill_by_steps(s, n);
-        s->has_predicted = true;
     }
     s->has_x = true;
     return check_finite(s, "activations", s->x, s->program.hidden, diag);
@@ -485,14 +443,13 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     release_activations(s);
-    if (s->trades_all || g.max >= RT_RELEASE_PREDICTED) release_chunks(s);
+    rt_residency_begin_tokens(&s->weights, g.max >= RT_RELEASE_PREDICTED);
     gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
     while (status == GM_OK && s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         status = generate_slice(&g, left < slice ? left : slice, diag);
     }
-    s->has_predicted = true;
-    s->has_read_head |= !rt_sampling_screens(sampling, s->program.vocab);
+    if (!rt_sampling_screens(sampling, s->program.vocab)) rt_residency_note_head(&s->weights);
     cut_after(&g, start);
     *out_count = g.count;
     *out_stop = g.stopped ? RT_STOP_EOS : g.cancelled ? RT_STOP_HOST : RT_STOP_LENGTH;
@@ -530,7 +487,7 @@ gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logi
         GM_TRY(rt_matmul_prepare(s->frame->matmul, rows, s->team, diag));
         claim_activations(s, rows);
         run_forward(s, &s->program.forward, &s->tokens[s->length], rows, s->rows);
-        s->has_read_chunks = s->has_predicted = s->has_read_head = true;
+        rt_residency_note_scoring(&s->weights);
         GM_TRY(check_finite(s, "activations", s->rows, rows * s->program.hidden, diag));
         GM_TRY(score_rows(s, done, rows, on_logits, user, &more, diag));
     }

@@ -4,11 +4,6 @@
 
 #include "runtime/base.h"
 
-/* A prompt of this many tokens is long: the memory of its activations is given back before tokens are generated. */
-enum { RT_RELEASE_TOKENS = 256 };
-/* So are the pages of stored weights that only prompts need, before so many tokens are generated. */
-enum { RT_RELEASE_PREDICTED = 32 };
-
 typedef struct rt_session rt_session;
 struct rt_program;
 struct rt_source;
