@@ -22,10 +22,15 @@ void cmd_held_take(rt_ids *held, cmd_answer *answer) {
 
 /* ---- conversations ---- */
 
+void cmd_warn_turns(const fe_model *model, const gm_diag *diag) {
+    if (model->vocab.other_turns) gm_warn(diag, "%s: its own chat template is not used: turns are written as Gemma's, <start_of_turn>…%s", model->path, RT_END_OF_TURN);
+}
+
 gm_status cmd_chat_stops(const fe_model *model, gm_diag *diag, int32_t *ids, cmd_stops *out) {
     int32_t turn = model->vocab.end_of_turn;
     bool there = false;
     if (turn < 0) return gm_fail(diag, GM_UNSUPPORTED, "%s: the vocabulary has no piece %s: expected one that Gemma's chat template can end turns with", model->path, RT_END_OF_TURN);
+    cmd_warn_turns(model, diag);
     *out = (cmd_stops){ids, model->config.stop_count};
     for (int i = 0; i < model->config.stop_count; i++) {
         ids[i] = model->config.stops[i];

@@ -260,6 +260,7 @@ static void add_vocab(report *r, const rt_vocab *vocab) {
     add_int(r, "end_of_turn", vocab->end_of_turn);
     add_bool(r, "add_bos", vocab->add_bos);
     add_bool(r, "add_eos", vocab->add_eos);
+    add_bool(r, "other_turns", vocab->other_turns);
 }
 
 /* ---- the whole ---- */

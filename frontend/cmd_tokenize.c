@@ -114,6 +114,7 @@ gm_status cmd_render(const cmd_options *options, gm_diag *diag) {
     GM_TRY(cmd_vocab_open(options, false, diag, &engine));
     gm_status status = fe_chat_render_file(engine.model.config.generation, options->messages,
                                            !options->no_generation_prompt, diag, &text);
+    if (status == GM_OK) cmd_warn_turns(&engine.model, diag);
     if (status == GM_OK) print_rendered(&engine, options, &text);
     gm_string_free(&text);
     fe_engine_close(&engine);

@@ -143,6 +143,8 @@ gm_status cmd_held_keep(const rt_ids *held, rt_session *session, const rt_ids *p
 /* What it holds after an answer was run, whose prompt is taken from it. */
 void cmd_held_take(rt_ids *held, cmd_answer *answer);
 
+/* Says it where the model brings a chat template whose turns are not Gemma's. */
+void cmd_warn_turns(const fe_model *model, const gm_diag *diag);
 /* The ids that end an answer in a chat, those of the model and the end of a turn, in ids[RT_MAX_STOPS]. GM_UNSUPPORTED: the vocabulary has no such piece. */
 gm_status cmd_chat_stops(const fe_model *model, gm_diag *diag, int32_t *ids, cmd_stops *out);
 /* The ids of a conversation in the chat template, with the model's turn opened. GM_INVALID: roles do not alternate, or it is too long. */

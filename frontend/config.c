@@ -245,7 +245,8 @@ static gm_status read_dtype(config_reader *in) {
 }
 
 static gm_status read_tied(config_reader *in) {
-    const cJSON *item = get_outer(in, "tie_word_embeddings");
+    const cJSON *outer = fe_json_get(in->root, "tie_word_embeddings"); /* the wrapper's counts, as in the reference */
+    const cJSON *item = outer ? outer : fe_json_get(in->text, "tie_word_embeddings");
     in->draft.c.tied = !item || cJSON_IsTrue(item);
     if (!item) config_note(in, "tie_word_embeddings", "true");
     if (!item || cJSON_IsBool(item)) return GM_OK;

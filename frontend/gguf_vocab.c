@@ -1,6 +1,7 @@
 /* The vocabulary inside a GGUF file. Piece texts stay where they are, in the mapping: the reader
  * touches each of the 262144 lengths once and copies no string. */
 #include "frontend/gguf_impl.h"
+#include "frontend/template.h"
 
 #include <math.h>
 #include <string.h>
@@ -111,10 +112,20 @@ static void restore_tags(rt_vocab *vocab) {
     }
 }
 
+/* Of a chat template, if there is one. */
+static gm_status read_template(const gguf_file *file, rt_vocab *vocab) {
+    const char *text = "";
+    size_t length = 0;
+    GM_TRY(gguf_string(file, "tokenizer.chat_template", false, &text, &length));
+    vocab->other_turns = fe_template_is_other(text, length);
+    return GM_OK;
+}
+
 gm_status gguf_read_vocab(const gguf_file *file, rt_vocab *vocab) {
     GM_TRY(check_settings(file));
     GM_TRY(read_pieces(file, vocab));
     GM_TRY(read_ids(file, vocab));
+    GM_TRY(read_template(file, vocab));
     restore_tags(vocab);
     vocab->end_of_turn = rt_vocab_find(vocab, RT_END_OF_TURN);
     return GM_OK;

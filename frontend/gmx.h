@@ -18,7 +18,7 @@
 #include "frontend/driver.h"
 #include "frontend/measure.h"
 
-enum { FE_GMX_VERSION = 10, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
+enum { FE_GMX_VERSION = 11, FE_GMX_ALIGN = 64, FE_GMX_HEAD = 64 };
 
 /* What machine code was compiled for; an artefact is run as it is when all of it is asked for again. */
 typedef struct fe_gmx_key {

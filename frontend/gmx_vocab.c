@@ -1,14 +1,15 @@
 /* The vocabulary section of an artefact.
  *
  * Eight 32-bit numbers: pieces, merges, bos, eos, unk, pad, end_of_turn, flags; then arrays: 32-bit lengths and f32 scores of the
- * pieces, the merges (left, right, result), a byte per piece: its type and, 4 bits up, how it matches; then the texts one after the other. A section of zero bytes is no vocabulary.
+ * pieces, the merges (left, right, result), a byte per piece: its type, 3 bits up whether it lies apart,
+ * and 4 bits up how it matches; then the texts one after the other. A section of zero bytes is no vocabulary.
  */
 #include "frontend/gmx_impl.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { ADD_BOS = 1, ADD_EOS = 2, JSON_RULES = 4, HAS_MERGES = 8, ALL_FLAGS = 15 };
+enum { ADD_BOS = 1, ADD_EOS = 2, JSON_RULES = 4, HAS_MERGES = 8, OTHER_TURNS = 16, ALL_FLAGS = 31 };
 
 typedef struct vocab_head {
     uint32_t pieces, merges;
@@ -19,12 +20,13 @@ typedef struct vocab_head {
 void gmx_vocab_write(const rt_vocab *vocab, gm_string *out) {
     if (!vocab->count) return;
     vocab_head head = {(uint32_t)vocab->count, (uint32_t)vocab->merge_count, vocab->bos, vocab->eos, vocab->unk, vocab->pad, vocab->end_of_turn, 0};
-    head.flags = (vocab->add_bos ? ADD_BOS : 0) | (vocab->add_eos ? ADD_EOS : 0) | (vocab->json_rules ? JSON_RULES : 0) | (vocab->merges ? HAS_MERGES : 0);
+    head.flags = (vocab->add_bos ? ADD_BOS : 0) | (vocab->add_eos ? ADD_EOS : 0) | (vocab->json_rules ? JSON_RULES : 0) | (vocab->merges ? HAS_MERGES : 0) |
+                 (vocab->other_turns ? OTHER_TURNS : 0);
     gm_string_append(out, (const char *)&head, sizeof head);
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&(uint32_t){vocab->pieces[i].length}, 4);
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, (const char *)&vocab->pieces[i].score, 4);
     if (vocab->merge_count) gm_string_append(out, (const char *)vocab->merges, vocab->merge_count * sizeof(rt_merge));
-    for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, &(char){(char)(vocab->pieces[i].type | vocab->pieces[i].match << 4)}, 1);
+    for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, &(char){(char)(vocab->pieces[i].type | vocab->pieces[i].apart << 3 | vocab->pieces[i].match << 4)}, 1);
     for (size_t i = 0; i < vocab->count; i++) gm_string_append(out, vocab->pieces[i].text, vocab->pieces[i].length);
 }
 
@@ -43,7 +45,8 @@ static gm_status read_pieces(const uint8_t *lengths, const uint8_t *types, const
         memcpy(&length, lengths + 4 * i, 4);
         memcpy(&piece->score, lengths + 4 * (vocab->count + i), 4);
         piece->text = text;
-        piece->type = types[i] & 15;
+        piece->type = types[i] & 7;
+        piece->apart = types[i] >> 3 & 1;
         piece->match = types[i] >> 4;
         if (length > RT_MAX_PIECE_BYTES || length > (size_t)(end - text)) return refuse(path, "as much text as it says", diag);
         piece->length = length;
@@ -72,6 +75,7 @@ static gm_status read_ids(const vocab_head *head, const char *path, gm_diag *dia
     vocab->bos = head->bos, vocab->eos = head->eos, vocab->unk = head->unk, vocab->pad = head->pad;
     vocab->end_of_turn = head->end_of_turn;
     vocab->add_bos = head->flags & ADD_BOS, vocab->add_eos = head->flags & ADD_EOS, vocab->json_rules = head->flags & JSON_RULES;
+    vocab->other_turns = head->flags & OTHER_TURNS;
     if ((vocab->add_bos && vocab->bos < 0) || (vocab->add_eos && vocab->eos < 0)) return refuse(path, "ids for the tokens it adds", diag);
     return GM_OK;
 }

@@ -21,6 +21,7 @@
 
 #include "frontend/gmx.h"
 #include "frontend/model_impl.h"
+#include "frontend/template.h"
 
 /* Where the parts of one model are. */
 typedef struct parts {
@@ -173,7 +174,10 @@ static gm_status open_tokenizer(parts *in) {
         if (model->vocab.count) return GM_OK; /* the GGUF's own */
         path = join(&in->arena, in->folder, "tokenizer.json");
         if (!exists(path)) path = join(&in->arena, in->folder, "tokenizer.model");
-        if (!exists(path)) return GM_OK;
+        if (!exists(path)) {
+            model->vocab.other_turns = fe_template_other_in(in->folder);
+            return GM_OK;
+        }
     }
     rt_vocab_free(&model->vocab);
     note_file(in, path);
@@ -183,6 +187,7 @@ static gm_status open_tokenizer(parts *in) {
     else
         GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));
     cut_vocab(model);
+    model->vocab.other_turns = fe_template_other_in(folder_of(&in->arena, path));
     return GM_OK;
 }
 

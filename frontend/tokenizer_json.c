@@ -13,6 +13,7 @@ typedef struct reader {
     gm_diag *diag;
     rt_vocab *vocab;
     const cJSON *entries, *added, *merges; /* model.vocab, added_tokens, model.merges */
+    const char *end;                       /* of texts, a piece; NULL: <eos> */
     gm_string joined;                      /* scratch: both texts of a merge */
 } reader;
 
@@ -87,8 +88,8 @@ static gm_status check_settings(reader *in, const cJSON *root) {
     return GM_OK;
 }
 
-/* The template for one text: [<bos>] A [<eos>]. A file without one leaves it to the library's Gemma class, which
- * puts <bos> first. */
+/* The template for one text: [<bos>] A [<eos>], where what ends it may be another piece that the library was told to end texts with. A file without one
+ * leaves it to the library's Gemma class, which puts <bos> first. */
 static gm_status read_template(reader *in, const cJSON *processor) {
     in->vocab->add_bos = fe_json_is_none(processor) && rt_vocab_find(in->vocab, "<bos>") >= 0;
     if (fe_json_is_none(processor)) return GM_OK;
@@ -100,8 +101,8 @@ static gm_status read_template(reader *in, const cJSON *processor) {
             seen_text = true;
         else if (is_text(special, "<bos>") && !seen_text && !in->vocab->add_bos)
             in->vocab->add_bos = true;
-        else if (is_text(special, "<eos>") && seen_text && !in->vocab->add_eos)
-            in->vocab->add_eos = true;
+        else if (cJSON_IsString(special) && seen_text && !in->vocab->add_eos)
+            in->vocab->add_eos = true, in->end = special->valuestring;
         else
             valid = false;
     }
@@ -188,9 +189,11 @@ static gm_status read_added(reader *in) {
         if (piece->text && strcmp(piece->text, content->valuestring) == 0 &&
             piece->type == RT_PIECE_NORMAL)
             piece->type = special ? RT_PIECE_CONTROL : RT_PIECE_USER;
-        else
+        else {
             GM_TRY(add_piece(in, id, content->valuestring,
                              special ? RT_PIECE_CONTROL : RT_PIECE_USER));
+            piece->apart = true;
+        }
         piece->match = match;
     }
     return GM_OK;
@@ -322,7 +325,7 @@ static gm_status read_merges(reader *in) {
 static gm_status name_pieces(reader *in, const cJSON *unk) {
     rt_vocab *vocab = in->vocab;
     vocab->bos = rt_vocab_find(vocab, "<bos>");
-    vocab->eos = rt_vocab_find(vocab, "<eos>");
+    vocab->eos = rt_vocab_find(vocab, in->end ? in->end : "<eos>");
     vocab->pad = rt_vocab_find(vocab, "<pad>");
     vocab->unk = cJSON_IsString(unk) ? rt_vocab_find(vocab, unk->valuestring) : -1;
     vocab->end_of_turn = rt_vocab_find(vocab, RT_END_OF_TURN);

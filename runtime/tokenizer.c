@@ -94,7 +94,7 @@ static void build_pieces(rt_tokenizer *tokenizer) {
         uint32_t hash = text_hash(piece->text, piece->length), mask = tokenizer->piece_mask;
         rt_piece_slot *slot = piece_slot(tokenizer, piece->text, piece->length, hash);
         int32_t taken = id_in(*slot, mask);
-        if (taken < 0 || (rt_mergeable(piece) && !rt_mergeable(&vocab->pieces[taken])))
+        if (taken < 0 || (rt_mergeable(vocab, piece) && !rt_mergeable(vocab, &vocab->pieces[taken])))
             *slot = (hash & ~mask) | ((uint32_t)id + 1);
     }
 }
@@ -233,7 +233,7 @@ static void build_adjacent(rt_tokenizer *tokenizer) {
     tokenizer->adjacent = allocate(RT_ADJACENT_BITS / 64, sizeof(uint64_t));
     for (size_t id = 0; id < vocab->count; id++) {
         const rt_piece *piece = &vocab->pieces[id];
-        if (!vocab->merges && !rt_mergeable(piece)) continue;
+        if (!vocab->merges && !rt_mergeable(vocab, piece)) continue;
         uint32_t before = 0;
         for (uint32_t at = 0; at < piece->length;) {
             int size = gm_utf8_scan(piece->text + at, piece->length - at);

@@ -39,7 +39,8 @@ typedef struct rt_piece {
     const char *text;     /* UTF-8 as the file spells it, need not be NUL-terminated */
     float score;          /* merge priority: higher merges first */
     uint32_t length : 24; /* at most RT_MAX_PIECE_BYTES */
-    uint32_t type : 4;    /* rt_piece_type */
+    uint32_t type : 3;    /* rt_piece_type */
+    uint32_t apart : 1;   /* json_rules: added to the vocabulary that is merged from, so that it is only found as a whole */
     uint32_t match : 4;   /* RT_MATCH_… */
 } rt_piece;
 
@@ -62,6 +63,7 @@ typedef struct rt_vocab {
     int32_t end_of_turn;        /* id of RT_END_OF_TURN, -1: none */
     bool add_bos, add_eos;
     bool json_rules; /* tokenizer.json semantics: control tokens in raw text match, byte runs decode as one */
+    bool other_turns; /* the model brings a chat template whose turns are not those of Gemma's */
 } rt_vocab;
 
 /* Is it one of `count` ids? */

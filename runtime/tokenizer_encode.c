@@ -92,7 +92,7 @@ static int32_t pair_result(encoder *work, const char *text, const symbol *left, 
     int32_t id = rt_piece_find(tokenizer, text + left->start, left->length + right->length);
     if (id < 0) return -1;
     const rt_piece *piece = &tokenizer->vocab->pieces[id];
-    if (!rt_mergeable(piece)) return -1;
+    if (!rt_mergeable(tokenizer->vocab, piece)) return -1;
     if (piece->type == RT_PIECE_UNUSED) work->unused_split[id] = left->length;
     *priority = score_key(piece->score);
     return id;
@@ -138,7 +138,7 @@ static void merge_all(encoder *work, const char *text) {
 
 static int32_t text_piece(const rt_tokenizer *tokenizer, const char *text, uint32_t length) {
     int32_t id = rt_piece_find(tokenizer, text, length);
-    bool usable = id >= 0 && rt_mergeable(&tokenizer->vocab->pieces[id]);
+    bool usable = id >= 0 && rt_mergeable(tokenizer->vocab, &tokenizer->vocab->pieces[id]);
     return usable ? id : -1;
 }
 
@@ -291,7 +291,9 @@ static void encode_cut(encoder *work, int second, const char *text, size_t lengt
             continue;
         }
         found.end = at += size;
-        if (!settle_cut(text, length, gap, tokenizer->vocab->pieces[found.id].match, &found)) continue;
+        int match = tokenizer->vocab->pieces[found.id].match;
+        if (!settle_cut(text, length, gap, match, &found)) continue;
+        if (match & RT_MATCH_LEFT && found.to <= gap) continue; /* as in HF nothing is left of it, a blank that the piece before took along */
         if (found.from > gap) encode_gap(work, second, text + gap, found.from - gap);
         rt_ids_push(work->out, found.id);
         gap = found.to;

@@ -219,6 +219,8 @@ START_TEST(single_keys) {
     ck_assert(with("gemma", "\"dtype\":\"bfloat16\",\"torch_dtype\":\"float32\"").storage ==
               RT_BF16);
     ck_assert(!with("gemma", "\"tie_word_embeddings\":false").tied);
+    ck_assert(with("gemma3", "\"text_config\":{\"tie_word_embeddings\":false},\"tie_word_embeddings\":true").tied);
+    ck_assert(!with("gemma3", "\"text_config\":{\"tie_word_embeddings\":false}").tied);
     ck_assert(with("gemma", "\"attention_bias\":true").attention_bias);
     ck_assert(with("gemma2", "\"rope_theta\":10000,\"final_logit_softcapping\":30").final_cap == 30);
     fe_config c =

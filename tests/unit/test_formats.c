@@ -210,9 +210,11 @@ START_TEST(safetensors_good) {
             "\"%slayers.0.q\":{\"dtype\":\"F16\",\"shape\":[0,5],\"data_offsets\":[6,6]},"
             "\"model.vision_tower.x\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[14,22]},"
             "\"multi_modal_projector.y\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,2],"
-            "\"data_offsets\":[22,24]}}  ",
-            savers[i].prefix, savers[i].head, savers[i].prefix);
-        gm_string file = make_file(header, 24);
+            "\"data_offsets\":[22,24]},"
+            "\"%slayers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F64\",\"shape\":[1],"
+            "\"data_offsets\":[24,32]}}  ",
+            savers[i].prefix, savers[i].head, savers[i].prefix, savers[i].prefix);
+        gm_string file = make_file(header, 32);
         gm_diag diag = {0};
         fe_model model;
         gm_status status = open_bytes(&file, &diag, &model);

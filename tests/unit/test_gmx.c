@@ -244,9 +244,9 @@ START_TEST(nothing_is_lost) {
 END_TEST
 
 START_TEST(vocabulary_with_merges) {
-    rt_piece pieces[] = {{"a", -1.5f, 1, RT_PIECE_NORMAL, 0}, {"b", 0, 1, RT_PIECE_USER, RT_MATCH_LEFT | RT_MATCH_ESCAPED}, {"ab", 3, 2, RT_PIECE_NORMAL, 0}, {"", 0, 0, RT_PIECE_UNUSED, 0}};
+    rt_piece pieces[] = {{"a", -1.5f, 1, RT_PIECE_NORMAL, 0, 0}, {"b", 0, 1, RT_PIECE_USER, 1, RT_MATCH_LEFT | RT_MATCH_ESCAPED}, {"ab", 3, 2, RT_PIECE_NORMAL, 0, 0}, {"", 0, 0, RT_PIECE_UNUSED, 0, 0}};
     rt_merge merges[] = {{0, 1, 2}, {1, 0, 2}};
-    rt_vocab vocab = {.pieces = pieces, .count = 4, .merges = merges, .merge_count = 2, .bos = 1, .eos = -1, .unk = 3, .pad = 0, .end_of_turn = 2, .add_bos = true, .json_rules = true};
+    rt_vocab vocab = {.pieces = pieces, .count = 4, .merges = merges, .merge_count = 2, .bos = 1, .eos = -1, .unk = 3, .pad = 0, .end_of_turn = 2, .add_bos = true, .json_rules = true, .other_turns = true};
     rt_vocab back = {0};
     gm_diag diag = {0};
     gm_string bytes = {0};
@@ -258,11 +258,12 @@ START_TEST(vocabulary_with_merges) {
         ck_assert_mem_eq(back.pieces[i].text, pieces[i].text, pieces[i].length);
         ck_assert(back.pieces[i].score == pieces[i].score && back.pieces[i].type == pieces[i].type);
         ck_assert_int_eq(back.pieces[i].match, pieces[i].match);
+        ck_assert_int_eq(back.pieces[i].apart, pieces[i].apart);
     }
     ck_assert_uint_eq(back.merge_count, 2);
     ck_assert_mem_eq(back.merges, merges, sizeof merges);
     ck_assert(back.bos == 1 && back.eos == -1 && back.unk == 3 && back.pad == 0 && back.end_of_turn == 2);
-    ck_assert(back.add_bos && !back.add_eos && back.json_rules);
+    ck_assert(back.add_bos && !back.add_eos && back.json_rules && back.other_turns);
     rt_vocab_free(&back);
     for (size_t length = 1; length < bytes.length; length++) { /* no reading past the end, whatever it says */
         gm_diag why = {0};
@@ -423,7 +424,7 @@ START_TEST(other_versions_are_refused) {
     checksum = gmx_checksum(p.bytes.data, 32);
     memcpy(p.bytes.data + 32, &checksum, 8);
     temp_write("a.gmx", p.bytes.data, p.bytes.length);
-    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 10, found 11");
+    expect_open_failure(p.path, GM_UNSUPPORTED, "expected artefact version 11, found 12");
     gm_string_free(&p.bytes);
 }
 END_TEST

@@ -183,6 +183,46 @@ START_TEST(small_accepted) {
 }
 END_TEST
 
+#define ADDED(id, content, word, left, right, special)                                             \
+    ",{\"id\":" #id ",\"content\":\"" content "\",\"single_word\":" word ",\"lstrip\":" left ",\"rstrip\":" right \
+    ",\"normalized\":false,\"special\":" special "}"
+
+/* Texts may end in another piece than <eos>, and begin with none. */
+START_TEST(small_template) {
+    gm_diag diag = {0};
+    ck_assert_msg(open_small("\"single\":[", "\"single\":[{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"aa\"}}],\"x\":[", &diag) == GM_OK, "%s", diag.message);
+    ck_assert(!vocab.add_bos && vocab.add_eos && vocab.eos == 260);
+    rt_vocab_free(&vocab);
+}
+END_TEST
+
+/* Where an added token may not stand, what it is spelled with is merged: from the vocabulary, to which an added token belongs only if it is listed there. */
+START_TEST(small_added) {
+    gm_diag diag = {0};
+    ck_assert_msg(open_small("\"special\":true}", "\"special\":true}" ADDED(261, "\xF0\x9F\x99\x82", "true", "false", "false", "false")
+                             ADDED(258, "a", "true", "false", "false", "true"), &diag) == GM_OK, "%s", diag.message);
+    index_vocab();
+    CHECK_ENCODE("a\xF0\x9F\x99\x82", false, 258, 0xF0, 0x9F, 0x99, 0x82);
+    CHECK_ENCODE("!\xF0\x9F\x99\x82", false, 0x21, 261);
+    CHECK_ENCODE("ab", false, 258, 0x62);
+    CHECK_ENCODE("aa", false, 260);
+    teardown();
+}
+END_TEST
+
+/* A blank that the token before takes along is no token of its own, if it looks for blanks on its left; as in HF. */
+START_TEST(small_blanks) {
+    gm_diag diag = {0};
+    ck_assert_msg(open_small("\"special\":true}", "\"special\":true}" ADDED(261, "<r>", "false", "false", "true", "false")
+                             ADDED(262, "\\t", "false", "true", "false", "false") ADDED(263, "\\n", "false", "false", "false", "false"), &diag) == GM_OK, "%s", diag.message);
+    index_vocab();
+    CHECK_ENCODE("<r>\ta", false, 261, 258);
+    CHECK_ENCODE("\ta", false, 262, 258);
+    CHECK_ENCODE("<r>\n", false, 261, 263);
+    teardown();
+}
+END_TEST
+
 START_TEST(small_refused) {
     static const char *edits[][3] = {
         {"\"BPE\"", "\"Unigram\"", "model.type: expected"},
@@ -238,6 +278,9 @@ int main(void) {
     TCase *small = add_case(suite, "small", NULL, NULL);
     tcase_add_test(small, mini_files);
     tcase_add_test(small, small_accepted);
+    tcase_add_test(small, small_template);
+    tcase_add_test(small, small_added);
+    tcase_add_test(small, small_blanks);
     tcase_add_test(small, small_refused);
     return suite_run(suite);
 }
