@@ -35,11 +35,17 @@ typedef struct exchange {
 
 /* ---- JSON ---- */
 
+/* {"error":{…}} */
+static void write_error(int status, const char *message, gm_string *out) {
+    gm_string_printf(out, "{\"error\":{\"message\":");
+    cmd_json_text(out, message, strlen(message));
+    gm_string_printf(out, ",\"type\":\"%s\",\"code\":%d}}", status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
+}
+
 static void answer_error(fe_http_request *http, int status, const char *message) {
     gm_string out = {0};
-    gm_string_printf(&out, "{\"error\":{\"message\":");
-    cmd_json_text(&out, message, strlen(message));
-    gm_string_printf(&out, ",\"type\":\"%s\",\"code\":%d}}\n", status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
+    write_error(status, message, &out);
+    gm_string_printf(&out, "\n");
     fe_http_answer(http, status, json_type, &out);
     gm_string_free(&out);
 }
@@ -175,11 +181,20 @@ static void answer_whole(exchange *e, int64_t prompt) {
     gm_string_free(&out);
 }
 
-/* The status was not told yet, unless a stream has begun: then it ends early. */
+/* The status was not told yet, unless a stream has begun: then it ends with an event that says it. */
 static void answer_failure(exchange *e, gm_status status, const gm_diag *diag) {
     bool asked = status == GM_INVALID || status == GM_FORMAT || status == GM_UNSUPPORTED;
-    if (e->begun) fe_http_end(e->http);
-    else answer_error(e->http, asked ? BAD_REQUEST : SERVER_ERROR, diag->message);
+    if (!e->begun) {
+        answer_error(e->http, asked ? BAD_REQUEST : SERVER_ERROR, diag->message);
+        return;
+    }
+    gm_string event = {0};
+    gm_string_printf(&event, "data: ");
+    write_error(SERVER_ERROR, diag->message, &event);
+    gm_string_printf(&event, "\n\n");
+    fe_http_write(e->http, event.data, event.length);
+    fe_http_end(e->http);
+    gm_string_free(&event);
 }
 
 static void complete(server *s, fe_http_request *http, bool chat) {
@@ -215,14 +230,14 @@ static void answer_text(server *s, fe_http_request *http) {
     complete(s, http, false);
 }
 
-static void answer_health(server *s, fe_http_request *http) {
+static void answer_health(const server *s, fe_http_request *http) {
     gm_string out = {0};
     gm_string_printf(&out, "{\"status\":\"ok\"}\n");
     fe_http_answer(http, OK, json_type, &out);
     gm_string_free(&out);
 }
 
-static void answer_models(server *s, fe_http_request *http) {
+static void answer_models(const server *s, fe_http_request *http) {
     gm_string out = {0};
     gm_string_printf(&out, "{\"object\":\"list\",\"data\":[{\"id\":");
     cmd_json_text(&out, s->model, strlen(s->model));
@@ -233,25 +248,39 @@ static void answer_models(server *s, fe_http_request *http) {
 
 static const struct path {
     const char *method, *path;
-    void (*answer)(server *s, fe_http_request *http);
+    void (*answer)(server *s, fe_http_request *http);      /* when it is its turn; NULL: */
+    void (*quick)(const server *s, fe_http_request *http); /* at once, by any thread */
 } paths[] = {
-    {"POST", "/v1/chat/completions", answer_chat},
-    {"POST", "/v1/completions", answer_text},
-    {"GET", "/v1/models", answer_models},
-    {"GET", "/health", answer_health},
+    {"POST", "/v1/chat/completions", answer_chat, NULL},
+    {"POST", "/v1/completions", answer_text, NULL},
+    {"GET", "/v1/models", NULL, answer_models},
+    {"GET", "/health", NULL, answer_health},
 };
 
-static void answer(server *s, fe_http_request *http) {
-    int status = NOT_FOUND;
+/* NULL: there is none; *other: but one for another method. */
+static const struct path *find_path(const fe_http_request *http, bool *other) {
+    *other = false;
     for (size_t i = 0; i < GM_COUNT(paths); i++) {
         if (strcmp(http->path, paths[i].path) != 0) continue;
-        if (strcmp(http->method, paths[i].method) == 0) {
-            paths[i].answer(s, http);
-            return;
-        }
-        status = BAD_METHOD;
+        if (strcmp(http->method, paths[i].method) == 0) return &paths[i];
+        *other = true;
     }
-    answer_error(http, status, status == NOT_FOUND ? "no such path: expected /v1/chat/completions, /v1/completions, /v1/models or /health" : "the path takes another method");
+    return NULL;
+}
+
+static bool answer_quickly(void *user, fe_http_request *http) {
+    bool other;
+    const struct path *path = find_path(http, &other);
+    if (path && path->answer) return false;
+    if (path) path->quick(user, http);
+    else if (other) answer_error(http, BAD_METHOD, "the path takes another method");
+    else answer_error(http, NOT_FOUND, "no such path: expected /v1/chat/completions, /v1/completions, /v1/models or /health");
+    return true;
+}
+
+static void answer(server *s, fe_http_request *http) {
+    bool other;
+    find_path(http, &other)->answer(s, http);
 }
 
 /* ---- the command ---- */
@@ -265,8 +294,9 @@ static const char *name_of(const char *path) {
 static gm_status serve(server *s, gm_diag *diag) {
     const char *host = s->options->host ? s->options->host : "127.0.0.1";
     if (s->engine.model.vocab.end_of_turn >= 0) GM_TRY(cmd_chat_stops(&s->engine.model, diag, s->stop_ids, &s->chat_stops));
-    GM_TRY(fe_http_open(host, (int)cmd_int_or(s->options, FLAG_PORT, s->options->port, DEFAULT_PORT), diag, &s->http));
-    fprintf(stderr, "listening at http://%s:%d\n", host, fe_http_port(s->http));
+    GM_TRY(fe_http_open(host, (int)cmd_int_or(s->options, FLAG_PORT, s->options->port, DEFAULT_PORT), answer_quickly, s, diag, &s->http));
+    bool colons = strchr(host, ':'); /* of IPv6 */
+    fprintf(stderr, "listening at http://%s%s%s:%d\n", colons ? "[" : "", host, colons ? "]" : "", fe_http_port(s->http));
     for (;;) answer(s, fe_http_next(s->http));
 }
 

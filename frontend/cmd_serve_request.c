@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const char source[] = "request";
+enum { MOST_STOPS = 16 };
 
 static gm_status refuse(const cJSON *item, const char *expected, gm_diag *diag) {
     return gm_fail(diag, GM_INVALID, "%s: key \"%.80s\": expected %s", source, item->string, expected);
@@ -49,6 +50,7 @@ static gm_status read_number(const struct number *number, const cJSON *item, cmd
 static gm_status read_stops(const cJSON *item, cmd_options *options, gm_arena *arena, gm_diag *diag) {
     const cJSON *first = cJSON_IsArray(item) ? item->child : item;
     size_t count = options->stops.count + (cJSON_IsArray(item) ? (size_t)cJSON_GetArraySize(item) : 1);
+    if (count > options->stops.count + MOST_STOPS) return refuse(item, "at most 16 texts", diag); /* each is looked for at each byte */
     const char **texts = GM_NEW_ARRAY(arena, const char *, count + 1);
     if (options->stops.count) memcpy(texts, options->stops.data, sizeof *texts * options->stops.count);
     options->stops.data = texts;

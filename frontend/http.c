@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { CONNECTIONS = 64, BLOCK = 4096, LOOK_MS = 200 /* how often a waiting thread looks whether its client is still there */ };
+enum { CONNECTIONS = 256, IDLE_SECONDS = 60, BLOCK = 4096, LOOK_MS = 200 /* how often a waiting thread looks whether its client is still there */ };
 
 /* A request and its answer, of which the connection's thread and the answering one have a share each. */
 typedef struct exchange {
@@ -20,7 +20,7 @@ typedef struct exchange {
     fe_http *http;
     struct exchange *next; /* in the queue */
     int owners;
-    bool too_large, begun, ended, gone; /* gone: nobody reads the answer */
+    bool too_large, queued, begun, ended, gone; /* gone: nobody reads the answer */
     int status;
     const char *type;
     gm_string answer;
@@ -29,6 +29,8 @@ typedef struct exchange {
 
 struct fe_http {
     struct MHD_Daemon *daemon;
+    fe_http_quick_fn quick;
+    void *user;
     pthread_mutex_t lock;   /* of the queue and all exchanges */
     pthread_cond_t changed; /* any of them */
     exchange *first, *last; /* that wait to be handed out */
@@ -69,19 +71,35 @@ static void take_body(exchange *e, const char *data, size_t bytes) {
     if (!e->too_large) gm_string_append(&e->request.body, data, bytes);
 }
 
+/* A client that closes its half of the connection counts as gone: nothing tells it apart from one that has closed it all. */
 static bool has_hung_up(struct MHD_Connection *connection) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     char byte;
     return info && recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
-/* Puts the request into the queue and waits for its answer to begin; the lock is held. False: the client went away before. */
-static bool wait_for_answer(exchange *e, struct MHD_Connection *connection) {
+/* The lock is held. */
+static void enqueue(exchange *e) {
     fe_http *http = e->http;
-    e->owners++;
     *(http->last ? &http->last->next : &http->first) = e;
     http->last = e;
+    e->queued = true;
     pthread_cond_broadcast(&http->changed);
+}
+
+/* The lock is held. */
+static void dequeue(exchange *e) {
+    fe_http *http = e->http;
+    exchange **at = &http->first, *before = NULL;
+    for (; *at != e; at = &(*at)->next) before = *at;
+    *at = e->next;
+    if (http->last == e) http->last = before;
+    e->queued = false;
+}
+
+/* Waits for the answer to begin; the lock is held. False: the client went away before. */
+static bool wait_for_answer(exchange *e, struct MHD_Connection *connection) {
+    fe_http *http = e->http;
     while (!e->begun && !e->gone) {
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
@@ -117,7 +135,11 @@ static enum MHD_Result respond(struct MHD_Connection *connection, exchange *e) {
     static char large[] = "{\"error\":{\"message\":\"the request is too large\",\"type\":\"invalid_request_error\"}}\n";
     if (e->too_large)
         return queue(connection, MHD_HTTP_CONTENT_TOO_LARGE, "application/json", MHD_create_response_from_buffer(sizeof large - 1, large, MHD_RESPMEM_PERSISTENT));
+    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u); /* an answer may take long */
+    e->owners++;
+    bool quick = e->http->quick(e->http->user, &e->request);
     pthread_mutex_lock(&e->http->lock);
+    if (!quick) enqueue(e);
     bool answered = wait_for_answer(e, connection), whole = e->ended;
     pthread_mutex_unlock(&e->http->lock);
     if (!answered) return MHD_NO;
@@ -145,9 +167,14 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **st
     if (!e) return;
     pthread_mutex_lock(&http->lock);
     e->gone = true;
+    if (e->queued) { /* it would have been the answering thread's */
+        dequeue(e);
+        e->owners--;
+    }
     let_go(e);
     pthread_mutex_unlock(&http->lock);
     *state = NULL;
+    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)IDLE_SECONDS);
 }
 
 /* ---- the answering thread ---- */
@@ -156,8 +183,7 @@ fe_http_request *fe_http_next(fe_http *http) {
     pthread_mutex_lock(&http->lock);
     while (!http->first) pthread_cond_wait(&http->changed, &http->lock);
     exchange *e = http->first;
-    http->first = e->next;
-    if (!http->first) http->last = NULL;
+    dequeue(e);
     pthread_mutex_unlock(&http->lock);
     return &e->request;
 }
@@ -215,7 +241,7 @@ static gm_status cannot_listen(const char *host, int port, const char *reason, g
     return gm_fail(diag, GM_IO, "%s:%d: cannot listen: %s", host, port, reason);
 }
 
-gm_status fe_http_open(const char *host, int port, gm_diag *diag, fe_http **out) {
+gm_status fe_http_open(const char *host, int port, fe_http_quick_fn quick, void *user, gm_diag *diag, fe_http **out) {
     char service[16];
     struct addrinfo wanted = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *address;
     snprintf(service, sizeof service, "%d", port);
@@ -223,12 +249,14 @@ gm_status fe_http_open(const char *host, int port, gm_diag *diag, fe_http **out)
     if (failed) return cannot_listen(host, port, gai_strerror(failed), diag);
     fe_http *http = calloc(1, sizeof *http);
     GM_ASSERT(http);
+    http->quick = quick;
+    http->user = user;
     pthread_mutex_init(&http->lock, NULL);
     pthread_cond_init(&http->changed, NULL);
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | (address->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
     errno = 0;
     http->daemon = MHD_start_daemon(flags, (uint16_t)port, NULL, NULL, on_access, http, MHD_OPTION_SOCK_ADDR, address->ai_addr, MHD_OPTION_CONNECTION_LIMIT,
-                                    (unsigned)CONNECTIONS, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_END);
+                                    (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_END);
     int reason = errno;
     freeaddrinfo(address);
     *out = http;

@@ -12,12 +12,16 @@ typedef struct fe_http_request {
     gm_string body;      /* ends in a NUL that does not count */
 } fe_http_request;
 
-/* Listen at host and port, 0: any that is free. GM_IO: with the system's reason. Lives as long as the process. */
-gm_status fe_http_open(const char *host, int port, gm_diag *diag, fe_http **out);
+/* Is asked first, by several threads at once: true, if it has answered the request (fe_http_answer). Others wait for fe_http_next. */
+typedef bool (*fe_http_quick_fn)(void *user, fe_http_request *request);
+
+/* Listen at host and port, 0: any that is free. Connections that ask nothing for a minute are closed. GM_IO: with the system's reason. Lives as long as
+ * the process. */
+gm_status fe_http_open(const char *host, int port, fe_http_quick_fn quick, void *user, gm_diag *diag, fe_http **out);
 /* The port that it listens at. */
 int fe_http_port(const fe_http *http);
-/* Waits for a request. Bodies of more than FE_HTTP_MOST bytes are refused before. */
-enum { FE_HTTP_MOST = 1 << 26 };
+/* Waits for a request whose client is still there. Bodies of more than FE_HTTP_MOST bytes are refused before. */
+enum { FE_HTTP_MOST = 1 << 23 };
 fe_http_request *fe_http_next(fe_http *http);
 /* Answer in one piece. */
 void fe_http_answer(fe_http_request *request, int status, const char *type, const gm_string *body);

@@ -90,11 +90,16 @@ refused bad_id 'outside the vocabulary' '{"prompt":[99999999]}'
 refused bad_number 'temperature' '{"prompt":"a","temperature":-1}'
 refused bad_count 'max_tokens' '{"prompt":"a","max_tokens":1.5}'
 refused bad_stop 'stop' '{"prompt":"a","stop":[5]}'
+refused many_stops 'at most 16 texts' "{\"prompt\":\"a\",\"stop\":[$(yes '"a",' | head -n 16 | tr -d '\n')\"a\"]}"
 refused several 'expected 1' '{"prompt":"a","n":2}'
 refused tools 'does not do this' '{"messages":[],"tools":[{}]}' /v1/chat/completions
 refused roles 'roles must alternate' '{"messages":[{"role":"assistant","content":"a"}]}' /v1/chat/completions
 refused too_long 'expected at most the context of 64' "{\"prompt\":[$(yes 5, | head -n 70 | tr -d '\n')5]}"
 post idle_keys 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":1,"n":1,"tools":[],"logprobs":false,"user":"me","frequency_penalty":0,"stop":null}'
+
+# More than is taken in.
+head -c 9000000 /dev/zero | tr '\0' ' ' | "$client" "$port" POST /v1/completions >"$work/answer" 2>"$work/client"
+check too_large "$(head -c 300 "$work/answer" "$work/client")" [ "$(head -n 1 "$work/answer")" = 413 ]
 
 # Clients that go away, before or within their answers, leave it to the others; those that come at once are answered one after the other.
 for stream in true false; do
