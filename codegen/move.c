@@ -22,11 +22,17 @@ static LLVMValueRef const_global(cg *c, LLVMValueRef value) {
     return global;
 }
 
+/* Of a list of values; those of integers were found to be whole (ir/infer.c). */
+static ir_attr element_of(rt_dtype dtype, double value) {
+    bool fraction = rt_dtype_of(dtype)->class == RT_CLASS_FLOAT;
+    return fraction ? (ir_attr){.f = value} : (ir_attr){.f = value, .i = (int64_t)value};
+}
+
 static LLVMValueRef const_list(cg *c, rt_dtype dtype, const ir_attr *list) {
     LLVMValueRef *elements = calloc(list->n + 1, sizeof *elements);
     GM_ASSERT(elements);
     for (size_t i = 0; i < list->n; i++) {
-        ir_attr element = {.f = list->floats[i], .i = (int64_t)list->floats[i]};
+        ir_attr element = element_of(dtype, list->floats[i]);
         elements[i] = cg_const_element(c, dtype, &element);
     }
     LLVMValueRef array = LLVMConstArray2(cg_type(c, dtype), elements, list->n);
@@ -41,8 +47,7 @@ static void emit_const(cg *c, const ir_inst *inst) {
     cg_slot *slot = cg_slot_of(c, inst->results[0]);
     *slot = (cg_slot){.extent = {.object = -1}};
     if (type->rank == 0) {
-        ir_attr first = {0};
-        if (list) first = (ir_attr){.f = list->floats[0], .i = (int64_t)list->floats[0]};
+        ir_attr first = list ? element_of(type->dtype, list->floats[0]) : (ir_attr){0};
         LLVMValueRef element = cg_const_element(c, type->dtype, list ? &first : value);
         slot->reg = type->dtype == RT_BOOL ? LLVMConstInt(c->i1, (unsigned long long)(list ? first.i : value->i), 0) : element;
         return;

@@ -113,6 +113,8 @@ static gm_status run(const cmd_options *options, const ir_module *module, const 
     int arg_count = func->body->param_count;
     uint64_t seed = (uint64_t)options->seed;
     GM_TRY(cmd_run_args(module, func, options->dims, seed, arena, diag, &args));
+    ir_interp_env env = {.weights = weights};
+    GM_TRY(ir_interp(module, func->name, &env, args, arg_count, arena, results, diag)); /* which refuses what compiled code does not look at */
     if (options->run_mode == RUN_CHECK) {
         GM_TRY(fe_gir_check((int)options->threads, module, func->name, weights, args, arg_count, diag));
         printf(options->format == CMD_JSON ? "{\"func\":\"%s\",\"same\":true}\n"
@@ -120,11 +122,8 @@ static gm_status run(const cmd_options *options, const ir_module *module, const 
                func->name);
         return GM_OK;
     }
-    ir_interp_env env = {.weights = weights};
     if (options->run_mode == RUN_JIT)
         GM_TRY(fe_gir_run_jit_for(NULL, (int)options->threads, module, func->name, &env, args, arg_count, arena, results, diag));
-    else
-        GM_TRY(ir_interp(module, func->name, &env, args, arg_count, arena, results, diag));
     print_results(options, results, func->body->yield_count);
     return GM_OK;
 }

@@ -136,8 +136,8 @@ static gm_status make_array(const ir_type *type, const int64_t *symbols, int64_t
     *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
     for (int d = 0; d < type->rank; d++) {
         out->dim[d] = ir_dim_value(type->dim[d], symbols);
-        if (!gm_mul_size(elems, (size_t)out->dim[d], &elems) || elems > (size_t)1 << 34)
-            return gm_fail(diag, GM_INVALID, "a parameter has more than 2^34 elements");
+        if (!gm_mul_size(elems, (size_t)out->dim[d], &elems) || elems > (size_t)1 << 31)
+            return gm_fail(diag, GM_INVALID, "a parameter or weight has more than 2^31 elements: expected fewer (see --dims)");
     }
     int64_t row = type->rank ? out->dim[type->rank - 1] : 1;
     if (row % rt_dtype_of(type->dtype)->block_elems)

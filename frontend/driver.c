@@ -19,11 +19,12 @@ static gm_status check_cache(const fe_config *config, int64_t context, gm_diag *
     return GM_OK;
 }
 
-static gm_status limits_of(const fe_options *options, const fe_config *config, gm_diag *diag, pass_options *out) {
+static gm_status limits_of(const fe_options *options, const fe_model *model, gm_diag *diag, pass_options *out) {
+    const fe_config *config = &model->config;
     int64_t context = options->context ? options->context : config->context < PASS_DEFAULT_CONTEXT ? config->context : PASS_DEFAULT_CONTEXT;
     if (!options->context && context < options->least_context) context = options->least_context;
     if (context < 1 || context > config->context)
-        return gm_fail(diag, GM_INVALID, "context size must be 1..%lld for this model, found %lld", (long long)config->context, (long long)context);
+        return gm_fail(diag, GM_INVALID, "%s: context size must be 1..%lld for this model, found %lld", model->path, (long long)config->context, (long long)context);
     GM_TRY(check_cache(config, context, diag));
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
     *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide, .layers = config->layers, .decisions = options->decisions};
@@ -33,11 +34,7 @@ static gm_status limits_of(const fe_options *options, const fe_config *config, g
 /* An artefact keeps the index of its vocabulary. */
 gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out) {
     if (!model->vocab.count) return GM_OK;
-    if (!model->gmx) {
-        gm_diag inner = {0};
-        gm_status status = rt_tokenizer_new(&model->vocab, &inner, out);
-        return status == GM_OK ? GM_OK : gm_fail(diag, status, "%s: %s", model->path, inner.message);
-    }
+    if (!model->gmx) return fe_tokenizer_index(&model->vocab, model->path, diag, out);
     *out = rt_tokenizer_open(&model->vocab, model->gmx->index.data, model->gmx->index.bytes);
     return *out ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"index\": expected that of the vocabulary", model->path);
 }
@@ -56,7 +53,7 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     if (gmx) fe_gmx_adopt(gmx, options);
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
     if (!options->no_text) GM_TRY(fe_tokenizer_open(&engine->model, diag, &engine->tokenizer));
-    GM_TRY(limits_of(options, &engine->model.config, diag, limits));
+    GM_TRY(limits_of(options, &engine->model, diag, limits));
     limits->tiles = cg_target_has_tiles(options->target_cpu);
     limits->artefact = options->artefact || holds_panels(&engine->model.weights);
     limits->precision = fe_pass_precision(options->precision, options->target_cpu, &engine->model, limits->artefact);

@@ -26,15 +26,13 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
         for (int d = 0; d < type->rank; d++)
             if (ir_dim_is_symbol(type->dim[d])) values[ir_dim_symbol_of(type->dim[d])] = args[i].dim[d];
     }
+    for (int i = 0; i < in->symbol_count; i++)
+        if (in->symbols[i].max && in->symbols[i].max < values[i])
+            return gm_fail(diag, GM_INVALID, "the arguments make %s = %lld, its bound is %lld", in->symbols[i].name, (long long)values[i], (long long)in->symbols[i].max);
     ir_module *bound;
     GM_TRY(pass_specialize_for(in, func, values, diag, &bound));
     for (int i = 0; i < bound->symbol_count; i++) {
         ir_symbol *symbol = &bound->symbols[i];
-        if (symbol->max && symbol->max < values[i]) {
-            gm_fail(diag, GM_INVALID, "the arguments make %s = %lld, its bound is %lld", symbol->name, (long long)values[i], (long long)symbol->max);
-            ir_module_free(bound);
-            return GM_INVALID;
-        }
         if (!symbol->max) symbol->max = values[i] > 0 ? values[i] : 1;
         if (values[i] < 0) values[i] = symbol->max;
     }
@@ -210,14 +208,13 @@ gm_status fe_gir_check(int threads, const ir_module *module, const char *func, c
     gm_status status = program_open(module, func, weights, args, arg_count, threads, &options, diag, &program);
     if (status == GM_OK) {
         ir_array *results = GM_NEW_ARRAY(&c.arena, ir_array, ir_func_find(program.module, func)->body->yield_count + 1);
-        ir_interp_env alone = {.weights = weights}, env = {.weights = weights, .trace = check_values, .user = &c};
+        ir_interp_env env = {.weights = weights, .trace = check_values, .user = &c};
         c.module = program.module;
         number_insts(&c);
         program.frame->trace = record_value;
         program.frame->trace_user = &c;
-        status = ir_interp(program.module, func, &alone, args, arg_count, &c.arena, results, diag); /* which refuses what compiled code does not look at */
-        if (status == GM_OK) run(&program, func, args, arg_count, &c.arena, results);
-        if (status == GM_OK) status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
+        run(&program, func, args, arg_count, &c.arena, results);
+        status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
         if (status == GM_OK && !c.differs && c.cursor < c.count) {
             c.differs = true;
             gm_fail(diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)cg_trace_number(c.module, c.records[c.cursor].inst));

@@ -14,7 +14,7 @@ gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_int
 gm_status fe_gir_run_jit_for(const char *target_cpu, int threads, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
                              int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag);
 
-/* Run @func both ways. GM_INTERNAL when they differ; the message names the first operation whose value does. */
+/* Run @func both ways, on arguments that the interpreter takes: compiled code does not look at positions. GM_INTERNAL when they differ; the message names the first operation whose value does. */
 gm_status fe_gir_check(int threads, const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count,
                        gm_diag *diag);
 

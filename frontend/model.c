@@ -356,6 +356,12 @@ gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *dia
     return read ? gm_fail(diag, GM_INVALID, "%s: is a file of the model that is read: expected another one for the output", output) : GM_OK;
 }
 
+gm_status fe_tokenizer_index(const rt_vocab *vocab, const char *path, gm_diag *diag, rt_tokenizer **out) {
+    gm_diag inner = {0};
+    gm_status status = rt_tokenizer_new(vocab, &inner, out);
+    return status == GM_OK ? GM_OK : gm_fail(diag, status, "%s: %s", path, inner.message);
+}
+
 int32_t fe_model_bos(const fe_model *model) {
     return model->vocab.count && model->vocab.bos >= 0 ? model->vocab.bos : model->config.bos;
 }

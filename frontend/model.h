@@ -46,6 +46,9 @@ void fe_model_close(fe_model *model);
 /* GM_INVALID: at `output` lies a file that the model was read from. Of weights those that were mapped are known. */
 gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *diag);
 
+/* rt_tokenizer_new, whose errors name the file. */
+gm_status fe_tokenizer_index(const rt_vocab *vocab, const char *path, gm_diag *diag, rt_tokenizer **out);
+
 /* The id that texts begin with: the vocabulary's, else the configuration's; -1: none. */
 int32_t fe_model_bos(const fe_model *model);
 /* The same where the vocabulary asks for it before texts; -1: nothing is put there. */

@@ -265,8 +265,8 @@ static gm_status run_both(runner *r, fe_engine *plain, gm_diag *diag) {
     GM_TRY(fe_engine_open(r->request->path, &options, diag, plain));
     int64_t context = rt_session_context(plain->session), room = r->request->id_count + r->request->predict;
     if (context < room)
-        return gm_fail(diag, GM_INVALID, "a context of %lld is too small: prompt and tokens need at least %lld (see -c)", (long long)context,
-                       (long long)room);
+        return gm_fail(diag, GM_INVALID, "%s: a context of %lld is too small: prompt and tokens need at least %lld (see -c)", r->request->path,
+                       (long long)context, (long long)room);
     options.profile = true;
     GM_TRY(fe_engine_open(r->request->path, &options, diag, &r->result->engine));
     r->result->threads = rt_session_threads(r->result->engine.session);

@@ -311,7 +311,7 @@ static gm_status read_merges(reader *in) {
     const cJSON *item;
     cJSON_ArrayForEach(item, in->merges) count++;
     rt_tokenizer *lookup;
-    GM_TRY(rt_tokenizer_new(in->vocab, in->diag, &lookup));
+    GM_TRY(fe_tokenizer_index(in->vocab, in->path, in->diag, &lookup));
     /* Not NULL even when empty: NULL would mean merging by score. */
     in->vocab->merges = GM_NEW_ARRAY(&in->vocab->arena, rt_merge, count + 1);
     in->vocab->merge_count = count;

@@ -3,6 +3,7 @@
 #include "runtime/interleave.h"
 #include "runtime/likely.h"
 #include "runtime/screen.h"
+#include "runtime/weights.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -75,6 +76,7 @@ static bool rule_iota(const rule_context *c) {
 
 static bool rule_weight(const rule_context *c) {
     REQUIRE(ir_attr_string(c->inst, IR_ATTR_NAME), "needs name");
+    REQUIRE(c->out->rank <= RT_MAX_TENSOR_RANK, "weights have at most %d dimensions", RT_MAX_TENSOR_RANK);
     for (int i = 0; i < c->out->rank; i++)
         REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
     return true;
@@ -87,6 +89,7 @@ static bool rule_layer_weight(const rule_context *c) {
     REQUIRE(star && !strchr(star + 1, '*') && strlen(name) < IR_NAME_BYTES - 24, "needs a name with one '*'");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_START) && ir_attr_find(c->inst, IR_ATTR_STEP), "needs start and step");
     REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= IR_MAX_LAYERS, "needs extent, a number up to %d", IR_MAX_LAYERS);
+    REQUIRE(c->out->rank <= RT_MAX_TENSOR_RANK, "weights have at most %d dimensions", RT_MAX_TENSOR_RANK);
     for (int i = 0; i < c->out->rank; i++) REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
     return true;
 }

@@ -241,26 +241,24 @@ static bool parse_string(parser *p, const char **out) {
 
 static bool parse_list(parser *p, bool floats, ir_attr *attr) {
     size_t capacity = 0;
-    double *numbers = NULL;
+    double *numbers = malloc(sizeof *numbers); /* one of the two is filled */
+    int64_t *integers = malloc(sizeof *integers);
     bool ok = expect(p, "[");
     while (ok && !accept(p, "]")) {
         if (attr->n && !(ok = expect(p, ","))) break;
         if (attr->n == capacity) {
             capacity = capacity ? capacity * 2 : 64;
             numbers = realloc(numbers, capacity * sizeof *numbers);
-            GM_ASSERT(numbers);
+            integers = realloc(integers, capacity * sizeof *integers);
+            GM_ASSERT(numbers && integers);
         }
-        int64_t integer = 0;
-        ok = floats ? parse_number(p, &numbers[attr->n], &integer) : parse_int(p, &integer);
-        if (!floats) numbers[attr->n] = (double)integer;
+        ok = floats ? parse_number(p, &numbers[attr->n], &integers[attr->n]) : parse_int(p, &integers[attr->n]);
         attr->n++;
     }
-    double *doubles = GM_NEW_ARRAY(&p->scratch, double, attr->n + 1);
-    int64_t *ints = GM_NEW_ARRAY(&p->scratch, int64_t, attr->n + 1);
-    for (size_t i = 0; ok && i < attr->n; i++) doubles[i] = numbers[i], ints[i] = (int64_t)numbers[i];
-    if (floats) attr->floats = doubles;
-    else attr->ints = ints;
+    if (floats) attr->floats = memcpy(GM_NEW_ARRAY(&p->scratch, double, attr->n + 1), numbers, attr->n * sizeof *numbers);
+    else attr->ints = memcpy(GM_NEW_ARRAY(&p->scratch, int64_t, attr->n + 1), integers, attr->n * sizeof *integers);
     free(numbers);
+    free(integers);
     return ok;
 }
 

@@ -150,8 +150,19 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     return true;
 }
 
+/* Products of blocks are kernels of stored weights: of a parameter in blocks nobody can tell which it is. */
+static void find_unnamed(const ir_inst *inst, void *user) {
+    for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++)
+        if (is_computed(inst->operands[i]) && rt_is_storage(inst->operands[i]->type.dtype)) *(const ir_type **)user = &inst->operands[i]->type;
+}
+
 gm_status pass_legalize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     layouts l = {NULL, NULL};
+    const ir_type *unnamed = NULL;
+    for (int i = 0; i < in->func_count && !unnamed; i++) {
+        ir_visit(in->funcs[i]->body, find_unnamed, &unnamed);
+        if (unnamed) return gm_fail(diag, GM_UNSUPPORTED, "@%s: matmul of a parameter in %s: expected a weight, for compiled code", in->funcs[i]->name, rt_dtype_of(unnamed->dtype)->text);
+    }
     *out = ir_rewrite_module(in, legalize, &l);
     free(l.of);
     return GM_OK;

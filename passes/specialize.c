@@ -3,7 +3,8 @@
  *   symbol S -> the context length; bounds for T and R; a call whose arguments have other extents than the callee's symbols
  *   calls a copy made for them: @forward at T = 1 becomes @forward.T1 (the decode step), @head at R = 1 becomes @head.R1.
  *
- * The one-token copies are always made: the host may drive them token by token. Changes no value.
+ * The one-token copies are always made: the host may drive them token by token. Changes no value. Refuses a module in which another
+ * function has the name that a copy would have: it would be called in the copy's place.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -16,6 +17,8 @@ typedef struct specializer {
     ir_module *out;
     ir_dim identity[IR_MAX_SYMBOLS]; /* what a symbol is where nothing else binds it */
     const ir_dim *current;        /* of the function being copied */
+    gm_diag *diag;
+    gm_status status;
 } specializer;
 
 /* What the call's arguments make of the callee's symbols. */
@@ -79,10 +82,30 @@ static void keep_symbol(const ir_inst *inst, void *user) {
     r->substitute[symbol] = ir_dim_symbol(symbol);
 }
 
+static gm_string text_of(specializer *s, const ir_func *func, const char *name, const ir_dim *substitute, ir_rewrite_fn hook) {
+    gm_string text = {0};
+    ir_module *alone = ir_module_like(s->in);
+    s->current = substitute;
+    ir_clone_func(s->in, func, alone, name, substitute, hook, s);
+    ir_print_module(alone, &text);
+    ir_module_free(alone);
+    return text;
+}
+
+/* A module that has been specialized holds the copy already. */
+static void check_name(specializer *s, const ir_func *func, const char *name, const ir_dim *substitute) {
+    const ir_func *there = strcmp(name, func->name) == 0 ? NULL : ir_func_find(s->in, name);
+    if (!there) return;
+    gm_string have = text_of(s, there, name, s->identity, NULL), want = text_of(s, func, name, substitute, redirect_call);
+    if (strcmp(have.data, want.data) != 0) s->status = gm_fail(s->diag, GM_INVALID, "@%s: is not @%s for those extents, whose name it has: expected another name", name, func->name);
+    gm_string_free(&have);
+    gm_string_free(&want);
+}
+
 /* Callees first, so that the text form never names a function before its definition. */
 static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitute) {
     const char *name = name_for(s, func->name, substitute);
-    if (ir_func_find(s->out, name)) return;
+    if (s->status != GM_OK || (ir_func_find(s->out, name) && strcmp(name, func->name) == 0)) return;
     /* A symbol that a dim in the body gives other values stays a symbol. */
     ir_dim fixed[IR_MAX_SYMBOLS];
     memcpy(fixed, substitute, sizeof fixed);
@@ -90,6 +113,8 @@ static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitu
     ir_visit(func->body, keep_symbol, &r);
     callee_visit visit = {s, fixed};
     ir_visit(func->body, copy_callee, &visit);
+    if (s->status == GM_OK) check_name(s, func, name, fixed);
+    if (s->status != GM_OK || ir_func_find(s->out, name)) return;
     s->current = fixed;
     ir_clone_func(s->in, func, s->out, name, fixed, redirect_call, s);
 }
@@ -111,16 +136,21 @@ static void bind_symbol(specializer *s, const char *name, int64_t value, bool co
     ir_symbol_intern(s->out, name, value);
 }
 
+static gm_status finish(specializer *s, ir_module **out) {
+    if (s->status == GM_OK) *out = s->out;
+    else ir_module_free(s->out);
+    return s->status;
+}
+
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out) {
-    specializer s = {.in = in, .out = ir_module_like(in)};
+    specializer s = {.in = in, .out = ir_module_like(in), .diag = diag};
     for (int i = 0; i < in->symbol_count; i++) s.identity[i] = values[i] >= 0 ? values[i] : ir_dim_symbol(i);
     copy_for(&s, func, s.identity);
-    *out = s.out;
-    return GM_OK;
+    return finish(&s, out);
 }
 
 gm_status pass_specialize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    specializer s = {.in = in, .out = ir_module_like(in)};
+    specializer s = {.in = in, .out = ir_module_like(in), .diag = diag};
     for (int i = 0; i < in->symbol_count; i++) s.identity[i] = ir_dim_symbol(i);
     bind_symbol(&s, "S", options->context, true);
     bind_symbol(&s, "T", options->chunk, false);
@@ -128,6 +158,5 @@ gm_status pass_specialize(const pass_options *options, const ir_module *in, gm_d
     copy_single(&s, "forward", "T");
     copy_single(&s, "head", "R");
     for (int i = 0; i < in->func_count; i++) copy_for(&s, in->funcs[i], s.identity);
-    *out = s.out;
-    return GM_OK;
+    return finish(&s, out);
 }

@@ -69,6 +69,7 @@ static void conduct(rt_team *team) {
 static void *conductor_main(void *argument) {
     rt_team *team = argument;
     omp_set_dynamic(0);
+    omp_set_max_active_levels(1); /* the team's region, whatever the environment allows */
     omp_set_num_threads(1); /* what oneDNN opens inside the team's region must not add threads, even in a team of one */
     pthread_mutex_lock(&team->lock);
     while (!team->quit) {

@@ -76,7 +76,7 @@ for seed in 0 1 2; do
         done
     done
 done
-bad run_beyond_its_bound 'make T = 9, its bound is 8' run "$gir" --dims T=9 --jit
+bad run_beyond_its_bound 'makes T = 9, its bound is 8' run "$gir" --dims T=9 --jit
 bad run_beyond_its_bound_interpreted 'makes T = 9, its bound is 8' run "$gir" --dims T=9
 # 0 is what --help says that it is.
 printf 'symbol S\nsymbol T\nfunc @f(%%x: f32[T,4], %%c: f32[S,4]) -> (f32[T,4], f32[S,4]) {\n  return %%x, %%c\n}\n' >"$work/zero.gir"
@@ -85,3 +85,49 @@ cp "$work/out" "$work/usual"
 gm opt -p specialize "$work/zero.gir" -c 0 --chunk 0
 check opt_zero_is_usual "$(head -c 300 "$work/out" "$work/err")" cmp -s "$work/out" "$work/usual"
 check opt_usual_context "$(head -c 300 "$work/out")" grep -q 'f32\[4096,4\]' "$work/out"
+
+# A function that has the name of a copy which specialize makes is not called in its place.
+cat >"$work/clash.gir" <<'TEXT'
+symbol T max 8
+func @f.T1(%x: f32[1]) -> (f32[1]) {
+  %c = const {value = 100} : f32
+  %y = mul %x, %c : f32[1]
+  return %y
+}
+func @f(%x: f32[T]) -> (f32[T]) {
+  %y = add %x, %x : f32[T]
+  return %y
+}
+func @main(%x: f32[1]) -> (f32[1]) {
+  %y = call %x {callee = "f"} : f32[1]
+  return %y
+}
+TEXT
+bad specialize_clash '@f\.T1: is not @f for those extents' opt -p specialize "$work/clash.gir"
+bad run_clash '@f\.T1: is not @f for those extents' run "$work/clash.gir" --func main --jit
+sed 's/@f\.T1(%x: f32\[1\])/@g(%x: f32[1])/' "$work/clash.gir" >"$work/no_clash.gir"
+good specialize_makes_the_copy '.*func @f\.T1\(.*' opt -p specialize "$work/no_clash.gir"
+cp "$work/out" "$work/special.gir"
+good specialize_again '.*func @f\.T1\(.*' opt -p specialize "$work/special.gir"
+same specialize_knows_its_copies "$work/out" "$work/special.gir"
+
+# What compiled code does not look at is refused before it runs.
+cat >"$work/beyond.gir" <<'TEXT'
+symbol T max 4
+func @far(%x: f32[4,2], %v: f32[1,2]) -> (f32[4,2]) {
+  %at = const {value = 1000000000} : i32
+  %y = update %x, %v, %at : f32[4,2]
+  return %y
+}
+func @long(%x: f32[T]) -> (f32[T]) {
+  return %x
+}
+func @blocks(%x: f32[3,32], %w: q8_0[8,32]) -> (f32[3,8]) {
+  %y = matmul %x, %w : f32[3,8]
+  return %y
+}
+TEXT
+bad run_beyond_the_extent 'leaves axis 0 of extent 4' run "$work/beyond.gir" --func far --jit
+bad run_beyond_the_bound 'makes T = 5, its bound is 4' run "$work/beyond.gir" --func long --jit --dims T=5
+good run_blocks_interpreted '0: f32\[3,8\] =.*' run "$work/beyond.gir" --func blocks --interp
+bad run_blocks_compiled 'matmul of a parameter in q8_0: expected a weight' run "$work/beyond.gir" --func blocks --jit
