@@ -158,7 +158,7 @@ static void run_rounds(fe_gir_program *program, const buffers *memory, pass_cand
 gm_status fe_measure(const fe_measuring *request, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag) {
     ir_module *planned = NULL;
     fe_gir_program program = {.module = NULL};
-    buffers memory = {NULL};
+    buffers memory = {.y = NULL};
     bool any = false;
     for (size_t i = 0; i < count; i++) any |= is_measurable(&candidates[i]);
     if (!any) return GM_OK;

@@ -35,7 +35,8 @@ void gm_plain(char *text);
 /* One line on stderr, prefixed "gemmac: warning: ". */
 void gm_warn(const gm_diag *diag, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A function that is compiled twice, also for CPUs with AVX2: the same operations, so the same results. */
+/* A static function that is compiled twice, also for CPUs with AVX2: the same operations, so the same results. (clang 14 gives one that is not static a
+ * name under which other files do not find it.) */
 #ifdef __clang__
 #define GM_EACH_CPU __attribute__((target_clones("avx2", "default")))
 #else

@@ -145,7 +145,7 @@ GM_INLINE void interleave(rt_dtype dtype, const uint8_t *src, size_t columns, ui
         }
 }
 
-GM_EACH_CPU void rt_interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst) {
+GM_EACH_CPU static void interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst) {
     switch (stored) {
     case RT_Q4_0: interleave(RT_Q4_0_R16, src, columns, dst); return;
     case RT_Q5_0: interleave(RT_Q5_0_R16, src, columns, dst); return;
@@ -155,6 +155,10 @@ GM_EACH_CPU void rt_interleave_group(rt_dtype stored, const void *src, size_t co
     case RT_Q6_K: interleave(RT_Q6_K_R16, src, columns, dst); return;
     default: GM_ASSERT(!"a type that is interleaved");
     }
+}
+
+void rt_interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst) {
+    interleave_group(stored, src, columns, dst);
 }
 
 /* ---- back ---- */

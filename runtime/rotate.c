@@ -62,7 +62,7 @@ GM_INLINE void mirror(float *rows, int64_t runs, int64_t run, int64_t width, flo
     }
 }
 
-GM_EACH_CPU void rt_rotate_rows(float *rows, int64_t columns, int64_t each) {
+GM_EACH_CPU static void rotate_rows(float *rows, int64_t columns, int64_t each) {
     int64_t n = rt_rotate_run(columns), runs = columns / n, run = n * each;
     float scale = (float)(1 / sqrt((double)n)), share = -2.0f / (float)runs;
     for (int64_t k = 0; k < columns; k++) {
@@ -72,6 +72,10 @@ GM_EACH_CPU void rt_rotate_rows(float *rows, int64_t columns, int64_t each) {
     for (int64_t r = 0; r < runs; r++) transform(rows + r * run, n, each);
     if (runs > 1 && run % MIRRORED == 0) mirror(rows, runs, run, MIRRORED, share);
     else if (runs > 1) mirror(rows, runs, run, 1, share);
+}
+
+void rt_rotate_rows(float *rows, int64_t columns, int64_t each) {
+    rotate_rows(rows, columns, each);
 }
 
 void rt_rotate_row(float *row, int64_t columns) {

@@ -230,11 +230,15 @@ GM_INLINE void screen_row(const rt_screen_places *at, const float *w, slack more
     if (unit == unit) put_bounds(at, head, row, bounds);
 }
 
-GM_EACH_CPU void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
+GM_EACH_CPU static void screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
     rt_screen_places at = rt_screen_layout(matrix->rows, matrix->columns);
     slack more = slack_of((size_t)matrix->columns);
     for (int r = 0; r < ROWS; r++) {
         rt_dequantize_row(matrix->dtype, row_of(matrix, group * ROWS + r), row, (size_t)matrix->columns);
         screen_row(&at, row, more, group, r, screen);
     }
+}
+
+void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen) {
+    screen_group(matrix, group, row, screen);
 }

@@ -105,8 +105,8 @@ static void write_compared(gm_string *out, int t, const char *name, int rows, co
 /* For each table how often choices differ, for each input and those behind it: [INPUTS]. */
 static void write_function(rt_dtype dtype, int cap, gm_string *out) {
     const char *type = rt_dtype_of(dtype)->text;
-    char plain[40], usual[40], likely[60];
-    snprintf(plain, sizeof plain, cap ? " {cap = %d}" : "", cap);
+    char plain[40] = "", usual[40], likely[60];
+    if (cap) snprintf(plain, sizeof plain, " {cap = %d}", cap);
     snprintf(usual, sizeof usual, " {usual = %d}", USUAL);
     snprintf(likely, sizeof likely, " {cap = %d, usual = %d}", cap, USUAL);
     gm_string list = {0};

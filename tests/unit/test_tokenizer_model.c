@@ -137,7 +137,7 @@ static void space_blanks(rt_vocab *from) {
             blank = blank && memcmp(piece->text + at, "\u2581", 3) == 0;
         if (!blank) continue;
         piece->length /= 3;
-        piece->text = "                                " + (32 - piece->length);
+        piece->text = &"                                "[32 - piece->length];
     }
 }
 
