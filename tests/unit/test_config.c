@@ -221,6 +221,8 @@ START_TEST(single_keys) {
     ck_assert(!with("gemma", "\"tie_word_embeddings\":false").tied);
     ck_assert(with("gemma3", "\"text_config\":{\"tie_word_embeddings\":false},\"tie_word_embeddings\":true").tied);
     ck_assert(!with("gemma3", "\"text_config\":{\"tie_word_embeddings\":false}").tied);
+    fe_config outer = with("gemma3", "\"text_config\":{},\"eos_token_id\":106"); /* beside the text part's, which is 1 unless it says otherwise */
+    ck_assert(outer.stop_count == 2 && outer.stops[0] == 1 && outer.stops[1] == 106);
     ck_assert(with("gemma", "\"attention_bias\":true").attention_bias);
     ck_assert(with("gemma2", "\"rope_theta\":10000,\"final_logit_softcapping\":30").final_cap == 30);
     fe_config c =

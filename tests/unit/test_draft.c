@@ -198,13 +198,24 @@ static void check_calls(int32_t count, int32_t given, bool spoilt, int plain, in
     ck_assert_int_eq(after.drafted, drafted);
 }
 
-/* A ring of window - 1 + 33 slots holds what the host may take back, and no drafts. */
+static bool guesses(int chunk) {
+    const struct subject s = {"gemma3-tiny256-q6_k", "kv_ring", NULL, FE_PRECISION_F32, 1, chunk, true};
+    bool found = false;
+    fe_engine engine;
+    open_engine(&s, true, &engine);
+    for (int i = 0; i < engine.module->func_count; i++) found |= strstr(engine.module->funcs[i]->name, ".guess") != NULL;
+    fe_engine_close(&engine);
+    return found;
+}
+
+/* A ring of window - 1 + 33 slots holds what the host may take back, and no drafts and guesses. */
 START_TEST(short_rings_refuse) {
     const struct subject s = {"gemma3-tiny-f32", "kv_ring", NULL, FE_PRECISION_F32, 1, 16, false};
     fe_engine engine;
     open_engine(&s, true, &engine);
     ck_assert(ir_func_find(engine.module, "forward.T1") && !ir_func_find(engine.module, "forward.T6"));
     fe_engine_close(&engine);
+    ck_assert(guesses(40) && !guesses(16));
 }
 END_TEST
 

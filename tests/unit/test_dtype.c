@@ -131,6 +131,18 @@ static void check_type(rt_dtype dtype, const cJSON *header, const char *data) {
     free(found);
 }
 
+/* E4M3 has no infinity; its NaN stands for 0. */
+START_TEST(nan_scales) {
+    uint8_t block[36];
+    float values[64];
+    memset(block, 0x77, sizeof block); /* codes of 6 */
+    block[0] = 0x7F, block[1] = 0x7E, block[2] = 0x38, block[3] = 0x01;
+    rt_dequantize_row(RT_NVFP4, block, values, 64);
+    ck_assert(values[0] == 0 && values[15] == 0);
+    ck_assert(values[16] == 6 * 448 && values[32] == 6 && values[48] == 6 * ldexpf(1, -9));
+}
+END_TEST
+
 START_TEST(blocks) {
     gm_string file = read_data("gguf/blocks.safetensors");
     gm_diag diag = {0};
@@ -161,6 +173,7 @@ int main(void) {
     tcase_add_test(tcase, f16_widened);
     tcase_add_test(tcase, f16_rounded);
     tcase_add_test(tcase, bf16);
+    tcase_add_test(tcase, nan_scales);
     tcase_add_test(tcase, blocks);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);

@@ -327,6 +327,11 @@ START_TEST(safetensors_truncated) {
     expect_failure("length", open_bytes(&file, &diag, &model), &diag, GM_FORMAT,
                    "header of at most 100000000 bytes");
     fe_model_close(&model);
+    memset(file.data, 0, 8); /* one byte more than there are */
+    for (int i = 0; i < 3; i++) file.data[i] = (char)((whole - 7) >> 8 * i);
+    diag = (gm_diag){0};
+    expect_failure("beyond", open_bytes(&file, &diag, &model), &diag, GM_FORMAT, "inside the file");
+    fe_model_close(&model);
     gm_string_free(&file);
 }
 END_TEST

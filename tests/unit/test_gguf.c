@@ -60,6 +60,8 @@ static const poke_case pokes[] = {
      "an array that fits the file"},
     {"string in array", "tokenizer.ggml.tokens", 16, 1ull << 33, 8, GM_FORMAT,
      "a string of the array"},
+    {"array count of elements", "tokenizer.ggml.scores", 8, 1ull << 16, 8, GM_FORMAT,
+     "an array that fits the file"},
     {"fewer scores", "tokenizer.ggml.scores", 8, 287, 8, GM_FORMAT, "m.gguf: "},
     {"kind of a size", KEY("block_count"), 0, 6, 4, GM_FORMAT,
      "block_count\": expected an integer"},
@@ -246,10 +248,85 @@ START_TEST(defaults) {
     ck_assert(model.config.vocab == 8 && model.vocab.count == 0 && model.config.stop_count == 0);
     ck_assert_double_eq_tol(model.config.attention_scale, 1 / sqrt(2), 1e-15);
     fe_model_close(&model);
+    size_t length = keys.length;
+    put_key(&keys, "gemma.rope.scaling.factor", 6);
+    put_float(&keys, 8);
+    model = open_made(&keys, count + 1, small_gguf, SMALL_COUNT);
+    ck_assert(model.config.rope_global.factor == 8);
+    fe_model_close(&model);
+    put_key(&keys, "gemma.rope.scaling.type", 8);
+    put_text(&keys, "none");
+    model = open_made(&keys, count + 2, small_gguf, SMALL_COUNT);
+    ck_assert(model.config.rope_global.factor == 1);
+    fe_model_close(&model);
+    keys.length = length;
     put_key(&keys, "gemma.rope.scaling.type", 8);
     put_text(&keys, "yarn");
     refuse_made(&keys, count + 1, GM_UNSUPPORTED, "expected none or linear, found \"yarn\"");
     gm_string_free(&keys);
+}
+END_TEST
+
+/* A size may be given for each layer, if it is the same for all. */
+START_TEST(sizes_of_layers) {
+    gm_string keys = {0};
+    int count = put_small_keys(&keys, "gemma");
+    rename_text(&keys, "gemma.attention.head_count_kv", "gemma.attention.head_count_xx");
+    put_key(&keys, "gemma.attention.head_count_kv", 9);
+    put(&keys, 4, 4);
+    put(&keys, 2, 8);
+    put(&keys, 1, 4);
+    put(&keys, 1, 4);
+    fe_model model = open_made(&keys, count + 1, small_gguf, SMALL_COUNT);
+    ck_assert_int_eq(model.config.kv_heads, 1);
+    fe_model_close(&model);
+    keys.data[keys.length - 4] = 2;
+    refuse_made(&keys, count + 1, GM_FORMAT, "head_count_kv\": expected an integer for all layers");
+    gm_string_free(&keys);
+}
+END_TEST
+
+/* The 27B models scale scores by hidden / heads, which no key tells: here 4 / 1, heads being of size 2. */
+static double scale_of_layers(const char *architecture, int layers) {
+    static const small_tensor each[] = {
+        {"attn_norm", 4, 0, 1}, {"attn_q", 2, 4, 1},           {"attn_k", 2, 4, 1},        {"attn_v", 2, 4, 1},   {"attn_output", 4, 2, 1},
+        {"ffn_norm", 4, 0, 1},  {"ffn_gate", 6, 4, 1},         {"ffn_up", 6, 4, 1},        {"ffn_down", 4, 6, 1}, {"post_attention_norm", 4, 0, 1},
+        {"post_ffw_norm", 4, 0, 1}, {"attn_q_norm", 2, 0, 1}, {"attn_k_norm", 2, 0, 1},
+    };
+    enum { MOST_LAYERS = 62 };
+    static small_tensor tensors[2 + MOST_LAYERS * GM_COUNT(each)];
+    static char names[2 + MOST_LAYERS * GM_COUNT(each)][48];
+    bool third = strcmp(architecture, "gemma3") == 0;
+    size_t kinds = GM_COUNT(each) - (third ? 0 : 2), tensor_count = 2;
+    memcpy(tensors, small_gguf, 2 * sizeof *tensors);
+    for (int layer = 0; layer < layers; layer++)
+        for (size_t i = 0; i < kinds; i++, tensor_count++) {
+            snprintf(names[tensor_count], sizeof *names, "blk.%d.%s.weight", layer, each[i].name);
+            tensors[tensor_count] = each[i];
+            tensors[tensor_count].name = names[tensor_count];
+        }
+    gm_string keys = {0};
+    int count = put_small_keys(&keys, architecture);
+    poke(&keys, ".block_count", 4, (uint64_t)layers, 4);
+    poke(&keys, ".attention.head_count", 4, 1, 4);
+    char key[64];
+    snprintf(key, sizeof key, "%s.attention.sliding_window", architecture);
+    put_key_u32(&keys, key, 3);
+    snprintf(key, sizeof key, "%s.rope.freq_base", architecture);
+    put_key(&keys, key, 6);
+    put_float(&keys, 1e6f);
+    fe_model model = open_made(&keys, count + 2, tensors, tensor_count);
+    double scale = model.config.attention_scale;
+    fe_model_close(&model);
+    gm_string_free(&keys);
+    return scale;
+}
+
+START_TEST(scales_of_27b) {
+    ck_assert_double_eq_tol(scale_of_layers("gemma3", 62), 1 / sqrt(4), 1e-15);
+    ck_assert_double_eq_tol(scale_of_layers("gemma3", 61), 1 / sqrt(2), 1e-15);
+    ck_assert_double_eq_tol(scale_of_layers("gemma2", 46), 1 / sqrt(4), 1e-15);
+    ck_assert_double_eq_tol(scale_of_layers("gemma2", 45), 1 / sqrt(2), 1e-15);
 }
 END_TEST
 
@@ -309,6 +386,9 @@ START_TEST(pattern_and_caps) {
     model = open_made(&keys, count + 1, tensors, GM_COUNT(tensors));
     ck_assert(!model.config.local[0] && model.config.window == 0);
     fe_model_close(&model);
+    keys.data[keys.length - 9] = 0; /* of none of the layers */
+    keys.length--;
+    refuse_made(&keys, count + 1, GM_FORMAT, "sliding_window_pattern\": expected an integer or 1 bools");
     keys.length = length;
     put_key(&keys, "gemma3.attn_logit_softcapping", 6);
     put_float(&keys, 50);
@@ -432,6 +512,8 @@ int main(void) {
     tcase_add_test(tcase, not_finite);
     tcase_add_test(tcase, tiny_files);
     tcase_add_test(tcase, defaults);
+    tcase_add_test(tcase, sizes_of_layers);
+    tcase_add_test(tcase, scales_of_27b);
     tcase_add_test(tcase, odd_keys);
     tcase_add_test(tcase, pattern_and_caps);
     tcase_add_test(tcase, head);

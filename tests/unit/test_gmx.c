@@ -147,6 +147,7 @@ START_TEST(other_options_compile_again) {
     const fe_options none = {.threads = 2}, context = {.threads = 2, .context = 32}, model_context = {.threads = 2, .context = 32, .chunk = 8};
     const fe_options skip = {.threads = 2, .skip = "merge_qkv"}, model_skip = {.threads = 2, .context = 48, .chunk = 8, .skip = "merge_qkv"};
     const fe_options with = {.threads = 2, .with = "kv_ring,kv_k_transposed,roll_layers"};
+    const fe_options chunk = {.threads = 2, .chunk = 16}, model_chunk = {.threads = 2, .context = 48, .chunk = 16};
     fe_options model_with = with;
     model_with.context = 48, model_with.chunk = 8;
     copy_name(path, "a.gmx");
@@ -157,6 +158,7 @@ START_TEST(other_options_compile_again) {
     expect_same(GGUF, &model_with, again, &none, true);
     expect_same(GGUF, &model_context, path, &context, false);
     expect_same(GGUF, &model_skip, path, &skip, false);
+    expect_same(GGUF, &model_chunk, path, &chunk, false);
     make(path, &skip, again); /* an artefact of an artefact */
     expect_same(GGUF, &model_skip, again, &none, true);
     make(again, &small, again); /* over itself: the skipped pass stays skipped */
@@ -417,6 +419,66 @@ START_TEST(lying_metadata_does_not_crash) {
 }
 END_TEST
 
+/* Another header of the same length, with the right checksum. */
+static void write_header(parts *p) {
+    uint64_t checksum = gmx_checksum(p->bytes.data + p->json, p->bytes.length - p->json);
+    memcpy(p->bytes.data + 24, &checksum, 8);
+    checksum = gmx_checksum(p->bytes.data, 32);
+    memcpy(p->bytes.data + 32, &checksum, 8);
+    temp_write("a.gmx", p->bytes.data, p->bytes.length);
+}
+
+static char *in_header(const parts *p, const char *text) {
+    char *at = memmem(p->bytes.data + p->json, p->bytes.length - p->json, text, strlen(text));
+    ck_assert_msg(at != NULL, "no %s in the header", text);
+    return at + strlen(text);
+}
+
+/* Code of another build of the compiler does not run. */
+START_TEST(another_build_compiles_again) {
+    parts p = open_parts();
+    const fe_options none = {.threads = 2};
+    char *digit = in_header(&p, "\"fingerprint\":\"");
+    *digit = *digit == '0' ? '1' : '0';
+    write_header(&p);
+    expect_same(GGUF, &small, p.path, &none, false);
+    gm_string_free(&p.bytes);
+}
+END_TEST
+
+/* A derived tensor with its extents exchanged has as many bytes, but is not what the program reads. */
+START_TEST(exchanged_extents_are_refused) {
+    parts p = open_parts();
+    const fe_options none = {.threads = 2};
+    gm_diag diag = {.quiet = true};
+    fe_engine engine;
+    char *shape = in_header(&p, "\"layers.0.self_attn.q_proj.weight:"), turned[40];
+    int outer, inner;
+    shape = strstr(shape, "\"shape\":[");
+    ck_assert_int_eq(sscanf(shape, "\"shape\":[%d,%d]", &outer, &inner), 2);
+    ck_assert_int_ne(outer, inner);
+    int length = snprintf(turned, sizeof turned, "\"shape\":[%d,%d]", inner, outer);
+    memcpy(shape, turned, (size_t)length);
+    write_header(&p);
+    ck_assert_int_eq(fe_engine_open(p.path, &none, &diag, &engine), GM_FORMAT);
+    gm_string_free(&p.bytes);
+}
+END_TEST
+
+/* What the model says of sampling. */
+START_TEST(defaults_are_kept) {
+    static const char manifest[] = "{\"weights\":\"" GGUF "\",\"generation\":{\"temperature\":0.7,\"top_k\":40,\"top_p\":0.9,\"min_p\":0.1,\"repeat_penalty\":1.25}}";
+    char path[512], model[512];
+    copy_name(path, "a.gmx");
+    snprintf(model, sizeof model, "%s", temp_write("model.json", manifest, strlen(manifest)));
+    make(model, &small, path);
+    fe_model kept_model = expect_open(path, false);
+    const fe_defaults *d = &kept_model.defaults;
+    ck_assert(d->temperature == 0.7 && d->top_k == 40 && d->top_p == 0.9 && d->min_p == 0.1 && d->repeat_penalty == 1.25);
+    fe_model_close(&kept_model);
+}
+END_TEST
+
 START_TEST(other_versions_are_refused) {
     parts p = open_parts();
     uint64_t checksum;
@@ -484,6 +546,9 @@ int main(void) {
     tcase_add_test(tests, flipped_bytes_are_refused);
     tcase_add_test(tests, lying_headers_do_not_crash);
     tcase_add_test(tests, lying_metadata_does_not_crash);
+    tcase_add_test(tests, another_build_compiles_again);
+    tcase_add_test(tests, exchanged_extents_are_refused);
+    tcase_add_test(tests, defaults_are_kept);
     tcase_add_test(tests, other_versions_are_refused);
     tcase_add_test(tests, failed_writes_leave_nothing);
     tcase_add_test(tests, full_disk_keeps_the_old_file);

@@ -224,6 +224,50 @@ START_TEST(seeking) {
 }
 END_TEST
 
+/* Generation that the host has stopped goes on as if it had not; an id that ends it belongs to the sequence. */
+START_TEST(going_on) {
+    enum { MORE = 12 };
+    const rt_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
+    fe_engine engine;
+    gm_diag diag = {.quiet = true};
+    int32_t ids[FIRST], whole[STOP_AFTER + MORE], part[STOP_AFTER + MORE];
+    int64_t count, at = 0;
+    rt_stop stop;
+    for (int i = 0; i < FIRST; i++) ids[i] = 3 + 11 * i % 100;
+    open_engine(NULL, NULL, &engine);
+    rt_session *s = engine.session;
+    ck_assert_int_eq(rt_session_prefill(s, ids, FIRST, &diag), GM_OK);
+    generate(s, STOP_AFTER + MORE, NULL, STOP_AFTER + MORE, whole);
+    rt_session_reset(s);
+    ck_assert_int_eq(rt_session_prefill(s, ids, FIRST, &diag), GM_OK);
+    generate(s, 64, stop_early, STOP_AFTER, part);
+    generate(s, MORE, NULL, MORE, part + STOP_AFTER);
+    ck_assert_mem_eq(part, whole, sizeof whole);
+    for (int64_t i = 1; i < STOP_AFTER && !at; i++) at = whole[i] != whole[0] ? i : 0; /* no earlier one is the same */
+    rt_session_reset(s);
+    ck_assert_int_eq(rt_session_prefill(s, ids, FIRST, &diag), GM_OK);
+    ck_assert_int_eq(rt_session_generate(s, &greedy, &whole[at], 1, MORE, NULL, NULL, part, &count, &stop, &diag), GM_OK);
+    ck_assert(count == at && stop == RT_STOP_EOS);
+    ck_assert_int_eq(rt_session_length(s), FIRST + at + 1);
+    fe_engine_close(&engine);
+}
+END_TEST
+
+START_TEST(beyond_the_context) {
+    enum { CONTEXT = 300, SHORT = 20 };
+    fe_engine engine;
+    gm_diag diag = {.quiet = true};
+    int32_t ids[CONTEXT];
+    for (int i = 0; i < CONTEXT; i++) ids[i] = 3 + 11 * i % 100;
+    open_engine(NULL, NULL, &engine);
+    ck_assert_int_eq(rt_session_prefill(engine.session, ids, SHORT, &diag), GM_OK);
+    ck_assert_int_eq(rt_session_prefill(engine.session, ids, CONTEXT - SHORT + 1, &diag), GM_INVALID);
+    ck_assert_int_eq(rt_session_length(engine.session), SHORT);
+    ck_assert_int_eq(rt_session_prefill(engine.session, ids, CONTEXT - SHORT, &diag), GM_OK);
+    fe_engine_close(&engine);
+}
+END_TEST
+
 START_TEST(passes_that_are_not_on_request) {
     const fe_options usual = {.no_weights = true, .with = "merge_qkv"}, unknown = {.no_weights = true, .with = "kv_rings"};
     gm_diag diag = {.quiet = true};
@@ -243,6 +287,8 @@ int main(void) {
     tcase_add_test(tcase, other_forms_give_the_same);
     tcase_add_loop_test(tcase, rounded_caches_are_near, 0, 2);
     tcase_add_test(tcase, seeking);
+    tcase_add_test(tcase, going_on);
+    tcase_add_test(tcase, beyond_the_context);
     tcase_add_test(tcase, caches_of_the_plans);
     tcase_add_test(tcase, passes_that_are_not_on_request);
     suite_add_tcase(suite, tcase);

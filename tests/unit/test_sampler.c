@@ -240,6 +240,21 @@ START_TEST(tied_thresholds) {
 }
 END_TEST
 
+/* What is exactly as likely as the limit says is in. */
+START_TEST(at_the_limits) {
+    const float flat[] = {1, 1, 1, 1}, halves[] = {0.69314718f, 0};
+    setting half = plain, least = plain;
+    bool drawn[2] = {false};
+    half.top_p = 0.5f;
+    least.min_p = 0.5f;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        ck_assert_int_lt(sample_at(flat, 4, half, NULL, 0, seed), 2);
+        drawn[sample_at(halves, 2, least, NULL, 0, seed)] = true;
+    }
+    ck_assert(drawn[0] && drawn[1]);
+}
+END_TEST
+
 /* ---- penalties ---- */
 
 static int32_t penalised(const float *logits, int64_t vocab, float penalty, float last_n,
@@ -259,6 +274,7 @@ START_TEST(penalties) {
     ck_assert_int_eq(penalised(logits, 4, 2, 64, tokens, 1), 1);
     ck_assert_int_eq(penalised(logits, 4, 2, 64, tokens, 6), 3);
     ck_assert_int_eq(penalised(logits, 4, 2, 2, tokens, 4), 0); /* only ids 1 in the window */
+    ck_assert_int_eq(penalised(logits, 4, 2, 2, tokens, 3), 0); /* id 0 stands right before it */
     ck_assert_int_eq(penalised(logits, 4, 2, 0, tokens, 6), 0);
     ck_assert_int_eq(penalised(logits, 4, 2, -1, tokens, 6), 0);
     ck_assert_int_eq(penalised(logits, 4, 0, 64, tokens, 6), 0); /* no penalty at all */
@@ -532,6 +548,7 @@ int main(void) {
     tcase_add_test(tcase, greedy_choices);
     tcase_add_test(tcase, certain_choices);
     tcase_add_test(tcase, tied_thresholds);
+    tcase_add_test(tcase, at_the_limits);
     tcase_add_test(tcase, penalties);
     tcase_add_test(tcase, penalty_before_distribution);
     tcase_add_test(tcase, repeatable);

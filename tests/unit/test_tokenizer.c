@@ -86,7 +86,8 @@ static void random_vocab(bool explicit_merges) {
             strcat(text, alphabet[i < 5 ? (uint32_t)i : random_below(GM_COUNT(alphabet))]);
         if (naive_find(text, strlen(text), false) >= 0) continue;
         bool user = random_below(8) == 0;
-        vocab_add(&vocab, text, user ? RT_PIECE_USER : RT_PIECE_NORMAL, -(float)random_below(12));
+        float below = (float)random_below(12), zero = random_below(2) ? -0.0f : 0.0f; /* one score */
+        vocab_add(&vocab, text, user ? RT_PIECE_USER : RT_PIECE_NORMAL, below > 0 ? -below : zero);
     }
     if (!explicit_merges) return;
     vocab.json_rules = true;
