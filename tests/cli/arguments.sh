@@ -14,6 +14,7 @@ bad number_too_large "-n 99999999999999999999.*whole number" generate "$model" -
 bad number_below_range "-n -2: expected a number from -1" generate "$model" -p a -n -2
 bad real_out_of_range "--top-p 1.5: expected a number from 0 to 1" generate "$model" -p a --top-p 1.5
 bad real_not_a_number "--temp nan: expected a number" generate "$model" -p a --temp nan
+bad real_with_two_points "--temp 0.5.5: expected a number" generate "$model" -p a --temp 0.5.5
 bad real_in_hexadecimal "--temp 0x1: expected a number" generate "$model" -p a --temp 0x1
 bad choice_unknown "--format xml: expected one of text.json" generate "$model" -p a --format xml
 bad precision_unknown "--precision f64: expected one of auto.f32.bf16.int16.int8.block8" generate "$model" -p a --precision f64

@@ -63,6 +63,14 @@ input=$work/talk.txt
 bad chat_odd_messages 'odd.json: .*roles must alternate' chat "$gguf" --messages "$work/odd.json"
 input=/dev/null
 bad chat_no_messages 'none.json' chat "$gguf" --messages none.json
+# The end of a turn ends answers beside the model's own ids, of which there may be 15 then, or 16 with it.
+ends() { printf '{"architecture":"%s/config.json","weights":"%s","generation":{"eos_token_id":[%s]}}' "$hf" "$gguf" "$1" >"$work/ends.json"; }
+input=$work/talk.txt
+ends 1,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17
+bad chat_without_room_for_its_end '16 ids end generation, expected one less beside the end of a turn' chat "$work/ends.json" -n 2
+ends 1,3,4,5,6,7,8,9,10,11,12,13,14,15,16,261
+good chat_end_is_one_of_them '.+' chat "$work/ends.json" -n 2 --temp 0
+input=/dev/null
 # What repeats a sampled answer is said.
 gm generate "$gguf" --ids 2,5 -n 4 --temp 1 --ignore-eos
 seed=$(sed -n 's/.*, seed: \([0-9]*\)$/\1/p' "$work/err")

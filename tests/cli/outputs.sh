@@ -38,6 +38,10 @@ json generate_prompt "$(generated 2,279,265 "$ids" '.*' length)" generate "$gguf
 json generate_from_file "$(generated 2,279,265,269 "$ids" '.*' length)" generate "$gguf" -f "$work/the.txt" -n 2 --temp 0 --ignore-eos --format json
 json generate_nothing "$(generated 2 '' '' length)" generate "$gguf" --ids 2 -n 0 --format json
 json generate_to_the_end "$(generated 2,5 "[0-9]+(,[0-9]+){5}" '.*' length)" generate "$gguf" --ids 2,5 -c 8 -n -1 --ignore-eos --temp 0 --format json
+json generate_seed_0 "$(generated 2,5,9 "$ids" '.*' length)" generate "$gguf" --ids 2,5,9 -n 24 --temp 1 --seed 0 --ignore-eos --format json
+sampled=$(field "$work/out" ids)
+json generate_seed_0_again "$(generated 2,5,9 "$ids" '.*' length)" generate "$gguf" --ids 2,5,9 -n 24 --temp 1 --seed 0 --ignore-eos --format json
+check generate_seed_0_repeats "$sampled / $(cat "$work/out")" [ "$(field "$work/out" ids)" = "$sampled" ]
 json generate_sampled "$(generated 2,5,9 "$ids" '.*' '[a-z]+')" generate "$gguf" --ids 2,5,9 -n 8 --temp 1.5 --seed 7 --format json
 sampled=$(field "$work/out" ids)
 json generate_sampled_again "$(generated 2,5,9 "$ids" '.*' '[a-z]+')" generate "$gguf" --ids 2,5,9 -n 8 --temp 1.5 --seed 7 --format json
@@ -50,6 +54,10 @@ if [ -n "$stop" ]; then
     gm generate "$gguf" --ids 2,5,9 -n 24 --temp 0 --ignore-eos --stop "$stop" --format json
     check generate_stops "text before '$stop' of $text expected: $(cat "$work/out")" grep -qF -e "\"text\":\"$before\",\"stop\":\"stop\"" "$work/out"
 fi
+# An answer that ends within a character: that may complete a text to stop at, and comes after what was held back for one.
+json generate_cut_character "$(generated 2,5,7 "$ids" '.*\+s�' length)" generate "$gguf" --ids 2,5,7 -n 5 --temp 0 --precision f32 --format json
+json generate_stops_in_the_end "$(generated 2,5,7 "$ids" '.*\+' stop)" generate "$gguf" --ids 2,5,7 -n 5 --temp 0 --precision f32 --stop s� --format json
+json generate_held_back "$(generated 2,5,7 "$ids" '.*\+s�' length)" generate "$gguf" --ids 2,5,7 -n 5 --temp 0 --precision f32 --stop s�X --format json
 good generate_text '.*' generate "$gguf" -p the -n 4 --temp 0
 check generate_reports_speed "$(cat "$work/err")" grep -Eq '^prefill 3 tokens [0-9.]+ tok/s, decode [0-9]+ tokens [0-9.]+ tok/s' "$work/err"
 

@@ -33,14 +33,20 @@ refused() { post "$1" 400 "\\{\"error\":\\{\"message\":\".*$2.*\",\"type\":\"inv
 # field NAME: the first string of that name in the answer.
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$work/answer" | head -n 1; }
 
-"$gemmac" serve "$gguf" --port 0 --precision f32 -c 64 --temp 0 2>"$work/err" &
-server=$!
-for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    port=$(sed -n 's/^listening at http:\/\/127.0.0.1:\([0-9]*\)$/\1/p' "$work/err")
-    [ -z "$port" ] || break
-    sleep 0.5
-done
-check listens "$(cat "$work/err")" [ -n "$port" ]
+# start MODEL ARGUMENT…: the server of $server at $port, instead of the one before; what it says is in $work/err.
+start() {
+    [ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null
+    : >"$work/err"
+    "$gemmac" serve "$@" --port 0 --precision f32 --temp 0 2>"$work/err" &
+    server=$! port='' tries=0
+    while [ -z "$port" ] && [ $tries -lt 600 ] && kill -0 "$server" 2>/dev/null; do
+        sleep 0.1
+        port=$(sed -n 's/^listening at http:\/\/127.0.0.1:\([0-9]*\)$/\1/p' "$work/err") tries=$((tries + 1))
+    done
+    check "listens $1" "$(cat "$work/err")" [ -n "$port" ]
+}
+
+start "$gguf" -c 64
 said health 200 '\{"status":"ok"\}' GET /health ''
 said models 200 '\{"object":"list","data":\[\{"id":"gemma3-tiny-q8_0.gguf",.*' GET /v1/models ''
 said no_path 404 '\{"error":.*' GET /v2 ''
@@ -55,6 +61,14 @@ expected=$("$gemmac" generate "$gguf" --ids 2,5,7 -n 6 --precision f32 -c 64 --t
 check text_of_generate "expected $expected: $(cat "$work/answer")" grep -Fq "\"text\":\"$expected\"" "$work/answer"
 post text_again 200 '\{.*' /v1/completions '{"prompt":[2,5,7],"max_tokens":6}'
 check text_again_same "expected $expected: $(cat "$work/answer")" grep -Fq "\"text\":\"$expected\"" "$work/answer"
+for seed in 1 2 3; do # of the best alone the most likely one is drawn
+    post top_p 200 '\{.*' /v1/completions "{\"prompt\":[2,5,7],\"max_tokens\":6,\"temperature\":1,\"top_p\":0,\"seed\":$seed}"
+    check "top_p_greedy $seed" "expected $expected: $(cat "$work/answer")" grep -Fq "\"text\":\"$expected\"" "$work/answer"
+done
+post completion_tokens 200 "\{.*\"finish_reason\":\"length\"\}\],$(usage 3 3 6)\}" /v1/completions '{"prompt":[2,5,7],"max_completion_tokens":3}'
+# many N ID: a list of N ids.
+many() { yes "$2," | head -n $(($1 - 1)) | tr -d '\n' && printf %s "$2"; }
+post context_full 200 "\{.*\"text\":\"\",\"finish_reason\":\"length\"\}\],$(usage 64 0 64)\}" /v1/completions "{\"prompt\":[$(many 64 5)]}"
 conversation='[{"role":"user","content":"the the"},{"role":"assistant","content":"dog"},{"role":"user","content":"quick"}]'
 post chat 200 '\{"id":"chatcmpl-[0-9]+","object":"chat.completion",.*"choices":\[\{"index":0,"message":\{"role":"assistant","content":".*"\},"finish_reason":"(length|stop)"\}\],"usage":.*' \
     /v1/chat/completions "{\"messages\":$conversation,\"max_tokens\":6}"
@@ -73,19 +87,23 @@ check stream_usage "$(cat "$work/answer")" grep -Eq '^data: .*"choices":\[\],"us
 check stream_done "$(cat "$work/answer")" [ "$(grep . "$work/answer" | tail -n 1)" = 'data: [DONE]' ]
 
 # Sampled answers repeat with their seed; a text that ends them does, and does not come.
-post sampled 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":8,"temperature":1,"seed":5}'
-first=$(field text)
-post sampled_again 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":8,"temperature":1,"seed":5}'
-check seeded "$first" [ "$first" = "$(field text)" ]
+for seed in 5 0; do
+    post sampled 200 '\{.*' /v1/completions "{\"prompt\":\"the\",\"max_tokens\":24,\"temperature\":1,\"seed\":$seed}"
+    first=$(field text)
+    post sampled_again 200 '\{.*' /v1/completions "{\"prompt\":\"the\",\"max_tokens\":24,\"temperature\":1,\"seed\":$seed}"
+    check "seeded $seed" "$first / $(field text)" [ "$first" = "$(field text)" ]
+done
 post whole 200 '\{.*"finish_reason":"length".*' /v1/completions '{"prompt":[2,5,7],"max_tokens":6}'
 middle=$(field text | sed 's/\\u[0-9a-f]*//g' | grep -ao '[a-z]' | head -n 1)
 post stopped 200 '\{.*"finish_reason":"stop".*' /v1/completions "{\"prompt\":[2,5,7],\"max_tokens\":6,\"stop\":[\"$middle\"]}"
+before=$(field text)
 check stopped_before "$middle in $(field text)" sh -c "! printf '%s' '$(field text)' | grep -Fq '$middle'"
 
 refused nothing 'byte 0: expected a JSON value' ''
 refused no_object 'expected an object' '[]'
 refused no_prompt 'expected key' '{}'
 refused bad_prompt 'expected a text or a list of token ids' '{"prompt":5}'
+refused several_prompts 'expected a text or a list of token ids' '{"prompt":["a","b"]}'
 refused bad_id 'outside the vocabulary' '{"prompt":[99999999]}'
 refused bad_number 'temperature' '{"prompt":"a","temperature":-1}'
 refused bad_count 'max_tokens' '{"prompt":"a","max_tokens":1.5}'
@@ -94,7 +112,7 @@ refused many_stops 'at most 16 texts' "{\"prompt\":\"a\",\"stop\":[$(yes '"a",' 
 refused several 'expected 1' '{"prompt":"a","n":2}'
 refused tools 'does not do this' '{"messages":[],"tools":[{}]}' /v1/chat/completions
 refused roles 'roles must alternate' '{"messages":[{"role":"assistant","content":"a"}]}' /v1/chat/completions
-refused too_long 'expected at most the context of 64' "{\"prompt\":[$(yes 5, | head -n 70 | tr -d '\n')5]}"
+refused too_long 'expected at most the context of 64' "{\"prompt\":[$(many 65 5)]}"
 post idle_keys 200 '\{.*' /v1/completions '{"prompt":"the","max_tokens":1,"n":1,"tools":[],"logprobs":false,"user":"me","frequency_penalty":0,"stop":null}'
 
 # More than is taken in.
@@ -119,5 +137,31 @@ check still_there "$(cat "$work/err")" kill -0 "$server"
 check port_is_taken "$(cat "$work/second")" grep -Eq "^gemmac: 127.0.0.1:$port: cannot listen: Address already in use$" "$work/second"
 "$gemmac" serve "$gguf" --host nowhere.invalid >"$work/out" 2>"$work/second"
 check no_host "$(cat "$work/second")" grep -Eq '^gemmac: nowhere.invalid:8080: cannot listen: ' "$work/second"
+
+# Texts of the server's own end answers also where a request has others.
+start "$gguf" -c 64 --stop "$middle"
+post both_stops 200 '\{.*"finish_reason":"stop".*' /v1/completions '{"prompt":[2,5,7],"max_tokens":6,"stop":"never this"}'
+check servers_stop "expected $before: $(cat "$work/answer")" [ "$(field text)" = "$before" ]
+
+# An answer that nobody waits for any more ends: only those that came to their end say how fast they were.
+sed 's/"max_position_embeddings": 512/"max_position_embeddings": 32768/' "$data/tiny/gemma3-tiny/config.json" >"$work/long.config.json"
+printf '{"architecture":"long.config.json","weights":"%s"}' "$(cd "$data" && pwd)/gguf/gemma3-tiny-q8_0.gguf" >"$work/long.json"
+start "$work/long.json" -c 32768 --time
+printf '{"prompt":[2,5,7],"stream":true}' | "$client" "$port" POST /v1/completions hang-up
+post after_hang_up 200 '\{.*' /v1/completions '{"prompt":[2,5],"max_tokens":1}'
+check hang_up_ends "$(grep decode "$work/err")" [ "$(grep -c decode "$work/err") $(grep -c 'decode 1 tokens' "$work/err")" = '1 1' ]
+
+# A prompt that spoils what the session holds fails, and leaves nothing of it to the next: the row of id 200 is NaN here, the others are not.
+mkdir "$work/nan"
+cp "$data/tiny/gemma3-tiny"/*config.json "$data/tiny/gemma3-tiny/model.safetensors" "$work/nan/" && chmod u+w "$work/nan"/*
+row=$((8 + $(od -An -tu8 -N8 "$work/nan/model.safetensors" | tr -d ' ') + 200 * 32 * 4))
+printf '\000\000\300\177' | dd of="$work/nan/model.safetensors" bs=1 seek="$row" conv=notrunc 2>/dev/null
+start "$work/nan" -c 64
+post before_nan 200 '\{.*"text":"[0-9 ]+".*' /v1/completions '{"prompt":[2,5,9,11],"max_tokens":6}'
+first=$(field text)
+ask POST /v1/completions "{\"prompt\":[2,5,$(many 20 200)]}"
+check nan_fails "$code: $(cat "$work/answer")" sh -c "[ '$code' != 200 ] && grep -q 'not finite' '$work/answer'"
+post after_nan 200 '\{.*' /v1/completions '{"prompt":[2,5,9,11],"max_tokens":6}'
+check after_nan_same "expected $first: $(cat "$work/answer")" [ "$(field text)" = "$first" ]
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
