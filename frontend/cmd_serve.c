@@ -181,11 +181,10 @@ static void answer_whole(exchange *e, int64_t prompt) {
     gm_string_free(&out);
 }
 
-/* The status was not told yet, unless a stream has begun: then it ends with an event that says it. */
-static void answer_failure(exchange *e, gm_status status, const gm_diag *diag) {
-    bool asked = status == GM_INVALID || status == GM_FORMAT || status == GM_UNSUPPORTED;
+/* The status was not told yet, unless a stream has begun: then it ends with an event that says it. started: the request was all right. */
+static void answer_failure(exchange *e, bool started, const gm_diag *diag) {
     if (!e->begun) {
-        answer_error(e->http, asked ? BAD_REQUEST : SERVER_ERROR, diag->message);
+        answer_error(e->http, started ? SERVER_ERROR : BAD_REQUEST, diag->message);
         return;
     }
     gm_string event = {0};
@@ -212,7 +211,7 @@ static void complete(server *s, fe_http_request *http, bool chat) {
     if (started) status = run(&e, &diag);
     if (status == GM_OK) cmd_held_take(&s->held, &e.answer);
     else if (started) rt_ids_free(&s->held);
-    if (status != GM_OK) answer_failure(&e, status, &diag);
+    if (status != GM_OK) answer_failure(&e, started, &diag);
     else if (e.request.stream) end_stream(&e, prompt);
     else answer_whole(&e, prompt);
     cmd_answer_free(&e.answer);

@@ -97,16 +97,24 @@ static void dequeue(exchange *e) {
     e->queued = false;
 }
 
+/* When to look next whether a client is still there. */
+static struct timespec look_at(void) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOOK_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    return until;
+}
+
 /* Waits for the answer to begin; the lock is held. False: the client went away before. */
 static bool wait_for_answer(exchange *e, struct MHD_Connection *connection) {
     fe_http *http = e->http;
+    struct timespec until = look_at();
     while (!e->begun && !e->gone) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += LOOK_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        if (pthread_cond_timedwait(&http->changed, &http->lock, &until) == ETIMEDOUT) e->gone = has_hung_up(connection);
+        if (pthread_cond_timedwait(&http->changed, &http->lock, &until) != ETIMEDOUT) continue; /* of any exchange: until stays */
+        e->gone = has_hung_up(connection);
+        until = look_at();
     }
     return !e->gone;
 }

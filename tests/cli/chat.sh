@@ -88,17 +88,17 @@ gm render "$gguf" --messages "$work/talk.json" --format json
 check messages_from_a_pipe "$(head -c 300 "$work/piped" "$work/err")" cmp -s "$work/out" "$work/piped"
 # A model's own chat template is not run, which is said where its turns are others than Gemma's.
 warns='^gemmac: warning: .*its own chat template is not used'
-cp -r "$data/tiny/gemma3-tiny" "$work/own"
-printf '[{{ role }}] {{ content }}' >"$work/own/chat_template.jinja"
-gm render "$work/own" --messages "$work/talk.json"
+cp -r "$data/tiny/gemma3-tiny" "$work/spoken"
+printf '[{{ role }}] {{ content }}' >"$work/spoken/chat_template.jinja"
+gm render "$work/spoken" --messages "$work/talk.json"
 check other_template_is_said "$(cat "$work/err")" grep -q "$warns" "$work/err"
-printf '<start_of_turn>{{ role }}' >"$work/own/chat_template.jinja"
-printf '{"chat_template":"[{{ role }}]"}' >"$work/own/tokenizer_config.json"
-gm render "$work/own" --messages "$work/talk.json"
+printf '<start_of_turn>{{ role }}' >"$work/spoken/chat_template.jinja"
+printf '{"chat_template":"[{{ role }}]"}' >"$work/spoken/tokenizer_config.json"
+gm render "$work/spoken" --messages "$work/talk.json"
 check gemma_template_is_not "$(cat "$work/err")" [ ! -s "$work/err" ]
-rm "$work/own/chat_template.jinja"
-gm render "$work/own" --messages "$work/talk.json"
+rm "$work/spoken/chat_template.jinja"
+gm render "$work/spoken" --messages "$work/talk.json"
 check other_template_in_settings "$(cat "$work/err")" grep -q "$warns" "$work/err"
-printf '{"chat_template":[{"name":"tool_use","template":"x"},{"name":"default","template":"<start_of_turn>"}]}' >"$work/own/tokenizer_config.json"
-gm render "$work/own" --messages "$work/talk.json"
+printf '{"chat_template":[{"name":"tool_use","template":"x"},{"name":"default","template":"<start_of_turn>"}]}' >"$work/spoken/tokenizer_config.json"
+gm render "$work/spoken" --messages "$work/talk.json"
 check named_gemma_template "$(cat "$work/err")" [ ! -s "$work/err" ]

@@ -4,7 +4,7 @@ mixed=$data/gguf/gemma3-tiny256-q4_k_m.gguf
 # ---- JSON ----
 json inspect_hf '\{"architecture":"gemma3_text","generation":3,.*"layers":12,"layers_local":10,"layers_global":2,"layer_kinds":"lllllglllllg","window":5,.*"parameters":121760,"tensors":158,"tensor_bytes":487040,"types":\{"f32":\{"tensors":158,"bytes":487040\}\},"tokenizer":"none","pieces":0,"defaulted":\{.*\},"tensor_list":\[\{"name":"embed_tokens\.weight","type":"f32","shape":\[288,32\],"bytes":36864\},.*\]\}' inspect "$hf" --format json
 check inspect_lists_every_tensor "$(grep -o '"name":' "$work/out" | wc -l)" [ "$(grep -o '"name":' "$work/out" | wc -l)" -eq 158 ]
-json inspect_gguf_defaults '.*"tokenizer":"sentencepiece","pieces":288,.*"add_bos":true,"add_eos":false,"defaulted":\{"gemma3\.attention\.sliding_window_pattern":6,"gemma3\.rope\.scaling\.factor":1,"gemma3\.rope\.freq_base_swa":10000,"gemma3\.final_logit_softcapping":0,"gemma3\.attn_logit_softcapping":0,"query_pre_attn_scalar":16\},.*' inspect "$gguf" --format json
+json inspect_gguf_defaults '.*"tokenizer":"sentencepiece","pieces":288,.*"add_bos":true,"add_eos":false,"other_turns":false,"defaulted":\{"gemma3\.attention\.sliding_window_pattern":6,"gemma3\.rope\.scaling\.factor":1,"gemma3\.rope\.freq_base_swa":10000,"gemma3\.final_logit_softcapping":0,"gemma3\.attn_logit_softcapping":0,"query_pre_attn_scalar":16\},.*' inspect "$gguf" --format json
 defaulted=$(grep -o '"defaulted":{[^}]*}' "$work/out")
 tensors=$(grep -o '"tensor_list":.*' "$work/out")
 gm compile "$gguf" -o m.gmx -c 64
