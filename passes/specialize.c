@@ -94,9 +94,7 @@ static gm_string text_of(specializer *s, const ir_func *func, const char *name, 
 
 /* A module that has been specialized holds the copy already. */
 static void check_name(specializer *s, const ir_func *func, const char *name, const ir_dim *substitute) {
-    const ir_func *there = strcmp(name, func->name) == 0 ? NULL : ir_func_find(s->in, name);
-    if (!there) return;
-    gm_string have = text_of(s, there, name, s->identity, NULL), want = text_of(s, func, name, substitute, redirect_call);
+    gm_string have = text_of(s, ir_func_find(s->in, name), name, s->identity, NULL), want = text_of(s, func, name, substitute, redirect_call);
     if (strcmp(have.data, want.data) != 0) s->status = gm_fail(s->diag, GM_INVALID, "@%s: is not @%s for those extents, whose name it has: expected another name", name, func->name);
     gm_string_free(&have);
     gm_string_free(&want);
@@ -105,7 +103,8 @@ static void check_name(specializer *s, const ir_func *func, const char *name, co
 /* Callees first, so that the text form never names a function before its definition. */
 static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitute) {
     const char *name = name_for(s, func->name, substitute);
-    if (s->status != GM_OK || (ir_func_find(s->out, name) && strcmp(name, func->name) == 0)) return;
+    bool unsure = strcmp(name, func->name) != 0 && ir_func_find(s->in, name); /* whose function of that name there is */
+    if (s->status != GM_OK || (ir_func_find(s->out, name) && !unsure)) return;
     /* A symbol that a dim in the body gives other values stays a symbol. */
     ir_dim fixed[IR_MAX_SYMBOLS];
     memcpy(fixed, substitute, sizeof fixed);
@@ -113,7 +112,7 @@ static void copy_for(specializer *s, const ir_func *func, const ir_dim *substitu
     ir_visit(func->body, keep_symbol, &r);
     callee_visit visit = {s, fixed};
     ir_visit(func->body, copy_callee, &visit);
-    if (s->status == GM_OK) check_name(s, func, name, fixed);
+    if (s->status == GM_OK && unsure) check_name(s, func, name, fixed);
     if (s->status != GM_OK || ir_func_find(s->out, name)) return;
     s->current = fixed;
     ir_clone_func(s->in, func, s->out, name, fixed, redirect_call, s);
