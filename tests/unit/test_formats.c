@@ -193,7 +193,7 @@ static gm_string make_file(const char *header, size_t data_bytes) {
 }
 
 START_TEST(safetensors_good) {
-    /* Names of all four prefixes, unsorted, an empty tensor, ignored parts and metadata. */
+    /* Names of all four prefixes, unsorted, two empty tensors at one place, ignored parts and metadata. */
     static const struct {
         const char *prefix, *head;
     } savers[] = {{"model.", "lm_head"},
@@ -208,23 +208,25 @@ START_TEST(safetensors_good) {
             "\"%snorm.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[6,14],\"x\":0},"
             "\"%s.weight\":{\"dtype\":\"BF16\",\"shape\":[1,3],\"data_offsets\":[0,6]},"
             "\"%slayers.0.q\":{\"dtype\":\"F16\",\"shape\":[0,5],\"data_offsets\":[6,6]},"
+            "\"%slayers.0.k\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[6,6]},"
             "\"model.vision_tower.x\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[14,22]},"
             "\"multi_modal_projector.y\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,2],"
             "\"data_offsets\":[22,24]},"
             "\"%slayers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F64\",\"shape\":[1],"
             "\"data_offsets\":[24,32]}}  ",
-            savers[i].prefix, savers[i].head, savers[i].prefix, savers[i].prefix);
+            savers[i].prefix, savers[i].head, savers[i].prefix, savers[i].prefix, savers[i].prefix);
         gm_string file = make_file(header, 32);
         gm_diag diag = {0};
         fe_model model;
         gm_status status = open_bytes(&file, &diag, &model);
         ck_assert_msg(status == GM_OK, "%s", diag.message);
-        ck_assert_uint_eq(model.weights.count, 3);
+        ck_assert_uint_eq(model.weights.count, 4);
         const rt_tensor *head = rt_weights_find(&model.weights, "lm_head.weight");
         ck_assert(head && head->dtype == RT_BF16 && head->rank == 2 && head->dim[1] == 3);
         const rt_tensor *norm = rt_weights_find(&model.weights, "norm.weight");
         ck_assert_uint_eq(((const uint8_t *)norm->data)[0], 6);
         ck_assert_uint_eq(rt_weights_find(&model.weights, "layers.0.q")->bytes, 0);
+        ck_assert_uint_eq(rt_weights_find(&model.weights, "layers.0.k")->bytes, 0);
         fe_model_close(&model);
         gm_string_free(&file);
     }

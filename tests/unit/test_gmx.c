@@ -163,6 +163,9 @@ START_TEST(other_options_compile_again) {
     expect_same(GGUF, &model_skip, again, &none, true);
     make(again, &small, again); /* over itself: the skipped pass stays skipped */
     expect_same(GGUF, &model_skip, again, &none, true);
+    const fe_options whole = {.threads = 2, .context = 48, .chunk = 64}, longer = {.threads = 2, .chunk = 100}; /* both are the context's */
+    make(GGUF, &whole, path);
+    expect_same(GGUF, &whole, path, &longer, true);
 }
 END_TEST
 
@@ -465,6 +468,30 @@ START_TEST(exchanged_extents_are_refused) {
 }
 END_TEST
 
+/* A program reads only what the model has, of the same type and extents. */
+START_TEST(weights_of_the_program) {
+    static const struct {
+        const char *name, *type;
+        gm_status status;
+    } cases[] = {{"layers.0.self_attn.q_proj.weight", "q8_0[64,32]", GM_OK},
+                 {"layers.0.self_attn.q_proj.weight", "q8_0[32,64]", GM_FORMAT},
+                 {"layers.0.self_attn.q_proj.weight", "q4_0[64,32]", GM_FORMAT},
+                 {"layers.0.input_layernorm.weight", "f32[32,1]", GM_FORMAT},
+                 {"layers.12.self_attn.q_proj.weight", "q8_0[64,32]", GM_FORMAT}};
+    fe_model model = expect_open(GGUF, true);
+    for (size_t i = 0; i < GM_COUNT(cases); i++) {
+        char text[300];
+        gm_diag diag = {.quiet = true};
+        ir_module *module;
+        snprintf(text, sizeof text, "func @f(%%x: f32[1]) -> (f32[1]) {\n  %%w = weight {name = \"%s\"} : %s\n  return %%x\n}\n", cases[i].name, cases[i].type);
+        ck_assert_msg(ir_parse(text, strlen(text), "x", &diag, &module) == GM_OK, "%s", diag.message);
+        expect_failure(text, fe_gmx_check_module(&model, module, &diag), &diag, cases[i].status, cases[i].status == GM_OK ? "" : cases[i].name);
+        ir_module_free(module);
+    }
+    fe_model_close(&model);
+}
+END_TEST
+
 /* What the model says of sampling. */
 START_TEST(defaults_are_kept) {
     static const char manifest[] = "{\"weights\":\"" GGUF "\",\"generation\":{\"temperature\":0.7,\"top_k\":40,\"top_p\":0.9,\"min_p\":0.1,\"repeat_penalty\":1.25}}";
@@ -548,6 +575,7 @@ int main(void) {
     tcase_add_test(tests, lying_metadata_does_not_crash);
     tcase_add_test(tests, another_build_compiles_again);
     tcase_add_test(tests, exchanged_extents_are_refused);
+    tcase_add_test(tests, weights_of_the_program);
     tcase_add_test(tests, defaults_are_kept);
     tcase_add_test(tests, other_versions_are_refused);
     tcase_add_test(tests, failed_writes_leave_nothing);
