@@ -35,17 +35,17 @@ typedef struct exchange {
 
 /* ---- JSON ---- */
 
-/* {"error":{…}} */
+/* {"error":{…}, left open. */
 static void write_error(int status, const char *message, gm_string *out) {
     gm_string_printf(out, "{\"error\":{\"message\":");
     cmd_json_text(out, message, strlen(message));
-    gm_string_printf(out, ",\"type\":\"%s\",\"code\":%d}}", status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
+    gm_string_printf(out, ",\"type\":\"%s\",\"code\":%d}", status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
 }
 
 static void answer_error(fe_http_request *http, int status, const char *message) {
     gm_string out = {0};
     write_error(status, message, &out);
-    gm_string_printf(&out, "\n");
+    gm_string_printf(&out, "}\n");
     fe_http_answer(http, status, json_type, &out);
     gm_string_free(&out);
 }
@@ -190,10 +190,8 @@ static void answer_failure(exchange *e, bool started, const gm_diag *diag) {
     gm_string event = {0};
     gm_string_printf(&event, "data: ");
     write_error(SERVER_ERROR, diag->message, &event);
-    gm_string_printf(&event, "\n\n");
-    fe_http_write(e->http, event.data, event.length);
+    send_event(e, &event);
     fe_http_end(e->http);
-    gm_string_free(&event);
 }
 
 static void complete(server *s, fe_http_request *http, bool chat) {

@@ -17,32 +17,26 @@ static bool listed(const char *list, const char *name) {
 }
 
 /* `--passes a,b` on a model means: of the optional passes only these. */
-static char *skip_list(const fe_options *options, gm_arena *arena) {
-    gm_string skip = {0};
-    gm_string_printf(&skip, "%s", options->skip ? options->skip : "");
-    int count;
-    const pass_info *table = pass_table(&count);
-    for (int i = 0; options->passes && i < count; i++) {
-        bool optional = table[i].when != PASS_REQUIRED && table[i].when != PASS_ON_REQUEST && !listed(options->with, table[i].name);
-        if (optional && !listed(options->passes, table[i].name) && !listed(skip.data, table[i].name))
-            gm_string_printf(&skip, "%s%s", skip.length ? "," : "", table[i].name);
-    }
-    char *text = skip.length ? gm_arena_strdup(arena, skip.data) : NULL;
-    gm_string_free(&skip);
-    return text;
+static bool is_left_out(const fe_options *options, const pass_info *pass) {
+    bool optional = pass->when != PASS_REQUIRED && pass->when != PASS_ON_REQUEST && !listed(options->with, pass->name);
+    return optional && !listed(options->passes, pass->name);
 }
 
-/* Passes on request: those of --with, and of --passes. */
-static char *with_list(const fe_options *options, gm_arena *arena) {
-    gm_string with = {0};
-    gm_string_printf(&with, "%s", options->with ? options->with : "");
+/* Passes on request are those of --with, and of --passes. */
+static bool is_asked_for(const fe_options *options, const pass_info *pass) {
+    return pass_can_be_asked(pass->when) && listed(options->passes, pass->name);
+}
+
+/* The names that are given, and with --passes those it adds; NULL: none. */
+static char *list_of(const fe_options *options, const char *given, bool (*adds)(const fe_options *, const pass_info *), gm_arena *arena) {
+    gm_string list = {0};
+    gm_string_printf(&list, "%s", given ? given : "");
     int count;
     const pass_info *table = pass_table(&count);
     for (int i = 0; options->passes && i < count; i++)
-        if (pass_can_be_asked(table[i].when) && listed(options->passes, table[i].name) && !listed(with.data, table[i].name))
-            gm_string_printf(&with, "%s%s", with.length ? "," : "", table[i].name);
-    char *text = with.length ? gm_arena_strdup(arena, with.data) : NULL;
-    gm_string_free(&with);
+        if (adds(options, &table[i]) && !listed(list.data, table[i].name)) gm_string_printf(&list, "%s%s", list.length ? "," : "", table[i].name);
+    char *text = list.length ? gm_arena_strdup(arena, list.data) : NULL;
+    gm_string_free(&list);
     return text;
 }
 
@@ -64,8 +58,8 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
     if (status == GM_OK) status = fe_dump_start(&dump, in, diag);
     if (status != GM_OK) ir_module_free(in);
     else {
-        pass_pipeline_request request = {.options = limits, .skip = skip_list(options, &arena), .with = with_list(options, &arena), .want_changed = options->time_passes,
-                                         .after_step = fe_dump_step, .user = &dump};
+        pass_pipeline_request request = {.options = limits, .skip = list_of(options, options->skip, is_left_out, &arena),
+                                         .with = list_of(options, options->with, is_asked_for, &arena), .want_changed = options->time_passes, .after_step = fe_dump_step, .user = &dump};
         status = pass_run(&request, in, diag, out);
     }
     if (status == GM_OK && (status = fe_dump_end(&dump, diag)) != GM_OK) {

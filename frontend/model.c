@@ -54,11 +54,6 @@ static bool exists(const char *path) {
     return access(path, F_OK) == 0;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 /* It is not to be written over. */
 static void note_file(parts *in, const char *path) {
     fe_model *model = in->model;
@@ -135,7 +130,7 @@ static gm_status find_weights(parts *in) {
 static gm_status open_safetensors(parts *in) {
     fe_model *model = in->model;
     bool tied = model->config.tied;
-    bool index = in->weight_count == 1 && ends_with(in->weights[0], ".json");
+    bool index = in->weight_count == 1 && fe_ends_with(in->weights[0], ".json");
     if (index) note_file(in, in->weights[0]);
     if (index)
         GM_TRY(fe_safetensors_open_index(in->weights[0], in->diag, model));
@@ -182,7 +177,7 @@ static gm_status open_tokenizer(parts *in) {
     rt_vocab_free(&model->vocab);
     note_file(in, path);
     if (kind_of(path) == 'G') return fe_gguf_open_vocab(path, in->diag, model);
-    if (ends_with(path, ".json") || kind_of(path) == '{')
+    if (fe_ends_with(path, ".json") || kind_of(path) == '{')
         GM_TRY(fe_tokenizer_json_open(path, in->diag, &model->vocab));
     else
         GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));

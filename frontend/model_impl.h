@@ -5,9 +5,16 @@
 #include "frontend/json.h"
 #include "frontend/model.h"
 
+#include <string.h>
+
 /* Bounds of every size in a configuration, so that no product of two of them overflows. */
 enum { FE_MAX_SIZE = 1 << 24, FE_MAX_HEAD_DIM = 2048, FE_MAX_CONTEXT = 1 << 30 };
 enum { FE_MAX_JSON_BYTES = 1 << 28 };
+
+static inline bool fe_ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
 
 /* ---- defaulted.c ---- */
 

@@ -51,18 +51,13 @@ static bool starts_with(const char *text, const char *start) {
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && strcmp(text + length - tail, end) == 0;
-}
-
 /* Parts that a text model has no use for, and frequencies, which old converters stored though the configuration says them. */
 static bool is_ignored(const char *name) {
     static const char *const others[] = {"vision_tower.", "multi_modal_projector."};
     const char *rest = starts_with(name, "model.") ? name + 6 : name;
     for (size_t i = 0; i < GM_COUNT(others); i++)
         if (starts_with(rest, others[i])) return true;
-    return ends_with(name, "rotary_emb.inv_freq");
+    return fe_ends_with(name, "rotary_emb.inv_freq");
 }
 
 static bool is_bare(const char *name) {
