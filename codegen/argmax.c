@@ -1,5 +1,5 @@
-/* argmax over the last axis: vector lanes keep a best value and its place; one row is shared out by columns and the threads'
- * results are joined, several rows are shared out by rows. The lowest index wins ties; NaN never wins.
+/* argmax over the last axis: vector lanes keep a best value and its place; one row is shared out by columns and the
+ * threads' results are joined, several rows are shared out by rows. The lowest index wins ties; NaN never wins.
  */
 #include "codegen/cg.h"
 
@@ -47,15 +47,18 @@ static LLVMValueRef scan_lanes(cg *c, best *b, LLVMValueRef row, LLVMValueRef fr
     LLVMValueRef where = cg_variable(c, ints, LLVMConstAllOnes(ints));
     LLVMValueRef whole = cg_sub(c, to, LLVMBuildSRem(c->b, cg_sub(c, to, from), cg_i64(c, lanes), ""));
     cg_loop loop = cg_loop_begin(c, from, whole, lanes);
-    LLVMValueRef x = cg_load(c, floats, cg_at(c, c->f32, row, loop.index), 4), old = LLVMBuildLoad2(c->b, floats, top, "");
+    LLVMValueRef x = cg_load(c, floats, cg_at(c, c->f32, row, loop.index), 4),
+                 old = LLVMBuildLoad2(c->b, floats, top, "");
     LLVMValueRef wins = LLVMBuildFCmp(c->b, LLVMRealOGT, x, old, "");
-    LLVMValueRef index = cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, loop.index, c->i32, ""), c->lanes), LLVMConstVector(lane, lanes));
+    LLVMValueRef index =
+        cg_add(c, cg_splat(c, LLVMBuildTrunc(c->b, loop.index, c->i32, ""), c->lanes), LLVMConstVector(lane, lanes));
     LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, x, old, ""), top);
     LLVMBuildStore(c->b, LLVMBuildSelect(c->b, wins, index, LLVMBuildLoad2(c->b, ints, where, ""), ""), where);
     cg_loop_end(c, &loop);
     LLVMValueRef values = LLVMBuildLoad2(c->b, floats, top, ""), places = LLVMBuildLoad2(c->b, ints, where, "");
     for (unsigned i = 0; i < lanes; i++)
-        best_challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""), LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
+        best_challenge(c, b, LLVMBuildExtractElement(c->b, values, cg_i32(c, i), ""),
+                       LLVMBuildExtractElement(c->b, places, cg_i32(c, i), ""));
     return whole;
 }
 
@@ -70,7 +73,8 @@ static void scan(cg *c, best *b, LLVMValueRef row, LLVMValueRef from, LLVMValueR
     cg_loop loop = cg_loop_begin(c, rest, to, 1);
     challenge_element(c, b, row, loop.index);
     cg_loop_end(c, &loop);
-    LLVMValueRef least = LLVMBuildFCmp(c->b, LLVMRealOEQ, LLVMBuildLoad2(c->b, c->f32, b->value, ""), cg_f32(c, -INFINITY), "");
+    LLVMValueRef least =
+        LLVMBuildFCmp(c->b, LLVMRealOEQ, LLVMBuildLoad2(c->b, c->f32, b->value, ""), cg_f32(c, -INFINITY), "");
     cg_branch none = cg_if(c, least); /* lanes do not tell -inf from nothing */
     cg_loop again = cg_loop_begin(c, from, to, 1);
     challenge_element(c, b, row, again.index);
@@ -100,7 +104,8 @@ static void best_join(cg *c, best *b, LLVMValueRef out) {
     LLVMValueRef threads = cg_widen(c, c->code.threads);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 1), threads, 1);
     LLVMValueRef thread = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
-    best_challenge(c, b, cg_load(c, c->f32, shared_word(c, thread, 0), 4), cg_load(c, c->i32, shared_word(c, thread, 1), 4));
+    best_challenge(c, b, cg_load(c, c->f32, shared_word(c, thread, 0), 4),
+                   cg_load(c, c->i32, shared_word(c, thread, 1), 4));
     cg_loop_end(c, &loop);
     store_index(c, b, out);
     cg_end_if(c, &first);

@@ -1,9 +1,9 @@
-/* attention: softmax(mask(scale·q·Kᵀ))·V over the visible keys only; what is common to few queries (attention_one.c) and many
- * (attention_blocks.c).
+/* attention: softmax(mask(scale·q·Kᵀ))·V over the visible keys only; what is common to few queries (attention_one.c)
+ * and many (attention_blocks.c).
  *
- * Either way a task reads just the keys that some row of it sees, so local layers cost their window. Caches are read where they lie,
- * through their strides: [S,KV,D], [KV,S,D] or a K of [KV,D,S]; a ring is read as two runs where it wraps; bf16, f16 and i8 are
- * widened on the way, or i8 rounded to bf16 for tile registers, or made words.
+ * Either way a task reads just the keys that some row of it sees, so local layers cost their window. Caches are read
+ * where they lie, through their strides: [S,KV,D], [KV,S,D] or a K of [KV,D,S]; a ring is read as two runs where it
+ * wraps; bf16, f16 and i8 are widened on the way, or i8 rounded to bf16 for tile registers, or made words.
  */
 #include "codegen/attention.h"
 
@@ -19,7 +19,8 @@ LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step) {
     return cg_sub(c, count, LLVMBuildURem(c->b, count, cg_i64(c, step), ""));
 }
 
-LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg) {
+LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g,
+                              int64_t sg) {
     return cg_add(c, cg_mul(c, a, cg_i64(c, sa)), cg_add(c, cg_mul(c, b, cg_i64(c, sb)), cg_mul(c, g, cg_i64(c, sg))));
 }
 
@@ -59,7 +60,8 @@ LLVMValueRef attention_weight(cg *c, double unit, LLVMValueRef score, LLVMValueR
     return cg_exp2_weight(c, LLVMBuildFMul(c->b, LLVMBuildFSub(c->b, score, top, ""), factor, ""));
 }
 
-attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high) {
+attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low,
+                                LLVMValueRef high) {
     LLVMValueRef top = cg_variable(c, c->f32, cg_f32(c, -FLT_MAX));
     cg_loop scan = cg_loop_begin(c, low, high, 1);
     LLVMValueRef at = cg_at(c, c->f32, scores, scan.index), s = attention_score(c, job, cg_load(c, c->f32, at, 4));
@@ -86,7 +88,8 @@ static LLVMTypeRef of_width(LLVMTypeRef type, int width) {
 
 LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width) {
     LLVMTypeRef elem = cg_type(c, dtype), f32 = of_width(c->f32, width), i32 = of_width(c->i32, width);
-    LLVMValueRef x = cg_load(c, of_width(elem, width), cg_at(c, elem, base, index), (int)rt_dtype_bytes(dtype, 1)), shift = cg_i32(c, 16);
+    LLVMValueRef x = cg_load(c, of_width(elem, width), cg_at(c, elem, base, index), (int)rt_dtype_bytes(dtype, 1)),
+                 shift = cg_i32(c, 16);
     if (dtype == RT_F32) return x;
     if (dtype == RT_I8) return LLVMBuildSIToFP(c->b, x, f32, "");
     if (dtype == RT_F16) return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, x, of_width(c->f16, width), ""), f32, "");
@@ -99,20 +102,25 @@ void attention_store(cg *c, rt_dtype dtype, LLVMValueRef y, LLVMValueRef out, LL
     cg_store(c, cg_from_f32(c, dtype, y), cg_at(c, cg_type(c, dtype), out, index), (int)rt_dtype_bytes(dtype, 1));
 }
 
-LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column) {
+LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv,
+                             LLVMValueRef column) {
     const int64_t *stride = cache->scale_stride;
     LLVMValueRef run = LLVMBuildUDiv(c->b, column, cg_i64(c, cache->run), "");
-    return cg_at(c, c->f32, c->code.args[cache->scale], attention_offset(c, slot, stride[0], kv, stride[1], run, stride[2]));
+    return cg_at(c, c->f32, c->code.args[cache->scale],
+                 attention_offset(c, slot, stride[0], kv, stride[1], run, stride[2]));
 }
 
-attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys, int64_t most) {
+attention_runs attention_runs_begin(cg *c, const attention_job *job, LLVMValueRef low, LLVMValueRef keys,
+                                    int64_t most) {
     attention_runs runs = {.looped = job->ring || most, .first = cg_i64(c, 0), .slot = low, .count = keys};
     if (!runs.looped) return runs;
     runs.loop = cg_loop_begin(c, cg_i64(c, 0), keys, 1);
     runs.first = runs.loop.index;
     runs.slot = cg_add(c, low, runs.first);
     runs.count = cg_sub(c, keys, runs.first);
-    if (most) runs.count = cg_min(c, runs.count, cg_sub(c, cg_i64(c, most), LLVMBuildURem(c->b, runs.slot, cg_i64(c, most), "")));
+    if (most)
+        runs.count =
+            cg_min(c, runs.count, cg_sub(c, cg_i64(c, most), LLVMBuildURem(c->b, runs.slot, cg_i64(c, most), "")));
     if (job->ring) {
         LLVMValueRef slots = cg_i64(c, job->slots);
         runs.slot = LLVMBuildURem(c->b, runs.slot, slots, "");
@@ -141,7 +149,8 @@ static void key_strides(gm_string *key, const int64_t *stride, int n) {
 static void add_cache(cg *c, const ir_inst *inst, int operand, cg_kernel *kernel, attention_cache *out) {
     const cg_slot *data = cg_slot_of(c, inst->operands[operand]);
     bool scaled = inst->operand_count == 6;
-    *out = (attention_cache){.dtype = inst->operands[operand]->type.dtype, .data = cg_kernel_arg(kernel, data->base), .scale = -1};
+    *out = (attention_cache){
+        .dtype = inst->operands[operand]->type.dtype, .data = cg_kernel_arg(kernel, data->base), .scale = -1};
     for (int i = 0; i < 3; i++) out->stride[i] = data->layout.stride[i];
     if (scaled) {
         const cg_slot *scale = cg_slot_of(c, inst->operands[operand + 3]);
@@ -160,18 +169,22 @@ static void decide(cg *c, const ir_inst *inst, const attention_job *job, bool si
     int64_t tokens = inst->operands[0]->type.dim[0];
     bool row_by_row = singly && tokens > 1;
     if (!c->options->decisions) return;
-    if (singly) gm_string_printf(&reason, "tokens: %lld, at most %d: reading the cache is the cost; ", (long long)tokens, RT_FEW_ROWS);
+    if (singly)
+        gm_string_printf(&reason, "tokens: %lld, at most %d: reading the cache is the cost; ", (long long)tokens,
+                         RT_FEW_ROWS);
     else gm_string_printf(&reason, "tokens: more than %d; ", RT_FEW_ROWS);
     if (job->window) gm_string_printf(&reason, "a window of %lld keys", (long long)job->window);
     else gm_string_printf(&reason, "all keys before");
-    gm_string_printf(&reason, ", %s of %lld slots in %s, K by %s; ", job->ring ? "a ring" : "a cache", (long long)job->slots, rt_dtype_of(job->k.dtype)->text,
-                     job->k.stride[2] == 1 ? "row" : "column");
+    gm_string_printf(&reason, ", %s of %lld slots in %s, K by %s; ", job->ring ? "a ring" : "a cache",
+                     (long long)job->slots, rt_dtype_of(job->k.dtype)->text, job->k.stride[2] == 1 ? "row" : "column");
     if (singly) attention_one_text(c, job, &reason);
     else attention_blocks_text(c, job, &reason);
     gm_string_printf(&reason, " (vectors of %d lanes)", c->lanes);
     ir_decide(c->options->decisions, "code", c->module, c->func, inst,
-              row_by_row ? "attention of few tokens, each as if alone" : singly ? "attention of one token, keys dealt out" : "attention of blocks of tokens", "%s",
-              reason.data);
+              row_by_row ? "attention of few tokens, each as if alone"
+              : singly   ? "attention of one token, keys dealt out"
+                         : "attention of blocks of tokens",
+              "%s", reason.data);
     gm_string_free(&reason);
 }
 
@@ -179,19 +192,30 @@ static void decide(cg *c, const ir_inst *inst, const attention_job *job, bool si
 static attention_job job_of(cg *c, const ir_inst *inst, bool singly) {
     const ir_layout *from = &cg_slot_of(c, inst->operands[0])->layout, *to = &cg_slot_of(c, inst->results[0])->layout;
     const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
-    attention_job job = {.tokens = singly ? 1 : q->dim[0], .kv_heads = q->dim[1], .group = q->dim[2], .d = q->dim[3], .slots = ir_dim_max(c->module, k->dim[0]),
-                         .q_dtype = q->dtype, .out_dtype = inst->results[0]->type.dtype, .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1),
-                         .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0), .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
-                         .words = ir_attr_find(inst, IR_ATTR_IMPL), .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
+    attention_job job = {.tokens = singly ? 1 : q->dim[0],
+                         .kv_heads = q->dim[1],
+                         .group = q->dim[2],
+                         .d = q->dim[3],
+                         .slots = ir_dim_max(c->module, k->dim[0]),
+                         .q_dtype = q->dtype,
+                         .out_dtype = inst->results[0]->type.dtype,
+                         .factor = ir_attr_float(inst, IR_ATTR_SCALE, 1),
+                         .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
+                         .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0),
+                         .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
+                         .words = ir_attr_find(inst, IR_ATTR_IMPL),
+                         .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
     for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = from->stride[i], job.out_stride[i] = to->stride[i];
     return job;
 }
 
 static void begin_key(const attention_job *job, bool singly, gm_string *key) {
-    long long keys = singly ? (long long)attention_most_keys(job) : (long long)job->window; /* which say how much scratch there is */
-    gm_string_printf(key, "attention %lld %lld %lld %lld %lld %lld ", (long long)job->tokens, (long long)job->kv_heads, (long long)job->group, (long long)job->d,
-                     (long long)job->slots, keys);
-    gm_string_printf(key, "%a %a %d %d %d %d %d |", job->factor, job->cap, job->ring, job->words, job->parts, job->q_dtype, job->out_dtype);
+    /* They say how much scratch there is. */
+    long long keys = singly ? (long long)attention_most_keys(job) : (long long)job->window;
+    gm_string_printf(key, "attention %lld %lld %lld %lld %lld %lld ", (long long)job->tokens, (long long)job->kv_heads,
+                     (long long)job->group, (long long)job->d, (long long)job->slots, keys);
+    gm_string_printf(key, "%a %a %d %d %d %d %d |", job->factor, job->cap, job->ring, job->words, job->parts,
+                     job->q_dtype, job->out_dtype);
     key_strides(key, job->q_stride, 4);
     key_strides(key, job->out_stride, 4);
 }
@@ -208,7 +232,8 @@ static LLVMValueRef row_at(cg *c, const cg_slot *slot, rt_dtype dtype, LLVMValue
 }
 
 void cg_emit_attention(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[5], *q = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]), *writes[] = {write, &cg_dealt};
+    const cg_slot *reads[5], *q = cg_slot_of(c, inst->operands[0]), *write = cg_slot_of(c, inst->results[0]),
+                             *writes[] = {write, &cg_dealt};
     int read_count = 0;
     for (int i = 0; i < inst->operand_count; i++)
         if (i != 3) reads[read_count++] = cg_slot_of(c, inst->operands[i]);

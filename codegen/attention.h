@@ -19,9 +19,11 @@ typedef struct attention_job {
     rt_dtype q_dtype, out_dtype; /* f32 or bf16 */
     double factor, cap;
     int64_t window; /* 0: none */
-    bool ring; /* key j lies in slot j mod slots */
-    bool words; /* in integers, or in bf16, where that is possible: attention_in_words, attention_in_tiles, attention_one_in_words */
-    int parts;  /* of bf16, in tiles: 1, or 2 of q and the weights, high and low */
+    bool ring;      /* key j lies in slot j mod slots */
+    /* in integers, or in bf16, where that is possible: attention_in_words, attention_in_tiles,
+     * attention_one_in_words */
+    bool words;
+    int parts;                        /* of bf16, in tiles: 1, or 2 of q and the weights, high and low */
     int q, position, window_arg, out; /* of no window, more than all keys */
 } attention_job;
 
@@ -52,22 +54,25 @@ LLVMValueRef attention_weight(cg *c, double unit, LLVMValueRef score, LLVMValueR
 typedef struct attention_sum {
     LLVMValueRef top, total;
 } attention_sum;
-attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high);
+attention_sum attention_softmax(cg *c, const attention_job *job, LLVMValueRef scores, LLVMValueRef low,
+                                LLVMValueRef high);
 /* at[count] = 0, of 32 bits. */
 void attention_zero(cg *c, LLVMValueRef at, LLVMValueRef count);
 /* The largest multiple of `step` that is at most `count`. */
 LLVMValueRef attention_whole(cg *c, LLVMValueRef count, int64_t step);
 /* a·sa + b·sb + g·sg */
-LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g, int64_t sg);
+LLVMValueRef attention_offset(cg *c, LLVMValueRef a, int64_t sa, LLVMValueRef b, int64_t sb, LLVMValueRef g,
+                              int64_t sg);
 /* Where the scale of this element lies. */
-LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column);
+LLVMValueRef attention_scale(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv,
+                             LLVMValueRef column);
 /* `width` elements from base[index] on as f32. */
 LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueRef index, int width);
 /* out[index …] = y, f32 of any width, rounded where dtype is bf16. */
 void attention_store(cg *c, rt_dtype dtype, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index);
 
-/* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most` keys to a run,
- * those of one multiple of `most`; 0: any number. */
+/* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most`
+ * keys to a run, those of one multiple of `most`; 0: any number. */
 typedef struct attention_runs {
     cg_loop loop;
     bool looped;
@@ -78,8 +83,8 @@ void attention_runs_end(cg *c, attention_runs *runs);
 
 /* ---- attention_one.c ---- */
 
-/* What a thread works on, of one token. In its scratch: scores [heads, most], sums [heads, D], top [heads], total [heads], each f32; and
- * what attention_one_words.c keeps there. */
+/* What a thread works on, of one token. In its scratch: scores [heads, most], sums [heads, D], top [heads], total
+ * [heads], each f32; and what attention_one_words.c keeps there. */
 typedef struct attention_part {
     int64_t heads, most;
     LLVMValueRef scores, sums, top, total, words;
@@ -92,27 +97,30 @@ LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef 
 /* The address of the row of q of head g of the kv head's group. */
 LLVMValueRef attention_query_of(cg *c, const attention_job *job, LLVMValueRef kv, LLVMValueRef g);
 /* scores[kv·group + g, key] */
-LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key);
-/* Ask for a line of memory for each of `rows` neighbouring rows of d columns, the first of them at `row`: for those that come after the rows.
- * They are read at most a line of each at a time, here from `column` on. */
+LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g,
+                                LLVMValueRef key);
+/* Ask for a line of memory for each of `rows` neighbouring rows of d columns, the first of them at `row`: for those
+ * that come after the rows. They are read at most a line of each at a time, here from `column` on. */
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
-/* The rows of a run of keys in the order in which they lie in a cache: first whole tiles of them, then tiles of `last` rows for what is left (0: of
- * nothing), whose last one may reach beyond the run. What is emitted between begin and next is so for either kind:
+/* The rows of a run of keys in the order in which they lie in a cache: first whole tiles of them, then tiles of `last`
+ * rows for what is left (0: of nothing), whose last one may reach beyond the run. What is emitted between begin and
+ * next is so for either kind:
  *
  *   attention_row_tiles t = attention_row_tiles_begin(…);
  *   do … while (attention_row_tiles_next(c, &t)); */
 typedef struct attention_row_tiles {
-    int rows;                      /* of the tile */
-    LLVMValueRef slot, key, kv;    /* of its first row; key: counted as the run's first is */
-    LLVMValueRef left;             /* i64: rows of the run from there on */
+    int rows;                   /* of the tile */
+    LLVMValueRef slot, key, kv; /* of its first row; key: counted as the run's first is */
+    LLVMValueRef left;          /* i64: rows of the run from there on */
     const attention_job *job;
     const attention_cache *cache;
     const attention_runs *run;
     int last;
-    LLVMValueRef whole;            /* i64: rows in whole tiles */
+    LLVMValueRef whole; /* i64: rows in whole tiles */
     cg_loop outer, keys, heads;
 } attention_row_tiles;
-attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, int rows, int last);
+attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache,
+                                              const attention_runs *run, int rows, int last);
 bool attention_row_tiles_next(cg *c, attention_row_tiles *t);
 
 /* ---- attention_one_words.c ---- */
@@ -136,8 +144,8 @@ void attention_vector_add(cg *c, LLVMValueRef variable, LLVMValueRef x);
 LLVMValueRef attention_vector_largest(cg *c, LLVMValueRef variable);
 LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable);
 
-/* Some rows' scores of a panel, f32[count][keys], that see the same keys [low, high), at least one: each waits for itself a few times, and meanwhile
- * the others go on. keys: whole vectors. */
+/* Some rows' scores of a panel, f32[count][keys], that see the same keys [low, high), at least one: each waits for
+ * itself a few times, and meanwhile the others go on. keys: whole vectors. */
 enum { ATTENTION_TOGETHER = 4 };
 typedef struct attention_rows {
     int count; /* at most ATTENTION_TOGETHER */
@@ -147,16 +155,20 @@ typedef struct attention_rows {
     int64_t keys;
 } attention_rows;
 /* These rows, without more. */
-attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys);
+attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high,
+                                   int64_t keys);
 /* The address of row i's score of key `index`. */
 LLVMValueRef attention_score_at(cg *c, const attention_rows *rows, int i, LLVMValueRef index);
-/* Vector by vector of [from, to): the weights of row i for keys `index` and on, f32[lanes], and which of the keys it sees, i1[lanes]. */
+/* Vector by vector of [from, to): the weights of row i for keys `index` and on, f32[lanes], and which of the keys it
+ * sees, i1[lanes]. */
 typedef void (*attention_put_fn)(cg *c, void *user, int i, LLVMValueRef index, LLVMValueRef weights, LLVMValueRef seen);
 /* The unit of its weights (attention_weight): scores stay without their factor if that is all they need. */
 double attention_unit(const attention_job *job);
-/* Softmax of each row, not divided yet: e^(score - top) of the keys that it sees, 0 of others in their vectors, or with `more` all NaN. top[i] is
- * the largest score so far, before and after, sum[i] becomes the sum. Scores of these vectors are overwritten. */
-void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef *top, attention_put_fn put, void *user, LLVMValueRef *sum);
+/* Softmax of each row, not divided yet: e^(score - top) of the keys that it sees, 0 of others in their vectors, or with
+ * `more` all NaN. top[i] is the largest score so far, before and after, sum[i] becomes the sum. Scores of these vectors
+ * are overwritten. */
+void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef *top,
+                     attention_put_fn put, void *user, LLVMValueRef *sum);
 
 /* ---- attention_tile.c ---- */
 
@@ -172,23 +184,26 @@ int64_t attention_tile_rows(const cg *c);
 typedef struct attention_scales {
     LLVMValueRef inverses, scales;
 } attention_scales;
-/* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is undefined. With
- * scales, which are filled, units of two columns in words instead of columns. */
-void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to);
+/* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is
+ * undefined. With scales, which are filled, units of two columns in words instead of columns. */
+void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
+                      LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
 void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef to, int64_t most);
-/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale: one for all, so that where a
- * head has several column is a multiple of width, a power of two up to 32. */
-LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv, LLVMValueRef column, int width);
-/* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more are read of a and
- * read and written of out. Elements of 32 bits: f32, or with `words` pairs of i16, whose sums are multiplied by the f32 scale of their row
- * and, unless `add`, of their column. */
+/* Element [slot, kv, column] of a cache and those after it, `width` of them, as f32 and with their scale: one for all,
+ * so that where a head has several column is a multiple of width, a power of two up to 32. */
+LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv,
+                               LLVMValueRef column, int width);
+/* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more
+ * are read of a and read and written of out. Elements of 32 bits: f32, or with `words` pairs of i16, whose sums are
+ * multiplied by the f32 scale of their row and, unless `add`, of their column. */
 typedef struct attention_product {
     LLVMValueRef a, rows, b, depth, out;
     int64_t a_stride, out_stride; /* elements */
     bool add, words;
     LLVMValueRef row_scales, column_scales; /* with words */
-    /* With add: of the depth in keys, row r has zeros but in [low + r / group, high + r / group). Tile registers multiply all of it. */
+    /* With add: of the depth in keys, row r has zeros but in [low + r / group, high + r / group). Tile registers
+     * multiply all of it. */
     LLVMValueRef low, high;
     int64_t group;
 } attention_product;
@@ -201,16 +216,18 @@ bool attention_in_tiles(const cg *c, const attention_job *job);
 /* to: d high parts of the row from[d], then d low ones, if there are two parts; bf16. */
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to);
 /* As attention_words_units, the elements as they are. */
-LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number, LLVMValueRef unit);
-/* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite, else 0.
- * Returns i1: is there such a key? */
-LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses, LLVMValueRef to, int64_t most);
-/* attention_weigh, with to: the weights in parts as above, row by row, zero before; NaN when one of the keys that they see has lost something. lost: what
- * attention_tiles_pack_v returned. */
-void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows, LLVMValueRef lost, LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top,
-                           LLVMValueRef *sum);
-/* As attention_multiply, of pairs of bf16: of two parts a row of a has its high ones in the first half of a_stride elements, its low ones in the
- * other. */
+LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number,
+                                   LLVMValueRef unit);
+/* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite,
+ * else 0. Returns i1: is there such a key? */
+LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses,
+                                    LLVMValueRef to, int64_t most);
+/* attention_weigh, with to: the weights in parts as above, row by row, zero before; NaN when one of the keys that they
+ * see has lost something. lost: what attention_tiles_pack_v returned. */
+void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows, LLVMValueRef lost,
+                           LLVMValueRef losses, LLVMValueRef to, LLVMValueRef *top, LLVMValueRef *sum);
+/* As attention_multiply, of pairs of bf16: of two parts a row of a has its high ones in the first half of a_stride
+ * elements, its low ones in the other. */
 void attention_tiles_multiply(cg *c, const attention_job *job, const attention_product *p);
 
 /* ---- attention_words.c ---- */
@@ -218,19 +235,21 @@ void attention_tiles_multiply(cg *c, const attention_job *job, const attention_p
 /* Is this job done in words? */
 bool attention_in_words(const cg *c, const attention_job *job);
 /* to[d] = the row from[d], of whole vectors, as words up to `code`, whose scale goes to *scale. */
-void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
+void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from,
+                         LLVMValueRef to, LLVMValueRef scale);
 /* The same of f32, with the largest code for what it is multiplied by here. */
 void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
 /* Fill the scales of a panel of K. */
 void attention_words_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to);
 /* A vector of units of 32 bits of key `number` of the panel, two columns each, from one on. */
-LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef number,
-                                   LLVMValueRef unit);
+LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p,
+                                   const attention_scales *scales, LLVMValueRef number, LLVMValueRef unit);
 /* As attention_pack_v, a unit of 32 bits holding the same column of two keys; fills the scales. */
-void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most);
-/* attention_weigh, with to: i16[count][keys], the codes of the weights times the values' scales, zero before, whose own scales go to scale[count]. The
- * scores are overwritten. */
-void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
-                           LLVMValueRef *top, LLVMValueRef *sum);
+void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
+                            LLVMValueRef to, int64_t most);
+/* attention_weigh, with to: i16[count][keys], the codes of the weights times the values' scales, zero before, whose own
+ * scales go to scale[count]. The scores are overwritten. */
+void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values,
+                           LLVMValueRef to, LLVMValueRef scale, LLVMValueRef *top, LLVMValueRef *sum);
 
 #endif

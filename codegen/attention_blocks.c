@@ -1,20 +1,28 @@
-/* attention for many tokens (prefill): tasks of one kv head and a block of tokens, whose rows are all query heads that share it.
+/* attention for many tokens (prefill): tasks of one kv head and a block of tokens, whose rows are all query heads that
+ * share it.
  *
- * A panel of keys at a time goes through scores, softmax and weighted sum for all rows of the block, the softmax
- * so far being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
+ * A panel of keys at a time goes through scores, softmax and weighted sum for all rows of the block, the softmax so far
+ * being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
  * FlashAttention). Rows that see nothing of a panel are left out of its products, and of the weighted sum of a tile's
- * rows, unless it is done in tile registers, the keys that none of them sees; others that a row does not see get the weight 0.
- * Panels begin at multiples of their length, so that what a row sums, of finite values, does not depend on the block it is in. Tasks are dealt out (deal.c).
+ * rows, unless it is done in tile registers, the keys that none of them sees; others that a row does not see get the
+ * weight 0. Panels begin at multiples of their length, so that what a row sums, of finite values, does not depend on
+ * the block it is in. Tasks are dealt out (deal.c).
  *
- * All panels are packed before the first block. Their keys and their values are dealt out in turn, lie in the scratch of the thread that packs them, and
- * are read there by all blocks that see them. Where that would take too much room, panels are of floats or the cache is a ring, a block packs a
- * panel when it comes to it.
+ * All panels are packed before the first block. Their keys and their values are dealt out in turn, lie in the scratch
+ * of the thread that packs them, and are read there by all blocks that see them. Where that would take too much room,
+ * panels are of floats or the cache is a ring, a block packs a panel when it comes to it.
  */
 #include "codegen/attention.h"
 
 #include <float.h>
 
-enum { BLOCK_ROWS = 120, BLOCK_ROWS_TILES = 128, PANEL_KEYS = 128, MOST_SHARED = 8 << 20 /* bytes of panels */, LINE = 16 /* floats of a cache line */ };
+enum {
+    BLOCK_ROWS = 120,
+    BLOCK_ROWS_TILES = 128,
+    PANEL_KEYS = 128,
+    MOST_SHARED = 8 << 20 /* bytes of panels */,
+    LINE = 16 /* floats of a cache line */
+};
 
 /* A packed panel, or what follows a key in it: f32 or units of 32 bits. */
 typedef struct packed {
@@ -27,9 +35,11 @@ typedef struct block {
     LLVMValueRef kv, first, count; /* kv head, first token, tokens */
     LLVMValueRef low, keys;        /* first visible key, number of keys */
     LLVMValueRef place;            /* position of the first token */
-    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals [rows], a panel or the parts of shared ones that it packs */
+    /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals
+     * [rows], a panel or the parts of shared ones that it packs */
     LLVMValueRef rows, sums, scores, tops, totals, panel, shared;
-    /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's keys and values */
+    /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's
+     * keys and values */
     bool words, tiles; /* tiles: weights in parts */
     LLVMValueRef weights, q_scales, weight_scales, k_inverses, v_inverses;
     int64_t most;       /* panels that are shared, 0: none are */
@@ -83,7 +93,8 @@ static LLVMValueRef float_at(cg *c, LLVMValueRef floats, LLVMValueRef index) {
 }
 
 /* to[d] = from[d], times a factor if there is one. */
-static void copy_row(cg *c, const attention_job *job, rt_dtype from_dtype, LLVMValueRef from, LLVMValueRef factor, rt_dtype to_dtype, LLVMValueRef to) {
+static void copy_row(cg *c, const attention_job *job, rt_dtype from_dtype, LLVMValueRef from, LLVMValueRef factor,
+                     rt_dtype to_dtype, LLVMValueRef to) {
     int64_t whole = job->d / c->lanes * c->lanes;
     for (int vectors = 1; vectors >= 0; vectors--) { /* whole vectors, then what is left of the row */
         int width = vectors ? c->lanes : 1;
@@ -95,10 +106,13 @@ static void copy_row(cg *c, const attention_job *job, rt_dtype from_dtype, LLVMV
     }
 }
 
-static void read_row(cg *c, const attention_job *job, const block *b, LLVMValueRef row, LLVMValueRef from, LLVMValueRef to) {
+static void read_row(cg *c, const attention_job *job, const block *b, LLVMValueRef row, LLVMValueRef from,
+                     LLVMValueRef to) {
     bool narrow = job->q_dtype != RT_F32;
     bool as_it_is = b->tiles && narrow && job->parts == 1;
-    if (in_pairs(b) && narrow && !as_it_is) copy_row(c, job, job->q_dtype, from, NULL, RT_F32, b->scores), from = b->scores; /* which are not there yet */
+    /* There are no scores yet, so a row may lie in their place. */
+    if (in_pairs(b) && narrow && !as_it_is)
+        copy_row(c, job, job->q_dtype, from, NULL, RT_F32, b->scores), from = b->scores;
     if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, row));
     else if (as_it_is) LLVMBuildMemCpy(c->b, to, 4, from, 2, cg_i64(c, job->d * 2));
     else if (b->tiles) attention_tiles_row(c, job, from, to);
@@ -111,7 +125,8 @@ static void read_rows(cg *c, const attention_job *job, const block *b, LLVMValue
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
     LLVMValueRef t = cg_add(c, b->first, LLVMBuildUDiv(c->b, loop.index, cg_i64(c, job->group), ""));
     LLVMValueRef g = LLVMBuildURem(c->b, loop.index, cg_i64(c, job->group), "");
-    LLVMValueRef from = cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], attention_offset(c, t, job->q_stride[0], b->kv, job->q_stride[1], g, job->q_stride[2]));
+    LLVMValueRef from = cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q],
+                              attention_offset(c, t, job->q_stride[0], b->kv, job->q_stride[1], g, job->q_stride[2]));
     LLVMValueRef to = float_at(c, b->rows, cg_mul(c, loop.index, cg_i64(c, elements)));
     read_row(c, job, b, loop.index, from, to);
     cg_loop_end(c, &loop);
@@ -126,7 +141,8 @@ static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValu
     cg_store(c, cg_f32(c, -FLT_MAX), float_at(c, b->tops, loop.index), 4);
     cg_store(c, cg_f32(c, 0), float_at(c, b->totals, loop.index), 4);
     cg_loop_end(c, &loop);
-    LLVMValueRef scales = cg_add(c, rows, cg_i64(c, tall_of(c, b) - 1)); /* a tile's other rows add nothing, so theirs are finite */
+    /* The last tile's other rows add nothing, so their scales are finite. */
+    LLVMValueRef scales = cg_add(c, rows, cg_i64(c, tall_of(c, b) - 1));
     if (b->words) attention_zero(c, b->weight_scales, scales);
 }
 
@@ -149,7 +165,8 @@ static void write_rows(cg *c, const attention_job *job, const block *b, LLVMValu
     LLVMValueRef at = attention_offset(c, t, job->out_stride[0], b->kv, job->out_stride[1], g, job->out_stride[2]);
     LLVMValueRef total = cg_load(c, c->f32, cg_at(c, c->f32, b->totals, loop.index), 4);
     LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), c->code.args[job->out], at);
-    copy_row(c, job, RT_F32, sums_of(c, job, b, loop.index), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""), job->out_dtype, out);
+    copy_row(c, job, RT_F32, sums_of(c, job, b, loop.index), LLVMBuildFDiv(c->b, cg_f32(c, 1.0), total, ""),
+             job->out_dtype, out);
     cg_loop_end(c, &loop);
 }
 
@@ -161,7 +178,8 @@ static LLVMValueRef place_of(cg *c, const attention_job *job, const block *b, LL
 }
 
 /* Rows [from, to) of the block: those that see some of the keys [low, high), counted from b->low. */
-static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMValueRef low, LLVMValueRef high, LLVMValueRef *from, LLVMValueRef *to) {
+static void rows_that_see(cg *c, const attention_job *job, const block *b, LLVMValueRef low, LLVMValueRef high,
+                          LLVMValueRef *from, LLVMValueRef *to) {
     LLVMValueRef behind = cg_sub(c, b->low, b->place), group = cg_i64(c, job->group); /* of key 0 to token 0 */
     *from = cg_mul(c, cg_max(c, cg_i64(c, 0), cg_add(c, low, behind)), group);
     LLVMValueRef end = cg_sub(c, cg_add(c, cg_add(c, high, behind), c->code.args[job->window_arg]), cg_i64(c, 1));
@@ -177,12 +195,15 @@ static LLVMValueRef is_set(cg *c, LLVMValueRef at) {
     return LLVMBuildICmp(c->b, LLVMIntNE, cg_load(c, c->i32, at, 4), cg_i32(c, 0), "");
 }
 
-/* Weights of rows from `number` on, from their scores, where their product takes them; their sums to sum. top[i]: the largest score so far. */
-static void weigh_rows(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number, attention_rows *rows, LLVMValueRef *top, LLVMValueRef *sum) {
+/* Weights of rows from `number` on, from their scores, where their product takes them; their sums to sum. top[i]: the
+ * largest score so far. */
+static void weigh_rows(cg *c, const attention_job *job, const block *b, const packed *p, LLVMValueRef number,
+                       attention_rows *rows, LLVMValueRef *top, LLVMValueRef *sum) {
     int64_t elements = weight_elements(job, b);
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, elements)));
     if (in_pairs(b)) attention_zero(c, weights, cg_i64(c, rows->count * elements));
-    if (b->words) attention_words_weigh(c, job, rows, p->v.scales, weights, float_at(c, b->weight_scales, number), top, sum);
+    if (b->words)
+        attention_words_weigh(c, job, rows, p->v.scales, weights, float_at(c, b->weight_scales, number), top, sum);
     else if (b->tiles) attention_tiles_weigh(c, job, rows, is_set(c, p->lost), p->v.scales, weights, top, sum);
     else attention_weigh(c, job, rows, top, keep_weights, rows, sum);
     for (int i = 0; i < rows->count && !in_pairs(b); i++) {
@@ -192,8 +213,10 @@ static void weigh_rows(cg *c, const attention_job *job, const block *b, const pa
     }
 }
 
-/* What row `number` has summed so far, whose largest score was `old`, is mended for `top`, and the panel's sum added. */
-static void add_weights(cg *c, const attention_job *job, const block *b, LLVMValueRef number, LLVMValueRef old, LLVMValueRef top, LLVMValueRef sum) {
+/* What row `number` has summed so far, whose largest score was `old`, is mended for `top`, and the panel's sum
+ * added. */
+static void add_weights(cg *c, const attention_job *job, const block *b, LLVMValueRef number, LLVMValueRef old,
+                        LLVMValueRef top, LLVMValueRef sum) {
     cg_store(c, top, float_at(c, b->tops, number), 4);
     LLVMValueRef total_at = cg_at(c, c->f32, b->totals, number);
     cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
@@ -212,7 +235,8 @@ static int together_of(const attention_job *job) {
 }
 
 /* Scores of the rows [from, to), whole tokens, become weights, and what these rows have summed so far is mended. */
-static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run, LLVMValueRef from, LLVMValueRef to) {
+static void weigh_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run,
+                        LLVMValueRef from, LLVMValueRef to) {
     LLVMValueRef start = cg_add(c, b->low, run->first), zero = cg_i64(c, 0); /* position of the panel's first key */
     LLVMValueRef old[ATTENTION_TOGETHER], top[ATTENTION_TOGETHER], sum[ATTENTION_TOGETHER];
     int count = together_of(job);
@@ -220,49 +244,72 @@ static void weigh_panel(cg *c, const attention_job *job, const block *b, const p
     LLVMValueRef place = place_of(c, job, b, row.index);
     LLVMValueRef low = cg_max(c, zero, cg_sub(c, attention_first_key(c, job, place), start));
     LLVMValueRef high = cg_min(c, run->count, cg_add(c, cg_sub(c, place, start), cg_i64(c, 1)));
-    attention_rows seen = attention_seen_rows(c, count, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
-    for (int i = 0; i < count; i++) top[i] = old[i] = cg_load(c, c->f32, float_at(c, b->tops, cg_add(c, row.index, cg_i64(c, i))), 4);
+    attention_rows seen = attention_seen_rows(
+        c, count, float_at(c, b->scores, cg_mul(c, row.index, cg_i64(c, PANEL_KEYS))), low, high, PANEL_KEYS);
+    for (int i = 0; i < count; i++)
+        top[i] = old[i] = cg_load(c, c->f32, float_at(c, b->tops, cg_add(c, row.index, cg_i64(c, i))), 4);
     weigh_rows(c, job, b, p, row.index, &seen, top, sum);
     for (int i = 0; i < count; i++) add_weights(c, job, b, cg_add(c, row.index, cg_i64(c, i)), old[i], top[i], sum[i]);
     cg_loop_end(c, &row);
-    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b)))); /* the last tile's other rows */
+    /* Weights of the last tile's other rows. */
+    LLVMValueRef rest = float_at(c, weights_of(b), cg_mul(c, to, cg_i64(c, weight_elements(job, b))));
     attention_zero(c, rest, cg_i64(c, (tall_of(c, b) - 1) * weight_elements(job, b)));
 }
 
 static void score_panel(cg *c, const attention_job *job, const block *b, const packed *p, const attention_runs *run) {
     int64_t elements = row_elements(job, b);
-    LLVMValueRef d = cg_i64(c, elements), depth = cg_i64(c, key_elements(job, b)), width = cg_i64(c, attention_tile_width(c)), from, to;
+    LLVMValueRef d = cg_i64(c, elements), depth = cg_i64(c, key_elements(job, b)),
+                 width = cg_i64(c, attention_tile_width(c)), from, to;
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, attention_tile_width(c));
-    LLVMValueRef low = cg_add(c, run->first, keys.index), high = cg_add(c, run->first, cg_min(c, run->count, cg_add(c, keys.index, width)));
+    LLVMValueRef low = cg_add(c, run->first, keys.index),
+                 high = cg_add(c, run->first, cg_min(c, run->count, cg_add(c, keys.index, width)));
     rows_that_see(c, job, b, low, high, &from, &to);
-    attention_product product = {.a = float_at(c, b->rows, cg_mul(c, from, d)), .a_stride = elements, .rows = cg_sub(c, to, from),
-                                 .b = float_at(c, p->keys, cg_mul(c, keys.index, depth)), .depth = depth,
-                                 .out = float_at(c, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index)),
-                                 .out_stride = PANEL_KEYS, .words = b->words};
-    if (b->words) product.row_scales = float_at(c, b->q_scales, from), product.column_scales = float_at(c, p->k.scales, keys.index);
+    attention_product product = {
+        .a = float_at(c, b->rows, cg_mul(c, from, d)),
+        .a_stride = elements,
+        .rows = cg_sub(c, to, from),
+        .b = float_at(c, p->keys, cg_mul(c, keys.index, depth)),
+        .depth = depth,
+        .out = float_at(c, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index)),
+        .out_stride = PANEL_KEYS,
+        .words = b->words};
+    if (b->words)
+        product.row_scales = float_at(c, b->q_scales, from),
+        product.column_scales = float_at(c, p->k.scales, keys.index);
     multiply(c, job, b, &product);
     cg_loop_end(c, &keys);
 }
 
-static void sum_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef values, LLVMValueRef from, LLVMValueRef to) {
-    int64_t columns = columns_of(c, job), keys = weight_elements(job, b), lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
+static void sum_panel(cg *c, const attention_job *job, const block *b, const attention_runs *run, LLVMValueRef values,
+                      LLVMValueRef from, LLVMValueRef to) {
+    int64_t columns = columns_of(c, job), keys = weight_elements(job, b),
+            lines = in_pairs(b) ? PANEL_KEYS / 2 : PANEL_KEYS;
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, from, cg_i64(c, keys))), depth = run->count;
     if (in_pairs(b)) depth = LLVMBuildUDiv(c->b, cg_add(c, depth, cg_i64(c, 1)), cg_i64(c, 2), "");
     LLVMValueRef start = cg_add(c, b->low, run->first); /* position of the panel's first key */
-    LLVMValueRef high = cg_add(c, cg_sub(c, place_of(c, job, b, from), start), cg_i64(c, 1)); /* behind the last key that the first row sees */
+    /* Behind the last key that the first row sees. */
+    LLVMValueRef high = cg_add(c, cg_sub(c, place_of(c, job, b, from), start), cg_i64(c, 1));
     cg_loop part = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns), attention_tile_width(c));
-    attention_product product = {.a = weights, .a_stride = keys, .rows = cg_sub(c, to, from),
-                                 .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))), .depth = depth,
-                                 .out = float_at(c, sums_of(c, job, b, from), part.index), .out_stride = columns, .add = true, .words = b->words,
-                                 .low = cg_sub(c, high, c->code.args[job->window_arg]), .high = high, .group = job->group};
+    attention_product product = {.a = weights,
+                                 .a_stride = keys,
+                                 .rows = cg_sub(c, to, from),
+                                 .b = float_at(c, values, cg_mul(c, part.index, cg_i64(c, lines))),
+                                 .depth = depth,
+                                 .out = float_at(c, sums_of(c, job, b, from), part.index),
+                                 .out_stride = columns,
+                                 .add = true,
+                                 .words = b->words,
+                                 .low = cg_sub(c, high, c->code.args[job->window_arg]),
+                                 .high = high,
+                                 .group = job->group};
     if (b->words) product.row_scales = float_at(c, b->weight_scales, from);
     multiply(c, job, b, &product);
     cg_loop_end(c, &part);
 }
 
-/* The first key that is read: in shared panels and in tile registers that of a group of GROUP keys, since tiles are as wide, and tile registers sum
- * keys by groups, so that a key must be in the same one whatever the block. Groups are counted from where a run begins, at a panel or where a ring
- * does. Keys before `low` have no weight. */
+/* The first key that is read: in shared panels and in tile registers that of a group of GROUP keys, since tiles are as
+ * wide, and tile registers sum keys by groups, so that a key must be in the same one whatever the block. Groups are
+ * counted from where a run begins, at a panel or where a ring does. Keys before `low` have no weight. */
 static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, LLVMValueRef low) {
     enum { GROUP = CG_TILE_DEPTH };
     if (!b->tiles && !b->most) return low;
@@ -313,14 +360,17 @@ static packed skip_keys(cg *c, const attention_job *job, const block *b, packed 
     return p;
 }
 
-typedef void (*pack_fn)(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to);
+typedef void (*pack_fn)(cg *c, const attention_job *job, const block *b, const attention_panel *panel,
+                        const packed *to);
 
 static void pack_keys(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
     attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
 }
 
-/* In pairs: weigh_panel reads their scales or what is lost of them. Floats take the place of the keys, when those have been multiplied. */
-static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
+/* In pairs: weigh_panel reads their scales or what is lost of them. Floats take the place of the keys, when those have
+ * been multiplied. */
+static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel,
+                        const packed *to) {
     if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
     if (!b->tiles) return;
     LLVMValueRef lost = attention_tiles_pack_v(c, job, panel, to->v.scales, to->values, PANEL_KEYS);
@@ -329,16 +379,19 @@ static void pack_values(cg *c, const attention_job *job, const block *b, const a
 
 /* Panels that are shared, as many as all keys that blocks see can lie in; 0: each block packs its own. */
 static int64_t most_shared(const cg *c, const attention_job *job, const block *b) {
-    int64_t tokens = ir_dim_max(c->module, job->tokens), slots = ir_dim_max(c->module, job->slots), seen = job->window ? job->window + tokens - 1 : slots;
+    int64_t tokens = ir_dim_max(c->module, job->tokens), slots = ir_dim_max(c->module, job->slots),
+            seen = job->window ? job->window + tokens - 1 : slots;
     int64_t panels = (seen < slots ? seen : slots) / PANEL_KEYS + 2;
     bool fits = panels * job->kv_heads * panel_floats(c, job, b) * 4 <= MOST_SHARED;
     return in_pairs(b) && !job->ring && fits ? panels : 0;
 }
 
-/* The number of a part of the shared panel in which a key lies: part n is made by thread n mod threads, and lies in its scratch. Panels begin with keys
- * and with values in turn, since to pack these takes different time. */
-static LLVMValueRef part_of(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv, int part) {
-    LLVMValueRef panel = cg_i64(c, PANEL_KEYS), index = cg_sub(c, LLVMBuildUDiv(c->b, key, panel, ""), LLVMBuildUDiv(c->b, b->start, panel, ""));
+/* The number of a part of the shared panel in which a key lies: part n is made by thread n mod threads, and lies in its
+ * scratch. Panels begin with keys and with values in turn, since to pack these takes different time. */
+static LLVMValueRef part_of(cg *c, const attention_job *job, const block *b, LLVMValueRef key, LLVMValueRef kv,
+                            int part) {
+    LLVMValueRef panel = cg_i64(c, PANEL_KEYS),
+                 index = cg_sub(c, LLVMBuildUDiv(c->b, key, panel, ""), LLVMBuildUDiv(c->b, b->start, panel, ""));
     LLVMValueRef number = cg_add(c, cg_mul(c, index, cg_i64(c, job->kv_heads)), kv);
     LLVMValueRef turned = LLVMBuildXor(c->b, LLVMBuildURem(c->b, number, cg_i64(c, PARTS), ""), cg_i64(c, part), "");
     return cg_add(c, cg_mul(c, number, cg_i64(c, PARTS)), turned);
@@ -351,7 +404,8 @@ static packed shared_panel(cg *c, const attention_job *job, const block *b, LLVM
         LLVMValueRef before = cg_mul(c, LLVMBuildUDiv(c->b, number, threads, ""), cg_i64(c, part_floats(job)));
         at[i] = attention_of_thread(c, float_at(c, b->shared, before), LLVMBuildURem(c->b, number, threads, ""));
     }
-    return skip_keys(c, job, b, parts_at(c, job, b, at[KEYS], at[VALUES]), LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
+    return skip_keys(c, job, b, parts_at(c, job, b, at[KEYS], at[VALUES]),
+                     LLVMBuildURem(c->b, key, cg_i64(c, PANEL_KEYS), ""));
 }
 
 /* This thread's parts of the panels that blocks see. */
@@ -399,24 +453,37 @@ static void emit_block(cg *c, const attention_job *job, block *b) {
 }
 
 static void open_scratch(cg *c, const attention_job *job, int64_t tokens, block *b) {
-    int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job), panel = panel_floats(c, job, b), at = 0;
+    int64_t rows = tokens * job->group + tall_of(c, b) - 1, columns = columns_of(c, job),
+            panel = panel_floats(c, job, b), at = 0;
     struct {
         LLVMValueRef *place;
         int64_t floats;
-    } parts[] = {{&b->shared, b->most * job->kv_heads * panel}, {&b->panel, b->most ? 0 : panel}, {&b->scores, rows * PANEL_KEYS}, {&b->rows, rows * row_elements(job, b)},
-                 {&b->weights, in_pairs(b) ? rows * weight_elements(job, b) : 0}, {&b->sums, rows * columns}, {&b->tops, rows}, {&b->totals, rows},
-                 {&b->q_scales, rows}, {&b->weight_scales, rows}, {&b->k_inverses, PANEL_KEYS}, {&b->v_inverses, PANEL_KEYS}};
+    } parts[] = {{&b->shared, b->most * job->kv_heads * panel},
+                 {&b->panel, b->most ? 0 : panel},
+                 {&b->scores, rows * PANEL_KEYS},
+                 {&b->rows, rows * row_elements(job, b)},
+                 {&b->weights, in_pairs(b) ? rows * weight_elements(job, b) : 0},
+                 {&b->sums, rows * columns},
+                 {&b->tops, rows},
+                 {&b->totals, rows},
+                 {&b->q_scales, rows},
+                 {&b->weight_scales, rows},
+                 {&b->k_inverses, PANEL_KEYS},
+                 {&b->v_inverses, PANEL_KEYS}};
     for (size_t i = 0; i < GM_COUNT(parts); i++) at += (parts[i].floats + LINE - 1) / LINE * LINE;
     LLVMValueRef base = cg_scratch(c, at * 4);
     at = 0;
-    for (size_t i = 0; i < GM_COUNT(parts); at += (parts[i++].floats + LINE - 1) / LINE * LINE) *parts[i].place = float_at(c, base, cg_i64(c, at));
+    for (size_t i = 0; i < GM_COUNT(parts); at += (parts[i++].floats + LINE - 1) / LINE * LINE)
+        *parts[i].place = float_at(c, base, cg_i64(c, at));
 }
 
 /* Tokens of a block: at most `most`, all blocks alike, and two tasks for a thread at least. */
 static LLVMValueRef tokens_of_block(cg *c, const attention_job *job, LLVMValueRef all, int64_t most) {
     LLVMValueRef threads = cg_widen(c, c->code.threads), one = cg_i64(c, 1), heads = cg_i64(c, job->kv_heads);
-    LLVMValueRef tasks = cg_mul(c, threads, cg_i64(c, 2)), fill = LLVMBuildUDiv(c->b, cg_add(c, tasks, cg_sub(c, heads, one)), heads, "");
-    LLVMValueRef least = LLVMBuildUDiv(c->b, cg_add(c, all, cg_i64(c, most - 1)), cg_i64(c, most), ""), blocks = cg_max(c, least, fill);
+    LLVMValueRef tasks = cg_mul(c, threads, cg_i64(c, 2)),
+                 fill = LLVMBuildUDiv(c->b, cg_add(c, tasks, cg_sub(c, heads, one)), heads, "");
+    LLVMValueRef least = LLVMBuildUDiv(c->b, cg_add(c, all, cg_i64(c, most - 1)), cg_i64(c, most), ""),
+                 blocks = cg_max(c, least, fill);
     return LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, blocks, one)), blocks, "");
 }
 
@@ -429,12 +496,14 @@ static int64_t block_tokens(const cg *c, const attention_job *job) {
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out) {
     bool tiles = attention_in_tiles(c, job);
     block b = {.words = attention_in_words(c, job), .tiles = tiles};
-    const char *in_tiles = job->parts > 1 ? "two parts of bf16 in tile registers (tdpbf16ps)" : "bf16 in tile registers (tdpbf16ps)";
+    const char *in_tiles =
+        job->parts > 1 ? "two parts of bf16 in tile registers (tdpbf16ps)" : "bf16 in tile registers (tdpbf16ps)";
     const char *how = tiles ? in_tiles : b.words ? "words of 16 bits" : "floats";
     const char *whose = most_shared(c, job, &b) ? "that is packed once for all of them" : "of their own";
-    gm_string_printf(out, "up to %lld tokens by %lld heads share a panel of %d keys %s, in %s, tiles of %lld rows by %lld columns",
-                     (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, whose, how, (long long)(tiles ? 2 * CG_TILE_ROWS : attention_tile_rows(c)),
-                     (long long)attention_tile_width(c));
+    gm_string_printf(
+        out, "up to %lld tokens by %lld heads share a panel of %d keys %s, in %s, tiles of %lld rows by %lld columns",
+        (long long)block_tokens(c, job), (long long)job->group, PANEL_KEYS, whose, how,
+        (long long)(tiles ? 2 * CG_TILE_ROWS : attention_tile_rows(c)), (long long)attention_tile_width(c));
 }
 
 void attention_blocks(cg *c, const attention_job *job) {
@@ -442,11 +511,14 @@ void attention_blocks(cg *c, const attention_job *job) {
     block b = {.words = attention_in_words(c, job), .tiles = attention_in_tiles(c, job)};
     b.most = most_shared(c, job, &b);
     open_scratch(c, job, most, &b);
-    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1), step = cg_max(c, tokens_of_block(c, job, all, most), cg_i64(c, 1));
-    LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, ""), tasks = cg_mul(c, blocks, heads);
+    LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1),
+                 step = cg_max(c, tokens_of_block(c, job, all, most), cg_i64(c, 1));
+    LLVMValueRef blocks = LLVMBuildUDiv(c->b, cg_add(c, all, cg_sub(c, step, one)), step, ""),
+                 tasks = cg_mul(c, blocks, heads);
     if (b.most) pack_shared(c, job, &b, all);
     cg_pieces pieces = cg_pieces_begin(c, cg_deal(c), tasks);
-    LLVMValueRef task = cg_sub(c, cg_sub(c, tasks, one), pieces.index); /* later blocks see more keys: the longest work first */
+    /* Later blocks see more keys: the longest work first. */
+    LLVMValueRef task = cg_sub(c, cg_sub(c, tasks, one), pieces.index);
     b.kv = LLVMBuildURem(c->b, task, heads, "");
     b.first = cg_mul(c, LLVMBuildUDiv(c->b, task, heads, ""), step);
     b.count = cg_min(c, step, cg_sub(c, all, b.first));

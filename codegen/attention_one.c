@@ -1,13 +1,14 @@
-/* attention for one token (decode). The keys are shared out to the threads, so that few kv heads keep all of them busy, and a row of K or
- * V is read once for all query heads that share it:
+/* attention for one token (decode). The keys are shared out to the threads, so that few kv heads keep all of them busy,
+ * and a row of K or V is read once for all query heads that share it:
  *
  *   1. the scores of the thread's keys, a tile of keys and heads in registers at a time;
  *   2. e^(score - top) with the thread's own top, and their sum;
  *   3. the weighted sum of the thread's rows of V, a tile of rows and heads at a time;
- *   4. after a barrier, the parts of all threads joined: with M the largest top and w = e^(top - M), out = Σ w·sum / Σ w·total.
+ *   4. after a barrier, the parts of all threads joined: with M the largest top and w = e^(top - M),
+ *      out = Σ w·sum / Σ w·total.
  *
- * Where the keys of a column of K are neighbours ([KV,D,S]), scores are a weighted sum of K's columns, as in 3. Over caches of i8, 1 and 3 may
- * be done in integers (attention_one_words.c).
+ * Where the keys of a column of K are neighbours ([KV,D,S]), scores are a weighted sum of K's columns, as in 3. Over
+ * caches of i8, 1 and 3 may be done in integers (attention_one_words.c).
  */
 #include "codegen/attention.h"
 
@@ -21,7 +22,8 @@ static int tile_rows(const cg *c, const attention_job *job) {
     return tile / heads;
 }
 
-/* Vectors that a step along rows of so many columns takes: a line of memory, where it divides them, so that each is asked for once. */
+/* Vectors that a step along rows of so many columns takes: a line of memory, where it divides them, so that each is
+ * asked for once. */
 static int vectors_of_line(const cg *c, rt_dtype dtype, int64_t columns) {
     int vectors = LINE / (c->lanes * (int)rt_dtype_bytes(dtype, 1));
     return vectors > 1 && columns % (vectors * c->lanes) == 0 ? vectors : 1;
@@ -36,7 +38,8 @@ static LLVMValueRef splat(cg *c, LLVMValueRef x, int width) {
 }
 
 LLVMValueRef attention_row_of(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
-    return cg_at(c, cg_type(c, cache->dtype), c->code.args[cache->data], attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], kv, 0));
+    return cg_at(c, cg_type(c, cache->dtype), c->code.args[cache->data],
+                 attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], kv, 0));
 }
 
 LLVMValueRef attention_query_of(cg *c, const attention_job *job, LLVMValueRef kv, LLVMValueRef g) {
@@ -44,13 +47,15 @@ LLVMValueRef attention_query_of(cg *c, const attention_job *job, LLVMValueRef kv
     return cg_at(c, cg_type(c, job->q_dtype), c->code.args[job->q], at);
 }
 
-LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g, LLVMValueRef key) {
+LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g,
+                                LLVMValueRef key) {
     LLVMValueRef at = attention_offset(c, kv, job->group * p->most, cg_i64(c, g), p->most, key, 1);
     return cg_at(c, c->f32, p->scores, at);
 }
 
-/* Where rows lie one after the other, lines are asked for in the order of memory, a tile ahead at least: what a core may wait for at a time is
- * few lines, and what the cache fetches by itself beyond those is what comes next. Else what comes c->ahead in each row. */
+/* Where rows lie one after the other, lines are asked for in the order of memory, a tile ahead at least: what a core
+ * may wait for at a time is few lines, and what the cache fetches by itself beyond those is what comes next. Else what
+ * comes c->ahead in each row. */
 void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column) {
     int64_t bytes = (int64_t)rt_dtype_bytes(cache->dtype, 1), tile = rows * d * bytes;
     bool dense = cache->stride[0] == d;
@@ -76,7 +81,8 @@ static void open_rows(cg *c, attention_row_tiles *t, LLVMValueRef from, LLVMValu
     t->kv = t->heads.index;
 }
 
-attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache, const attention_runs *run, int rows, int last) {
+attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, const attention_cache *cache,
+                                              const attention_runs *run, int rows, int last) {
     attention_row_tiles t = {.rows = rows, .job = job, .cache = cache, .run = run, .last = last};
     t.whole = attention_whole(c, run->count, rows);
     open_rows(c, &t, cg_i64(c, 0), t.whole);
@@ -106,12 +112,14 @@ typedef struct tile {
 static LLVMValueRef key_at(cg *c, const attention_job *job, const tile *t, int j, LLVMValueRef column, int width) {
     LLVMValueRef k = attention_load(c, job->k.dtype, t->k[j], column, width);
     if (job->k.scale < 0) return k;
-    LLVMValueRef scale = cg_load(c, c->f32, attention_scale(c, &job->k, cg_add(c, t->slot, cg_i64(c, j)), t->kv, column), 4);
+    LLVMValueRef scale =
+        cg_load(c, c->f32, attention_scale(c, &job->k, cg_add(c, t->slot, cg_i64(c, j)), t->kv, column), 4);
     return LLVMBuildFMul(c->b, k, splat(c, scale, width), "");
 }
 
 /* sum[j, g] += K[j]·q[g] over the columns from … to, `width` of them at a time. */
-static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t from, int64_t to, int width, LLVMValueRef *sum) {
+static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t from, int64_t to, int width,
+                     LLVMValueRef *sum) {
     if (from == to) return;
     LLVMTypeRef type = floats(c, width);
     LLVMValueRef acc[MAX_TILE], q[HEAD_TILE];
@@ -138,10 +146,14 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
     }
 }
 
-static void score_tile(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef slot, LLVMValueRef key, LLVMValueRef kv, int keys) {
+static void score_tile(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef slot, LLVMValueRef key,
+                       LLVMValueRef kv, int keys) {
     int64_t vectors = job->d / c->lanes * c->lanes;
     for (int64_t first = 0; first < job->group; first += HEAD_TILE) {
-        tile t = {.keys = keys, .heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE, .slot = slot, .kv = kv};
+        tile t = {.keys = keys,
+                  .heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE,
+                  .slot = slot,
+                  .kv = kv};
         LLVMValueRef sum[MAX_TILE];
         for (int i = 0; i < t.keys * t.heads; i++) sum[i] = cg_f32(c, 0);
         for (int j = 0; j < keys; j++) t.k[j] = attention_row_of(c, &job->k, cg_add(c, slot, cg_i64(c, j)), kv);
@@ -150,7 +162,8 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
         dot_tile(c, job, &t, vectors, job->d, 1, sum);
         for (int j = 0; j < keys; j++)
             for (int g = 0; g < t.heads; g++)
-                cg_store(c, sum[j * t.heads + g], attention_score_of(c, job, p, kv, first + g, cg_add(c, key, cg_i64(c, j))), 4);
+                cg_store(c, sum[j * t.heads + g],
+                         attention_score_of(c, job, p, kv, first + g, cg_add(c, key, cg_i64(c, j))), 4);
     }
 }
 
@@ -169,11 +182,13 @@ typedef struct row_sum {
     int64_t row_stride, weight_stride, out_stride; /* elements from row to row, from head to head */
     const attention_cache *cache;                  /* that the rows, of d columns, are of; NULL: they are its columns */
     int64_t d;
-    int64_t ahead;                                 /* of columns: elements from one to what will be read after it */
-    int vectors;                                   /* of a step along the rows */
-    LLVMValueRef scales;                           /* of the first row, NULL: none */
-    int64_t run, scale_row, scale_run;             /* columns that share one, elements from row to row and from run to run */
-    int64_t scale_column;                          /* run 0: each column has one, for all rows; elements from column to column */
+    int64_t ahead;       /* of columns: elements from one to what will be read after it */
+    int vectors;         /* of a step along the rows */
+    LLVMValueRef scales; /* of the first row, NULL: none */
+    /* columns that share one, elements from row to row and from run to run */
+    int64_t run, scale_row, scale_run;
+    /* run 0: each column has one, for all rows; elements from column to column */
+    int64_t scale_column;
 } row_sum;
 
 /* `width` floats, `stride` apart. */
@@ -197,15 +212,16 @@ static LLVMValueRef row_at(cg *c, const row_sum *s, int i, LLVMValueRef column, 
     return LLVMBuildFMul(c->b, x, splat(c, attention_load(c, RT_F32, s->scales, at, 1), width), "");
 }
 
-static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueRef *weight, LLVMValueRef out, LLVMValueRef from, LLVMValueRef to,
-                        int width) {
+static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueRef *weight, LLVMValueRef out,
+                        LLVMValueRef from, LLVMValueRef to, int width) {
     LLVMValueRef row[MAX_TILE], w[MAX_TILE];
     int vectors = width > 1 ? s->vectors : 1;
     for (int i = 0; i < rows * heads; i++) w[i] = splat(c, weight[i], width);
     cg_loop line = cg_loop_begin(c, from, to, vectors * width);
     if (width > 1 && s->cache) attention_ask(c, s->cache, s->d, s->rows, rows, line.index);
     for (int i = 0; i < rows && width > 1 && !s->cache; i++)
-        cg_prefetch(c, cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, line.index, cg_i64(c, i * s->row_stride + s->ahead))));
+        cg_prefetch(
+            c, cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, line.index, cg_i64(c, i * s->row_stride + s->ahead))));
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
         for (int i = 0; i < rows; i++) row[i] = row_at(c, s, i, column, width);
@@ -226,7 +242,9 @@ static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows
         int heads = job->group - first < HEAD_TILE ? (int)(job->group - first) : HEAD_TILE;
         LLVMValueRef weight[MAX_TILE], out = cg_at(c, c->f32, s->out, cg_i64(c, first * s->out_stride));
         for (int i = 0; i < rows; i++)
-            for (int g = 0; g < heads; g++) weight[i * heads + g] = attention_load(c, s->weight_dtype, s->weights, cg_i64(c, (first + g) * s->weight_stride + i), 1);
+            for (int g = 0; g < heads; g++)
+                weight[i * heads + g] =
+                    attention_load(c, s->weight_dtype, s->weights, cg_i64(c, (first + g) * s->weight_stride + i), 1);
         add_columns(c, s, rows, heads, weight, out, cg_i64(c, 0), end, c->lanes);
         add_columns(c, s, rows, heads, weight, out, end, s->width, 1);
     }
@@ -234,7 +252,14 @@ static void add_rows(cg *c, const attention_job *job, const row_sum *s, int rows
 
 /* sums += the run's rows of V, by their weights */
 static void weigh_rows(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
-    row_sum s = {.dtype = job->v.dtype, .weight_dtype = RT_F32, .row_stride = job->v.stride[0], .weight_stride = p->most, .out_stride = job->d, .width = cg_i64(c, job->d), .cache = &job->v, .d = job->d};
+    row_sum s = {.dtype = job->v.dtype,
+                 .weight_dtype = RT_F32,
+                 .row_stride = job->v.stride[0],
+                 .weight_stride = p->most,
+                 .out_stride = job->d,
+                 .width = cg_i64(c, job->d),
+                 .cache = &job->v,
+                 .d = job->d};
     s.vectors = vectors_of_line(c, job->v.dtype, job->d);
     attention_row_tiles t = attention_row_tiles_begin(c, job, &job->v, run, tile_rows(c, job), 1);
     do {
@@ -249,14 +274,22 @@ static void weigh_rows(cg *c, const attention_job *job, const attention_part *p,
     } while (attention_row_tiles_next(c, &t));
 }
 
-/* The scores, zero before, += the columns of a K of [KV,D,S] by q, a block of keys that stays in the cache at a time. */
+/* The scores, zero before, += the columns of a K of [KV,D,S] by q, a block of keys that stays in the cache at a
+ * time. */
 static void score_columns(cg *c, const attention_job *job, const attention_part *p, const attention_runs *run) {
     int rows = tile_rows(c, job);
     while (job->k.scale >= 0 && job->k.run % rows) rows--; /* which share their scales */
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), run->count, COLUMN_KEYS);
-    LLVMValueRef kv = head.index, keys = attention_row_of(c, &job->k, cg_add(c, run->slot, block.index), kv), query = attention_query_of(c, job, kv, cg_i64(c, 0));
-    row_sum s = {.dtype = job->k.dtype, .weight_dtype = job->q_dtype, .row_stride = job->k.stride[2], .weight_stride = job->q_stride[2], .out_stride = p->most, .vectors = 1, .scale_column = job->k.scale_stride[0]};
+    LLVMValueRef kv = head.index, keys = attention_row_of(c, &job->k, cg_add(c, run->slot, block.index), kv),
+                 query = attention_query_of(c, job, kv, cg_i64(c, 0));
+    row_sum s = {.dtype = job->k.dtype,
+                 .weight_dtype = job->q_dtype,
+                 .row_stride = job->k.stride[2],
+                 .weight_stride = job->q_stride[2],
+                 .out_stride = p->most,
+                 .vectors = 1,
+                 .scale_column = job->k.scale_stride[0]};
     s.ahead = 2 * rows * s.row_stride;
     s.out = attention_score_of(c, job, p, kv, 0, cg_add(c, run->first, block.index));
     s.width = cg_min(c, cg_i64(c, COLUMN_KEYS), cg_sub(c, run->count, block.index));
@@ -264,7 +297,8 @@ static void score_columns(cg *c, const attention_job *job, const attention_part 
         cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), step);
         s.rows = cg_at(c, cg_type(c, job->k.dtype), keys, cg_mul(c, column.index, cg_i64(c, s.row_stride)));
         s.weights = cg_at(c, cg_type(c, job->q_dtype), query, column.index);
-        if (job->k.scale >= 0) s.scales = attention_scale(c, &job->k, cg_add(c, run->slot, block.index), kv, column.index);
+        if (job->k.scale >= 0)
+            s.scales = attention_scale(c, &job->k, cg_add(c, run->slot, block.index), kv, column.index);
         add_rows(c, job, &s, (int)step);
         cg_loop_end(c, &column);
     }
@@ -337,7 +371,8 @@ static LLVMValueRef weigh_parts(cg *c, const attention_part *p, LLVMValueRef hea
 }
 
 /* out = factor · Σ weight·sums, columns from … to. */
-static void join_columns(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef sums, LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
+static void join_columns(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef sums,
+                         LLVMValueRef factor, LLVMValueRef out, int64_t from, int64_t to, int width) {
     LLVMTypeRef type = floats(c, width);
     LLVMValueRef sum = cg_variable(c, type, NULL);
     cg_loop column = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), width);
@@ -358,8 +393,10 @@ static void join_parts(cg *c, const attention_job *job, const attention_part *p)
     cg_share(c, cg_i64(c, p->heads), 1, &from, &to);
     cg_loop head = cg_loop_begin(c, from, to, 1);
     LLVMValueRef kv = LLVMBuildUDiv(c->b, head.index, group, ""), g = LLVMBuildURem(c->b, head.index, group, "");
-    LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), c->code.args[job->out], attention_offset(c, kv, job->out_stride[1], g, job->out_stride[2], kv, 0));
-    LLVMValueRef sums = cg_at(c, c->f32, p->sums, cg_mul(c, head.index, cg_i64(c, job->d))), factor = weigh_parts(c, p, head.index);
+    LLVMValueRef out = cg_at(c, cg_type(c, job->out_dtype), c->code.args[job->out],
+                             attention_offset(c, kv, job->out_stride[1], g, job->out_stride[2], kv, 0));
+    LLVMValueRef sums = cg_at(c, c->f32, p->sums, cg_mul(c, head.index, cg_i64(c, job->d))),
+                 factor = weigh_parts(c, p, head.index);
     join_columns(c, job, p, sums, factor, out, 0, vectors, c->lanes);
     join_columns(c, job, p, sums, factor, out, vectors, job->d, 1);
     cg_loop_end(c, &head);
@@ -370,14 +407,17 @@ static void join_parts(cg *c, const attention_job *job, const attention_part *p)
 static void open_part(cg *c, const attention_job *job, attention_part *p) {
     p->heads = job->kv_heads * job->group;
     p->most = (attention_most_keys(job) + 15) / 16 * 16;
-    int64_t scores = p->heads * p->most * 4, sums = p->heads * job->d * 4, numbers = (p->heads * 4 + LINE - 1) / LINE * LINE;
-    p->scores = cg_scratch(c, scores + sums + 2 * numbers + (attention_one_in_words(job) ? attention_one_words_bytes(c, job) : 0));
+    int64_t scores = p->heads * p->most * 4, sums = p->heads * job->d * 4,
+            numbers = (p->heads * 4 + LINE - 1) / LINE * LINE;
+    p->scores = cg_scratch(c, scores + sums + 2 * numbers +
+                                  (attention_one_in_words(job) ? attention_one_words_bytes(c, job) : 0));
     p->sums = cg_at(c, c->i8, p->scores, cg_i64(c, scores));
     p->top = cg_at(c, c->i8, p->sums, cg_i64(c, sums));
     p->total = cg_at(c, c->i8, p->top, cg_i64(c, numbers));
     p->words = cg_at(c, c->i8, p->total, cg_i64(c, numbers));
     LLVMValueRef position = cg_widen(c, c->code.args[job->position]), low = attention_first_key(c, job, position);
-    LLVMValueRef keys = cg_sub(c, cg_add(c, position, cg_i64(c, 1)), low), threads = cg_widen(c, c->code.threads), one = cg_i64(c, 1);
+    LLVMValueRef keys = cg_sub(c, cg_add(c, position, cg_i64(c, 1)), low), threads = cg_widen(c, c->code.threads),
+                 one = cg_i64(c, 1);
     LLVMValueRef each = LLVMBuildUDiv(c->b, cg_sub(c, cg_add(c, keys, threads), one), threads, "");
     each = cg_max(c, each, cg_i64(c, LEAST_KEYS));
     p->count = LLVMBuildUDiv(c->b, cg_sub(c, cg_add(c, keys, each), one), each, "");

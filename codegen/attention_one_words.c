@@ -1,12 +1,14 @@
-/* attention for one token in integers: K and V of i8 with a scale for each 32 columns, read as words of 16 bits. The parts of a thread and what
- * is done with them are those of attention_one.c.
+/* attention for one token in integers: K and V of i8 with a scale for each 32 columns, read as words of 16 bits. The
+ * parts of a thread and what is done with them are those of attention_one.c.
  *
- *   K  The codes of a row, times 256, are multiplied by their scales as parts of the row's largest (pmulhrsw), so that a row of words has one
- *      scale: an element is off by at most 1/32,512 of the largest that the row could hold, while a code is off by up to 1/254 of its run's. q is
- *      rounded to as many bits as sums of 32 bits allow: 4095 steps to either side for 256 columns and vectors of 16 sums, half of that for
- *      twice the columns or half the sums.
- *   V  The codes stay as they are; weights times scales become words, off by at most 1/65,534 of the largest of their block of keys and head, and
- *      products are summed in 32 bits over the block. Two keys at a time: the words of a column are neighbours.
+ *   K  The codes of a row, times 256, are multiplied by their scales as parts of the row's largest (pmulhrsw), so that
+ *      a row of words has one scale: an element is off by at most 1/32,512 of the largest that the row could hold,
+ *      while a code is off by up to 1/254 of its run's. q is rounded to as many bits as sums of 32 bits allow: 4095
+ *      steps to either side for 256 columns and vectors of 16 sums, half of that for twice the columns or half the
+ *      sums.
+ *   V  The codes stay as they are; weights times scales become words, off by at most 1/65,534 of the largest of their
+ *      block of keys and head, and products are summed in 32 bits over the block. Two keys at a time: the words of a
+ *      column are neighbours.
  *
  * Sums of products of words: vpdpwssd, or pmaddwd. A row's scores do not depend on the rows beside it.
  */
@@ -16,30 +18,32 @@
 #include <math.h>
 
 enum {
-    HEADS = 4,        /* of a tile, at most */
-    PAIRS = 2,        /* of V's rows in a tile */
-    BLOCK = 256,      /* keys whose weights share a scale */
+    HEADS = 4,   /* of a tile, at most */
+    PAIRS = 2,   /* of V's rows in a tile */
+    BLOCK = 256, /* keys whose weights share a scale */
     RUN = IR_SCALE_RUN,
     LARGEST = INTEGER_LARGEST_PART, /* of words */
-    K_SHIFT = 8,      /* of codes, to have words of full size */
+    K_SHIFT = 8,                    /* of codes, to have words of full size */
     K_LARGEST = 1 << 15,
-    PIECE = 4,        /* sums of 32 bits that instructions which interleave leave together */
-    LINE = 64,        /* bytes of a cache's line */
+    PIECE = 4, /* sums of 32 bits that instructions which interleave leave together */
+    LINE = 64, /* bytes of a cache's line */
     MAX_LANES = 16
 };
 
 /* In scratch, of all heads or of the tile under way. */
 typedef struct word_scratch {
-    LLVMValueRef q, q_scales;          /* i16[heads, D], f32[heads] */
-    LLVMValueRef shares;               /* i32[keys of a tile, D/32]: of a row of K, a scale as part of the largest, twice in words */
-    LLVMValueRef tops;                 /* f32[KV, BLOCK]: the largest scale of a row of V */
-    LLVMValueRef inverses, units;      /* f32[heads]: of the weights of the block */
-    LLVMValueRef weights;              /* i32[PAIRS, HEADS, D/32]: words of two keys */
-    LLVMValueRef sums;                 /* i32[heads, D], in the order of paired_column */
+    LLVMValueRef q, q_scales; /* i16[heads, D], f32[heads] */
+    /* i32[keys of a tile, D/32]: of a row of K, a scale as part of the largest, twice in words */
+    LLVMValueRef shares;
+    LLVMValueRef tops;            /* f32[KV, BLOCK]: the largest scale of a row of V */
+    LLVMValueRef inverses, units; /* f32[heads]: of the weights of the block */
+    LLVMValueRef weights;         /* i32[PAIRS, HEADS, D/32]: words of two keys */
+    LLVMValueRef sums;            /* i32[heads, D], in the order of paired_column */
 } word_scratch;
 
 static bool by_runs(const attention_cache *cache) {
-    return cache->dtype == RT_I8 && cache->scale >= 0 && cache->run == RUN && cache->stride[2] == 1 && cache->scale_stride[2] == 1;
+    return cache->dtype == RT_I8 && cache->scale >= 0 && cache->run == RUN && cache->stride[2] == 1 &&
+           cache->scale_stride[2] == 1;
 }
 
 bool attention_one_in_words(const attention_job *job) {
@@ -70,8 +74,9 @@ static int64_t columns_of_step(const attention_job *job) {
 
 void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out) {
     int heads = heads_of(job, 0);
-    gm_string_printf(out, "in words of 16 bits, tiles of %d keys by %d heads of K, of %d keys of V, weights scaled for each %d keys", tile_keys(c, heads), heads,
-                     2 * PAIRS, BLOCK);
+    gm_string_printf(
+        out, "in words of 16 bits, tiles of %d keys by %d heads of K, of %d keys of V, weights scaled for each %d keys",
+        tile_keys(c, heads), heads, 2 * PAIRS, BLOCK);
 }
 
 /* ---- scratch ---- */
@@ -86,8 +91,14 @@ static int64_t lay_out(cg *c, const attention_job *job, LLVMValueRef at, word_sc
     struct {
         LLVMValueRef *to;
         int64_t elements, bytes;
-    } piece[] = {{&w->q, heads * job->d, 2}, {&w->q_scales, heads, 4}, {&w->shares, c->lanes * runs, 4},       {&w->tops, job->kv_heads * BLOCK, 4},
-                 {&w->inverses, heads, 4},   {&w->units, heads, 4},    {&w->weights, PAIRS * HEADS * runs, 4}, {&w->sums, heads * job->d, 4}};
+    } piece[] = {{&w->q, heads * job->d, 2},
+                 {&w->q_scales, heads, 4},
+                 {&w->shares, c->lanes * runs, 4},
+                 {&w->tops, job->kv_heads * BLOCK, 4},
+                 {&w->inverses, heads, 4},
+                 {&w->units, heads, 4},
+                 {&w->weights, PAIRS * HEADS * runs, 4},
+                 {&w->sums, heads * job->d, 4}};
     for (size_t i = 0; i < GM_COUNT(piece); i++) {
         if (at) *piece[i].to = cg_at(c, c->i8, at, cg_i64(c, total));
         total += (piece[i].elements * piece[i].bytes + LINE - 1) / LINE * LINE;
@@ -117,7 +128,8 @@ static LLVMValueRef float_of(cg *c, LLVMValueRef floats, LLVMValueRef index) {
 /* ---- scales ---- */
 
 /* f32[D/32]: those of a row. */
-static LLVMValueRef scales_of(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv) {
+static LLVMValueRef scales_of(cg *c, const attention_job *job, const attention_cache *cache, LLVMValueRef slot,
+                              LLVMValueRef kv) {
     LLVMTypeRef type = LLVMVectorType(c->f32, (unsigned)runs_of(job));
     return cg_load(c, type, attention_scale(c, cache, slot, kv, cg_i64(c, 0)), 4);
 }
@@ -143,8 +155,10 @@ static double largest_q(const cg *c, const attention_job *job) {
 static void round_queries(cg *c, const attention_job *job, const word_scratch *w) {
     cg_loop kv = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop g = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->group), 1);
-    LLVMValueRef head = cg_add(c, head_of(c, job, kv.index, 0), g.index), to = cg_at(c, c->i16, w->q, cg_mul(c, head, cg_i64(c, job->d)));
-    attention_round_row(c, job, job->q_dtype, largest_q(c, job), attention_query_of(c, job, kv.index, g.index), to, float_at(c, w->q_scales, head));
+    LLVMValueRef head = cg_add(c, head_of(c, job, kv.index, 0), g.index),
+                 to = cg_at(c, c->i16, w->q, cg_mul(c, head, cg_i64(c, job->d)));
+    attention_round_row(c, job, job->q_dtype, largest_q(c, job), attention_query_of(c, job, kv.index, g.index), to,
+                        float_at(c, w->q_scales, head));
     cg_loop_end(c, &g);
     cg_loop_end(c, &kv);
 }
@@ -170,10 +184,12 @@ typedef struct tile {
     LLVMValueRef sum[MAX_LANES]; /* variables */
 } tile;
 
-static void begin_keys(cg *c, const attention_job *job, const word_scratch *w, LLVMValueRef slot, LLVMValueRef kv, tile *t) {
+static void begin_keys(cg *c, const attention_job *job, const word_scratch *w, LLVMValueRef slot, LLVMValueRef kv,
+                       tile *t) {
     double word = (double)K_LARGEST / LARGEST / (1 << K_SHIFT);
     for (int j = 0; j < t->keys; j++) {
-        LLVMValueRef at = cg_add(c, slot, cg_i64(c, j)), scales = scales_of(c, job, &job->k, at, kv), most = integer_largest_lane(c, integer_magnitude(c, scales));
+        LLVMValueRef at = cg_add(c, slot, cg_i64(c, j)), scales = scales_of(c, job, &job->k, at, kv),
+                     most = integer_largest_lane(c, integer_magnitude(c, scales));
         LLVMValueRef share = integer_nearest(c, scales, LLVMBuildFDiv(c->b, cg_f32(c, LARGEST), most, ""));
         cg_store(c, integer_two_words(c, share, share), cg_at(c, c->i32, w->shares, cg_i64(c, j * runs_of(job))), 4);
         t->unit[j] = LLVMBuildFMul(c->b, most, cg_f32(c, word), "");
@@ -182,11 +198,13 @@ static void begin_keys(cg *c, const attention_job *job, const word_scratch *w, L
 }
 
 /* One vector of columns, of run `run`. */
-static void add_keys(cg *c, const attention_job *job, const word_scratch *w, const tile *t, LLVMValueRef run, LLVMValueRef column) {
+static void add_keys(cg *c, const attention_job *job, const word_scratch *w, const tile *t, LLVMValueRef run,
+                     LLVMValueRef column) {
     LLVMTypeRef type = cg_vector(c, c->i32);
     LLVMValueRef k[MAX_LANES], shift = cg_splat(c, LLVMConstInt(c->i16, K_SHIFT, 0), 2 * c->lanes);
     for (int j = 0; j < t->keys; j++) {
-        LLVMValueRef share = cg_load(c, c->i32, cg_at(c, c->i32, w->shares, cg_add(c, cg_i64(c, j * runs_of(job)), run)), 4);
+        LLVMValueRef share =
+            cg_load(c, c->i32, cg_at(c, c->i32, w->shares, cg_add(c, cg_i64(c, j * runs_of(job)), run)), 4);
         share = LLVMBuildBitCast(c->b, cg_spread(c, share), words_type(c), "");
         k[j] = multiply_high(c, LLVMBuildShl(c->b, codes_at(c, t->row[j], column), shift, ""), share);
     }
@@ -199,14 +217,16 @@ static void add_keys(cg *c, const attention_job *job, const word_scratch *w, con
     }
 }
 
-/* Lanes of two vectors: bit `bit` of a lane's number says which vector it is of, and is `set` in the lane that is taken. */
+/* Lanes of two vectors: bit `bit` of a lane's number says which vector it is of, and is `set` in the lane that is
+ * taken. */
 static LLVMValueRef lanes_of_both(cg *c, LLVMValueRef a, LLVMValueRef b, int bit, bool set) {
     LLVMValueRef mask[MAX_LANES];
     for (int i = 0; i < c->lanes; i++) mask[i] = cg_i32(c, ((i & ~bit) | (set ? bit : 0)) + (i & bit ? c->lanes : 0));
     return LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, (unsigned)c->lanes), "");
 }
 
-/* f32[lanes]: lane i is the sum of the lanes of x[i], of `count` vectors, a power of two that is at most `lanes`; x is overwritten. */
+/* f32[lanes]: lane i is the sum of the lanes of x[i], of `count` vectors, a power of two that is at most `lanes`; x is
+ * overwritten. */
 static LLVMValueRef sums_of(cg *c, LLVMValueRef *x, int count) {
     for (int bit = 1; bit < c->lanes; bit *= 2) {
         int left = count > 1 ? count / 2 : 1;
@@ -236,11 +256,13 @@ static LLVMValueRef scale_sums(cg *c, const tile *t, LLVMValueRef sums, LLVMValu
     return LLVMBuildFMul(c->b, sums, pick(c, heads, head, c->lanes), "");
 }
 
-static void score_tile(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, int64_t first, LLVMValueRef key, LLVMValueRef kv, tile *t) {
+static void score_tile(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, int64_t first,
+                       LLVMValueRef key, LLVMValueRef kv, tile *t) {
     int sums = 1, step = 2 * c->lanes;
     int64_t line = columns_of_step(job);
     LLVMValueRef head = head_of(c, job, kv, first), x[MAX_LANES];
-    for (int g = 0; g < t->heads; g++) t->q[g] = cg_at(c, c->i16, w->q, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)));
+    for (int g = 0; g < t->heads; g++)
+        t->q[g] = cg_at(c, c->i16, w->q, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)));
     for (int i = 0; i < t->keys * t->heads; i++) LLVMBuildStore(c->b, LLVMConstNull(cg_vector(c, c->i32)), t->sum[i]);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), line);
     attention_ask(c, &job->k, job->d, t->row[0], t->keys, columns.index);
@@ -264,7 +286,8 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
     }
 }
 
-static void score_run(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
+static void score_run(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w,
+                      const attention_runs *run) {
     tile t;
     for (int i = 0; i < c->lanes; i++) t.sum[i] = cg_variable(c, cg_vector(c, c->i32), NULL);
     attention_row_tiles rows = attention_row_tiles_begin(c, job, &job->k, run, tile_keys(c, heads_of(job, 0)), 1);
@@ -289,25 +312,30 @@ void attention_one_words_score(cg *c, const attention_job *job, const attention_
 /* ---- weights ---- */
 
 /* The scale of each head's weights in a block: of the largest weight times its row's largest scale. */
-static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const attention_runs *run) {
+static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w,
+                          const attention_runs *run) {
     attention_row_tiles row = attention_row_tiles_begin(c, job, &job->v, run, 1, 0);
     LLVMValueRef largest = integer_largest_lane(c, integer_magnitude(c, scales_of(c, job, &job->v, row.slot, row.kv)));
     LLVMValueRef at = cg_add(c, cg_mul(c, row.kv, cg_i64(c, BLOCK)), cg_sub(c, row.key, run->first));
     cg_store(c, largest, float_at(c, w->tops, at), 4);
     (void)attention_row_tiles_next(c, &row);
-    LLVMValueRef most = cg_variable(c, c->i32, NULL), least = LLVMBuildBitCast(c->b, cg_f32(c, RT_SCALE_LEAST), c->i32, "");
+    LLVMValueRef most = cg_variable(c, c->i32, NULL),
+                 least = LLVMBuildBitCast(c->b, cg_f32(c, RT_SCALE_LEAST), c->i32, "");
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
-    LLVMValueRef tops = float_at(c, w->tops, cg_mul(c, LLVMBuildUDiv(c->b, head.index, cg_i64(c, job->group), ""), cg_i64(c, BLOCK)));
+    LLVMValueRef tops =
+        float_at(c, w->tops, cg_mul(c, LLVMBuildUDiv(c->b, head.index, cg_i64(c, job->group), ""), cg_i64(c, BLOCK)));
     LLVMValueRef weights = float_at(c, p->scores, cg_add(c, run->first, cg_mul(c, head.index, cg_i64(c, p->most))));
     LLVMBuildStore(c->b, least, most);
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), run->count, 1);
     LLVMValueRef x = LLVMBuildFMul(c->b, float_of(c, weights, keys.index), float_of(c, tops, keys.index), "");
     integer_largest_add(c, most, x);
     cg_loop_end(c, &keys);
-    LLVMValueRef top = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, c->i32, most, ""), c->f32, ""), code = cg_f32(c, LARGEST);
+    LLVMValueRef top = LLVMBuildBitCast(c->b, LLVMBuildLoad2(c->b, c->i32, most, ""), c->f32, ""),
+                 code = cg_f32(c, LARGEST);
     LLVMValueRef lost = LLVMBuildFMul(c->b, top, cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
     cg_store(c, LLVMBuildFDiv(c->b, code, top, ""), float_at(c, w->inverses, head.index), 4);
-    cg_store(c, LLVMBuildFAdd(c->b, LLVMBuildFDiv(c->b, top, code, ""), lost, ""), float_at(c, w->units, head.index), 4);
+    cg_store(c, LLVMBuildFAdd(c->b, LLVMBuildFDiv(c->b, top, code, ""), lost, ""), float_at(c, w->units, head.index),
+             4);
     cg_loop_end(c, &head);
 }
 
@@ -330,7 +358,8 @@ static LLVMValueRef weights_at(cg *c, const attention_job *job, const word_scrat
 }
 
 /* Weights of a pair of rows, times their scales, as words. */
-static void round_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, const pair_tile *t, int64_t first, int pair) {
+static void round_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w,
+                          const pair_tile *t, int64_t first, int pair) {
     LLVMValueRef scale[2], code[2], zero = cg_f32(c, 0);
     for (int i = 0; i < 2; i++) scale[i] = scales_of(c, job, &job->v, pair_slot(c, t, pair, i), t->kv);
     for (int g = 0; g < t->heads; g++) {
@@ -347,7 +376,8 @@ static void round_weights(cg *c, const attention_job *job, const attention_part 
 
 /* ---- weighted sums ---- */
 
-/* Column, of as many as a vector has words, that lane `lane` of vector `half` sums: what unpacking within 128 bits makes of words. */
+/* Column, of as many as a vector has words, that lane `lane` of vector `half` sums: what unpacking within 128 bits
+ * makes of words. */
 static int paired_column(int half, int lane) {
     return lane / PIECE * 2 * PIECE + half * PIECE + lane % PIECE;
 }
@@ -358,20 +388,27 @@ static void interleave(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef *out)
         LLVMValueRef mask[2 * MAX_LANES];
         for (int i = 0; i < c->lanes; i++)
             for (int k = 0; k < 2; k++) mask[2 * i + k] = cg_i32(c, paired_column(half, i) + k * 2 * c->lanes);
-        out[half] = LLVMBuildBitCast(c->b, LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, 2 * (unsigned)c->lanes), ""), cg_vector(c, c->i32), "");
+        out[half] = LLVMBuildBitCast(
+            c->b, LLVMBuildShuffleVector(c->b, a, b, LLVMConstVector(mask, 2 * (unsigned)c->lanes), ""),
+            cg_vector(c, c->i32), "");
     }
 }
 
 /* One vector of columns, of run `run`. */
-static void add_pairs(cg *c, const attention_job *job, const word_scratch *w, const pair_tile *t, LLVMValueRef head, LLVMValueRef run, LLVMValueRef column) {
+static void add_pairs(cg *c, const attention_job *job, const word_scratch *w, const pair_tile *t, LLVMValueRef head,
+                      LLVMValueRef run, LLVMValueRef column) {
     LLVMTypeRef type = cg_vector(c, c->i32);
     LLVMValueRef v[PAIRS][2], sum[2], at[2];
-    for (int i = 0; i < t->pairs; i++) interleave(c, codes_at(c, t->row[i][0], column), codes_at(c, t->row[i][1], column), v[i]);
+    for (int i = 0; i < t->pairs; i++)
+        interleave(c, codes_at(c, t->row[i][0], column), codes_at(c, t->row[i][1], column), v[i]);
     for (int g = 0; g < t->heads; g++) {
-        LLVMValueRef sums = cg_at(c, c->i32, w->sums, cg_add(c, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)), column));
-        for (int half = 0; half < 2; half++) sum[half] = cg_load(c, type, at[half] = cg_at(c, c->i32, sums, cg_i64(c, half * c->lanes)), 4);
+        LLVMValueRef sums =
+            cg_at(c, c->i32, w->sums, cg_add(c, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)), column));
+        for (int half = 0; half < 2; half++)
+            sum[half] = cg_load(c, type, at[half] = cg_at(c, c->i32, sums, cg_i64(c, half * c->lanes)), 4);
         for (int i = 0; i < t->pairs; i++) {
-            LLVMValueRef weight = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, weights_at(c, job, w, i, g), run), 4));
+            LLVMValueRef weight =
+                cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, weights_at(c, job, w, i, g), run), 4));
             for (int half = 0; half < 2; half++) sum[half] = cg_add_pairs(c, sum[half], weight, v[i][half]);
         }
         for (int half = 0; half < 2; half++) cg_store(c, sum[half], at[half], 4);
@@ -401,18 +438,22 @@ static void weigh_tile(cg *c, const attention_job *job, const attention_part *p,
 static void add_block(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w) {
     LLVMTypeRef whole = cg_vector(c, c->i32), floats = cg_vector(c, c->f32);
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
-    LLVMValueRef unit = cg_spread(c, float_of(c, w->units, head.index)), first = cg_mul(c, head.index, cg_i64(c, job->d));
+    LLVMValueRef unit = cg_spread(c, float_of(c, w->units, head.index)),
+                 first = cg_mul(c, head.index, cg_i64(c, job->d));
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), 2 * c->lanes);
     LLVMValueRef x[2];
     for (int half = 0; half < 2; half++) {
-        LLVMValueRef at = cg_at(c, c->i32, w->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, half * c->lanes)));
+        LLVMValueRef at =
+            cg_at(c, c->i32, w->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, half * c->lanes)));
         x[half] = LLVMBuildSIToFP(c->b, cg_load(c, whole, at, 4), floats, "");
     }
     for (int part = 0; part < 2; part++) {
-        LLVMValueRef mask[MAX_LANES], at = float_at(c, p->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, part * c->lanes)));
+        LLVMValueRef mask[MAX_LANES],
+            at = float_at(c, p->sums, cg_add(c, cg_add(c, first, columns.index), cg_i64(c, part * c->lanes)));
         for (int half = 0; half < 2; half++)
             for (int i = 0; i < c->lanes; i++)
-                if (paired_column(half, i) / c->lanes == part) mask[paired_column(half, i) % c->lanes] = cg_i32(c, i + half * c->lanes);
+                if (paired_column(half, i) / c->lanes == part)
+                    mask[paired_column(half, i) % c->lanes] = cg_i32(c, i + half * c->lanes);
         LLVMValueRef ordered = LLVMBuildShuffleVector(c->b, x[0], x[1], LLVMConstVector(mask, (unsigned)c->lanes), "");
         cg_store(c, cg_fma(c, ordered, unit, cg_load(c, floats, at, 4)), at, 4);
     }

@@ -1,8 +1,9 @@
-/* Softmax of some rows' scores in a panel, a vector of keys at a time, and what becomes of the weights: floats in place, or integers or bf16 as the
- * product that follows takes them.
+/* Softmax of some rows' scores in a panel, a vector of keys at a time, and what becomes of the weights: floats in
+ * place, or integers or bf16 as the product that follows takes them.
  *
- * A weight is 2^((score - top)·unit): the factor of scores and that of e are one. Vectors of which the row sees no key are left out; in
- * the first and the last one of the others the scores of keys that it does not see become the least one there is, and their weights 0.
+ * A weight is 2^((score - top)·unit): the factor of scores and that of e are one. Vectors of which the row sees no key
+ * are left out; in the first and the last one of the others the scores of keys that it does not see become the least
+ * one there is, and their weights 0.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
@@ -28,19 +29,28 @@ static LLVMValueRef load(cg *c, const attention_rows *rows, int i, LLVMValueRef 
     return cg_load(c, cg_vector(c, c->f32), attention_score_at(c, rows, i, index), 4);
 }
 
-attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high, int64_t keys) {
+attention_rows attention_seen_rows(cg *c, int count, LLVMValueRef scores, LLVMValueRef low, LLVMValueRef high,
+                                   int64_t keys) {
     GM_ASSERT(count <= ATTENTION_TOGETHER);
-    return (attention_rows){.count = count, .scores = scores, .low = low, .high = high, .from = attention_whole(c, low, c->lanes),
-                            .to = attention_whole(c, cg_add(c, high, cg_i64(c, c->lanes - 1)), c->lanes), .more = cg_f32(c, 0), .keys = keys};
+    return (attention_rows){.count = count,
+                            .scores = scores,
+                            .low = low,
+                            .high = high,
+                            .from = attention_whole(c, low, c->lanes),
+                            .to = attention_whole(c, cg_add(c, high, cg_i64(c, c->lanes - 1)), c->lanes),
+                            .more = cg_f32(c, 0),
+                            .keys = keys};
 }
 
 /* Of the vector at `index`, scores of keys that the rows do not see become the least one there is. */
 static void hide_unseen(cg *c, const attention_rows *rows, LLVMValueRef index) {
     LLVMValueRef number[MAX_LANES], ends[] = {rows->low, rows->high};
     for (int i = 0; i < c->lanes; i++) number[i] = cg_i32(c, i);
-    LLVMValueRef key = cg_add(c, LLVMConstVector(number, (unsigned)c->lanes), cg_spread(c, LLVMBuildTrunc(c->b, index, c->i32, "")));
+    LLVMValueRef key =
+        cg_add(c, LLVMConstVector(number, (unsigned)c->lanes), cg_spread(c, LLVMBuildTrunc(c->b, index, c->i32, "")));
     for (int i = 0; i < 2; i++) ends[i] = cg_spread(c, LLVMBuildTrunc(c->b, ends[i], c->i32, ""));
-    LLVMValueRef sees = LLVMBuildAnd(c->b, LLVMBuildICmp(c->b, LLVMIntSGE, key, ends[0], ""), LLVMBuildICmp(c->b, LLVMIntSLT, key, ends[1], ""), "");
+    LLVMValueRef sees = LLVMBuildAnd(c->b, LLVMBuildICmp(c->b, LLVMIntSGE, key, ends[0], ""),
+                                     LLVMBuildICmp(c->b, LLVMIntSLT, key, ends[1], ""), "");
     for (int i = 0; i < rows->count; i++) {
         LLVMValueRef s = LLVMBuildSelect(c->b, sees, load(c, rows, i, index), cg_spread(c, cg_f32(c, -FLT_MAX)), "");
         cg_store(c, s, attention_score_at(c, rows, i, index), 4);
@@ -68,7 +78,8 @@ void attention_vector_top(cg *c, LLVMValueRef variable, LLVMValueRef x) {
 }
 
 void attention_vector_add(cg *c, LLVMValueRef variable, LLVMValueRef x) {
-    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->f32), variable, ""), x, ""), variable);
+    LLVMBuildStore(c->b, LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->f32), variable, ""), x, ""),
+                   variable);
 }
 
 LLVMValueRef attention_vector_largest(cg *c, LLVMValueRef variable) {
@@ -92,7 +103,8 @@ static void raise_tops(cg *c, const attention_rows *rows, LLVMValueRef *top) {
     for (int i = 0; i < rows->count; i++) top[i] = attention_larger(c, attention_vector_largest(c, most[i]), top[i]);
 }
 
-void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef *top, attention_put_fn put, void *user, LLVMValueRef *sum) {
+void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef *top,
+                     attention_put_fn put, void *user, LLVMValueRef *sum) {
     LLVMValueRef total[ATTENTION_TOGETHER], less[ATTENTION_TOGETHER];
     prepare(c, job, rows);
     raise_tops(c, rows, top);
@@ -102,9 +114,11 @@ void attention_weigh(cg *c, const attention_job *job, const attention_rows *rows
     }
     cg_loop loop = cg_loop_begin(c, rows->from, rows->to, c->lanes);
     for (int i = 0; i < rows->count; i++) {
-        LLVMValueRef score = load(c, rows, i, loop.index), weight = attention_weight(c, attention_unit(job), score, less[i]);
+        LLVMValueRef score = load(c, rows, i, loop.index),
+                     weight = attention_weight(c, attention_unit(job), score, less[i]);
         attention_vector_add(c, total[i], weight);
-        put(c, user, i, loop.index, weight, LLVMBuildFCmp(c->b, LLVMRealUGT, score, cg_spread(c, cg_f32(c, -FLT_MAX)), ""));
+        put(c, user, i, loop.index, weight,
+            LLVMBuildFCmp(c->b, LLVMRealUGT, score, cg_spread(c, cg_f32(c, -FLT_MAX)), ""));
     }
     cg_loop_end(c, &loop);
     for (int i = 0; i < rows->count; i++) sum[i] = attention_vector_sum(c, total[i]);

@@ -1,9 +1,10 @@
-/* Attention of many tokens in integers: q, keys, weights and values as words of 16 bits, each row of them with its own scale.
+/* Attention of many tokens in integers: q, keys, weights and values as words of 16 bits, each row of them with its own
+ * scale.
  *
- * The tiles are those of attention_tile.c, with two products of words summed in a lane at a time (vpdpwssd, pmaddwd) where the form in
- * floats has one. Codes are as wide as the sums of 32 bits allow: 2896 steps to either side for 256 columns, 4095 for the weights of a
- * panel. A key's scale depends on that key alone and a weight's on its query's keys of the panel, so what a row sums does not depend on
- * the block it is in. The scale of a value is in the weights.
+ * The tiles are those of attention_tile.c, with two products of words summed in a lane at a time (vpdpwssd, pmaddwd)
+ * where the form in floats has one. Codes are as wide as the sums of 32 bits allow: 2896 steps to either side for 256
+ * columns, 4095 for the weights of a panel. A key's scale depends on that key alone and a weight's on its query's keys
+ * of the panel, so what a row sums does not depend on the block it is in. The scale of a value is in the weights.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
@@ -14,7 +15,8 @@ enum { WORDS = 2 /* to a unit of 32 bits */ };
 
 bool attention_in_words(const cg *c, const attention_job *job) {
     int64_t multiple = WORDS * c->lanes;
-    return job->words && !attention_in_tiles(c, job) && job->k.stride[2] == 1 && job->v.stride[2] == 1 && job->d % multiple == 0;
+    return job->words && !attention_in_tiles(c, job) && job->k.stride[2] == 1 && job->v.stride[2] == 1 &&
+           job->d % multiple == 0;
 }
 
 /* The largest code of both factors, for sums of `depth` products. */
@@ -23,7 +25,8 @@ static double largest_code(int64_t depth) {
     return most < 32767 ? most : 32767;
 }
 
-/* What floats with this largest magnitude are multiplied by to become codes up to `code`, and what a code stands for. */
+/* What floats with this largest magnitude are multiplied by to become codes up to `code`, and what a code stands
+ * for. */
 static LLVMValueRef inverse_of(cg *c, LLVMValueRef most, double code) {
     return LLVMBuildFDiv(c->b, cg_f32(c, code), most, "");
 }
@@ -34,7 +37,8 @@ static LLVMValueRef scale_of(cg *c, LLVMValueRef most, double code) {
 
 /* ---- rows of q ---- */
 
-void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale) {
+void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from,
+                         LLVMValueRef to, LLVMValueRef scale) {
     LLVMValueRef d = cg_i64(c, job->d), variable = integer_largest_begin(c);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), d, c->lanes);
     integer_largest_add(c, variable, attention_load(c, dtype, from, columns.index, c->lanes));
@@ -53,7 +57,8 @@ void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLV
 
 /* ---- panels ---- */
 
-static void scale_keys(cg *c, const attention_job *job, const attention_cache *cache, const attention_panel *p, double code, const attention_scales *to) {
+static void scale_keys(cg *c, const attention_job *job, const attention_cache *cache, const attention_panel *p,
+                       double code, const attention_scales *to) {
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), p->count, 1);
     LLVMValueRef slot = cg_add(c, p->slot, keys.index), variable = integer_largest_begin(c);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
@@ -69,26 +74,36 @@ void attention_words_scale_k(cg *c, const attention_job *job, const attention_pa
     scale_keys(c, job, &job->k, p, largest_code(job->d), to);
 }
 
-LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef number, LLVMValueRef unit) {
+LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p,
+                                   const attention_scales *scales, LLVMValueRef number, LLVMValueRef unit) {
     int width = WORDS * c->lanes;
-    LLVMValueRef column = cg_mul(c, unit, cg_i64(c, WORDS)), inverse = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number), 4);
-    LLVMValueRef whole = integer_nearest(c, attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, width), inverse);
-    return LLVMBuildBitCast(c->b, LLVMBuildTrunc(c->b, whole, LLVMVectorType(c->i16, (unsigned)width), ""), cg_vector(c, c->i32), "");
+    LLVMValueRef column = cg_mul(c, unit, cg_i64(c, WORDS)),
+                 inverse = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number), 4);
+    LLVMValueRef whole =
+        integer_nearest(c, attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, width), inverse);
+    return LLVMBuildBitCast(c->b, LLVMBuildTrunc(c->b, whole, LLVMVectorType(c->i16, (unsigned)width), ""),
+                            cg_vector(c, c->i32), "");
 }
 
-void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales, LLVMValueRef to, int64_t most) {
+void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
+                            LLVMValueRef to, int64_t most) {
     int64_t width = attention_tile_width(c);
     LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1));
     scale_keys(c, job, &job->v, p, largest_code(most), scales);
     cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), p->count, WORDS);
-    LLVMValueRef line = cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, WORDS), ""), cg_i64(c, width)));
-    LLVMValueRef number[WORDS] = {keys.index, cg_min(c, cg_add(c, keys.index, cg_i64(c, 1)), last)}, word[WORDS], inverse[WORDS];
+    LLVMValueRef line =
+        cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, WORDS), ""), cg_i64(c, width)));
+    LLVMValueRef number[WORDS] = {keys.index, cg_min(c, cg_add(c, keys.index, cg_i64(c, 1)), last)}, word[WORDS],
+                 inverse[WORDS];
     for (int i = 0; i < WORDS; i++) inverse[i] = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number[i]), 4);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
     for (int i = 0; i < WORDS; i++)
-        word[i] = integer_nearest(c, attention_element(c, &job->v, cg_add(c, p->slot, number[i]), p->kv, columns.index, c->lanes), inverse[i]);
+        word[i] = integer_nearest(
+            c, attention_element(c, &job->v, cg_add(c, p->slot, number[i]), p->kv, columns.index, c->lanes),
+            inverse[i]);
     LLVMValueRef unit = integer_two_words(c, word[0], word[1]);
-    LLVMValueRef part = LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), within = LLVMBuildURem(c->b, columns.index, cg_i64(c, width), "");
+    LLVMValueRef part = LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""),
+                 within = LLVMBuildURem(c->b, columns.index, cg_i64(c, width), "");
     cg_store(c, unit, cg_at(c, c->i32, line, cg_add(c, cg_mul(c, part, cg_i64(c, most / WORDS * width)), within)), 4);
     cg_loop_end(c, &columns);
     cg_loop_end(c, &keys);
@@ -113,17 +128,20 @@ static void put_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueR
     attention_vector_add(c, to->total[i], w);
 }
 
-void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values, LLVMValueRef to, LLVMValueRef scale,
-                           LLVMValueRef *top, LLVMValueRef *sum) {
+void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values,
+                           LLVMValueRef to, LLVMValueRef scale, LLVMValueRef *top, LLVMValueRef *sum) {
     double code = largest_code(rows->keys);
     weighing w = {.rows = rows, .values = values};
-    for (int i = 0; i < rows->count; i++) w.most[i] = attention_vector(c, RT_SCALE_LEAST), w.total[i] = attention_vector(c, 0);
+    for (int i = 0; i < rows->count; i++)
+        w.most[i] = attention_vector(c, RT_SCALE_LEAST), w.total[i] = attention_vector(c, 0);
     attention_weigh(c, job, rows, top, put_weights, &w, sum);
     for (int i = 0; i < rows->count; i++) {
         LLVMValueRef most = attention_vector_largest(c, w.most[i]);
-        LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total[i]), cg_f32(c, 0), ""); /* NaN where a value was none or infinite */
+        /* NaN where a value was none or infinite */
+        LLVMValueRef lost = LLVMBuildFMul(c->b, attention_vector_sum(c, w.total[i]), cg_f32(c, 0), "");
         cg_store(c, LLVMBuildFAdd(c->b, scale_of(c, most, code), lost, ""), cg_at(c, c->f32, scale, cg_i64(c, i)), 4);
         LLVMValueRef codes = cg_at(c, c->i16, to, cg_add(c, rows->from, cg_i64(c, i * rows->keys)));
-        integer_round(c, RT_I16, attention_score_at(c, rows, i, rows->from), cg_sub(c, rows->to, rows->from), inverse_of(c, most, code), 0, codes);
+        integer_round(c, RT_I16, attention_score_at(c, rows, i, rows->from), cg_sub(c, rows->to, rows->from),
+                      inverse_of(c, most, code), 0, codes);
     }
 }

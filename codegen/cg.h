@@ -1,9 +1,9 @@
 /* Shared by the emitters: the state of one compilation, value slots, kernels, loops. Internal to codegen/.
  *
- * A program is SPMD: every thread of the team runs each function with its own number. Tensors live in shared memory at their
- * planned offsets; rank-0 values are registers that each thread computes for itself. Work is done by kernels, internal LLVM
- * functions shared by all instructions of the same shape: kernel(frame, thread, threads, symbols…, args…). Between kernels
- * that touch the same bytes the function calls the barrier (hazard.c).
+ * A program is SPMD: every thread of the team runs each function with its own number. Tensors live in shared memory at
+ * their planned offsets; rank-0 values are registers that each thread computes for itself. Work is done by kernels,
+ * internal LLVM functions shared by all instructions of the same shape: kernel(frame, thread, threads, symbols…,
+ * args…). Between kernels that touch the same bytes the function calls the barrier (hazard.c).
  */
 #ifndef GM_CODEGEN_CG_H
 #define GM_CODEGEN_CG_H
@@ -12,7 +12,13 @@
 #include "codegen/llvm.h"
 #include "ir/layout.h"
 
-enum { CG_MAX_ARGS = 64, CG_MAX_PARAMS = 2 * CG_MAX_ARGS + IR_MAX_SYMBOLS + 4 /* of a function: arguments, results, symbols, where it runs */, CG_MAX_WEIGHTS = 8192, CG_MAX_SITES = 4096 };
+enum {
+    CG_MAX_ARGS = 64,
+    CG_MAX_PARAMS =
+        2 * CG_MAX_ARGS + IR_MAX_SYMBOLS + 4 /* of a function: arguments, results, symbols, where it runs */,
+    CG_MAX_WEIGHTS = 8192,
+    CG_MAX_SITES = 4096
+};
 _Static_assert((int)CG_MAX_SITES >= (int)IR_MAX_LAYERS, "a product of layers has a site for each");
 
 /* Where bytes lie, for hazards. object 0: this function's arena; -1: never written; else a parameter. */
@@ -65,9 +71,9 @@ typedef struct cg {
     LLVMModuleRef llvm;
     LLVMBuilderRef b;
     LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
-    int lanes; /* floats per vector register of the target */
+    int lanes;      /* floats per vector register of the target */
     bool dot_bytes; /* the target sums products of four bytes, or of two words, in 32 bits (vpdpbusd, vpdpwssd) */
-    bool tiles; /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
+    bool tiles;     /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
     int64_t ahead;  /* bytes of weights or caches that kernels ask for ahead of those they read */
     bool stands_in; /* the target stands in for one that has what lanes, dot_bytes and tiles say */
     cg_kernel_entry *kernels;
@@ -92,7 +98,7 @@ struct cg_program {
     int64_t scratch_bytes;
     LLVMOrcLLJITRef jit;
     rt_entry *entries; /* by number of the module's function; NULL: not in the objects */
-    char *objects; /* cg_object_list, then the objects */
+    char *objects;     /* cg_object_list, then the objects */
     size_t object_bytes;
 };
 
@@ -108,7 +114,7 @@ typedef struct cg_object_list {
 gm_status cg_emit_module(cg *c);
 void cg_emit_region(cg *c, const ir_region *region);
 cg_slot *cg_slot_of(cg *c, const ir_value *value);
-LLVMTypeRef cg_type(cg *c, rt_dtype dtype); /* in memory */
+LLVMTypeRef cg_type(cg *c, rt_dtype dtype);     /* in memory */
 LLVMTypeRef cg_reg_type(cg *c, rt_dtype dtype); /* in registers: bool is i1 */
 /* Memory of result i at its planned offset; false when the plan gives none. */
 bool cg_place_result(cg *c, const ir_inst *inst, int i);
@@ -139,8 +145,8 @@ void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes);
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
 /* An intrinsic of the target with two operands. */
 LLVMValueRef cg_intrinsic2(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef a, LLVMValueRef b);
-/* Passes v through an empty piece of assembly: all are computed before anything that uses one of them afterwards, and what was loaded before is
- * loaded again behind it. Vectors no wider than the target's. */
+/* Passes v through an empty piece of assembly: all are computed before anything that uses one of them afterwards, and
+ * what was loaded before is loaded again behind it. Vectors no wider than the target's. */
 enum { CG_PASSED = 8 };
 void cg_value_barrier(cg *c, LLVMValueRef *v, int count);
 LLVMValueRef cg_fma(cg *c, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z);
@@ -157,7 +163,8 @@ LLVMValueRef cg_like(cg *c, LLVMValueRef x, LLVMValueRef scalar);
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
 /* i32: of the lanes of signed numbers of at most 32 bits. */
 LLVMValueRef cg_sum_whole(cg *c, LLVMValueRef vector);
-/* v[lanes], vectors of the target of any 32-bit element: as the rows of a matrix they become its columns (transpose.c). */
+/* v[lanes], vectors of the target of any 32-bit element: as the rows of a matrix they become its columns
+ * (transpose.c). */
 void cg_transpose(cg *c, LLVMValueRef *v);
 LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init); /* alloca in the entry block */
 LLVMValueRef cg_frame_field(cg *c, size_t offset, LLVMTypeRef type);
@@ -187,8 +194,8 @@ void cg_share(cg *c, LLVMValueRef count, int64_t grain, LLVMValueRef *from, LLVM
 
 /* ---- hazard.c ---- */
 
-void cg_barrier(cg *c);         /* unconditional; forgets what was pending */
-void cg_settle(cg *c);          /* a barrier if anything is pending */
+void cg_barrier(cg *c); /* unconditional; forgets what was pending */
+void cg_settle(cg *c);  /* a barrier if anything is pending */
 /* Records a write that has been waited for already. */
 void cg_wrote(cg *c, const cg_slot *slot);
 /* Emits the barrier that these accesses need, then records them. */
@@ -199,12 +206,13 @@ void cg_wait(cg *c, int64_t inst);
 
 /* ---- deal.c ---- */
 
-/* Written by every instruction that deals out its work: to be among the writes of its cg_access, so that a barrier lies between two. */
+/* Written by every instruction that deals out its work: to be among the writes of its cg_access, so that a barrier lies
+ * between two. */
 extern const cg_slot cg_dealt;
 /* A thread's hand: a variable with the number of the piece it is to work on, and the first piece in it. */
 LLVMValueRef cg_deal(cg *c);
-/* A loop over those of the pieces 0..end that come to this thread. As long as all loops of an instruction share a hand and their ends
- * ascend, each piece below the last end is worked on once, in the first loop whose end lies above it. */
+/* A loop over those of the pieces 0..end that come to this thread. As long as all loops of an instruction share a hand
+ * and their ends ascend, each piece below the last end is worked on once, in the first loop whose end lies above it. */
 typedef struct cg_pieces {
     LLVMBasicBlockRef head, exit;
     LLVMValueRef hand;  /* from cg_deal, here or in the caller of this kernel */
@@ -218,7 +226,8 @@ void cg_pieces_end(cg *c, cg_pieces *pieces);
 /* The current instruction's work begins here, unless it has begun already: true when it is begun now. */
 bool cg_profile_begin(cg *c);
 void cg_profile_end(cg *c); /* if it has begun */
-/* As cg_profile_begin for instructions that do their own work; those that hold regions copy now and then, see cg_emit_copy. */
+/* As cg_profile_begin for instructions that do their own work; those that hold regions copy now and then, see
+ * cg_emit_copy. */
 void cg_profile_work(cg *c);
 
 /* ---- kernel.c ---- */
@@ -239,7 +248,8 @@ void cg_kernel_call(cg *c, cg_kernel *kernel, const char *name, cg_kernel_fn emi
 
 /* One element-wise operation on registers or vectors of registers. */
 LLVMValueRef cg_elem(cg *c, const ir_inst *inst, LLVMValueRef *operands);
-/* 2^y of y <= 0 or NaN, f32 or a vector, 0 below 2^-125: no result is a denormal number, for each of which Intel's CPUs stop. */
+/* 2^y of y <= 0 or NaN, f32 or a vector, 0 below 2^-125: no result is a denormal number, for each of which Intel's CPUs
+ * stop. */
 LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y);
 LLVMValueRef cg_tanh(cg *c, LLVMValueRef x);
 /* Memory representation <-> register representation. */
@@ -248,7 +258,7 @@ LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x); /* rounded as conv
 LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 
-void cg_emit_rows(cg *c, const ir_inst *inst);      /* elem, reduce, rotate, fuse, iota on tensors */
+void cg_emit_rows(cg *c, const ir_inst *inst); /* elem, reduce, rotate, fuse, iota on tensors */
 /* dst[…] = src[…] for the extents of `type`. */
 void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst);
 /* The same into a ring: position p of `axis` goes to (start + p) mod slots, 0 <= start < slots. */
@@ -262,9 +272,10 @@ void cg_emit_matmul(cg *c, const ir_inst *inst);
 bool cg_can_rotate(const cg *c, int64_t columns);
 /* to[columns] = the row `from` rotated; they may be the same memory. */
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to);
-/* The same of as many rows as a vector has lanes, from codes; in whole numbers first, which are exact. x[16], i32[lanes], = the signs and the
- * first four steps of 16 columns from `first` on, a multiple of 16: codes[4] are u8[4·lanes], four columns of each row, each less `bias`. What
- * they have been multiplied with by then is to be multiplied with cg_rotate_scale. */
+/* The same of as many rows as a vector has lanes, from codes; in whole numbers first, which are exact. x[16],
+ * i32[lanes], = the signs and the first four steps of 16 columns from `first` on, a multiple of 16: codes[4] are
+ * u8[4·lanes], four columns of each row, each less `bias`. What they have been multiplied with by then is to be
+ * multiplied with cg_rotate_scale. */
 enum { CG_ROTATE_QUAD = 4, CG_ROTATE_CODES = 16 };
 void cg_rotate_codes(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef const *codes, int bias, LLVMValueRef *x);
 /* f32[lanes]: column `column + more` of 32 columns that were 1, after the step that follows. */
@@ -273,7 +284,8 @@ double cg_rotate_scale(int64_t columns);
 /* f32[lanes]: where the floats of a column lie, of all the rows; those of 32 columns lie one after the other. */
 enum { CG_ROTATE_BLOCK = 32 };
 LLVMValueRef cg_rotate_place(cg *c, LLVMValueRef floats, LLVMValueRef column);
-/* The steps from `half` on, a multiple of 32, of all columns there, to the end; turned, if not NULL, is given each vector as it is stored. */
+/* The steps from `half` on, a multiple of 32, of all columns there, to the end; turned, if not NULL, is given each
+ * vector as it is stored. */
 typedef void (*cg_turned_fn)(cg *c, LLVMValueRef x, void *user);
 void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats, int64_t half, cg_turned_fn turned, void *user);
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst);
@@ -284,11 +296,12 @@ void cg_emit_argmax(cg *c, const ir_inst *inst);
 void cg_emit_control(cg *c, const ir_inst *inst); /* map, scan, while, if, call, dim */
 /* The element of a constant as it lies in memory. */
 LLVMValueRef cg_const_element(cg *c, rt_dtype dtype, const ir_attr *attr);
-void cg_emit_move(cg *c, const ir_inst *inst);    /* views, concat, update */
+void cg_emit_move(cg *c, const ir_inst *inst); /* views, concat, update */
 void cg_emit_source(cg *c, const ir_inst *inst);
 /* The number of the stored tensor `name` in the program's table, added when new. */
 int cg_weight_number(cg_program *program, const char *name);
-/* Parameters of an internal function after frame, thread, threads: arena, symbols, then one per IR parameter and per result. */
+/* Parameters of an internal function after frame, thread, threads: arena, symbols, then one per IR parameter and per
+ * result. */
 LLVMValueRef cg_function_of(cg *c, const ir_func *func, LLVMTypeRef *out_type);
 
 /* Can compiled code widen rows of this many columns? Odd tails only of plain types. */
@@ -300,8 +313,8 @@ bool cg_can_stream(const ir_inst *inst);
 void cg_emit_stream(cg *c, const ir_inst *inst, LLVMValueRef rows, int64_t x_stride, int64_t out_stride);
 
 enum { CG_PIECE = 32 };
-/* Bytes of weights or caches that a kernel asks for ahead of those it reads, where nothing else is known to be better (target.c): hardware does not look
- * past the end of a page. */
+/* Bytes of weights or caches that a kernel asks for ahead of those it reads, where nothing else is known to be better
+ * (target.c): hardware does not look past the end of a page. */
 enum { CG_AHEAD = 4096 };
 /* Elements decoded by one trip of a loop over a row: a block, or a piece of a plain type. */
 int64_t cg_unit_elems(rt_dtype dtype);
@@ -315,16 +328,18 @@ typedef struct cg_codes {
 bool cg_can_decode(rt_dtype dtype);
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
 
-/* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls cg_dot_begin once. */
+/* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls
+ * cg_dot_begin once. */
 typedef struct cg_dot {
     rt_dtype dtype;
-    bool in_words;      /* x in integers: cg_can_dot_int */
-    int rows;           /* of x: 1, in integers up to RT_FEW_ROWS, each as if it were alone, to the bit */
-    int64_t x_stride;   /* elements from one to the next */
-    int64_t columns;    /* of this call, for the scratch it needs */
-    int w, x, units;    /* kernel arguments; units: trips of the inner loop */
-    LLVMValueRef next;  /* the bytes to ask for while a row is read with x in floats, as many; NULL: what comes c->ahead */
-    LLVMValueRef sums;  /* Σx per minimum; NULL when the type has none */
+    bool in_words;    /* x in integers: cg_can_dot_int */
+    int rows;         /* of x: 1, in integers up to RT_FEW_ROWS, each as if it were alone, to the bit */
+    int64_t x_stride; /* elements from one to the next */
+    int64_t columns;  /* of this call, for the scratch it needs */
+    int w, x, units;  /* kernel arguments; units: trips of the inner loop */
+    /* the bytes to ask for while a row is read with x in floats, as many; NULL: what comes c->ahead */
+    LLVMValueRef next;
+    LLVMValueRef sums;     /* Σx per minimum; NULL when the type has none */
     LLVMValueRef integers; /* x in integers (dot_int.c) */
 } cg_dot;
 /* Adds the arguments. The scratch that cg_dot_begin needs is reserved. */
@@ -339,15 +354,18 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
 LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
 /* acc + a·b of four bytes, those of a unsigned; where the target has it (dot_bytes). */
 LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
-/* i16: Σ of two products of bytes, those of a unsigned; saturates from 2^15 on. Of vectors of 32 bytes or 64, where the target has them. */
+/* i16: Σ of two products of bytes, those of a unsigned; saturates from 2^15 on. Of vectors of 32 bytes or 64, where the
+ * target has them. */
 LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b);
-/* i16[2]: Σ of the bytes of x, 4·2^n up to 32, whose products go to the even and to the odd words of lanes of 32 bits there. */
+/* i16[2]: Σ of the bytes of x, 4·2^n up to 32, whose products go to the even and to the odd words of lanes of 32 bits
+ * there. */
 LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x);
-/* Do these two words of a lane hold Σ code·x of so many columns, |x| <= 127? What is summed on the way, of codes counted from `least`, may wrap.
- * codes NULL: no. */
+/* Do these two words of a lane hold Σ code·x of so many columns, |x| <= 127? What is summed on the way, of codes
+ * counted from `least`, may wrap. codes NULL: no. */
 bool cg_words_hold(const rt_codes *codes, int64_t columns);
 
-/* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel ---- */
+/* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel
+ * ---- */
 
 enum { CG_TILES = 8, CG_TILE_ROWS = 16, CG_TILE_BYTES = 64 /* of a row */ };
 /* All tiles have 16 rows of 64 bytes, but those whose bit is set in `which` only `rows` of them (i64, 1 to 16). */
@@ -357,7 +375,8 @@ void cg_tile_zero(cg *c, int tile);
 /* stride: i64, bytes from row to row in memory. */
 void cg_tile_load(cg *c, int tile, LLVMValueRef from, LLVMValueRef stride);
 void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride);
-/* sums, i32[16,16], += a·b of signed bytes: a[16,64]; b as units of four rows of its matrix, [16 units][16 columns][4]. */
+/* sums, i32[16,16], += a·b of signed bytes: a[16,64]; b as units of four rows of its matrix, [16 units][16
+ * columns][4]. */
 void cg_tile_add_bytes(cg *c, int sums, int a, int b);
 /* The same of bf16, sums in f32: a[16,32]; b in units of two rows. */
 void cg_tile_add_halves(cg *c, int sums, int a, int b);
@@ -365,9 +384,9 @@ void cg_tile_add_halves(cg *c, int sums, int a, int b);
 /* ---- tile_product.c: a kernel of its own ---- */
 
 enum { CG_TILE_COLUMNS = 32 /* of b in a product */, CG_TILE_DEPTH = 32 /* the depth, in bf16, is a multiple */ };
-/* out[rows, 32] = a[rows, depth]·b[depth, 32] of bf16, sums in f32; with `add` +=. depth: units of 32 bits, two bf16; b: [depth][32] units of
- * the same column of two rows. Strides from row to row in elements of 32 bits. A row of a has its parts one after the other, its stride being
- * that of all. All i64. */
+/* out[rows, 32] = a[rows, depth]·b[depth, 32] of bf16, sums in f32; with `add` +=. depth: units of 32 bits, two bf16;
+ * b: [depth][32] units of the same column of two rows. Strides from row to row in elements of 32 bits. A row of a has
+ * its parts one after the other, its stride being that of all. All i64. */
 typedef struct cg_tile_product {
     LLVMValueRef a, rows, b, depth, out, a_stride, out_stride;
     int parts; /* 1 or 2, which are added */
@@ -382,7 +401,8 @@ void cg_emit_tiles(cg *c, const ir_inst *inst, int64_t x_stride);
 
 /* ---- gate.c: a kernel of its own ---- */
 
-/* out[rows, columns] of a dtype, f32 or bf16, = gelu(g)·u of f32[rows, columns] each, dense. rows, out_stride: i64; the stride in elements. */
+/* out[rows, columns] of a dtype, f32 or bf16, = gelu(g)·u of f32[rows, columns] each, dense. rows, out_stride: i64; the
+ * stride in elements. */
 typedef struct cg_gated {
     LLVMValueRef g, u, rows, out, out_stride;
     int64_t columns;
@@ -396,7 +416,8 @@ void cg_gate(cg *c, const cg_gated *gated);
 bool cg_can_dot_int(const cg *c, rt_dtype dtype);
 /* Pieces of CG_PIECE columns in a row. */
 LLVMValueRef cg_dot_runs(cg *c, const cg_dot *dot);
-/* Of 32 columns of x: max|x| / most, or the least step whose inverse is finite; NaN when a column is not finite, and *x becomes zero. */
+/* Of 32 columns of x: max|x| / most, or the least step whose inverse is finite; NaN when a column is not finite, and *x
+ * becomes zero. */
 LLVMValueRef cg_int_step(cg *c, int most, LLVMValueRef *x);
 /* i32[32]: x / step to the nearest. */
 LLVMValueRef cg_int_codes(cg *c, LLVMValueRef x, LLVMValueRef step);
@@ -426,7 +447,7 @@ typedef struct cg_target {
     LLVMTargetRef llvm;
     int lanes;
     bool dot_bytes, tiles;
-    int64_t ahead; /* see cg */
+    int64_t ahead;  /* see cg */
     bool stands_in; /* for a CPU with wider vectors and other instructions, which are to be written out */
     bool runs_here;
     LLVMTargetMachineRef machine;

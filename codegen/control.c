@@ -1,7 +1,7 @@
 /* Regions as machine-code control flow: map, scan, while, if, call, dim.
  *
- * Every thread runs the same branches: conditions and trip counts are registers computed from memory that a barrier has settled.
- * A region starts and ends with nothing pending, so that hazards need not be followed across edges.
+ * Every thread runs the same branches: conditions and trip counts are registers computed from memory that a barrier has
+ * settled. A region starts and ends with nothing pending, so that hazards need not be followed across edges.
  */
 #include "codegen/cg.h"
 
@@ -39,7 +39,8 @@ static carry carry_open(cg *c, const ir_inst *inst, int i, const ir_value *init)
 /* The yield is this carry's memory already. */
 static bool at_home(const cg_slot *yield, const carry *home, const ir_type *type) {
     bool same = yield->base == home->slot.base;
-    for (int i = 0; i < type->rank; i++) same &= type->dim[i] == 1 || yield->layout.stride[i] == home->slot.layout.stride[i];
+    for (int i = 0; i < type->rank; i++)
+        same &= type->dim[i] == 1 || yield->layout.stride[i] == home->slot.layout.stride[i];
     return same;
 }
 
@@ -50,7 +51,9 @@ static bool waiting_slot(cg *c, const ir_inst *inst, int i, cg_slot *out) {
     if (at < 0) return false;
     const ir_type *type = &inst->results[i]->type;
     int64_t bytes = (int64_t)rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(c->module, type));
-    *out = (cg_slot){.base = cg_at(c, c->i8, c->arena_base, cg_i64(c, at)), .layout = ir_layout_dense(c->module, type), .extent = {0, at, at + bytes}};
+    *out = (cg_slot){.base = cg_at(c, c->i8, c->arena_base, cg_i64(c, at)),
+                     .layout = ir_layout_dense(c->module, type),
+                     .extent = {0, at, at + bytes}};
     return true;
 }
 
@@ -175,7 +178,8 @@ static void emit_map(cg *c, const ir_inst *inst) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_dim(c, ir_attr_int(inst, IR_ATTR_EXTENT, 0)), 1);
     cg_slot_of(c, body->params[0])->reg = LLVMBuildTrunc(c->b, loop.index, c->i32, "");
     cg_emit_region(c, body);
-    for (int i = 0; c->status == GM_OK && i < inst->result_count; i++) stack_yield(c, body->yields[i], inst->results[i], loop.index);
+    for (int i = 0; c->status == GM_OK && i < inst->result_count; i++)
+        stack_yield(c, body->yields[i], inst->results[i], loop.index);
     cg_settle(c);
     cg_loop_end(c, &loop);
 }

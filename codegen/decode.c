@@ -34,7 +34,8 @@ static void one_minus(cg_codes *out, LLVMValueRef minus) {
 /* ---- plain types ---- */
 
 static void decode_f32(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
-    for (int p = 0; p < parts(c); p++) out->part[p] = cg_load(c, cg_vector(c, c->f32), byte_at(c, block, 4 * p * c->lanes), 4);
+    for (int p = 0; p < parts(c); p++)
+        out->part[p] = cg_load(c, cg_vector(c, c->f32), byte_at(c, block, 4 * p * c->lanes), 4);
 }
 
 static void decode_f16(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
@@ -173,7 +174,8 @@ static void decode_q2_k(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     for (int p = 0; p < parts(c); p++) out->part[p] = to_float(c, two_bits(c, block, 16, sub, p));
     for (int h = 0; h < 2; h++) {
         LLVMValueRef both = scalar_byte(c, block, 2 * sub + h);
-        LLVMValueRef scale = LLVMBuildAnd(c->b, both, cg_i32(c, 15), ""), minimum = LLVMBuildLShr(c->b, both, cg_i32(c, 4), "");
+        LLVMValueRef scale = LLVMBuildAnd(c->b, both, cg_i32(c, 15), ""),
+                     minimum = LLVMBuildLShr(c->b, both, cg_i32(c, 4), "");
         out->scale[h] = mul_f(c, load_half(c, block, 80), int_to_float(c, scale));
         out->minus[h] = mul_f(c, load_half(c, block, 82), int_to_float(c, minimum));
     }
@@ -265,8 +267,8 @@ static void decode_mxfp4(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     one_scale(out, LLVMBuildBitCast(c->b, bits, c->f32, ""));
 }
 
-/* Half of the E4M3 number in a byte, whose sign does not count: the same bits are an f16 with another exponent bias. The code of NaN
- * stands for 0. */
+/* Half of the E4M3 number in a byte, whose sign does not count: the same bits are an f16 with another exponent bias.
+ * The code of NaN stands for 0. */
 static LLVMValueRef half_e4m3(cg *c, LLVMValueRef block, int64_t offset) {
     LLVMValueRef code = cg_load(c, c->i8, byte_at(c, block, offset), 1), seven = LLVMConstInt(c->i8, 0x7F, 0);
     LLVMValueRef bits = LLVMBuildZExt(c->b, LLVMBuildAnd(c->b, code, seven, ""), c->i16, "");
@@ -288,12 +290,13 @@ static void decode_nvfp4(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     }
 }
 
-/* The bytes that hold 16 ternary digits, times 3^place so that the wanted digit is the first. Places 0-4 of 32 bytes and of 16
- * bytes, then places 0-3 of 4 bytes. */
+/* The bytes that hold 16 ternary digits, times 3^place so that the wanted digit is the first. Places 0-4 of 32 bytes
+ * and of 16 bytes, then places 0-3 of 4 bytes. */
 static LLVMValueRef ternary_bytes(cg *c, LLVMValueRef block, int sixteen) {
     static const int power[5] = {1, 3, 9, 27, 81};
     LLVMValueRef lane[16], four;
-    if (sixteen < 10) return LLVMBuildMul(c->b, load_16(c, block, 16 * (sixteen % 2)), splat_i8(c, power[sixteen / 2]), "");
+    if (sixteen < 10)
+        return LLVMBuildMul(c->b, load_16(c, block, 16 * (sixteen % 2)), splat_i8(c, power[sixteen / 2]), "");
     if (sixteen < 15) return LLVMBuildMul(c->b, load_16(c, block, 32), splat_i8(c, power[sixteen - 10]), "");
     four = cg_load(c, LLVMVectorType(c->i8, 4), byte_at(c, block, 48), 1);
     for (int i = 0; i < 16; i++) lane[i] = cg_i32(c, i % 4);
@@ -314,18 +317,21 @@ static void decode_tq1_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
 }
 
 static void decode_tq2_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
-    for (int p = 0; p < parts(c); p++) out->part[p] = to_float(c, cg_sub(c, two_bits(c, block, 0, sub, p), splat_i32(c, 1)));
+    for (int p = 0; p < parts(c); p++)
+        out->part[p] = to_float(c, cg_sub(c, two_bits(c, block, 0, sub, p), splat_i32(c, 1)));
     one_scale(out, load_half(c, block, 64));
 }
 
 static const decode_fn decoders[RT_DTYPE_COUNT] = {
-    [RT_F32] = decode_f32,   [RT_F16] = decode_f16,   [RT_BF16] = decode_bf16, [RT_Q4_0] = decode_q4_0,
-    [RT_Q4_1] = decode_q4_1, [RT_Q5_0] = decode_q5_0, [RT_Q5_1] = decode_q5_1, [RT_Q8_0] = decode_q8_0,
-    [RT_Q4_K] = decode_q4_k, [RT_Q5_K] = decode_q5_k, [RT_Q6_K] = decode_q6_k, [RT_Q2_K] = decode_q2_k,
-    [RT_Q3_K] = decode_q3_k, [RT_IQ1_S] = decode_iq1_s, [RT_IQ1_M] = decode_iq1_m, [RT_IQ2_XXS] = decode_iq2_xxs,
-    [RT_IQ2_XS] = decode_iq2_xs, [RT_IQ2_S] = decode_iq2_s, [RT_IQ3_XXS] = decode_iq3_xxs, [RT_IQ3_S] = decode_iq3_s,
-    [RT_IQ4_NL] = decode_iq4_nl, [RT_IQ4_XS] = decode_iq4_xs, [RT_TQ1_0] = decode_tq1_0, [RT_TQ2_0] = decode_tq2_0,
-    [RT_MXFP4] = decode_mxfp4, [RT_NVFP4] = decode_nvfp4,
+    [RT_F32] = decode_f32,         [RT_F16] = decode_f16,       [RT_BF16] = decode_bf16,
+    [RT_Q4_0] = decode_q4_0,       [RT_Q4_1] = decode_q4_1,     [RT_Q5_0] = decode_q5_0,
+    [RT_Q5_1] = decode_q5_1,       [RT_Q8_0] = decode_q8_0,     [RT_Q4_K] = decode_q4_k,
+    [RT_Q5_K] = decode_q5_k,       [RT_Q6_K] = decode_q6_k,     [RT_Q2_K] = decode_q2_k,
+    [RT_Q3_K] = decode_q3_k,       [RT_IQ1_S] = decode_iq1_s,   [RT_IQ1_M] = decode_iq1_m,
+    [RT_IQ2_XXS] = decode_iq2_xxs, [RT_IQ2_XS] = decode_iq2_xs, [RT_IQ2_S] = decode_iq2_s,
+    [RT_IQ3_XXS] = decode_iq3_xxs, [RT_IQ3_S] = decode_iq3_s,   [RT_IQ4_NL] = decode_iq4_nl,
+    [RT_IQ4_XS] = decode_iq4_xs,   [RT_TQ1_0] = decode_tq1_0,   [RT_TQ2_0] = decode_tq2_0,
+    [RT_MXFP4] = decode_mxfp4,     [RT_NVFP4] = decode_nvfp4,
 };
 
 bool cg_can_decode(rt_dtype dtype) {

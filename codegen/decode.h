@@ -1,4 +1,5 @@
-/* Shared by the decoders of stored blocks (decode.c, decode_grid.c): a decoder is a row of `decoders`. Internal to codegen/. */
+/* Shared by the decoders of stored blocks (decode.c, decode_grid.c): a decoder is a row of `decoders`. Internal to
+ * codegen/. */
 #ifndef GM_CODEGEN_DECODE_H
 #define GM_CODEGEN_DECODE_H
 

@@ -1,8 +1,9 @@
-/* Blocks whose codes number the entries of a grid: IQ1, IQ2 and IQ3. Layouts: runtime/quant.c; codebooks: runtime/grid.def.
+/* Blocks whose codes number the entries of a grid: IQ1, IQ2 and IQ3. Layouts: runtime/quant.c; codebooks:
+ * runtime/grid.def.
  *
- * A grid becomes a constant of the module, each entry the bytes of its elements: 64 bits for eight of them, 32 for four. A piece of
- * 32 elements is then four or eight loads, whose bytes are negated or shifted all at once. Every scale is an odd number of small
- * steps; levels, scales and d are short enough for all products to be exact.
+ * A grid becomes a constant of the module, each entry the bytes of its elements: 64 bits for eight of them, 32 for
+ * four. A piece of 32 elements is then four or eight loads, whose bytes are negated or shifted all at once. Every scale
+ * is an odd number of small steps; levels, scales and d are short enough for all products to be exact.
  */
 #include "codegen/decode.h"
 #include "runtime/grid.h"
@@ -91,7 +92,8 @@ static LLVMValueRef by_eights(cg *c, LLVMValueRef word) {
 /* Each byte's eighth bit, which makes the number of its bits even, from the other seven. */
 static LLVMValueRef even_bytes(cg *c, LLVMValueRef sevens) {
     LLVMValueRef folded = sevens; /* the lowest bit of a byte only ever meets bits of the same byte */
-    for (int by = 4; by; by /= 2) folded = LLVMBuildXor(c->b, folded, LLVMBuildLShr(c->b, folded, cg_i32(c, by), ""), "");
+    for (int by = 4; by; by /= 2)
+        folded = LLVMBuildXor(c->b, folded, LLVMBuildLShr(c->b, folded, cg_i32(c, by), ""), "");
     return either(c, sevens, shift_up(c, bits_at(c, folded, 0, 0x01010101), 7));
 }
 
@@ -123,7 +125,8 @@ void decode_iq2_xxs(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
 /* Two 4-bit scales in one byte. */
 static void iq2_scales(cg *c, LLVMValueRef block, int64_t offset, cg_codes *out) {
     LLVMValueRef both = scalar_byte(c, block, offset);
-    for (int h = 0; h < 2; h++) out->scale[h] = odd_scale(c, load_half(c, block, 0), bits_at(c, both, 4 * h, 15), 0.125);
+    for (int h = 0; h < 2; h++)
+        out->scale[h] = odd_scale(c, load_half(c, block, 0), bits_at(c, both, 4 * h, 15), 0.125);
 }
 
 void decode_iq2_xs(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
@@ -139,7 +142,8 @@ void decode_iq2_xs(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
 
 void decode_iq2_s(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
     LLVMValueRef number[MAX_ENTRIES], high = scalar_byte(c, block, 66 + sub);
-    for (int g = 0; g < 4; g++) number[g] = either(c, scalar_byte(c, block, 2 + 4 * sub + g), shift_up(c, bits_at(c, high, 2 * g, 3), 8));
+    for (int g = 0; g < 4; g++)
+        number[g] = either(c, scalar_byte(c, block, 2 + 4 * sub + g), shift_up(c, bits_at(c, high, 2 * g, 3), 8));
     negate_into(c, look_up(c, RT_GRID_IQ2_S, 1, number), load_u32(c, block, 34 + 4 * sub), out);
     iq2_scales(c, block, 74 + sub, out);
 }
@@ -152,19 +156,24 @@ void decode_iq3_xxs(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
 }
 
 void decode_iq3_s(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
-    LLVMValueRef number[MAX_ENTRIES], high = scalar_byte(c, block, 66 + sub), scales = scalar_byte(c, block, 106 + sub / 2);
-    for (int g = 0; g < 8; g++) number[g] = either(c, scalar_byte(c, block, 2 + 8 * sub + g), shift_up(c, bits_at(c, high, g, 1), 8));
+    LLVMValueRef number[MAX_ENTRIES], high = scalar_byte(c, block, 66 + sub),
+                                      scales = scalar_byte(c, block, 106 + sub / 2);
+    for (int g = 0; g < 8; g++)
+        number[g] = either(c, scalar_byte(c, block, 2 + 8 * sub + g), shift_up(c, bits_at(c, high, g, 1), 8));
     negate_into(c, look_up(c, RT_GRID_IQ3_S, 1, number), load_u32(c, block, 74 + 4 * sub), out);
     one_scale(out, odd_scale(c, load_half(c, block, 0), bits_at(c, scales, 4 * (sub % 2), 15), 1));
 }
 
 /* ---- one bit: elements d · (level ± 1/8), in eighths of d ---- */
 
-/* low: where the entries' low bytes are; high: their upper three bits; minus: bit 8·g is set where group g is shifted down. */
-static void iq1_codes(cg *c, LLVMValueRef block, int64_t low, LLVMValueRef const *high, LLVMValueRef minus, cg_codes *out) {
+/* low: where the entries' low bytes are; high: their upper three bits; minus: bit 8·g is set where group g is shifted
+ * down. */
+static void iq1_codes(cg *c, LLVMValueRef block, int64_t low, LLVMValueRef const *high, LLVMValueRef minus,
+                      cg_codes *out) {
     LLVMValueRef number[MAX_ENTRIES];
     for (int g = 0; g < 4; g++) number[g] = either(c, scalar_byte(c, block, low + g), shift_up(c, high[g], 8));
-    LLVMValueRef ones = cg_add(c, cg_i32(c, 0x01010101), cg_mul(c, minus, cg_i32(c, 0xFE))); /* a byte of 1 or, as 255, -1 each */
+    /* a byte of 1 or, as 255, -1 each */
+    LLVMValueRef ones = cg_add(c, cg_i32(c, 0x01010101), cg_mul(c, minus, cg_i32(c, 0xFE)));
     bytes_to_float(c, cg_add(c, look_up(c, RT_GRID_IQ1_S, 8, number), by_eights(c, ones)), 0, out);
 }
 

@@ -1,23 +1,25 @@
 /* Rows of stored codes times x in integers, for targets whose vectors hold 16 words.
  *
- * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16383, step = max|x| / 16383. A row's codes become words, pairs of
- * products are summed in 32 bits (vpmaddwd; with VNNI LLVM makes it vpdpwssd), and a run's sums are converted once and added with
- * weight scale · step. No sum overflows: a word is code · factor, at most 2^15 in magnitude, and a lane sums four, 4 · 2^15 · 16383 < 2^31.
- * So the product is that with step · q, minima too, and each column of x is off by at most 2^-15 of the run's largest |x|.
+ * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16383, step = max|x| / 16383. A row's codes become
+ * words, pairs of products are summed in 32 bits (vpmaddwd; with VNNI LLVM makes it vpdpwssd), and a run's sums are
+ * converted once and added with weight scale · step. No sum overflows: a word is code · factor, at most 2^15 in
+ * magnitude, and a lane sums four, 4 · 2^15 · 16383 < 2^31. So the product is that with step · q, minima too, and each
+ * column of x is off by at most 2^-15 of the run's largest |x|.
  *
- * Words lie so that unpacking costs least: the order of a type says which columns are multiplied with which vector. In both orders
- * the lower half of a vector belongs to columns 0-15 of the run, so that each half may have its own scale.
+ * Words lie so that unpacking costs least: the order of a type says which columns are multiplied with which vector. In
+ * both orders the lower half of a vector belongs to columns 0-15 of the run, so that each half may have its own scale.
  */
 #include "codegen/decode.h"
 
 #include <math.h>
 
 enum { RUN = CG_PIECE, WORDS = 16, LANES = 8, QUAD = 4, CHAINS = 2, MOST = 16383 };
-#define LEAST_STEP 0x1p-100 /* of a run: its inverse is finite, and products with it and a scale stay normal for any usual scale */
+#define LEAST_STEP                                                                                                     \
+    0x1p-100 /* of a run: its inverse is finite, and products with it and a scale stay normal for any usual scale */
 
 typedef enum word_order {
-    EVEN_ODD,  /* columns 0, 2 … 30, then 1, 3 … 31 */
-    UNPACKED,  /* 0-7 and 16-23, then 8-15 and 24-31: as vpunpck leaves them */
+    EVEN_ODD, /* columns 0, 2 … 30, then 1, 3 … 31 */
+    UNPACKED, /* 0-7 and 16-23, then 8-15 and 24-31: as vpunpck leaves them */
 } word_order;
 
 typedef struct int_type {
@@ -48,7 +50,8 @@ static LLVMValueRef splat_word(cg *c, unsigned value) {
 static LLVMValueRef pick(cg *c, LLVMValueRef a, LLVMValueRef b, const uint8_t *lanes, int count) {
     LLVMValueRef mask[RUN];
     for (int i = 0; i < count; i++) mask[i] = cg_i32(c, lanes[i]);
-    return LLVMBuildShuffleVector(c->b, a, b ? b : LLVMGetPoison(LLVMTypeOf(a)), LLVMConstVector(mask, (unsigned)count), "");
+    return LLVMBuildShuffleVector(c->b, a, b ? b : LLVMGetPoison(LLVMTypeOf(a)), LLVMConstVector(mask, (unsigned)count),
+                                  "");
 }
 
 static LLVMValueRef load_vector(cg *c, LLVMTypeRef element, int count, LLVMValueRef block, int64_t offset) {
@@ -67,10 +70,12 @@ static LLVMValueRef both(cg *c, LLVMValueRef v, LLVMValueRef mask) {
     return LLVMBuildAnd(c->b, v, mask, "");
 }
 
-/* The f16 at an offset of the block in every lane. By the whole vector: a scalar conversion would wait for what its register held. */
+/* The f16 at an offset of the block in every lane. By the whole vector: a scalar conversion would wait for what its
+ * register held. */
 static LLVMValueRef splat_half(cg *c, LLVMValueRef block, int64_t offset) {
     LLVMValueRef bits = cg_splat(c, cg_load(c, c->i16, byte_at(c, block, offset), 1), LANES);
-    return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, bits, vector_of(c->f16, LANES), ""), vector_of(c->f32, LANES), "");
+    return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, bits, vector_of(c->f16, LANES), ""), vector_of(c->f32, LANES),
+                          "");
 }
 
 /* Every word shifted right; negative: left. */
@@ -127,14 +132,17 @@ static void words_q5_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
 
 /* ---- blocks of 256 ---- */
 
-/* The nibbles of 64 columns lie in 32 bytes: low ones are those of the even run, whose words are a sixteenth of the odd run's. */
+/* The nibbles of 64 columns lie in 32 bytes: low ones are those of the even run, whose words are a sixteenth of the odd
+ * run's. */
 static void words_q4_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
-    LLVMValueRef bytes = load_vector(c, c->i8, RUN, block, 16 + 32 * (sub / 2)), mask = splat_word(c, sub % 2 ? 0xF0 : 0x0F);
+    LLVMValueRef bytes = load_vector(c, c->i8, RUN, block, 16 + 32 * (sub / 2)),
+                 mask = splat_word(c, sub % 2 ? 0xF0 : 0x0F);
     for (int h = 0; h < 2; h++) out[h] = both(c, shifted(c, bytes, 8 * h), mask);
 }
 
 static void words_q5_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
-    LLVMValueRef low = load_vector(c, c->i8, RUN, block, 48 + 32 * (sub / 2)), high = load_vector(c, c->i8, RUN, block, 16);
+    LLVMValueRef low = load_vector(c, c->i8, RUN, block, 48 + 32 * (sub / 2)),
+                 high = load_vector(c, c->i8, RUN, block, 16);
     low = both(c, as_bytes(c, shifted(c, low, sub % 2 ? 4 : 0)), splat_byte(c, 0x0F));
     high = both(c, as_bytes(c, shifted(c, high, sub - 4)), splat_byte(c, 0x10));
     bytes_to_words(c, LLVMBuildOr(c->b, low, high, ""), out);
@@ -142,7 +150,8 @@ static void words_q5_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
 
 static void words_q6_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     int g = sub / 4, j = sub % 4;
-    LLVMValueRef low = load_vector(c, c->i8, RUN, block, 64 * g + 32 * (j & 1)), high = load_vector(c, c->i8, RUN, block, 128 + 32 * g);
+    LLVMValueRef low = load_vector(c, c->i8, RUN, block, 64 * g + 32 * (j & 1)),
+                 high = load_vector(c, c->i8, RUN, block, 128 + 32 * g);
     low = both(c, as_bytes(c, shifted(c, low, j < 2 ? 0 : 4)), splat_byte(c, 0x0F));
     high = both(c, as_bytes(c, shifted(c, high, 2 * j - 4)), splat_byte(c, 0x30));
     bytes_to_words(c, cg_sub(c, LLVMBuildOr(c->b, low, high, ""), splat_byte(c, 32)), out);
@@ -157,8 +166,10 @@ static LLVMValueRef to_floats(cg *c, LLVMValueRef bytes, bool is_signed) {
 /* Bytes: eight 6-bit scales, then eight minima, from the 12 bytes at offset 4. */
 static LLVMValueRef k_bytes(cg *c, LLVMValueRef block) {
     LLVMTypeRef pair = vector_of(c->i32, 2);
-    LLVMValueRef shift = LLVMConstVector((LLVMValueRef[]){cg_i32(c, 0), cg_i32(c, 4)}, 2), two = cg_splat(c, cg_i32(c, 2), 2);
-    LLVMValueRef first = cg_load(c, pair, byte_at(c, block, 4), 1), rest = cg_splat(c, cg_load(c, c->i32, byte_at(c, block, 12), 1), 2);
+    LLVMValueRef shift = LLVMConstVector((LLVMValueRef[]){cg_i32(c, 0), cg_i32(c, 4)}, 2),
+                 two = cg_splat(c, cg_i32(c, 2), 2);
+    LLVMValueRef first = cg_load(c, pair, byte_at(c, block, 4), 1),
+                 rest = cg_splat(c, cg_load(c, c->i32, byte_at(c, block, 12), 1), 2);
     LLVMValueRef low = both(c, first, cg_splat(c, cg_i32(c, 0x3F3F3F3F), 2));
     LLVMValueRef high = both(c, LLVMBuildLShr(c->b, rest, shift, ""), cg_splat(c, cg_i32(c, 0x0F0F0F0F), 2));
     LLVMValueRef top = both(c, LLVMBuildLShr(c->b, first, two, ""), cg_splat(c, cg_i32(c, 0x30303030), 2));
@@ -210,7 +221,8 @@ bool cg_can_dot_int(const cg *c, rt_dtype dtype) {
 /* Columns of a run in the order of the words. */
 static void columns_of(word_order order, uint8_t *columns) {
     for (int i = 0; i < RUN; i++)
-        columns[i] = (uint8_t)(order == EVEN_ODD ? 2 * (i % WORDS) + i / WORDS : 8 * (i / WORDS) + i % 8 + (i & 8 ? WORDS : 0));
+        columns[i] =
+            (uint8_t)(order == EVEN_ODD ? 2 * (i % WORDS) + i / WORDS : 8 * (i / WORDS) + i % 8 + (i & 8 ? WORDS : 0));
 }
 
 LLVMValueRef cg_int_step(cg *c, int most_code, LLVMValueRef *x) {
@@ -225,7 +237,8 @@ LLVMValueRef cg_int_step(cg *c, int most_code, LLVMValueRef *x) {
 }
 
 LLVMValueRef cg_int_codes(cg *c, LLVMValueRef x, LLVMValueRef step) {
-    LLVMValueRef inverse = cg_splat(c, LLVMBuildFDiv(c->b, cg_f32(c, 1), step, ""), RUN), big = cg_splat(c, cg_f32(c, 0x1.8p23), RUN);
+    LLVMValueRef inverse = cg_splat(c, LLVMBuildFDiv(c->b, cg_f32(c, 1), step, ""), RUN),
+                 big = cg_splat(c, cg_f32(c, 0x1.8p23), RUN);
     LLVMValueRef q = LLVMBuildFSub(c->b, cg_fma(c, x, inverse, big), big, ""); /* beside big a float has no fraction */
     return LLVMBuildFPToSI(c->b, q, vector_of(c->i32, RUN), "");
 }
@@ -243,7 +256,8 @@ int64_t cg_int_x_bytes(int64_t columns) {
     return columns * 2 + columns / RUN * 8;
 }
 
-/* A row of x in integers: q, what a unit of code · q stands for in each run, and what a unit of the run's minimum does. */
+/* A row of x in integers: q, what a unit of code · q stands for in each run, and what a unit of the run's minimum
+ * does. */
 typedef struct int_x {
     LLVMValueRef words, steps, sums;
 } int_x;
@@ -253,7 +267,8 @@ LLVMValueRef cg_dot_runs(cg *c, const cg_dot *dot) {
 }
 
 static int_x x_row(cg *c, const cg_dot *dot, LLVMValueRef runs, LLVMValueRef row) {
-    int_x x = {.words = cg_at(c, c->i8, dot->integers, cg_mul(c, cg_mul(c, runs, cg_i64(c, cg_int_x_bytes(RUN))), row))};
+    int_x x = {.words =
+                   cg_at(c, c->i8, dot->integers, cg_mul(c, cg_mul(c, runs, cg_i64(c, cg_int_x_bytes(RUN))), row))};
     x.steps = cg_at(c, c->i8, x.words, cg_mul(c, runs, cg_i64(c, RUN * 2)));
     x.sums = cg_at(c, c->f32, x.steps, runs);
     return x;
@@ -268,7 +283,8 @@ void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
     int_x to = x_row(c, dot, runs, row.index);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), runs, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, RUN));
-    LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, from, column), 4), step = cg_int_step(c, MOST, &x);
+    LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, from, column), 4),
+                 step = cg_int_step(c, MOST, &x);
     LLVMValueRef sum = store_words(c, type->order, x, step, cg_at(c, c->i16, to.words, column));
     cg_store(c, mul_f(c, step, cg_f32(c, 1 / type->factor)), cg_at(c, c->f32, to.steps, loop.index), 4);
     if (type->minima) cg_store(c, mul_f(c, step, sum), cg_at(c, c->f32, to.sums, loop.index), 4);
@@ -282,7 +298,7 @@ typedef struct int_row {
     const cg_dot *dot;
     const int_type *type;
     int block_bytes, block_runs;
-    LLVMValueRef bytes;                    /* the row's first */
+    LLVMValueRef bytes; /* the row's first */
     int_x x[RT_FEW_ROWS];
     LLVMValueRef acc[RT_FEW_ROWS][CHAINS]; /* variables */
 } int_row;
@@ -296,7 +312,8 @@ static LLVMValueRef block_scales(cg *c, const int_row *row, LLVMValueRef block, 
         all = LLVMBuildInsertElement(c->b, all, one, cg_i32(c, i), "");
     }
     all = pick(c, all, NULL, (const uint8_t[]){0, 1, 2, 3, 0, 1, 2, 3}, LANES);
-    return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, all, vector_of(c->f16, LANES), ""), vector_of(c->f32, LANES), "");
+    return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, all, vector_of(c->f16, LANES), ""), vector_of(c->f32, LANES),
+                          "");
 }
 
 /* The steps of `runs` runs, in both halves. */
@@ -307,7 +324,8 @@ static LLVMValueRef run_steps(cg *c, const int_x *x, LLVMValueRef run, int runs)
 }
 
 /* Of every row of x: *acc += Σ code · q, times lane i (upper half: 4 + i) of its scales. */
-static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVMValueRef run, LLVMValueRef const *scales, int i, int chain) {
+static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVMValueRef run,
+                    LLVMValueRef const *scales, int i, int chain) {
     LLVMTypeRef sums = vector_of(c->i32, LANES), floats = vector_of(c->f32, LANES);
     LLVMValueRef words[2];
     uint8_t lanes[LANES];
@@ -317,7 +335,8 @@ static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVM
         LLVMValueRef sum = NULL, acc = row->acc[r][chain];
         for (int h = 0; h < 2; h++) {
             LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, 2)), cg_i64(c, h));
-            LLVMValueRef q = cg_load(c, vector_of(c->i16, WORDS), cg_at(c, vector_of(c->i16, WORDS), row->x[r].words, at), 1);
+            LLVMValueRef q =
+                cg_load(c, vector_of(c->i16, WORDS), cg_at(c, vector_of(c->i16, WORDS), row->x[r].words, at), 1);
             LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, words[h], q);
             sum = sum ? cg_add(c, sum, products) : products;
         }
@@ -334,9 +353,11 @@ static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks
     int runs = blocks * row->block_runs, rows = row->dot->rows;
     cg_prefetch_ahead(c, first, blocks * row->block_bytes);
     for (int i = 0; i < runs; i++) {
-        LLVMValueRef at = cg_add(c, run, cg_i64(c, i)), block = byte_at(c, first, i / row->block_runs * row->block_bytes);
+        LLVMValueRef at = cg_add(c, run, cg_i64(c, i)),
+                     block = byte_at(c, first, i / row->block_runs * row->block_bytes);
         if (i % QUAD == 0) {
-            LLVMValueRef stored = row->type->scales ? row->type->scales(c, first, i / QUAD) : block_scales(c, row, first, blocks);
+            LLVMValueRef stored =
+                row->type->scales ? row->type->scales(c, first, i / QUAD) : block_scales(c, row, first, blocks);
             for (int r = 0; r < rows; r++) scales[r] = mul_f(c, stored, run_steps(c, &row->x[r], at, runs));
         }
         add_run(c, row, block, i % row->block_runs, at, scales, i % QUAD, i % CHAINS);
@@ -344,7 +365,8 @@ static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks
     if (!row->type->minima) return;
     LLVMValueRef minus = LLVMBuildFNeg(c->b, row->type->minima(c, first), "");
     for (int r = 0; r < rows; r++) {
-        LLVMValueRef sums = cg_load(c, floats, cg_at(c, c->f32, row->x[r].sums, run), 4), old = LLVMBuildLoad2(c->b, floats, row->acc[r][0], "");
+        LLVMValueRef sums = cg_load(c, floats, cg_at(c, c->f32, row->x[r].sums, run), 4),
+                     old = LLVMBuildLoad2(c->b, floats, row->acc[r][0], "");
         LLVMBuildStore(c->b, cg_fma(c, minus, sums, old), row->acc[r][0]);
     }
 }
@@ -352,7 +374,10 @@ static void add_blocks(cg *c, const int_row *row, LLVMValueRef index, int blocks
 void cg_int_row(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef *out) {
     const rt_dtype_info *info = rt_dtype_of(dot->dtype);
     LLVMTypeRef floats = vector_of(c->f32, LANES);
-    int_row row = {.dot = dot, .type = &int_types[dot->dtype], .block_bytes = info->block_bytes, .block_runs = info->block_elems / RUN};
+    int_row row = {.dot = dot,
+                   .type = &int_types[dot->dtype],
+                   .block_bytes = info->block_bytes,
+                   .block_runs = info->block_elems / RUN};
     LLVMValueRef blocks = c->code.args[dot->units], whole = blocks, runs = cg_dot_runs(c, dot);
     int together = row.block_runs == 1 ? QUAD : 1;
     row.bytes = cg_at(c, c->i8, c->code.args[dot->w], cg_mul(c, index, cg_mul(c, blocks, cg_i64(c, row.block_bytes))));

@@ -1,27 +1,38 @@
-/* Interleaved rows of W times x in integers: the lanes of a vector are rows of W, so nothing is summed across lanes and one unpacking of a
- * vector's codes serves them all.
+/* Interleaved rows of W times x in integers: the lanes of a vector are rows of W, so nothing is summed across lanes and
+ * one unpacking of a vector's codes serves them all.
  *
- * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16256, step = max|x| / 16256. Codes of W are unsigned, so that sums
- * begin with -bias · Σq; a run's are converted once and added with scale · step. q comes in two parts, each summed for itself, in one of
- * the forms below. In every form a run's sums are exact and the same: a code is below 2^8, and 32 · 2^8 · 16256 < 2^31.
+ * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16256, step = max|x| / 16256. Codes of W are
+ * unsigned, so that sums begin with -bias · Σq; a run's are converted once and added with scale · step. q comes in two
+ * parts, each summed for itself, in one of the forms below. In every form a run's sums are exact and the same: a code
+ * is below 2^8, and 32 · 2^8 · 16256 < 2^31.
  */
 #include "codegen/decode.h"
 #include "codegen/lanes.h"
 
-enum { RUN = CG_PIECE, UNITS = LANES_UNITS, ROWS = RT_INTERLEAVED_ROWS, MOST = 127 * 128, DIGIT = 7, HALVES = LANES_HALVES, PARTS = 2 };
+enum {
+    RUN = CG_PIECE,
+    UNITS = LANES_UNITS,
+    ROWS = RT_INTERLEAVED_ROWS,
+    MOST = 127 * 128,
+    DIGIT = 7,
+    HALVES = LANES_HALVES,
+    PARTS = 2
+};
 _Static_assert((int)RUN == (int)RT_INTERLEAVED_RUN, "pieces are runs");
 
 typedef enum sum_form {
-    QUADS,      /* q = 128·high + low as signed bytes; products of four columns are summed in 32 bits at once (vpdpbusd) */
+    /* q = 128·high + low as signed bytes; products of four columns are summed in 32 bits at once (vpdpbusd) */
+    QUADS,
     BYTE_PAIRS, /* the same bytes; products of two columns in words (vpmaddubsw), where words hold a whole sum */
     WORD_PAIRS, /* the even columns and the odd ones as words; products of two columns in 32 bits (vpmaddwd) */
 } sum_form;
 
 /* A row of x. A run has one sum, or two where its halves have scales of their own or words would not hold more. */
 typedef struct rows_x {
-    LLVMValueRef parts;  /* i32[runs][PARTS][UNITS]: q of four columns in two parts */
-    LLVMValueRef starts; /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each of two words;
-                          * only of sums that there are, where there is a bias */
+    LLVMValueRef parts; /* i32[runs][PARTS][UNITS]: q of four columns in two parts */
+    /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each
+     * of two words; only of sums that there are, where there is a bias */
+    LLVMValueRef starts;
     LLVMValueRef steps, sums; /* f32[runs]; sums: step · Σq, beside minima */
 } rows_x;
 
@@ -75,7 +86,8 @@ static void split(cg *c, sum_form form, LLVMValueRef q, LLVMValueRef *part) {
         for (int i = 0; i < PARTS; i++) part[i] = narrowed(c, some_of(c, q, i, PARTS, RUN / PARTS), c->i16);
         return;
     }
-    LLVMValueRef half = wide_splat(c, 1 << (DIGIT - 1)), digit = wide_splat(c, DIGIT); /* the low digit is the nearest to zero */
+    /* the low digit is the nearest to zero */
+    LLVMValueRef half = wide_splat(c, 1 << (DIGIT - 1)), digit = wide_splat(c, DIGIT);
     LLVMValueRef high = LLVMBuildAShr(c->b, cg_add(c, q, half), digit, "");
     part[0] = narrowed(c, high, c->i8);
     part[1] = narrowed(c, cg_sub(c, q, LLVMBuildShl(c->b, high, digit, "")), c->i8);
@@ -90,7 +102,8 @@ static LLVMValueRef start_of(cg *c, sum_form form, LLVMValueRef part, int bias) 
 
 /* Where the parts' starts of sum h of a run are. */
 static LLVMValueRef starts_at(cg *c, const rows_x *x, LLVMValueRef run, int h, int part) {
-    return cg_at(c, c->i32, x->starts, cg_add(c, cg_mul(c, run, cg_i64(c, HALVES * PARTS)), cg_i64(c, h * PARTS + part)));
+    return cg_at(c, c->i32, x->starts,
+                 cg_add(c, cg_mul(c, run, cg_i64(c, HALVES * PARTS)), cg_i64(c, h * PARTS + part)));
 }
 
 static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to, LLVMValueRef run) {
@@ -101,12 +114,16 @@ static void store_run(cg *c, const cg_dot *dot, LLVMValueRef x, const rows_x *to
     split(c, form, q, part);
     for (int i = 0; i < PARTS; i++) {
         int count = (int)LLVMGetVectorSize(LLVMTypeOf(part[i])) / sums;
-        cg_store(c, part[i], cg_at(c, c->i32, to->parts, cg_add(c, cg_mul(c, run, cg_i64(c, PARTS * UNITS)), cg_i64(c, i * UNITS))), 4);
+        cg_store(c, part[i],
+                 cg_at(c, c->i32, to->parts, cg_add(c, cg_mul(c, run, cg_i64(c, PARTS * UNITS)), cg_i64(c, i * UNITS))),
+                 4);
         for (int h = 0; h < sums && type->bias; h++)
-            cg_store(c, start_of(c, form, some_of(c, part[i], h * count, 1, count), type->bias), starts_at(c, to, run, h, i), 4);
+            cg_store(c, start_of(c, form, some_of(c, part[i], h * count, 1, count), type->bias),
+                     starts_at(c, to, run, h, i), 4);
     }
     cg_store(c, step, cg_at(c, c->f32, to->steps, run), 4);
-    if (type->minima) cg_store(c, mul_f(c, step, int_to_float(c, cg_sum_whole(c, q))), cg_at(c, c->f32, to->sums, run), 4);
+    if (type->minima)
+        cg_store(c, mul_f(c, step, int_to_float(c, cg_sum_whole(c, q))), cg_at(c, c->f32, to->sums, run), 4);
 }
 
 void cg_rows_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
@@ -140,7 +157,8 @@ static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRe
     if (form == QUADS) return cg_add_quads(c, sum, codes, q);
     if (form == BYTE_PAIRS) return cg_add(c, sum, cg_byte_pairs(c, codes, q));
     LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
-    LLVMValueRef w = LLVMBuildBitCast(c->b, codes, words, ""), with = cg_splat(c, LLVMConstInt(c->i16, i ? 8 : 0xFF, 0), 2 * c->lanes);
+    LLVMValueRef w = LLVMBuildBitCast(c->b, codes, words, ""),
+                 with = cg_splat(c, LLVMConstInt(c->i16, i ? 8 : 0xFF, 0), 2 * c->lanes);
     return cg_add_pairs(c, sum, i ? LLVMBuildLShr(c->b, w, with, "") : LLVMBuildAnd(c->b, w, with, ""), q);
 }
 
@@ -149,7 +167,8 @@ static LLVMValueRef join(cg *c, sum_form form, LLVMValueRef const *sum) {
     LLVMValueRef high = sum[0], low = sum[1];
     if (form == QUADS) high = LLVMBuildShl(c->b, high, cg_spread(c, cg_i32(c, DIGIT)), "");
     if (form == BYTE_PAIRS) {
-        LLVMValueRef none = LLVMConstNull(cg_vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0), one = LLVMConstInt(c->i16, 1, 0);
+        LLVMValueRef none = LLVMConstNull(cg_vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0),
+                     one = LLVMConstInt(c->i16, 1, 0);
         high = cg_add_pairs(c, none, high, cg_splat(c, unit, 2 * c->lanes));
         low = cg_add_pairs(c, none, low, cg_splat(c, one, 2 * c->lanes));
     }
@@ -204,7 +223,8 @@ static void add_vectors(cg *c, const group *g, const run_at *at) {
     LLVMValueRef scales[CG_ROWS_VECTORS][HALVES], sums[HALVES][RT_FEW_ROWS][CG_ROWS_VECTORS];
     int count = sums_of(c, type);
     bool one_scale = type->scale_run != RUN / HALVES;
-    for (int p = 0; p < at->count; p++) lanes_scales(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p), scales[p]);
+    for (int p = 0; p < at->count; p++)
+        lanes_scales(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p), scales[p]);
     for (int h = 0; h < count; h++) sum_units(c, g, at, h, sums[h]);
     for (int p = 0; p < at->count; p++)
         for (int r = 0; r < g->dot->rows; r++) {
@@ -215,7 +235,8 @@ static void add_vectors(cg *c, const group *g, const run_at *at) {
             }
         }
     for (int p = 0; p < at->count && type->minima; p++) {
-        LLVMValueRef less = LLVMBuildFNeg(c->b, lanes_minimum(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p)), "");
+        LLVMValueRef less =
+            LLVMBuildFNeg(c->b, lanes_minimum(c, g->dot->dtype, at->block, at->number, cg_i64(c, at->p + p)), "");
         for (int r = 0; r < g->dot->rows; r++) accumulate(c, less, of_run(c, at, g->x[r].sums), g->acc[r][at->p + p]);
     }
 }
@@ -230,15 +251,18 @@ static void emit_run(cg *c, const group *g, LLVMValueRef block, LLVMValueRef num
 
 void cg_rows_group(cg *c, const cg_dot *dot, LLVMValueRef index, LLVMValueRef (*out)[CG_ROWS_VECTORS]) {
     const rt_dtype_info *info = rt_dtype_of(dot->dtype);
-    LLVMValueRef blocks = c->code.args[dot->units], runs = cg_dot_runs(c, dot), block_bytes = cg_i64(c, ROWS * info->block_bytes), block_runs = cg_i64(c, info->block_elems / RUN);
+    LLVMValueRef blocks = c->code.args[dot->units], runs = cg_dot_runs(c, dot),
+                 block_bytes = cg_i64(c, ROWS * info->block_bytes), block_runs = cg_i64(c, info->block_elems / RUN);
     LLVMValueRef start = cg_at(c, c->i8, c->code.args[dot->w], cg_mul(c, index, cg_mul(c, blocks, block_bytes)));
     group g = {.dot = dot};
     for (int r = 0; r < dot->rows; r++) {
         g.x[r] = x_row(c, dot, runs, cg_i64(c, r));
-        for (int p = 0; p < ROWS / c->lanes; p++) g.acc[r][p] = cg_variable(c, floats_of(c), LLVMConstNull(floats_of(c)));
+        for (int p = 0; p < ROWS / c->lanes; p++)
+            g.acc[r][p] = cg_variable(c, floats_of(c), LLVMConstNull(floats_of(c)));
     }
     cg_loop block = cg_loop_begin(c, cg_i64(c, 0), blocks, 1);
-    LLVMValueRef bytes = cg_at(c, c->i8, start, cg_mul(c, block.index, block_bytes)), run = cg_mul(c, block.index, block_runs);
+    LLVMValueRef bytes = cg_at(c, c->i8, start, cg_mul(c, block.index, block_bytes)),
+                 run = cg_mul(c, block.index, block_runs);
     cg_loop number = cg_loop_begin(c, cg_i64(c, 0), block_runs, 1);
     emit_run(c, &g, bytes, number.index, cg_add(c, run, number.index));
     cg_loop_end(c, &number);

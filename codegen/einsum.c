@@ -1,5 +1,5 @@
-/* einsum: a plain loop nest, result elements shared out between the threads. The passes turn the einsums that matter into
- * attention or matmul; this is for the programs in which they were left out.
+/* einsum: a plain loop nest, result elements shared out between the threads. The passes turn the einsums that matter
+ * into attention or matmul; this is for the programs in which they were left out.
  */
 #include "codegen/cg.h"
 
@@ -34,16 +34,20 @@ static void describe(cg *c, const ir_inst *inst, einsum_job *job) {
 static LLVMValueRef offset_of(cg *c, const einsum_job *job, int which, LLVMValueRef index[26]) {
     LLVMValueRef offset = cg_i64(c, 0);
     for (int l = 0; l < 26; l++)
-        if (index[l] && job->stride[which][l]) offset = cg_add(c, offset, cg_mul(c, index[l], cg_i64(c, job->stride[which][l])));
+        if (index[l] && job->stride[which][l])
+            offset = cg_add(c, offset, cg_mul(c, index[l], cg_i64(c, job->stride[which][l])));
     return offset;
 }
 
 /* Σ over the inner letters from `at` on, added to *total. */
 static void emit_inner(cg *c, const einsum_job *job, int at, LLVMValueRef index[26], LLVMValueRef total) {
     if (!job->inner[at]) {
-        LLVMValueRef x = cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[job->args[0]], offset_of(c, job, 0, index)), 4);
-        LLVMValueRef y = cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[job->args[1]], offset_of(c, job, 1, index)), 4);
-        LLVMValueRef sum = LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), LLVMBuildFMul(c->b, x, y, ""), "");
+        LLVMValueRef x =
+            cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[job->args[0]], offset_of(c, job, 0, index)), 4);
+        LLVMValueRef y =
+            cg_load(c, c->f32, cg_at(c, c->f32, c->code.args[job->args[1]], offset_of(c, job, 1, index)), 4);
+        LLVMValueRef sum =
+            LLVMBuildFAdd(c->b, LLVMBuildLoad2(c->b, c->f32, total, ""), LLVMBuildFMul(c->b, x, y, ""), "");
         LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc | LLVMFastMathAllowContract | LLVMFastMathNoSignedZeros);
         LLVMBuildStore(c->b, sum, total);
         return;

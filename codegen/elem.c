@@ -1,7 +1,8 @@
 /* Element-wise operations as LLVM values: exact where the interpreter is exact, polynomials for exp and tanh.
  *
- * exp: Cody-Waite reduction x = n·ln2 + r and a degree-7 polynomial for e^r (after Cephes, S. Moshier); tanh: a quotient of two
- * polynomials. Errors are a few ulp; ir/tol.def has the bound. The code is branch-free so that the loop around it vectorises.
+ * exp: Cody-Waite reduction x = n·ln2 + r and a degree-7 polynomial for e^r (after Cephes, S. Moshier); tanh: a
+ * quotient of two polynomials. Errors are a few ulp; ir/tol.def has the bound. The code is branch-free so that the loop
+ * around it vectorises.
  */
 #include "codegen/cg.h"
 
@@ -23,7 +24,8 @@ static LLVMValueRef i32_like(cg *c, LLVMValueRef x, int value) {
 }
 
 static LLVMTypeRef type_like(LLVMTypeRef type, LLVMValueRef x) {
-    return LLVMGetTypeKind(LLVMTypeOf(x)) == LLVMVectorTypeKind ? LLVMVectorType(type, LLVMGetVectorSize(LLVMTypeOf(x))) : type;
+    return LLVMGetTypeKind(LLVMTypeOf(x)) == LLVMVectorTypeKind ? LLVMVectorType(type, LLVMGetVectorSize(LLVMTypeOf(x)))
+                                                                : type;
 }
 
 static LLVMValueRef polynomial(cg *c, LLVMValueRef x, const double *coefficients, int count) {
@@ -41,7 +43,8 @@ static LLVMValueRef clamp(cg *c, LLVMValueRef x, double low, double high) {
 
 /* x = n·ln2 + r: returns e^r, and n as an integer. */
 static LLVMValueRef exp_reduced(cg *c, LLVMValueRef x, LLVMValueRef *n) {
-    static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
+    static const double p[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3,
+                               4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
     LLVMValueRef magic = cg_f32(c, RT_ROUNDER);
     LLVMValueRef shifted = cg_fma(c, x, cg_f32(c, 1.44269504088896341), magic), whole = fp(c, LLVMFSub, shifted, magic);
     LLVMValueRef r = cg_fma(c, whole, cg_f32(c, -0.693359375), x);
@@ -52,7 +55,8 @@ static LLVMValueRef exp_reduced(cg *c, LLVMValueRef x, LLVMValueRef *n) {
 
 /* 2^n of a normal number. */
 static LLVMValueRef power_of_2(cg *c, LLVMValueRef n) {
-    return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, n, cg_i32(c, EXPONENT_BIAS), ""), cg_i32(c, 23), ""), c->f32, "");
+    return LLVMBuildBitCast(
+        c->b, LLVMBuildShl(c->b, LLVMBuildAdd(c->b, n, cg_i32(c, EXPONENT_BIAS), ""), cg_i32(c, 23), ""), c->f32, "");
 }
 
 static LLVMValueRef emit_exp(cg *c, LLVMValueRef x) {
@@ -62,12 +66,14 @@ static LLVMValueRef emit_exp(cg *c, LLVMValueRef x) {
     return fp(c, LLVMFMul, fp(c, LLVMFMul, y, power_of_2(c, half)), power_of_2(c, rest));
 }
 
-/* y = n + f: a polynomial for 2^f on [-1/2, 1/2], fitted to the least relative error (2e-9), times 2^n, whose exponent y leaves in the low bits
- * of what rounds it. */
+/* y = n + f: a polynomial for 2^f on [-1/2, 1/2], fitted to the least relative error (2e-9), times 2^n, whose exponent
+ * y leaves in the low bits of what rounds it. */
 LLVMValueRef cg_exp2_weight(cg *c, LLVMValueRef y) {
-    static const double p[] = {1.5353361385e-4, 1.3398874623e-3, 9.6184373615e-3, 5.5503324706e-2, 2.4022647914e-1, 6.9314720286e-1, 1.0};
+    static const double p[] = {
+        1.5353361385e-4, 1.3398874623e-3, 9.6184373615e-3, 5.5503324706e-2, 2.4022647914e-1, 6.9314720286e-1, 1.0};
     LLVMValueRef magic = cg_like(c, y, cg_f32(c, RT_ROUNDER + EXPONENT_BIAS)), shifted = fp(c, LLVMFAdd, y, magic);
-    LLVMValueRef f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic)), small = fcmp(c, LLVMRealOLT, y, cg_like(c, y, cg_f32(c, -125.0)));
+    LLVMValueRef f = fp(c, LLVMFSub, y, fp(c, LLVMFSub, shifted, magic)),
+                 small = fcmp(c, LLVMRealOLT, y, cg_like(c, y, cg_f32(c, -125.0)));
     LLVMTypeRef floats = LLVMTypeOf(y), ints = type_like(c->i32, y);
     LLVMValueRef exponent = LLVMBuildShl(c->b, LLVMBuildBitCast(c->b, shifted, ints, ""), i32_like(c, y, 23), "");
     LLVMValueRef power = fp(c, LLVMFMul, polynomial(c, f, p, 7), LLVMBuildBitCast(c->b, exponent, floats, ""));
@@ -98,26 +104,32 @@ LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
     switch (from) {
     case RT_F32: return x;
     case RT_F16: return LLVMBuildFPExt(c->b, LLVMBuildBitCast(c->b, x, c->f16, ""), c->f32, "");
-    case RT_BF16: return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildZExt(c->b, x, c->i32, ""), cg_i32(c, 16), ""), c->f32, "");
+    case RT_BF16:
+        return LLVMBuildBitCast(c->b, LLVMBuildShl(c->b, LLVMBuildZExt(c->b, x, c->i32, ""), cg_i32(c, 16), ""), c->f32,
+                                "");
     case RT_BOOL: return LLVMBuildUIToFP(c->b, x, c->f32, "");
     default: return LLVMBuildSIToFP(c->b, x, c->f32, "");
     }
 }
 
-/* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it, which takes numbers below normal ones
- * for 0. */
+/* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it, which takes
+ * numbers below normal ones for 0. */
 static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
-    if (c->tiles && !c->stands_in) return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, type_like(LLVMBFloatTypeInContext(c->context), x), ""), type_like(c->i16, x), "");
+    if (c->tiles && !c->stands_in)
+        return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, type_like(LLVMBFloatTypeInContext(c->context), x), ""),
+                                type_like(c->i16, x), "");
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, type_like(c->i32, x), ""), width = i32_like(c, x, 16);
     LLVMValueRef upper = LLVMBuildLShr(c->b, bits, width, "");
     LLVMValueRef odd = LLVMBuildAnd(c->b, upper, i32_like(c, x, 1), "");
-    LLVMValueRef rounded = LLVMBuildLShr(c->b, LLVMBuildAdd(c->b, LLVMBuildAdd(c->b, bits, i32_like(c, x, 0x7FFF), ""), odd, ""), width, "");
+    LLVMValueRef rounded = LLVMBuildLShr(
+        c->b, LLVMBuildAdd(c->b, LLVMBuildAdd(c->b, bits, i32_like(c, x, 0x7FFF), ""), odd, ""), width, "");
     LLVMValueRef quiet = LLVMBuildOr(c->b, upper, i32_like(c, x, 0x40), "");
     LLVMValueRef both = LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), quiet, rounded, "");
     return LLVMBuildTrunc(c->b, both, type_like(c->i16, x), "");
 }
 
-/* To the nearest integer towards 0 within [low, high]; NaN becomes 0. What llvm.fptosi.sat gives, in operations that vectorise. */
+/* To the nearest integer towards 0 within [low, high]; NaN becomes 0. What llvm.fptosi.sat gives, in operations that
+ * vectorise. */
 static LLVMValueRef to_small_int(cg *c, LLVMTypeRef type, LLVMValueRef x, double low, double high) {
     x = clamp(c, x, low, high);
     x = LLVMBuildSelect(c->b, fcmp(c, LLVMRealUNO, x, x), cg_f32(c, 0.0), x, "");
@@ -183,7 +195,8 @@ static LLVMValueRef float_op(cg *c, const ir_inst *inst, LLVMValueRef *x) {
 static LLVMValueRef int_divide(cg *c, LLVMValueRef x, LLVMValueRef y) {
     LLVMTypeRef type = LLVMTypeOf(x);
     LLVMValueRef zero = LLVMConstInt(type, 0, 0), one = LLVMConstInt(type, 1, 0), minus = LLVMConstAllOnes(type);
-    LLVMValueRef is_zero = LLVMBuildICmp(c->b, LLVMIntEQ, y, zero, ""), is_minus = LLVMBuildICmp(c->b, LLVMIntEQ, y, minus, "");
+    LLVMValueRef is_zero = LLVMBuildICmp(c->b, LLVMIntEQ, y, zero, ""),
+                 is_minus = LLVMBuildICmp(c->b, LLVMIntEQ, y, minus, "");
     LLVMValueRef safe = LLVMBuildSelect(c->b, LLVMBuildOr(c->b, is_zero, is_minus, ""), one, y, "");
     LLVMValueRef quotient = LLVMBuildSDiv(c->b, x, safe, "");
     quotient = LLVMBuildSelect(c->b, is_minus, LLVMBuildNeg(c->b, x, ""), quotient, "");

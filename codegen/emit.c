@@ -77,8 +77,10 @@ static void emit_return(cg *c, unsigned first_result) {
         }
         int alias = c->func->alias ? c->func->alias[i] : -1;
         const cg_slot *home = alias >= 0 ? cg_slot_of(c, body->params[alias]) : NULL;
-        if (home && home->base == slot->base && memcmp(&home->layout, &slot->layout, sizeof slot->layout) == 0) continue;
-        cg_slot out = {.base = pointer, .layout = ir_layout_dense(c->module, &value->type), .extent = {1000 + i, 0, INT64_MAX}};
+        if (home && home->base == slot->base && memcmp(&home->layout, &slot->layout, sizeof slot->layout) == 0)
+            continue;
+        cg_slot out = {
+            .base = pointer, .layout = ir_layout_dense(c->module, &value->type), .extent = {1000 + i, 0, INT64_MAX}};
         if (home) out = *home;
         cg_emit_copy(c, &value->type, slot, &out);
     }
@@ -87,7 +89,8 @@ static void emit_return(cg *c, unsigned first_result) {
 }
 
 static void open_function(cg *c, LLVMValueRef fn) {
-    c->code = (cg_code){.fn = fn, .frame = LLVMGetParam(fn, 0), .thread = LLVMGetParam(fn, 1), .threads = LLVMGetParam(fn, 2)};
+    c->code = (cg_code){
+        .fn = fn, .frame = LLVMGetParam(fn, 0), .thread = LLVMGetParam(fn, 1), .threads = LLVMGetParam(fn, 2)};
     c->arena_base = LLVMGetParam(fn, 3);
     LLVMPositionBuilderAtEnd(c->b, LLVMAppendBasicBlockInContext(c->context, fn, "entry"));
     LLVMBasicBlockRef start = LLVMAppendBasicBlockInContext(c->context, fn, "start");
@@ -108,7 +111,10 @@ static void emit_function(cg *c, const ir_func *func) {
     for (int i = 0; i < func->body->param_count; i++, n++) {
         const ir_value *param = func->body->params[i];
         if (param->type.rank == 0) cg_slot_of(c, param)->reg = LLVMGetParam(fn, n);
-        else *cg_slot_of(c, param) = (cg_slot){.base = LLVMGetParam(fn, n), .layout = ir_layout_dense(c->module, &param->type), .extent = {1 + i, 0, INT64_MAX}};
+        else
+            *cg_slot_of(c, param) = (cg_slot){.base = LLVMGetParam(fn, n),
+                                              .layout = ir_layout_dense(c->module, &param->type),
+                                              .extent = {1 + i, 0, INT64_MAX}};
     }
     cg_emit_region(c, func->body);
     if (c->status == GM_OK) emit_return(c, n);
@@ -122,7 +128,8 @@ static LLVMValueRef table_entry(cg *c, LLVMValueRef table, int i, LLVMTypeRef ty
     return LLVMBuildLoad2(c->b, type, cg_at(c, type, table, cg_i64(c, i)), "");
 }
 
-/* Scalars come through pointers: each thread reads them; thread 0 writes the results, the others write to a slot of their own. */
+/* Scalars come through pointers: each thread reads them; thread 0 writes the results, the others write to a slot of
+ * their own. */
 static void emit_entry(cg *c, const ir_func *func) {
     LLVMTypeRef types[] = {c->ptr, c->i32, c->i32, c->ptr, c->ptr, c->ptr}, type;
     char *name = gm_arena_printf(&c->arena, "gm_entry.%s", func->name);
@@ -138,7 +145,9 @@ static void emit_entry(cg *c, const ir_func *func) {
     for (int i = 0; i < func->body->param_count; i++) {
         const ir_type *param = &func->body->params[i]->type;
         LLVMValueRef pointer = table_entry(c, in, i, c->ptr);
-        args[n++] = param->rank ? pointer : cg_from_memory(c, param->dtype, LLVMBuildLoad2(c->b, cg_type(c, param->dtype), pointer, ""));
+        args[n++] = param->rank
+                        ? pointer
+                        : cg_from_memory(c, param->dtype, LLVMBuildLoad2(c->b, cg_type(c, param->dtype), pointer, ""));
     }
     for (int i = 0; i < func->body->yield_count; i++) {
         const ir_type *result = &func->body->yields[i]->type;
@@ -152,22 +161,33 @@ static void emit_entry(cg *c, const ir_func *func) {
 /* ---- instructions ---- */
 
 static void emit_sample(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[3] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1]), cg_slot_of(c, inst->operands[3])}, *write = cg_slot_of(c, inst->results[0]);
+    const cg_slot *reads[3] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1]),
+                               cg_slot_of(c, inst->operands[3])},
+                  *write = cg_slot_of(c, inst->results[0]);
     const ir_type *logits = &inst->operands[0]->type;
     cg_access(c, reads, 3, &write, 1);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
-    LLVMValueRef args[] = {c->code.frame, reads[0]->base, cg_dim(c, logits->dim[0]), cg_dim(c, logits->dim[1]), reads[1]->base, cg_slot_of(c, inst->operands[2])->reg,
-                           reads[2]->base, cg_slot_of(c, inst->operands[4])->reg, cg_i64(c, ir_attr_int(inst, IR_ATTR_USUAL, -1)), write->base};
+    LLVMValueRef args[] = {c->code.frame,
+                           reads[0]->base,
+                           cg_dim(c, logits->dim[0]),
+                           cg_dim(c, logits->dim[1]),
+                           reads[1]->base,
+                           cg_slot_of(c, inst->operands[2])->reg,
+                           reads[2]->base,
+                           cg_slot_of(c, inst->operands[4])->reg,
+                           cg_i64(c, ir_attr_int(inst, IR_ATTR_USUAL, -1)),
+                           write->base};
     cg_host_call(c, "rt_sample_call", c->void_t, args, 10);
     cg_end_if(c, &first);
 }
 
 static void emit_guess(cg *c, const ir_inst *inst) {
-    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])}, *write = cg_slot_of(c, inst->results[0]);
+    const cg_slot *reads[] = {cg_slot_of(c, inst->operands[0]), cg_slot_of(c, inst->operands[1])},
+                  *write = cg_slot_of(c, inst->results[0]);
     cg_access(c, reads, 2, &write, 1);
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
-    LLVMValueRef args[] = {reads[0]->base, cg_dim(c, inst->operands[0]->type.dim[1]), reads[1]->base, cg_slot_of(c, inst->operands[2])->reg,
-                           cg_i64(c, ir_attr_int(inst, IR_ATTR_USUAL, 0))};
+    LLVMValueRef args[] = {reads[0]->base, cg_dim(c, inst->operands[0]->type.dim[1]), reads[1]->base,
+                           cg_slot_of(c, inst->operands[2])->reg, cg_i64(c, ir_attr_int(inst, IR_ATTR_USUAL, 0))};
     cg_store(c, cg_host_call(c, "rt_guess", c->i32, args, 5), write->base, 4);
     cg_end_if(c, &first);
 }
@@ -232,7 +252,8 @@ static void emit_trace(cg *c, const ir_inst *inst) {
         LLVMValueRef data = slot->base;
         ir_layout dense = ir_layout_dense(c->module, &value->type);
         bool plain = slot->extent.object >= 0;
-        for (int d = 0; d < value->type.rank; d++) plain &= value->type.dim[d] == 1 || slot->layout.stride[d] == dense.stride[d];
+        for (int d = 0; d < value->type.rank; d++)
+            plain &= value->type.dim[d] == 1 || slot->layout.stride[d] == dense.stride[d];
         if (value->type.rank == 0) {
             data = cg_variable(c, cg_type(c, value->type.dtype), NULL);
             LLVMBuildStore(c->b, cg_to_memory(c, value->type.dtype, slot->reg), data);

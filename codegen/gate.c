@@ -15,7 +15,8 @@ static LLVMValueRef times(cg *c, LLVMValueRef x, double factor) {
 /* The operations of ir_gelu, in its order. */
 static LLVMValueRef gelu(cg *c, LLVMValueRef g) {
     LLVMValueRef cube = LLVMBuildFMul(c->b, LLVMBuildFMul(c->b, g, g, ""), g, "");
-    LLVMValueRef inner = LLVMBuildFAdd(c->b, g, times(c, cube, IR_GELU_CUBE), ""), bent = cg_tanh(c, times(c, inner, IR_GELU_FACTOR));
+    LLVMValueRef inner = LLVMBuildFAdd(c->b, g, times(c, cube, IR_GELU_CUBE), ""),
+                 bent = cg_tanh(c, times(c, inner, IR_GELU_FACTOR));
     return LLVMBuildFMul(c->b, times(c, g, 0.5), LLVMBuildFAdd(c->b, bent, cg_f32(c, 1), ""), "");
 }
 
@@ -24,10 +25,12 @@ static void emit_gate(cg *c, void *user) {
     LLVMValueRef *args = c->code.args;
     LLVMTypeRef type = cg_type(c, job->dtype);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->rows], 1);
-    LLVMValueRef from = cg_mul(c, rows.index, cg_i64(c, job->columns)), to = cg_at(c, type, args[job->out], cg_mul(c, rows.index, args[job->out_stride]));
+    LLVMValueRef from = cg_mul(c, rows.index, cg_i64(c, job->columns)),
+                 to = cg_at(c, type, args[job->out], cg_mul(c, rows.index, args[job->out_stride]));
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->columns), 1);
     LLVMValueRef at = cg_add(c, from, columns.index);
-    LLVMValueRef g = cg_load(c, c->f32, cg_at(c, c->f32, args[job->g], at), 4), u = cg_load(c, c->f32, cg_at(c, c->f32, args[job->u], at), 4);
+    LLVMValueRef g = cg_load(c, c->f32, cg_at(c, c->f32, args[job->g], at), 4),
+                 u = cg_load(c, c->f32, cg_at(c, c->f32, args[job->u], at), 4);
     LLVMValueRef y = cg_from_f32(c, job->dtype, LLVMBuildFMul(c->b, gelu(c, g), u, ""));
     cg_store(c, y, cg_at(c, type, to, columns.index), (int)rt_dtype_bytes(job->dtype, 1));
     cg_loop_end(c, &columns);

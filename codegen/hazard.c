@@ -41,7 +41,8 @@ void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot
     bool wait = h->read_count + read_count > CG_MAX_PENDING || h->written_count + write_count > CG_MAX_PENDING;
     for (int i = 0; i < read_count && !wait; i++) wait = meets_any(&reads[i]->extent, h->written, h->written_count);
     for (int i = 0; i < write_count && !wait; i++)
-        wait = meets_any(&writes[i]->extent, h->written, h->written_count) || meets_any(&writes[i]->extent, h->read, h->read_count);
+        wait = meets_any(&writes[i]->extent, h->written, h->written_count) ||
+               meets_any(&writes[i]->extent, h->read, h->read_count);
     if (wait) cg_barrier(c);
     cg_profile_work(c);
     for (int i = 0; i < read_count; i++)

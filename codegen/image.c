@@ -1,7 +1,9 @@
-/* A compiled program as bytes, so that it can be kept in a file and loaded again: the metadata here, the objects by cg_objects.
+/* A compiled program as bytes, so that it can be kept in a file and loaded again: the metadata here, the objects by
+ * cg_objects.
  *
- * Metadata, little-endian: four 64-bit numbers (weights, sites, bytes of a site, scratch bytes per thread), the rt_site table, the
- * names of the weights, each with its NUL. It is read back only where cg_fingerprint is what it was when it was written.
+ * Metadata, little-endian: four 64-bit numbers (weights, sites, bytes of a site, scratch bytes per thread), the rt_site
+ * table, the names of the weights, each with its NUL. It is read back only where cg_fingerprint is what it was when it
+ * was written.
  */
 #include "codegen/cg.h"
 
@@ -16,10 +18,13 @@ typedef struct image_head {
 } image_head;
 
 void cg_image_write(const cg_program *program, gm_string *out) {
-    image_head head = {(uint64_t)program->weight_count, (uint64_t)program->site_count, sizeof(rt_site), (uint64_t)program->scratch_bytes};
+    image_head head = {(uint64_t)program->weight_count, (uint64_t)program->site_count, sizeof(rt_site),
+                       (uint64_t)program->scratch_bytes};
     gm_string_append(out, (const char *)&head, sizeof head);
-    if (program->site_count) gm_string_append(out, (const char *)program->sites, sizeof(rt_site) * (size_t)program->site_count);
-    for (int i = 0; i < program->weight_count; i++) gm_string_append(out, program->weight_names[i], strlen(program->weight_names[i]) + 1);
+    if (program->site_count)
+        gm_string_append(out, (const char *)program->sites, sizeof(rt_site) * (size_t)program->site_count);
+    for (int i = 0; i < program->weight_count; i++)
+        gm_string_append(out, program->weight_names[i], strlen(program->weight_names[i]) + 1);
 }
 
 /* ---- reading ---- */
@@ -28,7 +33,8 @@ static gm_status refuse(const char *path, gm_diag *diag, const char *expected) {
     return gm_fail(diag, GM_FORMAT, "%s: compiled program: expected %s", path, expected);
 }
 
-static gm_status read_names(cg_program *program, const char *at, const char *end, uint64_t count, const char *path, gm_diag *diag) {
+static gm_status read_names(cg_program *program, const char *at, const char *end, uint64_t count, const char *path,
+                            gm_diag *diag) {
     for (uint64_t i = 0; i < count; i++) {
         size_t length = strnlen(at, (size_t)(end - at));
         if (length == (size_t)(end - at)) return refuse(path, diag, "as many weight names as it says");
@@ -38,8 +44,8 @@ static gm_status read_names(cg_program *program, const char *at, const char *end
     return at == end ? GM_OK : refuse(path, diag, "nothing after the weight names");
 }
 
-/* The types that the module's weight instructions give the program's weights, by number. They come in much the same order, so the
- * search for each goes on where the last one ended. */
+/* The types that the module's weight instructions give the program's weights, by number. They come in much the same
+ * order, so the search for each goes on where the last one ended. */
 typedef struct weight_types {
     const cg_program *program;
     const ir_type **types;
@@ -74,7 +80,9 @@ static bool site_holds(const cg_program *program, const rt_site *site, const ir_
     for (int i = 0; i < site->weight_count; i++) {
         if (site->weights[i] < 0 || site->weights[i] >= program->weight_count) return false;
         const ir_type *type = types[site->weights[i]];
-        if (type->rank != 2 || type->dim[0] != site->rows[i] || type->dim[1] != site->columns || (int)type->dtype != site->dtypes[i]) return false;
+        if (type->rank != 2 || type->dim[0] != site->rows[i] || type->dim[1] != site->columns ||
+            (int)type->dtype != site->dtypes[i])
+            return false;
         total += site->rows[i];
     }
     return site->max_rows >= 1 && site->x_stride >= site->columns && site->out_stride >= total;
@@ -96,7 +104,8 @@ static gm_status check_tables(const cg_program *program, const char *path, gm_di
 static gm_status check_entries(const cg_program *program, const char *path, gm_diag *diag) {
     for (int i = 0; i < program->module->func_count; i++) {
         const char *name = program->module->funcs[i]->name;
-        if (!cg_entry(program, name)) return gm_fail(diag, GM_FORMAT, "%s: compiled program: expected code of @%.100s", path, name);
+        if (!cg_entry(program, name))
+            return gm_fail(diag, GM_FORMAT, "%s: compiled program: expected code of @%.100s", path, name);
     }
     return GM_OK;
 }
@@ -105,7 +114,8 @@ static gm_status read_tables(cg_program *program, const void *metadata, size_t b
     image_head head;
     if (bytes < sizeof head) return refuse(path, diag, "its head");
     memcpy(&head, metadata, sizeof head);
-    if (head.site_bytes != sizeof(rt_site) || head.weights > CG_MAX_WEIGHTS || head.sites > CG_MAX_SITES || head.scratch > INT32_MAX)
+    if (head.site_bytes != sizeof(rt_site) || head.weights > CG_MAX_WEIGHTS || head.sites > CG_MAX_SITES ||
+        head.scratch > INT32_MAX)
         return refuse(path, diag, "tables of possible sizes");
     size_t sites = (size_t)head.sites * sizeof(rt_site);
     if (bytes - sizeof head < sites) return refuse(path, diag, "as many products as it says");
@@ -133,8 +143,10 @@ static gm_status load(cg_program *program, const cg_image *image, gm_diag *diag)
 gm_status cg_image_read(const ir_module *module, const cg_image *image, gm_diag *diag, cg_program **out) {
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
-    *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)),
-                            .objects = malloc(image->object_bytes + 1), .object_bytes = image->object_bytes};
+    *program = (cg_program){.module = module,
+                            .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *)),
+                            .objects = malloc(image->object_bytes + 1),
+                            .object_bytes = image->object_bytes};
     GM_ASSERT(program->weight_names && program->objects);
     memcpy(program->objects, image->objects, image->object_bytes);
     gm_status status = load(program, image, diag);
@@ -156,13 +168,16 @@ gm_status cg_target_text(const char *cpu, gm_diag *diag, gm_string *out) {
     return GM_OK;
 }
 
-/* The levels of the x86-64 ABI: what each adds to the one before, and CPUs of which LLVM uses no more without being asked. */
+/* The levels of the x86-64 ABI: what each adds to the one before, and CPUs of which LLVM uses no more without being
+ * asked. */
 static const struct {
     const char *cpu, *adds[10], *alike[6]; /* up to NULL */
 } levels[] = {
     {"x86-64", {"sse2"}, {NULL}},
     {"x86-64-v2", {"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"}, {"nehalem", "westmere"}},
-    {"x86-64-v3", {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}, {"sandybridge", "ivybridge", "haswell", "broadwell", "skylake"}},
+    {"x86-64-v3",
+     {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"},
+     {"sandybridge", "ivybridge", "haswell", "broadwell", "skylake"}},
     {"x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, {NULL}},
 };
 
@@ -181,19 +196,43 @@ bool cg_target_runs(const char *cpu) {
 }
 
 uint64_t cg_fingerprint(void) {
-    static const size_t layout[] = {
-        sizeof(rt_frame), offsetof(rt_frame, weights), offsetof(rt_frame, arena), offsetof(rt_frame, scratch), offsetof(rt_frame, scratch_stride),
-        offsetof(rt_frame, ring), offsetof(rt_frame, shared), offsetof(rt_frame, trace), offsetof(rt_frame, threads), offsetof(rt_frame, barrier.dealt),
-        offsetof(rt_ring, written), offsetof(rt_ring, token),
-        sizeof(rt_candidates), offsetof(rt_candidates, count), offsetof(rt_candidates, score), offsetof(rt_candidates, id), offsetof(rt_candidates, supposed),
-        offsetof(rt_candidates, floor), offsetof(rt_candidates, uncapped),
-        sizeof(rt_site), offsetof(rt_site, rows), offsetof(rt_site, weights), offsetof(rt_site, dtypes),
-        offsetof(rt_site, max_rows), CG_MAX_OBJECTS, RT_RING_CAPACITY, RT_SHARED_WORDS, RT_DTYPE_COUNT, IR_OP_COUNT, IR_ATTR_COUNT};
+    static const size_t layout[] = {sizeof(rt_frame),
+                                    offsetof(rt_frame, weights),
+                                    offsetof(rt_frame, arena),
+                                    offsetof(rt_frame, scratch),
+                                    offsetof(rt_frame, scratch_stride),
+                                    offsetof(rt_frame, ring),
+                                    offsetof(rt_frame, shared),
+                                    offsetof(rt_frame, trace),
+                                    offsetof(rt_frame, threads),
+                                    offsetof(rt_frame, barrier.dealt),
+                                    offsetof(rt_ring, written),
+                                    offsetof(rt_ring, token),
+                                    sizeof(rt_candidates),
+                                    offsetof(rt_candidates, count),
+                                    offsetof(rt_candidates, score),
+                                    offsetof(rt_candidates, id),
+                                    offsetof(rt_candidates, supposed),
+                                    offsetof(rt_candidates, floor),
+                                    offsetof(rt_candidates, uncapped),
+                                    sizeof(rt_site),
+                                    offsetof(rt_site, rows),
+                                    offsetof(rt_site, weights),
+                                    offsetof(rt_site, dtypes),
+                                    offsetof(rt_site, max_rows),
+                                    CG_MAX_OBJECTS,
+                                    RT_RING_CAPACITY,
+                                    RT_SHARED_WORDS,
+                                    RT_DTYPE_COUNT,
+                                    IR_OP_COUNT,
+                                    IR_ATTR_COUNT};
     uint64_t hash = gm_hash(GM_HASH, layout, sizeof layout);
 #define RTCALL(name) hash = gm_hash(hash, #name, sizeof #name);
     RT_CALLS(RTCALL)
 #undef RTCALL
-    for (int i = 0; i < IR_OP_COUNT; i++) hash = gm_hash(hash, ir_op_of((ir_op)i)->text, strlen(ir_op_of((ir_op)i)->text) + 1);
-    for (int i = 0; i < IR_ATTR_COUNT; i++) hash = gm_hash(hash, ir_attr_of((ir_attr_key)i)->text, strlen(ir_attr_of((ir_attr_key)i)->text) + 1);
+    for (int i = 0; i < IR_OP_COUNT; i++)
+        hash = gm_hash(hash, ir_op_of((ir_op)i)->text, strlen(ir_op_of((ir_op)i)->text) + 1);
+    for (int i = 0; i < IR_ATTR_COUNT; i++)
+        hash = gm_hash(hash, ir_attr_of((ir_attr_key)i)->text, strlen(ir_attr_of((ir_attr_key)i)->text) + 1);
     return hash;
 }

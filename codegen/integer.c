@@ -1,16 +1,19 @@
 /* scaled_matmul, and gated_matmul of it: integer matrix-matrix products of compiled code.
  *
- * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, packed (integer_pack.c) so that a vector holds the same
- * unit of columns, 32 bits, of all its rows: two columns of 16 bits, or four of 8. A tile of rows of x is multiplied with the panel: a unit
- * of x in all lanes, a sum of products in each lane of i32. A group's sums are exact; they join in f32 with the group's scale. Nothing of W
- * is kept, so no second copy of the weights exists, unless keep_panels has made the panels before (runtime/panel.h): those are multiplied where
- * they lie. A panel stays in the first- or second-level cache while all of x goes by (the blocking of Goto and van de Geijn, "Anatomy of
+ * Rows of W come as they are stored, a panel at a time: two vectors' worth of rows, packed (integer_pack.c) so that a
+ * vector holds the same unit of columns, 32 bits, of all its rows: two columns of 16 bits, or four of 8. A tile of rows
+ * of x is multiplied with the panel: a unit of x in all lanes, a sum of products in each lane of i32. A group's sums
+ * are exact; they join in f32 with the group's scale. Nothing of W is kept, so no second copy of the weights exists,
+ * unless keep_panels has made the panels before (runtime/panel.h): those are multiplied where they lie. A panel stays
+ * in the first- or second-level cache while all of x goes by (the blocking of Goto and van de Geijn, "Anatomy of
  * high-performance matrix multiplication").
  *
- * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w + 128, so that a row's
- * sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the odd columns.
+ * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w +
+ * 128, so that a row's sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the
+ * odd columns.
  *
- * Rows that lie interleaved are packed with lanes as rows (integer_lanes.c). W as it is stored (no bits) is packed by integer_codes.c and multiplied by integer_stored.c, a group of columns at a time.
+ * Rows that lie interleaved are packed with lanes as rows (integer_lanes.c). W as it is stored (no bits) is packed by
+ * integer_codes.c and multiplied by integer_stored.c, a group of columns at a time.
  */
 #include "codegen/integer.h"
 #include "runtime/interleave.h"
@@ -19,10 +22,12 @@
 
 enum {
     VECTORS = INTEGER_VECTORS,
-    TALL_16_REGISTERS = 6, TALL_32 = INTEGER_MOST_TALL, /* rows of x in a tile: its sums and the panel's vectors fill the registers */
-    TALL_STORED = 6,                       /* the same, of sums as integers and as floats */
-    BLOCK = 2048,                          /* columns at a time, but for rows that are rotated whole */
-    UNROLL = 2,                            /* units, to spread the cost of addresses */
+    /* rows of x in a tile: its sums and the panel's vectors fill the registers */
+    TALL_16_REGISTERS = 6,
+    TALL_32 = INTEGER_MOST_TALL,
+    TALL_STORED = 6, /* the same, of sums as integers and as floats */
+    BLOCK = 2048,    /* columns at a time, but for rows that are rotated whole */
+    UNROLL = 2,      /* units, to spread the cost of addresses */
     ROW_MULTIPLE = 32
 };
 
@@ -36,9 +41,9 @@ typedef struct integer_job {
 /* The thread's scratch. */
 typedef struct places {
     integer_places pack;
-    integer_sums x;    /* starts beside codes made here: -128 · Σx */
-    LLVMValueRef sums; /* f32[tall][rows] of a tile */
-    LLVMValueRef x_planes, panel_planes; /* of words in tiles */
+    integer_sums x;                            /* starts beside codes made here: -128 · Σx */
+    LLVMValueRef sums;                         /* f32[tall][rows] of a tile */
+    LLVMValueRef x_planes, panel_planes;       /* of words in tiles */
     LLVMValueRef halves[INTEGER_GATE_WEIGHTS]; /* integer_panels_half */
 } places;
 
@@ -99,17 +104,29 @@ static int64_t lay_out(cg *c, const integer_job *job, LLVMValueRef base, places 
     int64_t rows = integer_panel_rows(c), block = integer_block_of(kind), groups = groups_of(kind, block), at = 0;
     int64_t whole = (block + INTEGER_SLACK - 1) / INTEGER_SLACK * INTEGER_SLACK;
     int64_t of_x = kind->max_rows * groups_of(kind, kind->columns), code_bytes = 4 / integer_unit_of(kind->x);
-    bool kept = kind->w == RT_I8_P16, lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind), made = !integer_in_place(c, kind);
-    integer_tiles_space space = tiles ? integer_tiles_bytes(c, kind) : (integer_tiles_space){.sums = rows * kind->tall * 4};
+    bool kept = kind->w == RT_I8_P16, lanes = rt_interleaved_of(kind->w), tiles = integer_in_tiles(c, kind),
+         made = !integer_in_place(c, kind);
+    integer_tiles_space space =
+        tiles ? integer_tiles_bytes(c, kind) : (integer_tiles_space){.sums = rows * kind->tall * 4};
     integer_places *pack = &out->pack;
     struct {
         LLVMValueRef *place;
         int64_t bytes;
-    } parts[] = {{&pack->panel, made ? rows * whole * code_bytes : 0}, {&pack->codes, lanes || kept ? 0 : rows * integer_codes_stride(kind) * code_bytes},
-                 {&pack->floats, kept ? 0 : lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes : block * 4},
-                 {&pack->scales, made ? rows * groups * 4 : 0}, {&pack->units, integer_in_parts(c, kind) ? rows * 4 : 0}, {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
-                 {&out->sums, space.sums}, {&out->x_planes, space.x}, {&out->panel_planes, space.panel},
-                 {&out->halves[0], job->half}, {&out->halves[1], job->half}, {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0}, {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
+    } parts[] = {{&pack->panel, made ? rows * whole * code_bytes : 0},
+                 {&pack->codes, lanes || kept ? 0 : rows * integer_codes_stride(kind) * code_bytes},
+                 {&pack->floats, kept    ? 0
+                                 : lanes ? (block + block / CG_ROTATE_BLOCK) * 4 * c->lanes
+                                         : block * 4},
+                 {&pack->scales, made ? rows * groups * 4 : 0},
+                 {&pack->units, integer_in_parts(c, kind) ? rows * 4 : 0},
+                 {&pack->minima, has_minima(kind) ? rows * groups * 4 : 0},
+                 {&out->sums, space.sums},
+                 {&out->x_planes, space.x},
+                 {&out->panel_planes, space.panel},
+                 {&out->halves[0], job->half},
+                 {&out->halves[1], job->half},
+                 {&out->x.starts, has_starts(c, kind) ? of_x * 4 : 0},
+                 {&out->x.sums, has_minima(kind) ? of_x * 4 : 0}};
     for (size_t i = 0; i < GM_COUNT(parts); at += parts[i++].bytes)
         if (base) *parts[i].place = cg_at(c, c->i8, base, cg_i64(c, at));
     return at;
@@ -121,13 +138,15 @@ typedef struct tile_job {
     const integer_kind *kind;
     int64_t x_stride; /* a constant, so that one register addresses all rows */
     bool adds;        /* to what is there: not the first block of columns */
-    int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums, next; /* kernel arguments */
+    /* kernel arguments */
+    int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums, next;
 } tile_job;
 
 /* The even bytes of every word, sign-extended, or the odd ones. */
 static LLVMValueRef half_words(cg *c, LLVMValueRef x, bool odd) {
     LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
-    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), 2 * c->lanes), word = LLVMBuildBitCast(c->b, x, words, "");
+    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), 2 * c->lanes),
+                 word = LLVMBuildBitCast(c->b, x, words, "");
     if (!odd) word = LLVMBuildShl(c->b, word, eight, "");
     return LLVMBuildAShr(c->b, word, eight, "");
 }
@@ -139,7 +158,8 @@ typedef struct tile {
     LLVMValueRef acc[TALL_32][VECTORS]; /* variables: i32 sums of a group */
 } tile;
 
-/* A unit of columns as the multiplier takes it: one vector, or of bytes that are multiplied as words the even and the odd. */
+/* A unit of columns as the multiplier takes it: one vector, or of bytes that are multiplied as words the even and the
+ * odd. */
 typedef struct operand {
     LLVMValueRef part[2];
 } operand;
@@ -162,20 +182,24 @@ static int64_t vector_of(const cg *c, const tile_job *job, int v) {
 
 static LLVMValueRef unit_at(cg *c, const tile_job *job, LLVMValueRef unit, int v) {
     int64_t apart = integer_in_place(c, job->kind) ? RT_PANEL_ROWS : integer_panel_rows(c);
-    return cg_at(c, c->i32, c->code.args[job->panel], cg_add(c, cg_mul(c, unit, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
+    return cg_at(c, c->i32, c->code.args[job->panel],
+                 cg_add(c, cg_mul(c, unit, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
 }
 
 static LLVMValueRef scales_at(cg *c, const tile_job *job, LLVMValueRef group, int v) {
-    int64_t apart = integer_in_place(c, job->kind) ? integer_group_of(job->kind) / RT_PANEL_BLOCK * RT_PANEL_ROWS : integer_panel_rows(c);
-    return cg_at(c, c->f32, c->code.args[job->panel_scales], cg_add(c, cg_mul(c, group, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
+    int64_t apart = integer_in_place(c, job->kind) ? integer_group_of(job->kind) / RT_PANEL_BLOCK * RT_PANEL_ROWS
+                                                   : integer_panel_rows(c);
+    return cg_at(c, c->f32, c->code.args[job->panel_scales],
+                 cg_add(c, cg_mul(c, group, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
 }
 
-/* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes more registers
- * than there are. */
+/* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes
+ * more registers than there are. */
 static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRef from, LLVMValueRef to) {
     cg_loop units = cg_loop_begin(c, from, to, 1);
     operand w[VECTORS];
-    for (int v = 0; v < VECTORS; v++) w[v] = operand_of(c, job->kind, cg_load(c, cg_vector(c, c->i32), unit_at(c, job, units.index, v), 4));
+    for (int v = 0; v < VECTORS; v++)
+        w[v] = operand_of(c, job->kind, cg_load(c, cg_vector(c, c->i32), unit_at(c, job, units.index, v), 4));
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef unit = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
         operand x = operand_of(c, job->kind, unit);
@@ -189,7 +213,8 @@ static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRe
 
 /* Is a row's sum that of one group? */
 static bool is_one_group(const integer_kind *kind) {
-    return !integer_as_stored(kind) && kind->columns <= integer_group_of(kind) && kind->columns <= integer_block_of(kind);
+    return !integer_as_stored(kind) && kind->columns <= integer_group_of(kind) &&
+           kind->columns <= integer_block_of(kind);
 }
 
 static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
@@ -201,7 +226,8 @@ static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef start = LLVMConstNull(cg_vector(c, c->i32)), *args = c->code.args;
         if (has_starts(c, job->kind)) {
-            LLVMValueRef row = cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, groups_of(job->kind, job->kind->columns)));
+            LLVMValueRef row =
+                cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, groups_of(job->kind, job->kind->columns)));
             start = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, args[job->starts], cg_add(c, row, group)), 4));
         }
         for (int v = 0; v < VECTORS; v++) LLVMBuildStore(c->b, start, t->acc[r][v]);
@@ -214,24 +240,34 @@ static void emit_scaled(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     for (int v = 0; v < VECTORS; v++) {
         LLVMValueRef scale = cg_load(c, floats, scales_at(c, job, group, v), 4);
         for (int r = 0; r < t->rows; r++) {
-            LLVMValueRef whole = LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->i32), t->acc[r][v], ""), floats, "");
+            LLVMValueRef whole =
+                LLVMBuildSIToFP(c->b, LLVMBuildLoad2(c->b, cg_vector(c, c->i32), t->acc[r][v], ""), floats, "");
             LLVMValueRef place = sum_place(c, job, r, v);
-            whole = is_one_group(job->kind) ? LLVMBuildFMul(c->b, whole, scale, "") : cg_fma(c, whole, scale, cg_load(c, floats, place, 4));
+            whole = is_one_group(job->kind) ? LLVMBuildFMul(c->b, whole, scale, "")
+                                            : cg_fma(c, whole, scale, cg_load(c, floats, place, 4));
             cg_store(c, whole, place, 4);
         }
     }
 }
 
-static LLVMValueRef row_of(cg *c, LLVMTypeRef type, LLVMValueRef from, LLVMValueRef row, int64_t stride, LLVMValueRef at) {
+static LLVMValueRef row_of(cg *c, LLVMTypeRef type, LLVMValueRef from, LLVMValueRef row, int64_t stride,
+                           LLVMValueRef at) {
     return cg_at(c, type, from, cg_add(c, cg_mul(c, row, cg_i64(c, stride)), at));
 }
 
-/* The products of a group with W as stored, in its row's units if it has some, to the sums of the tile. unit: the group's first. */
+/* The products of a group with W as stored, in its row's units if it has some, to the sums of the tile. unit: the
+ * group's first. */
 static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef group, LLVMValueRef unit) {
     LLVMValueRef *args = c->code.args;
-    int64_t columns = job->kind->columns, runs = columns / INTEGER_RUN, groups = groups_of(job->kind, columns), rows = integer_panel_rows(c);
-    LLVMValueRef of_panel = cg_mul(c, group, cg_i64(c, rows)), run = LLVMBuildUDiv(c->b, group, cg_i64(c, groups / runs), "");
-    integer_group g = {.rows = t->rows, .columns = integer_group_of(job->kind), .x_stride = job->x_stride, .scale_stride = runs, .sum_stride = groups};
+    int64_t columns = job->kind->columns, runs = columns / INTEGER_RUN, groups = groups_of(job->kind, columns),
+            rows = integer_panel_rows(c);
+    LLVMValueRef of_panel = cg_mul(c, group, cg_i64(c, rows)),
+                 run = LLVMBuildUDiv(c->b, group, cg_i64(c, groups / runs), "");
+    integer_group g = {.rows = t->rows,
+                       .columns = integer_group_of(job->kind),
+                       .x_stride = job->x_stride,
+                       .scale_stride = runs,
+                       .sum_stride = groups};
     g.x = cg_at(c, c->i32, t->row[0], unit);
     g.w = cg_at(c, c->i32, args[job->panel], cg_mul(c, unit, cg_i64(c, rows)));
     g.scales = cg_at(c, c->i32, args[job->panel_scales], of_panel);
@@ -243,13 +279,15 @@ static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     integer_emit_stored_group(c, &g);
 }
 
-/* With the first tile, group by group, the rows are asked for of which the next panel is likely to be made: packing does little else than to wait for
- * memory, which multiplying does not need. */
+/* With the first tile, group by group, the rows are asked for of which the next panel is likely to be made: packing
+ * does little else than to wait for memory, which multiplying does not need. */
 static void ask_for_group(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
-    int64_t bytes = integer_columns_bytes(job->kind, integer_group_of(job->kind)), apart = integer_columns_bytes(job->kind, job->kind->columns);
+    int64_t bytes = integer_columns_bytes(job->kind, integer_group_of(job->kind)),
+            apart = integer_columns_bytes(job->kind, job->kind->columns);
     LLVMValueRef from = cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, group, cg_i64(c, bytes)));
     cg_loop once = cg_loop_begin(c, t->first, cg_i64(c, 1), 1);
-    for (int64_t i = 0; i < integer_panel_rows(c) / RT_INTERLEAVED_ROWS; i++) cg_prefetch_lines(c, cg_at(c, c->i8, from, cg_i64(c, i * apart)), bytes);
+    for (int64_t i = 0; i < integer_panel_rows(c) / RT_INTERLEAVED_ROWS; i++)
+        cg_prefetch_lines(c, cg_at(c, c->i8, from, cg_i64(c, i * apart)), bytes);
     cg_loop_end(c, &once);
 }
 
@@ -270,8 +308,7 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
     if (integer_as_stored(job->kind)) {
         if (integer_asks_rows(job->kind)) ask_for_group(c, job, t, group);
         emit_stored(c, job, t, group, loop.index);
-    }
-    else {
+    } else {
         emit_starts(c, job, t, group);
         emit_products(c, job, t, loop.index, cg_min(c, cg_add(c, loop.index, cg_i64(c, of_group)), units));
         emit_scaled(c, job, t, group);
@@ -283,15 +320,20 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     LLVMValueRef *args = c->code.args;
     LLVMTypeRef floats = cg_vector(c, c->f32), x_type = cg_type(c, job->kind->x);
     for (int r = 0; r < t->rows; r++)
-        t->row[r] = cg_at(c, x_type, args[job->x], cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, job->x_stride)));
+        t->row[r] =
+            cg_at(c, x_type, args[job->x], cg_mul(c, cg_add(c, t->first, cg_i64(c, r)), cg_i64(c, job->x_stride)));
     emit_groups(c, job, t);
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef row = cg_add(c, t->first, cg_i64(c, r));
-        LLVMValueRef scale = integer_as_stored(job->kind) ? NULL : cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
+        LLVMValueRef scale = integer_as_stored(job->kind)
+                                 ? NULL
+                                 : cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->scales], row), 4));
         for (int v = 0; v < VECTORS; v++) {
-            if (integer_in_parts(c, job->kind)) scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
+            if (integer_in_parts(c, job->kind))
+                scale = cg_load(c, floats, cg_at(c, c->f32, args[job->units], cg_i64(c, v * c->lanes)), 4);
             LLVMValueRef at = cg_add(c, cg_mul(c, row, args[job->out_stride]), cg_i64(c, v * c->lanes));
-            LLVMValueRef place = cg_at(c, c->f32, args[job->out], at), y = cg_load(c, floats, sum_place(c, job, r, v), 4);
+            LLVMValueRef place = cg_at(c, c->f32, args[job->out], at),
+                         y = cg_load(c, floats, sum_place(c, job, r, v), 4);
             if (!scale) y = job->adds ? LLVMBuildFAdd(c->b, y, cg_load(c, floats, place, 4), "") : y;
             else y = job->adds ? cg_fma(c, y, scale, cg_load(c, floats, place, 4)) : LLVMBuildFMul(c->b, y, scale, "");
             cg_store(c, y, place, 4);
@@ -299,13 +341,14 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     }
 }
 
-/* With each of the first whole tiles, whose first row of x is `first`, a share of the panel that is likely to come next is asked for: else that panel's
- * first tile would wait for memory. */
+/* With each of the first whole tiles, whose first row of x is `first`, a share of the panel that is likely to come next
+ * is asked for: else that panel's first tile would wait for memory. */
 static void ask_for_next(cg *c, const tile_job *job, LLVMValueRef first) {
     enum { MOST_TILES = 8, LINE = 64 };
     int64_t bytes = (int64_t)rt_dtype_bytes(job->kind->w, (size_t)(integer_panel_rows(c) * job->kind->columns));
     LLVMValueRef tall = cg_i64(c, job->kind->tall), lines = cg_i64(c, bytes / LINE), one = cg_i64(c, 1);
-    LLVMValueRef tiles = cg_min(c, LLVMBuildUDiv(c->b, c->code.args[job->x_rows], tall, ""), cg_i64(c, MOST_TILES)); /* one at least: this */
+    /* At least this one. */
+    LLVMValueRef tiles = cg_min(c, LLVMBuildUDiv(c->b, c->code.args[job->x_rows], tall, ""), cg_i64(c, MOST_TILES));
     LLVMValueRef share = LLVMBuildUDiv(c->b, cg_add(c, lines, cg_sub(c, tiles, one)), tiles, "");
     LLVMValueRef from = cg_mul(c, LLVMBuildUDiv(c->b, first, tall, ""), share);
     cg_loop loop = cg_loop_begin(c, from, cg_min(c, cg_add(c, from, share), lines), 1);
@@ -332,9 +375,18 @@ static void emit_multiply(cg *c, void *user) {
     const tile_job *job = user;
     LLVMValueRef first = cg_i64(c, 0), *args = c->code.args;
     if (integer_in_tiles(c, job->kind)) {
-        integer_tiles tiles = {.kind = job->kind, .adds = job->adds, .x_stride = job->x_stride, .columns = args[job->columns], .x = args[job->x],
-                               .panel = args[job->panel], .sums = args[job->sums], .x_rows = args[job->x_rows], .scales = args[job->scales],
-                               .panel_scales = args[job->panel_scales], .out = args[job->out], .out_stride = args[job->out_stride]};
+        integer_tiles tiles = {.kind = job->kind,
+                               .adds = job->adds,
+                               .x_stride = job->x_stride,
+                               .columns = args[job->columns],
+                               .x = args[job->x],
+                               .panel = args[job->panel],
+                               .sums = args[job->sums],
+                               .x_rows = args[job->x_rows],
+                               .scales = args[job->scales],
+                               .panel_scales = args[job->panel_scales],
+                               .out = args[job->out],
+                               .out_stride = args[job->out_stride]};
         integer_emit_tiles(c, &tiles);
         return;
     }
@@ -353,11 +405,13 @@ typedef struct working {
     const places *at;
 } working;
 
-static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t first, int64_t columns, LLVMValueRef out, LLVMValueRef out_stride) {
+static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t first, int64_t columns,
+                          LLVMValueRef out, LLVMValueRef out_stride) {
     const integer_job *job = ((const working *)user)->job;
     const places *at = ((const working *)user)->at;
     tile_job tiles = {.kind = &job->kind, .x_stride = job->x_stride, .adds = first > 0};
-    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->panels.x], cg_i64(c, first)), panel = pack->panel;
+    LLVMValueRef x = cg_at(c, cg_type(c, job->kind.x), c->code.args[job->panels.x], cg_i64(c, first)),
+                 panel = pack->panel;
     if (takes_planes(c, &job->kind)) {
         integer_emit_panel_planes(c, &job->kind, panel, columns, at->panel_planes);
         x = cg_at(c, c->i8, at->x_planes, cg_i64(c, first)), panel = at->panel_planes;
@@ -380,23 +434,29 @@ static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
     if (integer_asks(c, &job->kind)) tiles.next = cg_kernel_arg(&kernel, pack->next);
-    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld %d", rt_dtype_of(job->kind.x)->text, (long long)job->x_stride,
-                     (long long)job->kind.columns, job->kind.tall, tiles.adds, (long long)integer_group_of(&job->kind), integer_in_place(c, &job->kind));
-    if (integer_asks_rows(&job->kind)) gm_string_printf(&kernel.key, " next %lld", (long long)integer_columns_bytes(&job->kind, job->kind.columns));
-    if (integer_as_stored(&job->kind)) gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));
+    gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld %d", rt_dtype_of(job->kind.x)->text,
+                     (long long)job->x_stride, (long long)job->kind.columns, job->kind.tall, tiles.adds,
+                     (long long)integer_group_of(&job->kind), integer_in_place(c, &job->kind));
+    if (integer_asks_rows(&job->kind))
+        gm_string_printf(&kernel.key, " next %lld", (long long)integer_columns_bytes(&job->kind, job->kind.columns));
+    if (integer_as_stored(&job->kind))
+        gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));
     cg_kernel_call(c, &kernel, "integer_multiply", emit_multiply, &tiles);
 }
 
 /* starts[rows of x][groups] = -128 · Σx of each group. */
 static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
-    LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns), at = cg_variable(c, c->i64, cg_i64(c, 0));
+    LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns),
+                 at = cg_variable(c, c->i64, cg_i64(c, 0));
     LLVMTypeRef words = cg_vector(c, c->i32);
     int64_t group = integer_group_of(&job->kind);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->panels.x_rows], 1);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, group);
-    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, group)), columns), sum = cg_variable(c, words, LLVMConstNull(words));
+    LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, group)), columns),
+                 sum = cg_variable(c, words, LLVMConstNull(words));
     cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
-    LLVMValueRef place = cg_at(c, c->i8, args[job->panels.x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
+    LLVMValueRef place =
+        cg_at(c, c->i8, args[job->panels.x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
     LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, cg_vector(c, c->i8), place, 1), words, "");
     LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
     cg_loop_end(c, &loop);
@@ -427,16 +487,23 @@ static void emit_integer(cg *c, void *user) {
     lay_out(c, job, cg_scratch(c, lay_out(c, job, NULL, &at)), &at);
     if (integer_as_stored(kind)) emit_stored_sums(c, job, &at.x);
     else if (integer_offset_w(c, kind)) emit_x_sums(c, job, at.x.starts);
-    else if (takes_planes(c, kind)) integer_emit_x_planes(c, kind, args[job->panels.x], job->x_stride, args[job->panels.x_rows], at.x_planes);
-    integer_emit_panels(c, &(integer_work){&job->panels, kind, &at.pack, at.halves, call_multiply, &(working){job, &at}});
+    else if (takes_planes(c, kind))
+        integer_emit_x_planes(c, kind, args[job->panels.x], job->x_stride, args[job->panels.x_rows], at.x_planes);
+    integer_emit_panels(c,
+                        &(integer_work){&job->panels, kind, &at.pack, at.halves, call_multiply, &(working){job, &at}});
 }
 
 /* which: operand, a W. */
 static integer_kind kind_of(const cg *c, const ir_inst *inst, int which) {
     const ir_type *x = &inst->operands[0]->type;
     int64_t columns = x->dim[x->rank - 1];
-    return (integer_kind){.w = inst->operands[which]->type.dtype, .x = x->dtype, .bits = ir_attr_int(inst, IR_ATTR_BITS, 0), .columns = columns,
-                          .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0), .max_rows = ir_type_max_rows(c->module, x), .tall = tall_of(c, inst)};
+    return (integer_kind){.w = inst->operands[which]->type.dtype,
+                          .x = x->dtype,
+                          .bits = ir_attr_int(inst, IR_ATTR_BITS, 0),
+                          .columns = columns,
+                          .rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0),
+                          .max_rows = ir_type_max_rows(c->module, x),
+                          .tall = tall_of(c, inst)};
 }
 
 static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which, LLVMValueRef hand, int64_t origin) {
@@ -444,18 +511,20 @@ static void call_integer(cg *c, const ir_inst *inst, integer_job *job, int which
     GM_ASSERT(ir_layout_matrix(&inst->operands[0]->type, &cg_slot_of(c, inst->operands[0])->layout, &job->x_stride));
     job->panels = integer_panels_of(c, inst, which, hand, origin, &kernel);
     job->scales = cg_kernel_arg(&kernel, cg_slot_of(c, inst->operands[1])->base);
-    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text, rt_dtype_of(job->kind.x)->text,
-                     (long long)job->kind.columns, (long long)job->x_stride, (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows,
-                     job->kind.tall);
+    gm_string_printf(&kernel.key, "integer %s %s %lld %lld %lld %d %lld %d", rt_dtype_of(job->kind.w)->text,
+                     rt_dtype_of(job->kind.x)->text, (long long)job->kind.columns, (long long)job->x_stride,
+                     (long long)job->kind.bits, job->kind.rotate, (long long)job->kind.max_rows, job->kind.tall);
     char name[40] = "integer_";
     strcat(name, rt_dtype_of(job->kind.w)->text);
     cg_kernel_call(c, &kernel, name, emit_integer, job);
 }
 
 static bool takes(const cg *c, const ir_inst *inst, const ir_type *w) {
-    bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0), readable = w->dtype == RT_I8_P16 || rt_interleaved_of(w->dtype) || cg_can_widen(w);
+    bool rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0),
+         readable = w->dtype == RT_I8_P16 || rt_interleaved_of(w->dtype) || cg_can_widen(w);
     if (!ir_attr_int(inst, IR_ATTR_BITS, 0) && !rt_codes_of(w->dtype)) return false;
-    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && readable && (!rotate || cg_can_rotate(c, w->dim[1]));
+    return w->dim[0] % ROW_MULTIPLE == 0 && w->dim[1] % INTEGER_COLUMN_MULTIPLE == 0 && readable &&
+           (!rotate || cg_can_rotate(c, w->dim[1]));
 }
 
 static void note(const cg *c, const ir_inst *inst) {
@@ -463,15 +532,22 @@ static void note(const cg *c, const ir_inst *inst) {
     integer_kind kind = kind_of(c, inst, 2);
     bool stored = integer_as_stored(&kind);
     int rows = tall_of(c, inst);
-    const char *of = "tiles", *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
+    const char *of = "tiles",
+               *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
     const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
     if (stored && c->dot_bytes) how = "integer, four bytes a sum (vpdpbusd)", why = "W as it is stored";
-    else if (stored) how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)" : "integer, four bytes in two words", why = "W as it is stored";
+    else if (stored)
+        how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)"
+                                        : "integer, four bytes in two words",
+        why = "W as it is stored";
     else if (integer_in_tiles(c, &kind)) {
-        how = x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)", why = "the target has tile registers";
+        how = x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)",
+        why = "the target has tile registers";
         of = "blocks", rows = integer_tiles_rows(&kind);
-    } else if (integer_offset_w(c, &kind)) how = "integer, four bytes a sum (vpdpbusd)", why = "x is i8 and the target sums products of bytes";
-    ir_decide(c->options->decisions, "code", c->module, c->func, inst, how, "%s; %s of %d rows by %lld columns", why, of, rows, (long long)integer_panel_rows(c));
+    } else if (integer_offset_w(c, &kind))
+        how = "integer, four bytes a sum (vpdpbusd)", why = "x is i8 and the target sums products of bytes";
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst, how, "%s; %s of %d rows by %lld columns", why,
+              of, rows, (long long)integer_panel_rows(c));
 }
 
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
@@ -484,7 +560,8 @@ void cg_emit_scaled_matmul(cg *c, const ir_inst *inst) {
         return;
     }
     int64_t stride;
-    if (!ir_layout_matrix(&inst->operands[0]->type, &reads[0]->layout, &stride) || !ir_layout_matrix(&inst->results[0]->type, &writes[0]->layout, &stride)) {
+    if (!ir_layout_matrix(&inst->operands[0]->type, &reads[0]->layout, &stride) ||
+        !ir_layout_matrix(&inst->results[0]->type, &writes[0]->layout, &stride)) {
         cg_unsupported(c, inst, "rows of x at varying distances");
         return;
     }

@@ -1,5 +1,6 @@
-/* Panels of W for integer products (integer.c): rows widened from the type they are stored in, perhaps rotated, rounded to integers with a
- * scale for each row and group of columns, and put side by side so that a vector holds the same unit of columns of all its rows.
+/* Panels of W for integer products (integer.c): rows widened from the type they are stored in, perhaps rotated, rounded
+ * to integers with a scale for each row and group of columns, and put side by side so that a vector holds the same unit
+ * of columns of all its rows.
  */
 #include "codegen/integer.h"
 #include "runtime/interleave.h"
@@ -32,11 +33,13 @@ static LLVMTypeRef whole_like(cg *c, LLVMValueRef x) {
 }
 
 LLVMValueRef integer_magnitude(cg *c, LLVMValueRef x) {
-    return LLVMBuildAnd(c->b, LLVMBuildBitCast(c->b, x, whole_like(c, x), ""), cg_like(c, x, cg_i32(c, 0x7FFFFFFF)), "");
+    return LLVMBuildAnd(c->b, LLVMBuildBitCast(c->b, x, whole_like(c, x), ""), cg_like(c, x, cg_i32(c, 0x7FFFFFFF)),
+                        "");
 }
 
 LLVMValueRef integer_largest_lane(cg *c, LLVMValueRef magnitudes) {
-    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(magnitudes), &magnitudes, 1), c->f32, "");
+    return LLVMBuildBitCast(c->b, cg_intrinsic(c, "llvm.vector.reduce.smax", LLVMTypeOf(magnitudes), &magnitudes, 1),
+                            c->f32, "");
 }
 
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x) {
@@ -59,7 +62,8 @@ LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns) {
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
     bool each = LLVMGetTypeKind(LLVMTypeOf(inverse)) == LLVMVectorTypeKind;
     LLVMValueRef factor = each ? inverse : cg_like(c, x, inverse), rounder = cg_like(c, x, cg_f32(c, RT_ROUNDER));
-    return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""), whole_like(c, x), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildFAdd(c->b, LLVMBuildFMul(c->b, x, factor, ""), rounder, ""),
+                            whole_like(c, x), "");
 }
 
 LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {
@@ -67,11 +71,14 @@ LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {
     return LLVMBuildOr(c->b, below, LLVMBuildShl(c->b, high, cg_like(c, high, cg_i32(c, 16)), ""), "");
 }
 
-void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset, LLVMValueRef codes) {
+void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset,
+                   LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef whole = integer_nearest(c, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4), inverse);
+    LLVMValueRef whole =
+        integer_nearest(c, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4), inverse);
     if (offset) whole = cg_add(c, whole, cg_spread(c, cg_i32(c, offset)));
-    cg_store(c, LLVMBuildTrunc(c->b, whole, cg_vector(c, cg_type(c, type)), ""), cg_at(c, cg_type(c, type), codes, loop.index), 1);
+    cg_store(c, LLVMBuildTrunc(c->b, whole, cg_vector(c, cg_type(c, type)), ""),
+             cg_at(c, cg_type(c, type), codes, loop.index), 1);
     cg_loop_end(c, &loop);
 }
 
@@ -80,7 +87,8 @@ static LLVMValueRef round_half(cg *c, LLVMValueRef x) {
     return LLVMBuildZExt(c->b, cg_from_f32(c, RT_BF16, x), cg_vector(c, c->i32), "");
 }
 
-/* One instruction rounds two vectors, one after the other, on every CPU with tile registers; a shuffle brings their lanes together. */
+/* One instruction rounds two vectors, one after the other, on every CPU with tile registers; a shuffle brings their
+ * lanes together. */
 LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
     if (!c->tiles || c->stands_in) {
         LLVMValueRef upper = LLVMBuildShl(c->b, round_half(c, high), cg_spread(c, cg_i32(c, 16)), "");
@@ -97,7 +105,8 @@ LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
 
 static void store_halves(cg *c, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef codes) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), columns, c->lanes);
-    LLVMValueRef bits = cg_from_f32(c, RT_BF16, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
+    LLVMValueRef bits =
+        cg_from_f32(c, RT_BF16, cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, floats, loop.index), 4));
     cg_store(c, bits, cg_at(c, c->i16, codes, loop.index), 1);
     cg_loop_end(c, &loop);
 }
@@ -135,8 +144,10 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
     LLVMValueRef columns = cg_min(c, cg_sub(c, args[job->columns], groups.index), cg_i64(c, group));
     LLVMValueRef floats = cg_at(c, c->f32, args[job->floats], groups.index), most = integer_largest(c, floats, columns);
     LLVMValueRef inverse = LLVMBuildFDiv(c->b, levels, most, "");
-    integer_round(c, job->kind.x, floats, columns, inverse, integer_offset_w(c, &job->kind) ? 128 : 0, cg_at(c, type, codes, groups.index));
-    LLVMValueRef at = cg_add(c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, group), ""), cg_i64(c, integer_panel_rows(c))), row);
+    integer_round(c, job->kind.x, floats, columns, inverse, integer_offset_w(c, &job->kind) ? 128 : 0,
+                  cg_at(c, type, codes, groups.index));
+    LLVMValueRef at = cg_add(
+        c, cg_mul(c, LLVMBuildUDiv(c->b, groups.index, cg_i64(c, group), ""), cg_i64(c, integer_panel_rows(c))), row);
     cg_store(c, LLVMBuildFDiv(c->b, most, levels, ""), cg_at(c, c->f32, args[job->scales], at), 4);
     cg_loop_end(c, &groups);
 }
@@ -145,20 +156,26 @@ static void emit_codes(cg *c, const pack_job *job, LLVMValueRef row) {
 static void emit_lanes(cg *c, const pack_job *job, const integer_places *at) {
     LLVMValueRef *args = c->code.args, rows = cg_i64(c, RT_INTERLEAVED_ROWS);
     cg_loop v = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, VECTORS), 1);
-    LLVMValueRef row = cg_add(c, args[job->row], cg_mul(c, v.index, cg_i64(c, c->lanes))), within = LLVMBuildURem(c->b, row, rows, "");
+    LLVMValueRef row = cg_add(c, args[job->row], cg_mul(c, v.index, cg_i64(c, c->lanes))),
+                 within = LLVMBuildURem(c->b, row, rows, "");
     LLVMValueRef group = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_sub(c, row, within), args[job->row_bytes]));
-    integer_emit_lanes(c, &job->kind, at, group, LLVMBuildUDiv(c->b, within, cg_i64(c, c->lanes), ""), v.index, args[job->columns]);
+    integer_emit_lanes(c, &job->kind, at, group, LLVMBuildUDiv(c->b, within, cg_i64(c, c->lanes), ""), v.index,
+                       args[job->columns]);
     cg_loop_end(c, &v);
 }
 
 /* ---- kept panels ---- */
 
 integer_places integer_kept(cg *c, const integer_kind *kind, LLVMValueRef w, LLVMValueRef row) {
-    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)), none = LLVMConstNull(c->ptr); /* kernel arguments */
-    LLVMValueRef within = LLVMBuildURem(c->b, row, cg_i64(c, RT_PANEL_ROWS), ""), group = cg_at(c, c->i8, w, cg_mul(c, cg_sub(c, row, within), bytes));
+    /* kernel arguments */
+    LLVMValueRef bytes = cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns)),
+                 none = LLVMConstNull(c->ptr);
+    LLVMValueRef within = LLVMBuildURem(c->b, row, cg_i64(c, RT_PANEL_ROWS), ""),
+                 group = cg_at(c, c->i8, w, cg_mul(c, cg_sub(c, row, within), bytes));
     LLVMValueRef panel = cg_at(c, c->i32, group, within); /* units and scales have four bytes for each row */
     LLVMValueRef scales = cg_at(c, c->i8, panel, cg_i64(c, RT_PANEL_ROWS * kind->columns));
-    return (integer_places){.floats = none, .codes = none, .panel = panel, .scales = scales, .units = none, .minima = none, .next = none};
+    return (integer_places){
+        .floats = none, .codes = none, .panel = panel, .scales = scales, .units = none, .minima = none, .next = none};
 }
 
 int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v) {
@@ -169,11 +186,13 @@ int64_t integer_kept_vector(const cg *c, const integer_kind *kind, int v) {
 /* From where they are kept to where they are multiplied, there as signed bytes. */
 static void emit_kept(cg *c, const pack_job *job) {
     const integer_kind *kind = &job->kind;
-    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c)), signs = cg_spread(c, cg_i32(c, 0x80808080));
+    LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c)),
+                 signs = cg_spread(c, cg_i32(c, 0x80808080));
     integer_places from = integer_kept(c, kind, args[job->w], args[job->row]);
     cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns / 4), 1);
     for (int v = 0; v < VECTORS; v++) {
-        LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, RT_PANEL_ROWS)), cg_i64(c, integer_kept_vector(c, kind, v)));
+        LLVMValueRef at =
+            cg_add(c, cg_mul(c, units.index, cg_i64(c, RT_PANEL_ROWS)), cg_i64(c, integer_kept_vector(c, kind, v)));
         LLVMValueRef unit = cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i32, from.panel, at), 4);
         LLVMValueRef to = cg_add(c, cg_mul(c, units.index, rows), cg_i64(c, v * c->lanes));
         cg_store(c, LLVMBuildXor(c->b, unit, signs, ""), cg_at(c, c->i32, args[job->panel], to), 4);
@@ -181,16 +200,22 @@ static void emit_kept(cg *c, const pack_job *job) {
     cg_loop_end(c, &units);
     for (int64_t group = 0, size = integer_group_of(kind); group * size < kind->columns; group++)
         for (int v = 0; v < VECTORS; v++) {
-            LLVMValueRef at = cg_i64(c, group * size / RT_PANEL_BLOCK * RT_PANEL_ROWS + integer_kept_vector(c, kind, v));
+            LLVMValueRef at =
+                cg_i64(c, group * size / RT_PANEL_BLOCK * RT_PANEL_ROWS + integer_kept_vector(c, kind, v));
             LLVMValueRef scales = cg_load(c, cg_vector(c, c->f32), cg_at(c, c->f32, from.scales, at), 4);
-            cg_store(c, scales, cg_at(c, c->f32, args[job->scales], cg_i64(c, group * integer_panel_rows(c) + v * c->lanes)), 4);
+            cg_store(c, scales,
+                     cg_at(c, c->f32, args[job->scales], cg_i64(c, group * integer_panel_rows(c) + v * c->lanes)), 4);
         }
 }
 
 static void emit_pack(cg *c, void *user) {
     const pack_job *job = user;
     LLVMValueRef *args = c->code.args, floats = args[job->floats];
-    integer_places at = {.floats = floats, .codes = args[job->codes], .panel = args[job->panel], .scales = args[job->scales], .units = args[job->units],
+    integer_places at = {.floats = floats,
+                         .codes = args[job->codes],
+                         .panel = args[job->panel],
+                         .scales = args[job->scales],
+                         .units = args[job->units],
                          .minima = args[job->minima]};
     if (job->kind.w == RT_I8_P16) {
         emit_kept(c, job);
@@ -205,11 +230,13 @@ static void emit_pack(cg *c, void *user) {
     LLVMValueRef units = LLVMBuildUDiv(c->b, args[job->columns], cg_i64(c, unit), "");
     if (job->kind.x == job->kind.w) { /* bf16 as it is stored */
         LLVMValueRef first = cg_at(c, c->i8, args[job->w], cg_mul(c, args[job->row], args[job->row_bytes]));
-        emit_interleaved(c, first, LLVMBuildUDiv(c->b, args[job->row_bytes], cg_i64(c, 4), ""), units, args[job->panel]);
+        emit_interleaved(c, first, LLVMBuildUDiv(c->b, args[job->row_bytes], cg_i64(c, 4), ""), units,
+                         args[job->panel]);
         return;
     }
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, integer_panel_rows(c)), 1);
-    LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_add(c, args[job->row], rows.index), args[job->row_bytes]));
+    LLVMValueRef row =
+        cg_at(c, c->i8, args[job->w], cg_mul(c, cg_add(c, args[job->row], rows.index), args[job->row_bytes]));
     if (integer_as_stored(&job->kind)) integer_emit_stored_row(c, &job->kind, &at, row, rows.index, args[job->columns]);
     else {
         cg_emit_decoded_row(c, job->kind.w, args[job->columns], row, floats);
@@ -224,9 +251,11 @@ LLVMValueRef integer_row_at(cg *c, const integer_kind *kind, LLVMValueRef w, LLV
     return cg_at(c, c->i8, w, cg_mul(c, row, cg_i64(c, (int64_t)rt_dtype_bytes(kind->w, (size_t)kind->columns))));
 }
 
-int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row, int64_t first) {
+int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef w, LLVMValueRef row,
+                     int64_t first) {
     int64_t left = kind->columns - first, columns = left < integer_block_of(kind) ? left : integer_block_of(kind);
-    int64_t start = rt_interleaved_of(kind->w) ? integer_columns_bytes(kind, first) : (int64_t)rt_dtype_bytes(kind->w, (size_t)first);
+    int64_t start = rt_interleaved_of(kind->w) ? integer_columns_bytes(kind, first)
+                                               : (int64_t)rt_dtype_bytes(kind->w, (size_t)first);
     pack_job pack = {.kind = *kind};
     cg_kernel kernel = {.count = 0};
     pack.w = cg_kernel_arg(&kernel, cg_at(c, c->i8, w, cg_i64(c, start)));
@@ -244,8 +273,9 @@ int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, 
         pack.end = cg_kernel_arg(&kernel, end);
         pack.jump = cg_kernel_arg(&kernel, LLVMBuildPtrDiff2(c->b, c->i8, at->next, end, ""));
     }
-    gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(kind->w)->text, rt_dtype_of(kind->x)->text,
-                     (long long)kind->bits, (long long)integer_codes_stride(kind), kind->rotate ? (long long)kind->columns : 0);
+    gm_string_printf(&kernel.key, "integer_pack %s %s %lld %lld %lld", rt_dtype_of(kind->w)->text,
+                     rt_dtype_of(kind->x)->text, (long long)kind->bits, (long long)integer_codes_stride(kind),
+                     kind->rotate ? (long long)kind->columns : 0);
     char name[40] = "integer_pack_";
     strcat(name, rt_dtype_of(kind->w)->text);
     cg_kernel_call(c, &kernel, name, emit_pack, &pack);

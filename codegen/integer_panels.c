@@ -1,9 +1,11 @@
-/* Panels of W dealt out to the threads (deal.c), each for all rows of x: those of one weight, whose products go to the result, or of both of a
- * gate, whose products go to scratch, and what they come to goes to the result (gate.c), so that they never lie in memory.
+/* Panels of W dealt out to the threads (deal.c), each for all rows of x: those of one weight, whose products go to the
+ * result, or of both of a gate, whose products go to scratch, and what they come to goes to the result (gate.c), so
+ * that they never lie in memory.
  */
 #include "codegen/integer.h"
 
-integer_panels integer_panels_of(cg *c, const ir_inst *inst, int which, LLVMValueRef hand, int64_t origin, cg_kernel *kernel) {
+integer_panels integer_panels_of(cg *c, const ir_inst *inst, int which, LLVMValueRef hand, int64_t origin,
+                                 cg_kernel *kernel) {
     const ir_type *x = &inst->operands[0]->type, *y = &inst->results[0]->type;
     const cg_slot *out = cg_slot_of(c, inst->results[0]);
     int64_t stride, rows = integer_panel_rows(c);
@@ -29,8 +31,10 @@ int64_t integer_panels_half(const cg *c, const ir_inst *inst, int64_t max_rows) 
     return inst->op == IR_GATED_MATMUL ? max_rows * integer_panel_rows(c) * 4 : 0;
 }
 
-/* The panel that begins at `row` of the weight at w. next: where the one lies that is likely to follow; NULL: nobody asks. */
-static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row, LLVMValueRef next, LLVMValueRef out, LLVMValueRef out_stride) {
+/* The panel that begins at `row` of the weight at w. next: where the one lies that is likely to follow; NULL: nobody
+ * asks. */
+static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row, LLVMValueRef next,
+                     LLVMValueRef out, LLVMValueRef out_stride) {
     if (integer_in_place(c, work->kind)) {
         integer_places kept = integer_kept(c, work->kind, w, row);
         kept.next = next;
@@ -49,13 +53,16 @@ static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueR
 /* Where a panel lies, or the rows that it is made of. NULL: nobody asks. */
 static LLVMValueRef panel_at(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row) {
     if (!integer_asks(c, work->kind)) return NULL;
-    return integer_in_place(c, work->kind) ? integer_kept(c, work->kind, w, row).panel : integer_row_at(c, work->kind, w, row);
+    return integer_in_place(c, work->kind) ? integer_kept(c, work->kind, w, row).panel
+                                           : integer_row_at(c, work->kind, w, row);
 }
 
-/* The row with which this thread's next panel is likely to begin: threads that are as fast come in turn. NULL: nobody asks. */
+/* The row with which this thread's next panel is likely to begin: threads that are as fast come in turn. NULL: nobody
+ * asks. */
 static LLVMValueRef next_row(cg *c, const integer_work *work, LLVMValueRef row, LLVMValueRef rows) {
     LLVMValueRef *args = c->code.args;
-    if (!integer_asks(c, work->kind)) return NULL; /* a kernel that does not read the number of threads is not given it */
+    /* a kernel that does not read the number of threads is not given it */
+    if (!integer_asks(c, work->kind)) return NULL;
     LLVMValueRef last = cg_sub(c, cg_sub(c, args[work->panels->last], args[work->panels->first]), cg_i64(c, 1));
     return cg_min(c, cg_add(c, row, cg_mul(c, cg_widen(c, c->code.threads), rows)), cg_mul(c, last, rows));
 }
@@ -64,14 +71,16 @@ void integer_emit_panels(cg *c, const integer_work *work) {
     const integer_panels *p = work->panels;
     LLVMValueRef *args = c->code.args, rows = cg_i64(c, integer_panel_rows(c)), w = args[p->w[0]];
     cg_pieces panels = cg_pieces_begin(c, args[p->hand], args[p->last]);
-    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[p->first]), rows), out = cg_at(c, cg_type(c, p->out_dtype), args[p->out], row);
+    LLVMValueRef row = cg_mul(c, cg_sub(c, panels.index, args[p->first]), rows),
+                 out = cg_at(c, cg_type(c, p->out_dtype), args[p->out], row);
     LLVMValueRef next = panel_at(c, work, w, next_row(c, work, row, rows));
     if (p->weights == 1) multiply(c, work, w, row, next, out, args[p->out_stride]);
     else {
         LLVMValueRef other = args[p->w[1]];
         multiply(c, work, w, row, panel_at(c, work, other, row), work->halves[0], rows);
         multiply(c, work, other, row, next, work->halves[1], rows);
-        cg_gate(c, &(cg_gated){work->halves[0], work->halves[1], args[p->x_rows], out, args[p->out_stride], integer_panel_rows(c), p->out_dtype});
+        cg_gate(c, &(cg_gated){work->halves[0], work->halves[1], args[p->x_rows], out, args[p->out_stride],
+                               integer_panel_rows(c), p->out_dtype});
     }
     cg_pieces_end(c, &panels);
 }

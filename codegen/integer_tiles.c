@@ -1,16 +1,23 @@
-/* Integer products in tile registers: 32 rows of x by a panel of 32 rows of W at a time, 64 columns of bytes in each step.
+/* Integer products in tile registers: 32 rows of x by a panel of 32 rows of W at a time, 64 columns of bytes in each
+ * step.
  *
- * The units of a packed panel lie as tiles take them. Words are split in two digits, v = 64·high + low, and multiplied by three products of
- * bytes instead of four (Karatsuba): of the high digits, of the low ones, and of the sums of both, which fit a byte as well, since x has at
- * most 13 bits and W 12. A group's sums in i32 are those of the words, to the bit. So x and W have three planes each.
+ * The units of a packed panel lie as tiles take them. Words are split in two digits, v = 64·high + low, and multiplied
+ * by three products of bytes instead of four (Karatsuba): of the high digits, of the low ones, and of the sums of both,
+ * which fit a byte as well, since x has at most 13 bits and W 12. A group's sums in i32 are those of the words, to the
+ * bit. So x and W have three planes each.
  */
 #include "codegen/integer.h"
 
 enum {
-    SIDE = CG_TILE_ROWS, STEP = CG_TILE_BYTES, HALVES = 2,  /* of a panel: tiles side by side */
-    PANEL = HALVES * SIDE, LINE = PANEL * 4,                /* rows of W; bytes of a unit of all of them */
-    PLANES = 3, DIGIT = 6, MOST_BITS = 12,
-    TALL = 2                                                /* tiles of x at a time, of bytes */
+    SIDE = CG_TILE_ROWS,
+    STEP = CG_TILE_BYTES,
+    HALVES = 2, /* of a panel: tiles side by side */
+    PANEL = HALVES * SIDE,
+    LINE = PANEL * 4, /* rows of W; bytes of a unit of all of them */
+    PLANES = 3,
+    DIGIT = 6,
+    MOST_BITS = 12,
+    TALL = 2 /* tiles of x at a time, of bytes */
 };
 
 /* Which registers hold what. */
@@ -45,7 +52,8 @@ int64_t integer_tiles_x_stride(const integer_kind *kind) {
 integer_tiles_space integer_tiles_bytes(const cg *c, const integer_kind *kind) {
     bool words = kind->x == RT_I16;
     GM_ASSERT(integer_panel_rows(c) == PANEL);
-    return (integer_tiles_space){.panel = words ? PLANES * integer_block_of(kind) * PANEL : 0, .x = words ? kind->max_rows * integer_tiles_x_stride(kind) : 0,
+    return (integer_tiles_space){.panel = words ? PLANES * integer_block_of(kind) * PANEL : 0,
+                                 .x = words ? kind->max_rows * integer_tiles_x_stride(kind) : 0,
                                  .sums = planes_of(kind) * TALL * SIDE * LINE};
 }
 
@@ -54,17 +62,20 @@ integer_tiles_space integer_tiles_bytes(const cg *c, const integer_kind *kind) {
 /* Of words, as words: the high digit, the low one, and their sum. */
 static void split(cg *c, LLVMValueRef words, LLVMValueRef *plane) {
     int count = (int)LLVMGetVectorSize(LLVMTypeOf(words));
-    LLVMValueRef digit = cg_splat(c, LLVMConstInt(c->i16, DIGIT, 0), count), half = cg_splat(c, LLVMConstInt(c->i16, 1 << (DIGIT - 1), 0), count);
+    LLVMValueRef digit = cg_splat(c, LLVMConstInt(c->i16, DIGIT, 0), count),
+                 half = cg_splat(c, LLVMConstInt(c->i16, 1 << (DIGIT - 1), 0), count);
     plane[0] = LLVMBuildAShr(c->b, cg_add(c, words, half), digit, "");
     plane[1] = cg_sub(c, words, LLVMBuildShl(c->b, plane[0], digit, ""));
     plane[2] = cg_add(c, plane[0], plane[1]);
 }
 
-void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int64_t stride, LLVMValueRef rows, LLVMValueRef to) {
+void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int64_t stride, LLVMValueRef rows,
+                           LLVMValueRef to) {
     int count = 2 * c->lanes;
     cg_loop row = cg_loop_begin(c, cg_i64(c, 0), rows, 1);
     LLVMValueRef from = cg_at(c, c->i16, x, cg_mul(c, row.index, cg_i64(c, stride)));
-    LLVMValueRef line = cg_at(c, c->i8, to, cg_mul(c, row.index, cg_i64(c, integer_tiles_x_stride(kind)))), plane[PLANES];
+    LLVMValueRef line = cg_at(c, c->i8, to, cg_mul(c, row.index, cg_i64(c, integer_tiles_x_stride(kind)))),
+                 plane[PLANES];
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, kind->columns), count);
     split(c, cg_load(c, LLVMVectorType(c->i16, (unsigned)count), cg_at(c, c->i16, from, columns.index), 1), plane);
     for (int p = 0; p < PLANES; p++) {
@@ -77,10 +88,12 @@ void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int6
 
 /* The low bytes of two units of two words: a unit of four bytes. */
 static LLVMValueRef join_units(cg *c, LLVMValueRef first, LLVMValueRef second) {
-    LLVMValueRef units[] = {LLVMBuildBitCast(c->b, first, cg_vector(c, c->i32), ""), LLVMBuildBitCast(c->b, second, cg_vector(c, c->i32), "")};
+    LLVMValueRef units[] = {LLVMBuildBitCast(c->b, first, cg_vector(c, c->i32), ""),
+                            LLVMBuildBitCast(c->b, second, cg_vector(c, c->i32), "")};
     for (int i = 0; i < 2; i++) {
         LLVMValueRef low = LLVMBuildAnd(c->b, units[i], cg_spread(c, cg_i32(c, 0xFF)), "");
-        LLVMValueRef high = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, units[i], cg_spread(c, cg_i32(c, 8)), ""), cg_spread(c, cg_i32(c, 0xFF00)), "");
+        LLVMValueRef high = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, units[i], cg_spread(c, cg_i32(c, 8)), ""),
+                                         cg_spread(c, cg_i32(c, 0xFF00)), "");
         units[i] = LLVMBuildOr(c->b, low, high, "");
     }
     return LLVMBuildOr(c->b, units[0], LLVMBuildShl(c->b, units[1], cg_spread(c, cg_i32(c, 16)), ""), "");
@@ -93,11 +106,13 @@ void integer_emit_panel_planes(cg *c, const integer_kind *kind, LLVMValueRef pan
     for (int h = 0; h < HALVES; h++) {
         LLVMValueRef plane[2][PLANES], within = cg_i64(c, h * SIDE);
         for (int i = 0; i < 2; i++) {
-            LLVMValueRef at = cg_mul(c, cg_add(c, cg_mul(c, units.index, cg_i64(c, 2)), cg_i64(c, i)), cg_i64(c, PANEL));
+            LLVMValueRef at =
+                cg_mul(c, cg_add(c, cg_mul(c, units.index, cg_i64(c, 2)), cg_i64(c, i)), cg_i64(c, PANEL));
             split(c, cg_load(c, words, cg_at(c, c->i32, panel, cg_add(c, at, within)), 4), plane[i]);
         }
         for (int p = 0; p < PLANES; p++) {
-            LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, PANEL)), cg_add(c, within, cg_i64(c, p * columns / 4 * PANEL)));
+            LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, PANEL)),
+                                     cg_add(c, within, cg_i64(c, p * columns / 4 * PANEL)));
             cg_store(c, join_units(c, plane[0][p], plane[1][p]), cg_at(c, c->i32, to, at), 4);
         }
     }
@@ -152,14 +167,16 @@ static void sum_columns(cg *c, const integer_tiles *t, const block *b, LLVMValue
     for (int i = 0; i < count; i++)
         for (int h = 0; h < HALVES; h++) {
             int64_t at = (b->r.planes > 1 ? 0 : i * SIDE * LINE) + h * STEP;
-            cg_tile_store(c, i * HALVES + h, cg_at(c, c->i8, sums_at(c, t, b->r.planes > 1 ? i : 0), cg_i64(c, at)), cg_i64(c, LINE));
+            cg_tile_store(c, i * HALVES + h, cg_at(c, c->i8, sums_at(c, t, b->r.planes > 1 ? i : 0), cg_i64(c, at)),
+                          cg_i64(c, LINE));
         }
 }
 
 /* Sixteen whole sums. */
 static LLVMValueRef whole_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueRef at) {
     LLVMValueRef part[PLANES], digit = cg_spread(c, cg_i32(c, DIGIT));
-    for (int p = 0; p < b->r.planes; p++) part[p] = cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i32, sums_at(c, t, p), at), 4);
+    for (int p = 0; p < b->r.planes; p++)
+        part[p] = cg_load(c, cg_vector(c, c->i32), cg_at(c, c->i32, sums_at(c, t, p), at), 4);
     if (b->r.planes == 1) return part[0];
     LLVMValueRef both = cg_sub(c, part[2], cg_add(c, part[0], part[1])), high = LLVMBuildShl(c->b, part[0], digit, "");
     return cg_add(c, LLVMBuildShl(c->b, cg_add(c, high, both), digit, ""), part[1]);
@@ -176,7 +193,8 @@ static void write_sums(cg *c, const integer_tiles *t, const block *b, LLVMValueR
         of_w[h] = cg_load(c, floats, cg_at(c, c->f32, t->panel_scales, at), 4);
     }
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), b->rows, 1);
-    LLVMValueRef row = cg_add(c, b->first, rows.index), of_x = cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, t->scales, row), 4));
+    LLVMValueRef row = cg_add(c, b->first, rows.index),
+                 of_x = cg_spread(c, cg_load(c, c->f32, cg_at(c, c->f32, t->scales, row), 4));
     for (int h = 0; h < HALVES; h++) {
         LLVMValueRef at = cg_add(c, cg_mul(c, rows.index, cg_i64(c, PANEL)), cg_i64(c, h * SIDE));
         LLVMValueRef y = LLVMBuildSIToFP(c->b, whole_sums(c, t, b, at), floats, "");
@@ -205,7 +223,8 @@ static void emit_block(cg *c, const integer_tiles *t, const block *b, const pass
 
 /* Blocks of `tall` whole tiles from row `first` on; returns the row after them. */
 static LLVMValueRef emit_whole(cg *c, const integer_tiles *t, const pass *of, LLVMValueRef first, int tall) {
-    LLVMValueRef size = cg_i64(c, tall * SIDE), end = cg_add(c, first, cg_mul(c, LLVMBuildUDiv(c->b, cg_sub(c, t->x_rows, first), size, ""), size));
+    LLVMValueRef size = cg_i64(c, tall * SIDE),
+                 end = cg_add(c, first, cg_mul(c, LLVMBuildUDiv(c->b, cg_sub(c, t->x_rows, first), size, ""), size));
     cg_loop loop = cg_loop_begin(c, first, end, tall * SIDE);
     emit_block(c, t, &(block){.r = roles_of(t->kind, tall), .first = loop.index, .rows = size}, of);
     cg_loop_end(c, &loop);

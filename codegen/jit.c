@@ -41,7 +41,8 @@ static LLVMErrorRef define_host_symbols(LLVMOrcLLJITRef jit) {
 /* libm and libc, from the process. */
 static LLVMErrorRef search_process(LLVMOrcLLJITRef jit) {
     LLVMOrcDefinitionGeneratorRef generator;
-    LLVMErrorRef error = LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(&generator, LLVMOrcLLJITGetGlobalPrefix(jit), NULL, NULL);
+    LLVMErrorRef error =
+        LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(&generator, LLVMOrcLLJITGetGlobalPrefix(jit), NULL, NULL);
     if (!error) LLVMOrcJITDylibAddGenerator(LLVMOrcLLJITGetMainJITDylib(jit), generator);
     return error;
 }
@@ -70,7 +71,8 @@ static rt_entry look_up(LLVMOrcLLJITRef jit, const char *name) {
 static void link_entries(cg_program *program) {
     program->entries = calloc((size_t)program->module->func_count + 1, sizeof *program->entries);
     GM_ASSERT(program->entries);
-    for (int i = 0; i < program->module->func_count; i++) program->entries[i] = look_up(program->jit, program->module->funcs[i]->name);
+    for (int i = 0; i < program->module->func_count; i++)
+        program->entries[i] = look_up(program->jit, program->module->funcs[i]->name);
 }
 
 gm_status cg_jit_load(cg_program *program, gm_diag *diag) {
@@ -140,7 +142,8 @@ static gm_status check_arguments(const ir_module *module, gm_diag *diag) {
     for (int i = 0; i < module->func_count; i++) {
         const ir_func *func = module->funcs[i];
         if (func->body->param_count > CG_MAX_ARGS || func->body->yield_count > CG_MAX_ARGS)
-            return gm_fail(diag, GM_UNSUPPORTED, "@%s: compiled functions have at most %d parameters and %d results", func->name, CG_MAX_ARGS, CG_MAX_ARGS);
+            return gm_fail(diag, GM_UNSUPPORTED, "@%s: compiled functions have at most %d parameters and %d results",
+                           func->name, CG_MAX_ARGS, CG_MAX_ARGS);
     }
     return GM_OK;
 }
@@ -151,13 +154,23 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
     GM_TRY(cg_target_open(options->target_cpu, diag, &target));
     if (!target.runs_here && !options->text_only) {
         cg_target_close(&target);
-        return gm_fail(diag, GM_UNSUPPORTED, "--target-cpu=%s needs wider vectors or other instructions than this machine has", options->target_cpu);
+        return gm_fail(diag, GM_UNSUPPORTED,
+                       "--target-cpu=%s needs wider vectors or other instructions than this machine has",
+                       options->target_cpu);
     }
     cg_program *program = calloc(1, sizeof *program);
     GM_ASSERT(program);
     *program = (cg_program){.module = module, .weight_names = calloc(CG_MAX_WEIGHTS, sizeof(char *))};
     GM_ASSERT(program->weight_names);
-    cg c = {.module = module, .options = options, .diag = diag, .program = program, .lanes = target.lanes, .dot_bytes = target.dot_bytes, .tiles = target.tiles, .ahead = target.ahead, .stands_in = target.stands_in};
+    cg c = {.module = module,
+            .options = options,
+            .diag = diag,
+            .program = program,
+            .lanes = target.lanes,
+            .dot_bytes = target.dot_bytes,
+            .tiles = target.tiles,
+            .ahead = target.ahead,
+            .stands_in = target.stands_in};
     c.context = LLVMContextCreate();
     c.llvm = LLVMModuleCreateWithNameInContext("gemmac", c.context);
     c.b = LLVMCreateBuilderInContext(c.context);

@@ -1,4 +1,5 @@
-/* Kernels: internal functions shared by every instruction of one shape, found by a key that says all that the body bakes in. */
+/* Kernels: internal functions shared by every instruction of one shape, found by a key that says all that the body
+ * bakes in. */
 #include "codegen/cg.h"
 
 #include <stdio.h>
@@ -34,7 +35,8 @@ static void mark_arguments(cg *c, LLVMValueRef fn, const LLVMTypeRef *types, int
 }
 
 static void open_code(cg *c, LLVMValueRef fn, int arg_count) {
-    c->code = (cg_code){.fn = fn, .frame = LLVMGetParam(fn, 0), .thread = LLVMGetParam(fn, 1), .threads = LLVMGetParam(fn, 2)};
+    c->code = (cg_code){
+        .fn = fn, .frame = LLVMGetParam(fn, 0), .thread = LLVMGetParam(fn, 1), .threads = LLVMGetParam(fn, 2)};
     unsigned n = 3;
     for (int i = 0; i < c->module->symbol_count; i++) c->code.symbol[i] = LLVMGetParam(fn, n++);
     for (int i = 0; i < arg_count; i++) c->code.args[i] = LLVMGetParam(fn, n++);

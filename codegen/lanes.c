@@ -2,7 +2,13 @@
 #include "codegen/lanes.h"
 #include "codegen/decode.h"
 
-enum { RUN = RT_INTERLEAVED_RUN, UNIT = RT_INTERLEAVED_UNIT, UNITS = LANES_UNITS, ROWS = RT_INTERLEAVED_ROWS, HALVES = LANES_HALVES };
+enum {
+    RUN = RT_INTERLEAVED_RUN,
+    UNIT = RT_INTERLEAVED_UNIT,
+    UNITS = LANES_UNITS,
+    ROWS = RT_INTERLEAVED_ROWS,
+    HALVES = LANES_HALVES
+};
 
 /* Vector p of what begins at `offset` and has `bytes` for each row. */
 static LLVMValueRef part_at(cg *c, LLVMValueRef from, int64_t offset, LLVMValueRef p, int64_t bytes) {
@@ -27,7 +33,8 @@ static LLVMValueRef masked(cg *c, LLVMValueRef bytes, int mask) {
 /* Bytes shifted left by `by`, right when it is negative, as the words that they lie in: to be masked. */
 static LLVMValueRef shifted(cg *c, LLVMValueRef bytes, int by) {
     LLVMTypeRef words = LLVMVectorType(c->i16, UNIT / 2 * (unsigned)c->lanes);
-    LLVMValueRef amount = cg_splat(c, LLVMConstInt(c->i16, (unsigned)(by < 0 ? -by : by), 0), UNIT / 2 * c->lanes), v = LLVMBuildBitCast(c->b, bytes, words, "");
+    LLVMValueRef amount = cg_splat(c, LLVMConstInt(c->i16, (unsigned)(by < 0 ? -by : by), 0), UNIT / 2 * c->lanes),
+                 v = LLVMBuildBitCast(c->b, bytes, words, "");
     if (by == 0) return bytes;
     v = by < 0 ? LLVMBuildLShr(c->b, v, amount, "") : LLVMBuildShl(c->b, v, amount, "");
     return LLVMBuildBitCast(c->b, v, LLVMTypeOf(bytes), "");
@@ -54,10 +61,12 @@ static LLVMValueRef load_factors(cg *c, LLVMValueRef block, int64_t offset, LLVM
 }
 
 /* Bytes of the rows in vector p: number `index` of those that begin at `offset` of a block. */
-static LLVMValueRef load_bytes(cg *c, LLVMValueRef block, int64_t offset, LLVMValueRef index, LLVMValueRef p, bool is_signed) {
+static LLVMValueRef load_bytes(cg *c, LLVMValueRef block, int64_t offset, LLVMValueRef index, LLVMValueRef p,
+                               bool is_signed) {
     LLVMValueRef from = cg_at(c, c->i8, block, cg_mul(c, index, cg_i64(c, ROWS)));
     LLVMValueRef bytes = cg_load(c, cg_vector(c, c->i8), part_at(c, from, offset, p, 1), 1);
-    return to_float(c, is_signed ? LLVMBuildSExt(c->b, bytes, cg_vector(c, c->i32), "") : LLVMBuildZExt(c->b, bytes, cg_vector(c, c->i32), ""));
+    return to_float(c, is_signed ? LLVMBuildSExt(c->b, bytes, cg_vector(c, c->i32), "")
+                                 : LLVMBuildZExt(c->b, bytes, cg_vector(c, c->i32), ""));
 }
 
 void lanes_scales(cg *c, rt_dtype dtype, LLVMValueRef block, LLVMValueRef number, LLVMValueRef p, LLVMValueRef *out) {

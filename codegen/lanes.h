@@ -1,5 +1,5 @@
-/* Interleaved rows (runtime/interleave.h) as vectors whose lanes are rows of W: codes and scales of `lanes` of the sixteen rows of a group,
- * those in vector p of it. Internal to codegen/. */
+/* Interleaved rows (runtime/interleave.h) as vectors whose lanes are rows of W: codes and scales of `lanes` of the
+ * sixteen rows of a group, those in vector p of it. Internal to codegen/. */
 #ifndef GM_CODEGEN_LANES_H
 #define GM_CODEGEN_LANES_H
 

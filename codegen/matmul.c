@@ -40,7 +40,8 @@ static void emit_sums(cg *c, cg_dot *job, LLVMValueRef scratch) {
     LLVMValueRef count = cg_mul(c, c->code.args[job->units], cg_i64(c, cg_unit_elems(job->dtype) / elems));
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, elems)), total = load_x(c, c->code.args[job->x], column, 0);
-    for (int p = 1; p < elems / c->lanes; p++) total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
+    for (int p = 1; p < elems / c->lanes; p++)
+        total = LLVMBuildFAdd(c->b, total, load_x(c, c->code.args[job->x], column, p), "");
     cg_store(c, cg_sum_lanes(c, total), cg_at(c, c->f32, job->sums, loop.index), 4);
     cg_loop_end(c, &loop);
 }
@@ -64,7 +65,7 @@ static LLVMValueRef accumulate(cg *c, const cg_codes *codes, LLVMValueRef const 
 
 /* One row's sums while its units are gone through: vector accumulators used in turn, and the minimum's share. */
 typedef struct row_sums {
-    LLVMValueRef row, ahead;      /* first byte; of what to ask for */
+    LLVMValueRef row, ahead;       /* first byte; of what to ask for */
     LLVMValueRef acc[CHAINS], low; /* variables; low NULL: no minimum */
 } row_sums;
 
@@ -73,7 +74,8 @@ static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef uni
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
     int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes;
     LLVMValueRef start = cg_mul(c, unit, cg_i64(c, bytes));
-    for (int64_t line = 0; line < bytes; line += 64) cg_prefetch(c, cg_at(c, c->i8, sums->ahead, cg_add(c, start, cg_i64(c, line))));
+    for (int64_t line = 0; line < bytes; line += 64)
+        cg_prefetch(c, cg_at(c, c->i8, sums->ahead, cg_add(c, start, cg_i64(c, line))));
     for (int sub = 0; sub < elems / CG_PIECE; sub++, ++*turn) {
         LLVMValueRef column = cg_add(c, cg_mul(c, unit, cg_i64(c, elems)), cg_i64(c, sub * CG_PIECE)), x[8];
         LLVMValueRef acc = sums->acc[*turn % CHAINS];
@@ -83,9 +85,11 @@ static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef uni
         LLVMBuildStore(c->b, accumulate(c, &codes, x, LLVMBuildLoad2(c->b, lanes_type(c), acc, "")), acc);
         int minima = job->sums ? CG_PIECE / minimum_elems(job->dtype) : 0;
         for (int h = 0; h < minima; h++) {
-            LLVMValueRef at = cg_add(c, cg_mul(c, unit, cg_i64(c, elems / CG_PIECE * minima)), cg_i64(c, sub * minima + h));
+            LLVMValueRef at =
+                cg_add(c, cg_mul(c, unit, cg_i64(c, elems / CG_PIECE * minima)), cg_i64(c, sub * minima + h));
             LLVMValueRef sum = cg_load(c, c->f32, cg_at(c, c->f32, job->sums, at), 4);
-            LLVMBuildStore(c->b, cg_fma(c, codes.minus[h], sum, LLVMBuildLoad2(c->b, c->f32, sums->low, "")), sums->low);
+            LLVMBuildStore(c->b, cg_fma(c, codes.minus[h], sum, LLVMBuildLoad2(c->b, c->f32, sums->low, "")),
+                           sums->low);
         }
     }
 }
@@ -99,9 +103,11 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
         return y;
     }
     const rt_dtype_info *info = rt_dtype_of(job->dtype);
-    int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes, unroll = UNROLL_ELEMS / elems;
+    int64_t elems = cg_unit_elems(job->dtype), bytes = elems / info->block_elems * info->block_bytes,
+            unroll = UNROLL_ELEMS / elems;
     LLVMValueRef units = c->code.args[job->units], zero = LLVMConstNull(lanes_type(c));
-    row_sums sums = {.row = cg_at(c, c->i8, c->code.args[job->w], cg_mul(c, index, cg_mul(c, units, cg_i64(c, bytes))))};
+    row_sums sums = {.row =
+                         cg_at(c, c->i8, c->code.args[job->w], cg_mul(c, index, cg_mul(c, units, cg_i64(c, bytes))))};
     sums.ahead = job->next ? job->next : cg_at(c, c->i8, sums.row, cg_i64(c, c->ahead));
     for (int i = 0; i < CHAINS; i++) sums.acc[i] = cg_variable(c, lanes_type(c), zero);
     if (job->sums) sums.low = cg_variable(c, c->f32, cg_f32(c, 0));
@@ -114,7 +120,8 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     emit_unit(c, job, &sums, rest.index, &turn);
     cg_loop_end(c, &rest);
     LLVMValueRef total = LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[0], "");
-    for (int i = 1; i < CHAINS; i++) total = LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[i], ""), "");
+    for (int i = 1; i < CHAINS; i++)
+        total = LLVMBuildFAdd(c->b, total, LLVMBuildLoad2(c->b, lanes_type(c), sums.acc[i], ""), "");
     y = cg_sum_lanes(c, total);
     if (sums.low) y = LLVMBuildFSub(c->b, y, LLVMBuildLoad2(c->b, c->f32, sums.low, ""), "");
     return y;
@@ -147,7 +154,8 @@ static void emit_rows(cg *c, void *user) {
     gemv_job *job = user;
     LLVMValueRef rows = cg_i64(c, RT_INTERLEAVED_ROWS), y[RT_FEW_ROWS][CG_ROWS_VECTORS];
     cg_dot_begin(c, &job->dot);
-    cg_loop loop = cg_loop_begin(c, LLVMBuildSDiv(c->b, c->code.args[job->low], rows, ""), LLVMBuildSDiv(c->b, c->code.args[job->high], rows, ""), 1);
+    cg_loop loop = cg_loop_begin(c, LLVMBuildSDiv(c->b, c->code.args[job->low], rows, ""),
+                                 LLVMBuildSDiv(c->b, c->code.args[job->high], rows, ""), 1);
     cg_rows_group(c, &job->dot, loop.index, y);
     for (int r = 0; r < job->dot.rows; r++)
         for (int p = 0; p < RT_INTERLEAVED_ROWS / c->lanes; p++) {
@@ -177,10 +185,17 @@ typedef struct gemv_rows {
     int64_t x_stride, out_stride;
 } gemv_rows;
 
-/* out[origin + i] = w[i]·x for the rows i of w that are this thread's, which are numbered from `from` to `to` with those of other weights. */
-static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words, const gemv_rows *rows, int64_t origin, LLVMValueRef from, LLVMValueRef to) {
-    bool interleaved = rt_interleaved_of(w->type.dtype), integers = interleaved || (words && cg_can_dot_int(c, w->type.dtype));
-    gemv_job job = {.dot = {.dtype = w->type.dtype, .columns = w->type.dim[1], .in_words = integers, .rows = rows->count, .x_stride = rows->x_stride},
+/* out[origin + i] = w[i]·x for the rows i of w that are this thread's, which are numbered from `from` to `to` with
+ * those of other weights. */
+static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words, const gemv_rows *rows, int64_t origin,
+                      LLVMValueRef from, LLVMValueRef to) {
+    bool interleaved = rt_interleaved_of(w->type.dtype),
+         integers = interleaved || (words && cg_can_dot_int(c, w->type.dtype));
+    gemv_job job = {.dot = {.dtype = w->type.dtype,
+                            .columns = w->type.dim[1],
+                            .in_words = integers,
+                            .rows = rows->count,
+                            .x_stride = rows->x_stride},
                     .out_stride = rows->out_stride};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef start = cg_i64(c, origin), zero = cg_i64(c, 0);
@@ -191,9 +206,15 @@ static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words,
     char name[32];
     snprintf(name, sizeof name, "%s_%s", integers ? "words" : "gemv", rt_dtype_of(w->type.dtype)->text);
     gm_string_printf(&kernel.key, "%s", name);
-    if (integers) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "vectors of %d lanes multiply words of this type", c->lanes);
-    else if (words) ir_decide(c->options->decisions, "code", c->module, c->func, inst, name, "no kernel for words of this type in vectors of %d lanes", c->lanes);
-    if (rows->count > 1) gm_string_printf(&kernel.key, " %d %lld %lld", rows->count, (long long)rows->x_stride, (long long)rows->out_stride);
+    if (integers)
+        ir_decide(c->options->decisions, "code", c->module, c->func, inst, name,
+                  "vectors of %d lanes multiply words of this type", c->lanes);
+    else if (words)
+        ir_decide(c->options->decisions, "code", c->module, c->func, inst, name,
+                  "no kernel for words of this type in vectors of %d lanes", c->lanes);
+    if (rows->count > 1)
+        gm_string_printf(&kernel.key, " %d %lld %lld", rows->count, (long long)rows->x_stride,
+                         (long long)rows->out_stride);
     cg_kernel_call(c, &kernel, name, interleaved ? emit_rows : emit_gemv, &job);
 }
 
@@ -243,8 +264,11 @@ _Static_assert((int)RT_SITE_WEIGHTS == (int)IR_MAX_WEIGHTS, "a site holds all we
 static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride, int64_t layer) {
     rt_site *site = next_site(c);
     const ir_type *x = &inst->operands[0]->type;
-    *site = (rt_site){.columns = x->dim[x->rank - 1], .bf16 = x->dtype == RT_BF16,
-                      .max_rows = ir_type_max_rows(c->module, x), .x_stride = x_stride, .out_stride = out_stride};
+    *site = (rt_site){.columns = x->dim[x->rank - 1],
+                      .bf16 = x->dtype == RT_BF16,
+                      .max_rows = ir_type_max_rows(c->module, x),
+                      .x_stride = x_stride,
+                      .out_stride = out_stride};
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
         char name[IR_NAME_BYTES];
@@ -263,7 +287,8 @@ static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int6
     int site = -1;
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
-        if (!def || ir_stored_count(def) != layers || (layers > 1 && def->operands[0] != first->operands[0])) return NULL;
+        if (!def || ir_stored_count(def) != layers || (layers > 1 && def->operands[0] != first->operands[0]))
+            return NULL;
     }
     for (int64_t i = 0; i < layers; i++) {
         int at = site_new(c, inst, x_stride, out_stride, i);
@@ -277,7 +302,8 @@ static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int6
 static bool all_stored(cg *c, const ir_inst *inst) {
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_type *w = &inst->operands[i]->type;
-        if (!(cg_can_decode(w->dtype) || rt_interleaved_of(w->dtype)) || w->dim[1] % cg_unit_elems(w->dtype)) return false;
+        if (!(cg_can_decode(w->dtype) || rt_interleaved_of(w->dtype)) || w->dim[1] % cg_unit_elems(w->dtype))
+            return false;
     }
     return true;
 }
@@ -286,11 +312,13 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const ir_value *x = inst->operands[0], *y = inst->results[0];
     const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
     int64_t in_stride, out_stride;
-    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), words = ir_attr_is(inst, IR_ATTR_IMPL, "words"), gemv = words || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
+    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), words = ir_attr_is(inst, IR_ATTR_IMPL, "words"),
+         gemv = words || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
     const cg_slot *reads[1 + IR_MAX_WEIGHTS], *writes[] = {out, &cg_dealt};
     for (int i = 0; i < inst->operand_count; i++) reads[i] = cg_slot_of(c, inst->operands[i]);
     cg_access(c, reads, inst->operand_count, writes, tiles ? 2 : 1);
-    if (!ir_layout_matrix(&x->type, &in->layout, &in_stride) || !ir_layout_matrix(&y->type, &out->layout, &out_stride)) {
+    if (!ir_layout_matrix(&x->type, &in->layout, &in_stride) ||
+        !ir_layout_matrix(&y->type, &out->layout, &out_stride)) {
         cg_unsupported(c, inst, "rows of x at varying distances");
         return;
     }
@@ -300,12 +328,14 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     }
     LLVMValueRef rows = cg_leading_rows(c, &x->type);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
-        emit_gemvs(c, inst, words, rows, &(gemv_rows){rows_at_once(c, &x->type), in->base, out->base, in_stride, out_stride});
+        emit_gemvs(c, inst, words, rows,
+                   &(gemv_rows){rows_at_once(c, &x->type), in->base, out->base, in_stride, out_stride});
         return;
     }
     bool packed = ir_attr_is(inst, IR_ATTR_IMPL, "packed");
     if (!packed && cg_can_stream(inst)) {
-        ir_decide(c->options->decisions, "code", c->module, c->func, inst, "stream", "compiled code widens slices of W in every thread, oneDNN multiplies them");
+        ir_decide(c->options->decisions, "code", c->module, c->func, inst, "stream",
+                  "compiled code widens slices of W in every thread, oneDNN multiplies them");
         cg_emit_stream(c, inst, rows, in_stride, out_stride);
         return;
     }
@@ -314,7 +344,8 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "a matrix that is not a stored weight");
         return;
     }
-    ir_decide(c->options->decisions, "code", c->module, c->func, inst, packed ? "oneDNN, packed once" : "oneDNN, W widened by the runtime",
+    ir_decide(c->options->decisions, "code", c->module, c->func, inst,
+              packed ? "oneDNN, packed once" : "oneDNN, W widened by the runtime",
               packed ? "impl is packed" : "no compiled code for this layout or type of W");
     LLVMValueRef args[] = {c->code.frame, site, c->code.thread, in->base, rows, out->base};
     cg_host_call(c, "rt_matmul_run", c->void_t, args, 6);

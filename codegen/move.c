@@ -49,7 +49,8 @@ static void emit_const(cg *c, const ir_inst *inst) {
     if (type->rank == 0) {
         ir_attr first = list ? element_of(type->dtype, list->floats[0]) : (ir_attr){0};
         LLVMValueRef element = cg_const_element(c, type->dtype, list ? &first : value);
-        slot->reg = type->dtype == RT_BOOL ? LLVMConstInt(c->i1, (unsigned long long)(list ? first.i : value->i), 0) : element;
+        slot->reg =
+            type->dtype == RT_BOOL ? LLVMConstInt(c->i1, (unsigned long long)(list ? first.i : value->i), 0) : element;
         return;
     }
     if (list) slot->layout = ir_layout_dense(c->module, type);
@@ -70,11 +71,13 @@ static LLVMValueRef weight_number(cg *c, const ir_inst *inst) {
     char text[IR_NAME_BYTES];
     LLVMValueRef *numbers = calloc((size_t)count, sizeof *numbers);
     GM_ASSERT(numbers);
-    for (int64_t i = 0; i < count; i++) numbers[i] = cg_i64(c, cg_weight_number(c->program, ir_stored_name(inst, i, text)));
+    for (int64_t i = 0; i < count; i++)
+        numbers[i] = cg_i64(c, cg_weight_number(c->program, ir_stored_name(inst, i, text)));
     LLVMValueRef number = numbers[0];
     if (inst->op == IR_LAYER_WEIGHT) {
         LLVMValueRef list = const_global(c, LLVMConstArray2(c->i64, numbers, (uint64_t)count));
-        number = LLVMBuildLoad2(c->b, c->i64, cg_at(c, c->i64, list, cg_widen(c, cg_slot_of(c, inst->operands[0])->reg)), "");
+        number = LLVMBuildLoad2(c->b, c->i64,
+                                cg_at(c, c->i64, list, cg_widen(c, cg_slot_of(c, inst->operands[0])->reg)), "");
     }
     free(numbers);
     return number;
@@ -164,7 +167,8 @@ static void emit_concat(cg *c, const ir_inst *inst) {
         const ir_value *x = inst->operands[i];
         cg_slot part = *cg_slot_of(c, inst->results[0]);
         part.base = cg_at(c, cg_type(c, x->type.dtype), part.base, cg_i64(c, start * part.layout.stride[axis]));
-        /* The parts are disjoint: only the first has to wait for earlier users of this memory, none for another part. */
+        /* The parts are disjoint: only the first has to wait for earlier users of this memory, none for another
+         * part. */
         if (i > 0) part.extent.object = -1;
         cg_emit_copy(c, &x->type, cg_slot_of(c, x), &part);
         start += x->type.dim[axis];

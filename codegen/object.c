@@ -1,11 +1,12 @@
 /* LLVM IR -> object code, in parts that several threads compile.
  *
- * What one function tells about another (arguments that are always the same constant, arguments that nobody reads) is used on the
- * whole module first. Then each part gets a copy of the module in a context of its own and forgets the bodies that are not its own.
- * Which part a function goes to depends on the module alone, so the code is the same whatever the number of threads.
+ * What one function tells about another (arguments that are always the same constant, arguments that nobody reads) is
+ * used on the whole module first. Then each part gets a copy of the module in a context of its own and forgets the
+ * bodies that are not its own. Which part a function goes to depends on the module alone, so the code is the same
+ * whatever the number of threads.
  *
- * Kernels are where the time of a run is spent. The functions that call them run straight through once a token, and are most of the
- * code of a deep model: they are a part of their own, translated quickly rather than well.
+ * Kernels are where the time of a run is spent. The functions that call them run straight through once a token, and are
+ * most of the code of a deep model: they are a part of their own, translated quickly rather than well.
  */
 #include "codegen/cg.h"
 
@@ -41,7 +42,8 @@ static gm_status run_passes(LLVMModuleRef module, const char *passes, LLVMTarget
     LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
     LLVMPassBuilderOptionsSetLoopVectorization(options, 1);
     LLVMPassBuilderOptionsSetLoopInterleaving(options, 1);
-    LLVMPassBuilderOptionsSetLoopUnrolling(options, 0); /* but for loops that ask for it: of the others it makes a quarter more code, no faster */
+    /* but for loops that ask for it: of the others it makes a quarter more code, no faster */
+    LLVMPassBuilderOptionsSetLoopUnrolling(options, 0);
     LLVMErrorRef error = LLVMRunPasses(module, passes, machine, options);
     LLVMDisposePassBuilderOptions(options);
     return error ? cg_llvm_fail(diag, error, "LLVM passes") : GM_OK;
@@ -117,7 +119,8 @@ static void forget_others(const work *w, LLVMModuleRef module, int which) {
         if (w->part_of[number] >= 0 && w->part_of[number] != which) LLVMSetLinkage(fn, LLVMAvailableExternallyLinkage);
 }
 
-static gm_status emit_file(part *p, LLVMTargetMachineRef machine, LLVMModuleRef module, LLVMCodeGenFileType type, LLVMMemoryBufferRef *out) {
+static gm_status emit_file(part *p, LLVMTargetMachineRef machine, LLVMModuleRef module, LLVMCodeGenFileType type,
+                           LLVMMemoryBufferRef *out) {
     char *error = NULL;
     if (!LLVMTargetMachineEmitToMemoryBuffer(machine, module, type, &error, out)) return GM_OK;
     gm_status status = gm_fail(&p->diag, GM_INTERNAL, "object code: %s", error);
@@ -135,7 +138,8 @@ static gm_status emit_assembly(part *p, LLVMTargetMachineRef machine, LLVMModule
 
 static gm_status compile_module(const work *w, part *p, LLVMModuleRef module) {
     bool callers = p == &w->parts[CALLERS];
-    LLVMTargetMachineRef machine = cg_target_machine(w->target, callers ? LLVMCodeGenLevelNone : LLVMCodeGenLevelDefault);
+    LLVMTargetMachineRef machine =
+        cg_target_machine(w->target, callers ? LLVMCodeGenLevelNone : LLVMCodeGenLevelDefault);
     forget_others(w, module, (int)(p - w->parts));
     gm_status status = run_passes(module, callers ? caller_passes : kernel_passes, machine, &p->diag);
     if (status == GM_OK && w->options->llvm_text) p->bitcode = LLVMWriteBitcodeToMemoryBuffer(module);
@@ -149,7 +153,8 @@ static gm_status compile_part(const work *w, part *p) {
     LLVMContextRef context = LLVMContextCreate();
     LLVMModuleRef module = NULL;
     gm_status status = GM_OK;
-    if (LLVMParseBitcodeInContext2(context, w->module, &module)) status = gm_fail(&p->diag, GM_INTERNAL, "LLVM cannot read its own bitcode");
+    if (LLVMParseBitcodeInContext2(context, w->module, &module))
+        status = gm_fail(&p->diag, GM_INTERNAL, "LLVM cannot read its own bitcode");
     else status = compile_module(w, p, module);
     if (module) LLVMDisposeModule(module);
     LLVMContextDispose(context);
@@ -166,7 +171,9 @@ static void *compile_parts(void *argument) {
 static void compile_all(work *w, int threads) {
     pthread_t others[CG_MAX_OBJECTS];
     int started = 0;
-    while (started + 1 < threads && started + 1 < w->count && pthread_create(&others[started], NULL, compile_parts, w) == 0) started++;
+    while (started + 1 < threads && started + 1 < w->count &&
+           pthread_create(&others[started], NULL, compile_parts, w) == 0)
+        started++;
     compile_parts(w);
     for (int i = 0; i < started; i++) pthread_join(others[i], NULL);
 }
@@ -216,7 +223,8 @@ static gm_status join(const work *w, cg *c) {
     for (int i = 0; i < w->count; i++)
         if (w->parts[i].status != GM_OK) return gm_fail(c->diag, w->parts[i].status, "%s", w->parts[i].diag.message);
     for (int i = 0; i < w->count && c->options->assembly; i++)
-        gm_string_append(c->options->assembly, LLVMGetBufferStart(w->parts[i].assembly), LLVMGetBufferSize(w->parts[i].assembly));
+        gm_string_append(c->options->assembly, LLVMGetBufferStart(w->parts[i].assembly),
+                         LLVMGetBufferSize(w->parts[i].assembly));
     if (c->options->llvm_text) GM_TRY(print_llvm(w, c));
     take_objects(w, c->program);
     return GM_OK;

@@ -1,7 +1,7 @@
 /* Calls around each instruction's work, so that the runtime can say what every thread did and when (runtime/profile.h).
  *
- * An instruction is at work from its first access to memory, after the barrier that this may need, to its end. Barriers are events
- * of their own. What only computes registers or names memory is never at work.
+ * An instruction is at work from its first access to memory, after the barrier that this may need, to its end. Barriers
+ * are events of their own. What only computes registers or names memory is never at work.
  */
 #include "codegen/cg.h"
 #include "ir/cost.h"
@@ -27,7 +27,8 @@ bool cg_profile_begin(cg *c) {
     int64_t number = cg_trace_number(c->module, c->inst);
     int kind = c->timing.parts++ ? RT_EVENT_MORE : RT_EVENT_OP;
     LLVMValueRef position = c->inst->op == IR_ATTENTION ? cg_slot_of(c, c->inst->operands[3])->reg : cg_i32(c, 0);
-    LLVMValueRef args[] = {c->code.frame, c->code.thread, cg_i32(c, number), cg_i32(c, kind), extent_of(c, c->inst), position};
+    LLVMValueRef args[] = {c->code.frame,   c->code.thread,        cg_i32(c, number),
+                           cg_i32(c, kind), extent_of(c, c->inst), position};
     cg_host_call(c, "rt_profile_begin", c->void_t, args, 6);
     c->timing.open = true;
     return true;

@@ -1,5 +1,5 @@
-/* Handing back the memory of a compiler that has done its work: LLVM's heap and the resident pages of its code. Both would otherwise
- * stay beside the weights for the whole run.
+/* Handing back the memory of a compiler that has done its work: LLVM's heap and the resident pages of its code. Both
+ * would otherwise stay beside the weights for the whole run.
  */
 #include "codegen/cg.h"
 #include "runtime/release.h"

@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The most vectors of a pass, whose steps are done in registers: four steps where there are 32 of these, else three; and of the first pass, whose
- * steps within vectors need registers too. */
+/* The most vectors of a pass, whose steps are done in registers: four steps where there are 32 of these, else three;
+ * and of the first pass, whose steps within vectors need registers too. */
 enum { RADIX = 16, FIRST = 8 };
 
-/* Rows that are turned in place: one, or `lanes` of them side by side, with a gap after every BLOCK columns, so that columns which belong
- * together at multiples of that are not all in the same few sets of a cache. */
+/* Rows that are turned in place: one, or `lanes` of them side by side, with a gap after every BLOCK columns, so that
+ * columns which belong together at multiples of that are not all in the same few sets of a cache. */
 typedef struct field {
     LLVMValueRef floats;
     int64_t columns, each; /* each: floats from a column to the next, 1 or lanes */
@@ -166,7 +166,8 @@ static void emit_last(cg *c, const field *f, int64_t half, cg_turned_fn turned, 
 
 /* The steps from `half` on, those before being done. */
 static void emit_rest(cg *c, const field *f, int64_t half, cg_turned_fn turned, void *user) {
-    int64_t n = rt_rotate_run(f->columns), m = f->columns / n, last = 1, most = has_many_registers(c) ? 24 : 12; /* vectors */
+    /* most: vectors in registers at a time */
+    int64_t n = rt_rotate_run(f->columns), m = f->columns / n, last = 1, most = has_many_registers(c) ? 24 : 12;
     int largest = has_many_registers(c) ? RADIX : RADIX / 2;
     while (2 * last <= largest && 2 * last * m <= most && half * last < n) last *= 2;
     for (int64_t left = n / half / last; left > 1;) {
@@ -191,7 +192,8 @@ void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef
 
 enum { QUAD = CG_ROTATE_QUAD };
 
-/* Column j of the transform's first steps, and the column's sign: what column `column` has of column j of those that are turned with it. */
+/* Column j of the transform's first steps, and the column's sign: what column `column` has of column j of those that
+ * are turned with it. */
 static int sign_in(int64_t column, int64_t j, int64_t together) {
     int64_t first = column / together * together, both = column % together & j;
     bool odd = __builtin_popcountll((unsigned long long)both) & 1, minus = rt_rotate_sign(first + j);
@@ -223,16 +225,19 @@ static LLVMValueRef ones_turned(cg *c, int64_t columns, int64_t column, int by) 
 /* Four columns, their signs and first two steps: where products of bytes are summed, one such sum each. */
 static void turn_quad(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef codes, int bias, LLVMValueRef *x) {
     LLVMTypeRef ints = LLVMVectorType(c->i32, (unsigned)c->lanes);
-    LLVMValueRef signs = table_of(c, "signs", columns, c->i32, quad_signs, 0), lanes = LLVMBuildBitCast(c->b, codes, ints, "");
+    LLVMValueRef signs = table_of(c, "signs", columns, c->i32, quad_signs, 0),
+                 lanes = LLVMBuildBitCast(c->b, codes, ints, "");
     if (c->dot_bytes) {
         LLVMValueRef starts = bias ? table_of(c, "starts", columns, c->i32, quad_start, bias) : NULL;
         for (int k = 0; k < QUAD; k++)
-            x[k] = cg_add_quads(c, starts ? load_entry(c, starts, c->i32, first, k) : LLVMConstNull(ints), codes, load_entry(c, signs, c->i32, first, k));
+            x[k] = cg_add_quads(c, starts ? load_entry(c, starts, c->i32, first, k) : LLVMConstNull(ints), codes,
+                                load_entry(c, signs, c->i32, first, k));
         return;
     }
     LLVMValueRef bytes = load_entry(c, signs, c->i32, first, 0); /* of column 0, which adds all: their own signs */
     for (int k = 0; k < QUAD; k++) {
-        LLVMValueRef up = cg_splat(c, cg_i32(c, 24 - 8 * k), c->lanes), down = cg_splat(c, cg_i32(c, 31), c->lanes), by = cg_splat(c, cg_i32(c, 8 * k), c->lanes);
+        LLVMValueRef up = cg_splat(c, cg_i32(c, 24 - 8 * k), c->lanes), down = cg_splat(c, cg_i32(c, 31), c->lanes),
+                     by = cg_splat(c, cg_i32(c, 8 * k), c->lanes);
         LLVMValueRef minus = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, bytes, up, ""), down, ""); /* -1 or 0 */
         x[k] = LLVMBuildAnd(c->b, LLVMBuildLShr(c->b, lanes, by, ""), cg_splat(c, cg_i32(c, 255), c->lanes), "");
         x[k] = cg_sub(c, LLVMBuildXor(c->b, cg_sub(c, x[k], cg_splat(c, cg_i32(c, bias), c->lanes)), minus, ""), minus);
@@ -241,7 +246,8 @@ static void turn_quad(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef c
 }
 
 void cg_rotate_codes(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef const *codes, int bias, LLVMValueRef *x) {
-    for (int i = 0; i < CG_ROTATE_CODES; i += QUAD) turn_quad(c, columns, cg_add(c, first, cg_i64(c, i)), codes[i / QUAD], bias, x + i);
+    for (int i = 0; i < CG_ROTATE_CODES; i += QUAD)
+        turn_quad(c, columns, cg_add(c, first, cg_i64(c, i)), codes[i / QUAD], bias, x + i);
     butterflies(c, x, QUAD, CG_ROTATE_CODES);
 }
 

@@ -1,8 +1,10 @@
-/* Element-wise operations, reductions, rotations, fused groups, iota and copies: one loop nest over the rows of a row space.
+/* Element-wise operations, reductions, rotations, fused groups, iota and copies: one loop nest over the rows of a row
+ * space.
  *
- * The row space is a shape [d0, …, dn-1]; its rows (all axes but the last) are shared out between the threads. Within a row each
- * reduction is a loop over the columns that recomputes its operand from the inputs, and one last loop writes the outputs; cheap
- * arithmetic is done twice rather than kept in memory. A rotated row is kept, in the thread's scratch.
+ * The row space is a shape [d0, …, dn-1]; its rows (all axes but the last) are shared out between the threads. Within a
+ * row each reduction is a loop over the columns that recomputes its operand from the inputs, and one last loop writes
+ * the outputs; cheap arithmetic is done twice rather than kept in memory. A rotated row is kept, in the thread's
+ * scratch.
  */
 #include "codegen/cg.h"
 
@@ -43,10 +45,11 @@ typedef struct row_job {
     int scratch;         /* … in this argument */
     uint32_t id_limit;
     /* while emitting */
-    LLVMValueRef *row_value;            /* by value id: what holds for the whole row */
-    LLVMValueRef *rotated;              /* by value id: where the rotated row lies */
-    int rotated_count;                  /* so far */
-    LLVMValueRef *column_value[SIDES];  /* by value id: memos of the current column, and of the same one of the row's other half */
+    LLVMValueRef *row_value; /* by value id: what holds for the whole row */
+    LLVMValueRef *rotated;   /* by value id: where the rotated row lies */
+    int rotated_count;       /* so far */
+    /* by value id: memos of the current column, and of the same one of the row's other half */
+    LLVMValueRef *column_value[SIDES];
     LLVMValueRef column[SIDES];
     LLVMValueRef index[IR_MAX_RANK];
     LLVMValueRef input_row[MAX_INPUTS];
@@ -105,10 +108,12 @@ static void add_input(cg *c, row_job *job, cg_kernel *kernel, const ir_value *in
     if (!input->reg) align_strides(job, &outer->type, &slot->layout, input->stride);
 }
 
-static void add_output(row_job *job, cg_kernel *kernel, const ir_value *inner, const ir_type *type, const cg_slot *slot) {
+static void add_output(row_job *job, cg_kernel *kernel, const ir_value *inner, const ir_type *type,
+                       const cg_slot *slot) {
     GM_ASSERT(job->output_count < MAX_OUTPUTS);
     row_output *output = &job->outputs[job->output_count++];
-    *output = (row_output){.value = inner, .dtype = type->dtype, .arg = cg_kernel_arg(kernel, slot->base), .ring_axis = -1};
+    *output =
+        (row_output){.value = inner, .dtype = type->dtype, .arg = cg_kernel_arg(kernel, slot->base), .ring_axis = -1};
     align_strides(job, type, &slot->layout, output->stride);
     output->full = type->rank > 0 && type->dim[type->rank - 1] == job->dim[job->rank - 1];
 }
@@ -144,8 +149,8 @@ static void make_key(cg *c, const row_job *job, gm_string *key) {
     }
     for (int i = 0; i < job->output_count; i++) {
         const row_output *output = &job->outputs[i];
-        gm_string_printf(key, ">%u %d %d %d/%lld ", renumbered(&r, output->value->id), output->dtype, output->full, output->ring_axis,
-                         (long long)output->ring_slots);
+        gm_string_printf(key, ">%u %d %d %d/%lld ", renumbered(&r, output->value->id), output->dtype, output->full,
+                         output->ring_axis, (long long)output->ring_slots);
         key_dims(key, output->stride, job->rank);
     }
     free(r.map);
@@ -183,7 +188,8 @@ static LLVMValueRef inst_at(cg *c, row_job *job, const ir_inst *inst, int side) 
     if (inst->op == IR_CONST) return const_at(c, inst);
     if (inst->op == IR_IOTA) return iota_at(c, job, inst, job->column[side]);
     if (inst->op == IR_SWAP_HALVES) return value_at(c, job, inst->operands[0], 1 - side);
-    if (inst->op == IR_ROTATE) return cg_load(c, c->f32, cg_at(c, c->f32, job->rotated[inst->results[0]->id], job->column[side]), 4);
+    if (inst->op == IR_ROTATE)
+        return cg_load(c, c->f32, cg_at(c, c->f32, job->rotated[inst->results[0]->id], job->column[side]), 4);
     LLVMValueRef operands[4];
     for (int i = 0; i < inst->operand_count; i++) operands[i] = value_at(c, job, inst->operands[i], side);
     return cg_elem(c, inst, operands);
@@ -210,7 +216,8 @@ static void enter_column(row_job *job, LLVMValueRef column, LLVMValueRef other) 
 typedef void (*column_fn)(cg *c, row_job *job, void *user);
 
 /* emit for the columns [from, to); apart: from a column to the same one of the other half, 0: nobody asks for that. */
-static void column_loop(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, int64_t apart, column_fn emit, void *user) {
+static void column_loop(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, int64_t apart, column_fn emit,
+                        void *user) {
     cg_loop loop = cg_loop_begin(c, from, to, 1);
     enter_column(job, loop.index, apart ? cg_add(c, loop.index, cg_i64(c, apart)) : NULL);
     emit(c, job, user);
@@ -243,8 +250,8 @@ static LLVMValueRef reduce_step(cg *c, const ir_inst *inst, LLVMValueRef so_far,
     if (dtype == RT_BOOL) return LLVMBuildOr(c->b, so_far, x, "");
     if (dtype == RT_I32) return sum ? cg_add(c, so_far, x) : cg_max(c, so_far, x);
     if (!sum) {
-        /* As one instruction: LLVM merges a comparison with a choice that x is made of, and then takes the loop for no reduction. It may not be
-         * given NaN, which never is the largest. */
+        /* As one instruction: LLVM merges a comparison with a choice that x is made of, and then takes the loop for no
+         * reduction. It may not be given NaN, which never is the largest. */
         LLVMValueRef number = LLVMBuildFCmp(c->b, LLVMRealORD, x, x, "");
         x = LLVMBuildSelect(c->b, number, x, LLVMConstReal(c->f32, -INFINITY), "");
         LLVMValueRef larger = cg_intrinsic(c, "llvm.maxnum", c->f32, (LLVMValueRef[]){so_far, x}, 2);
@@ -301,7 +308,8 @@ static int64_t rotated_bytes(int64_t columns) {
 static void emit_rotation(cg *c, row_job *job, const ir_inst *inst) {
     int64_t columns = job->dim[job->rank - 1];
     LLVMValueRef from = row_in_memory(job, inst->operands[0]);
-    LLVMValueRef to = cg_at(c, c->i8, c->code.args[job->scratch], cg_i64(c, job->rotated_count++ * rotated_bytes(columns)));
+    LLVMValueRef to =
+        cg_at(c, c->i8, c->code.args[job->scratch], cg_i64(c, job->rotated_count++ * rotated_bytes(columns)));
     if (!from) each_column(c, job, cg_i64(c, 0), cg_i64(c, columns), keep_column, &(kept_row){inst->operands[0], to});
     cg_emit_rotated_row(c, columns, from ? from : to, to);
     job->rotated[inst->results[0]->id] = to;
@@ -380,7 +388,8 @@ static void emit_job(cg *c, void *user) {
         static_rows = ir_dim_is_symbol(job->dim[i]) ? INT32_MAX : static_rows * job->dim[i];
     }
     LLVMValueRef row_from = cg_i64(c, 0), row_to = rows, column_from = cg_i64(c, 0), column_to = columns;
-    if (!job->reduces && !job->rotations && static_rows < SPLIT_ROWS) cg_share(c, columns, COLUMN_GRAIN, &column_from, &column_to);
+    if (!job->reduces && !job->rotations && static_rows < SPLIT_ROWS)
+        cg_share(c, columns, COLUMN_GRAIN, &column_from, &column_to);
     else cg_share(c, rows, 1, &row_from, &row_to);
     cg_loop loop = cg_loop_begin(c, row_from, row_to, 1);
     LLVMValueRef rest = loop.index;
@@ -393,8 +402,9 @@ static void emit_job(cg *c, void *user) {
     cg_loop_end(c, &loop);
 }
 
-/* A loop over the leading axis around the kernel for one of it: argument by argument moved on. Every thread goes through all of it:
- * a share per thread would hand the kernel constants, for which LLVM may make a copy that sums in another order. */
+/* A loop over the leading axis around the kernel for one of it: argument by argument moved on. Every thread goes
+ * through all of it: a share per thread would hand the kernel constants, for which LLVM may make a copy that sums in
+ * another order. */
 static cg_loop leading_begin(cg *c, row_job *job, cg_kernel *kernel) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->dim[0]), 1);
     for (int i = 0; i < job->input_count; i++) {
@@ -418,7 +428,8 @@ static bool goes_singly(const row_job *job) {
     if (!job->reduces || job->rank < 2 || job->dim[0] < 2 || job->dim[0] > RT_FEW_ROWS) return false;
     for (int i = 0; i < job->inst_count; i++) {
         const ir_inst *inst = job->insts[i];
-        if (inst->op == IR_IOTA && ir_attr_int(inst, IR_ATTR_AXIS, 0) + job->rank == inst->results[0]->type.rank) return false;
+        if (inst->op == IR_IOTA && ir_attr_int(inst, IR_ATTR_AXIS, 0) + job->rank == inst->results[0]->type.rank)
+            return false;
     }
     return true;
 }
@@ -519,7 +530,8 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
         int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
         if (axis != job.rank - 1) swap_axes(&job, axis);
     }
-    if (job.rotations) job.scratch = cg_kernel_arg(&kernel, cg_scratch(c, job.rotations * rotated_bytes(job.dim[job.rank - 1])));
+    if (job.rotations)
+        job.scratch = cg_kernel_arg(&kernel, cg_scratch(c, job.rotations * rotated_bytes(job.dim[job.rank - 1])));
     run_job(c, &job, &kernel, fused ? "fuse" : ir_op_of(inst->op)->text);
 }
 

@@ -1,13 +1,15 @@
-/* screened_argmax, screened_guess, screened_sample: choices from W·x without all of its elements, from the screen of W (runtime/screen.h) and those
- * rows of W that can change a choice.
+/* screened_argmax, screened_guess, screened_sample: choices from W·x without all of its elements, from the screen of W
+ * (runtime/screen.h) and those rows of W that can change a choice.
  *
- * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread collects as many of its rows in a heap, those that it
- * estimates highest, and keeps of the others those that may score more than what is least there is supposed to. Then it computes the exact
- * scores of the rows in the heap. The k-th largest of all threads' is one that k logits reach, so rows whose bound is below its rt_sample_floor change
- * nothing; where some thread has supposed more than that, all rows are estimated once more, and those kept that are not below it. (A repeat
- * penalty makes no logit larger; with it more rows are taken at first, and what it leaves of them counts.) The exact scores of the rows that
- * are left go to the sampler with their ids. Otherwise every bound is infinite, and all rows are computed. Either way each row by the code of the
- * matrix-vector kernel, so that every bit is that of the full product. Each time the screen is read once for all rows of x.
+ * When only the k largest logits count (rt_sample_reach; one for an argmax), every thread collects as many of its rows
+ * in a heap, those that it estimates highest, and keeps of the others those that may score more than what is least
+ * there is supposed to. Then it computes the exact scores of the rows in the heap. The k-th largest of all threads' is
+ * one that k logits reach, so rows whose bound is below its rt_sample_floor change nothing; where some thread has
+ * supposed more than that, all rows are estimated once more, and those kept that are not below it. (A repeat penalty
+ * makes no logit larger; with it more rows are taken at first, and what it leaves of them counts.) The exact scores of
+ * the rows that are left go to the sampler with their ids. Otherwise every bound is infinite, and all rows are
+ * computed. Either way each row by the code of the matrix-vector kernel, so that every bit is that of the full product.
+ * Each time the screen is read once for all rows of x.
  *
  * A comparison that decides to skip a row is false for NaN, so that a row with NaN is never skipped.
  */
@@ -59,7 +61,8 @@ static LLVMValueRef exact_score(cg *c, const screen_job *job, LLVMValueRef row) 
 
 /* The estimates in the heap become exact scores. */
 static void score_heap(cg *c, const screen_job *job, const screen_x *x) {
-    cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_load(c, c->i64, field_of(c, x->heap, offsetof(rt_candidates, count)), 8), 1);
+    cg_loop loop =
+        cg_loop_begin(c, cg_i64(c, 0), cg_load(c, c->i64, field_of(c, x->heap, offsetof(rt_candidates, count)), 8), 1);
     LLVMValueRef row = cg_load(c, c->i32, cg_at(c, c->i32, x->heap_id, loop.index), 4);
     cg_branch any = cg_if(c, LLVMBuildICmp(c->b, LLVMIntSGE, row, cg_i32(c, 0), ""));
     cg_store(c, exact_score(c, job, cg_widen(c, row)), cg_at(c, c->f32, x->heap_score, loop.index), 4);
@@ -75,7 +78,8 @@ static void keep_all(cg *c, const screen_job *job, LLVMValueRef scratch) {
     screen_groups groups = screen_groups_begin(c, job, slabs.index);
     for (int r = 0; r < job->x_rows; r++) {
         screen_x x = screen_x_at(c, job, scratch, cg_i64(c, r));
-        for (int i = 0; i < RT_SCREEN_ROWS; i += together) screen_keep(c, &x, infinite, cg_add(c, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, i)));
+        for (int i = 0; i < RT_SCREEN_ROWS; i += together)
+            screen_keep(c, &x, infinite, cg_add(c, cg_mul(c, groups.group, cg_i64(c, RT_SCREEN_ROWS)), cg_i64(c, i)));
     }
     screen_groups_end(c, &groups);
     cg_pieces_end(c, &slabs);
@@ -90,29 +94,36 @@ static void append(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef ro
     LLVMBuildStore(c->b, cg_add(c, at, LLVMBuildZExt(c->b, counts, c->i64, "")), count);
 }
 
-/* Those of SCREEN_LANES rows from `row` on, with bounds from place `at` on, that are not below the floor; a row with NaN is never skipped. */
-static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef at, LLVMValueRef row, LLVMValueRef floor) {
+/* Those of SCREEN_LANES rows from `row` on, with bounds from place `at` on, that are not below the floor; a row with
+ * NaN is never skipped. */
+static void append_lanes(cg *c, const screen_x *x, LLVMValueRef count, LLVMValueRef at, LLVMValueRef row,
+                         LLVMValueRef floor) {
     LLVMValueRef bounds = cg_load(c, screen_eight(c->f32, 1), cg_at(c, c->f32, x->bound, at), 4);
     LLVMValueRef reach = LLVMBuildFCmp(c->b, LLVMRealUGE, bounds, cg_splat(c, floor, SCREEN_LANES), "");
     cg_branch any = screen_if_any(c, screen_lanes(c, reach));
-    for (int i = 0; i < SCREEN_LANES; i++) append(c, x, count, cg_add(c, row, cg_i64(c, i)), LLVMBuildExtractElement(c->b, reach, cg_i32(c, i), ""));
+    for (int i = 0; i < SCREEN_LANES; i++)
+        append(c, x, count, cg_add(c, row, cg_i64(c, i)), LLVMBuildExtractElement(c->b, reach, cg_i32(c, i), ""));
     cg_end_if(c, &any);
 }
 
 /* The rows of the last, partial group, taken by the last thread. */
 static cg_loop rest_begin(cg *c, const screen_job *job) {
-    LLVMValueRef mine = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)), cg_widen(c, c->code.threads), "");
+    LLVMValueRef mine = LLVMBuildICmp(c->b, LLVMIntEQ, cg_add(c, cg_widen(c, c->code.thread), cg_i64(c, 1)),
+                                      cg_widen(c, c->code.threads), "");
     LLVMValueRef all = cg_i64(c, job->rows);
     if (job->listed) mine = LLVMBuildAnd(c->b, mine, job->ends, "");
-    return cg_loop_begin(c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / RT_SCREEN_ROWS * RT_SCREEN_ROWS), all, ""), all, 1);
+    return cg_loop_begin(
+        c, LLVMBuildSelect(c->b, mine, cg_i64(c, job->rows / RT_SCREEN_ROWS * RT_SCREEN_ROWS), all, ""), all, 1);
 }
 
 /* This thread's, in ascending order; returns their number. */
 static LLVMValueRef find_rows(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef floor) {
     LLVMValueRef count = cg_variable(c, c->i64, cg_i64(c, 0)), together = cg_i64(c, screen_together(c));
     cg_loop kept = cg_loop_begin(c, cg_i64(c, 0), cg_load(c, c->i64, x->kept, 8), 1);
-    LLVMValueRef row = cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, x->kept_row, kept.index), 4)), at = cg_mul(c, kept.index, together);
-    for (int i = 0; i < screen_together(c); i += SCREEN_LANES) append_lanes(c, x, count, cg_add(c, at, cg_i64(c, i)), cg_add(c, row, cg_i64(c, i)), floor);
+    LLVMValueRef row = cg_widen(c, cg_load(c, c->i32, cg_at(c, c->i32, x->kept_row, kept.index), 4)),
+                 at = cg_mul(c, kept.index, together);
+    for (int i = 0; i < screen_together(c); i += SCREEN_LANES)
+        append_lanes(c, x, count, cg_add(c, at, cg_i64(c, i)), cg_add(c, row, cg_i64(c, i)), floor);
     cg_loop_end(c, &kept);
     cg_loop last = rest_begin(c, job);
     append(c, x, count, last.index, LLVMConstInt(c->i1, 1, 0));
@@ -127,19 +138,24 @@ static LLVMValueRef id_at(cg *c, const screen_x *x, LLVMValueRef index) {
 /* The first byte of the row that is found at place `index`, of the last one behind it. */
 static LLVMValueRef row_at(cg *c, const screen_job *job, const screen_x *x, LLVMValueRef index, LLVMValueRef last) {
     int64_t bytes = (int64_t)rt_dtype_bytes(job->dot.dtype, (size_t)job->dot.columns);
-    return cg_at(c, c->i8, c->code.args[job->dot.w], cg_mul(c, cg_widen(c, id_at(c, x, cg_min(c, index, last))), cg_i64(c, bytes)));
+    return cg_at(c, c->i8, c->code.args[job->dot.w],
+                 cg_mul(c, cg_widen(c, id_at(c, x, cg_min(c, index, last))), cg_i64(c, bytes)));
 }
 
-/* The scores of `count` found rows take the place of the bounds; rows below the floor go. The rows lie apart, mostly one on a page: so
- * a BATCH of pages is looked up at once, and while a row is computed the one a BATCH later is on its way. */
+/* The scores of `count` found rows take the place of the bounds; rows below the floor go. The rows lie apart, mostly
+ * one on a page: so a BATCH of pages is looked up at once, and while a row is computed the one a BATCH later is on its
+ * way. */
 static void score_rows(cg *c, screen_job *job, const screen_x *x, LLVMValueRef count, LLVMValueRef floor) {
-    LLVMValueRef last = cg_sub(c, count, cg_i64(c, 1)), batch = cg_i64(c, BATCH), kept = cg_variable(c, c->i64, cg_i64(c, 0));
+    LLVMValueRef last = cg_sub(c, count, cg_i64(c, 1)), batch = cg_i64(c, BATCH),
+                 kept = cg_variable(c, c->i64, cg_i64(c, 0));
     cg_loop batches = cg_loop_begin(c, cg_i64(c, 0), count, BATCH);
-    for (int i = 0; i < BATCH; i++) cg_prefetch(c, row_at(c, job, x, cg_add(c, batches.index, cg_i64(c, BATCH + i)), last));
+    for (int i = 0; i < BATCH; i++)
+        cg_prefetch(c, row_at(c, job, x, cg_add(c, batches.index, cg_i64(c, BATCH + i)), last));
     cg_loop loop = cg_loop_begin(c, batches.index, cg_min(c, cg_add(c, batches.index, batch), count), 1);
     LLVMValueRef id = id_at(c, x, loop.index), to = LLVMBuildLoad2(c->b, c->i64, kept, "");
     job->dot.next = row_at(c, job, x, cg_add(c, loop.index, batch), last);
-    LLVMValueRef score = exact_score(c, job, cg_widen(c, id)), counts = LLVMBuildFCmp(c->b, LLVMRealUGE, score, floor, "");
+    LLVMValueRef score = exact_score(c, job, cg_widen(c, id)),
+                 counts = LLVMBuildFCmp(c->b, LLVMRealUGE, score, floor, "");
     cg_store(c, score, cg_at(c, c->f32, x->bound, to), 4);
     cg_store(c, id, cg_at(c, c->i32, x->found_id, to), 4);
     LLVMBuildStore(c->b, cg_add(c, to, LLVMBuildZExt(c->b, counts, c->i64, "")), kept);
@@ -157,13 +173,15 @@ static LLVMValueRef begin_rows(cg *c, const screen_job *job, LLVMValueRef scratc
     set_up(c, x.at.heap, x.at.heap_score, x.at.heap_id);
     set_up(c, x.at.found, x.at.bound, x.at.found_id);
     cg_store(c, cg_i64(c, 0), x.at.kept, 8);
-    cg_host_call(c, "rt_candidates_begin", c->void_t, (LLVMValueRef[]){x.at.heap, c->code.args[job->options], cg_i64(c, job->rows)}, 3);
+    cg_host_call(c, "rt_candidates_begin", c->void_t,
+                 (LLVMValueRef[]){x.at.heap, c->code.args[job->options], cg_i64(c, job->rows)}, 3);
     x_end(c, job, &x);
     LLVMValueRef heap = screen_x_at(c, job, scratch, cg_i64(c, 0)).heap;
     return cg_load(c, c->i64, field_of(c, heap, offsetof(rt_candidates, count)), 8);
 }
 
-/* The scores of the heaps become exact, and all threads agree on the floors: i1, was some row of x supposed to reach more? */
+/* The scores of the heaps become exact, and all threads agree on the floors: i1, was some row of x supposed to reach
+ * more? */
 static LLVMValueRef find_floors(cg *c, screen_job *job, LLVMValueRef scratch) {
     LLVMValueRef *args = c->code.args, more = cg_variable(c, c->i32, cg_i32(c, 0));
     x_loop x = x_begin(c, job, scratch);
@@ -172,8 +190,8 @@ static LLVMValueRef find_floors(cg *c, screen_job *job, LLVMValueRef scratch) {
     x_end(c, job, &x);
     cg_wait(c, -1);
     x = x_begin(c, job, scratch);
-    LLVMValueRef with_heap[] = {c->code.frame, c->code.thread, x.at.heap, cg_i64(c, job->rows), args[job->tokens], args[job->position],
-                                args[job->options], cg_f32(c, job->cap)};
+    LLVMValueRef with_heap[] = {c->code.frame,     c->code.thread,      x.at.heap,          cg_i64(c, job->rows),
+                                args[job->tokens], args[job->position], args[job->options], cg_f32(c, job->cap)};
     LLVMValueRef here = cg_host_call(c, "rt_candidates_floor", c->i32, with_heap, GM_COUNT(with_heap));
     LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, c->i32, more, ""), here, ""), more);
     x_end(c, job, &x);
@@ -230,8 +248,10 @@ static void choose_all(cg *c, const screen_job *job, LLVMValueRef scratch) {
     LLVMValueRef *args = c->code.args;
     cg_branch first = cg_if(c, LLVMBuildICmp(c->b, LLVMIntEQ, c->code.thread, cg_i32(c, 0), ""));
     x_loop x = x_begin(c, job, scratch);
-    LLVMValueRef with_found[] = {c->code.frame, x.at.found, cg_i64(c, job->rows), args[job->tokens], args[job->position], x.loop.index, args[job->options], args[job->seed]};
-    cg_store(c, cg_host_call(c, "rt_candidates_sample", c->i32, with_found, 8), cg_at(c, c->i32, args[job->out], x.loop.index), 4);
+    LLVMValueRef with_found[] = {c->code.frame,       x.at.found,   cg_i64(c, job->rows), args[job->tokens],
+                                 args[job->position], x.loop.index, args[job->options],   args[job->seed]};
+    cg_store(c, cg_host_call(c, "rt_candidates_sample", c->i32, with_found, 8),
+             cg_at(c, c->i32, args[job->out], x.loop.index), 4);
     x_end(c, job, &x);
     cg_end_if(c, &first);
 }
@@ -251,14 +271,17 @@ static void emit_screened(cg *c, void *user) {
 
 /* ---- the instruction ---- */
 
-/* tokens, position, options and seed: operands from the fourth on, as far as there are any; without options the choice is greedy. */
+/* tokens, position, options and seed: operands from the fourth on, as far as there are any; without options the choice
+ * is greedy. */
 static void choice_args(cg *c, screen_job *job, const ir_inst *inst, cg_kernel *kernel) {
     const cg_slot *slot[4] = {NULL};
     for (int i = 3; i < inst->operand_count; i++) slot[i - 3] = cg_slot_of(c, inst->operands[i]);
     bool all = inst->op != IR_SCREENED_GUESS && !ir_attr_find(inst, IR_ATTR_USUAL);
     job->tokens = cg_kernel_arg(kernel, slot[0] ? slot[0]->base : LLVMConstNull(c->ptr));
     job->position = cg_kernel_arg(kernel, slot[1] ? slot[1]->reg : cg_i32(c, 0));
-    job->usual = cg_kernel_arg(kernel, cg_i64(c, all ? job->rows + RT_LIKELY_BLOCK - 1 : ir_attr_int(inst, IR_ATTR_USUAL, 0))); /* in blocks */
+    /* Counted in blocks of likely ids. */
+    job->usual =
+        cg_kernel_arg(kernel, cg_i64(c, all ? job->rows + RT_LIKELY_BLOCK - 1 : ir_attr_int(inst, IR_ATTR_USUAL, 0)));
     job->options = cg_kernel_arg(kernel, slot[2] ? slot[2]->base : LLVMConstNull(c->ptr));
     job->seed = cg_kernel_arg(kernel, slot[3] ? slot[3]->reg : cg_i64(c, 0));
 }
@@ -271,8 +294,12 @@ void cg_emit_screened(cg *c, const ir_inst *inst) {
         cg_unsupported(c, inst, "more rows of x than are verified together");
         return;
     }
-    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1}, .rows = w->dim[0], .at = rt_screen_layout(w->dim[0], w->dim[1]),
-                      .x_rows = x_rows, .cap = ir_attr_float(inst, IR_ATTR_CAP, 0), .listed = x_rows == 1};
+    screen_job job = {.dot = {.dtype = w->dtype, .columns = w->dim[1], .rows = 1},
+                      .rows = w->dim[0],
+                      .at = rt_screen_layout(w->dim[0], w->dim[1]),
+                      .x_rows = x_rows,
+                      .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
+                      .listed = x_rows == 1};
     const cg_slot *reads[8], *out = cg_slot_of(c, inst->results[0]), *writes[] = {out, &cg_dealt};
     int read_count = 0;
     for (int i = 0; i < inst->operand_count; i++)
@@ -284,7 +311,8 @@ void cg_emit_screened(cg *c, const ir_inst *inst) {
     cg_reserve_scratch(c, screen_scratch(&job));
     job.out = cg_kernel_arg(&kernel, out->base);
     choice_args(c, &job, inst, &kernel);
-    gm_string_printf(&kernel.key, "screened %s %lld %lld %lld %a", rt_dtype_of(w->dtype)->text, (long long)w->dim[0], (long long)w->dim[1], (long long)x_rows, job.cap);
+    gm_string_printf(&kernel.key, "screened %s %lld %lld %lld %a", rt_dtype_of(w->dtype)->text, (long long)w->dim[0],
+                     (long long)w->dim[1], (long long)x_rows, job.cap);
     cg_kernel_call(c, &kernel, "screened", emit_screened, &job);
     cg_barrier(c); /* the first thread looks into the scratch of the others */
 }

@@ -1,5 +1,5 @@
-/* What the parts of a screened choice share: x in bytes (screen_x.c), estimates of all rows from the screen (screen_estimate.c), and the rows that
- * may be chosen (screen.c). */
+/* What the parts of a screened choice share: x in bytes (screen_x.c), estimates of all rows from the screen
+ * (screen_estimate.c), and the rows that may be chosen (screen.c). */
 #ifndef GM_CODEGEN_SCREEN_H
 #define GM_CODEGEN_SCREEN_H
 
@@ -10,23 +10,24 @@
 
 enum {
     SCREEN_LANES = 8,
-    SCREEN_SLAB = 64,                             /* groups */
-    SCREEN_DIGIT = 7,                             /* bits of the fine digit of a length */
+    SCREEN_SLAB = 64, /* groups */
+    SCREEN_DIGIT = 7, /* bits of the fine digit of a length */
 };
 
 typedef struct screen_job {
     cg_dot dot;
     int64_t rows;
     rt_screen_places at;
-    int screen, out;          /* kernel arguments */
-    int64_t x_rows;           /* of x */
-    double cap;               /* scores are soft-capped; 0: not */
-    bool listed;              /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
+    int screen, out; /* kernel arguments */
+    int64_t x_rows;  /* of x */
+    double cap;      /* scores are soft-capped; 0: not */
+    /* only rows in blocks of likely ids are gone through (runtime/likely.h), which these arguments say: */
+    bool listed;
     int tokens, position, usual;
-    int options, seed;        /* kernel arguments: with tokens and position what a sampler goes by */
-    LLVMValueRef blocks;      /* i32[] in this thread's scratch: the blocks, where listed */
-    LLVMValueRef ends;        /* i1, where listed: is the last block of all among them? */
-    LLVMValueRef groups;      /* i64: how many groups are gone through, slab after slab: all, or those of the blocks */
+    int options, seed;   /* kernel arguments: with tokens and position what a sampler goes by */
+    LLVMValueRef blocks; /* i32[] in this thread's scratch: the blocks, where listed */
+    LLVMValueRef ends;   /* i1, where listed: is the last block of all among them? */
+    LLVMValueRef groups; /* i64: how many groups are gone through, slab after slab: all, or those of the blocks */
 } screen_job;
 
 /* What is known of a row of x: pointers into this thread's scratch. */
@@ -39,29 +40,34 @@ typedef struct screen_x {
     LLVMValueRef length;  /* f32[runs - 1]: at least ‖x‖ of a run of columns */
     LLVMValueRef coarse;  /* i8[quads,4]: 128·coarse + fine >= length/unit, for the bounds */
     LLVMValueRef fine;
-    LLVMValueRef unit;    /* f32: a little more than that of the lengths, for what the bound itself may round */
-    LLVMValueRef excess;  /* f32: at least Σ excess, as runtime/screen.h has it */
-    LLVMValueRef extra;   /* f32, added to every bound: inf when x is out of range */
-    LLVMValueRef kept;    /* i64: vectors of screen_together rows that are kept, because one of them may count, in ascending order */
-    LLVMValueRef kept_row;            /* i32[rows / SCREEN_LANES + 1]: the first row of each */
-    LLVMValueRef bound;               /* f32[rows]: the bounds of their rows */
-    LLVMValueRef heap, found;         /* rt_candidates: those of the highest estimates; the rows that may change the token */
-    LLVMValueRef supposed;            /* f32, in the heap: what the least of its rows is supposed to score, the second time the floor */
+    LLVMValueRef unit;   /* f32: a little more than that of the lengths, for what the bound itself may round */
+    LLVMValueRef excess; /* f32: at least Σ excess, as runtime/screen.h has it */
+    LLVMValueRef extra;  /* f32, added to every bound: inf when x is out of range */
+    /* i64: vectors of screen_together rows that are kept, because one of them may count, in ascending order */
+    LLVMValueRef kept;
+    LLVMValueRef kept_row; /* i32[rows / SCREEN_LANES + 1]: the first row of each */
+    LLVMValueRef bound;    /* f32[rows]: the bounds of their rows */
+    /* rt_candidates: those of the highest estimates; the rows that may change the token */
+    LLVMValueRef heap, found;
+    /* f32, in the heap: what the least of its rows is supposed to score, the second time the floor */
+    LLVMValueRef supposed;
     LLVMValueRef heap_score, heap_id; /* f32 and i32 [RT_SAMPLE_MOST_REACH] */
     LLVMValueRef found_id;            /* i32[rows]; the scores lie in `bound` then */
 } screen_x;
 
 /* ---- screen_x.c ---- */
 
-/* This thread's scratch, for all rows of x, where the job has what is gone through from then on; and where that of row `index` lies in it. */
+/* This thread's scratch, for all rows of x, where the job has what is gone through from then on; and where that of row
+ * `index` lies in it. */
 int64_t screen_scratch(const screen_job *job);
 LLVMValueRef screen_scratch_begin(cg *c, screen_job *job);
 screen_x screen_x_at(cg *c, const screen_job *job, LLVMValueRef scratch, LLVMValueRef index);
-/* What of x̂ is in the sixteen columns of a run that are in lower nibbles, besides step·q: so much of step·q of the columns in the upper ones. Where
- * products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are multiplied by the q of the upper columns, and nothing
- * takes the lower nibbles out. */
+/* What of x̂ is in the sixteen columns of a run that are in lower nibbles, besides step·q: so much of step·q of the
+ * columns in the upper ones. Where products of bytes are summed in lanes of i32, whole bytes 16·upper + lower are
+ * multiplied by the q of the upper columns, and nothing takes the lower nibbles out. */
 double screen_carry(const cg *c);
-/* Is q read from `spread`? vpmaddubsw takes a whole vector from memory, so that no load of its own takes four bytes to all lanes. */
+/* Is q read from `spread`? vpmaddubsw takes a whole vector from memory, so that no load of its own takes four bytes to
+ * all lanes. */
 bool screen_spreads(const cg *c);
 /* x of the kernel argument in order and in bytes, with lengths; nothing estimated yet. */
 void screen_store_x(cg *c, const screen_job *job, const screen_x *x);

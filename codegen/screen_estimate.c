@@ -1,21 +1,30 @@
-/* Estimates and bounds of the scores of all rows from their screen (runtime/screen.h). Vector lanes are rows, so that no sum crosses lanes:
- * for a run of 32 columns an integer sum Σ code·q of eight or sixteen rows at once, then s·(step·Σ code·q + centre) in f32; and the bounds of
- * four runs of columns at once, times the digits of their lengths. The codes of a run are taken apart once for all rows of x.
+/* Estimates and bounds of the scores of all rows from their screen (runtime/screen.h). Vector lanes are rows, so that
+ * no sum crosses lanes: for a run of 32 columns an integer sum Σ code·q of eight or sixteen rows at once, then
+ * s·(step·Σ code·q + centre) in f32; and the bounds of four runs of columns at once, times the digits of their lengths.
+ * The codes of a run are taken apart once for all rows of x.
  *
- * Slabs of groups are dealt out (deal.c): the rows that can win lie close together, because usual tokens have low numbers.
+ * Slabs of groups are dealt out (deal.c): the rows that can win lie close together, because usual tokens have low
+ * numbers.
  */
 #include "codegen/screen.h"
 
-enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LANES = SCREEN_LANES, PARTS = ROWS / LANES /* most vectors of a group's rows */ };
+enum {
+    RUN = RT_SCREEN_RUN,
+    ROWS = RT_SCREEN_ROWS,
+    QUAD = RT_SCREEN_QUAD,
+    LANES = SCREEN_LANES,
+    PARTS = ROWS / LANES /* most vectors of a group's rows */
+};
 
-/* Of the margin: a score is hardly ever so far below its estimate, since errors of the columns are of either sign. More keeps more rows, less looks
- * again more often; what is chosen is the same. */
+/* Of the margin: a score is hardly ever so far below its estimate, since errors of the columns are of either sign. More
+ * keeps more rows, less looks again more often; what is chosen is the same. */
 #define DOUBT 0.25
 
 /* ---- this thread's groups ---- */
 
 cg_pieces screen_deal_begin(cg *c, const screen_job *job) {
-    LLVMValueRef count = LLVMBuildUDiv(c->b, cg_add(c, job->groups, cg_i64(c, SCREEN_SLAB - 1)), cg_i64(c, SCREEN_SLAB), "");
+    LLVMValueRef count =
+        LLVMBuildUDiv(c->b, cg_add(c, job->groups, cg_i64(c, SCREEN_SLAB - 1)), cg_i64(c, SCREEN_SLAB), "");
     return cg_pieces_begin(c, cg_deal(c), count);
 }
 
@@ -73,7 +82,8 @@ static LLVMValueRef add_neighbours(cg *c, LLVMValueRef v) {
 /* Σ code·q of pairs of columns. */
 static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
     if (c->lanes >= LANES) return cg_byte_pairs(c, codes, q);
-    return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, screen_eight(c->i16, 4), ""), LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
+    return add_neighbours(c, cg_mul(c, LLVMBuildZExt(c->b, codes, screen_eight(c->i16, 4), ""),
+                                    LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
 }
 
 /* before (NULL: nothing) and Σ code·q of four columns in lanes of i32, or of pairs of them in words. */
@@ -115,8 +125,10 @@ static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, int p) {
 static LLVMValueRef nibbles_of(cg *c, LLVMValueRef bytes, bool upper) {
     LLVMTypeRef words = rows_type(c, c->i16, 2);
     LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, words, ""), mask = LLVMConstInt(c->i16, 0x0F0F, 0);
-    if (upper) shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * screen_together(c)), "");
-    return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * screen_together(c)), ""), rows_type(c, c->i8, QUAD), "");
+    if (upper)
+        shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * screen_together(c)), "");
+    return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * screen_together(c)), ""),
+                            rows_type(c, c->i8, QUAD), "");
 }
 
 /* ---- estimates ---- */
@@ -146,7 +158,8 @@ static LLVMValueRef splat_of(cg *c, LLVMValueRef base, LLVMValueRef run) {
 
 /* What each of a vector's rows has in a section of a group's, `type`s as i32. */
 static LLVMValueRef load_each(cg *c, LLVMTypeRef type, LLVMValueRef section, int p) {
-    LLVMValueRef stored = cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_i64(c, p * screen_together(c))), 1);
+    LLVMValueRef stored =
+        cg_load(c, rows_type(c, type, 1), cg_at(c, type, section, cg_i64(c, p * screen_together(c))), 1);
     return LLVMBuildZExt(c->b, stored, rows_type(c, c->i32, 1), "");
 }
 
@@ -155,9 +168,10 @@ static bool is_whole(const cg *c, bool upper) {
     return upper && screen_carry(c) > 0;
 }
 
-/* sums[row] = Σ code·q over a run of vector p, 16 times as much where something is carried: below 2^20 in lanes of i32 where the target sums products
- * of bytes, else of pairs in words, below 2^15. */
-static void run_sums(cg *c, const screen_job *job, const estimate *e, const block *at, int p, LLVMValueRef first, LLVMValueRef *sums) {
+/* sums[row] = Σ code·q over a run of vector p, 16 times as much where something is carried: below 2^20 in lanes of i32
+ * where the target sums products of bytes, else of pairs in words, below 2^15. */
+static void run_sums(cg *c, const screen_job *job, const estimate *e, const block *at, int p, LLVMValueRef first,
+                     LLVMValueRef *sums) {
     LLVMValueRef whole[MOST_ROWS] = {0};
     for (int r = 0; r < job->x_rows; r++) sums[r] = NULL;
     for (int load = 0; load < 2 * RT_SCREEN_LOADS; load++) {
@@ -183,13 +197,15 @@ static void emit_vector(cg *c, const screen_job *job, const estimate *e, const b
     run_sums(c, job, e, at, p, cg_mul(c, run, cg_i64(c, RUN)), sums);
     LLVMValueRef scale = LLVMBuildSIToFP(c->b, load_each(c, c->i8, at->scales, p), floats, "");
     for (int r = 0; r < job->x_rows; r++) {
-        LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r]), floats, ""), old = LLVMBuildLoad2(c->b, floats, e->sum[r][p], "");
+        LLVMValueRef sum = LLVMBuildSIToFP(c->b, row_sums(c, sums[r]), floats, ""),
+                     old = LLVMBuildLoad2(c->b, floats, e->sum[r][p], "");
         sum = cg_fma(c, sum, splat_of(c, e->x[r].step, run), splat_of(c, e->x[r].centre, run));
         LLVMBuildStore(c->b, cg_fma(c, scale, sum, old), e->sum[r][p]);
     }
 }
 
-/* Vector p is summed before the next, which reads x anew: LLVM would else keep x for all of them, where there are not registers enough. */
+/* Vector p is summed before the next, which reads x anew: LLVM would else keep x for all of them, where there are not
+ * registers enough. */
 static void finish_vector(cg *c, const screen_job *job, const estimate *e, int p) {
     LLVMValueRef sums[MOST_ROWS];
     for (int r = 0; r < job->x_rows; r++) sums[r] = LLVMBuildLoad2(c->b, rows_type(c, c->f32, 1), e->sum[r][p], "");
@@ -213,8 +229,10 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
         for (int r = 0; r < job->x_rows; r++) {
             LLVMValueRef const digits[] = {e->x[r].coarse, e->x[r].fine}, to[] = {e->coarse[r][p], e->fine[r][p]};
             for (size_t d = 0; d < GM_COUNT(digits); d++) {
-                LLVMValueRef four = load_four(c, digits[d], cg_mul(c, quad, cg_i64(c, QUAD))), old = LLVMBuildLoad2(c->b, ints, to[d], "");
-                LLVMValueRef sum = c->dot_bytes ? add_products(c, old, bounds, four) : cg_add(c, old, row_sums(c, pair_sums(c, bounds, four)));
+                LLVMValueRef four = load_four(c, digits[d], cg_mul(c, quad, cg_i64(c, QUAD))),
+                             old = LLVMBuildLoad2(c->b, ints, to[d], "");
+                LLVMValueRef sum = c->dot_bytes ? add_products(c, old, bounds, four)
+                                                : cg_add(c, old, row_sums(c, pair_sums(c, bounds, four)));
                 LLVMBuildStore(c->b, sum, to[d]);
             }
         }
@@ -223,7 +241,8 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
 
 /* Eight rows from `row` on go to the heap when one of them is above what is least there. */
 static void offer_lanes(cg *c, const screen_x *x, LLVMValueRef scores, LLVMValueRef row) {
-    LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES), wins = LLVMBuildFCmp(c->b, LLVMRealOGT, scores, least, "");
+    LLVMValueRef least = cg_splat(c, cg_load(c, c->f32, x->heap_score, 4), LANES),
+                 wins = LLVMBuildFCmp(c->b, LLVMRealOGT, scores, least, "");
     LLVMValueRef eight = cg_variable(c, LLVMTypeOf(scores), NULL);
     cg_branch any = screen_if_any(c, screen_lanes(c, wins));
     LLVMBuildStore(c->b, scores, eight);
@@ -244,7 +263,8 @@ static void offer_vector(cg *c, const screen_x *x, LLVMValueRef scores, LLVMValu
     for (int from = 0; from < screen_together(c); from += LANES) {
         LLVMValueRef lane[LANES];
         for (int i = 0; i < LANES; i++) lane[i] = cg_i32(c, from + i);
-        LLVMValueRef eight = LLVMBuildShuffleVector(c->b, scores, LLVMGetPoison(LLVMTypeOf(scores)), LLVMConstVector(lane, LANES), "");
+        LLVMValueRef eight =
+            LLVMBuildShuffleVector(c->b, scores, LLVMGetPoison(LLVMTypeOf(scores)), LLVMConstVector(lane, LANES), "");
         offer_lanes(c, x, eight, cg_add(c, row, cg_i64(c, from)));
     }
 }
@@ -260,22 +280,29 @@ void screen_keep(cg *c, const screen_x *x, LLVMValueRef bounds, LLVMValueRef row
 static LLVMValueRef margin_of(cg *c, const estimate *e, int r, int p, LLVMValueRef head) {
     LLVMTypeRef ints = rows_type(c, c->i32, 1), floats = rows_type(c, c->f32, 1);
     const screen_x *x = &e->x[r];
-    LLVMValueRef coarse = LLVMBuildLoad2(c->b, ints, e->coarse[r][p], ""), fine = LLVMBuildLoad2(c->b, ints, e->fine[r][p], "");
-    LLVMValueRef sum = LLVMBuildSIToFP(c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, SCREEN_DIGIT)), ""), fine), floats, "");
+    LLVMValueRef coarse = LLVMBuildLoad2(c->b, ints, e->coarse[r][p], ""),
+                 fine = LLVMBuildLoad2(c->b, ints, e->fine[r][p], "");
+    LLVMValueRef sum = LLVMBuildSIToFP(
+        c->b, cg_add(c, LLVMBuildShl(c->b, coarse, splat(c, cg_i32(c, SCREEN_DIGIT)), ""), fine), floats, "");
     LLVMValueRef unit = LLVMBuildFMul(c->b, load_units(c, head, p, 1), splat(c, cg_load(c, c->f32, x->unit, 4)), "");
-    LLVMValueRef excess = LLVMBuildFMul(c->b, load_units(c, head, p, 0), splat(c, cg_load(c, c->f32, x->excess, 4)), "");
+    LLVMValueRef excess =
+        LLVMBuildFMul(c->b, load_units(c, head, p, 0), splat(c, cg_load(c, c->f32, x->excess, 4)), "");
     return LLVMBuildFAdd(c->b, cg_fma(c, sum, unit, excess), splat(c, cg_load(c, c->f32, x->extra, 4)), "");
 }
 
-/* What was summed of a group; row: its first. A vector of rows is kept unless none of them can score what the least in the heap is supposed to. */
+/* What was summed of a group; row: its first. A vector of rows is kept unless none of them can score what the least in
+ * the heap is supposed to. */
 static void keep_estimates(cg *c, const screen_job *job, const estimate *e, LLVMValueRef head, LLVMValueRef row) {
     LLVMTypeRef floats = rows_type(c, c->f32, 1);
     for (int p = 0; p < vectors_of(c); p++)
         for (int r = 0; r < job->x_rows; r++) {
             const screen_x *x = &e->x[r];
-            LLVMValueRef first = cg_add(c, row, cg_i64(c, p * screen_together(c))), margin = margin_of(c, e, r, p, head);
-            LLVMValueRef sum = LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, p, 0), "");
-            LLVMValueRef bound = LLVMBuildFAdd(c->b, sum, margin, ""), supposed = splat(c, cg_load(c, c->f32, x->supposed, 4));
+            LLVMValueRef first = cg_add(c, row, cg_i64(c, p * screen_together(c))),
+                         margin = margin_of(c, e, r, p, head);
+            LLVMValueRef sum =
+                LLVMBuildFMul(c->b, LLVMBuildLoad2(c->b, floats, e->sum[r][p], ""), load_units(c, head, p, 0), "");
+            LLVMValueRef bound = LLVMBuildFAdd(c->b, sum, margin, ""),
+                         supposed = splat(c, cg_load(c, c->f32, x->supposed, 4));
             cg_branch any = screen_if_any(c, screen_lanes(c, LLVMBuildFCmp(c->b, LLVMRealUGE, bound, supposed, "")));
             screen_keep(c, x, bound, first);
             offer_vector(c, x, cg_fma(c, margin, splat(c, cg_f32(c, -DOUBT)), sum), first);
@@ -295,19 +322,24 @@ static void clear_sums(cg *c, const screen_job *job, const estimate *e) {
 /* Group `index`. Behind the runs the first one's codes once more, times what its x̂ had left. */
 static void emit_group(cg *c, const screen_job *job, const estimate *e, LLVMValueRef index) {
     const rt_screen_places *places = &job->at;
-    LLVMValueRef screen = c->code.args[job->screen], head = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, index, cg_i64(c, places->head)), cg_i64(c, places->heads)));
+    LLVMValueRef screen = c->code.args[job->screen],
+                 head = cg_at(c, c->i8, screen,
+                              cg_add(c, cg_mul(c, index, cg_i64(c, places->head)), cg_i64(c, places->heads)));
     LLVMValueRef count = cg_i64(c, places->runs), zero = cg_i64(c, 0);
     block at;
     clear_sums(c, job, e);
     cg_loop runs = cg_loop_begin(c, zero, cg_add(c, count, cg_i64(c, 1)), 1);
-    LLVMValueRef run = LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntEQ, runs.index, count, ""), zero, runs.index, "");
+    LLVMValueRef run =
+        LLVMBuildSelect(c->b, LLVMBuildICmp(c->b, LLVMIntEQ, runs.index, count, ""), zero, runs.index, "");
     LLVMValueRef before = cg_add(c, cg_mul(c, index, count), run);
-    at.bytes = cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, before, cg_i64(c, RT_SCREEN_CODES)), cg_i64(c, places->codes)));
+    at.bytes =
+        cg_at(c, c->i8, screen, cg_add(c, cg_mul(c, before, cg_i64(c, RT_SCREEN_CODES)), cg_i64(c, places->codes)));
     at.scales = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, run, cg_i64(c, ROWS)), cg_i64(c, places->scales)));
     emit_run(c, job, e, &at, runs.index);
     cg_loop_end(c, &runs);
     cg_loop quads = cg_loop_begin(c, zero, cg_i64(c, places->quads), 1);
-    at.bytes = cg_at(c, c->i8, head, cg_add(c, cg_mul(c, quads.index, cg_i64(c, QUAD * ROWS)), cg_i64(c, places->bounds)));
+    at.bytes =
+        cg_at(c, c->i8, head, cg_add(c, cg_mul(c, quads.index, cg_i64(c, QUAD * ROWS)), cg_i64(c, places->bounds)));
     emit_bounds(c, job, e, &at, quads.index);
     cg_loop_end(c, &quads);
     keep_estimates(c, job, e, head, cg_mul(c, index, cg_i64(c, ROWS)));
@@ -319,7 +351,8 @@ void screen_estimates(cg *c, const screen_job *job, LLVMValueRef scratch) {
     for (int r = 0; r < job->x_rows; r++) {
         e.x[r] = screen_x_at(c, job, scratch, cg_i64(c, r));
         for (int p = 0; p < vectors_of(c); p++)
-            e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL), e.coarse[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL),
+            e.sum[r][p] = cg_variable(c, rows_type(c, c->f32, 1), NULL),
+            e.coarse[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL),
             e.fine[r][p] = cg_variable(c, rows_type(c, c->i32, 1), NULL);
     }
     cg_pieces slabs = screen_deal_begin(c, job);

@@ -88,8 +88,10 @@ void cg_value_barrier(cg *c, LLVMValueRef *v, int count) {
     GM_ASSERT(count > 0 && count <= CG_PASSED);
     for (int i = 0; i < count; i++) types[i] = LLVMTypeOf(v[i]), gm_string_printf(&constraints, "=x,");
     for (int i = 0; i < count; i++) gm_string_printf(&constraints, i ? ",%d" : "%d", i);
-    LLVMTypeRef passed = count == 1 ? types[0] : LLVMStructTypeInContext(c->context, types, (unsigned)count, 0), fn = LLVMFunctionType(passed, types, (unsigned)count, 0);
-    LLVMValueRef code = LLVMGetInlineAsm(fn, "", 0, constraints.data, constraints.length, 1, 0, LLVMInlineAsmDialectATT, 0);
+    LLVMTypeRef passed = count == 1 ? types[0] : LLVMStructTypeInContext(c->context, types, (unsigned)count, 0),
+                fn = LLVMFunctionType(passed, types, (unsigned)count, 0);
+    LLVMValueRef code =
+        LLVMGetInlineAsm(fn, "", 0, constraints.data, constraints.length, 1, 0, LLVMInlineAsmDialectATT, 0);
     LLVMValueRef result = LLVMBuildCall2(c->b, fn, code, v, (unsigned)count, "");
     for (int i = 0; i < count; i++) v[i] = count == 1 ? result : LLVMBuildExtractValue(c->b, result, (unsigned)i, "");
     gm_string_free(&constraints);
@@ -197,7 +199,8 @@ LLVMValueRef cg_host_call(cg *c, const char *name, LLVMTypeRef result, LLVMValue
 
 void cg_unsupported(cg *c, const ir_inst *inst, const char *what) {
     if (c->status != GM_OK) return;
-    c->status = gm_fail(c->diag, GM_UNSUPPORTED, "@%s: %s: compiled code does not support %s", c->func->name, ir_op_of(inst->op)->text, what);
+    c->status = gm_fail(c->diag, GM_UNSUPPORTED, "@%s: %s: compiled code does not support %s", c->func->name,
+                        ir_op_of(inst->op)->text, what);
 }
 
 /* ---- control flow ---- */
@@ -221,7 +224,8 @@ cg_loop cg_loop_begin(cg *c, LLVMValueRef from, LLVMValueRef to, int64_t step) {
 /* !{self, !{"llvm.loop.unroll.count", i32 times}} */
 static LLVMMetadataRef unroll_metadata(cg *c, int times) {
     static const char key[] = "llvm.loop.unroll.count";
-    LLVMMetadataRef pair[] = {LLVMMDStringInContext2(c->context, key, sizeof key - 1), LLVMValueAsMetadata(cg_i32(c, times))};
+    LLVMMetadataRef pair[] = {LLVMMDStringInContext2(c->context, key, sizeof key - 1),
+                              LLVMValueAsMetadata(cg_i32(c, times))};
     LLVMMetadataRef parts[] = {LLVMTemporaryMDNode(c->context, NULL, 0), LLVMMDNodeInContext2(c->context, pair, 2)};
     LLVMMetadataRef node = LLVMMDNodeInContext2(c->context, parts, 2);
     LLVMMetadataReplaceAllUsesWith(parts[0], node);
@@ -232,7 +236,8 @@ void cg_loop_end_unrolled(cg *c, cg_loop *loop, int times) {
     LLVMBasicBlockRef latch = LLVMGetInsertBlock(c->b);
     cg_loop_end(c, loop);
     unsigned kind = LLVMGetMDKindIDInContext(c->context, "llvm.loop", 9);
-    LLVMSetMetadata(LLVMGetBasicBlockTerminator(latch), kind, LLVMMetadataAsValue(c->context, unroll_metadata(c, times)));
+    LLVMSetMetadata(LLVMGetBasicBlockTerminator(latch), kind,
+                    LLVMMetadataAsValue(c->context, unroll_metadata(c, times)));
 }
 
 void cg_loop_end(cg *c, cg_loop *loop) {

@@ -5,20 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register, whether they have vpdpbusd, and whether
- * tile registers. The host is asked directly. */
+/* The CPUs that --target-cpu may name, by LLVM's names, with the floats of a vector register, whether they have
+ * vpdpbusd, and whether tile registers. The host is asked directly. */
 static const struct cpu {
     const char *name;
     int lanes;
     bool dot_bytes, tiles;
 } known[] = {
-    {"x86-64", 4, false, false}, {"x86-64-v2", 4, false, false}, {"nehalem", 4, false, false}, {"westmere", 4, false, false}, {"sandybridge", 4, false, false},
-    {"ivybridge", 4, false, false}, {"btver2", 4, false, false}, {"x86-64-v3", 8, false, false}, {"haswell", 8, false, false}, {"broadwell", 8, false, false},
-    {"skylake", 8, false, false}, {"alderlake", 8, true, false}, {"raptorlake", 8, true, false}, {"meteorlake", 8, true, false}, {"arrowlake", 8, true, false},
-    {"lunarlake", 8, true, false}, {"sierraforest", 8, true, false}, {"znver1", 8, false, false}, {"znver2", 8, false, false}, {"znver3", 8, false, false},
-    {"x86-64-v4", 16, false, false}, {"skylake-avx512", 16, false, false}, {"cascadelake", 16, true, false}, {"cooperlake", 16, true, false},
-    {"icelake-client", 16, true, false}, {"icelake-server", 16, true, false}, {"rocketlake", 16, true, false}, {"tigerlake", 16, true, false},
-    {"sapphirerapids", 16, true, true}, {"emeraldrapids", 16, true, true}, {"graniterapids", 16, true, true}, {"znver4", 16, true, false}, {"znver5", 16, true, false},
+    {"x86-64", 4, false, false},          {"x86-64-v2", 4, false, false},      {"nehalem", 4, false, false},
+    {"westmere", 4, false, false},        {"sandybridge", 4, false, false},    {"ivybridge", 4, false, false},
+    {"btver2", 4, false, false},          {"x86-64-v3", 8, false, false},      {"haswell", 8, false, false},
+    {"broadwell", 8, false, false},       {"skylake", 8, false, false},        {"alderlake", 8, true, false},
+    {"raptorlake", 8, true, false},       {"meteorlake", 8, true, false},      {"arrowlake", 8, true, false},
+    {"lunarlake", 8, true, false},        {"sierraforest", 8, true, false},    {"znver1", 8, false, false},
+    {"znver2", 8, false, false},          {"znver3", 8, false, false},         {"x86-64-v4", 16, false, false},
+    {"skylake-avx512", 16, false, false}, {"cascadelake", 16, true, false},    {"cooperlake", 16, true, false},
+    {"icelake-client", 16, true, false},  {"icelake-server", 16, true, false}, {"rocketlake", 16, true, false},
+    {"tigerlake", 16, true, false},       {"sapphirerapids", 16, true, true},  {"emeraldrapids", 16, true, true},
+    {"graniterapids", 16, true, true},    {"znver4", 16, true, false},         {"znver5", 16, true, false},
 };
 
 /* LLVM compiles for x86-64-v3 and takes the vectors apart. */
@@ -48,7 +52,9 @@ bool cg_has_feature(const char *features, const char *name) {
 }
 
 static int lanes_of_features(const char *features) {
-    if (cg_has_feature(features, "avx512f") && cg_has_feature(features, "avx512bw") && cg_has_feature(features, "avx512vl")) return 16;
+    if (cg_has_feature(features, "avx512f") && cg_has_feature(features, "avx512bw") &&
+        cg_has_feature(features, "avx512vl"))
+        return 16;
     return cg_has_feature(features, "avx2") && cg_has_feature(features, "fma") ? 8 : 4;
 }
 
@@ -58,12 +64,14 @@ static bool dots_bytes(const char *features, int lanes) {
 }
 
 static bool has_tile_features(const char *features) {
-    return cg_has_feature(features, "amx-tile") && cg_has_feature(features, "amx-int8") && cg_has_feature(features, "amx-bf16");
+    return cg_has_feature(features, "amx-tile") && cg_has_feature(features, "amx-int8") &&
+           cg_has_feature(features, "amx-bf16");
 }
 
 /* In this process; what else a kernel of tiles needs is there too. */
 static bool host_has_tiles(const char *features) {
-    return has_tile_features(features) && cg_has_feature(features, "avx512bf16") && dots_bytes(features, 16) && lanes_of_features(features) == 16 && rt_tiles_permitted();
+    return has_tile_features(features) && cg_has_feature(features, "avx512bf16") && dots_bytes(features, 16) &&
+           lanes_of_features(features) == 16 && rt_tiles_permitted();
 }
 
 bool cg_target_here(const char *cpu, const char *host, const char *features) {
@@ -89,8 +97,8 @@ bool cg_target_has_tiles(const char *cpu) {
     return tiles;
 }
 
-/* Where another distance than CG_AHEAD was measured to be better: on Zen 4 a page ahead is no better than not to ask, the next block of weights by a
- * quarter (bench/figures.md). */
+/* Where another distance than CG_AHEAD was measured to be better: on Zen 4 a page ahead is no better than not to ask,
+ * the next block of weights by a quarter (bench/figures.md). */
 static int64_t ahead_of(const char *cpu) {
     static const struct {
         const char *cpu;
@@ -101,11 +109,13 @@ static int64_t ahead_of(const char *cpu) {
     return CG_AHEAD;
 }
 
-/* Tiles have sums enough to hide the latency of vpdpwssd, which LLVM else takes apart for some CPUs: two instructions for one. */
+/* Tiles have sums enough to hide the latency of vpdpwssd, which LLVM else takes apart for some CPUs: two instructions
+ * for one. */
 static char *feature_text(const char *features, bool dot_bytes, bool tiles) {
     gm_string text = {0};
     gm_string_printf(&text, "%s%s%s", features, *features && dot_bytes ? "," : "", dot_bytes ? "+fast-dpwssd" : "");
-    if (has_tile_features(features) && !tiles) gm_string_printf(&text, ",-amx-tile,-amx-int8,-amx-bf16"); /* the kernel refuses them */
+    /* the kernel refuses them */
+    if (has_tile_features(features) && !tiles) gm_string_printf(&text, ",-amx-tile,-amx-int8,-amx-bf16");
     char *message = LLVMCreateMessage(text.data);
     gm_string_free(&text);
     return message;
@@ -115,13 +125,16 @@ static char *feature_text(const char *features, bool dot_bytes, bool tiles) {
 static bool runs_here(const cg_target *target, const char *host_features) {
     int lanes = lanes_of_features(host_features);
     if (target->stands_in) return lanes >= known_cpu(STAND_IN_CPU)->lanes;
-    return target->lanes <= lanes && (!target->dot_bytes || dots_bytes(host_features, target->lanes)) && (!target->tiles || host_has_tiles(host_features));
+    return target->lanes <= lanes && (!target->dot_bytes || dots_bytes(host_features, target->lanes)) &&
+           (!target->tiles || host_has_tiles(host_features));
 }
 
 gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
     const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
     if (cpu && !named)
-        return gm_fail(diag, GM_INVALID, "--target-cpu=%s: not a CPU that gemmac knows (haswell, znver4, x86-64-v3, … as LLVM names them)", cpu);
+        return gm_fail(
+            diag, GM_INVALID,
+            "--target-cpu=%s: not a CPU that gemmac knows (haswell, znver4, x86-64-v3, … as LLVM names them)", cpu);
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
@@ -150,7 +163,8 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
 }
 
 LLVMTargetMachineRef cg_target_machine(const cg_target *target, LLVMCodeGenOptLevel level) {
-    return LLVMCreateTargetMachine(target->llvm, target->triple, target->cpu, target->features, level, LLVMRelocPIC, LLVMCodeModelDefault);
+    return LLVMCreateTargetMachine(target->llvm, target->triple, target->cpu, target->features, level, LLVMRelocPIC,
+                                   LLVMCodeModelDefault);
 }
 
 void cg_target_close(cg_target *target) {

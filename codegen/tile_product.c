@@ -1,11 +1,19 @@
 /* Products of bf16 in tile registers, summed in f32: 32 rows of a by 32 columns of b at a time.
  *
- * b lies in units of 32 bits, two of its rows, [depth][32 columns], as tiles take it. a may be given in two parts, high and low, that are
- * added: x = high + low has 16 bits. Whole blocks first, then sixteen rows or fewer at a time, so that nothing is read or written beyond.
+ * b lies in units of 32 bits, two of its rows, [depth][32 columns], as tiles take it. a may be given in two parts, high
+ * and low, that are added: x = high + low has 16 bits. Whole blocks first, then sixteen rows or fewer at a time, so
+ * that nothing is read or written beyond.
  */
 #include "codegen/cg.h"
 
-enum { SIDE = CG_TILE_ROWS, LINE = CG_TILE_BYTES / 4, HALVES = 2, TALL = 2, A = TALL * HALVES, B = A + TALL /* registers after the sums */ };
+enum {
+    SIDE = CG_TILE_ROWS,
+    LINE = CG_TILE_BYTES / 4,
+    HALVES = 2,
+    TALL = 2,
+    A = TALL * HALVES,
+    B = A + TALL /* registers after the sums */
+};
 
 typedef struct product_job {
     bool add;
@@ -19,7 +27,8 @@ static LLVMValueRef out_at(cg *c, const product_job *job, LLVMValueRef row, int 
 }
 
 static LLVMValueRef a_at(cg *c, const product_job *job, LLVMValueRef row, int part, LLVMValueRef unit) {
-    LLVMValueRef stride = c->code.args[job->a_stride], plane = LLVMBuildUDiv(c->b, cg_mul(c, stride, cg_i64(c, part)), cg_i64(c, job->parts), "");
+    LLVMValueRef stride = c->code.args[job->a_stride],
+                 plane = LLVMBuildUDiv(c->b, cg_mul(c, stride, cg_i64(c, part)), cg_i64(c, job->parts), "");
     return cg_at(c, c->i32, c->code.args[job->a], cg_add(c, cg_mul(c, row, stride), cg_add(c, unit, plane)));
 }
 
@@ -59,7 +68,8 @@ static void emit_product(cg *c, void *user) {
     emit_block(c, job, whole.index, TALL);
     cg_loop_end(c, &whole);
     cg_loop rest = cg_loop_begin(c, end, rows, SIDE);
-    cg_tiles_configure(c, cg_min(c, side, cg_sub(c, rows, rest.index)), 1u << 0 | 1u << 1 | 1u << A); /* the sums and a */
+    /* Rows of the sums and of a. */
+    cg_tiles_configure(c, cg_min(c, side, cg_sub(c, rows, rest.index)), 1u << 0 | 1u << 1 | 1u << A);
     emit_block(c, job, rest.index, 1);
     cg_loop_end(c, &rest);
     cg_tiles_release(c);

@@ -1,10 +1,19 @@
-/* The tile registers of AMX (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18): eight of up to 16 rows of 64
- * bytes, configured before they are used and released after it, within one kernel. For the target that stands in they lie in memory, and what
- * the instructions do is written out.
+/* The tile registers of AMX (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18): eight
+ * of up to 16 rows of 64 bytes, configured before they are used and released after it, within one kernel. For the
+ * target that stands in they lie in memory, and what the instructions do is written out.
  */
 #include "codegen/cg.h"
 
-enum { ROWS = CG_TILE_ROWS, BYTES = CG_TILE_BYTES, LANES = BYTES / 4, TILE = ROWS * BYTES, PALETTE = 1, AT_COLUMNS = 16, AT_ROWS = 48, CONFIG = 64 };
+enum {
+    ROWS = CG_TILE_ROWS,
+    BYTES = CG_TILE_BYTES,
+    LANES = BYTES / 4,
+    TILE = ROWS * BYTES,
+    PALETTE = 1,
+    AT_COLUMNS = 16,
+    AT_ROWS = 48,
+    CONFIG = 64
+};
 
 static LLVMValueRef number_of(cg *c, int tile) {
     return LLVMConstInt(c->i8, (unsigned long long)tile, 0);
@@ -30,7 +39,8 @@ static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValue
     LLVMValueRef down = cg_splat(c, cg_i32(c, 24), LANES);
     for (int k = 0; k < 4; k++) {
         LLVMValueRef up = cg_splat(c, cg_i32(c, 24 - 8 * k), LANES);
-        LLVMValueRef x = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, a, up, ""), down, ""), y = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, b, up, ""), down, "");
+        LLVMValueRef x = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, a, up, ""), down, ""),
+                     y = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, b, up, ""), down, "");
         acc = cg_add(c, acc, cg_mul(c, x, y));
     }
     return acc;
@@ -39,9 +49,12 @@ static LLVMValueRef add_bytes(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValue
 /* The same of two bf16, acc in f32. */
 static LLVMValueRef add_halves(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     LLVMTypeRef floats = lanes_type(c, c->f32);
-    LLVMValueRef sum = LLVMBuildBitCast(c->b, acc, floats, ""), sixteen = cg_splat(c, cg_i32(c, 16), LANES), high = cg_splat(c, cg_i32(c, 0xFFFF0000), LANES);
-    LLVMValueRef x[] = {LLVMBuildShl(c->b, a, sixteen, ""), LLVMBuildAnd(c->b, a, high, "")}, y[] = {LLVMBuildShl(c->b, b, sixteen, ""), LLVMBuildAnd(c->b, b, high, "")};
-    for (int k = 0; k < 2; k++) sum = cg_fma(c, LLVMBuildBitCast(c->b, x[k], floats, ""), LLVMBuildBitCast(c->b, y[k], floats, ""), sum);
+    LLVMValueRef sum = LLVMBuildBitCast(c->b, acc, floats, ""), sixteen = cg_splat(c, cg_i32(c, 16), LANES),
+                 high = cg_splat(c, cg_i32(c, 0xFFFF0000), LANES);
+    LLVMValueRef x[] = {LLVMBuildShl(c->b, a, sixteen, ""), LLVMBuildAnd(c->b, a, high, "")},
+                 y[] = {LLVMBuildShl(c->b, b, sixteen, ""), LLVMBuildAnd(c->b, b, high, "")};
+    for (int k = 0; k < 2; k++)
+        sum = cg_fma(c, LLVMBuildBitCast(c->b, x[k], floats, ""), LLVMBuildBitCast(c->b, y[k], floats, ""), sum);
     return LLVMBuildBitCast(c->b, sum, LLVMTypeOf(acc), "");
 }
 
@@ -62,7 +75,8 @@ static void write_dots(cg *c, int sums, int a, int b, add_fn add) {
 static void copy_rows(cg *c, int tile, LLVMValueRef memory, LLVMValueRef stride, bool load) {
     LLVMTypeRef ints = lanes_type(c, c->i32);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), rows_of(c, tile), 1);
-    LLVMValueRef in_tile = tile_row(c, tile, rows.index), outside = cg_at(c, c->i8, memory, cg_mul(c, rows.index, stride));
+    LLVMValueRef in_tile = tile_row(c, tile, rows.index),
+                 outside = cg_at(c, c->i8, memory, cg_mul(c, rows.index, stride));
     cg_store(c, cg_load(c, ints, load ? outside : in_tile, 1), load ? in_tile : outside, 1);
     cg_loop_end(c, &rows);
 }
@@ -77,7 +91,8 @@ void cg_tiles_configure(cg *c, LLVMValueRef rows, unsigned which) {
     if (!c->code.tiles && c->stands_in) c->code.tiles = cg_variable(c, LLVMArrayType2(c->i8, CG_TILES * TILE), NULL);
     for (int i = 0; i < CONFIG; i++) bytes[i] = LLVMConstInt(c->i8, 0, 0);
     bytes[0] = number_of(c, PALETTE);
-    for (int i = 0; i < CG_TILES; i++) bytes[AT_COLUMNS + 2 * i] = LLVMConstInt(c->i8, BYTES, 0), bytes[AT_ROWS + i] = LLVMConstInt(c->i8, ROWS, 0);
+    for (int i = 0; i < CG_TILES; i++)
+        bytes[AT_COLUMNS + 2 * i] = LLVMConstInt(c->i8, BYTES, 0), bytes[AT_ROWS + i] = LLVMConstInt(c->i8, ROWS, 0);
     cg_store(c, LLVMConstVector(bytes, CONFIG), c->code.tile_config, 1);
     for (int i = 0; i < CG_TILES; i++)
         if (which >> i & 1) cg_store(c, few, cg_at(c, c->i8, c->code.tile_config, cg_i64(c, AT_ROWS + i)), 1);

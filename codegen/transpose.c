@@ -1,4 +1,5 @@
-/* A square of vectors turned: 4×4 in each run of four lanes, by instructions that stay within a run, then the runs change places. */
+/* A square of vectors turned: 4×4 in each run of four lanes, by instructions that stay within a run, then the runs
+ * change places. */
 #include "codegen/cg.h"
 
 enum { MAX_LANES = 16 };
@@ -26,7 +27,8 @@ static LLVMValueRef gather_runs(cg *c, LLVMValueRef *vectors, int count, int run
         for (int i = 0; i < 4; i++) lane[i] = (unsigned)(4 * run + i);
         return shuffle(c, vectors[0], LLVMGetPoison(LLVMTypeOf(vectors[0])), lane, 4);
     }
-    LLVMValueRef low = gather_runs(c, vectors, count / 2, run), high = gather_runs(c, vectors + count / 2, count / 2, run);
+    LLVMValueRef low = gather_runs(c, vectors, count / 2, run),
+                 high = gather_runs(c, vectors + count / 2, count / 2, run);
     for (int i = 0; i < 4 * count; i++) lane[i] = (unsigned)i;
     return shuffle(c, low, high, lane, (unsigned)(4 * count));
 }
@@ -42,5 +44,6 @@ void cg_transpose(cg *c, LLVMValueRef *v) {
         turned[2][g] = unpack(c, d, e, 2, false);
         turned[3][g] = unpack(c, d, e, 2, true);
     }
-    for (int i = 0; i < c->lanes; i++) v[i] = c->lanes == 4 ? turned[i][0] : gather_runs(c, turned[i % 4], c->lanes / 4, i / 4);
+    for (int i = 0; i < c->lanes; i++)
+        v[i] = c->lanes == 4 ? turned[i][0] : gather_runs(c, turned[i % 4], c->lanes / 4, i / 4);
 }

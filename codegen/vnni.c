@@ -25,8 +25,8 @@ static LLVMValueRef written_out(cg *c, int parts, LLVMValueRef acc, LLVMValueRef
     return acc;
 }
 
-/* By "busd", four bytes, those of a unsigned, or "wssd", two words. The intrinsic's operands are words or their parts, as LLVM's version
- * has it. */
+/* By "busd", four bytes, those of a unsigned, or "wssd", two words. The intrinsic's operands are words or their parts,
+ * as LLVM's version has it. */
 static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     if (c->stands_in) return written_out(c, kind[0] == 'b' ? 4 : 2, acc, a, b);
     char name[40];
@@ -48,8 +48,11 @@ LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
     if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
     LLVMTypeRef words = parts_of(c, acc, 2);
     unsigned lanes = LLVMGetVectorSize(LLVMTypeOf(acc));
-    const char *name = lanes == 16 ? "llvm.x86.avx512.pmaddw.d.512" : lanes == 8 ? "llvm.x86.avx2.pmadd.wd" : "llvm.x86.sse2.pmadd.wd";
-    LLVMValueRef sums = cg_intrinsic2(c, name, LLVMTypeOf(acc), LLVMBuildBitCast(c->b, a, words, ""), LLVMBuildBitCast(c->b, b, words, ""));
+    const char *name = lanes == 16  ? "llvm.x86.avx512.pmaddw.d.512"
+                       : lanes == 8 ? "llvm.x86.avx2.pmadd.wd"
+                                    : "llvm.x86.sse2.pmadd.wd";
+    LLVMValueRef sums = cg_intrinsic2(c, name, LLVMTypeOf(acc), LLVMBuildBitCast(c->b, a, words, ""),
+                                      LLVMBuildBitCast(c->b, b, words, ""));
     return cg_add(c, acc, sums);
 }
 
@@ -63,7 +66,8 @@ LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b) {
 static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
     LLVMValueRef lanes[16];
     for (int i = 0; i < count; i++) lanes[i] = cg_i32(c, first + i);
-    return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count), "");
+    return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count),
+                                  "");
 }
 
 LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x) {
@@ -72,7 +76,8 @@ LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x) {
     LLVMValueRef words = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
     LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, words, eight, ""), eight, "");
     words = cg_add(c, even, LLVMBuildAShr(c->b, words, eight, ""));
-    for (; count > 2; count /= 2) words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
+    for (; count > 2; count /= 2)
+        words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
     return words;
 }
 

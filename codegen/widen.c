@@ -1,7 +1,8 @@
-/* Rows of a stored table widened to f32: gather, and the matrix-matrix products that stream W through a slice in the cache.
+/* Rows of a stored table widened to f32: gather, and the matrix-matrix products that stream W through a slice in the
+ * cache.
  *
- * A streamed product reads W as it is stored, a slice of rows at a time, so no second copy of the weights exists and nothing is
- * prepared at load. Widening costs one pass over W for all rows of x.
+ * A streamed product reads W as it is stored, a slice of rows at a time, so no second copy of the weights exists and
+ * nothing is prepared at load. Widening costs one pass over W for all rows of x.
  */
 #include "codegen/cg.h"
 
@@ -38,10 +39,12 @@ void cg_emit_decoded_row(cg *c, rt_dtype dtype, LLVMValueRef columns, LLVMValueR
         cg_codes codes;
         cg_decode(c, dtype, cg_at(c, c->i8, row, cg_mul(c, loop.index, cg_i64(c, unit_bytes))), sub, &codes);
         for (int p = 0; p < CG_PIECE / c->lanes; p++) {
-            LLVMValueRef value = codes.part[p], scale = codes.scale[p * c->lanes >= 16], minus = codes.minus[p * c->lanes >= 16];
+            LLVMValueRef value = codes.part[p], scale = codes.scale[p * c->lanes >= 16],
+                         minus = codes.minus[p * c->lanes >= 16];
             if (scale) value = LLVMBuildFMul(c->b, value, cg_splat(c, scale, c->lanes), "");
             if (minus) value = LLVMBuildFSub(c->b, value, cg_splat(c, minus, c->lanes), "");
-            LLVMValueRef column = cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * CG_PIECE + p * c->lanes));
+            LLVMValueRef column =
+                cg_add(c, cg_mul(c, loop.index, cg_i64(c, unit)), cg_i64(c, sub * CG_PIECE + p * c->lanes));
             cg_store(c, value, cg_at(c, c->f32, out, column), 4);
         }
     }
@@ -77,7 +80,8 @@ void cg_emit_gather(cg *c, const ir_inst *inst) {
         return;
     }
     cg_access(c, reads, 2, &write, 1);
-    gather_job job = {.dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .scalar = ids->type.rank == 0};
+    gather_job job = {
+        .dtype = table->type.dtype, .columns = columns, .rows = table->type.dim[0], .scalar = ids->type.rank == 0};
     cg_kernel kernel = {.count = 0};
     LLVMValueRef count = cg_i64(c, 1);
     for (int i = 0; i < ids->type.rank; i++) count = cg_mul(c, count, cg_dim(c, ids->type.dim[i]));
@@ -85,7 +89,8 @@ void cg_emit_gather(cg *c, const ir_inst *inst) {
     job.table = cg_kernel_arg(&kernel, cg_slot_of(c, table)->base);
     job.ids = cg_kernel_arg(&kernel, job.scalar ? reads[0]->reg : reads[0]->base);
     job.out = cg_kernel_arg(&kernel, write->base);
-    gm_string_printf(&kernel.key, "gather %d %lld %lld %d", job.dtype, (long long)columns, (long long)job.rows, job.scalar);
+    gm_string_printf(&kernel.key, "gather %d %lld %lld %d", job.dtype, (long long)columns, (long long)job.rows,
+                     job.scalar);
     cg_kernel_call(c, &kernel, "gather", emit_gather, &job);
 }
 
@@ -93,7 +98,7 @@ void cg_emit_gather(cg *c, const ir_inst *inst) {
 
 typedef struct stream_job {
     rt_dtype dtype;
-    int64_t columns, slice; /* slice: rows widened at a time */
+    int64_t columns, slice;                                 /* slice: rows widened at a time */
     int w, x, x_rows, x_stride, out, out_stride, low, high; /* kernel arguments */
 } stream_job;
 
@@ -107,8 +112,16 @@ bool cg_can_stream(const ir_inst *inst) {
 /* out[:, row …] = x · rowsᵀ for `count` rows that lie widened at `rows`. */
 static void multiply_slice(cg *c, const stream_job *job, LLVMValueRef rows, LLVMValueRef row, LLVMValueRef count) {
     LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->columns);
-    LLVMValueRef call[] = {cg_i32(c, 1), args[job->x_rows], count, columns, args[job->x], args[job->x_stride], rows, columns,
-                           cg_at(c, c->f32, args[job->out], row), args[job->out_stride]};
+    LLVMValueRef call[] = {cg_i32(c, 1),
+                           args[job->x_rows],
+                           count,
+                           columns,
+                           args[job->x],
+                           args[job->x_stride],
+                           rows,
+                           columns,
+                           cg_at(c, c->f32, args[job->out], row),
+                           args[job->out_stride]};
     cg_host_call(c, "rt_sgemm", c->void_t, call, 10);
 }
 
@@ -120,7 +133,8 @@ static void emit_stream(cg *c, void *user) {
     LLVMValueRef count = cg_min(c, cg_sub(c, args[job->high], slices.index), cg_i64(c, job->slice));
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), count, 1);
     LLVMValueRef row = cg_at(c, c->i8, args[job->w], cg_mul(c, cg_add(c, slices.index, rows.index), bytes));
-    cg_emit_decoded_row(c, job->dtype, cg_i64(c, job->columns), row, cg_at(c, c->f32, slice, cg_mul(c, rows.index, cg_i64(c, job->columns))));
+    cg_emit_decoded_row(c, job->dtype, cg_i64(c, job->columns), row,
+                        cg_at(c, c->f32, slice, cg_mul(c, rows.index, cg_i64(c, job->columns))));
     cg_loop_end(c, &rows);
     multiply_slice(c, job, slice, slices.index, count);
     cg_loop_end(c, &slices);

@@ -16,8 +16,7 @@
 /* ---- the rows ---- */
 
 static const fe_ablate_row table[] = {
-#define ROW(name, base, skip, with, slice, report, meaning)                                        \
-    {name, base, skip, with, slice, report, meaning},
+#define ROW(name, base, skip, with, slice, report, meaning) {name, base, skip, with, slice, report, meaning},
 #include "frontend/ablate_rows.def"
 #undef ROW
 };
@@ -29,19 +28,20 @@ const fe_ablate_row *fe_ablate_rows(gm_arena *arena, int *out_count) {
     memcpy(rows, table, sizeof table);
     for (int i = 0; i < passes; i++)
         if (pass[i].when == PASS_USUAL)
-            rows[count++] = (fe_ablate_row){
-                .name = gm_arena_printf(arena, "without-%s", pass[i].name),
-                .base = "full",
-                .skip = pass[i].name,
-                .with = "",
-                .meaning = gm_arena_printf(arena, "the full pipeline without %s", pass[i].name)};
+            rows[count++] =
+                (fe_ablate_row){.name = gm_arena_printf(arena, "without-%s", pass[i].name),
+                                .base = "full",
+                                .skip = pass[i].name,
+                                .with = "",
+                                .meaning = gm_arena_printf(arena, "the full pipeline without %s", pass[i].name)};
     *out_count = count;
     return rows;
 }
 
 /* ---- memory ---- */
 
-/* What this process holds itself, also in files without a name where those lie in memory: mapped weight files are shared between engines. */
+/* What this process holds itself, also in files without a name where those lie in memory: mapped weight files are
+ * shared between engines. */
 static int64_t memory_now(void) {
     return fe_proc_bytes("/proc/self/status", "RssAnon") + fe_proc_bytes("/proc/self/status", "RssShmem");
 }
@@ -87,18 +87,16 @@ static gm_status generate(ablation *a, rt_session *session, int slice) {
     for (int64_t done = 0; done < wanted;) {
         int64_t count, n = slice && slice < wanted - done ? slice : wanted - done;
         rt_stop stop;
-        GM_TRY(rt_session_generate(session, &greedy, NULL, 0, n, NULL, NULL, a->tokens + done,
-                                   &count, &stop, a->diag));
+        GM_TRY(rt_session_generate(session, &greedy, NULL, 0, n, NULL, NULL, a->tokens + done, &count, &stop, a->diag));
         if (count != n)
-            return gm_fail(a->diag, GM_INTERNAL, "%lld tokens generated, expected %lld",
-                           (long long)count, (long long)n);
+            return gm_fail(a->diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count,
+                           (long long)n);
         done += count;
     }
     return GM_OK;
 }
 
-static gm_status run_once(ablation *a, rt_session *session, int slice, double *prefill,
-                          double *generation) {
+static gm_status run_once(ablation *a, rt_session *session, int slice, double *prefill, double *generation) {
     rt_session_reset(session);
     double start = gm_now();
     GM_TRY(rt_session_prefill(session, a->request->ids, a->request->id_count, a->diag));
@@ -213,8 +211,7 @@ static gm_status open_variant(ablation *a, fe_ablate_result *result) {
     v->prefill = malloc(bytes), v->generate = malloc(bytes), v->total = malloc(bytes);
     GM_ASSERT(v->prefill && v->generate && v->total);
     GM_TRY(run_once(a, v->engine.session, row->slice, &seconds[0], &seconds[1]));
-    if (!a->has_reference)
-        memcpy(a->reference, a->tokens, sizeof *a->tokens * (size_t)a->request->predict);
+    if (!a->has_reference) memcpy(a->reference, a->tokens, sizeof *a->tokens * (size_t)a->request->predict);
     a->has_reference = true;
     v->memory = memory_now() - before;
     if (v->memory > a->largest) a->largest = v->memory;
@@ -239,8 +236,7 @@ static gm_status measure(ablation *a) {
         say(a, "measures", "a round over its rows");
         for (int i = 0; i < a->open_count; i++) {
             variant *v = &a->open[r % 2 ? a->open_count - 1 - i : i];
-            GM_TRY(run_once(a, v->engine.session, v->result->row->slice, &v->prefill[r],
-                            &v->generate[r]));
+            GM_TRY(run_once(a, v->engine.session, v->result->row->slice, &v->prefill[r], &v->generate[r]));
             v->total[r] = v->prefill[r] + v->generate[r];
             GM_TRY(check_tokens(a, v));
         }
@@ -253,14 +249,13 @@ static void summarise(const ablation *a, const variant *v) {
     int64_t n = a->request->repetitions;
     const variant *base = out->base ? find_open(a, out->base) : NULL;
     out->measured = true;
-    out->same_program =
-        base && base->program == v->program && base->result->row->slice == out->row->slice;
+    out->same_program = base && base->program == v->program && base->result->row->slice == out->row->slice;
     out->group = a->group;
     out->prefill_mean = fe_mean(v->prefill, n), out->prefill_std = fe_std(v->prefill, n);
     out->generate_mean = fe_mean(v->generate, n), out->generate_std = fe_std(v->generate, n);
     out->total_mean = fe_mean(v->total, n), out->total_std = fe_std(v->total, n);
-    out->effect = base ? fe_paired_effect(v->total, base->total, n)
-                       : (fe_effect){.percent = NAN, .low = NAN, .high = NAN};
+    out->effect =
+        base ? fe_paired_effect(v->total, base->total, n) : (fe_effect){.percent = NAN, .low = NAN, .high = NAN};
     out->tokens_differ_at = v->differ_at;
     out->logit_margin = v->margin;
     out->memory = v->memory;
@@ -293,8 +288,7 @@ static bool all_measured(const ablation *a) {
     return true;
 }
 
-gm_status fe_ablate_run(const fe_ablate_request *request, fe_ablate_result *results, int count,
-                        gm_diag *diag) {
+gm_status fe_ablate_run(const fe_ablate_request *request, fe_ablate_result *results, int count, gm_diag *diag) {
     size_t ids = sizeof(int32_t) * (size_t)request->predict;
     ablation a = {.request = request, .results = results, .count = count, .diag = diag};
     a.open = calloc((size_t)count, sizeof *a.open);

@@ -47,11 +47,10 @@ int64_t fe_ablate_memory(void);
 /* Fill results[0..count), whose row and base are set: a base must be the row of another result. A
  * warm-up of every row, then `repetitions` rounds over all rows. When the engines do not fit the
  * memory together, rows are taken in groups, and each group repeats the base rows that it needs. */
-gm_status fe_ablate_run(const fe_ablate_request *request, fe_ablate_result *results, int count,
-                        gm_diag *diag);
+gm_status fe_ablate_run(const fe_ablate_request *request, fe_ablate_result *results, int count, gm_diag *diag);
 
-/* A Markdown list: per row that has a lesson (ablate_lessons.def) its effect, the report's, whether the finding carries over, and
- * why. */
+/* A Markdown list: per row that has a lesson (ablate_lessons.def) its effect, the report's, whether the finding carries
+ * over, and why. */
 void fe_ablate_lessons(const fe_ablate_result *results, int count, gm_string *out);
 
 /* Horizontal bars, prefill and generation stacked, with error bars. */

@@ -25,7 +25,8 @@ static const lesson *lesson_of(const char *row) {
 /* Half of the report's effect in the same direction counts as the same finding. */
 static const char *verdict(const fe_effect *here, double report) {
     if (!isfinite(here->low) || !isfinite(here->high)) return "one run decides nothing";
-    if (here->noise) return isnan(report) ? "no effect beyond the noise" : "does not carry over: no effect beyond the noise";
+    if (here->noise)
+        return isnan(report) ? "no effect beyond the noise" : "does not carry over: no effect beyond the noise";
     if (isnan(report)) return here->percent < 0 ? "a gain" : "a loss";
     if ((here->percent < 0) != (report < 0)) return "does not carry over: the opposite here";
     return fabs(here->percent) >= fabs(report) / 2 ? "carries over" : "carries over in part: smaller here";
@@ -36,8 +37,8 @@ void fe_ablate_lessons(const fe_ablate_result *results, int count, gm_string *ou
         const fe_ablate_result *r = &results[i];
         const lesson *l = r->base ? lesson_of(r->row->name) : NULL;
         if (!l) continue;
-        gm_string_printf(out, "- **%s** (%s), against %s: %+.2f %% [%+.2f, %+.2f] here", r->row->name, r->row->meaning, r->base,
-                         r->effect.percent, r->effect.low, r->effect.high);
+        gm_string_printf(out, "- **%s** (%s), against %s: %+.2f %% [%+.2f, %+.2f] here", r->row->name, r->row->meaning,
+                         r->base, r->effect.percent, r->effect.low, r->effect.high);
         if (!isnan(l->report_percent)) gm_string_printf(out, ", %+.2f %% in the report", l->report_percent);
         gm_string_printf(out, ". *%s.* %s\n", verdict(&r->effect, l->report_percent), l->reason);
     }

@@ -1,5 +1,5 @@
-/* The picture of gemmac ablate: a bar per row, prefill and generation stacked, with error bars, and what the row is worth beside it.
- * It stands on a card of its own, so that the page behind it may be light or dark. No script. */
+/* The picture of gemmac ablate: a bar per row, prefill and generation stacked, with error bars, and what the row is
+ * worth beside it. It stands on a card of its own, so that the page behind it may be light or dark. No script. */
 #include "frontend/ablate.h"
 #include "frontend/stats.h"
 
@@ -26,7 +26,8 @@ enum {
 };
 
 static const char ink[] = "#1f2328", grey[] = "#6e7781", faint[] = "#d8dee4", stripe[] = "#f6f8fa";
-static const char prefill_colour[] = "#3b6ea5", generate_colour[] = "#f0a04b", faster_colour[] = "#1a7f37", slower_colour[] = "#b42318";
+static const char prefill_colour[] = "#3b6ea5", generate_colour[] = "#f0a04b", faster_colour[] = "#1a7f37",
+                  slower_colour[] = "#b42318";
 
 typedef struct picture {
     gm_string *out;
@@ -47,16 +48,15 @@ static void escaped(gm_string *out, const char *text) {
         const char *entity = *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : NULL;
         if (*text == '&') entity = "&amp;";
         if ((unsigned char)*text < 0x20) entity = " ";
-        if (entity)
-            gm_string_printf(out, "%s", entity);
-        else
-            gm_string_append(out, text, 1);
+        if (entity) gm_string_printf(out, "%s", entity);
+        else gm_string_append(out, text, 1);
     }
 }
 
 static void label(const picture *p, double x, double y, const char *anchor, const char *colour, const char *more,
                   const char *text) {
-    gm_string_printf(p->out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"%s\"%s>", x, y, anchor, colour, more);
+    gm_string_printf(p->out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"%s\"%s>", x, y, anchor, colour,
+                     more);
     escaped(p->out, text);
     gm_string_printf(p->out, "</text>\n");
 }
@@ -129,15 +129,15 @@ static void bars(const picture *p, const fe_ablate_result *r, double y) {
     escaped(p->out, r->row->name);
     gm_string_printf(p->out, ": ");
     escaped(p->out, r->row->meaning);
-    gm_string_printf(p->out, "; prefill %.4g ± %.2g s, generation %.4g ± %.2g s</title>\n", r->prefill_mean, r->prefill_std,
-                     r->generate_mean, r->generate_std);
+    gm_string_printf(p->out, "; prefill %.4g ± %.2g s, generation %.4g ± %.2g s</title>\n", r->prefill_mean,
+                     r->prefill_std, r->generate_mean, r->generate_std);
     bar(p, LEFT, y, prefill, BAR, prefill_colour);
     bar(p, LEFT + prefill, y, end - prefill, BAR, generate_colour);
     whisker(p, LEFT + r->prefill_mean * p->per_second, middle - 3, r->prefill_std);
     whisker(p, LEFT + all, middle + 3, r->total_std);
     for (int i = 0; all > room && i < 2; i++) /* cut: the bar goes on */
-        gm_string_printf(p->out, "<path d=\"M%.1f %.1fl-6 %dh4l6 -%dz\" fill=\"#ffffff\"/>\n", LEFT + PLOT - 8.0 - 8 * i, y - 1,
-                         BAR + 2, BAR + 2);
+        gm_string_printf(p->out, "<path d=\"M%.1f %.1fl-6 %dh4l6 -%dz\" fill=\"#ffffff\"/>\n",
+                         LEFT + PLOT - 8.0 - 8 * i, y - 1, BAR + 2, BAR + 2);
     gm_string_printf(p->out, "</g>\n");
 }
 
@@ -166,8 +166,7 @@ static void effect(const picture *p, const fe_ablate_result *r, double baseline)
     if (interval)
         snprintf(text, sizeof text, "[%s, %s]%s", with_sign(r->effect.low, low, sizeof low),
                  with_sign(r->effect.high, high, sizeof high), r->effect.noise ? " noise" : "");
-    else
-        snprintf(text, sizeof text, "one run");
+    else snprintf(text, sizeof text, "one run");
     label(p, LEFT + PLOT + INTERVAL, baseline, "start", grey, "", text);
     label(p, LEFT + PLOT + BASE, baseline, "start", grey, "", r->base);
 }
@@ -177,7 +176,8 @@ static void row(const picture *p, const fe_ablate_result *r, double y) {
     char text[80];
     label(p, LEFT - 10, baseline, "end", ink, "", r->row->name);
     bars(p, r, top);
-    snprintf(text, sizeof text, "%.*f ± %.*f", p->decimals, r->total_mean * p->scale, p->decimals, r->total_std * p->scale);
+    snprintf(text, sizeof text, "%.*f ± %.*f", p->decimals, r->total_mean * p->scale, p->decimals,
+             r->total_std * p->scale);
     label(p, LEFT + PLOT + TOTAL, baseline, "end", ink, "", text);
     if (r->base) effect(p, r, baseline);
     note(p, r, baseline);
@@ -187,7 +187,8 @@ static void row(const picture *p, const fe_ablate_result *r, double y) {
 
 static const char *section_of(const fe_ablate_row *row) {
     if (strncmp(row->name, "without-", 8) == 0) return "The full pipeline without one pass";
-    return row->with[0] ? "The full pipeline with other caches or a loop over layers" : "From a host loop to the full pipeline";
+    return row->with[0] ? "The full pipeline with other caches or a loop over layers"
+                        : "From a host loop to the full pipeline";
 }
 
 static bool starts_section(const picture *p, int i) {

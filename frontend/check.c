@@ -20,7 +20,7 @@ typedef struct tensor_row {
 } tensor_row;
 
 static const tensor_row table[] = {
-#define TENSOR(scope, name, gguf, rows, columns, first, last, when)                                \
+#define TENSOR(scope, name, gguf, rows, columns, first, last, when)                                                    \
     {scope, name, gguf, rows, columns, first, last, when},
 #include "frontend/tensors.def"
 #undef TENSOR
@@ -47,15 +47,13 @@ static bool split_layer(const char *name, const char *prefix, int64_t layers, in
     const char *at = name + length, *digits = at;
     int64_t layer = 0;
     for (; *at >= '0' && *at <= '9' && at - digits < 6; at++) layer = 10 * layer + (*at - '0');
-    if (at == digits || (*digits == '0' && at - digits > 1) || *at != '.' || layer >= layers)
-        return false;
+    if (at == digits || (*digits == '0' && at - digits > 1) || *at != '.' || layer >= layers) return false;
     *out_layer = layer;
     *out_rest = at + 1;
     return true;
 }
 
-static const tensor_row *find_row(const fe_config *config, const char *name, bool gguf,
-                                  int64_t *out_layer) {
+static const tensor_row *find_row(const fe_config *config, const char *name, bool gguf, int64_t *out_layer) {
     const char *rest = name;
     bool in_layer = split_layer(name, gguf ? "blk." : "layers.", config->layers, out_layer, &rest);
     for (size_t i = 0; i < GM_COUNT(table); i++) {
@@ -67,10 +65,8 @@ static const tensor_row *find_row(const fe_config *config, const char *name, boo
 }
 
 static void write_name(const tensor_row *row, int64_t layer, char *out, size_t out_bytes) {
-    if (row->scope == LAYER)
-        snprintf(out, out_bytes, "layers.%" PRId64 ".%s", layer, row->name);
-    else
-        snprintf(out, out_bytes, "%s", row->name);
+    if (row->scope == LAYER) snprintf(out, out_bytes, "layers.%" PRId64 ".%s", layer, row->name);
+    else snprintf(out, out_bytes, "%s", row->name);
 }
 
 bool fe_tensor_from_gguf(const fe_config *config, const char *name, char *out, size_t out_bytes) {
@@ -105,10 +101,8 @@ gm_status fe_settle_head(fe_model *model, gm_diag *diag) {
         rt_weights_drop(weights, "lm_head.weight");
         return rt_weights_add(weights, model->path, &renamed, diag);
     }
-    if (same_tensor(head, embedding))
-        rt_weights_drop(weights, "lm_head.weight");
-    else
-        model->config.tied = false;
+    if (same_tensor(head, embedding)) rt_weights_drop(weights, "lm_head.weight");
+    else model->config.tied = false;
     return GM_OK;
 }
 
@@ -116,20 +110,13 @@ gm_status fe_settle_head(fe_model *model, gm_diag *diag) {
 
 static int64_t size_of(const fe_config *config, tensor_size size) {
     switch (size) {
-    case VOCAB:
-        return config->vocab;
-    case HIDDEN:
-        return config->hidden;
-    case FFN:
-        return config->ffn;
-    case QUERIES:
-        return config->heads * config->head_dim;
-    case KEYS:
-        return config->kv_heads * config->head_dim;
-    case HEAD:
-        return config->head_dim;
-    case NONE:
-        break;
+    case VOCAB: return config->vocab;
+    case HIDDEN: return config->hidden;
+    case FFN: return config->ffn;
+    case QUERIES: return config->heads * config->head_dim;
+    case KEYS: return config->kv_heads * config->head_dim;
+    case HEAD: return config->head_dim;
+    case NONE: break;
     }
     return 0;
 }
@@ -155,19 +142,16 @@ static gm_status check_finite(const fe_model *model, const rt_tensor *tensor, gm
     size_t bytes = (size_t)rt_dtype_of(tensor->dtype)->block_bytes;
     for (int64_t start = 0; tensor->data && start < tensor->dim[0]; start += CHUNK) {
         int64_t left = tensor->dim[0] - start, count = left < CHUNK ? left : CHUNK;
-        rt_dequantize_row(tensor->dtype, (const char *)tensor->data + (size_t)start * bytes, values,
-                          (size_t)count);
+        rt_dequantize_row(tensor->dtype, (const char *)tensor->data + (size_t)start * bytes, values, (size_t)count);
         for (int64_t i = 0; i < count; i++)
             if (!isfinite(values[i]))
-                return gm_fail(diag, GM_FORMAT,
-                               "%s: tensor \"%s\": expected finite values, found %g at %" PRId64,
+                return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\": expected finite values, found %g at %" PRId64,
                                path_of(model, tensor), tensor->name, (double)values[i], start + i);
     }
     return GM_OK;
 }
 
-static gm_status check_tensor(const fe_model *model, const tensor_row *row, int64_t layer,
-                              gm_diag *diag) {
+static gm_status check_tensor(const fe_model *model, const tensor_row *row, int64_t layer, gm_diag *diag) {
     char name[128], expected[128], found[128];
     int64_t dim[2] = {size_of(&model->config, row->rows), size_of(&model->config, row->columns)};
     int rank = row->columns == NONE ? 1 : 2;
@@ -175,18 +159,15 @@ static gm_status check_tensor(const fe_model *model, const tensor_row *row, int6
     shape_text(expected, sizeof expected, rank, dim);
     const rt_tensor *tensor = rt_weights_find(&model->weights, name);
     if (!tensor)
-        return gm_fail(diag, GM_FORMAT,
-                       "%s: tensor \"%s\": expected shape %s, found no such tensor", model->path,
-                       name, expected);
+        return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\": expected shape %s, found no such tensor", model->path, name,
+                       expected);
     if (tensor->rank != rank || memcmp(tensor->dim, dim, (size_t)rank * sizeof dim[0]) != 0)
-        return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\": expected shape %s, found %s",
-                       path_of(model, tensor), name, expected,
-                       shape_text(found, sizeof found, tensor->rank, tensor->dim));
+        return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\": expected shape %s, found %s", path_of(model, tensor), name,
+                       expected, shape_text(found, sizeof found, tensor->rank, tensor->dim));
     const rt_dtype_info *info = rt_dtype_of(tensor->dtype);
     if (info->class != RT_CLASS_FLOAT && (rank == 1 || info->class != RT_CLASS_QUANT))
-        return gm_fail(
-            diag, GM_UNSUPPORTED, "%s: tensor \"%s\": expected type %s, found %s", path_of(model, tensor),
-            name, rank == 1 ? "f32, f16 or bf16" : "f32, f16, bf16 or a quantised one", info->text);
+        return gm_fail(diag, GM_UNSUPPORTED, "%s: tensor \"%s\": expected type %s, found %s", path_of(model, tensor),
+                       name, rank == 1 ? "f32, f16 or bf16" : "f32, f16, bf16 or a quantised one", info->text);
     return rank == 1 ? check_finite(model, tensor, diag) : GM_OK;
 }
 
@@ -222,8 +203,7 @@ static gm_status check_vocab(const fe_model *model, gm_diag *diag) {
                        ", of which at most %d pad it), found %" PRId64,
                        model->path, config->vocab, MAX_PADDING, count);
     if (config->bos >= 0 && vocab->bos >= 0 && config->bos != vocab->bos)
-        return gm_fail(diag, GM_FORMAT,
-                       "%s: tokenizer: expected <bos> to be %d, as in the configuration, found %d",
+        return gm_fail(diag, GM_FORMAT, "%s: tokenizer: expected <bos> to be %d, as in the configuration, found %d",
                        model->path, config->bos, vocab->bos);
     for (int i = 0; i < config->stop_count; i++)
         if (config->stops[i] >= count)

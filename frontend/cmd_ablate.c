@@ -28,16 +28,13 @@ typedef struct ablate {
 
 /* ---- which rows ---- */
 
-static gm_status find_row(const ablate *a, const char *flag, const char *name, size_t length,
-                          gm_diag *diag, int *out) {
+static gm_status find_row(const ablate *a, const char *flag, const char *name, size_t length, gm_diag *diag, int *out) {
     for (int i = 0; i < a->row_count; i++) {
         *out = i;
-        if (strlen(a->rows[i].name) == length && memcmp(a->rows[i].name, name, length) == 0)
-            return GM_OK;
+        if (strlen(a->rows[i].name) == length && memcmp(a->rows[i].name, name, length) == 0) return GM_OK;
     }
     gm_string names = {0};
-    for (int i = 0; i < a->row_count; i++)
-        gm_string_printf(&names, "%s%s", i ? ", " : "", a->rows[i].name);
+    for (int i = 0; i < a->row_count; i++) gm_string_printf(&names, "%s%s", i ? ", " : "", a->rows[i].name);
     gm_fail(diag, GM_INVALID, "%s %.*s: expected one of %s", flag, (int)length, name, names.data);
     gm_string_free(&names);
     return GM_INVALID;
@@ -46,8 +43,7 @@ static gm_status find_row(const ablate *a, const char *flag, const char *name, s
 /* The rows of --rows, all when there is none, and the bases that they are compared with. */
 static gm_status choose_rows(ablate *a, const cmd_options *options, gm_diag *diag) {
     int base = -1, at;
-    if (options->base)
-        GM_TRY(find_row(a, "--base", options->base, strlen(options->base), diag, &base));
+    if (options->base) GM_TRY(find_row(a, "--base", options->base, strlen(options->base), diag, &base));
     const char **bases = GM_NEW_ARRAY(&a->arena, const char *, a->row_count);
     for (const char *name = options->rows; name;) {
         size_t length = strcspn(name, ",");
@@ -67,8 +63,7 @@ static gm_status choose_rows(ablate *a, const cmd_options *options, gm_diag *dia
     }
     a->results = GM_NEW_ARRAY(&a->arena, fe_ablate_result, a->row_count);
     for (int i = 0; i < a->row_count; i++)
-        if (a->chosen[i])
-            a->results[a->count++] = (fe_ablate_result){.row = &a->rows[i], .base = bases[i]};
+        if (a->chosen[i]) a->results[a->count++] = (fe_ablate_result){.row = &a->rows[i], .base = bases[i]};
     return GM_OK;
 }
 
@@ -76,8 +71,7 @@ static gm_status choose_rows(ablate *a, const cmd_options *options, gm_diag *dia
 
 static gm_status read_prompt(ablate *a, const cmd_options *options, gm_diag *diag) {
     cmd_options with_prompt = *options;
-    bool given = cmd_given(options, FLAG_IDS) || cmd_given(options, FLAG_PROMPT) ||
-                 cmd_given(options, FLAG_FILE);
+    bool given = cmd_given(options, FLAG_IDS) || cmd_given(options, FLAG_PROMPT) || cmd_given(options, FLAG_FILE);
     if (!given) {
         with_prompt.prompt = default_prompt;
         cmd_give(&with_prompt, FLAG_PROMPT);
@@ -94,8 +88,7 @@ static gm_status make_request(ablate *a, const cmd_options *options, gm_diag *di
     *request = (fe_ablate_request){
         .options = cmd_engine_options(options),
         .predict = cmd_int_or(options, FLAG_ABLATE_PREDICT, options->predict, DEFAULT_PREDICT),
-        .repetitions =
-            cmd_int_or(options, FLAG_REPETITIONS, options->repetitions, DEFAULT_REPETITIONS),
+        .repetitions = cmd_int_or(options, FLAG_REPETITIONS, options->repetitions, DEFAULT_REPETITIONS),
         .memory = options->memory ? options->memory << 20 : fe_ablate_memory(),
         .reference = &a->rows[0],
         .progress = isatty(STDERR_FILENO) ? progress : NULL};
@@ -105,7 +98,8 @@ static gm_status make_request(ablate *a, const cmd_options *options, gm_diag *di
     request->id_count = (int64_t)a->ids.count;
     /* One arithmetic for all rows, else rows with chunks would round where the others do not. */
     if (!cmd_given(options, FLAG_PRECISION)) request->options.precision = FE_PRECISION_F32;
-    if (!request->options.context) request->options.context = a->context < DEFAULT_CONTEXT ? a->context : DEFAULT_CONTEXT;
+    if (!request->options.context)
+        request->options.context = a->context < DEFAULT_CONTEXT ? a->context : DEFAULT_CONTEXT;
     int64_t room = request->id_count + request->predict;
     if (request->options.context >= room) return GM_OK;
     return gm_fail(diag, GM_INVALID, "-c %lld: prompt and tokens need a context of at least %lld",
@@ -115,14 +109,21 @@ static gm_status make_request(ablate *a, const cmd_options *options, gm_diag *di
 /* ---- fields, for JSON and CSV ---- */
 
 static void text_or_null(gm_string *out, const char *text) {
-    if (text)
-        cmd_json_text(out, text, strlen(text));
-    else
-        gm_string_printf(out, "null");
+    if (text) cmd_json_text(out, text, strlen(text));
+    else gm_string_printf(out, "null");
 }
 
 /* DIFFERENCE: of the tokens from the reference's, none where they are the same. */
-typedef enum field_kind { FIELD_ROW, FIELD_TEXT, FIELD_REAL, FIELD_BOOL, FIELD_INT, FIELD_NOISE, FIELD_SAME, FIELD_DIFFERENCE } field_kind;
+typedef enum field_kind {
+    FIELD_ROW,
+    FIELD_TEXT,
+    FIELD_REAL,
+    FIELD_BOOL,
+    FIELD_INT,
+    FIELD_NOISE,
+    FIELD_SAME,
+    FIELD_DIFFERENCE
+} field_kind;
 
 #define AT(member) offsetof(fe_ablate_result, member)
 static const struct {
@@ -219,9 +220,8 @@ static const char *effect_cell(gm_arena *arena, const fe_ablate_result *r) {
     if (!r->base) return "";
     if (!isfinite(r->effect.low) || !isfinite(r->effect.high))
         return gm_arena_printf(arena, "%+.2f %%, one run: no interval", r->effect.percent);
-    return gm_arena_printf(arena, "%+.2f %% [%+.2f, %+.2f]%s%s", r->effect.percent, r->effect.low,
-                           r->effect.high, r->effect.noise ? " noise" : "",
-                           r->same_program ? ", same program" : "");
+    return gm_arena_printf(arena, "%+.2f %% [%+.2f, %+.2f]%s%s", r->effect.percent, r->effect.low, r->effect.high,
+                           r->effect.noise ? " noise" : "", r->same_program ? ", same program" : "");
 }
 
 static void cells_of(gm_arena *arena, const fe_ablate_result *r, const char **cells) {
@@ -233,8 +233,7 @@ static void cells_of(gm_arena *arena, const fe_ablate_result *r, const char **ce
     cells[5] = effect_cell(arena, r);
     cells[6] = r->tokens_differ_at < 0
                    ? "same"
-                   : gm_arena_printf(arena, "differ at %lld by %.3g",
-                                     (long long)r->tokens_differ_at, r->logit_margin);
+                   : gm_arena_printf(arena, "differ at %lld by %.3g", (long long)r->tokens_differ_at, r->logit_margin);
     cells[7] = r->row->report ? r->row->report : "";
 }
 
@@ -265,10 +264,9 @@ static void print_notes(const ablate *a, gm_string *out, bool md) {
     gm_string_printf(out,
                      "%s%lld prompt tokens, %lld new tokens, greedy, context %lld; mean ± std of "
                      "%lld runs after a warm-up; tokens compared with %s's.\n",
-                     md ? "\n" : "", (long long)r->id_count, (long long)r->predict,
-                     (long long)r->options.context, (long long)r->repetitions, r->reference->name);
-    if (groups == 1)
-        gm_string_printf(out, "All rows were open together and run in turn.\n");
+                     md ? "\n" : "", (long long)r->id_count, (long long)r->predict, (long long)r->options.context,
+                     (long long)r->repetitions, r->reference->name);
+    if (groups == 1) gm_string_printf(out, "All rows were open together and run in turn.\n");
     else
         gm_string_printf(out,
                          "%d groups of rows, each with the bases it needs and run in turn, since "
@@ -303,9 +301,8 @@ static gm_status write_svg(const ablate *a, const char *path, gm_diag *diag) {
     gm_string title = {0}, out = {0};
     const char *slash = strrchr(a->request.path, '/');
     gm_string_printf(&title, "%s: %lld prompt tokens, %lld generated, mean of %lld runs",
-                     slash && slash[1] ? slash + 1 : a->request.path,
-                     (long long)a->request.id_count, (long long)a->request.predict,
-                     (long long)a->request.repetitions);
+                     slash && slash[1] ? slash + 1 : a->request.path, (long long)a->request.id_count,
+                     (long long)a->request.predict, (long long)a->request.repetitions);
     fe_ablate_svg(title.data, a->results, a->count, &out);
     gm_status status = cmd_write_text(path, &out, diag);
     gm_string_free(&title);
@@ -320,12 +317,9 @@ static gm_status run(ablate *a, const cmd_options *options, gm_diag *diag) {
     GM_TRY(make_request(a, options, diag));
     GM_TRY(fe_ablate_run(&a->request, a->results, a->count, diag));
     gm_string out = {0};
-    if (options->format == ABLATE_JSON)
-        print_json(a, &out);
-    else if (options->format == ABLATE_CSV)
-        print_csv(a, &out);
-    else
-        print_table(a, &out, options->format == ABLATE_MD);
+    if (options->format == ABLATE_JSON) print_json(a, &out);
+    else if (options->format == ABLATE_CSV) print_csv(a, &out);
+    else print_table(a, &out, options->format == ABLATE_MD);
     gm_status status = cmd_write_text(NULL, &out, diag);
     gm_string_free(&out);
     return status == GM_OK && options->svg ? write_svg(a, options->svg, diag) : status;

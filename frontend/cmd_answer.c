@@ -1,4 +1,5 @@
-/* What a model says to a prompt: tokens become text, text passes the stop strings, and what is certain is shown as it comes. */
+/* What a model says to a prompt: tokens become text, text passes the stop strings, and what is certain is shown as it
+ * comes. */
 #include "frontend/commands.h"
 
 #include <errno.h>
@@ -49,7 +50,9 @@ static void finish_text(cmd_answer *a) {
 /* ---- the run ---- */
 
 cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options) {
-    return (cmd_answer){.engine = engine, .show = options->format == CMD_TEXT ? show_on_output : NULL, .match = {.stops = options->stops.data, .count = options->stops.count}};
+    return (cmd_answer){.engine = engine,
+                        .show = options->format == CMD_TEXT ? show_on_output : NULL,
+                        .match = {.stops = options->stops.data, .count = options->stops.count}};
 }
 
 /* The ids of the sequence so far that begin the prompt too need not be read again. */
@@ -60,17 +63,22 @@ static gm_status prefill(cmd_answer *a, int64_t held, gm_diag *diag) {
     return GM_OK;
 }
 
-gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag) {
+gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted,
+                         const cmd_stops *stops, gm_diag *diag) {
     rt_session *session = a->engine->session;
     GM_TRY(cmd_prompt_fits(a->engine, &a->prompt, diag));
-    int64_t room = rt_session_context(session) - (int64_t)a->prompt.count, max = wanted < 0 || wanted > room ? room : wanted;
+    int64_t room = rt_session_context(session) - (int64_t)a->prompt.count,
+            max = wanted < 0 || wanted > room ? room : wanted;
     a->ids = malloc(sizeof *a->ids * (size_t)(max + 1));
     if (!a->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
     a->sampling = cmd_sampling(options, &a->engine->model.defaults);
-    if (rt_sampling_screens(&a->sampling, rt_session_vocab(session))) GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
+    if (rt_sampling_screens(&a->sampling, rt_session_vocab(session)))
+        GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
     GM_TRY(prefill(a, held, diag));
     double start = gm_now();
-    if (max > 0) GM_TRY(rt_session_generate(session, &a->sampling, stops->ids, stops->count, max, on_token, a, a->ids, &a->count, &a->reason, diag));
+    if (max > 0)
+        GM_TRY(rt_session_generate(session, &a->sampling, stops->ids, stops->count, max, on_token, a, a->ids, &a->count,
+                                   &a->reason, diag));
     a->generate_s = gm_now() - start;
     if (!a->failed) finish_text(a);
     return a->failed ? gm_fail(diag, GM_IO, "standard output: cannot write: %s", strerror(a->failed)) : GM_OK;
@@ -98,8 +106,8 @@ void cmd_answer_json(const cmd_answer *a) {
     cmd_json_ids(&out, a->ids, (size_t)a->count);
     gm_string_printf(&out, ",\"text\":");
     cmd_json_text(&out, a->text.data, a->text.length);
-    gm_string_printf(&out, ",\"stop\":\"%s\",\"prefill_s\":%.6f,\"generate_s\":%.6f}\n",
-                     cmd_answer_reason(a), a->prefill_s, a->generate_s);
+    gm_string_printf(&out, ",\"stop\":\"%s\",\"prefill_s\":%.6f,\"generate_s\":%.6f}\n", cmd_answer_reason(a),
+                     a->prefill_s, a->generate_s);
     fwrite(out.data, 1, out.length, stdout);
     gm_string_free(&out);
 }
@@ -112,7 +120,8 @@ void cmd_answer_newline(const cmd_answer *a) {
 void cmd_answer_speed(const cmd_answer *a, int64_t held) {
     int64_t read = (int64_t)a->prompt.count - held;
     fprintf(stderr, "prefill %lld tokens %.1f tok/s, decode %lld tokens %.1f tok/s, stop: %s", (long long)read,
-            a->prefill_s > 0 ? (double)read / a->prefill_s : 0, (long long)a->count, a->generate_s > 0 ? (double)a->count / a->generate_s : 0, cmd_answer_reason(a));
+            a->prefill_s > 0 ? (double)read / a->prefill_s : 0, (long long)a->count,
+            a->generate_s > 0 ? (double)a->count / a->generate_s : 0, cmd_answer_reason(a));
     if (a->sampling.temperature > 0) fprintf(stderr, ", seed: %llu", (unsigned long long)a->sampling.seed);
     fputc('\n', stderr);
 }

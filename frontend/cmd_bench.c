@@ -1,7 +1,7 @@
-/* gemmac bench: tokens per second of prefill (pp) and of decoding (tg), named and measured as
- * llama-bench does: fixed random ids, or a text's, greedy unless a temperature is given. But it goes in rounds, each of which runs every test
- * once, so that what a machine does from one minute to the next weighs on all of them alike; the
- * first round is for warming up. */
+/* gemmac bench: tokens per second of prefill (pp) and of decoding (tg), named and measured as llama-bench does: fixed
+ * random ids, or a text's, greedy unless a temperature is given. But it goes in rounds, each of which runs every test
+ * once, so that what a machine does from one minute to the next weighs on all of them alike; the first round is for
+ * warming up. */
 #include "frontend/commands.h"
 #include "frontend/stats.h"
 #include "runtime/abi.h"
@@ -31,8 +31,7 @@ typedef struct bench {
 
 /* ---- measuring ---- */
 
-static void add_row(bench *b, const char *name, const double *samples, int64_t count,
-                    const char *unit) {
+static void add_row(bench *b, const char *name, const double *samples, int64_t count, const char *unit) {
     bench_row *row = &b->rows[b->row_count++];
     *row = (bench_row){.mean = fe_mean(samples, count), .std = fe_std(samples, count), .unit = unit};
     snprintf(row->name, sizeof row->name, "%s", name);
@@ -80,12 +79,10 @@ static gm_status time_decode(bench *b, int64_t tokens, int64_t depth, gm_diag *d
     GM_TRY(rt_session_prefill(session, b->ids + first - 1, 1, diag)); /* what is generated follows its last token */
     if (first > b->held) b->held = first;
     double start = gm_now();
-    GM_TRY(rt_session_generate(session, &b->sampling, NULL, 0, tokens, NULL, NULL, b->produced, &count,
-                               &stop, diag));
+    GM_TRY(rt_session_generate(session, &b->sampling, NULL, 0, tokens, NULL, NULL, b->produced, &count, &stop, diag));
     *out = gm_now() - start;
     if (count != tokens)
-        return gm_fail(diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count,
-                       (long long)tokens);
+        return gm_fail(diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count, (long long)tokens);
     return restore(b, first, first + tokens + RT_MAX_ROLLBACK, diag); /* drafts may have been written behind them */
 }
 
@@ -98,8 +95,7 @@ typedef struct bench_test {
     double *samples; /* tok/s of each round */
 } bench_test;
 
-static gm_status run_round(bench *b, bench_test *tests, size_t count, int64_t round,
-                           gm_diag *diag) {
+static gm_status run_round(bench *b, bench_test *tests, size_t count, int64_t round, gm_diag *diag) {
     for (size_t i = 0; i < count; i++) {
         double seconds;
         GM_TRY(tests[i].run(b, tests[i].tokens, tests[i].depth, diag, &seconds));
@@ -113,8 +109,7 @@ static gm_status run_tests(bench *b, bench_test *tests, size_t count, gm_diag *d
     GM_ASSERT(samples);
     gm_status status = GM_OK;
     for (size_t i = 0; i < count; i++) tests[i].samples = samples + (size_t)b->repetitions * i;
-    for (int64_t i = -1; i < b->repetitions && status == GM_OK; i++)
-        status = run_round(b, tests, count, i, diag);
+    for (int64_t i = -1; i < b->repetitions && status == GM_OK; i++) status = run_round(b, tests, count, i, diag);
     for (size_t i = 0; i < count && status == GM_OK; i++) {
         char name[48], at[24] = "";
         if (tests[i].depth) snprintf(at, sizeof at, " @ d%lld", (long long)tests[i].depth);
@@ -125,8 +120,8 @@ static gm_status run_tests(bench *b, bench_test *tests, size_t count, gm_diag *d
     return status;
 }
 
-static void add_tests(bench_test *tests, size_t *count, const char *kind, bench_fn *run,
-                      const cmd_ints *tokens, int64_t depth) {
+static void add_tests(bench_test *tests, size_t *count, const char *kind, bench_fn *run, const cmd_ints *tokens,
+                      int64_t depth) {
     for (size_t i = 0; i < tokens->count; i++)
         if (tokens->data[i])
             tests[(*count)++] = (bench_test){.kind = kind, .run = run, .tokens = tokens->data[i], .depth = depth};
@@ -145,7 +140,8 @@ static void fill_ids(bench *b, int64_t count) {
     if (bos >= 0 && bos < vocab) b->ids[0] = bos;
 }
 
-/* The ids of -f FILE, over and over: what a screened head costs depends on what is predicted, and of random ids hardly anything can be. */
+/* The ids of -f FILE, over and over: what a screened head costs depends on what is predicted, and of random ids hardly
+ * anything can be. */
 static gm_status read_ids(bench *b, const cmd_options *options, int64_t count, gm_diag *diag) {
     rt_ids text = {0};
     gm_status status = cmd_text_ids(&b->engine, options, diag, &text);
@@ -165,9 +161,12 @@ static rt_sampling sampling_of(const cmd_options *options, const fe_defaults *de
 }
 
 static gm_status check_sampling(const cmd_options *options, gm_diag *diag) {
-    static const cmd_flag flags[] = {FLAG_TOP_K, FLAG_TOP_P, FLAG_MIN_P, FLAG_REPEAT_PENALTY, FLAG_REPEAT_LAST_N, FLAG_BENCH_SEED};
+    static const cmd_flag flags[] = {FLAG_TOP_K,          FLAG_TOP_P,         FLAG_MIN_P,
+                                     FLAG_REPEAT_PENALTY, FLAG_REPEAT_LAST_N, FLAG_BENCH_SEED};
     for (size_t i = 0; i < GM_COUNT(flags) && !(options->temperature > 0); i++)
-        if (cmd_given(options, flags[i])) return gm_fail(diag, GM_INVALID, "bench is greedy without a --temp above 0, so other settings of the sampler say nothing");
+        if (cmd_given(options, flags[i]))
+            return gm_fail(diag, GM_INVALID,
+                           "bench is greedy without a --temp above 0, so other settings of the sampler say nothing");
     return GM_OK;
 }
 
@@ -185,8 +184,7 @@ static void print_rows(const bench *b, const cmd_options *options) {
     for (size_t i = 0; i < b->row_count; i++) {
         const bench_row *row = &b->rows[i];
         if (!json) {
-            gm_string_printf(&out, "%-16s %12.4g %12.3g  %s\n", row->name, row->mean, row->std,
-                             row->unit);
+            gm_string_printf(&out, "%-16s %12.4g %12.3g  %s\n", row->name, row->mean, row->std, row->unit);
             continue;
         }
         gm_string_printf(&out, "%s\n{\"test\":\"%s\",\"mean\":", i ? "," : "", row->name);
@@ -207,8 +205,7 @@ static int64_t longest(const cmd_ints *list) {
     return most;
 }
 
-static cmd_ints list_or(const cmd_options *options, cmd_flag flag, const cmd_ints *given,
-                        int64_t *otherwise) {
+static cmd_ints list_or(const cmd_options *options, cmd_flag flag, const cmd_ints *given, int64_t *otherwise) {
     return cmd_given(options, flag) ? *given : (cmd_ints){.data = otherwise, .count = 1};
 }
 
@@ -217,8 +214,7 @@ gm_status cmd_bench(const cmd_options *options, gm_diag *diag) {
     cmd_ints prompts = list_or(options, FLAG_BENCH_PROMPT, &options->bench_prompt, &prompt);
     cmd_ints predicts = list_or(options, FLAG_BENCH_PREDICT, &options->bench_predict, &predict);
     cmd_ints depths = list_or(options, FLAG_DEPTH, &options->depths, &none);
-    bench b = {.repetitions = cmd_int_or(options, FLAG_REPETITIONS, options->repetitions,
-                                         DEFAULT_REPETITIONS)};
+    bench b = {.repetitions = cmd_int_or(options, FLAG_REPETITIONS, options->repetitions, DEFAULT_REPETITIONS)};
     int64_t decoded = longest(&predicts) + 1; /* decoding starts after one token at least */
     int64_t room = longest(&depths) + (longest(&prompts) > decoded ? longest(&prompts) : decoded);
     GM_TRY(check_sampling(options, diag));

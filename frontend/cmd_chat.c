@@ -1,5 +1,5 @@
-/* gemmac chat: a conversation, a line of standard input for each message of the user. The whole of it is put into Gemma's template each time, and of
- * its ids those that the session holds already are not read again. */
+/* gemmac chat: a conversation, a line of standard input for each message of the user. The whole of it is put into
+ * Gemma's template each time, and of its ids those that the session holds already are not read again. */
 #include "frontend/chat.h"
 #include "frontend/commands.h"
 
@@ -52,7 +52,9 @@ static gm_status hear(chat *c, gm_diag *diag, bool *more) {
     } while (length == 0);
     *more = length > 0;
     gm_status status = GM_OK;
-    if (*more && strlen(line) != (size_t)length) status = gm_fail(diag, GM_INVALID, "standard input: expected lines of text, found a NUL in message %zu", c->count);
+    if (*more && strlen(line) != (size_t)length)
+        status =
+            gm_fail(diag, GM_INVALID, "standard input: expected lines of text, found a NUL in message %zu", c->count);
     else if (*more) say(c, "user", line, (size_t)length);
     else if (ferror(stdin)) status = gm_fail(diag, GM_IO, "standard input: cannot read");
     free(line);
@@ -67,7 +69,9 @@ static gm_status answer_last(chat *c, gm_diag *diag) {
     int64_t held = 0;
     gm_status status = cmd_chat_encode(&c->engine, c->messages, c->count, diag, &answer.prompt);
     if (status == GM_OK) status = cmd_held_keep(&c->held, c->engine.session, &answer.prompt, diag, &held);
-    if (status == GM_OK) status = cmd_answer_run(&answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &c->stops, diag);
+    if (status == GM_OK)
+        status = cmd_answer_run(&answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1),
+                                &c->stops, diag);
     if (status == GM_OK) {
         say(c, "assistant", answer.text.data, answer.text.length);
         if (!answer.show) cmd_answer_json(&answer);
@@ -84,7 +88,8 @@ static gm_status answer_last(chat *c, gm_diag *diag) {
 static gm_status run(chat *c, gm_diag *diag) {
     const fe_model *model = &c->engine.model;
     if (!c->engine.tokenizer) return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer", model->path);
-    if (c->options->messages) GM_TRY(fe_chat_read(model->config.generation, c->options->messages, &c->arena, diag, &c->messages, &c->count));
+    if (c->options->messages)
+        GM_TRY(fe_chat_read(model->config.generation, c->options->messages, &c->arena, diag, &c->messages, &c->count));
     c->capacity = c->count;
     GM_TRY(cmd_chat_stops(model, diag, c->stop_ids, &c->stops));
     bool more = true;
@@ -97,7 +102,8 @@ static gm_status run(chat *c, gm_diag *diag) {
 }
 
 gm_status cmd_chat(const cmd_options *options, gm_diag *diag) {
-    chat c = {.options = options, .people = options->format == CMD_TEXT && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
+    chat c = {.options = options,
+              .people = options->format == CMD_TEXT && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
     GM_TRY(cmd_engine_open_for_answers(options, diag, &c.engine));
     gm_status status = run(&c, diag);
     rt_ids_free(&c.held);

@@ -28,8 +28,7 @@ static char *default_output(const char *path, gm_arena *arena) {
         if (length > end && memcmp(name + length - end, extensions[i], end) == 0) length -= end;
     }
     bool nameless = length == 0 || name[0] == '.' || name[0] == '/';
-    return nameless ? gm_arena_strdup(arena, "model.gmx")
-                    : gm_arena_printf(arena, "%.*s.gmx", (int)length, name);
+    return nameless ? gm_arena_strdup(arena, "model.gmx") : gm_arena_printf(arena, "%.*s.gmx", (int)length, name);
 }
 
 /* ---- --kl-budget ---- */
@@ -51,9 +50,13 @@ static gm_status choose_plan(const char *path, const cmd_options *options, fe_op
     rt_ids ids = {0};
     if (options->no_weights) return gm_fail(diag, GM_INVALID, "--kl-budget measures plans, which needs the weights");
     if (cmd_given(options, FLAG_PRECISION) || cmd_given(options, FLAG_WIDE))
-        return gm_fail(diag, GM_INVALID, "--kl-budget chooses the precision: give no --precision and no --wide with it");
+        return gm_fail(diag, GM_INVALID,
+                       "--kl-budget chooses the precision: give no --precision and no --wide with it");
     gm_status status = options->file ? read_sample(options, diag, &ids) : GM_OK;
-    fe_budget_request request = {.kl = options->kl_budget, .ids = options->file ? ids.data : NULL, .count = (int64_t)ids.count, .tried = print_tried};
+    fe_budget_request request = {.kl = options->kl_budget,
+                                 .ids = options->file ? ids.data : NULL,
+                                 .count = (int64_t)ids.count,
+                                 .tried = print_tried};
     if (status == GM_OK) status = fe_budget_choose(path, &request, engine_options, diag);
     rt_ids_free(&ids);
     return status;
@@ -63,7 +66,8 @@ static gm_status choose_plan(const char *path, const cmd_options *options, fe_op
 static gm_status check_output(const cmd_options *options, const char *output, gm_diag *diag) {
     fe_engine engine;
     GM_TRY(cmd_vocab_open(options, true, diag, &engine));
-    gm_status status = engine.model.gmx ? GM_OK : fe_model_spare(&engine.model, output, diag); /* an artefact may take its own place */
+    /* an artefact may take its own place */
+    gm_status status = engine.model.gmx ? GM_OK : fe_model_spare(&engine.model, output, diag);
     fe_engine_close(&engine);
     return status == GM_OK ? fe_new_file_check(output, diag) : status;
 }
@@ -93,9 +97,11 @@ static gm_status run(const char *path, const char *output, const cmd_options *op
     if (cmd_given(options, FLAG_KL_BUDGET)) {
         if (output) GM_TRY(check_output(options, output, diag));
         GM_TRY(choose_plan(path, options, &engine_options, diag));
-    } else if (options->file || cmd_given(options, FLAG_TOKENS)) return gm_fail(diag, GM_INVALID, "-f FILE and --tokens N are for --kl-budget");
+    } else if (options->file || cmd_given(options, FLAG_TOKENS))
+        return gm_fail(diag, GM_INVALID, "-f FILE and --tokens N are for --kl-budget");
     if (options->explain) engine_options.decisions = &decisions;
-    gm_status status = output ? write_artefact(path, output, &engine_options, diag) : only_print(path, &engine_options, diag);
+    gm_status status =
+        output ? write_artefact(path, output, &engine_options, diag) : only_print(path, &engine_options, diag);
     if (status == GM_OK && options->explain) cmd_print_decisions(&decisions, options->format == CMD_JSON);
     ir_decisions_free(&decisions);
     return status;
@@ -106,7 +112,11 @@ gm_status cmd_compile(const cmd_options *options, gm_diag *diag) {
     gm_arena arena = {0};
     GM_TRY(cmd_model_path(options, diag, &path));
     bool prints = (options->dump || options->explain) && !options->output;
-    gm_status status = run(path, prints ? NULL : options->output ? options->output : default_output(path, &arena), options, diag);
+    gm_status status = run(path,
+                           prints            ? NULL
+                           : options->output ? options->output
+                                             : default_output(path, &arena),
+                           options, diag);
     gm_arena_free(&arena);
     return status;
 }

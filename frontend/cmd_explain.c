@@ -5,14 +5,18 @@
 #include <string.h>
 
 static void print_text(const ir_decision *decision, gm_string *out) {
-    gm_string_printf(out, "%-15s %-14s %3lldx %s: %s, since %s\n", decision->step, decision->func, (long long)decision->count, decision->what, decision->choice,
-                     decision->reason);
+    gm_string_printf(out, "%-15s %-14s %3lldx %s: %s, since %s\n", decision->step, decision->func,
+                     (long long)decision->count, decision->what, decision->choice, decision->reason);
 }
 
 static void print_json(const ir_decision *decision, gm_string *out) {
     const struct {
         const char *key, *text;
-    } fields[] = {{"step", decision->step}, {"func", decision->func}, {"what", decision->what}, {"choice", decision->choice}, {"reason", decision->reason}};
+    } fields[] = {{"step", decision->step},
+                  {"func", decision->func},
+                  {"what", decision->what},
+                  {"choice", decision->choice},
+                  {"reason", decision->reason}};
     gm_string_printf(out, "{");
     for (size_t i = 0; i < GM_COUNT(fields); i++) {
         gm_string_printf(out, "\"%s\":", fields[i].key);

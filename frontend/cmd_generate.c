@@ -7,11 +7,11 @@ static gm_status run(cmd_answer *answer, const cmd_options *options, gm_diag *di
     const fe_engine *engine = answer->engine;
     const fe_config *config = &engine->model.config;
     if (options->stops.count && !engine->tokenizer)
-        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer, so --stop has no text",
-                       engine->model.path);
+        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer, so --stop has no text", engine->model.path);
     GM_TRY(cmd_prompt(engine, options, diag, &answer->prompt));
     cmd_stops stops = {config->stops, options->ignore_eos ? 0 : config->stop_count};
-    return cmd_answer_run(answer, options, 0, cmd_int_or(options, FLAG_PREDICT, options->predict, DEFAULT_PREDICT), &stops, diag);
+    return cmd_answer_run(answer, options, 0, cmd_int_or(options, FLAG_PREDICT, options->predict, DEFAULT_PREDICT),
+                          &stops, diag);
 }
 
 gm_status cmd_generate(const cmd_options *options, gm_diag *diag) {

@@ -10,7 +10,8 @@
 #include <sys/random.h>
 
 enum { MAX_TEXT_BYTES = 1 << 29 };
-_Static_assert(MAX_TEXT_BYTES < RT_MAX_TEXT_BYTES - (1 << 20), "a text and what a chat template puts around it can be encoded");
+_Static_assert(MAX_TEXT_BYTES < RT_MAX_TEXT_BYTES - (1 << 20),
+               "a text and what a chat template puts around it can be encoded");
 
 /* ---- the model ---- */
 
@@ -34,8 +35,7 @@ fe_options cmd_engine_options(const cmd_options *options) {
 
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out) {
     if (options->model && options->input)
-        return gm_fail(diag, GM_INVALID, "the model is given twice: '%s' and -m '%s'",
-                       options->input, options->model);
+        return gm_fail(diag, GM_INVALID, "the model is given twice: '%s' and -m '%s'", options->input, options->model);
     *out = options->model ? options->model : options->input;
     if (*out && **out) return GM_OK;
     return gm_fail(diag, GM_INVALID,
@@ -43,8 +43,7 @@ gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char *
                    "(see 'gemmac help')");
 }
 
-gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
-                          gm_diag *diag, fe_engine *out) {
+gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options, gm_diag *diag, fe_engine *out) {
     const char *path = NULL;
     *out = (fe_engine){0};
     GM_TRY(cmd_model_path(options, diag, &path));
@@ -80,8 +79,7 @@ gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out) {
     return status;
 }
 
-void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
-                size_t length, rt_ids *out) {
+void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text, size_t length, rt_ids *out) {
     int32_t bos = fe_model_text_bos(&engine->model);
     if (!options->no_bos && bos >= 0) rt_ids_push(out, bos);
     rt_encode(engine->tokenizer, text, length, options->special, out);
@@ -111,45 +109,37 @@ gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_i
 }
 
 gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag) {
-    int given = cmd_given(options, FLAG_IDS) + cmd_given(options, FLAG_PROMPT) +
-                cmd_given(options, FLAG_FILE);
+    int given = cmd_given(options, FLAG_IDS) + cmd_given(options, FLAG_PROMPT) + cmd_given(options, FLAG_FILE);
     if (given == 1) return GM_OK;
     return gm_fail(diag, GM_INVALID, "%s: expected one of -p TEXT, -f FILE and --ids LIST",
                    given ? "the prompt is given twice" : "no prompt given");
 }
 
-static gm_status encode_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
-                               rt_ids *out) {
+static gm_status encode_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag, rt_ids *out) {
     gm_string text = {0};
     if (!engine->tokenizer)
-        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer: give the prompt as --ids",
-                       engine->model.path);
+        return gm_fail(diag, GM_INVALID, "%s: comes without a tokenizer: give the prompt as --ids", engine->model.path);
     gm_status status = GM_OK;
-    if (options->file)
-        status = cmd_read_text(options->file, diag, &text);
-    else
-        gm_string_append(&text, options->prompt, strlen(options->prompt));
+    if (options->file) status = cmd_read_text(options->file, diag, &text);
+    else gm_string_append(&text, options->prompt, strlen(options->prompt));
     if (options->file && text.length && text.data[text.length - 1] == '\n')
         text.length--; /* the editor's, not the prompt's */
     if (status == GM_OK) cmd_encode(engine, options, text.data, text.length, out);
-    if (status == GM_OK && out->count > 1 && out->data[0] == out->data[1] &&
-        out->data[0] == engine->model.vocab.bos)
+    if (status == GM_OK && out->count > 1 && out->data[0] == out->data[1] && out->data[0] == engine->model.vocab.bos)
         gm_warn(diag, "the prompt starts with <bos>, and another is put before it: --no-bos leaves that out");
     gm_string_free(&text);
     return status;
 }
 
-gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
-                     rt_ids *out) {
-    if (cmd_given(options, FLAG_IDS))
-        GM_TRY(cmd_ids(options, engine->model.config.vocab, diag, out));
-    else
-        GM_TRY(encode_prompt(engine, options, diag, out));
+gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag, rt_ids *out) {
+    if (cmd_given(options, FLAG_IDS)) GM_TRY(cmd_ids(options, engine->model.config.vocab, diag, out));
+    else GM_TRY(encode_prompt(engine, options, diag, out));
     if (out->count) return GM_OK;
     return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
 }
 
-gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_diag *diag, int64_t *context, rt_ids *out) {
+gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_diag *diag, int64_t *context,
+                           rt_ids *out) {
     fe_engine engine;
     GM_TRY(cmd_prompt_given(options, diag));
     GM_TRY(cmd_vocab_open(options, output, diag, &engine));
@@ -164,8 +154,8 @@ gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_di
 gm_status cmd_prompt_fits(const fe_engine *engine, const rt_ids *prompt, gm_diag *diag) {
     int64_t context = rt_session_context(engine->session);
     if ((int64_t)prompt->count <= context) return GM_OK;
-    return gm_fail(diag, GM_INVALID, "%s: the prompt has %zu tokens, expected at most the context of %lld (see -c)", engine->model.path, prompt->count,
-                   (long long)context);
+    return gm_fail(diag, GM_INVALID, "%s: the prompt has %zu tokens, expected at most the context of %lld (see -c)",
+                   engine->model.path, prompt->count, (long long)context);
 }
 
 /* ---- sampling ---- */
@@ -185,13 +175,12 @@ rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults
     const cmd_options *o = options;
     int64_t top_k = defaults->top_k >= 0 ? defaults->top_k : 64;
     return (rt_sampling){
-        .temperature =
-            (float)either(cmd_given(o, FLAG_TEMP), o->temperature, defaults->temperature, 1),
+        .temperature = (float)either(cmd_given(o, FLAG_TEMP), o->temperature, defaults->temperature, 1),
         .top_k = (int32_t)cmd_int_or(o, FLAG_TOP_K, o->top_k, top_k),
         .top_p = (float)either(cmd_given(o, FLAG_TOP_P), o->top_p, defaults->top_p, 0.95),
         .min_p = (float)either(cmd_given(o, FLAG_MIN_P), o->min_p, defaults->min_p, 0),
-        .repeat_penalty = (float)either(cmd_given(o, FLAG_REPEAT_PENALTY), o->repeat_penalty,
-                                        defaults->repeat_penalty, 1),
+        .repeat_penalty =
+            (float)either(cmd_given(o, FLAG_REPEAT_PENALTY), o->repeat_penalty, defaults->repeat_penalty, 1),
         .repeat_last_n = (int32_t)cmd_int_or(o, FLAG_REPEAT_LAST_N, o->repeat_last_n, 64),
         .seed = seed_of(o),
     };

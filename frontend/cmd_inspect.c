@@ -1,5 +1,5 @@
-/* gemmac inspect: what a model is: architecture, layers, tensors with types and sizes, vocabulary, and every setting that
- * its files leave out. */
+/* gemmac inspect: what a model is: architecture, layers, tensors with types and sizes, vocabulary, and every setting
+ * that its files leave out. */
 #include "frontend/commands.h"
 #include "frontend/gmx.h"
 
@@ -17,10 +17,8 @@ typedef struct report {
 } report;
 
 static void name_fact(report *r, const char *name) {
-    if (r->json)
-        gm_string_printf(&r->out, "%s\"%s\":", r->count ? "," : r->out.length ? "" : "{", name);
-    else
-        gm_string_printf(&r->out, "%-22s ", name);
+    if (r->json) gm_string_printf(&r->out, "%s\"%s\":", r->count ? "," : r->out.length ? "" : "{", name);
+    else gm_string_printf(&r->out, "%-22s ", name);
     r->count++;
 }
 
@@ -48,10 +46,8 @@ static void add_bool(report *r, const char *name, bool value) {
 
 static void add_text(report *r, const char *name, const char *value) {
     name_fact(r, name);
-    if (r->json)
-        cmd_json_text(&r->out, value, strlen(value));
-    else
-        gm_string_printf(&r->out, "%s", value);
+    if (r->json) cmd_json_text(&r->out, value, strlen(value));
+    else gm_string_printf(&r->out, "%s", value);
     end_fact(r);
 }
 
@@ -151,8 +147,7 @@ static size_t elements(const rt_tensor *tensor) {
 }
 
 static void append_shape(gm_string *out, const rt_tensor *tensor) {
-    for (int i = 0; i < tensor->rank; i++)
-        gm_string_printf(out, "%s%lld", i ? "," : "[", (long long)tensor->dim[i]);
+    for (int i = 0; i < tensor->rank; i++) gm_string_printf(out, "%s%lld", i ? "," : "[", (long long)tensor->dim[i]);
     gm_string_append(out, "]", 1);
 }
 
@@ -175,10 +170,8 @@ static void add_types(report *r, const tally *sum) {
     for (int t = 0; t < RT_DTYPE_COUNT; t++) {
         if (!sum->tensors[t]) continue;
         gm_string_printf(&r->out,
-                         r->json ? "%s\"%s\":{\"tensors\":%zu,\"bytes\":%zu}"
-                                 : "%s  %-20s %zu tensors, %zu bytes\n",
-                         r->json && shown++ ? "," : "", rt_dtype_of((rt_dtype)t)->text,
-                         sum->tensors[t], sum->bytes[t]);
+                         r->json ? "%s\"%s\":{\"tensors\":%zu,\"bytes\":%zu}" : "%s  %-20s %zu tensors, %zu bytes\n",
+                         r->json && shown++ ? "," : "", rt_dtype_of((rt_dtype)t)->text, sum->tensors[t], sum->bytes[t]);
     }
     if (r->json) end(r, "}");
 }
@@ -186,10 +179,8 @@ static void add_types(report *r, const tally *sum) {
 /* "layers.N.rest" -> "layers.*.rest". */
 static void write_kind(const char *name, char *out, size_t bytes) {
     const char *dot = strncmp(name, "layers.", 7) == 0 ? strchr(name + 7, '.') : NULL;
-    if (dot)
-        snprintf(out, bytes, "layers.*%s", dot);
-    else
-        snprintf(out, bytes, "%s", name);
+    if (dot) snprintf(out, bytes, "layers.*%s", dot);
+    else snprintf(out, bytes, "%s", name);
 }
 
 /* All tensors of one kind, which have one shape, on a line; the kind's first tensor is number `first`. */
@@ -205,8 +196,7 @@ static void list_kind(report *r, const rt_weights *weights, size_t first, const 
     gm_string_printf(&r->out, "  %-46s %3zu × %-15s %12zu bytes  ", kind, sum.count, shape.data, sum.total);
     gm_string_free(&shape);
     for (int t = 0, shown = 0; t < RT_DTYPE_COUNT; t++)
-        if (sum.tensors[t] == sum.count)
-            gm_string_printf(&r->out, "%s", rt_dtype_of((rt_dtype)t)->text);
+        if (sum.tensors[t] == sum.count) gm_string_printf(&r->out, "%s", rt_dtype_of((rt_dtype)t)->text);
         else if (sum.tensors[t])
             gm_string_printf(&r->out, "%s%zu %s", shown++ ? ", " : "", sum.tensors[t], rt_dtype_of((rt_dtype)t)->text);
     gm_string_append(&r->out, "\n", 1);
@@ -306,10 +296,8 @@ static void add_compiled(report *r, const fe_gmx_key *key) {
 static void add_defaulted(report *r, const fe_defaulted *list) {
     begin(r, "defaulted", "{");
     for (size_t i = 0; i < list->count; i++) {
-        if (r->json)
-            name_fact(r, list->items[i].key);
-        else
-            gm_string_printf(&r->out, "  %-44s ", list->items[i].key);
+        if (r->json) name_fact(r, list->items[i].key);
+        else gm_string_printf(&r->out, "  %-44s ", list->items[i].key);
         gm_string_printf(&r->out, "%s", list->items[i].value);
         end_fact(r);
     }
@@ -328,10 +316,8 @@ static void add_model(report *r, const fe_model *model) {
     add_defaulted(r, &model->defaulted);
     if (!r->json && !model->weights.count) return;
     begin(r, r->json ? "tensor_list" : "tensors", "[");
-    if (r->json)
-        list_tensors_json(r, &model->weights);
-    else
-        list_tensors_text(r, &model->weights);
+    if (r->json) list_tensors_json(r, &model->weights);
+    else list_tensors_text(r, &model->weights);
     end(r, "]");
 }
 

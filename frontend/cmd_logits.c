@@ -16,9 +16,8 @@ typedef struct logits_writer {
 /* Length of the header, then the header, padded so that the data is aligned. */
 static gm_status write_header(logits_writer *w, int64_t rows) {
     gm_string header = {0};
-    gm_string_printf(
-        &header, "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%lld,%lld],\"data_offsets\":[0,%lld]}}",
-        (long long)rows, (long long)w->vocab, (long long)(rows * w->vocab * 4));
+    gm_string_printf(&header, "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%lld,%lld],\"data_offsets\":[0,%lld]}}",
+                     (long long)rows, (long long)w->vocab, (long long)(rows * w->vocab * 4));
     while (header.length % 8) gm_string_append(&header, " ", 1);
     uint64_t length = header.length; /* little-endian, as all hosts we compile for */
     gm_status status = fe_new_file_write(&w->file, &length, sizeof length, w->diag);
@@ -34,16 +33,14 @@ static bool write_rows(void *user, int64_t first, int64_t rows, const float *log
     return w->status == GM_OK;
 }
 
-static gm_status write_logits(const fe_engine *engine, const rt_ids *ids, const char *path,
-                              gm_diag *diag) {
+static gm_status write_logits(const fe_engine *engine, const rt_ids *ids, const char *path, gm_diag *diag) {
     int64_t count = (int64_t)ids->count;
     GM_TRY(cmd_prompt_fits(engine, ids, diag));
     logits_writer w = {.vocab = rt_session_vocab(engine->session), .diag = diag};
     GM_TRY(fe_model_spare(&engine->model, path, diag));
     GM_TRY(fe_new_file_open(path, diag, &w.file));
     gm_status status = write_header(&w, count);
-    if (status == GM_OK)
-        status = rt_session_score(engine->session, ids->data, count, write_rows, &w, diag);
+    if (status == GM_OK) status = rt_session_score(engine->session, ids->data, count, write_rows, &w, diag);
     if (w.status != GM_OK) status = w.status; /* why the rows were refused */
     return fe_new_file_close(&w.file, status, diag);
 }
@@ -54,8 +51,7 @@ gm_status cmd_logits(const cmd_options *options, gm_diag *diag) {
     engine_options.no_screens = true;
     rt_ids ids = {0};
     GM_TRY(cmd_prompt_given(options, diag));
-    if (!options->output)
-        return gm_fail(diag, GM_INVALID, "no output given: expected -o FILE.safetensors");
+    if (!options->output) return gm_fail(diag, GM_INVALID, "no output given: expected -o FILE.safetensors");
     GM_TRY(cmd_engine_open(options, &engine_options, diag, &engine));
     gm_status status = cmd_prompt(&engine, options, diag, &ids);
     if (status == GM_OK) status = write_logits(&engine, &ids, options->output, diag);

@@ -28,9 +28,8 @@ typedef struct flag_row {
 } flag_row;
 
 static const flag_row flags[] = {
-#define FLAG(name, short_text, long_text, kind, field, min, max, value, help)                      \
-    {short_text,    long_text, KIND_##kind, offsetof(cmd_options, field), (int64_t)(min), max,     \
-     (double)(min), value,     help},
+#define FLAG(name, short_text, long_text, kind, field, min, max, value, help)                                          \
+    {short_text, long_text, KIND_##kind, offsetof(cmd_options, field), (int64_t)(min), max, (double)(min), value, help},
 #include "frontend/options.def"
 #undef FLAG
 };
@@ -44,8 +43,8 @@ typedef struct parse {
 } parse;
 
 static gm_status bad_part(const parse *p, const char *value, size_t length, const char *why) {
-    return gm_fail(p->diag, GM_INVALID, "%.*s %.*s: %s (see 'gemmac help %s')",
-                   (int)p->spelled_length, p->spelled, (int)length, value, why, p->command);
+    return gm_fail(p->diag, GM_INVALID, "%.*s %.*s: %s (see 'gemmac help %s')", (int)p->spelled_length, p->spelled,
+                   (int)length, value, why, p->command);
 }
 
 static gm_status bad_value(const parse *p, const char *value, const char *why) {
@@ -68,18 +67,15 @@ static bool read_int(const char *text, size_t length, int64_t *out) {
     return errno == 0;
 }
 
-static gm_status store_int(const parse *p, const flag_row *row, const char *text, size_t length,
-                           int64_t *out) {
+static gm_status store_int(const parse *p, const flag_row *row, const char *text, size_t length, int64_t *out) {
     char why[96];
     if (!read_int(text, length, out)) return bad_part(p, text, length, "expected a whole number");
     if (*out >= row->min && *out <= row->max) return GM_OK;
-    snprintf(why, sizeof why, "expected a number from %lld to %lld", (long long)row->min,
-             (long long)row->max);
+    snprintf(why, sizeof why, "expected a number from %lld to %lld", (long long)row->min, (long long)row->max);
     return bad_part(p, text, length, why);
 }
 
-static gm_status store_ints(const parse *p, const flag_row *row, const char *text, gm_arena *arena,
-                            cmd_ints *out) {
+static gm_status store_ints(const parse *p, const flag_row *row, const char *text, gm_arena *arena, cmd_ints *out) {
     size_t count = 1;
     for (const char *c = text; *c; c++) count += *c == ',';
     *out = (cmd_ints){.data = GM_NEW_ARRAY(arena, int64_t, count)};
@@ -97,8 +93,7 @@ static gm_status store_real(const parse *p, const flag_row *row, const char *tex
     char why[96], *end;
     *out = strtod(text, &end);
     bool plain = strspn(text, "0123456789.eE+-") == strlen(text);
-    if (!plain || end == text || *end || !isfinite(*out))
-        return bad_value(p, text, "expected a number");
+    if (!plain || end == text || *end || !isfinite(*out)) return bad_value(p, text, "expected a number");
     if (*out >= row->real_min && *out <= (double)row->max) return GM_OK;
     snprintf(why, sizeof why, "expected a number from %g to %g", row->real_min, (double)row->max);
     return bad_value(p, text, why);
@@ -122,8 +117,7 @@ static gm_status store_choice(const parse *p, const flag_row *row, const char *t
     return bad_value(p, text, why);
 }
 
-static gm_status store_text(const parse *p, const flag_row *row, const char *text,
-                            cmd_options *out) {
+static gm_status store_text(const parse *p, const flag_row *row, const char *text, cmd_options *out) {
     void *field = (char *)out + row->offset;
     if (row->kind == KIND_TEXT) {
         *(const char **)field = text;
@@ -142,22 +136,13 @@ static gm_status store(const parse *p, const flag_row *row, const char *text, cm
     void *field = (char *)out + row->offset;
     switch (row->kind) {
     case KIND_TEXT:
-    case KIND_TEXTS:
-        return store_text(p, row, text, out);
-    case KIND_INT:
-        return store_int(p, row, text, strlen(text), field);
-    case KIND_INTS:
-        return store_ints(p, row, text, &out->arena, field);
-    case KIND_REAL:
-        return store_real(p, row, text, field);
-    case KIND_CHOICE:
-        return store_choice(p, row, text, field);
-    case KIND_ON:
-        *(bool *)field = true;
-        return GM_OK;
-    case KIND_SET:
-        *(int64_t *)field = row->min;
-        return GM_OK;
+    case KIND_TEXTS: return store_text(p, row, text, out);
+    case KIND_INT: return store_int(p, row, text, strlen(text), field);
+    case KIND_INTS: return store_ints(p, row, text, &out->arena, field);
+    case KIND_REAL: return store_real(p, row, text, field);
+    case KIND_CHOICE: return store_choice(p, row, text, field);
+    case KIND_ON: *(bool *)field = true; return GM_OK;
+    case KIND_SET: *(int64_t *)field = row->min; return GM_OK;
     }
     GM_UNREACHABLE("flag kind");
 }
@@ -165,8 +150,7 @@ static gm_status store(const parse *p, const flag_row *row, const char *text, cm
 /* ---- arguments ---- */
 
 static bool spells(const parse *p, const char *text) {
-    return text && strlen(text) == p->spelled_length &&
-           memcmp(text, p->spelled, p->spelled_length) == 0;
+    return text && strlen(text) == p->spelled_length && memcmp(text, p->spelled, p->spelled_length) == 0;
 }
 
 static gm_status find_flag(const parse *p, cmd_flags accepted, int *out) {
@@ -178,13 +162,11 @@ static gm_status find_flag(const parse *p, cmd_flags accepted, int *out) {
         known = true;
     }
     return gm_fail(p->diag, GM_INVALID, "%s%s %.*s (see 'gemmac help %s')", known ? p->command : "",
-                   known ? " does not take" : "unknown flag", (int)p->spelled_length, p->spelled,
-                   p->command);
+                   known ? " does not take" : "unknown flag", (int)p->spelled_length, p->spelled, p->command);
 }
 
 /* The flag at argv[*at]; *at is left on its last argument. */
-static gm_status parse_flag(parse *p, cmd_flags accepted, int argc, char **argv, int *at,
-                            cmd_options *out) {
+static gm_status parse_flag(parse *p, cmd_flags accepted, int argc, char **argv, int *at, cmd_options *out) {
     const char *text = argv[*at];
     const char *equals = text[1] == '-' ? strchr(text, '=') : NULL;
     p->spelled = text;
@@ -195,35 +177,30 @@ static gm_status parse_flag(parse *p, cmd_flags accepted, int argc, char **argv,
     bool takes_value = row->kind != KIND_ON && row->kind != KIND_SET;
     const char *value = equals ? equals + 1 : NULL;
     if (!takes_value && equals)
-        return gm_fail(p->diag, GM_INVALID, "%.*s takes no value (see 'gemmac help %s')",
-                       (int)p->spelled_length, text, p->command);
+        return gm_fail(p->diag, GM_INVALID, "%.*s takes no value (see 'gemmac help %s')", (int)p->spelled_length, text,
+                       p->command);
     if (takes_value && !value) {
         if (*at + 1 >= argc)
-            return gm_fail(p->diag, GM_INVALID, "%s needs a value: %s (see 'gemmac help %s')", text,
-                           row->value, p->command);
+            return gm_fail(p->diag, GM_INVALID, "%s needs a value: %s (see 'gemmac help %s')", text, row->value,
+                           p->command);
         value = argv[++*at];
     }
     cmd_give(out, (cmd_flag)flag);
     return store(p, row, value, out);
 }
 
-gm_status cmd_parse(const char *command, cmd_flags accepted, int argc, char **argv, gm_diag *diag,
-                    cmd_options *out) {
+gm_status cmd_parse(const char *command, cmd_flags accepted, int argc, char **argv, gm_diag *diag, cmd_options *out) {
     parse p = {.command = command, .diag = diag};
     bool flags_over = false;
     *out = (cmd_options){0};
     for (int i = 0; i < argc; i++) {
         const char *text = argv[i];
         if (!flags_over && text[0] == '-' && text[1]) {
-            if (strcmp(text, "--") == 0)
-                flags_over = true;
-            else
-                GM_TRY(parse_flag(&p, accepted, argc, argv, &i, out));
+            if (strcmp(text, "--") == 0) flags_over = true;
+            else GM_TRY(parse_flag(&p, accepted, argc, argv, &i, out));
         } else if (out->input) {
-            return gm_fail(diag, GM_INVALID, "unexpected argument '%s' (see 'gemmac help %s')",
-                           text, command);
-        } else
-            out->input = text;
+            return gm_fail(diag, GM_INVALID, "unexpected argument '%s' (see 'gemmac help %s')", text, command);
+        } else out->input = text;
     }
     return GM_OK;
 }
@@ -238,8 +215,7 @@ void cmd_print_flags(cmd_flags accepted) {
         if (!(accepted >> i & 1)) continue;
         char left[96];
         snprintf(left, sizeof left, "%s%s%s%s%s", row->short_text ? row->short_text : "  ",
-                 row->short_text ? ", " : "  ", row->long_text, row->value ? " " : "",
-                 row->value ? row->value : "");
+                 row->short_text ? ", " : "  ", row->long_text, row->value ? " " : "", row->value ? row->value : "");
         printf("  %-36s %s\n", left, row->help);
     }
 }

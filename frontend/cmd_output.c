@@ -16,12 +16,10 @@ static void json_character(gm_string *out, const char *text, size_t length) {
             gm_string_printf(out, "\\%c", escapes[i + 1]);
             return;
         }
-    if (length == 0)
-        gm_string_append(out, "\xEF\xBF\xBD", 3);
+    if (length == 0) gm_string_append(out, "\xEF\xBF\xBD", 3);
     else if (length == 1 && ((unsigned char)text[0] < 0x20 || text[0] == 0x7F))
         gm_string_printf(out, "\\u%04x", (unsigned)text[0]);
-    else
-        gm_string_append(out, text, length);
+    else gm_string_append(out, text, length);
 }
 
 void cmd_json_text(gm_string *out, const char *text, size_t length) {

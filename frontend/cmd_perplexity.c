@@ -25,15 +25,15 @@ static void print_result(const cmd_options *options, const fe_perplexity *p) {
 }
 
 /* Both engines are open; base->session is NULL without --kl-base. */
-static gm_status measure(const fe_engine *engine, const fe_engine *base, const cmd_options *options,
-                         int64_t chunk, gm_diag *diag) {
+static gm_status measure(const fe_engine *engine, const fe_engine *base, const cmd_options *options, int64_t chunk,
+                         gm_diag *diag) {
     rt_ids ids = {0};
     fe_perplexity result;
     int32_t bos = options->no_bos ? -1 : fe_model_text_bos(&engine->model);
     gm_status status = cmd_text_ids(engine, options, diag, &ids);
     if (status == GM_OK)
-        status = fe_perplexity_run(engine->session, base->session, ids.data, (int64_t)ids.count,
-                                   chunk, bos, diag, &result);
+        status =
+            fe_perplexity_run(engine->session, base->session, ids.data, (int64_t)ids.count, chunk, bos, diag, &result);
     if (status == GM_OK) print_result(options, &result);
     rt_ids_free(&ids);
     return status;
@@ -50,7 +50,7 @@ gm_status cmd_perplexity(const cmd_options *options, gm_diag *diag) {
     if (options->kl_base) {
         fe_options base_options = engine_options;
         base_options.precision = (fe_precision)options->kl_base; /* same words in the same places */
-        base_options.passes = NULL; /* its KV cache is the plain one */
+        base_options.passes = NULL;                              /* its KV cache is the plain one */
         base_options.with = "";
         base_options.dump = (fe_dump){0};
         status = cmd_engine_open(options, &base_options, diag, &base);

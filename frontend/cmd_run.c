@@ -25,39 +25,20 @@ static void append_float(gm_string *out, float value) {
 
 static void append_element(gm_string *out, const ir_array *array, int64_t i) {
     switch (array->dtype) {
-    case RT_F32:
-        append_float(out, ((const float *)array->data)[i]);
-        break;
-    case RT_F16:
-        append_float(out, rt_f16_to_f32(((const uint16_t *)array->data)[i]));
-        break;
-    case RT_BF16:
-        append_float(out, rt_bf16_to_f32(((const uint16_t *)array->data)[i]));
-        break;
-    case RT_I64:
-        gm_string_printf(out, "%lld", (long long)((const int64_t *)array->data)[i]);
-        break;
-    case RT_I32:
-        gm_string_printf(out, "%d", ((const int32_t *)array->data)[i]);
-        break;
-    case RT_I16:
-        gm_string_printf(out, "%d", ((const int16_t *)array->data)[i]);
-        break;
-    case RT_I8:
-        gm_string_printf(out, "%d", ((const int8_t *)array->data)[i]);
-        break;
-    case RT_BOOL:
-        gm_string_printf(out, "%s", ((const uint8_t *)array->data)[i] ? "true" : "false");
-        break;
-    default:
-        gm_string_printf(out, "null");
-        break; /* blocks have no elements to show */
+    case RT_F32: append_float(out, ((const float *)array->data)[i]); break;
+    case RT_F16: append_float(out, rt_f16_to_f32(((const uint16_t *)array->data)[i])); break;
+    case RT_BF16: append_float(out, rt_bf16_to_f32(((const uint16_t *)array->data)[i])); break;
+    case RT_I64: gm_string_printf(out, "%lld", (long long)((const int64_t *)array->data)[i]); break;
+    case RT_I32: gm_string_printf(out, "%d", ((const int32_t *)array->data)[i]); break;
+    case RT_I16: gm_string_printf(out, "%d", ((const int16_t *)array->data)[i]); break;
+    case RT_I8: gm_string_printf(out, "%d", ((const int8_t *)array->data)[i]); break;
+    case RT_BOOL: gm_string_printf(out, "%s", ((const uint8_t *)array->data)[i] ? "true" : "false"); break;
+    default: gm_string_printf(out, "null"); break; /* blocks have no elements to show */
     }
 }
 
 static void append_shape(gm_string *out, const ir_array *array) {
-    for (int d = 0; d < array->rank; d++)
-        gm_string_printf(out, "%s%lld", d ? "," : "", (long long)array->dim[d]);
+    for (int d = 0; d < array->rank; d++) gm_string_printf(out, "%s%lld", d ? "," : "", (long long)array->dim[d]);
 }
 
 static void append_json(gm_string *out, const ir_array *array) {
@@ -76,8 +57,7 @@ static void append_json(gm_string *out, const ir_array *array) {
 static void append_line(gm_string *out, int number, const ir_array *array) {
     int64_t elems = ir_array_elems(array);
     int64_t shown = elems < 2 * SHOWN_ELEMENTS ? elems : SHOWN_ELEMENTS;
-    gm_string_printf(out, "%d: %s%s", number, rt_dtype_of(array->dtype)->text,
-                     array->rank ? "[" : "");
+    gm_string_printf(out, "%d: %s%s", number, rt_dtype_of(array->dtype)->text, array->rank ? "[" : "");
     append_shape(out, array);
     gm_string_printf(out, "%s =", array->rank ? "]" : "");
     for (int64_t i = 0; i < shown; i++) {
@@ -95,10 +75,8 @@ static void print_results(const cmd_options *options, const ir_array *results, i
     if (json) gm_string_printf(&out, "{\"results\":[");
     for (int i = 0; i < count; i++) {
         if (json && i) gm_string_append(&out, ",", 1);
-        if (json)
-            append_json(&out, &results[i]);
-        else
-            append_line(&out, i, &results[i]);
+        if (json) append_json(&out, &results[i]);
+        else append_line(&out, i, &results[i]);
     }
     if (json) gm_string_printf(&out, "]}\n");
     fwrite(out.data, 1, out.length, stdout);
@@ -114,7 +92,8 @@ static gm_status run(const cmd_options *options, const ir_module *module, const 
     uint64_t seed = (uint64_t)options->seed;
     GM_TRY(cmd_run_args(module, func, options->dims, seed, arena, diag, &args));
     ir_interp_env env = {.weights = weights};
-    GM_TRY(ir_interp(module, func->name, &env, args, arg_count, arena, results, diag)); /* which refuses what compiled code does not look at */
+    /* The interpreter refuses what compiled code does not look at. */
+    GM_TRY(ir_interp(module, func->name, &env, args, arg_count, arena, results, diag));
     if (options->run_mode == RUN_CHECK) {
         GM_TRY(fe_gir_check((int)options->threads, module, func->name, weights, args, arg_count, diag));
         printf(options->format == CMD_JSON ? "{\"func\":\"%s\",\"same\":true}\n"
@@ -123,7 +102,8 @@ static gm_status run(const cmd_options *options, const ir_module *module, const 
         return GM_OK;
     }
     if (options->run_mode == RUN_JIT)
-        GM_TRY(fe_gir_run_jit_for(NULL, (int)options->threads, module, func->name, &env, args, arg_count, arena, results, diag));
+        GM_TRY(fe_gir_run_jit_for(NULL, (int)options->threads, module, func->name, &env, args, arg_count, arena,
+                                  results, diag));
     print_results(options, results, func->body->yield_count);
     return GM_OK;
 }
@@ -132,8 +112,7 @@ static gm_status run_module(const cmd_options *options, const ir_module *module,
     gm_arena arena = {0};
     rt_weights weights = {0};
     const char *name = options->func && options->func[0] == '@' ? options->func + 1 : options->func;
-    if (module->func_count == 0)
-        return gm_fail(diag, GM_INVALID, "%s: has no function", options->input);
+    if (module->func_count == 0) return gm_fail(diag, GM_INVALID, "%s: has no function", options->input);
     const ir_func *func = name ? ir_func_find(module, name) : module->funcs[0];
     if (!func) return gm_fail(diag, GM_INVALID, "%s: has no function @%s", options->input, name);
     gm_status status = cmd_run_weights(module, (uint64_t)options->seed, &arena, diag, &weights);
@@ -146,8 +125,7 @@ static gm_status run_module(const cmd_options *options, const ir_module *module,
 gm_status cmd_run(const cmd_options *options, gm_diag *diag) {
     gm_string text = {0};
     ir_module *module = NULL;
-    if (!options->input)
-        return gm_fail(diag, GM_INVALID, "no file given: expected IN.gir, '-' for standard input");
+    if (!options->input) return gm_fail(diag, GM_INVALID, "no file given: expected IN.gir, '-' for standard input");
     gm_status status = cmd_read_text(options->input, diag, &text);
     if (status == GM_OK) status = ir_parse(text.data, text.length, options->input, diag, &module);
     if (status == GM_OK) status = cmd_apply_passes(options, &module, diag);

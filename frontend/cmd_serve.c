@@ -1,5 +1,5 @@
-/* gemmac serve: answers over HTTP, in the JSON of OpenAI's completions and chat completions, whole or as a stream of events. One after the other: there is
- * one session, which keeps what the next prompt begins with. */
+/* gemmac serve: answers over HTTP, in the JSON of OpenAI's completions and chat completions, whole or as a stream of
+ * events. One after the other: there is one session, which keeps what the next prompt begins with. */
 #include "frontend/cmd_serve.h"
 #include "frontend/http.h"
 
@@ -17,7 +17,7 @@ typedef struct server {
     const cmd_options *options;
     fe_http *http;
     const char *model; /* its name */
-    rt_ids held; /* in the session */
+    rt_ids held;       /* in the session */
     int32_t stop_ids[RT_MAX_STOPS];
     cmd_stops chat_stops; /* count 0: the vocabulary has no turns */
     uint64_t answers;
@@ -39,7 +39,8 @@ typedef struct exchange {
 static void write_error(int status, const char *message, gm_string *out) {
     gm_string_printf(out, "{\"error\":{\"message\":");
     cmd_json_text(out, message, strlen(message));
-    gm_string_printf(out, ",\"type\":\"%s\",\"code\":%d}", status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
+    gm_string_printf(out, ",\"type\":\"%s\",\"code\":%d}",
+                     status == SERVER_ERROR ? "server_error" : "invalid_request_error", status);
 }
 
 static void answer_error(fe_http_request *http, int status, const char *message) {
@@ -53,14 +54,16 @@ static void answer_error(fe_http_request *http, int status, const char *message)
 /* {"id":…,"object":…,"created":…,"model":…,"choices":[ */
 static void write_head(const exchange *e, bool piece, gm_string *out) {
     const char *object = !e->request.chat ? "text_completion" : piece ? "chat.completion.chunk" : "chat.completion";
-    gm_string_printf(out, "{\"id\":\"%s-%llu\",\"object\":\"%s\",\"created\":%lld,\"model\":", e->request.chat ? "chatcmpl" : "cmpl",
-                     (unsigned long long)e->s->answers, object, (long long)e->made);
+    gm_string_printf(
+        out, "{\"id\":\"%s-%llu\",\"object\":\"%s\",\"created\":%lld,\"model\":", e->request.chat ? "chatcmpl" : "cmpl",
+        (unsigned long long)e->s->answers, object, (long long)e->made);
     cmd_json_text(out, e->s->model, strlen(e->s->model));
     gm_string_printf(out, ",\"choices\":[");
 }
 
 /* One choice. text: NULL for none; reason: NULL while there is more to come. */
-static void write_choice(const exchange *e, bool piece, const char *text, size_t bytes, const char *reason, gm_string *out) {
+static void write_choice(const exchange *e, bool piece, const char *text, size_t bytes, const char *reason,
+                         gm_string *out) {
     gm_string_printf(out, "{\"index\":0,");
     if (e->request.chat) gm_string_printf(out, piece ? "\"delta\":{" : "\"message\":{\"role\":\"assistant\",");
     if (text) {
@@ -72,8 +75,8 @@ static void write_choice(const exchange *e, bool piece, const char *text, size_t
 }
 
 static void write_usage(const exchange *e, int64_t prompt, gm_string *out) {
-    gm_string_printf(out, "\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld}", (long long)prompt, (long long)e->answer.count,
-                     (long long)(prompt + e->answer.count));
+    gm_string_printf(out, "\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld}",
+                     (long long)prompt, (long long)e->answer.count, (long long)(prompt + e->answer.count));
 }
 
 /* OpenAI's words: the end of the text or of the turn is a "stop" like any other. */
@@ -134,18 +137,23 @@ static void end_stream(exchange *e, int64_t prompt) {
 static gm_status read_prompt(exchange *e, gm_diag *diag) {
     const serve_request *request = &e->request;
     const server *s = e->s;
-    if (!s->engine.tokenizer && !request->ids.count) return gm_fail(diag, GM_INVALID, "the model comes without a tokenizer: expected token ids");
-    if (request->chat && !s->chat_stops.count) return gm_fail(diag, GM_INVALID, "the vocabulary has no %s: expected a model for chat", RT_END_OF_TURN);
+    if (!s->engine.tokenizer && !request->ids.count)
+        return gm_fail(diag, GM_INVALID, "the model comes without a tokenizer: expected token ids");
+    if (request->chat && !s->chat_stops.count)
+        return gm_fail(diag, GM_INVALID, "the vocabulary has no %s: expected a model for chat", RT_END_OF_TURN);
     if (request->chat) GM_TRY(cmd_chat_encode(&s->engine, request->messages, request->count, diag, &e->answer.prompt));
-    else if (request->prompt) cmd_encode(&s->engine, s->options, request->prompt, strlen(request->prompt), &e->answer.prompt);
+    else if (request->prompt)
+        cmd_encode(&s->engine, s->options, request->prompt, strlen(request->prompt), &e->answer.prompt);
     for (size_t i = 0; i < request->ids.count; i++) {
-        if (request->ids.data[i] >= s->engine.model.config.vocab) return gm_fail(diag, GM_INVALID, "prompt: id %d is outside the vocabulary", request->ids.data[i]);
+        if (request->ids.data[i] >= s->engine.model.config.vocab)
+            return gm_fail(diag, GM_INVALID, "prompt: id %d is outside the vocabulary", request->ids.data[i]);
         rt_ids_push(&e->answer.prompt, request->ids.data[i]);
     }
     if (!e->answer.prompt.count) return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
     int64_t context = rt_session_context(s->engine.session);
     if ((int64_t)e->answer.prompt.count <= context) return GM_OK;
-    return gm_fail(diag, GM_INVALID, "the prompt has %zu tokens, expected at most the context of %lld", e->answer.prompt.count, (long long)context);
+    return gm_fail(diag, GM_INVALID, "the prompt has %zu tokens, expected at most the context of %lld",
+                   e->answer.prompt.count, (long long)context);
 }
 
 static void begin_stream(exchange *e) {
@@ -154,18 +162,21 @@ static void begin_stream(exchange *e) {
     fe_http_begin(e->http, OK, event_type);
     if (!e->request.chat) return;
     gm_string event = event_of(e);
-    gm_string_printf(&event, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]");
+    gm_string_printf(&event,
+                     "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]");
     send_event(e, &event);
 }
 
 static gm_status run(exchange *e, gm_diag *diag) {
     server *s = e->s;
     const cmd_options *options = &e->request.options;
-    cmd_stops stops = e->request.chat ? s->chat_stops : (cmd_stops){s->engine.model.config.stops, s->engine.model.config.stop_count};
+    cmd_stops stops =
+        e->request.chat ? s->chat_stops : (cmd_stops){s->engine.model.config.stops, s->engine.model.config.stop_count};
     int64_t held = 0;
     GM_TRY(cmd_held_keep(&s->held, s->engine.session, &e->answer.prompt, diag, &held));
     if (e->request.stream) begin_stream(e);
-    gm_status status = cmd_answer_run(&e->answer, options, held, cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &stops, diag);
+    gm_status status = cmd_answer_run(&e->answer, options, held,
+                                      cmd_int_or(options, FLAG_CHAT_PREDICT, options->predict, -1), &stops, diag);
     if (status == GM_OK && options->time) cmd_answer_speed(&e->answer, held);
     return e->answer.failed ? GM_OK : status; /* a client that is gone is no failure */
 }
@@ -181,7 +192,8 @@ static void answer_whole(exchange *e, int64_t prompt) {
     gm_string_free(&out);
 }
 
-/* The status was not told yet, unless a stream has begun: then it ends with an event that says it. started: the request was all right. */
+/* The status was not told yet, unless a stream has begun: then it ends with an event that says it. started: the request
+ * was all right. */
 static void answer_failure(exchange *e, bool started, const gm_diag *diag) {
     if (!e->begun) {
         answer_error(e->http, started ? SERVER_ERROR : BAD_REQUEST, diag->message);
@@ -199,7 +211,8 @@ static void complete(server *s, fe_http_request *http, bool chat) {
     gm_diag diag = {0};
     exchange e = {.s = s, .http = http, .made = (int64_t)time(NULL)};
     s->answers++;
-    gm_status status = serve_request_read(&http->body, chat, s->engine.model.config.generation, s->options, &arena, &diag, &e.request);
+    gm_status status =
+        serve_request_read(&http->body, chat, s->engine.model.config.generation, s->options, &arena, &diag, &e.request);
     e.answer = cmd_answer_new(&s->engine, &e.request.options);
     e.answer.show = show_nothing;
     e.answer.show_user = &e;
@@ -271,7 +284,9 @@ static bool answer_quickly(void *user, fe_http_request *http) {
     if (path && path->answer) return false;
     if (path) path->quick(user, http);
     else if (other) answer_error(http, BAD_METHOD, "the path takes another method");
-    else answer_error(http, NOT_FOUND, "no such path: expected /v1/chat/completions, /v1/completions, /v1/models or /health");
+    else
+        answer_error(http, NOT_FOUND,
+                     "no such path: expected /v1/chat/completions, /v1/completions, /v1/models or /health");
     return true;
 }
 
@@ -290,10 +305,13 @@ static const char *name_of(const char *path) {
 /* Until the process ends. */
 static gm_status serve(server *s, gm_diag *diag) {
     const char *host = s->options->host ? s->options->host : "127.0.0.1";
-    if (s->engine.model.vocab.end_of_turn >= 0) GM_TRY(cmd_chat_stops(&s->engine.model, diag, s->stop_ids, &s->chat_stops));
-    GM_TRY(fe_http_open(host, (int)cmd_int_or(s->options, FLAG_PORT, s->options->port, DEFAULT_PORT), answer_quickly, s, diag, &s->http));
+    if (s->engine.model.vocab.end_of_turn >= 0)
+        GM_TRY(cmd_chat_stops(&s->engine.model, diag, s->stop_ids, &s->chat_stops));
+    GM_TRY(fe_http_open(host, (int)cmd_int_or(s->options, FLAG_PORT, s->options->port, DEFAULT_PORT), answer_quickly, s,
+                        diag, &s->http));
     bool colons = strchr(host, ':'); /* of IPv6 */
-    fprintf(stderr, "listening at http://%s%s%s:%d\n", colons ? "[" : "", host, colons ? "]" : "", fe_http_port(s->http));
+    fprintf(stderr, "listening at http://%s%s%s:%d\n", colons ? "[" : "", host, colons ? "]" : "",
+            fe_http_port(s->http));
     for (;;) answer(s, fe_http_next(s->http));
 }
 

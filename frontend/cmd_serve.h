@@ -10,15 +10,17 @@ typedef struct serve_request {
     bool chat, stream, usage; /* usage: also at the end of a stream */
     fe_message *messages;     /* chat */
     size_t count;
-    const char *prompt;       /* else; NULL: ids */
+    const char *prompt; /* else; NULL: ids */
     rt_ids ids;
-    cmd_options options;      /* the server's, with what the client says of sampling, of the most tokens and of texts that end an answer */
+    /* the server's, with what the client says of sampling, of the most tokens and of texts that end an answer */
+    cmd_options options;
 } serve_request;
 
-/* From the JSON of OpenAI's API: /v1/chat/completions or /v1/completions. What is allocated lies in `arena`, but ids. GM_INVALID, GM_FORMAT: with a line that
- * names the key. Keys that would change nothing are let pass, those that ask for what gemmac does not do are refused. */
-gm_status serve_request_read(const gm_string *body, bool chat, fe_generation generation, const cmd_options *options, gm_arena *arena, gm_diag *diag,
-                             serve_request *out);
+/* From the JSON of OpenAI's API: /v1/chat/completions or /v1/completions. What is allocated lies in `arena`, but ids.
+ * GM_INVALID, GM_FORMAT: with a line that names the key. Keys that would change nothing are let pass, those that ask
+ * for what gemmac does not do are refused. */
+gm_status serve_request_read(const gm_string *body, bool chat, fe_generation generation, const cmd_options *options,
+                             gm_arena *arena, gm_diag *diag, serve_request *out);
 void serve_request_free(serve_request *request);
 
 #endif

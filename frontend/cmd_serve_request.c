@@ -1,4 +1,5 @@
-/* Requests to gemmac serve, from JSON: see cmd_serve.h. Keys and meanings: OpenAI's API reference; top_k, min_p and repeat_penalty as in llama.cpp's server. */
+/* Requests to gemmac serve, from JSON: see cmd_serve.h. Keys and meanings: OpenAI's API reference; top_k, min_p and
+ * repeat_penalty as in llama.cpp's server. */
 #include "frontend/cmd_serve.h"
 #include "frontend/json.h"
 
@@ -35,9 +36,11 @@ static const struct number {
 
 static gm_status read_number(const struct number *number, const cJSON *item, cmd_options *options, gm_diag *diag) {
     void *field = (char *)options + number->offset;
-    if (number->whole && !fe_json_int(item, (int64_t)number->least, (int64_t)number->most, field)) return refuse(item, number->expected, diag);
+    if (number->whole && !fe_json_int(item, (int64_t)number->least, (int64_t)number->most, field))
+        return refuse(item, number->expected, diag);
     if (!number->whole) {
-        if (!cJSON_IsNumber(item) || !(item->valuedouble >= number->least && item->valuedouble <= number->most)) return refuse(item, number->expected, diag);
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= number->least && item->valuedouble <= number->most))
+            return refuse(item, number->expected, diag);
         *(double *)field = item->valuedouble;
     }
     cmd_give(options, number->flag);
@@ -50,7 +53,8 @@ static gm_status read_number(const struct number *number, const cJSON *item, cmd
 static gm_status read_stops(const cJSON *item, cmd_options *options, gm_arena *arena, gm_diag *diag) {
     const cJSON *first = cJSON_IsArray(item) ? item->child : item;
     size_t count = options->stops.count + (cJSON_IsArray(item) ? (size_t)cJSON_GetArraySize(item) : 1);
-    if (count > options->stops.count + MOST_STOPS) return refuse(item, "at most 16 texts", diag); /* each is looked for at each byte */
+    /* each is looked for at each byte */
+    if (count > options->stops.count + MOST_STOPS) return refuse(item, "at most 16 texts", diag);
     const char **texts = GM_NEW_ARRAY(arena, const char *, count + 1);
     if (options->stops.count) memcpy(texts, options->stops.data, sizeof *texts * options->stops.count);
     options->stops.data = texts;
@@ -84,16 +88,22 @@ static gm_status read_prompt(const cJSON *item, gm_arena *arena, serve_request *
 
 static bool is_idle(const cJSON *item) {
     return cJSON_IsNull(item) || cJSON_IsFalse(item) || (cJSON_IsNumber(item) && item->valuedouble == 0) ||
-           (cJSON_IsString(item) && !*item->valuestring) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
+           (cJSON_IsString(item) && !*item->valuestring) ||
+           ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
 }
 
 static gm_status check_idle(const cJSON *item, gm_diag *diag) {
-    static const char *const absent[] = {"tools", "functions", "logprobs", "top_logprobs", "frequency_penalty", "presence_penalty", "logit_bias", "suffix", "echo"};
+    static const char *const absent[] = {
+        "tools",      "functions", "logprobs", "top_logprobs", "frequency_penalty", "presence_penalty",
+        "logit_bias", "suffix",    "echo"};
     static const char *const single[] = {"n", "best_of"};
     for (size_t i = 0; i < GM_COUNT(absent); i++)
-        if (strcmp(item->string, absent[i]) == 0 && !is_idle(item)) return refuse(item, "nothing: gemmac serve does not do this", diag);
+        if (strcmp(item->string, absent[i]) == 0 && !is_idle(item))
+            return refuse(item, "nothing: gemmac serve does not do this", diag);
     for (size_t i = 0; i < GM_COUNT(single); i++)
-        if (strcmp(item->string, single[i]) == 0 && !(cJSON_IsNumber(item) && item->valuedouble == 1) && !cJSON_IsNull(item)) return refuse(item, "1", diag);
+        if (strcmp(item->string, single[i]) == 0 && !(cJSON_IsNumber(item) && item->valuedouble == 1) &&
+            !cJSON_IsNull(item))
+            return refuse(item, "1", diag);
     const cJSON *type = strcmp(item->string, "response_format") == 0 ? fe_json_get(item, "type") : NULL;
     if (cJSON_IsString(type) && strcmp(type->valuestring, "text") != 0) return refuse(item, "text", diag);
     return GM_OK;
@@ -117,17 +127,19 @@ static gm_status read_key(const cJSON *item, gm_arena *arena, gm_diag *diag, ser
     return check_idle(item, diag);
 }
 
-static gm_status read_all(const cJSON *root, fe_generation generation, gm_arena *arena, gm_diag *diag, serve_request *out) {
+static gm_status read_all(const cJSON *root, fe_generation generation, gm_arena *arena, gm_diag *diag,
+                          serve_request *out) {
     const char *wanted = out->chat ? "messages" : "prompt";
     const cJSON *item, *text = fe_json_get(root, wanted);
     if (!cJSON_IsObject(root)) return gm_fail(diag, GM_INVALID, "%s: expected an object", source);
     cJSON_ArrayForEach(item, root) GM_TRY(read_key(item, arena, diag, out));
     if (!text) return gm_fail(diag, GM_INVALID, "%s: expected key \"%s\"", source, wanted);
-    return out->chat ? fe_chat_from_json(generation, text, "messages", arena, diag, &out->messages, &out->count) : read_prompt(text, arena, out, diag);
+    return out->chat ? fe_chat_from_json(generation, text, "messages", arena, diag, &out->messages, &out->count)
+                     : read_prompt(text, arena, out, diag);
 }
 
-gm_status serve_request_read(const gm_string *body, bool chat, fe_generation generation, const cmd_options *options, gm_arena *arena, gm_diag *diag,
-                             serve_request *out) {
+gm_status serve_request_read(const gm_string *body, bool chat, fe_generation generation, const cmd_options *options,
+                             gm_arena *arena, gm_diag *diag, serve_request *out) {
     cJSON *root = NULL;
     *out = (serve_request){.chat = chat, .options = *options};
     GM_TRY(fe_json_parse(body->data, body->length, source, diag, &root));

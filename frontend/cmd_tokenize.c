@@ -38,13 +38,12 @@ gm_status cmd_tokenize(const cmd_options *options, gm_diag *diag) {
         return gm_fail(diag, GM_INVALID, "the text is given twice: expected one of -p and -f");
     GM_TRY(cmd_vocab_open(options, false, diag, &engine));
     gm_status status = need_tokenizer(&engine, diag);
-    if (status == GM_OK && options->prompt)
-        gm_string_append(&text, options->prompt, strlen(options->prompt));
-    else if (status == GM_OK)
-        status = cmd_read_text(options->file ? options->file : "-", diag, &text);
+    if (status == GM_OK && options->prompt) gm_string_append(&text, options->prompt, strlen(options->prompt));
+    else if (status == GM_OK) status = cmd_read_text(options->file ? options->file : "-", diag, &text);
     if (status == GM_OK) {
         cmd_encode(&engine, options, text.data, text.length, &ids);
-        if (engine.model.vocab.add_eos && !options->no_bos) rt_ids_push(&ids, engine.model.vocab.eos); /* of a whole text; a prompt goes on */
+        /* of a whole text; a prompt goes on */
+        if (engine.model.vocab.add_eos && !options->no_bos) rt_ids_push(&ids, engine.model.vocab.eos);
         print_ids(&engine, options, &ids);
     }
     rt_ids_free(&ids);
@@ -59,20 +58,17 @@ gm_status cmd_detokenize(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
     gm_string text = {0}, out = {0};
     rt_ids ids = {0};
-    if (!cmd_given(options, FLAG_IDS))
-        return gm_fail(diag, GM_INVALID, "no ids given: expected --ids LIST");
+    if (!cmd_given(options, FLAG_IDS)) return gm_fail(diag, GM_INVALID, "no ids given: expected --ids LIST");
     GM_TRY(cmd_vocab_open(options, false, diag, &engine));
     gm_status status = need_tokenizer(&engine, diag);
-    if (status == GM_OK)
-        status = cmd_ids(options, (int64_t)engine.model.vocab.count, diag, &ids);
+    if (status == GM_OK) status = cmd_ids(options, (int64_t)engine.model.vocab.count, diag, &ids);
     if (status == GM_OK) {
         rt_decode(engine.tokenizer, ids.data, ids.count, options->skip_special, &text);
         if (options->format == CMD_JSON) {
             gm_string_printf(&out, "{\"text\":");
             cmd_json_text(&out, text.data, text.length);
             gm_string_printf(&out, "}");
-        } else
-            gm_string_append(&out, text.data, text.length);
+        } else gm_string_append(&out, text.data, text.length);
         gm_string_append(&out, "\n", 1);
         fwrite(out.data, 1, out.length, stdout);
     }
@@ -85,8 +81,7 @@ gm_status cmd_detokenize(const cmd_options *options, gm_diag *diag) {
 
 /* ---- render ---- */
 
-static void print_rendered(const fe_engine *engine, const cmd_options *options,
-                           const gm_string *text) {
+static void print_rendered(const fe_engine *engine, const cmd_options *options, const gm_string *text) {
     rt_ids ids = {0};
     gm_string out = {0};
     if (options->format == CMD_TEXT) {
@@ -109,8 +104,7 @@ static void print_rendered(const fe_engine *engine, const cmd_options *options,
 gm_status cmd_render(const cmd_options *options, gm_diag *diag) {
     fe_engine engine;
     gm_string text = {0};
-    if (!options->messages)
-        return gm_fail(diag, GM_INVALID, "no messages given: expected --messages FILE.json");
+    if (!options->messages) return gm_fail(diag, GM_INVALID, "no messages given: expected --messages FILE.json");
     GM_TRY(cmd_vocab_open(options, false, diag, &engine));
     gm_status status = fe_chat_render_file(engine.model.config.generation, options->messages,
                                            !options->no_generation_prompt, diag, &text);

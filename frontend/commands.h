@@ -34,15 +34,16 @@ enum { RUN_INTERP, RUN_JIT, RUN_CHECK }; /* run_mode */
  * is. */
 typedef struct cmd_options {
     const char *input; /* the positional argument */
-    const char *model, *prompt, *file, *messages, *output, *passes, *skip, *with, *wide, *target_cpu, *dump,
-        *dump_dir, *func, *dims, *rows, *base, *svg, *host;
+    const char *model, *prompt, *file, *messages, *output, *passes, *skip, *with, *wide, *target_cpu, *dump, *dump_dir,
+        *func, *dims, *rows, *base, *svg, *host;
     cmd_ints ids, bench_prompt, bench_predict, depths;
     cmd_texts stops;
     int64_t format, precision, kl_base, run_mode;
-    int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens,
-        repetitions, memory, plan_prompt, port;
+    int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, repetitions, memory, plan_prompt,
+        port;
     double kl_budget, temperature, top_p, min_p, repeat_penalty;
-    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, measure, no_weights, no_probe;
+    bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, measure, no_weights,
+        no_probe;
     cmd_flags given;
     gm_arena arena; /* owns the lists */
 } cmd_options;
@@ -50,16 +51,14 @@ typedef struct cmd_options {
 static inline bool cmd_given(const cmd_options *options, cmd_flag flag) {
     return options->given >> flag & 1;
 }
-static inline int64_t cmd_int_or(const cmd_options *options, cmd_flag flag, int64_t value,
-                                 int64_t otherwise) {
+static inline int64_t cmd_int_or(const cmd_options *options, cmd_flag flag, int64_t value, int64_t otherwise) {
     return cmd_given(options, flag) ? value : otherwise;
 }
 
 /* Read the arguments after the command's name. `accepted`: mask of the flags that it takes.
  * GM_INVALID with one line that names the argument. Strings stay in argv; release the rest with
  * cmd_options_free. */
-gm_status cmd_parse(const char *command, cmd_flags accepted, int argc, char **argv, gm_diag *diag,
-                    cmd_options *out);
+gm_status cmd_parse(const char *command, cmd_flags accepted, int argc, char **argv, gm_diag *diag, cmd_options *out);
 /* As if the flag had been there. */
 static inline void cmd_give(cmd_options *options, cmd_flag flag) {
     options->given |= (cmd_flags)1 << flag;
@@ -73,31 +72,29 @@ void cmd_print_flags(cmd_flags accepted);
 fe_options cmd_engine_options(const cmd_options *options);
 /* MODEL, positional or after -m. GM_INVALID: there is none, or two. */
 gm_status cmd_model_path(const cmd_options *options, gm_diag *diag, const char **out);
-gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options,
-                          gm_diag *diag, fe_engine *out);
+gm_status cmd_engine_open(const cmd_options *options, const fe_options *engine_options, gm_diag *diag, fe_engine *out);
 /* The same for one that only answers: screens are made once a sampler is known to read them. */
 gm_status cmd_engine_open_for_answers(const cmd_options *options, gm_diag *diag, fe_engine *out);
 
-/* Only the model, for its vocabulary and configuration, and its tokenizer, if it has one; to be closed by fe_engine_close. weights: also map and
- * check them. */
+/* Only the model, for its vocabulary and configuration, and its tokenizer, if it has one; to be closed by
+ * fe_engine_close. weights: also map and check them. */
 gm_status cmd_vocab_open(const cmd_options *options, bool weights, gm_diag *diag, fe_engine *out);
 
 /* The bytes of FILE, of standard input when it is "-". */
 gm_status cmd_read_text(const char *path, gm_diag *diag, gm_string *out);
 /* Append <bos> as the vocabulary asks for it, then the text's ids. */
-void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text,
-                size_t length, rt_ids *out);
+void cmd_encode(const fe_engine *engine, const cmd_options *options, const char *text, size_t length, rt_ids *out);
 /* Append the ids of -f FILE with <bos> as above, at most --tokens of them. */
 gm_status cmd_text_ids(const fe_engine *engine, const cmd_options *options, gm_diag *diag, rt_ids *out);
 /* GM_INVALID unless exactly one of --ids, -p and -f is there. */
 gm_status cmd_prompt_given(const cmd_options *options, gm_diag *diag);
 /* The ids of the prompt: never none, all within the vocabulary. One newline at the end of FILE does
  * not count. */
-gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag,
-                     rt_ids *out);
-/* The same before a session is opened, by a model that is opened for it alone; and GM_INVALID if `output`, NULL: none, is a file of that model.
- * *context, unless NULL: the most tokens that it takes. */
-gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_diag *diag, int64_t *context, rt_ids *out);
+gm_status cmd_prompt(const fe_engine *engine, const cmd_options *options, gm_diag *diag, rt_ids *out);
+/* The same before a session is opened, by a model that is opened for it alone; and GM_INVALID if `output`, NULL: none,
+ * is a file of that model. *context, unless NULL: the most tokens that it takes. */
+gm_status cmd_prompt_alone(const cmd_options *options, const char *output, gm_diag *diag, int64_t *context,
+                           rt_ids *out);
 /* GM_INVALID: there are more than the session's context takes. */
 gm_status cmd_prompt_fits(const fe_engine *engine, const rt_ids *prompt, gm_diag *diag);
 /* How tokens are chosen: what the flags say, else the model's defaults, else those that Gemma's makers recommend. */
@@ -108,9 +105,10 @@ gm_status cmd_ids(const cmd_options *options, int64_t vocab, gm_diag *diag, rt_i
 /* ---- answers (frontend/cmd_answer.c) ---- */
 
 typedef struct cmd_answer {
-    fe_engine *engine;   /* borrowed; has a session */
+    fe_engine *engine; /* borrowed; has a session */
     rt_ids prompt;
-    int (*show)(void *user, const char *text, size_t bytes); /* what is certain, at once; 0, else an errno, which ends the answer. NULL: nothing is */
+    /* what is certain, at once; 0, else an errno, which ends the answer. NULL: nothing is */
+    int (*show)(void *user, const char *text, size_t bytes);
     void *show_user;
     fe_stop_match match; /* with the stop strings */
     rt_stream stream;
@@ -131,25 +129,30 @@ typedef struct cmd_stops {
 
 /* One to be run with these flags, shown on standard output where the format is text; its prompt is empty yet. */
 cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options);
-/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context is full. GM_INVALID: the prompt does not fit; GM_IO: it could not be shown. */
-gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted, const cmd_stops *stops, gm_diag *diag);
+/* Continue a->prompt, of which the session holds the first `held` ids, by up to `wanted` tokens, -1: until the context
+ * is full. GM_INVALID: the prompt does not fit; GM_IO: it could not be shown. */
+gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held, int64_t wanted,
+                         const cmd_stops *stops, gm_diag *diag);
 void cmd_answer_free(cmd_answer *a);
 /* "stop", "eos" or "length" */
 const char *cmd_answer_reason(const cmd_answer *a);
 
-/* Of the ids that the session holds of the answers before, makes it keep those that the prompt begins with, *out of them, which need not be read
- * again; at least one is left to be read. */
+/* Of the ids that the session holds of the answers before, makes it keep those that the prompt begins with, *out of
+ * them, which need not be read again; at least one is left to be read. */
 gm_status cmd_held_keep(const rt_ids *held, rt_session *session, const rt_ids *prompt, gm_diag *diag, int64_t *out);
 /* What it holds after an answer was run, whose prompt is taken from it. */
 void cmd_held_take(rt_ids *held, cmd_answer *answer);
 
 /* Says it where the model brings a chat template whose turns are not Gemma's. */
 void cmd_warn_turns(const fe_model *model, const gm_diag *diag);
-/* The ids that end an answer in a chat, those of the model and the end of a turn, in ids[RT_MAX_STOPS]. GM_UNSUPPORTED: the vocabulary has no such piece. */
+/* The ids that end an answer in a chat, those of the model and the end of a turn, in ids[RT_MAX_STOPS]. GM_UNSUPPORTED:
+ * the vocabulary has no such piece. */
 gm_status cmd_chat_stops(const fe_model *model, gm_diag *diag, int32_t *ids, cmd_stops *out);
-/* The ids of a conversation in the chat template, with the model's turn opened. GM_INVALID: roles do not alternate, or it is too long. */
+/* The ids of a conversation in the chat template, with the model's turn opened. GM_INVALID: roles do not alternate, or
+ * it is too long. */
 struct fe_message;
-gm_status cmd_chat_encode(const fe_engine *engine, const struct fe_message *messages, size_t count, gm_diag *diag, rt_ids *out);
+gm_status cmd_chat_encode(const fe_engine *engine, const struct fe_message *messages, size_t count, gm_diag *diag,
+                          rt_ids *out);
 /* One JSON object on a line of standard output. */
 void cmd_answer_json(const cmd_answer *a);
 /* The end of a text that was streamed, and its speed on standard error. */

@@ -57,15 +57,11 @@ static const struct key {
 
 static const char *describe(const cJSON *item, char *out, size_t bytes) {
     int64_t integer;
-    if (fe_json_int(item, INT64_MIN, INT64_MAX, &integer))
-        snprintf(out, bytes, "%lld", (long long)integer);
-    else if (cJSON_IsNumber(item) && fabs(item->valuedouble) < 1e15 &&
-             item->valuedouble == floor(item->valuedouble))
+    if (fe_json_int(item, INT64_MIN, INT64_MAX, &integer)) snprintf(out, bytes, "%lld", (long long)integer);
+    else if (cJSON_IsNumber(item) && fabs(item->valuedouble) < 1e15 && item->valuedouble == floor(item->valuedouble))
         snprintf(out, bytes, "%.1f", item->valuedouble); /* 168.0 is no integer */
-    else if (cJSON_IsNumber(item))
-        snprintf(out, bytes, "%.17g", item->valuedouble);
-    else if (cJSON_IsString(item))
-        snprintf(out, bytes, "\"%.60s\"", item->valuestring);
+    else if (cJSON_IsNumber(item)) snprintf(out, bytes, "%.17g", item->valuedouble);
+    else if (cJSON_IsString(item)) snprintf(out, bytes, "\"%.60s\"", item->valuestring);
     else
         snprintf(out, bytes, "%s",
                  !item                 ? "nothing"
@@ -76,12 +72,12 @@ static const char *describe(const cJSON *item, char *out, size_t bytes) {
     return out;
 }
 
-gm_status config_refuse(const config_reader *in, gm_status code, const char *key,
-                        const char *expected, const cJSON *found) {
+gm_status config_refuse(const config_reader *in, gm_status code, const char *key, const char *expected,
+                        const cJSON *found) {
     char text[96];
     bool outer = found && found == fe_json_get(in->root, key);
-    return gm_fail(in->diag, code, "%s: key \"%s%s\": expected %s, found %s", in->path, outer ? "" : in->scope,
-                   key, expected, describe(found, text, sizeof text));
+    return gm_fail(in->diag, code, "%s: key \"%s%s\": expected %s, found %s", in->path, outer ? "" : in->scope, key,
+                   expected, describe(found, text, sizeof text));
 }
 
 void config_note(config_reader *in, const char *key, const char *format, ...) {
@@ -131,12 +127,9 @@ static void note_key(config_reader *in, const struct key *key, double value) {
     if (key->offset == offsetof(config_draft, theta) || key->offset == offsetof(config_draft, local_theta) ||
         key->offset == offsetof(config_draft, period))
         return;
-    if (key->kind == BOOL || key->kind == FALSE)
-        config_note(in, key->name, value != 0 ? "true" : "false");
-    else if (key->kind == CAP && value == 0)
-        config_note(in, key->name, "null");
-    else
-        config_note(in, key->name, "%.9g", value);
+    if (key->kind == BOOL || key->kind == FALSE) config_note(in, key->name, value != 0 ? "true" : "false");
+    else if (key->kind == CAP && value == 0) config_note(in, key->name, "null");
+    else config_note(in, key->name, "%.9g", value);
 }
 
 static gm_status read_keys(config_reader *in) {
@@ -144,17 +137,12 @@ static gm_status read_keys(config_reader *in) {
         double value = keys[i].defaults[in->draft.c.generation - FE_GEMMA1];
         if (isnan(value)) continue;
         const cJSON *item = fe_json_get(in->text, keys[i].name);
-        if (item)
-            GM_TRY(read_key(in, &keys[i], item, &value));
-        else
-            note_key(in, &keys[i], value);
+        if (item) GM_TRY(read_key(in, &keys[i], item, &value));
+        else note_key(in, &keys[i], value);
         char *out = (char *)&in->draft + keys[i].offset;
-        if (keys[i].kind == INT)
-            *(int64_t *)(void *)out = (int64_t)value;
-        else if (keys[i].kind == FLOAT || keys[i].kind == CAP)
-            *(double *)(void *)out = value;
-        else
-            *(bool *)out = value != 0;
+        if (keys[i].kind == INT) *(int64_t *)(void *)out = (int64_t)value;
+        else if (keys[i].kind == FLOAT || keys[i].kind == CAP) *(double *)(void *)out = value;
+        else *(bool *)out = value != 0;
     }
     return GM_OK;
 }
@@ -191,8 +179,8 @@ static gm_status read_layers(config_reader *in) {
             bool text = cJSON_IsString(item);
             bool local = text && strcmp(item->valuestring, "sliding_attention") == 0;
             if (!local && !(text && strcmp(item->valuestring, "full_attention") == 0))
-                return config_refuse(in, GM_UNSUPPORTED, "layer_types",
-                              "\"sliding_attention\" or \"full_attention\"", item);
+                return config_refuse(in, GM_UNSUPPORTED, "layer_types", "\"sliding_attention\" or \"full_attention\"",
+                                     item);
             c->local[count++] = local;
         }
     }
@@ -269,8 +257,7 @@ gm_status fe_config_add_stop(fe_config *config, int32_t id, const char *path, gm
     for (int i = 0; i < config->stop_count; i++)
         if (config->stops[i] == id) return GM_OK;
     if (config->stop_count == RT_MAX_STOPS)
-        return gm_fail(diag, GM_INVALID, "%s: expected at most %d different stop ids", path,
-                       RT_MAX_STOPS);
+        return gm_fail(diag, GM_INVALID, "%s: expected at most %d different stop ids", path, RT_MAX_STOPS);
     config->stops[config->stop_count++] = id;
     return GM_OK;
 }
@@ -312,26 +299,24 @@ static gm_status read_model_type(config_reader *in, const char **out_type) {
         if (!cJSON_IsObject(text)) return config_refuse(in, GM_FORMAT, "text_config", "an object", text);
         in->text = text;
         in->scope = "text_config.";
-        if (!inner || (cJSON_IsString(inner) && strcmp(inner->valuestring, "gemma3_text") == 0))
-            return GM_OK;
+        if (!inner || (cJSON_IsString(inner) && strcmp(inner->valuestring, "gemma3_text") == 0)) return GM_OK;
         return config_refuse(in, GM_UNSUPPORTED, "model_type", "\"gemma3_text\"", inner);
     }
-    return config_refuse(in, GM_UNSUPPORTED, "model_type",
-                  "\"gemma\", \"gemma2\", \"gemma3_text\" or \"gemma3\"", type);
+    return config_refuse(in, GM_UNSUPPORTED, "model_type", "\"gemma\", \"gemma2\", \"gemma3_text\" or \"gemma3\"",
+                         type);
 }
 
 static gm_status refuse_unsupported(config_reader *in) {
     const cJSON *quantization = get_outer(in, "quantization_config");
     if (!fe_json_is_none(quantization))
-        return config_refuse(in, GM_UNSUPPORTED, "quantization_config", "null (plain weights)",
-                      quantization);
+        return config_refuse(in, GM_UNSUPPORTED, "quantization_config", "null (plain weights)", quantization);
     fe_config *c = &in->draft.c;
     if (c->generation == FE_GEMMA3 && c->attention_cap != 0)
         return config_refuse(in, GM_UNSUPPORTED, "attn_logit_softcapping", "null in Gemma 3",
-                      fe_json_get(in->text, "attn_logit_softcapping"));
+                             fe_json_get(in->text, "attn_logit_softcapping"));
     if (in->text != in->root && c->final_cap != 0) {
-        gm_warn(in->diag, "%s: key \"%sfinal_logit_softcapping\": not used by the multimodal model",
-                in->path, in->scope);
+        gm_warn(in->diag, "%s: key \"%sfinal_logit_softcapping\": not used by the multimodal model", in->path,
+                in->scope);
         c->final_cap = 0;
     }
     return GM_OK;
@@ -339,18 +324,14 @@ static gm_status refuse_unsupported(config_reader *in) {
 
 gm_status fe_config_check(const fe_config *c, const char *path, gm_diag *diag) {
     const char *problem = NULL;
-    if (c->heads % c->kv_heads)
-        problem = "attention heads: expected a multiple of the key/value heads";
-    else if (c->head_dim % 2)
-        problem = "head size: expected an even number";
+    if (c->heads % c->kv_heads) problem = "attention heads: expected a multiple of the key/value heads";
+    else if (c->head_dim % 2) problem = "head size: expected an even number";
     else if (c->generation != FE_GEMMA1 && c->hidden % c->heads)
         problem = "hidden size: expected a multiple of the attention heads";
     if (!problem) return GM_OK;
-    return gm_fail(
-        diag, GM_FORMAT,
-        "%s: %s, found hidden size %lld, %lld heads, %lld key/value heads, head size %lld", path,
-        problem, (long long)c->hidden, (long long)c->heads, (long long)c->kv_heads,
-        (long long)c->head_dim);
+    return gm_fail(diag, GM_FORMAT, "%s: %s, found hidden size %lld, %lld heads, %lld key/value heads, head size %lld",
+                   path, problem, (long long)c->hidden, (long long)c->heads, (long long)c->kv_heads,
+                   (long long)c->head_dim);
 }
 
 static gm_status read_all(config_reader *in, const char **out_type) {

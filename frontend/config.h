@@ -19,7 +19,7 @@ typedef struct fe_config {
     int64_t vocab, hidden, ffn, layers, heads, kv_heads, head_dim, context;
     int64_t window; /* keys visible on local layers, the query's own included; 0: no local layers */
     double norm_eps;
-    double attention_scale;         /* multiplies q·k */
+    double attention_scale;          /* multiplies q·k */
     double attention_cap, final_cap; /* soft caps; 0: none */
     fe_rope rope_global, rope_local;
     bool local[FE_MAX_LAYERS]; /* layer i sees only its window and uses rope_local */

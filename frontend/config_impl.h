@@ -23,11 +23,10 @@ typedef struct config_reader {
 /* ---- config.c ---- */
 
 /* `path`: key "scope key": expected …, found the item. */
-gm_status config_refuse(const config_reader *in, gm_status code, const char *key,
-                        const char *expected, const cJSON *found);
+gm_status config_refuse(const config_reader *in, gm_status code, const char *key, const char *expected,
+                        const cJSON *found);
 /* The key is absent; its value is the formatted JSON text. */
-void config_note(config_reader *in, const char *key, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void config_note(config_reader *in, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- config_rope.c ---- */
 

@@ -10,8 +10,8 @@
 
 /* ---- one set of parameters ---- */
 
-static gm_status refuse_member(const config_reader *in, gm_status code, const char *key,
-                               const char *member, const char *expected, const cJSON *found) {
+static gm_status refuse_member(const config_reader *in, gm_status code, const char *key, const char *member,
+                               const char *expected, const cJSON *found) {
     char name[160];
     snprintf(name, sizeof name, "%s.%.60s", key, member);
     return config_refuse(in, code, name, expected, found);
@@ -22,8 +22,7 @@ static bool in_range(const cJSON *item, double max) {
 }
 
 /* Parameters on top of what *rope holds. has_theta is set when the base is among them. */
-static gm_status read_set(const config_reader *in, const char *key, const cJSON *set, fe_rope *rope,
-                          bool *has_theta) {
+static gm_status read_set(const config_reader *in, const char *key, const cJSON *set, fe_rope *rope, bool *has_theta) {
     if (!cJSON_IsObject(set)) return config_refuse(in, GM_FORMAT, key, "an object", set);
     const cJSON *type = fe_json_get(set, "rope_type"), *theta = fe_json_get(set, "rope_theta");
     const cJSON *factor = fe_json_get(set, "factor"), *item;
@@ -39,8 +38,8 @@ static gm_status read_set(const config_reader *in, const char *key, const cJSON 
         return refuse_member(in, GM_FORMAT, key, "factor", "a positive number up to 1e6", factor);
     if (!fe_json_is_none(partial) && !(cJSON_IsNumber(partial) && partial->valuedouble == 1))
         return refuse_member(in, GM_UNSUPPORTED, key, "partial_rotary_factor", "1", partial);
-    cJSON_ArrayForEach(item, set) if (cJSON_IsObject(item))
-        return refuse_member(in, GM_UNSUPPORTED, key, item->string, "one set for all layers", item);
+    cJSON_ArrayForEach(item, set) if (cJSON_IsObject(item)) return refuse_member(in, GM_UNSUPPORTED, key, item->string,
+                                                                                 "one set for all layers", item);
     if (!linear && cJSON_IsNumber(factor) && factor->valuedouble != 1)
         gm_warn(in->diag, "%s: key \"%s%s.factor\": not used without rope_type \"linear\", as in the reference",
                 in->path, in->scope, key);
@@ -84,8 +83,8 @@ static gm_status read_typed(config_reader *in, bool *has_global, bool *has_local
                                  "only \"full_attention\" and \"sliding_attention\" in Gemma 3", item);
         flat |= !global && !local;
         if ((global || local) && !fe_json_is_none(item))
-            GM_TRY(read_set(in, name, item, global ? &c->rope_global : &c->rope_local,
-                            global ? has_global : has_local));
+            GM_TRY(
+                read_set(in, name, item, global ? &c->rope_global : &c->rope_local, global ? has_global : has_local));
     }
     if (flat)
         gm_warn(in->diag,
@@ -106,8 +105,8 @@ static gm_status read_dual(config_reader *in) {
     if (!fe_json_is_none(scaling)) {
         GM_TRY(read_set(in, "rope_scaling", scaling, &c->rope_global, &has_global));
         if (!fe_json_get(scaling, "rope_type") && fe_json_get(scaling, "type"))
-            gm_warn(in->diag, "%s: key \"%srope_scaling.type\": old spelling of rope_type, honoured",
-                    in->path, in->scope);
+            gm_warn(in->diag, "%s: key \"%srope_scaling.type\": old spelling of rope_type, honoured", in->path,
+                    in->scope);
     }
     if (!has_global) config_note(in, "rope_theta", "%.9g", c->rope_global.theta);
     if (!has_local) config_note(in, "rope_local_base_freq", "%.9g", c->rope_local.theta);

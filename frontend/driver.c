@@ -15,19 +15,30 @@ static gm_status check_cache(const fe_config *config, int64_t context, gm_diag *
     const int64_t sizes[] = {config->layers, context, config->kv_heads, config->head_dim};
     for (size_t i = 0; i < GM_COUNT(sizes); i++)
         if (!gm_mul_size(bytes, (size_t)sizes[i], &bytes) || bytes > PTRDIFF_MAX)
-            return gm_fail(diag, GM_INVALID, "a KV cache of %lld tokens has more bytes than there are addresses: expected a smaller context (see -c)", (long long)context);
+            return gm_fail(diag, GM_INVALID,
+                           "a KV cache of %lld tokens has more bytes than there are addresses: expected a smaller "
+                           "context (see -c)",
+                           (long long)context);
     return GM_OK;
 }
 
 static gm_status limits_of(const fe_options *options, const fe_model *model, gm_diag *diag, pass_options *out) {
     const fe_config *config = &model->config;
-    int64_t context = options->context ? options->context : config->context < PASS_DEFAULT_CONTEXT ? config->context : PASS_DEFAULT_CONTEXT;
+    int64_t context = options->context                         ? options->context
+                      : config->context < PASS_DEFAULT_CONTEXT ? config->context
+                                                               : PASS_DEFAULT_CONTEXT;
     if (!options->context && context < options->least_context) context = options->least_context;
     if (context < 1 || context > config->context)
-        return gm_fail(diag, GM_INVALID, "%s: context size must be 1..%lld for this model, found %lld", model->path, (long long)config->context, (long long)context);
+        return gm_fail(diag, GM_INVALID, "%s: context size must be 1..%lld for this model, found %lld", model->path,
+                       (long long)config->context, (long long)context);
     GM_TRY(check_cache(config, context, diag));
     int64_t chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK;
-    *out = (pass_options){.context = context, .chunk = chunk < context ? chunk : context, .rows = PASS_DEFAULT_ROWS, .wide = options->wide, .layers = config->layers, .decisions = options->decisions};
+    *out = (pass_options){.context = context,
+                          .chunk = chunk < context ? chunk : context,
+                          .rows = PASS_DEFAULT_ROWS,
+                          .wide = options->wide,
+                          .layers = config->layers,
+                          .decisions = options->decisions};
     return GM_OK;
 }
 
@@ -36,7 +47,8 @@ gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer *
     if (!model->vocab.count) return GM_OK;
     if (!model->gmx) return fe_tokenizer_index(&model->vocab, model->path, diag, out);
     *out = rt_tokenizer_open(&model->vocab, model->gmx->index.data, model->gmx->index.bytes);
-    return *out ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"index\": expected that of the vocabulary", model->path);
+    return *out ? GM_OK
+                : gm_fail(diag, GM_FORMAT, "%s: section \"index\": expected that of the vocabulary", model->path);
 }
 
 static bool holds_panels(const rt_weights *weights) {
@@ -46,12 +58,14 @@ static bool holds_panels(const rt_weights *weights) {
 }
 
 /* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */
-static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine, pass_options *limits) {
+static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine,
+                            pass_options *limits) {
     double start = gm_now();
     GM_TRY(fe_model_open(path, options->no_weights, diag, &engine->model));
     const fe_gmx *gmx = engine->model.gmx;
     if (gmx) fe_gmx_adopt(gmx, options);
-    if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu)) options->target_cpu = gmx->key.target_cpu;
+    if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu))
+        options->target_cpu = gmx->key.target_cpu;
     if (!options->no_text) GM_TRY(fe_tokenizer_open(&engine->model, diag, &engine->tokenizer));
     GM_TRY(limits_of(options, &engine->model, diag, limits));
     limits->tiles = cg_target_has_tiles(options->target_cpu);
@@ -61,16 +75,19 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     return GM_OK;
 }
 
-static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
+static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *limits,
+                               gm_diag *diag) {
     const char *why = NULL;
     double start = gm_now();
     if (engine->model.gmx) GM_TRY(fe_engine_adopt_measurements(engine, options, diag));
     if (engine->model.gmx) GM_TRY(fe_engine_why_cold(engine->model.gmx, options, limits, diag, &why));
     engine->warm = engine->model.gmx && !why;
     if (why && options->time_passes) fprintf(stderr, "%s: compiled again, since %s\n", engine->model.path, why);
-    GM_TRY(engine->warm ? fe_engine_start_warm(engine, options, limits, diag) : fe_engine_compile(engine, options, limits, diag));
+    GM_TRY(engine->warm ? fe_engine_start_warm(engine, options, limits, diag)
+                        : fe_engine_compile(engine, options, limits, diag));
     engine->compile_s = gm_now() - start;
-    if (options->time_passes) fprintf(stderr, "%s %.3f s\n", engine->warm ? "warm start" : "passes and code", engine->compile_s);
+    if (options->time_passes)
+        fprintf(stderr, "%s %.3f s\n", engine->warm ? "warm start" : "passes and code", engine->compile_s);
     return GM_OK;
 }
 
@@ -135,7 +152,8 @@ void fe_engine_close(fe_engine *engine) {
 }
 
 /* The weights are written while the code is made. */
-static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *limits, const char *out_path, gm_diag *diag) {
+static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *limits,
+                               const char *out_path, gm_diag *diag) {
     fe_gmx_writer *writer;
     GM_TRY(fe_gmx_begin(out_path, diag, &writer));
     gm_status status = fe_engine_hand_over(engine, writer, diag);
@@ -150,11 +168,13 @@ gm_status fe_compile(const char *path, const fe_options *options, const char *ou
     fe_options settled = *options;
     pass_options limits;
     settled.artefact = true;
-    if (options->no_weights) return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
+    if (options->no_weights)
+        return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
     fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
     GM_ASSERT(engine.tables);
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
-    if (status == GM_OK && !engine.model.gmx) status = fe_model_spare(&engine.model, out_path, diag); /* an artefact may take its own place */
+    /* an artefact may take its own place */
+    if (status == GM_OK && !engine.model.gmx) status = fe_model_spare(&engine.model, out_path, diag);
     if (status == GM_OK) status = make_artefact(&engine, &settled, &limits, out_path, diag);
     fe_engine_close(&engine);
     return status;

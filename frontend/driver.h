@@ -11,7 +11,15 @@
 #define GM_VERSION "0.1.0"
 
 /* The words of --precision in their order. */
-typedef enum fe_precision { FE_PRECISION_AUTO, FE_PRECISION_F32, FE_PRECISION_BF16, FE_PRECISION_INT16, FE_PRECISION_INT8, FE_PRECISION_BLOCK8, FE_PRECISION_COUNT } fe_precision;
+typedef enum fe_precision {
+    FE_PRECISION_AUTO,
+    FE_PRECISION_F32,
+    FE_PRECISION_BF16,
+    FE_PRECISION_INT16,
+    FE_PRECISION_INT8,
+    FE_PRECISION_BLOCK8,
+    FE_PRECISION_COUNT
+} fe_precision;
 
 const char *fe_precision_text(fe_precision precision);
 
@@ -22,23 +30,26 @@ typedef struct fe_dump {
 } fe_dump;
 
 typedef struct fe_options {
-    int threads;             /* 0: what affinity and cgroup quota allow */
+    int threads; /* 0: what affinity and cgroup quota allow */
     fe_precision precision;
-    int64_t context;         /* 0: an artefact's, else min(4096, the model's), but least_context at least */
+    int64_t context; /* 0: an artefact's, else min(4096, the model's), but least_context at least */
     int64_t least_context;
-    int64_t chunk;           /* 0: PASS_DEFAULT_CHUNK */
-    const char *passes;      /* comma-separated: of the passes that can be left out, these alone; NULL: the usual ones */
-    const char *skip;        /* comma-separated passes to leave out; NULL: none */
-    const char *with;        /* comma-separated passes on request to run too; NULL: none */
-    const char *wide;        /* int8, block8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
-    const char *target_cpu;  /* LLVM CPU name; NULL: the host with its features */
-    bool no_weights;         /* read and compile only; no session */
-    bool artefact;           /* compile as for an artefact, also where MODEL is none (fe_compile does) */
-    bool time_passes;        /* one line per pass on stderr */
-    bool no_session;         /* compile, with weights or without, but open no session (fe_engine_program) */
-    bool no_text;            /* ids come in and go out: no tokenizer */
-    bool only_run;           /* nobody looks at the IR once the session is open: it is let go of */
-    bool no_screens;         /* the session will not generate with settings that read screens, unless fe_engine_screens comes first */
+    int64_t chunk; /* 0: PASS_DEFAULT_CHUNK */
+    /* comma-separated: of the passes that can be left out, these alone; NULL: the usual ones */
+    const char *passes;
+    const char *skip; /* comma-separated passes to leave out; NULL: none */
+    const char *with; /* comma-separated passes on request to run too; NULL: none */
+    /* int8, block8: words that name weights which keep 16 bits, as in pass_options; NULL: the usual */
+    const char *wide;
+    const char *target_cpu; /* LLVM CPU name; NULL: the host with its features */
+    bool no_weights;        /* read and compile only; no session */
+    bool artefact;          /* compile as for an artefact, also where MODEL is none (fe_compile does) */
+    bool time_passes;       /* one line per pass on stderr */
+    bool no_session;        /* compile, with weights or without, but open no session (fe_engine_program) */
+    bool no_text;           /* ids come in and go out: no tokenizer */
+    bool only_run;          /* nobody looks at the IR once the session is open: it is let go of */
+    /* the session will not generate with settings that read screens, unless fe_engine_screens comes first */
+    bool no_screens;
     ir_decisions *decisions; /* NULL, or where the compiler notes what it chose and why */
     bool measure;            /* choose among ways to compute a product by measuring them here, once for each shape */
     bool profile;            /* code that reports to a profile (rt_session_profile) */
@@ -51,25 +62,26 @@ typedef struct fe_engine {
     rt_tokenizer *tokenizer; /* NULL: no_text, or the model came without one */
     ir_module *module;       /* the final IR; NULL: only_run */
     struct cg_program *program;
-    rt_session *session;     /* NULL with no_weights or no_session */
+    rt_session *session;      /* NULL with no_weights or no_session */
     struct fe_tables *tables; /* what the session borrows */
     double load_s, compile_s;
-    bool warm;               /* an artefact's own machine code runs */
+    bool warm; /* an artefact's own machine code runs */
 } fe_engine;
 
-/* What the passes do for it (precision.c). auto: bf16 where the target has tile registers (AMX); int8 where it sums products of bytes (vpdpbusd), if
- * panels of the model's weights, in an artefact or not, are kept (passes/keep_panels.c), or most of them have no small codes; else block8. model: NULL, or
- * without weights: one whose panels are kept. */
+/* What the passes do for it (precision.c). auto: bf16 where the target has tile registers (AMX); int8 where it sums
+ * products of bytes (vpdpbusd), if panels of the model's weights, in an artefact or not, are kept
+ * (passes/keep_panels.c), or most of them have no small codes; else block8. model: NULL, or without weights: one whose
+ * panels are kept. */
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu, const fe_model *model, bool artefact);
 /* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
-/* Makes the screens that the program reads (rt_sampling_screens), for an engine opened with no_screens. Nothing is done when they are
- * there. GM_NOMEM. */
+/* Makes the screens that the program reads (rt_sampling_screens), for an engine opened with no_screens. Nothing is done
+ * when they are there. GM_NOMEM. */
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag);
 void fe_engine_close(fe_engine *engine);
 
-/* The tokenizer of an opened model, with the index that an artefact keeps; NULL: the model has no vocabulary. The caller owns it, and keeps the
- * model open. GM_FORMAT: the index is of another vocabulary. */
+/* The tokenizer of an opened model, with the index that an artefact keeps; NULL: the model has no vocabulary. The
+ * caller owns it, and keeps the model open. GM_FORMAT: the index is of another vocabulary. */
 gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out);
 /* What a session of the compiled program would take, without the weights; for an engine opened with no_session. */
 struct rt_program;

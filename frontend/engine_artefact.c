@@ -6,20 +6,35 @@
 #include <string.h>
 
 /* What the options ask for; `target` holds a text of the key. */
-static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target, fe_gmx_key *out) {
+static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target,
+                        fe_gmx_key *out) {
     GM_TRY(cg_target_text(options->target_cpu, diag, target));
-    *out = (fe_gmx_key){.context = limits->context, .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK, .precision = options->precision,
-                        .plan = pass_precision_text(limits->precision), .passes = options->passes, .skip = options->skip, .with = options->with, .wide = options->wide, .target_cpu = options->target_cpu, .target = target->data,
-                        .gemmac = GM_VERSION, .fingerprint = cg_fingerprint()};
+    *out = (fe_gmx_key){.context = limits->context,
+                        .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK,
+                        .precision = options->precision,
+                        .plan = pass_precision_text(limits->precision),
+                        .passes = options->passes,
+                        .skip = options->skip,
+                        .with = options->with,
+                        .wide = options->wide,
+                        .target_cpu = options->target_cpu,
+                        .target = target->data,
+                        .gemmac = GM_VERSION,
+                        .fingerprint = cg_fingerprint()};
     return GM_OK;
 }
 
-gm_status fe_engine_why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *limits, gm_diag *diag, const char **out) {
+gm_status fe_engine_why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *limits, gm_diag *diag,
+                             const char **out) {
     gm_string target = {0};
     fe_gmx_key wanted;
     gm_status status = key_of(options, limits, diag, &target, &wanted);
-    if (status == GM_OK) *out = options->dump.what ? "a dump is asked for" : options->decisions ? "reasons are asked for" : options->profile ? "a profile is asked for"
-                                    : options->measure && !gmx->key.measured_count ? "measurements are asked for" : fe_gmx_difference(gmx, &wanted);
+    if (status == GM_OK)
+        *out = options->dump.what                             ? "a dump is asked for"
+               : options->decisions                           ? "reasons are asked for"
+               : options->profile                             ? "a profile is asked for"
+               : options->measure && !gmx->key.measured_count ? "measurements are asked for"
+                                                              : fe_gmx_difference(gmx, &wanted);
     gm_string_free(&target);
     return status;
 }
@@ -39,26 +54,35 @@ static bool takes_caches(const ir_module *module, const char *name, int at) {
 static gm_status check_forward(const fe_engine *engine, const pass_options *limits, gm_diag *diag) {
     rt_program program = {.cache_count = 0};
     int chunk = ir_symbol_find(engine->module, "T");
-    bool fits = fe_engine_caches_of(engine->module, &program) && (chunk < 0 || engine->module->symbols[chunk].max == limits->chunk);
+    bool fits = fe_engine_caches_of(engine->module, &program) &&
+                (chunk < 0 || engine->module->symbols[chunk].max == limits->chunk);
     static const struct {
         const char *name;
         int caches_at;
     } users[] = {{"forward.T1", 2}, {"prefill", 3}, {"generate", 7}};
-    for (size_t i = 0; i < GM_COUNT(users) && fits; i++) fits = takes_caches(engine->module, users[i].name, users[i].caches_at);
-    return fits ? GM_OK : gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected @forward of this configuration", engine->model.path);
+    for (size_t i = 0; i < GM_COUNT(users) && fits; i++)
+        fits = takes_caches(engine->module, users[i].name, users[i].caches_at);
+    return fits ? GM_OK
+                : gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected @forward of this configuration",
+                          engine->model.path);
 }
 
-gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag) {
+gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, const pass_options *limits,
+                               gm_diag *diag) {
     const fe_gmx *gmx = engine->model.gmx;
-    cg_image image = {.path = engine->model.path, .metadata = gmx->program.data, .metadata_bytes = gmx->program.bytes,
-                      .objects = gmx->object.data, .object_bytes = gmx->object.bytes};
+    cg_image image = {.path = engine->model.path,
+                      .metadata = gmx->program.data,
+                      .metadata_bytes = gmx->program.bytes,
+                      .objects = gmx->object.data,
+                      .object_bytes = gmx->object.bytes};
     GM_TRY(ir_parse(gmx->ir.data, gmx->ir.bytes, engine->model.path, diag, &engine->module));
     GM_TRY(fe_gmx_check_module(&engine->model, engine->module, diag));
     GM_TRY(check_forward(engine, limits, diag));
     return fe_engine_for_dumps(options) ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
 }
 
-gm_status fe_engine_finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits, fe_gmx_writer *writer, gm_diag *diag) {
+gm_status fe_engine_finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits,
+                                    fe_gmx_writer *writer, gm_diag *diag) {
     gm_string target = {0}, index = {0}, ir = {0}, program = {0};
     fe_gmx gmx = {0};
     gm_status status = key_of(options, limits, diag, &target, &gmx.key);
@@ -87,7 +111,8 @@ gm_status fe_engine_adopt_measurements(fe_engine *engine, const fe_options *opti
     if (!key->measured_count) return GM_OK;
     gm_status status = cg_target_text(options->target_cpu, diag, &target);
     for (size_t i = 0; i < key->measured_count && status == GM_OK && strcmp(target.data, key->target) == 0; i++)
-        fe_measurements_add(&engine->tables->measured, key->measured[i].what, key->measured[i].choice, key->measured[i].seconds);
+        fe_measurements_add(&engine->tables->measured, key->measured[i].what, key->measured[i].choice,
+                            key->measured[i].seconds);
     gm_string_free(&target);
     return status;
 }

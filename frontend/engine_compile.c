@@ -28,13 +28,15 @@ static bool is_asked_for(const fe_options *options, const pass_info *pass) {
 }
 
 /* The names that are given, and with --passes those it adds; NULL: none. */
-static char *list_of(const fe_options *options, const char *given, bool (*adds)(const fe_options *, const pass_info *), gm_arena *arena) {
+static char *list_of(const fe_options *options, const char *given, bool (*adds)(const fe_options *, const pass_info *),
+                     gm_arena *arena) {
     gm_string list = {0};
     gm_string_printf(&list, "%s", given ? given : "");
     int count;
     const pass_info *table = pass_table(&count);
     for (int i = 0; options->passes && i < count; i++)
-        if (adds(options, &table[i]) && !listed(list.data, table[i].name)) gm_string_printf(&list, "%s%s", list.length ? "," : "", table[i].name);
+        if (adds(options, &table[i]) && !listed(list.data, table[i].name))
+            gm_string_printf(&list, "%s%s", list.length ? "," : "", table[i].name);
     char *text = list.length ? gm_arena_strdup(arena, list.data) : NULL;
     gm_string_free(&list);
     return text;
@@ -44,13 +46,16 @@ static gm_status check_pass_names(const char *list, gm_diag *diag) {
     for (const char *at = list; at && *at;) {
         const char *comma = strchr(at, ',');
         size_t length = comma ? (size_t)(comma - at) : strlen(at);
-        if (!pass_find(at, length)) return gm_fail(diag, GM_INVALID, "--passes: no pass is called '%.*s' (see gemmac help passes)", (int)length, at);
+        if (!pass_find(at, length))
+            return gm_fail(diag, GM_INVALID, "--passes: no pass is called '%.*s' (see gemmac help passes)", (int)length,
+                           at);
         at = comma ? comma + 1 : NULL;
     }
     return GM_OK;
 }
 
-static gm_status run_passes(const fe_options *options, const pass_options *limits, ir_module *in, gm_diag *diag, ir_module **out) {
+static gm_status run_passes(const fe_options *options, const pass_options *limits, ir_module *in, gm_diag *diag,
+                            ir_module **out) {
     gm_arena arena = {0};
     fe_dump_state dump = {.options = options};
     gm_status status = check_pass_names(options->passes, diag);
@@ -58,8 +63,12 @@ static gm_status run_passes(const fe_options *options, const pass_options *limit
     if (status == GM_OK) status = fe_dump_start(&dump, in, diag);
     if (status != GM_OK) ir_module_free(in);
     else {
-        pass_pipeline_request request = {.options = limits, .skip = list_of(options, options->skip, is_left_out, &arena),
-                                         .with = list_of(options, options->with, is_asked_for, &arena), .want_changed = options->time_passes, .after_step = fe_dump_step, .user = &dump};
+        pass_pipeline_request request = {.options = limits,
+                                         .skip = list_of(options, options->skip, is_left_out, &arena),
+                                         .with = list_of(options, options->with, is_asked_for, &arena),
+                                         .want_changed = options->time_passes,
+                                         .after_step = fe_dump_step,
+                                         .user = &dump};
         status = pass_run(&request, in, diag, out);
     }
     if (status == GM_OK && (status = fe_dump_end(&dump, diag)) != GM_OK) {
@@ -81,7 +90,8 @@ typedef struct measuring {
 
 static gm_status measure(void *user, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag) {
     measuring *m = user;
-    for (size_t i = 0; i < count; i++) candidates[i].seconds = fe_measurements_find(m->known, candidates[i].what, candidates[i].choice);
+    for (size_t i = 0; i < count; i++)
+        candidates[i].seconds = fe_measurements_find(m->known, candidates[i].what, candidates[i].choice);
     if (!m->more) return GM_OK;
     GM_TRY(fe_measure(&m->request, module, candidates, count, diag));
     for (size_t i = 0; i < count; i++)
@@ -99,8 +109,13 @@ bool fe_engine_for_dumps(const fe_options *options) {
 static gm_status compile_module(const fe_options *options, const ir_module *module, gm_diag *diag, cg_program **out) {
     gm_string llvm = {0}, assembly = {0};
     bool want_llvm = fe_dump_wants(options, "llvm"), want_asm = fe_dump_wants(options, "asm");
-    cg_options code = {.target_cpu = options->target_cpu, .threads = options->threads ? options->threads : rt_team_default_threads(), .profile = options->profile,
-                       .decisions = options->decisions, .llvm_text = want_llvm ? &llvm : NULL, .assembly = want_asm ? &assembly : NULL, .text_only = fe_engine_for_dumps(options)};
+    cg_options code = {.target_cpu = options->target_cpu,
+                       .threads = options->threads ? options->threads : rt_team_default_threads(),
+                       .profile = options->profile,
+                       .decisions = options->decisions,
+                       .llvm_text = want_llvm ? &llvm : NULL,
+                       .assembly = want_asm ? &assembly : NULL,
+                       .text_only = fe_engine_for_dumps(options)};
     gm_status status = cg_compile(module, &code, diag, out);
     if (status == GM_OK && want_llvm) status = fe_dump_text(options, "module.ll", &llvm, diag);
     if (status == GM_OK && want_asm) status = fe_dump_text(options, "module.s", &assembly, diag);
@@ -111,11 +126,17 @@ static gm_status compile_module(const fe_options *options, const ir_module *modu
 
 gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag) {
     pass_options with_measure = *settled, *limits = &with_measure;
-    measuring m = {.request = {.options = settled, .weights = &engine->model.weights, .target_cpu = options->target_cpu, .threads = options->threads},
-                   .known = &engine->tables->measured, .more = options->measure};
-    if (options->measure && options->no_weights) return gm_fail(diag, GM_INVALID, "--measure runs products, which needs the weights");
+    measuring m = {.request = {.options = settled,
+                               .weights = &engine->model.weights,
+                               .target_cpu = options->target_cpu,
+                               .threads = options->threads},
+                   .known = &engine->tables->measured,
+                   .more = options->measure};
+    if (options->measure && options->no_weights)
+        return gm_fail(diag, GM_INVALID, "--measure runs products, which needs the weights");
     if (options->measure || m.known->count) limits->measure = measure, limits->measure_user = &m;
-    ir_module *naive = fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
+    ir_module *naive =
+        fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
     GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
     bool code_wanted = fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm") || options->decisions;
     if (fe_engine_for_dumps(options) && !code_wanted) return GM_OK;

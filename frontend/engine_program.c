@@ -8,7 +8,8 @@
 bool fe_engine_caches_of(const ir_module *module, rt_program *out) {
     const ir_func *forward = ir_func_find(module, "forward");
     out->cache_count = forward ? forward->body->param_count - 2 : 0;
-    if (out->cache_count < 1 || out->cache_count > RT_MAX_CACHES || forward->body->yield_count != out->cache_count + 1) return false;
+    if (out->cache_count < 1 || out->cache_count > RT_MAX_CACHES || forward->body->yield_count != out->cache_count + 1)
+        return false;
     for (int i = 0; i < out->cache_count; i++) {
         const ir_type *type = &forward->body->params[2 + i]->type;
         if (!ir_type_equal(type, &forward->body->yields[1 + i]->type)) return false;
@@ -27,7 +28,8 @@ static rt_function function_of(const fe_engine *engine, const char *name) {
     for (int i = 0; i < RT_MAX_RESULTS; i++) function.alias[i] = -1;
     if (!func) return function;
     function.entry = cg_entry(engine->program, name);
-    for (int i = 0; func->alias && i < func->body->yield_count && i < RT_MAX_RESULTS; i++) function.alias[i] = func->alias[i];
+    for (int i = 0; func->alias && i < func->body->yield_count && i < RT_MAX_RESULTS; i++)
+        function.alias[i] = func->alias[i];
     return function;
 }
 
@@ -40,15 +42,24 @@ void fe_engine_describe(fe_engine *engine, const pass_options *limits) {
     GM_ASSERT(engine->tables->sites);
     for (int i = 0; i < sites; i++) engine->tables->sites[i] = *cg_site_of(engine->program, i);
     rt_program *program = &engine->tables->program;
-    *program = (rt_program){
-        .model = engine->model.path,
-        .forward = function_of(engine, "forward"), .step = function_of(engine, "forward.T1"),
-        .head = function_of(engine, "head"), .head_one = function_of(engine, "head.R1"),
-        .prefill = function_of(engine, "prefill"), .generate = function_of(engine, "generate"),
-        .hidden = config->hidden, .vocab = config->vocab, .context = limits->context, .chunk = limits->chunk, .rows = limits->rows,
-        .dim_t = ir_symbol_find(engine->module, "T"), .dim_r = ir_symbol_find(engine->module, "R"),
-        .arena_bytes = ir_frame_bytes(engine->module), .scratch_bytes = cg_scratch_bytes(engine->program),
-        .sites = engine->tables->sites, .site_count = sites};
+    *program = (rt_program){.model = engine->model.path,
+                            .forward = function_of(engine, "forward"),
+                            .step = function_of(engine, "forward.T1"),
+                            .head = function_of(engine, "head"),
+                            .head_one = function_of(engine, "head.R1"),
+                            .prefill = function_of(engine, "prefill"),
+                            .generate = function_of(engine, "generate"),
+                            .hidden = config->hidden,
+                            .vocab = config->vocab,
+                            .context = limits->context,
+                            .chunk = limits->chunk,
+                            .rows = limits->rows,
+                            .dim_t = ir_symbol_find(engine->module, "T"),
+                            .dim_r = ir_symbol_find(engine->module, "R"),
+                            .arena_bytes = ir_frame_bytes(engine->module),
+                            .scratch_bytes = cg_scratch_bytes(engine->program),
+                            .sites = engine->tables->sites,
+                            .site_count = sites};
     GM_ASSERT(fe_engine_caches_of(engine->module, program));
     ir_visit(ir_func_find(engine->module, "forward")->body, note_ring, &program->forgets);
     for (int i = 0; i < engine->module->symbol_count; i++) program->dims[i] = engine->module->symbols[i].max;

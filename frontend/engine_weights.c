@@ -17,7 +17,8 @@ static bool program_reads(const fe_engine *engine, const char *name) {
 static void drop_derived(fe_engine *engine) {
     rt_weights *weights = &engine->model.weights;
     for (size_t i = weights->count; i-- > 0;)
-        if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name)) rt_weights_drop(weights, weights->tensors[i].name);
+        if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name))
+            rt_weights_drop(weights, weights->tensors[i].name);
 }
 
 /* By name where they are as large. */
@@ -48,33 +49,37 @@ static bool reads_panels(const fe_engine *engine) {
     return false;
 }
 
-static gm_status derive_one(fe_engine *engine, const char *name, rt_derived_use use, int threads, rt_team **team, gm_diag *diag) {
+static gm_status derive_one(fe_engine *engine, const char *name, rt_derived_use use, int threads, rt_team **team,
+                            gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
     if (rt_weights_find(weights, name)) return GM_OK;
     if (!*team) GM_TRY(rt_team_open(threads, diag, team));
     return rt_derive(weights, name, use, *team, diag);
 }
 
-/* The shapes of all of a kind that the program reads, small ones first: prompts read few of the interleaved rows, of small matrices, which then share
- * their large pages. Returns how many there are. */
+/* The shapes of all of a kind that the program reads, small ones first: prompts read few of the interleaved rows, of
+ * small matrices, which then share their large pages. Returns how many there are. */
 static size_t list_kind(const fe_engine *engine, rt_derived kind, rt_tensor *out) {
     const rt_weights *weights = &engine->model.weights;
     size_t count = 0;
     for (int i = 0; i < cg_weight_count(engine->program); i++) {
         const char *name = cg_weight_name(engine->program, i);
         if (rt_derived_kind(name) != kind) continue;
-        const rt_tensor *there = rt_weights_find(weights, name), *source = there ? NULL : rt_derived_from(weights, name);
+        const rt_tensor *there = rt_weights_find(weights, name),
+                        *source = there ? NULL : rt_derived_from(weights, name);
         if (there) out[count] = *there;
-        else if (!source || !rt_derived_shape(name, source, &out[count])) out[count] = (rt_tensor){.name = name}; /* refused when it is derived */
+        /* What cannot be derived is refused when it is. */
+        else if (!source || !rt_derived_shape(name, source, &out[count])) out[count] = (rt_tensor){.name = name};
         count++;
     }
     qsort(out, count, sizeof *out, by_size);
     return count;
 }
 
-/* All of a kind that the program reads and the model does not have, but can be made from what it has. It goes to a writer, if there is one.
- * Opens *team when something is missing. */
-static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer, gm_diag *diag) {
+/* All of a kind that the program reads and the model does not have, but can be made from what it has. It goes to a
+ * writer, if there is one. Opens *team when something is missing. */
+static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer,
+                             gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
     bool rests = reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
     rt_derived_use use = writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
@@ -84,7 +89,8 @@ static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt
     size_t count = list_kind(engine, kind, list);
     for (size_t i = 0; i < count && status == GM_OK; i++) {
         status = derive_one(engine, list[i].name, use, threads, team, diag);
-        if (writer && status == GM_OK) status = fe_gmx_add(writer, weights, rt_weights_find(weights, list[i].name), diag);
+        if (writer && status == GM_OK)
+            status = fe_gmx_add(writer, weights, rt_weights_find(weights, list[i].name), diag);
     }
     free(list);
     return status;
@@ -97,7 +103,8 @@ gm_status fe_engine_derive(fe_engine *engine, int threads, bool screens, fe_gmx_
     drop_derived(engine);
     for (rt_derived kind = 0; kind < RT_DERIVED_COUNT && status == GM_OK; kind++)
         if (screens || kind != RT_DERIVED_SCREEN) status = derive_kind(engine, kind, threads, &team, writer, diag);
-    if (team && !writer) rt_weights_release(&engine->model.weights); /* else all that was derived into files would be resident at once */
+    /* else all that was derived into files would be resident at once */
+    if (team && !writer) rt_weights_release(&engine->model.weights);
     rt_team_close(team);
     return status;
 }
@@ -112,7 +119,8 @@ static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
         const char *name = cg_weight_name(engine->program, i);
         const rt_tensor *tensor = rt_weights_find(&engine->model.weights, name);
         if (!tensor && lazy && rt_is_screen(name)) continue;
-        if (!tensor || !tensor->data) return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\" is missing", engine->model.path, name);
+        if (!tensor || !tensor->data)
+            return gm_fail(diag, GM_FORMAT, "%s: tensor \"%s\" is missing", engine->model.path, name);
         table[i] = tensor->data;
     }
     return GM_OK;
@@ -120,11 +128,12 @@ static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
 
 static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *tensor, rt_rest rest) {
     if (!tensor || !tensor->data || !rt_weights_is_mapped(&engine->model.weights, tensor)) return;
-    sources[engine->tables->program.source_count++] = (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
+    sources[engine->tables->program.source_count++] =
+        (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
 }
 
-/* When a weight is not needed from which `derived` was made: of a screen's single rows are, and of panels' what is read to generate, where there are
- * no interleaved rows. */
+/* When a weight is not needed from which `derived` was made: of a screen's single rows are, and of panels' what is read
+ * to generate, where there are no interleaved rows. */
 static rt_rest source_rests(const fe_engine *engine, const char *derived, const rt_tensor *source) {
     if (!program_reads(engine, source->name)) return RT_RESTS_ALWAYS;
     return rt_is_screen(derived) ? RT_RESTS_ROWS : rt_is_panels(derived) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
@@ -135,15 +144,16 @@ static int by_address(const void *a, const void *b) {
     return (first > second) - (first < second);
 }
 
-/* Neighbours become one: each call that gives pages back interrupts all other threads' cores. With less than a page between them
- * every page has some of what is given back. */
+/* Neighbours become one: each call that gives pages back interrupts all other threads' cores. With less than a page
+ * between them every page has some of what is given back. */
 static void join_sources(rt_source *sources, int *count) {
     enum { PAGE = 4096 };
     int kept = 0;
     qsort(sources, (size_t)*count, sizeof *sources, by_address);
     for (int i = 0; i < *count; i++) {
         rt_source *last = kept ? &sources[kept - 1] : NULL;
-        if (last && last->rest == sources[i].rest && (intptr_t)sources[i].from - (intptr_t)last->to < PAGE) last->to = sources[i].to;
+        if (last && last->rest == sources[i].rest && (intptr_t)sources[i].from - (intptr_t)last->to < PAGE)
+            last->to = sources[i].to;
         else sources[kept++] = sources[i];
     }
     *count = kept;

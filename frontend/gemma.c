@@ -100,11 +100,11 @@ static ir_value *inverse_frequencies(lowering *l, const fe_rope *rope) {
 static ir_value *rotate(lowering *l, ir_value *x, const fe_rope *rope) {
     ir_builder *b = &l->b;
     int64_t half = l->config->head_dim / 2;
-    ir_value *p = op2(l, IR_ADD, ir_iota(b, 1, &l->t, 0), l->position);                      /* [T] */
-    ir_value *pf = reshape(l, ir_convert(b, p, RT_F32), 3, l->t, 1, 1, 0);                   /* [T,1,1] */
-    ir_value *angle = op2(l, IR_MUL, pf, inverse_frequencies(l, rope));                      /* [T,1,D/2] */
+    ir_value *p = op2(l, IR_ADD, ir_iota(b, 1, &l->t, 0), l->position);    /* [T] */
+    ir_value *pf = reshape(l, ir_convert(b, p, RT_F32), 3, l->t, 1, 1, 0); /* [T,1,1] */
+    ir_value *angle = op2(l, IR_MUL, pf, inverse_frequencies(l, rope));    /* [T,1,D/2] */
     ir_value *cosine = ir_unary(b, IR_COS, angle), *sine = ir_unary(b, IR_SIN, angle);
-    ir_value *x1 = ir_slice(b, x, 2, 0, half), *x2 = ir_slice(b, x, 2, half, half);          /* [T,heads,D/2] */
+    ir_value *x1 = ir_slice(b, x, 2, 0, half), *x2 = ir_slice(b, x, 2, half, half); /* [T,heads,D/2] */
     ir_value *s2 = op2(l, IR_MUL, x2, sine), *c1 = op2(l, IR_MUL, x1, cosine), *y1 = op2(l, IR_SUB, c1, s2);
     ir_value *s1 = op2(l, IR_MUL, x1, sine), *c2 = op2(l, IR_MUL, x2, cosine), *y2 = op2(l, IR_ADD, c2, s1);
     return ir_concat(b, (ir_value *[]){y1, y2}, 2, 2);
@@ -161,17 +161,17 @@ static ir_value *attention_maps(lowering *l, ir_value *q, ir_value *keys, ir_val
     ir_value *q_token = ir_index(b, q, token.index, 0); /* [KV,G,D] */
     ir_value *seen = visible_keys(l, op2(l, IR_ADD, l->position, token.index), local);
     open_map head = map_begin(l, "h");
-    ir_value *q_head = ir_index(b, q_token, head.index, 0);     /* [G,D] */
-    ir_value *k_head = ir_index(b, keys, head.index, 1);        /* [S,D] */
-    ir_value *v_head = ir_index(b, values, head.index, 1);      /* [S,D] */
+    ir_value *q_head = ir_index(b, q_token, head.index, 0); /* [G,D] */
+    ir_value *k_head = ir_index(b, keys, head.index, 1);    /* [S,D] */
+    ir_value *v_head = ir_index(b, values, head.index, 1);  /* [S,D] */
     open_map member = map_begin(l, "g");
     ir_value *q_row = reshape(l, ir_index(b, q_head, member.index, 0), 2, 1, c->head_dim, 0, 0); /* [1,D] */
     open_map single = map_begin(l, "u");
     ir_value *o = attend(l, ir_index(b, q_row, single.index, 0), k_head, v_head, seen);
-    o = map_end(l, &single, 1, o);                                       /* [1,D] */
+    o = map_end(l, &single, 1, o);                                                           /* [1,D] */
     o = map_end(l, &member, c->heads / c->kv_heads, reshape(l, o, 1, c->head_dim, 0, 0, 0)); /* [G,D] */
-    o = map_end(l, &head, c->kv_heads, o);                               /* [KV,G,D] */
-    return map_end(l, &token, l->t, o);                                  /* [T,KV,G,D] */
+    o = map_end(l, &head, c->kv_heads, o);                                                   /* [KV,G,D] */
+    return map_end(l, &token, l->t, o);                                                      /* [T,KV,G,D] */
 }
 
 /* Write x [T,KV,D] into `cache` at (layer, position); returns the new cache. */
@@ -200,7 +200,8 @@ static ir_value *attention(lowering *l, ir_value *x, int64_t i) {
     ir_value *layer = ir_const_int(&l->b, i);
     l->k_cache = ir_named(cache_write(l, l->k_cache, k, layer), "kc");
     l->v_cache = ir_named(cache_write(l, l->v_cache, v, layer), "vc");
-    ir_value *keys = ir_index(&l->b, l->k_cache, layer, 0), *values = ir_index(&l->b, l->v_cache, layer, 0); /* [S,KV,D] */
+    /* both [S,KV,D] */
+    ir_value *keys = ir_index(&l->b, l->k_cache, layer, 0), *values = ir_index(&l->b, l->v_cache, layer, 0);
     q = reshape(l, q, 4, l->t, c->kv_heads, c->heads / c->kv_heads, d);
     ir_value *o = attention_maps(l, q, keys, values, c->local[i]);
     o = reshape(l, o, 2, l->t, c->heads * d, 0, 0);

@@ -31,8 +31,7 @@ static const char *key_of(reader *in, const char *name) {
 /* A key that may be missing: *out stays, and the default is noted. */
 static gm_status optional_int(reader *in, const char *name, int64_t min, int64_t max, int64_t *out) {
     GM_TRY(gguf_int(in->file, key_of(in, name), false, min, max, out));
-    if (!gguf_find(in->file, in->key))
-        fe_note_default(in->defaulted, in->key, "%lld", (long long)*out);
+    if (!gguf_find(in->file, in->key)) fe_note_default(in->defaulted, in->key, "%lld", (long long)*out);
     return GM_OK;
 }
 
@@ -73,26 +72,21 @@ static gm_status read_sizes(reader *in) {
         const char *key;
         int64_t max, *out;
     } required[] = {
-        {"context_length", FE_MAX_CONTEXT, &c->context},
-        {"embedding_length", FE_MAX_SIZE, &c->hidden},
-        {"block_count", FE_MAX_LAYERS, &c->layers},
-        {"feed_forward_length", FE_MAX_SIZE, &c->ffn},
+        {"context_length", FE_MAX_CONTEXT, &c->context},  {"embedding_length", FE_MAX_SIZE, &c->hidden},
+        {"block_count", FE_MAX_LAYERS, &c->layers},       {"feed_forward_length", FE_MAX_SIZE, &c->ffn},
         {"attention.head_count", FE_MAX_SIZE, &c->heads},
     };
     for (size_t i = 0; i < GM_COUNT(required); i++)
-        GM_TRY(gguf_int(in->file, key_of(in, required[i].key), true, 1, required[i].max,
-                        required[i].out));
+        GM_TRY(gguf_int(in->file, key_of(in, required[i].key), true, 1, required[i].max, required[i].out));
     c->kv_heads = c->heads;
     c->head_dim = c->hidden / c->heads;
     GM_TRY(optional_int(in, "attention.head_count_kv", 1, FE_MAX_SIZE, &c->kv_heads));
     GM_TRY(optional_int(in, "attention.key_length", 1, FE_MAX_HEAD_DIM, &c->head_dim));
     int64_t value_length = c->head_dim;
     GM_TRY(optional_int(in, "attention.value_length", c->head_dim, c->head_dim, &value_length));
-    GM_TRY(
-        gguf_float(in->file, key_of(in, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps));
+    GM_TRY(gguf_float(in->file, key_of(in, "attention.layer_norm_rms_epsilon"), true, &c->norm_eps));
     if (!(c->norm_eps > 0))
-        return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number",
-                       in->file->path, in->key);
+        return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number", in->file->path, in->key);
     return GM_OK;
 }
 
@@ -108,8 +102,7 @@ static gm_status read_pattern(reader *in) {
         return GM_OK;
     }
     if (value->type != GGUF_BOOL || value->count < (uint64_t)c->layers)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: key \"%s\": expected an integer or %lld bools, one per layer",
+        return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected an integer or %lld bools, one per layer",
                        in->file->path, in->key, (long long)c->layers);
     for (int64_t i = 0; i < c->layers; i++) {
         gguf_element(value, (uint64_t)i, &local);
@@ -123,10 +116,8 @@ static gm_status read_window(reader *in) {
     if (c->generation == FE_GEMMA1) return GM_OK;
     c->window = 4096;
     if (c->generation == FE_GEMMA3)
-        GM_TRY(gguf_int(in->file, key_of(in, "attention.sliding_window"), true, 1, FE_MAX_CONTEXT,
-                        &c->window));
-    else
-        GM_TRY(optional_int(in, "attention.sliding_window", 1, FE_MAX_CONTEXT, &c->window));
+        GM_TRY(gguf_int(in->file, key_of(in, "attention.sliding_window"), true, 1, FE_MAX_CONTEXT, &c->window));
+    else GM_TRY(optional_int(in, "attention.sliding_window", 1, FE_MAX_CONTEXT, &c->window));
     GM_TRY(read_pattern(in));
     fe_config_settle_window(c);
     return GM_OK;
@@ -141,14 +132,14 @@ static gm_status read_rope_factor(reader *in, double *factor) {
     GM_TRY(gguf_string(in->file, key_of(in, "rope.scaling.type"), false, &type, &length));
     bool none = length == 4 && memcmp(type, "none", 4) == 0;
     if (!none && !(length == 6 && memcmp(type, "linear", 6) == 0))
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: key \"%s\": expected none or linear, found \"%.*s\"", in->file->path,
-                       in->key, length < 80 ? (int)length : 80, type);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: key \"%s\": expected none or linear, found \"%.*s\"",
+                       in->file->path, in->key, length < 80 ? (int)length : 80, type);
     *factor = 0;
     static const char *const keys[] = {"rope.scale_linear", "rope.scaling.factor"};
     for (size_t i = 0; i < GM_COUNT(keys); i++) {
         GM_TRY(gguf_float(in->file, key_of(in, keys[i]), false, factor));
-        if (*factor < 0) return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number", in->file->path, in->key);
+        if (*factor < 0)
+            return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number", in->file->path, in->key);
     }
     if (*factor == 0 && !none) fe_note_default(in->defaulted, in->key, "1");
     if (none || *factor == 0) *factor = 1;
@@ -159,10 +150,8 @@ static gm_status read_rope(reader *in) {
     fe_config *c = in->config;
     bool dual = c->generation == FE_GEMMA3;
     c->rope_global = (fe_rope){.theta = 10000, .factor = 1};
-    if (dual)
-        GM_TRY(gguf_float(in->file, key_of(in, "rope.freq_base"), true, &c->rope_global.theta));
-    else
-        GM_TRY(optional_float(in, "rope.freq_base", &c->rope_global.theta));
+    if (dual) GM_TRY(gguf_float(in->file, key_of(in, "rope.freq_base"), true, &c->rope_global.theta));
+    else GM_TRY(optional_float(in, "rope.freq_base", &c->rope_global.theta));
     GM_TRY(read_rope_factor(in, &c->rope_global.factor));
     c->rope_local = c->rope_global;
     if (dual) {
@@ -170,9 +159,8 @@ static gm_status read_rope(reader *in) {
         GM_TRY(optional_float(in, "rope.freq_base_swa", &c->rope_local.theta));
     }
     if (!(c->rope_global.theta > 0) || !(c->rope_local.theta > 0))
-        return gm_fail(
-            in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number", in->file->path,
-            key_of(in, c->rope_global.theta > 0 ? "rope.freq_base_swa" : "rope.freq_base"));
+        return gm_fail(in->diag, GM_FORMAT, "%s: key \"%s\": expected a positive number", in->file->path,
+                       key_of(in, c->rope_global.theta > 0 ? "rope.freq_base_swa" : "rope.freq_base"));
     return GM_OK;
 }
 
@@ -185,11 +173,9 @@ static gm_status read_caps(reader *in) {
     GM_TRY(optional_float(in, "final_logit_softcapping", &c->final_cap));
     GM_TRY(optional_float(in, "attn_logit_softcapping", &c->attention_cap));
     if (c->attention_cap < 0 || c->final_cap < 0)
-        return gm_fail(in->diag, GM_FORMAT, "%s: logit soft caps: expected no negative number",
-                       in->file->path);
+        return gm_fail(in->diag, GM_FORMAT, "%s: logit soft caps: expected no negative number", in->file->path);
     if (c->generation == FE_GEMMA3 && c->attention_cap != 0)
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: key \"%s\": expected none in Gemma 3, found %g", in->file->path,
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: key \"%s\": expected none in Gemma 3, found %g", in->file->path,
                        in->key, c->attention_cap);
     return GM_OK;
 }
@@ -197,8 +183,7 @@ static gm_status read_caps(reader *in) {
 /* 1/sqrt(head size), but hidden / heads in the two 27B models; no key tells. */
 static void set_attention_scale(reader *in) {
     fe_config *c = in->config;
-    bool is_27b = (c->generation == FE_GEMMA2 && c->layers == 46) ||
-                  (c->generation == FE_GEMMA3 && c->layers == 62);
+    bool is_27b = (c->generation == FE_GEMMA2 && c->layers == 46) || (c->generation == FE_GEMMA3 && c->layers == 62);
     double scalar = is_27b ? (double)c->hidden / (double)c->heads : (double)c->head_dim;
     c->attention_scale = 1 / sqrt(scalar);
     fe_note_default(in->defaulted, "query_pre_attn_scalar", "%.9g", scalar);
@@ -237,10 +222,8 @@ static gm_status read_vocab(const gguf_file *file, fe_model *model) {
             fe_note_default(&model->defaulted, flags[i].key, flags[i].value ? "true" : "false");
     int64_t end_of_turn = -1, last = (int64_t)model->vocab.count - 1;
     GM_TRY(gguf_int(file, "tokenizer.ggml.eot_token_id", false, 0, last, &end_of_turn));
-    if (model->vocab.eos >= 0)
-        GM_TRY(fe_config_add_stop(c, model->vocab.eos, file->path, file->diag));
-    if (end_of_turn >= 0)
-        GM_TRY(fe_config_add_stop(c, (int32_t)end_of_turn, file->path, file->diag));
+    if (model->vocab.eos >= 0) GM_TRY(fe_config_add_stop(c, model->vocab.eos, file->path, file->diag));
+    if (end_of_turn >= 0) GM_TRY(fe_config_add_stop(c, (int32_t)end_of_turn, file->path, file->diag));
     return GM_OK;
 }
 
@@ -251,10 +234,8 @@ static gm_status add_tensors(const gguf_file *file, fe_model *model) {
         const gguf_info *info = &file->infos[i];
         char name[128];
         if (!fe_tensor_from_gguf(&model->config, info->name, name, sizeof name))
-            return gm_fail(file->diag, GM_FORMAT,
-                           "%s: tensor \"%s\": expected only the tensors of %s with %lld layers",
-                           file->path, info->name, model->architecture,
-                           (long long)model->config.layers);
+            return gm_fail(file->diag, GM_FORMAT, "%s: tensor \"%s\": expected only the tensors of %s with %lld layers",
+                           file->path, info->name, model->architecture, (long long)model->config.layers);
         rt_tensor tensor = info->tensor;
         tensor.name = name;
         GM_TRY(rt_weights_add(&model->weights, file->path, &tensor, file->diag));
@@ -262,8 +243,7 @@ static gm_status add_tensors(const gguf_file *file, fe_model *model) {
     return GM_OK;
 }
 
-static gm_status add_shard(const char *path, int64_t number, int64_t count, gm_diag *diag,
-                           fe_model *model) {
+static gm_status add_shard(const char *path, int64_t number, int64_t count, gm_diag *diag, fe_model *model) {
     gguf_file file;
     gm_status status = gguf_open(&file, path, &model->weights, diag);
     int64_t value;
@@ -284,8 +264,7 @@ static gm_status add_shards(const gguf_file *file, fe_model *model) {
     size_t length = strlen(file->path);
     int size = snprintf(ending, sizeof ending, "-00001-of-%05d.gguf", (int)count);
     if (length < (size_t)size || strcmp(file->path + length - size, ending) != 0)
-        return gm_fail(file->diag, GM_INVALID,
-                       "%s: first of %lld files: expected a name like model%s", file->path,
+        return gm_fail(file->diag, GM_INVALID, "%s: first of %lld files: expected a name like model%s", file->path,
                        (long long)count, ending);
     gm_string path = {0};
     gm_status status = GM_OK;
@@ -297,8 +276,7 @@ static gm_status add_shards(const gguf_file *file, fe_model *model) {
     }
     gm_string_free(&path);
     int64_t tensors = (int64_t)model->weights.count, ignored;
-    if (status == GM_OK)
-        status = gguf_int(file, "split.tensors.count", false, tensors, tensors, &ignored);
+    if (status == GM_OK) status = gguf_int(file, "split.tensors.count", false, tensors, tensors, &ignored);
     return status;
 }
 
@@ -311,8 +289,7 @@ static gm_status set_vocab(const gguf_file *file, fe_model *model) {
     fe_config *c = &model->config;
     c->vocab = table && table->rank == 2 ? table->dim[0] : 0;
     if (c->vocab < 1 || c->vocab > FE_MAX_SIZE)
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: tensor \"token_embd.weight\": expected shape [vocabulary,%lld]",
+        return gm_fail(file->diag, GM_FORMAT, "%s: tensor \"token_embd.weight\": expected shape [vocabulary,%lld]",
                        file->path, (long long)c->hidden);
     c->storage = table->dtype;
     return GM_OK;
@@ -324,9 +301,8 @@ static gm_status check_first(const gguf_file *file) {
     int64_t number = 0;
     GM_TRY(gguf_int(file, "split.no", false, 0, MAX_SHARDS, &number));
     if (number == 0) return GM_OK;
-    return gm_fail(file->diag, GM_INVALID,
-                   "%s: expected the first file of a split model, found number %lld", file->path,
-                   (long long)number + 1);
+    return gm_fail(file->diag, GM_INVALID, "%s: expected the first file of a split model, found number %lld",
+                   file->path, (long long)number + 1);
 }
 
 static gm_status read_model(const gguf_file *file, fe_model *model) {
@@ -344,8 +320,7 @@ gm_status fe_gguf_open(const char *path, bool no_weights, gm_diag *diag, fe_mode
     gm_status status = gguf_open(&file, path, &model->weights, diag);
     if (status == GM_OK) status = read_model(&file, model);
     gguf_close(&file);
-    for (size_t i = 0; i < model->weights.count && no_weights; i++)
-        model->weights.tensors[i].data = NULL;
+    for (size_t i = 0; i < model->weights.count && no_weights; i++) model->weights.tensors[i].data = NULL;
     return status;
 }
 

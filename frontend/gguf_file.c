@@ -36,8 +36,7 @@ static size_t left(const cursor *c) {
 
 static gm_status take(cursor *c, size_t bytes, const char *what, const uint8_t **out) {
     if (left(c) < bytes)
-        return gm_fail(c->file->diag, GM_FORMAT,
-                       "%s: byte %zu: expected %s (%zu bytes), found the end of the file",
+        return gm_fail(c->file->diag, GM_FORMAT, "%s: byte %zu: expected %s (%zu bytes), found the end of the file",
                        c->file->path, c->at, what, bytes);
     *out = c->file->data + c->at;
     c->at += bytes;
@@ -64,24 +63,22 @@ static gm_status take_string(cursor *c, const char *what, const char **out, size
     GM_TRY(take_u64(c, what, &length));
     if (length > left(c) || length > MAX_STRING)
         return gm_fail(c->file->diag, GM_FORMAT,
-                       "%s: byte %zu: expected %s, found a string of %llu bytes with %zu left",
-                       c->file->path, start, what, (unsigned long long)length, left(c));
+                       "%s: byte %zu: expected %s, found a string of %llu bytes with %zu left", c->file->path, start,
+                       what, (unsigned long long)length, left(c));
     *out = (const char *)c->file->data + c->at;
     *out_length = (size_t)length;
     c->at += (size_t)length;
     return GM_OK;
 }
 
-static gm_status take_name(cursor *c, const char *what, size_t max, const char **out,
-                           size_t *out_length) {
+static gm_status take_name(cursor *c, const char *what, size_t max, const char **out, size_t *out_length) {
     size_t start = c->at;
     GM_TRY(take_string(c, what, out, out_length));
     bool printable = *out_length >= 1 && *out_length <= max;
-    for (size_t i = 0; i < *out_length && printable; i++)
-        printable = (*out)[i] > ' ' && (*out)[i] <= '~';
+    for (size_t i = 0; i < *out_length && printable; i++) printable = (*out)[i] > ' ' && (*out)[i] <= '~';
     if (printable) return GM_OK;
-    return gm_fail(c->file->diag, GM_FORMAT, "%s: byte %zu: expected %s of 1 to %zu ASCII letters",
-                   c->file->path, start, what, max);
+    return gm_fail(c->file->diag, GM_FORMAT, "%s: byte %zu: expected %s of 1 to %zu ASCII letters", c->file->path,
+                   start, what, max);
 }
 
 /* ---- metadata ---- */
@@ -91,8 +88,8 @@ static gm_status take_type(cursor *c, const char *what, gguf_type *out) {
     size_t start = c->at;
     GM_TRY(take_u32(c, what, &type));
     if (type >= GGUF_TYPE_COUNT)
-        return gm_fail(c->file->diag, GM_FORMAT, "%s: byte %zu: expected %s 0 to 12, found %u",
-                       c->file->path, start, what, type);
+        return gm_fail(c->file->diag, GM_FORMAT, "%s: byte %zu: expected %s 0 to 12, found %u", c->file->path, start,
+                       what, type);
     *out = (gguf_type)type;
     return GM_OK;
 }
@@ -101,13 +98,11 @@ static gm_status take_array(cursor *c, gguf_value *value) {
     gguf_file *file = c->file;
     GM_TRY(take_type(c, "an element type", &value->type));
     if (value->type == GGUF_ARRAY)
-        return gm_fail(file->diag, GM_UNSUPPORTED, "%s: byte %zu: expected no array of arrays",
-                       file->path, c->at);
+        return gm_fail(file->diag, GM_UNSUPPORTED, "%s: byte %zu: expected no array of arrays", file->path, c->at);
     GM_TRY(take_u64(c, "an array count", &value->count));
     int size = type_bytes[value->type];
     if (value->count > left(c) / (size_t)(size ? size : 8))
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: byte %zu: expected an array that fits the file, found %llu elements",
+        return gm_fail(file->diag, GM_FORMAT, "%s: byte %zu: expected an array that fits the file, found %llu elements",
                        file->path, c->at, (unsigned long long)value->count);
     value->data = file->data + c->at;
     if (size) {
@@ -148,8 +143,7 @@ static int compare_values(const void *a, const void *b) {
 static gm_status read_values(cursor *c, uint64_t count) {
     gguf_file *file = c->file;
     if (count > left(c) / MIN_VALUE_BYTES)
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: expected as many metadata values as fit the file, found %llu",
+        return gm_fail(file->diag, GM_FORMAT, "%s: expected as many metadata values as fit the file, found %llu",
                        file->path, (unsigned long long)count);
     file->value_count = (size_t)count;
     file->values = GM_NEW_ARRAY(&file->arena, gguf_value, count);
@@ -158,10 +152,8 @@ static gm_status read_values(cursor *c, uint64_t count) {
     for (size_t i = 1; i < file->value_count; i++) {
         const gguf_value *value = &file->values[i];
         if (compare_values(value - 1, value) == 0)
-            return gm_fail(file->diag, GM_FORMAT,
-                           "%s: key \"%.*s\": expected only one of this name", file->path,
-                           value->key_length < PRINTED ? (int)value->key_length : PRINTED,
-                           value->key);
+            return gm_fail(file->diag, GM_FORMAT, "%s: key \"%.*s\": expected only one of this name", file->path,
+                           value->key_length < PRINTED ? (int)value->key_length : PRINTED, value->key);
     }
     return GM_OK;
 }
@@ -181,21 +173,18 @@ static gm_status take_shape(cursor *c, gguf_info *info, size_t *out_elems) {
     uint32_t rank = 0;
     GM_TRY(take_u32(c, "a tensor rank", &rank));
     if (rank < 1 || rank > RT_MAX_TENSOR_RANK)
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: tensor \"%s\": expected 1 to 4 dimensions, found %u", file->path,
+        return gm_fail(file->diag, GM_FORMAT, "%s: tensor \"%s\": expected 1 to 4 dimensions, found %u", file->path,
                        info->name, rank);
     info->tensor.rank = (int)rank;
     *out_elems = 1;
     for (uint32_t i = 0; i < rank; i++) {
         uint64_t dim = 0;
         GM_TRY(take_u64(c, "a dimension", &dim));
-        if (dim == 0 || dim > INT64_MAX || !gm_mul_size(*out_elems, (size_t)dim, out_elems) ||
-            *out_elems > INT64_MAX)
-            return gm_fail(
-                file->diag, GM_FORMAT,
-                "%s: tensor \"%s\": expected dimensions of at least 1 and fewer than 2^63 "
-                "elements, found dimension %llu",
-                file->path, info->name, (unsigned long long)dim);
+        if (dim == 0 || dim > INT64_MAX || !gm_mul_size(*out_elems, (size_t)dim, out_elems) || *out_elems > INT64_MAX)
+            return gm_fail(file->diag, GM_FORMAT,
+                           "%s: tensor \"%s\": expected dimensions of at least 1 and fewer than 2^63 "
+                           "elements, found dimension %llu",
+                           file->path, info->name, (unsigned long long)dim);
         info->tensor.dim[rank - 1 - i] = (int64_t)dim;
     }
     return GM_OK;
@@ -213,9 +202,8 @@ static gm_status take_info(cursor *c, gguf_info *info) {
     GM_TRY(take_u64(c, "a tensor offset", &info->offset));
     rt_tensor *tensor = &info->tensor;
     if (!rt_dtype_from_ggml(type, &tensor->dtype))
-        return gm_fail(file->diag, GM_UNSUPPORTED,
-                       "%s: tensor \"%s\": type %s (%u) is not supported", file->path, info->name,
-                       ggml_name(type), type);
+        return gm_fail(file->diag, GM_UNSUPPORTED, "%s: tensor \"%s\": type %s (%u) is not supported", file->path,
+                       info->name, ggml_name(type), type);
     const rt_dtype_info *dtype = rt_dtype_of(tensor->dtype);
     int64_t columns = tensor->dim[tensor->rank - 1];
     if (columns % dtype->block_elems)
@@ -223,10 +211,9 @@ static gm_status take_info(cursor *c, gguf_info *info) {
                        "%s: tensor \"%s\": expected rows of a multiple of %d elements for type %s, "
                        "found %lld",
                        file->path, info->name, dtype->block_elems, dtype->text, (long long)columns);
-    if (!gm_mul_size(elems / (size_t)dtype->block_elems, (size_t)dtype->block_bytes,
-                     &tensor->bytes))
-        return gm_fail(file->diag, GM_FORMAT, "%s: tensor \"%s\": expected fewer than 2^64 bytes",
-                       file->path, info->name);
+    if (!gm_mul_size(elems / (size_t)dtype->block_elems, (size_t)dtype->block_bytes, &tensor->bytes))
+        return gm_fail(file->diag, GM_FORMAT, "%s: tensor \"%s\": expected fewer than 2^64 bytes", file->path,
+                       info->name);
     return GM_OK;
 }
 
@@ -234,11 +221,9 @@ static gm_status read_alignment(const gguf_file *file, size_t *out) {
     const gguf_value *value = gguf_find(file, "general.alignment");
     *out = DEFAULT_ALIGNMENT;
     if (!value) return GM_OK;
-    uint64_t alignment =
-        value->type == GGUF_U32 && !value->is_array ? gguf_load(value->data, 4) : 0;
+    uint64_t alignment = value->type == GGUF_U32 && !value->is_array ? gguf_load(value->data, 4) : 0;
     if (alignment == 0 || (alignment & (alignment - 1)))
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: key \"general.alignment\": expected a power of two of type u32",
+        return gm_fail(file->diag, GM_FORMAT, "%s: key \"general.alignment\": expected a power of two of type u32",
                        file->path);
     *out = (size_t)alignment;
     return GM_OK;
@@ -254,15 +239,13 @@ static gm_status place_tensors(cursor *c) {
     for (size_t i = 0; i < file->info_count; i++) {
         gguf_info *info = &file->infos[i];
         if (info->offset != next - start)
-            return gm_fail(file->diag, GM_FORMAT,
-                           "%s: tensor \"%s\": expected offset %zu, found %llu", file->path,
+            return gm_fail(file->diag, GM_FORMAT, "%s: tensor \"%s\": expected offset %zu, found %llu", file->path,
                            info->name, next - start, (unsigned long long)info->offset);
         if (next > file->bytes || info->tensor.bytes > file->bytes - next)
-            return gm_fail(
-                file->diag, GM_FORMAT,
-                "%s: tensor \"%s\": expected %zu bytes at byte %zu, found the end of the "
-                "file at %zu",
-                file->path, info->name, info->tensor.bytes, next, file->bytes);
+            return gm_fail(file->diag, GM_FORMAT,
+                           "%s: tensor \"%s\": expected %zu bytes at byte %zu, found the end of the "
+                           "file at %zu",
+                           file->path, info->name, info->tensor.bytes, next, file->bytes);
         info->tensor.data = file->data + next;
         next = (next + info->tensor.bytes + alignment - 1) & ~(alignment - 1);
     }
@@ -272,8 +255,7 @@ static gm_status place_tensors(cursor *c) {
 static gm_status read_infos(cursor *c, uint64_t count) {
     gguf_file *file = c->file;
     if (count > left(c) / MIN_INFO_BYTES)
-        return gm_fail(file->diag, GM_FORMAT,
-                       "%s: expected as many tensors as fit the file, found %llu", file->path,
+        return gm_fail(file->diag, GM_FORMAT, "%s: expected as many tensors as fit the file, found %llu", file->path,
                        (unsigned long long)count);
     file->infos = GM_NEW_ARRAY(&file->arena, gguf_info, count);
     file->info_count = (size_t)count;
@@ -291,16 +273,13 @@ gm_status gguf_open(gguf_file *file, const char *path, rt_weights *weights, gm_d
     uint32_t version = 0;
     uint64_t tensors = 0, values = 0;
     if (file->bytes < 4 || memcmp(file->data, "GGUF", 4) != 0)
-        return gm_fail(diag, GM_FORMAT, "%s: expected a GGUF file, which starts with \"GGUF\"",
-                       path);
+        return gm_fail(diag, GM_FORMAT, "%s: expected a GGUF file, which starts with \"GGUF\"", path);
     GM_TRY(take(&c, 4, "the magic", &magic));
     GM_TRY(take_u32(&c, "the version", &version));
     if (version && (version & 0xFFFF) == 0)
-        return gm_fail(diag, GM_UNSUPPORTED,
-                       "%s: expected a little-endian file, found a big-endian one", path);
+        return gm_fail(diag, GM_UNSUPPORTED, "%s: expected a little-endian file, found a big-endian one", path);
     if (version != 2 && version != 3)
-        return gm_fail(diag, GM_UNSUPPORTED, "%s: expected GGUF version 2 or 3, found %u", path,
-                       version);
+        return gm_fail(diag, GM_UNSUPPORTED, "%s: expected GGUF version 2 or 3, found %u", path, version);
     GM_TRY(take_u64(&c, "the tensor count", &tensors));
     GM_TRY(take_u64(&c, "the metadata count", &values));
     GM_TRY(read_values(&c, values));
@@ -321,10 +300,8 @@ const gguf_value *gguf_find(const gguf_file *file, const char *key) {
         const gguf_value *value = &file->values[middle];
         int order = compare_keys(value->key, value->key_length, key, length);
         if (order == 0) return value;
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
+        if (order < 0) low = middle + 1;
+        else high = middle;
     }
     return NULL;
 }
@@ -336,30 +313,22 @@ static gm_status missing(const gguf_file *file, const char *key, bool required) 
 
 bool gguf_element(const gguf_value *value, uint64_t i, int64_t *out) {
     int bytes = type_bytes[value->type];
-    if (!bytes || value->type == GGUF_F32 || value->type == GGUF_F64 || i >= value->count)
-        return false;
+    if (!bytes || value->type == GGUF_F32 || value->type == GGUF_F64 || i >= value->count) return false;
     uint64_t bits = gguf_load(value->data + i * (uint64_t)bytes, bytes);
     bool negative = bits >> (8 * bytes - 1) & 1;
     switch (value->type) {
     case GGUF_I8:
     case GGUF_I16:
-    case GGUF_I32:
-        *out = (int64_t)(negative ? bits | ~(uint64_t)0 << 8 * bytes : bits);
-        return true;
+    case GGUF_I32: *out = (int64_t)(negative ? bits | ~(uint64_t)0 << 8 * bytes : bits); return true;
     case GGUF_U64: /* too large is as out of range as INT64_MAX */
         *out = negative ? INT64_MAX : (int64_t)bits;
         return true;
-    case GGUF_BOOL:
-        *out = bits != 0;
-        return true;
-    default:
-        *out = (int64_t)bits;
-        return true;
+    case GGUF_BOOL: *out = bits != 0; return true;
+    default: *out = (int64_t)bits; return true;
     }
 }
 
-gm_status gguf_int(const gguf_file *file, const char *key, bool required, int64_t min, int64_t max,
-                   int64_t *out) {
+gm_status gguf_int(const gguf_file *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out) {
     const gguf_value *value = gguf_find(file, key);
     if (!value) return missing(file, key, required);
     int64_t first = 0, other;
@@ -367,14 +336,14 @@ gm_status gguf_int(const gguf_file *file, const char *key, bool required, int64_
     for (uint64_t i = 1; valid && i < value->count; i++) /* per layer: only if all are the same */
         valid = gguf_element(value, i, &other) && other == first;
     if (!valid)
-        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected an integer%s", file->path,
-                       key, value->is_array ? " for all layers" : "");
+        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected an integer%s", file->path, key,
+                       value->is_array ? " for all layers" : "");
     if (min == max && first != min)
-        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected %lld, found %lld", file->path,
-                       key, (long long)min, (long long)first);
+        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected %lld, found %lld", file->path, key,
+                       (long long)min, (long long)first);
     if (first < min || first > max)
-        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected %lld to %lld, found %lld",
-                       file->path, key, (long long)min, (long long)max, (long long)first);
+        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected %lld to %lld, found %lld", file->path, key,
+                       (long long)min, (long long)max, (long long)first);
     *out = first;
     return GM_OK;
 }
@@ -390,8 +359,7 @@ gm_status gguf_float(const gguf_file *file, const char *key, bool required, doub
         number = (double)single;
     }
     if (!isfinite(number))
-        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected a finite float", file->path,
-                       key);
+        return gm_fail(file->diag, GM_FORMAT, "%s: key \"%s\": expected a finite float", file->path, key);
     *out = number;
     return GM_OK;
 }
@@ -405,8 +373,7 @@ gm_status gguf_bool(const gguf_file *file, const char *key, bool *out) {
     return GM_OK;
 }
 
-gm_status gguf_string(const gguf_file *file, const char *key, bool required, const char **out,
-                      size_t *out_length) {
+gm_status gguf_string(const gguf_file *file, const char *key, bool required, const char **out, size_t *out_length) {
     const gguf_value *value = gguf_find(file, key);
     if (!value) return missing(file, key, required);
     if (value->type != GGUF_STRING || value->is_array)

@@ -6,19 +6,19 @@
 
 /* Types of metadata values, numbered as in the file: GGUF_TYPE(name, number, bytes); bytes 0:
  * variable. */
-#define GGUF_TYPES(GGUF_TYPE)                                                                      \
-    GGUF_TYPE(U8, 0, 1)                                                                            \
-    GGUF_TYPE(I8, 1, 1)                                                                            \
-    GGUF_TYPE(U16, 2, 2)                                                                           \
-    GGUF_TYPE(I16, 3, 2)                                                                           \
-    GGUF_TYPE(U32, 4, 4)                                                                           \
-    GGUF_TYPE(I32, 5, 4)                                                                           \
-    GGUF_TYPE(F32, 6, 4)                                                                           \
-    GGUF_TYPE(BOOL, 7, 1)                                                                          \
-    GGUF_TYPE(STRING, 8, 0)                                                                        \
-    GGUF_TYPE(ARRAY, 9, 0)                                                                         \
-    GGUF_TYPE(U64, 10, 8)                                                                          \
-    GGUF_TYPE(I64, 11, 8)                                                                          \
+#define GGUF_TYPES(GGUF_TYPE)                                                                                          \
+    GGUF_TYPE(U8, 0, 1)                                                                                                \
+    GGUF_TYPE(I8, 1, 1)                                                                                                \
+    GGUF_TYPE(U16, 2, 2)                                                                                               \
+    GGUF_TYPE(I16, 3, 2)                                                                                               \
+    GGUF_TYPE(U32, 4, 4)                                                                                               \
+    GGUF_TYPE(I32, 5, 4)                                                                                               \
+    GGUF_TYPE(F32, 6, 4)                                                                                               \
+    GGUF_TYPE(BOOL, 7, 1)                                                                                              \
+    GGUF_TYPE(STRING, 8, 0)                                                                                            \
+    GGUF_TYPE(ARRAY, 9, 0)                                                                                             \
+    GGUF_TYPE(U64, 10, 8)                                                                                              \
+    GGUF_TYPE(I64, 11, 8)                                                                                              \
     GGUF_TYPE(F64, 12, 8)
 
 typedef enum gguf_type {
@@ -64,12 +64,10 @@ const gguf_value *gguf_find(const gguf_file *file, const char *key);
 
 /* A key of the kind asked for. Absent: *out is left alone, and GM_OK, unless `required`. Integers
  * of all widths are one kind, so are both floats. */
-gm_status gguf_int(const gguf_file *file, const char *key, bool required, int64_t min, int64_t max,
-                   int64_t *out);
+gm_status gguf_int(const gguf_file *file, const char *key, bool required, int64_t min, int64_t max, int64_t *out);
 gm_status gguf_float(const gguf_file *file, const char *key, bool required, double *out);
 gm_status gguf_bool(const gguf_file *file, const char *key, bool *out);
-gm_status gguf_string(const gguf_file *file, const char *key, bool required, const char **out,
-                      size_t *out_length);
+gm_status gguf_string(const gguf_file *file, const char *key, bool required, const char **out, size_t *out_length);
 /* Element i of an integer or bool value, false when it is of another kind. */
 bool gguf_element(const gguf_value *value, uint64_t i, int64_t *out);
 

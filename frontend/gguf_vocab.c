@@ -24,18 +24,16 @@ static gm_status check_settings(const gguf_file *file) {
     bool prefix = false;
     GM_TRY(gguf_string(file, KEY("model"), true, &model, &length));
     if (length != 5 || memcmp(model, "llama", 5) != 0)
-        return gm_fail(file->diag, GM_UNSUPPORTED,
-                       "%s: key \"" KEY("model") "\": expected \"llama\", found \"%.*s\"",
+        return gm_fail(file->diag, GM_UNSUPPORTED, "%s: key \"" KEY("model") "\": expected \"llama\", found \"%.*s\"",
                        file->path, length < 80 ? (int)length : 80, model);
     GM_TRY(gguf_bool(file, KEY("add_space_prefix"), &prefix));
     if (prefix)
-        return gm_fail(file->diag, GM_UNSUPPORTED,
-                       "%s: key \"" KEY("add_space_prefix") "\": expected false", file->path);
+        return gm_fail(file->diag, GM_UNSUPPORTED, "%s: key \"" KEY("add_space_prefix") "\": expected false",
+                       file->path);
     return GM_OK;
 }
 
-static gm_status read_id(const gguf_file *file, const char *key, const rt_vocab *vocab,
-                         int32_t *out) {
+static gm_status read_id(const gguf_file *file, const char *key, const rt_vocab *vocab, int32_t *out) {
     int64_t id = -1;
     GM_TRY(gguf_int(file, key, false, 0, (int64_t)vocab->count - 1, &id));
     *out = (int32_t)id;
@@ -63,19 +61,18 @@ static gm_status read_pieces(const gguf_file *file, rt_vocab *vocab) {
     GM_TRY(find_array(file, KEY("tokens"), &tokens));
     GM_TRY(find_array(file, KEY("scores"), &scores));
     GM_TRY(find_array(file, KEY("token_type"), &types));
-    if (tokens->type != GGUF_STRING || scores->type != GGUF_F32 ||
-        (types->type != GGUF_I32 && types->type != GGUF_U32))
+    if (tokens->type != GGUF_STRING || scores->type != GGUF_F32 || (types->type != GGUF_I32 && types->type != GGUF_U32))
         return gm_fail(file->diag, GM_FORMAT,
-                       "%s: expected arrays of string, f32 and i32 in \"" KEY(
-                           "tokens") "\", \"" KEY("scores") "\" and \"" KEY("token_type") "\"",
+                       "%s: expected arrays of string, f32 and i32 in \"" KEY("tokens") "\", \"" KEY(
+                           "scores") "\" and \"" KEY("token_type") "\"",
                        file->path);
     if (tokens->count == 0 || tokens->count > INT32_MAX || scores->count != tokens->count ||
         types->count != tokens->count)
         return gm_fail(file->diag, GM_FORMAT,
                        "%s: expected as many \"" KEY("scores") "\" (%llu) and \"" KEY(
                            "token_type") "\" (%llu) as \"" KEY("tokens") "\" (%llu)",
-                       file->path, (unsigned long long)scores->count,
-                       (unsigned long long)types->count, (unsigned long long)tokens->count);
+                       file->path, (unsigned long long)scores->count, (unsigned long long)types->count,
+                       (unsigned long long)tokens->count);
     vocab->count = (size_t)tokens->count;
     vocab->pieces = GM_NEW_ARRAY(&vocab->arena, rt_piece, vocab->count);
     const uint8_t *text = tokens->data;
@@ -89,12 +86,12 @@ static gm_status read_pieces(const gguf_file *file, rt_vocab *vocab) {
         piece->type = (rt_piece_type)type;
         text += 8 + length;
         if (type < RT_PIECE_NORMAL || type > RT_PIECE_BYTE || !isfinite(piece->score))
-            return gm_fail(
-                file->diag, GM_FORMAT,
-                "%s: token %zu: expected a type 1 to 6 and a finite score, found %d and %g",
-                file->path, id, (int32_t)type, (double)piece->score);
+            return gm_fail(file->diag, GM_FORMAT,
+                           "%s: token %zu: expected a type 1 to 6 and a finite score, found %d and %g", file->path, id,
+                           (int32_t)type, (double)piece->score);
         if (length > RT_MAX_PIECE_BYTES)
-            return gm_fail(file->diag, GM_UNSUPPORTED, "%s: token %zu: expected at most %d bytes, found %llu", file->path, id, RT_MAX_PIECE_BYTES, (unsigned long long)length);
+            return gm_fail(file->diag, GM_UNSUPPORTED, "%s: token %zu: expected at most %d bytes, found %llu",
+                           file->path, id, RT_MAX_PIECE_BYTES, (unsigned long long)length);
     }
     return GM_OK;
 }
@@ -107,8 +104,7 @@ static void restore_tags(rt_vocab *vocab) {
         int32_t id = (int32_t)i;
         if (piece->type != RT_PIECE_CONTROL || piece->length > 4) continue;
         if (!rt_piece_is(piece, "<s>") && !rt_piece_is(piece, "</s>")) continue;
-        if (id != vocab->bos && id != vocab->eos && id != vocab->pad && id != vocab->unk)
-            piece->type = RT_PIECE_USER;
+        if (id != vocab->bos && id != vocab->eos && id != vocab->pad && id != vocab->unk) piece->type = RT_PIECE_USER;
     }
 }
 

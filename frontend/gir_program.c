@@ -14,7 +14,8 @@ static gm_status bind_weights(fe_gir_program *p, const rt_weights *weights, gm_d
     GM_ASSERT(p->weights);
     for (int i = 0; i < count; i++) {
         const rt_tensor *tensor = weights ? rt_weights_find(weights, cg_weight_name(p->program, i)) : NULL;
-        if (!tensor || !tensor->data) return gm_fail(diag, GM_INVALID, "weight \"%s\" is not given", cg_weight_name(p->program, i));
+        if (!tensor || !tensor->data)
+            return gm_fail(diag, GM_INVALID, "weight \"%s\" is not given", cg_weight_name(p->program, i));
         p->weights[i] = tensor->data;
     }
     return GM_OK;
@@ -23,7 +24,9 @@ static gm_status bind_weights(fe_gir_program *p, const rt_weights *weights, gm_d
 static void find_sample(const ir_inst *inst, void *user) {
     int64_t *vocab = user;
     bool screened = inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS || inst->op == IR_SCREENED_SAMPLE;
-    int64_t count = inst->op == IR_SAMPLE ? inst->operands[0]->type.dim[1] : screened ? inst->operands[1]->type.dim[0] : 0;
+    int64_t count = inst->op == IR_SAMPLE ? inst->operands[0]->type.dim[1]
+                    : screened            ? inst->operands[1]->type.dim[0]
+                                          : 0;
     if (count > *vocab) *vocab = count;
 }
 
@@ -34,7 +37,9 @@ static int64_t sample_vocab(const ir_module *module) {
 }
 
 static rt_frame_sizes sizes_of(const fe_gir_program *p) {
-    return (rt_frame_sizes){.arena = ir_frame_bytes(p->module) + PAD_BYTES, .scratch = cg_scratch_bytes(p->program) + PAD_BYTES, .vocab = sample_vocab(p->module)};
+    return (rt_frame_sizes){.arena = ir_frame_bytes(p->module) + PAD_BYTES,
+                            .scratch = cg_scratch_bytes(p->program) + PAD_BYTES,
+                            .vocab = sample_vocab(p->module)};
 }
 
 static gm_status open_frame(fe_gir_program *p, gm_diag *diag) {
@@ -58,7 +63,8 @@ void fe_gir_program_close(fe_gir_program *p) {
     ir_module_free(p->module);
 }
 
-gm_status fe_gir_program_open(ir_module *planned, const rt_weights *weights, int threads, const cg_options *options, gm_diag *diag, fe_gir_program *out) {
+gm_status fe_gir_program_open(ir_module *planned, const rt_weights *weights, int threads, const cg_options *options,
+                              gm_diag *diag, fe_gir_program *out) {
     *out = (fe_gir_program){.module = planned};
     for (int i = 0; i < planned->symbol_count; i++) out->dims[i] = planned->symbols[i].max;
     GM_TRY(cg_compile(planned, options, diag, &out->program));

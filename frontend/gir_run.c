@@ -15,11 +15,12 @@ enum { THREADS = 2, PAD_BYTES = 64 };
 /* ---- getting ready ---- */
 
 /* @name and what it calls, its symbols bound to the extents of the arguments, with a memory plan. */
-static gm_status prepare(const ir_module *in, const char *name, const ir_array *args, int arg_count, gm_diag *diag, int64_t *values,
-                         ir_module **out) {
+static gm_status prepare(const ir_module *in, const char *name, const ir_array *args, int arg_count, gm_diag *diag,
+                         int64_t *values, ir_module **out) {
     const ir_func *func = ir_func_find(in, name);
     if (!func) return gm_fail(diag, GM_INVALID, "no function @%s", name);
-    if (func->body->param_count != arg_count) return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
+    if (func->body->param_count != arg_count)
+        return gm_fail(diag, GM_INVALID, "@%s takes %d arguments", name, func->body->param_count);
     for (int i = 0; i < IR_MAX_SYMBOLS; i++) values[i] = -1;
     for (int i = 0; i < arg_count; i++) {
         const ir_type *type = &func->body->params[i]->type;
@@ -28,7 +29,8 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
     }
     for (int i = 0; i < in->symbol_count; i++)
         if (in->symbols[i].max && in->symbols[i].max < values[i])
-            return gm_fail(diag, GM_INVALID, "the arguments make %s = %lld, its bound is %lld", in->symbols[i].name, (long long)values[i], (long long)in->symbols[i].max);
+            return gm_fail(diag, GM_INVALID, "the arguments make %s = %lld, its bound is %lld", in->symbols[i].name,
+                           (long long)values[i], (long long)in->symbols[i].max);
     ir_module *bound;
     GM_TRY(pass_specialize_for(in, func, values, diag, &bound));
     for (int i = 0; i < bound->symbol_count; i++) {
@@ -42,8 +44,9 @@ static gm_status prepare(const ir_module *in, const char *name, const ir_array *
 }
 
 /* Close the program even when this fails. */
-static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights, const ir_array *args, int arg_count,
-                              int threads, const cg_options *options, gm_diag *diag, fe_gir_program *p) {
+static gm_status program_open(const ir_module *module, const char *name, const rt_weights *weights,
+                              const ir_array *args, int arg_count, int threads, const cg_options *options,
+                              gm_diag *diag, fe_gir_program *p) {
     int64_t values[IR_MAX_SYMBOLS];
     ir_module *planned = NULL;
     *p = (fe_gir_program){.module = NULL};
@@ -60,7 +63,8 @@ static size_t array_bytes(const ir_array *array) {
 }
 
 /* Arguments are copied: a function may take over their memory. */
-static void run(fe_gir_program *p, const char *name, const ir_array *args, int arg_count, gm_arena *arena, ir_array *results) {
+static void run(fe_gir_program *p, const char *name, const ir_array *args, int arg_count, gm_arena *arena,
+                ir_array *results) {
     const ir_func *func = ir_func_find(p->module, name);
     const ir_region *body = func->body;
     void **in = GM_NEW_ARRAY(arena, void *, arg_count + 1), **out = GM_NEW_ARRAY(arena, void *, body->yield_count + 1);
@@ -79,29 +83,32 @@ static void run(fe_gir_program *p, const char *name, const ir_array *args, int a
     fe_gir_program_run(p, name, in, out);
 }
 
-gm_status fe_gir_run_jit_for(const char *target_cpu, int threads, const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
-                             int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag) {
+gm_status fe_gir_run_jit_for(const char *target_cpu, int threads, const ir_module *module, const char *func,
+                             const ir_interp_env *env, const ir_array *args, int arg_count, gm_arena *arena,
+                             ir_array *results, gm_diag *diag) {
     fe_gir_program program;
     cg_options options = {.target_cpu = target_cpu};
     gm_status status = program_open(module, func, env->weights, args, arg_count, threads, &options, diag, &program);
     if (status == GM_OK) {
         run(&program, func, args, arg_count, arena, results);
         uint64_t written = atomic_load(&program.frame->ring->written);
-        for (uint64_t i = 0; env->emit && i < written; i++) env->emit(env->user, program.frame->ring->token[i % RT_RING_CAPACITY]);
+        for (uint64_t i = 0; env->emit && i < written; i++)
+            env->emit(env->user, program.frame->ring->token[i % RT_RING_CAPACITY]);
     }
     fe_gir_program_close(&program);
     return status;
 }
 
-gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count,
-                         gm_arena *arena, ir_array *results, gm_diag *diag) {
+gm_status fe_gir_run_jit(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
+                         int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag) {
     return fe_gir_run_jit_for(NULL, THREADS, module, func, env, args, arg_count, arena, results, diag);
 }
 
 /* ---- --check: both, instruction by instruction ---- */
 
-/* Compiled code runs first and leaves its values. Then the interpreter runs, and after each instruction takes the compiled value for its own, so
- * that every instruction is judged by itself, on the same operands: errors do not add up, and control flow is the same. */
+/* Compiled code runs first and leaves its values. Then the interpreter runs, and after each instruction takes the
+ * compiled value for its own, so that every instruction is judged by itself, on the same operands: errors do not add
+ * up, and control flow is the same. */
 typedef struct record {
     const ir_inst *inst;
     int64_t result;
@@ -161,13 +168,15 @@ static bool same_element(ir_exactness exactness, rt_dtype dtype, double want, do
 /* Some products round x or W on the way, which may fall on either side too. */
 static ir_exactness exactness_of(const checker *c, const ir_inst *inst) {
     ir_exactness exactness = ir_exactness_of(c->module, inst);
-    bool words = ir_attr_is(inst, IR_ATTR_IMPL, "words") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") || ir_attr_is(inst, IR_ATTR_IMPL, "integer");
+    bool words = ir_attr_is(inst, IR_ATTR_IMPL, "words") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ||
+                 ir_attr_is(inst, IR_ATTR_IMPL, "integer");
     bool scaled = inst->op == IR_SCALED_MATMUL || (inst->op == IR_GATED_MATMUL && inst->operand_count == 4);
     bool rounds = scaled || (words && (inst->op == IR_MATMUL || inst->op == IR_GATED_MATMUL));
     return rounds && exactness < IR_EXACT_WORDS ? IR_EXACT_WORDS : exactness;
 }
 
-static void compare(checker *c, const ir_func *func, const ir_inst *inst, int result, const ir_array *want, const void *data) {
+static void compare(checker *c, const ir_func *func, const ir_inst *inst, int result, const ir_array *want,
+                    const void *data) {
     ir_array got = *want;
     got.data = (void *)data; /* only read */
     ir_exactness exactness = exactness_of(c, inst);
@@ -194,14 +203,17 @@ static void check_values(void *user, const ir_func *func, const ir_inst *inst, c
         if (r->inst != inst || r->result != i) continue;
         c->cursor++;
         c->differs |= r->bytes != array_bytes(&results[i]);
-        if (c->differs) gm_fail(c->diag, GM_INTERNAL, "@%s: %s: extents differ, compiled and interpreted", func->name, ir_op_of(inst->op)->text);
+        if (c->differs)
+            gm_fail(c->diag, GM_INTERNAL, "@%s: %s: extents differ, compiled and interpreted", func->name,
+                    ir_op_of(inst->op)->text);
         if (c->differs || memcmp(results[i].data, r->data, array_bytes(&results[i])) == 0) continue;
         compare(c, func, inst, i, &results[i], r->data);
         memcpy(results[i].data, r->data, array_bytes(&results[i]));
     }
 }
 
-gm_status fe_gir_check(int threads, const ir_module *module, const char *func, const rt_weights *weights, const ir_array *args, int arg_count, gm_diag *diag) {
+gm_status fe_gir_check(int threads, const ir_module *module, const char *func, const rt_weights *weights,
+                       const ir_array *args, int arg_count, gm_diag *diag) {
     fe_gir_program program;
     checker c = {.diag = diag};
     cg_options options = {.trace = true};
@@ -217,7 +229,8 @@ gm_status fe_gir_check(int threads, const ir_module *module, const char *func, c
         status = ir_interp(program.module, func, &env, args, arg_count, &c.arena, results, diag);
         if (status == GM_OK && !c.differs && c.cursor < c.count) {
             c.differs = true;
-            gm_fail(diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs", (long long)cg_trace_number(c.module, c.records[c.cursor].inst));
+            gm_fail(diag, GM_INTERNAL, "instruction %lld ran compiled, but not interpreted: control flow differs",
+                    (long long)cg_trace_number(c.module, c.records[c.cursor].inst));
         }
         if (status == GM_OK && c.differs) status = GM_INTERNAL;
     }

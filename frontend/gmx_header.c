@@ -90,7 +90,9 @@ static void add_config(cJSON *root, const fe_config *c) {
         const char *at = (const char *)c + fields[i].offset;
         if (fields[i].kind == BOOL) cJSON_AddBoolToObject(config, fields[i].name, *(const bool *)at);
         else if (fields[i].kind == REAL) add_real(config, fields[i].name, *(const double *)at);
-        else add_real(config, fields[i].name, fields[i].kind == ID ? *(const int32_t *)at : (double)*(const int64_t *)at);
+        else
+            add_real(config, fields[i].name,
+                     fields[i].kind == ID ? *(const int32_t *)at : (double)*(const int64_t *)at);
     }
     for (int64_t i = 0; i < c->layers; i++) kinds[i] = c->local[i] ? 'l' : 'g';
     add_real(config, "generation", c->generation);
@@ -101,7 +103,8 @@ static void add_config(cJSON *root, const fe_config *c) {
 
 static void add_defaults(cJSON *root, const fe_defaults *d) {
     cJSON *object = cJSON_AddObjectToObject(root, "defaults");
-    for (size_t i = 0; i < GM_COUNT(defaults); i++) add_real(object, defaults[i].name, *(const double *)((const char *)d + defaults[i].offset));
+    for (size_t i = 0; i < GM_COUNT(defaults); i++)
+        add_real(object, defaults[i].name, *(const double *)((const char *)d + defaults[i].offset));
     add_real(object, "top_k", (double)d->top_k);
 }
 
@@ -186,15 +189,18 @@ static gm_status refuse(const reader *in, const char *key, const char *expected)
     return gm_fail(in->diag, GM_FORMAT, "%s: header: key \"%.80s\": expected %s", in->path, key, expected);
 }
 
-static gm_status read_real(const reader *in, const cJSON *object, const char *key, double min, double max, double *out) {
+static gm_status read_real(const reader *in, const cJSON *object, const char *key, double min, double max,
+                           double *out) {
     const cJSON *item = fe_json_get(object, key);
-    if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) || !(item->valuedouble >= min && item->valuedouble <= max))
+    if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) ||
+        !(item->valuedouble >= min && item->valuedouble <= max))
         return refuse(in, key, "a number in its range");
     *out = item->valuedouble;
     return GM_OK;
 }
 
-static gm_status read_int(const reader *in, const cJSON *object, const char *key, double min, double max, int64_t *out) {
+static gm_status read_int(const reader *in, const cJSON *object, const char *key, double min, double max,
+                          int64_t *out) {
     double value = 0;
     GM_TRY(read_real(in, object, key, min, max < 0x1p53 ? max : 0x1p53, &value));
     if (value != floor(value)) return refuse(in, key, "an integer");
@@ -224,8 +230,11 @@ static gm_status read_place(const reader *in, const cJSON *object, const char *w
     GM_TRY(read_int(in, object, "offset", 0, INFINITY, &offset));
     GM_TRY(read_int(in, object, "bytes", 0, INFINITY, &bytes));
     *out = (gmx_place){(size_t)offset, (size_t)bytes};
-    if (offset % FE_GMX_ALIGN == 0 && out->offset <= in->data_bytes && out->bytes <= in->data_bytes - out->offset) return GM_OK;
-    return gm_fail(in->diag, GM_FORMAT, "%s: header: \"%.80s\": expected %zu bytes at a multiple of %d, within the %zu bytes of data, found them at %zu",
+    if (offset % FE_GMX_ALIGN == 0 && out->offset <= in->data_bytes && out->bytes <= in->data_bytes - out->offset)
+        return GM_OK;
+    return gm_fail(in->diag, GM_FORMAT,
+                   "%s: header: \"%.80s\": expected %zu bytes at a multiple of %d, within the %zu bytes of data, found "
+                   "them at %zu",
                    in->path, what, out->bytes, FE_GMX_ALIGN, in->data_bytes, out->offset);
 }
 
@@ -254,7 +263,8 @@ static gm_status read_kinds(const reader *in, const cJSON *config, fe_config *c)
     const char *kinds;
     bool any = false;
     GM_TRY(read_text(in, config, "layer_kinds", false, &kinds));
-    if ((int64_t)strlen(kinds) != c->layers || (int64_t)strspn(kinds, "lg") != c->layers) return refuse(in, "layer_kinds", "an l or g for each layer");
+    if ((int64_t)strlen(kinds) != c->layers || (int64_t)strspn(kinds, "lg") != c->layers)
+        return refuse(in, "layer_kinds", "an l or g for each layer");
     for (int64_t i = 0; i < c->layers; i++) any |= c->local[i] = kinds[i] == 'l';
     return any && c->window == 0 ? refuse(in, "window", "a positive number, since there are local layers") : GM_OK;
 }
@@ -273,7 +283,8 @@ static gm_status read_config(const reader *in, const cJSON *config, fe_config *c
     const cJSON *stops = fe_json_get(config, "stops"), *item;
     if (!cJSON_IsArray(stops)) return refuse(in, "stops", "a list of ids");
     cJSON_ArrayForEach(item, stops) {
-        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= INT32_MAX)) return refuse(in, "stops", "a list of ids");
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= INT32_MAX))
+            return refuse(in, "stops", "a list of ids");
         GM_TRY(fe_config_add_stop(c, (int32_t)item->valuedouble, in->path, in->diag));
     }
     return fe_config_check(c, in->path, in->diag);
@@ -307,7 +318,8 @@ static gm_status read_measured(const reader *in, const cJSON *list, fe_gmx *gmx)
         GM_TRY(read_text(in, item, "what", false, &m.what));
         GM_TRY(read_text(in, item, "choice", false, &m.choice));
         GM_TRY(read_real(in, item, "seconds", DBL_MIN, 1e9, &m.seconds));
-        measured[gmx->key.measured_count++] = (fe_measurement){gm_arena_strdup(&gmx->arena, m.what), gm_arena_strdup(&gmx->arena, m.choice), m.seconds};
+        measured[gmx->key.measured_count++] =
+            (fe_measurement){gm_arena_strdup(&gmx->arena, m.what), gm_arena_strdup(&gmx->arena, m.choice), m.seconds};
     }
     gmx->key.measured = measured;
     return GM_OK;
@@ -319,10 +331,10 @@ static gm_status read_key(const reader *in, const cJSON *object, fe_gmx *gmx) {
     const struct {
         const char *name, **out;
         bool may_be_null;
-    } texts[] = {{"gemmac", &key->gemmac, false}, {"target", &key->target, false}, {"target_cpu", &key->target_cpu, true},
-                 {"passes", &key->passes, true},  {"skip", &key->skip, true},      {"with", &key->with, true},
-                 {"wide", &key->wide, true},   {"plan", &key->plan, false},
-                 {"precision", &precision, false}};
+    } texts[] = {
+        {"gemmac", &key->gemmac, false}, {"target", &key->target, false}, {"target_cpu", &key->target_cpu, true},
+        {"passes", &key->passes, true},  {"skip", &key->skip, true},      {"with", &key->with, true},
+        {"wide", &key->wide, true},      {"plan", &key->plan, false},     {"precision", &precision, false}};
     for (size_t i = 0; i < GM_COUNT(texts); i++) {
         GM_TRY(read_text(in, object, texts[i].name, texts[i].may_be_null, texts[i].out));
         if (*texts[i].out) *texts[i].out = gm_arena_strdup(&gmx->arena, *texts[i].out);
@@ -358,12 +370,14 @@ static gm_status read_tensor(const reader *in, const cJSON *item, gmx_header *he
     if (!rt_dtype_parse(type, strlen(type), &tensor.dtype)) return refuse(in, tensor.name, "a type of element");
     cJSON_ArrayForEach(extent, shape) {
         double value = cJSON_IsNumber(extent) ? extent->valuedouble : 0;
-        if (tensor.rank == RT_MAX_TENSOR_RANK || !(value >= 1 && value <= 0x1p40) || value != floor(value)) return refuse(in, tensor.name, "1 to 4 positive extents");
+        if (tensor.rank == RT_MAX_TENSOR_RANK || !(value >= 1 && value <= 0x1p40) || value != floor(value))
+            return refuse(in, tensor.name, "1 to 4 positive extents");
         tensor.dim[tensor.rank++] = (int64_t)value;
     }
     if (!cJSON_IsArray(shape) || tensor.rank == 0) return refuse(in, tensor.name, "1 to 4 positive extents");
     GM_TRY(read_place(in, item, tensor.name, place));
-    if (!tensor_bytes(&tensor, &tensor.bytes) || tensor.bytes != place->bytes) return refuse(in, tensor.name, "as many bytes as its type and shape take");
+    if (!tensor_bytes(&tensor, &tensor.bytes) || tensor.bytes != place->bytes)
+        return refuse(in, tensor.name, "as many bytes as its type and shape take");
     return rt_weights_add(&header->model->weights, in->path, &tensor, in->diag);
 }
 
@@ -394,7 +408,8 @@ static gm_status read_root(const reader *in, const cJSON *root, gmx_header *head
     return read_tensors(in, fe_json_get(root, "tensors"), header);
 }
 
-gm_status gmx_header_parse(const char *text, size_t bytes, size_t data_bytes, const char *path, gm_diag *diag, gmx_header *header) {
+gm_status gmx_header_parse(const char *text, size_t bytes, size_t data_bytes, const char *path, gm_diag *diag,
+                           gmx_header *header) {
     reader in = {.path = path, .diag = diag, .data_bytes = data_bytes};
     cJSON *root;
     GM_TRY(fe_json_parse(text, bytes, path, diag, &root));

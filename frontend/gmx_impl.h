@@ -30,9 +30,10 @@ typedef struct gmx_header {
 
 /* The caller frees the text (cJSON_free). */
 char *gmx_header_print(const gmx_header *header);
-/* Fills everything but what lies in the data: the weights get names, types, shapes and bytes, and no data. header->tensors is in gmx's
- * arena. Every place is within `data_bytes` and aligned. */
-gm_status gmx_header_parse(const char *text, size_t bytes, size_t data_bytes, const char *path, gm_diag *diag, gmx_header *header);
+/* Fills everything but what lies in the data: the weights get names, types, shapes and bytes, and no data.
+ * header->tensors is in gmx's arena. Every place is within `data_bytes` and aligned. */
+gm_status gmx_header_parse(const char *text, size_t bytes, size_t data_bytes, const char *path, gm_diag *diag,
+                           gmx_header *header);
 
 /* ---- gmx_vocab.c: the vocabulary section ---- */
 

@@ -41,17 +41,23 @@ static uint64_t number_at(const uint8_t *data, size_t offset) {
 /* *out_header: bytes of the header. */
 static gm_status read_head(const uint8_t *data, size_t bytes, const char *path, gm_diag *diag, size_t *out_header) {
     uint32_t version;
-    if (bytes < FE_GMX_HEAD || !fe_gmx_is((const char *)data, bytes)) return gm_fail(diag, GM_FORMAT, "%s: expected an artefact of at least %d bytes", path, FE_GMX_HEAD);
+    if (bytes < FE_GMX_HEAD || !fe_gmx_is((const char *)data, bytes))
+        return gm_fail(diag, GM_FORMAT, "%s: expected an artefact of at least %d bytes", path, FE_GMX_HEAD);
     memcpy(&version, data + 4, sizeof version);
-    if (version != FE_GMX_VERSION) return gm_fail(diag, GM_UNSUPPORTED, "%s: expected artefact version %d, found %u (compile it again)", path, FE_GMX_VERSION, version);
+    if (version != FE_GMX_VERSION)
+        return gm_fail(diag, GM_UNSUPPORTED, "%s: expected artefact version %d, found %u (compile it again)", path,
+                       FE_GMX_VERSION, version);
     bool blank = true;
     for (size_t i = 40; i < FE_GMX_HEAD; i++) blank &= data[i] == 0;
-    if (number_at(data, 32) != gmx_checksum(data, 32) || !blank) return gm_fail(diag, GM_FORMAT, "%s: expected an intact artefact: its first bytes are damaged", path);
+    if (number_at(data, 32) != gmx_checksum(data, 32) || !blank)
+        return gm_fail(diag, GM_FORMAT, "%s: expected an intact artefact: its first bytes are damaged", path);
     if (number_at(data, 8) != bytes)
-        return gm_fail(diag, GM_FORMAT, "%s: expected %llu bytes, found %zu", path, (unsigned long long)number_at(data, 8), bytes);
+        return gm_fail(diag, GM_FORMAT, "%s: expected %llu bytes, found %zu", path,
+                       (unsigned long long)number_at(data, 8), bytes);
     uint64_t header = number_at(data, 16);
     if (header > FE_MAX_JSON_BYTES || header > bytes - FE_GMX_HEAD)
-        return gm_fail(diag, GM_FORMAT, "%s: expected a header within the file, found one of %llu bytes", path, (unsigned long long)header);
+        return gm_fail(diag, GM_FORMAT, "%s: expected a header within the file, found one of %llu bytes", path,
+                       (unsigned long long)header);
     if (number_at(data, 24) != gmx_checksum(data + bytes - header, (size_t)header))
         return gm_fail(diag, GM_FORMAT, "%s: expected an intact artefact: its header is damaged", path);
     *out_header = (size_t)header;
@@ -63,7 +69,8 @@ static gm_status read_head(const uint8_t *data, size_t bytes, const char *path, 
 static gm_status check_sections(const gmx_header *header, const uint8_t *data, const char *path, gm_diag *diag) {
     for (int i = 0; i < GMX_SECTIONS; i++)
         if (gmx_checksum(data + header->section[i].offset, header->section[i].bytes) != header->checksum[i])
-            return gm_fail(diag, GM_FORMAT, "%s: expected an intact artefact: section \"%s\" is damaged", path, gmx_section_names[i]);
+            return gm_fail(diag, GM_FORMAT, "%s: expected an intact artefact: section \"%s\" is damaged", path,
+                           gmx_section_names[i]);
     return GM_OK;
 }
 
@@ -95,13 +102,15 @@ gm_status fe_gmx_open(const char *path, bool no_weights, gm_diag *diag, fe_model
     const uint8_t *data = file + FE_GMX_HEAD, *end = file + bytes - header_bytes;
     GM_TRY(gmx_header_parse((const char *)end, header_bytes, (size_t)(end - data), path, diag, &header));
     GM_TRY(check_sections(&header, data, path, diag));
-    for (size_t i = 0; i < model->weights.count && !no_weights; i++) model->weights.tensors[i].data = data + header.tensors[i].offset;
+    for (size_t i = 0; i < model->weights.count && !no_weights; i++)
+        model->weights.tensors[i].data = data + header.tensors[i].offset;
     ask_for_large_pages(&model->weights);
     gmx->index = section_at(&header, data, GMX_INDEX);
     gmx->ir = section_at(&header, data, GMX_IR);
     gmx->program = section_at(&header, data, GMX_PROGRAM);
     gmx->object = section_at(&header, data, GMX_OBJECT);
-    return gmx_vocab_read(data + header.section[GMX_VOCAB].offset, header.section[GMX_VOCAB].bytes, path, diag, &model->vocab);
+    return gmx_vocab_read(data + header.section[GMX_VOCAB].offset, header.section[GMX_VOCAB].bytes, path, diag,
+                          &model->vocab);
 }
 
 void fe_gmx_free(fe_gmx *gmx) {
@@ -113,7 +122,8 @@ void fe_gmx_free(fe_gmx *gmx) {
 
 void fe_gmx_adopt(const fe_gmx *gmx, fe_options *options) {
     const fe_gmx_key *key = &gmx->key;
-    if (!options->context) options->context = key->context > options->least_context ? key->context : options->least_context;
+    if (!options->context)
+        options->context = key->context > options->least_context ? key->context : options->least_context;
     if (!options->chunk) options->chunk = key->chunk;
     if (options->precision == FE_PRECISION_AUTO) options->precision = key->precision;
     if (!options->wide) options->wide = key->wide;
@@ -145,7 +155,9 @@ const char *fe_gmx_difference(const fe_gmx *gmx, const fe_gmx_key *wanted) {
     if (chunk_of(key) != chunk_of(wanted)) return "the chunk is another";
     if (key->precision != wanted->precision) return "the precision is another";
     if (strcmp(wide_of(key), wide_of(wanted)) != 0) return "other weights keep 16 bits";
-    if (!same_text(key->passes, wanted->passes) || !same_text(key->skip, wanted->skip) || !same_text(key->with, wanted->with)) return "the passes are others";
+    if (!same_text(key->passes, wanted->passes) || !same_text(key->skip, wanted->skip) ||
+        !same_text(key->with, wanted->with))
+        return "the passes are others";
     return NULL;
 }
 
@@ -158,8 +170,11 @@ static gm_status check_region(const fe_model *model, const ir_region *region, gm
             const char *name = ir_stored_name(inst, k, text);
             const ir_type *type = &inst->results[0]->type;
             const rt_tensor *tensor = rt_weights_find(&model->weights, name);
-            if (!tensor || tensor->dtype != type->dtype || tensor->rank != type->rank || memcmp(tensor->dim, type->dim, (size_t)tensor->rank * sizeof tensor->dim[0]) != 0)
-                return gm_fail(diag, GM_FORMAT, "%s: section \"ir\": expected weights as the tensors are, found another \"%.200s\"", model->path, name);
+            if (!tensor || tensor->dtype != type->dtype || tensor->rank != type->rank ||
+                memcmp(tensor->dim, type->dim, (size_t)tensor->rank * sizeof tensor->dim[0]) != 0)
+                return gm_fail(diag, GM_FORMAT,
+                               "%s: section \"ir\": expected weights as the tensors are, found another \"%.200s\"",
+                               model->path, name);
         }
     }
     return GM_OK;

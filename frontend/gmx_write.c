@@ -1,8 +1,10 @@
-/* Writing an artefact while it is made: a thread of the writer's own puts tensors into the file as they are handed over, and when all
- * is known sections, header and head follow. The file has no name before it is complete, where the file system can do that.
+/* Writing an artefact while it is made: a thread of the writer's own puts tensors into the file as they are handed
+ * over, and when all is known sections, header and head follow. The file has no name before it is complete, where the
+ * file system can do that.
  *
- * What is written at once stays together in the page cache, and in memory where it is read (runtime/pool.c): large pages of what was derived
- * to be read as a whole, small ones of the model's own tensors, of which single rows of the embedding are read. */
+ * What is written at once stays together in the page cache, and in memory where it is read (runtime/pool.c): large
+ * pages of what was derived to be read as a whole, small ones of the model's own tensors, of which single rows of the
+ * embedding are read. */
 #include "frontend/gmx_impl.h"
 #include "frontend/new_file.h"
 #include "runtime/derive.h"
@@ -15,7 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGE = RT_LARGE_PAGE, SMALL = 1 << 16 /* blocks of the file, each written at once */, LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */ };
+enum {
+    LARGE = RT_LARGE_PAGE,
+    SMALL = 1 << 16 /* blocks of the file, each written at once */,
+    LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */
+};
 
 /* Bytes of the data part. */
 typedef struct piece {
@@ -27,7 +33,7 @@ typedef struct piece {
 } piece;
 
 struct fe_gmx_writer {
-    gm_arena arena; /* path, names of pieces */
+    gm_arena arena;   /* path, names of pieces */
     fe_new_file file; /* where that writes through it is written from front to back, when all is known */
     pthread_t thread;
     bool threaded, closed; /* closed: no more pieces come */
@@ -36,9 +42,10 @@ struct fe_gmx_writer {
     piece *pieces;
     size_t count, capacity, written; /* pieces, the first of which are written */
     size_t end;                      /* of the data so far */
-    char *block;                     /* what is to be written next: `staged` bytes, at `at` of the file; of the thread alone */
+    /* what is to be written next: `staged` bytes, at `at` of the file; of the thread alone */
+    char *block;
     size_t staged, at;
-    int reason;                      /* errno of what failed, 0: nothing */
+    int reason; /* errno of what failed, 0: nothing */
     atomic_bool abandoned;
 };
 
@@ -180,13 +187,17 @@ static const piece *piece_of(const fe_gmx_writer *w, const char *tensor) {
 
 gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag) {
     bool derived = rt_derived_kind(tensor->name) != RT_DERIVED_COUNT;
-    piece p = {.name = gm_arena_strdup(&w->arena, tensor->name), .data = tensor->data, .last = derived || rt_weights_is_mapped(weights, tensor)};
+    piece p = {.name = gm_arena_strdup(&w->arena, tensor->name),
+               .data = tensor->data,
+               .last = derived || rt_weights_is_mapped(weights, tensor)};
     p.block = derived ? LARGE : SMALL;
     pthread_mutex_lock(&w->lock);
     int reason = w->reason;
     pthread_mutex_unlock(&w->lock);
     if (reason) return fe_new_file_failed(&w->file, reason, diag);
-    return add_piece(w, p, tensor->bytes) ? GM_OK : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->file.path);
+    return add_piece(w, p, tensor->bytes)
+               ? GM_OK
+               : gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->file.path);
 }
 
 /* Hands over the sections, and says where everything lies. */
@@ -201,14 +212,16 @@ static gm_status lay_out(fe_gmx_writer *w, const fe_gmx_section *sections, gmx_h
     for (int i = 0; i < GMX_SECTIONS; i++) {
         header->section[i] = (gmx_place){w->end, sections[i].bytes};
         header->checksum[i] = gmx_checksum(sections[i].data, sections[i].bytes);
-        if (!add_piece(w, (piece){.data = sections[i].data, .block = SMALL}, sections[i].bytes)) return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->file.path);
+        if (!add_piece(w, (piece){.data = sections[i].data, .block = SMALL}, sections[i].bytes))
+            return gm_fail(diag, GM_UNSUPPORTED, "%s: the artefact would be too large", w->file.path);
     }
     return GM_OK;
 }
 
 static void make_head(const fe_gmx_writer *w, const char *json, uint8_t *head) {
     uint32_t version = FE_GMX_VERSION;
-    uint64_t json_bytes = strlen(json), end = FE_GMX_HEAD + w->end + json_bytes, checksum = gmx_checksum(json, json_bytes);
+    uint64_t json_bytes = strlen(json), end = FE_GMX_HEAD + w->end + json_bytes,
+             checksum = gmx_checksum(json, json_bytes);
     memset(head, 0, FE_GMX_HEAD);
     memcpy(head, "GMX1", 4);
     memcpy(head + 4, &version, sizeof version);
@@ -233,8 +246,11 @@ gm_status fe_gmx_finish(fe_gmx_writer *w, const fe_model *model, const fe_gmx *g
     gmx_header header = {.model = (fe_model *)model, .gmx = (fe_gmx *)gmx}; /* only read */
     gm_string vocab = {0};
     gmx_vocab_write(&model->vocab, &vocab);
-    const fe_gmx_section sections[GMX_SECTIONS] = {[GMX_VOCAB] = {vocab.data, vocab.length}, [GMX_INDEX] = gmx->index, [GMX_IR] = gmx->ir,
-                                                   [GMX_PROGRAM] = gmx->program, [GMX_OBJECT] = gmx->object};
+    const fe_gmx_section sections[GMX_SECTIONS] = {[GMX_VOCAB] = {vocab.data, vocab.length},
+                                                   [GMX_INDEX] = gmx->index,
+                                                   [GMX_IR] = gmx->ir,
+                                                   [GMX_PROGRAM] = gmx->program,
+                                                   [GMX_OBJECT] = gmx->object};
     gm_status status = lay_out(w, sections, &header, diag);
     if (status == GM_OK) {
         char *json = gmx_header_print(&header);

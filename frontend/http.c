@@ -1,4 +1,5 @@
-/* The HTTP server over libmicrohttpd: see http.h. Each connection has a thread of the library's, which waits for what the answering thread writes. */
+/* The HTTP server over libmicrohttpd: see http.h. Each connection has a thread of the library's, which waits for what
+ * the answering thread writes. */
 #include "frontend/http.h"
 
 #include <errno.h>
@@ -12,7 +13,12 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { CONNECTIONS = 256, IDLE_SECONDS = 60, BLOCK = 4096, LOOK_MS = 200 /* how often a waiting thread looks whether its client is still there */ };
+enum {
+    CONNECTIONS = 256,
+    IDLE_SECONDS = 60,
+    BLOCK = 4096,
+    LOOK_MS = 200 /* how often a waiting thread looks whether its client is still there */
+};
 
 /* A request and its answer, of which the connection's thread and the answering one have a share each. */
 typedef struct exchange {
@@ -71,7 +77,8 @@ static void take_body(exchange *e, const char *data, size_t bytes) {
     if (!e->too_large) gm_string_append(&e->request.body, data, bytes);
 }
 
-/* A client that closes its half of the connection counts as gone: nothing tells it apart from one that has closed it all. */
+/* A client that closes its half of the connection counts as gone: nothing tells it apart from one that has closed it
+ * all. */
 static bool has_hung_up(struct MHD_Connection *connection) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     char byte;
@@ -112,7 +119,8 @@ static bool wait_for_answer(exchange *e, struct MHD_Connection *connection) {
     fe_http *http = e->http;
     struct timespec until = look_at();
     while (!e->begun && !e->gone) {
-        if (pthread_cond_timedwait(&http->changed, &http->lock, &until) != ETIMEDOUT) continue; /* of any exchange: until stays */
+        /* of any exchange: until stays */
+        if (pthread_cond_timedwait(&http->changed, &http->lock, &until) != ETIMEDOUT) continue;
         e->gone = has_hung_up(connection);
         until = look_at();
     }
@@ -131,7 +139,8 @@ static ssize_t read_answer(void *cls, uint64_t position, char *to, size_t most) 
     return bytes ? (ssize_t)bytes : MHD_CONTENT_READER_END_OF_STREAM;
 }
 
-static enum MHD_Result queue(struct MHD_Connection *connection, int status, const char *type, struct MHD_Response *response) {
+static enum MHD_Result queue(struct MHD_Connection *connection, int status, const char *type,
+                             struct MHD_Response *response) {
     GM_ASSERT(response);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
     enum MHD_Result result = MHD_queue_response(connection, (unsigned)status, response);
@@ -142,7 +151,8 @@ static enum MHD_Result queue(struct MHD_Connection *connection, int status, cons
 static enum MHD_Result respond(struct MHD_Connection *connection, exchange *e) {
     static char large[] = "{\"error\":{\"message\":\"the request is too large\",\"type\":\"invalid_request_error\"}}\n";
     if (e->too_large)
-        return queue(connection, MHD_HTTP_CONTENT_TOO_LARGE, "application/json", MHD_create_response_from_buffer(sizeof large - 1, large, MHD_RESPMEM_PERSISTENT));
+        return queue(connection, MHD_HTTP_CONTENT_TOO_LARGE, "application/json",
+                     MHD_create_response_from_buffer(sizeof large - 1, large, MHD_RESPMEM_PERSISTENT));
     MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u); /* an answer may take long */
     e->owners++;
     bool quick = e->http->quick(e->http->user, &e->request);
@@ -151,13 +161,14 @@ static enum MHD_Result respond(struct MHD_Connection *connection, exchange *e) {
     bool answered = wait_for_answer(e, connection), whole = e->ended;
     pthread_mutex_unlock(&e->http->lock);
     if (!answered) return MHD_NO;
-    struct MHD_Response *response = whole ? MHD_create_response_from_buffer(e->answer.length, e->answer.data, MHD_RESPMEM_MUST_COPY)
-                                          : MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_answer, e, NULL);
+    struct MHD_Response *response =
+        whole ? MHD_create_response_from_buffer(e->answer.length, e->answer.data, MHD_RESPMEM_MUST_COPY)
+              : MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_answer, e, NULL);
     return queue(connection, e->status, e->type, response);
 }
 
-static enum MHD_Result on_access(void *cls, struct MHD_Connection *connection, const char *path, const char *method, const char *version,
-                                 const char *data, size_t *bytes, void **state) {
+static enum MHD_Result on_access(void *cls, struct MHD_Connection *connection, const char *path, const char *method,
+                                 const char *version, const char *data, size_t *bytes, void **state) {
     exchange *e = *state;
     if (!e) {
         *state = exchange_new(cls, method, path);
@@ -169,7 +180,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *connection, c
     return MHD_YES;
 }
 
-static void on_completed(void *cls, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode code) {
+static void on_completed(void *cls, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode code) {
     fe_http *http = cls;
     exchange *e = *state;
     if (!e) return;
@@ -261,10 +273,13 @@ gm_status fe_http_open(const char *host, int port, fe_http_quick_fn quick, void 
     http->user = user;
     pthread_mutex_init(&http->lock, NULL);
     pthread_cond_init(&http->changed, NULL);
-    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | (address->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
+    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
+                     (address->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0);
     errno = 0;
-    http->daemon = MHD_start_daemon(flags, (uint16_t)port, NULL, NULL, on_access, http, MHD_OPTION_SOCK_ADDR, address->ai_addr, MHD_OPTION_CONNECTION_LIMIT,
-                                    (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_END);
+    http->daemon =
+        MHD_start_daemon(flags, (uint16_t)port, NULL, NULL, on_access, http, MHD_OPTION_SOCK_ADDR, address->ai_addr,
+                         MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+                         (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_END);
     int reason = errno;
     freeaddrinfo(address);
     *out = http;

@@ -1,4 +1,5 @@
-/* An HTTP server for one thread that answers, where gemmac is built with libmicrohttpd: that takes requests in threads of its own, fe_http_next hands them out one after the other. */
+/* An HTTP server for one thread that answers, where gemmac is built with libmicrohttpd: that takes requests in threads
+ * of its own, fe_http_next hands them out one after the other. */
 #ifndef GM_FRONTEND_HTTP_H
 #define GM_FRONTEND_HTTP_H
 
@@ -12,11 +13,12 @@ typedef struct fe_http_request {
     gm_string body;      /* ends in a NUL that does not count */
 } fe_http_request;
 
-/* Is asked first, by several threads at once: true, if it has answered the request (fe_http_answer). Others wait for fe_http_next. */
+/* Is asked first, by several threads at once: true, if it has answered the request (fe_http_answer). Others wait for
+ * fe_http_next. */
 typedef bool (*fe_http_quick_fn)(void *user, fe_http_request *request);
 
-/* Listen at host and port, 0: any that is free. Connections that ask nothing for a minute are closed. GM_IO: with the system's reason. Lives as long as
- * the process. */
+/* Listen at host and port, 0: any that is free. Connections that ask nothing for a minute are closed. GM_IO: with the
+ * system's reason. Lives as long as the process. */
 gm_status fe_http_open(const char *host, int port, fe_http_quick_fn quick, void *user, gm_diag *diag, fe_http **out);
 /* The port that it listens at. */
 int fe_http_port(const fe_http *http);

@@ -20,14 +20,13 @@ enum { MAX_DEPTH = 64, REAL = 1 << 16 };
 
 /* ---- files ---- */
 
-static gm_status read_all(int file, const char *path, size_t max_bytes, gm_diag *diag, char **out,
-                          size_t *out_bytes) {
+static gm_status read_all(int file, const char *path, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
     struct stat info;
     if (fstat(file, &info) != 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) return gm_fail(diag, GM_IO, "%s: expected a regular file", path);
     if ((uint64_t)info.st_size > max_bytes)
-        return gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes, found %lld", path,
-                       max_bytes, (long long)info.st_size);
+        return gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes, found %lld", path, max_bytes,
+                       (long long)info.st_size);
     size_t bytes = (size_t)info.st_size, at = 0;
     char *data = malloc(bytes + 1);
     if (!data) return gm_fail(diag, GM_NOMEM, "%s: no memory for %zu bytes", path, bytes);
@@ -50,13 +49,15 @@ gm_status fe_read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag
     char buffer[1 << 16];
     gm_string_append(out, "", 0);
     for (size_t bytes; (bytes = fread(buffer, 1, sizeof buffer, file)) > 0;) {
-        if (bytes > max_bytes - out->length) return gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes", name, max_bytes);
+        if (bytes > max_bytes - out->length)
+            return gm_fail(diag, GM_FORMAT, "%s: expected at most %zu bytes", name, max_bytes);
         gm_string_append(out, buffer, bytes);
     }
     return ferror(file) ? gm_fail(diag, GM_IO, "%s: cannot read: %s", name, strerror(errno)) : GM_OK;
 }
 
-static gm_status read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
+static gm_status read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, char **out,
+                             size_t *out_bytes) {
     gm_string text = {0};
     gm_status status = fe_read_stream(file, name, max_bytes, diag, &text);
     if (status != GM_OK) gm_string_free(&text);
@@ -65,14 +66,14 @@ static gm_status read_stream(FILE *file, const char *name, size_t max_bytes, gm_
     return status;
 }
 
-gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out,
-                       size_t *out_bytes) {
+gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes) {
     if (strcmp(path, "-") == 0) return read_stream(stdin, "standard input", max_bytes, diag, out, out_bytes);
     struct stat info;
     FILE *file = fopen(path, "rbe");
     if (!file) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     bool pipe = fstat(fileno(file), &info) == 0 && S_ISFIFO(info.st_mode); /* a shell's <(…) */
-    gm_status status = pipe ? read_stream(file, path, max_bytes, diag, out, out_bytes) : read_all(fileno(file), path, max_bytes, diag, out, out_bytes);
+    gm_status status = pipe ? read_stream(file, path, max_bytes, diag, out, out_bytes)
+                            : read_all(fileno(file), path, max_bytes, diag, out, out_bytes);
     fclose(file);
     return status;
 }
@@ -92,8 +93,8 @@ typedef struct scanner {
     const char *expected; /* set at the first error; `at` is its offset */
     size_t keys;          /* keys seen so far, in the order of the text */
     size_t wanted_key, wanted_offset;
-    size_t numbers;   /* seen so far */
-    gm_string reals;  /* of size_t: which of them have a fraction or an exponent */
+    size_t numbers;  /* seen so far */
+    gm_string reals; /* of size_t: which of them have a fraction or an exponent */
 } scanner;
 
 static bool stop(scanner *s, const char *expected) {
@@ -145,8 +146,7 @@ static bool scan_escape(scanner *s) {
     if (!c || !strchr("\"\\/bfnrtu", c)) return stop(s, "an escape of JSON");
     s->at++;
     if (c != 'u') return true;
-    if (s->bytes - s->at >= 4 && memcmp(s->text + s->at, "0000", 4) == 0)
-        return stop(s, "no NUL in a string");
+    if (s->bytes - s->at >= 4 && memcmp(s->text + s->at, "0000", 4) == 0) return stop(s, "no NUL in a string");
     for (int i = 0; i < 4; i++, s->at++) {
         char digit = peek(s);
         if (!is_digit(digit) && !(digit >= 'a' && digit <= 'f') && !(digit >= 'A' && digit <= 'F'))
@@ -192,8 +192,7 @@ static bool scan_string(scanner *s) {
 
 static bool scan_literal(scanner *s, const char *literal) {
     size_t length = strlen(literal);
-    if (s->bytes - s->at < length || memcmp(s->text + s->at, literal, length) != 0)
-        return stop(s, "a JSON value");
+    if (s->bytes - s->at < length || memcmp(s->text + s->at, literal, length) != 0) return stop(s, "a JSON value");
     s->at += length;
     return true;
 }
@@ -225,22 +224,13 @@ static bool scan_items(scanner *s, int depth, char closing) {
 static bool scan_value(scanner *s, int depth) {
     skip_blanks(s);
     switch (peek(s)) {
-    case '{':
-        s->at++;
-        return scan_items(s, depth, '}');
-    case '[':
-        s->at++;
-        return scan_items(s, depth, ']');
-    case '"':
-        return scan_string(s);
-    case 't':
-        return scan_literal(s, "true");
-    case 'f':
-        return scan_literal(s, "false");
-    case 'n':
-        return scan_literal(s, "null");
-    default:
-        return peek(s) == '-' || is_digit(peek(s)) ? scan_number(s) : stop(s, "a JSON value");
+    case '{': s->at++; return scan_items(s, depth, '}');
+    case '[': s->at++; return scan_items(s, depth, ']');
+    case '"': return scan_string(s);
+    case 't': return scan_literal(s, "true");
+    case 'f': return scan_literal(s, "false");
+    case 'n': return scan_literal(s, "null");
+    default: return peek(s) == '-' || is_digit(peek(s)) ? scan_number(s) : stop(s, "a JSON value");
     }
 }
 
@@ -319,8 +309,8 @@ bool fe_json_int(const cJSON *item, int64_t min, int64_t max, int64_t *out) {
 
 /* ---- the whole ---- */
 
-static gm_status parse_scanned(const char *text, size_t bytes, const gm_string *reals,
-                               const char *path, gm_diag *diag, cJSON **out) {
+static gm_status parse_scanned(const char *text, size_t bytes, const gm_string *reals, const char *path, gm_diag *diag,
+                               cJSON **out) {
     const char *end = text;
     cJSON *root = cJSON_ParseWithLengthOpts(text, bytes, &end, false);
     if (!root) /* a lone surrogate, a number of more than 63 digits, or no memory */
@@ -331,8 +321,8 @@ static gm_status parse_scanned(const char *text, size_t bytes, const gm_string *
         scanner again = {.text = text, .bytes = bytes, .wanted_key = key_number};
         scan_text(&again);
         gm_string_free(&again.reals);
-        gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected key \"%.200s\" only once", path,
-                again.wanted_offset, duplicate->string);
+        gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected key \"%.200s\" only once", path, again.wanted_offset,
+                duplicate->string);
         cJSON_Delete(root);
         return GM_FORMAT;
     }
@@ -343,15 +333,12 @@ static gm_status parse_scanned(const char *text, size_t bytes, const gm_string *
     return GM_OK;
 }
 
-gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag,
-                        cJSON **out) {
+gm_status fe_json_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, cJSON **out) {
     *out = NULL;
     scanner scan = {.text = text, .bytes = bytes, .wanted_key = SIZE_MAX};
     gm_status status = GM_OK;
-    if (!scan_text(&scan))
-        status = gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected %s", path, scan.at, scan.expected);
-    else
-        status = parse_scanned(text, bytes, &scan.reals, path, diag, out);
+    if (!scan_text(&scan)) status = gm_fail(diag, GM_FORMAT, "%s: byte %zu: expected %s", path, scan.at, scan.expected);
+    else status = parse_scanned(text, bytes, &scan.reals, path, diag, out);
     gm_string_free(&scan.reals);
     return status;
 }

@@ -10,7 +10,8 @@
 
 /* Whole file into memory (NUL-terminated, free()). GM_IO with the system's reason; GM_FORMAT over max. */
 gm_status fe_read_file(const char *path, size_t max_bytes, gm_diag *diag, char **out, size_t *out_bytes);
-/* What is left of an open file, as long as it is no more than max_bytes; appended. GM_IO, GM_FORMAT: lines that begin with `name`. */
+/* What is left of an open file, as long as it is no more than max_bytes; appended. GM_IO, GM_FORMAT: lines that begin
+ * with `name`. */
 gm_status fe_read_stream(FILE *file, const char *name, size_t max_bytes, gm_diag *diag, gm_string *out);
 /* GM_FORMAT when the bytes are those that Git LFS leaves in place of a file it has not fetched. */
 gm_status fe_check_fetched(const void *data, size_t bytes, const char *path, gm_diag *diag);

@@ -9,13 +9,12 @@
 
 #define F(name)      ((cmd_flags)1 << FLAG_##name)
 #define COMMON_FLAGS (F(HELP) | F(THREADS) | F(PRECISION) | F(SKIP))
-#define MODEL_FLAGS                                                                                \
-    (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(WIDE) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) | \
-     F(TIME) | F(FORMAT))
-#define DUMP_FLAGS   (F(DUMP) | F(DUMP_DIR))
-#define PROMPT_FLAGS (F(PROMPT) | F(FILE) | F(IDS) | F(NO_BOS) | F(SPECIAL))
-#define SAMPLING_FLAGS                                                                             \
-    (F(TEMP) | F(TOP_K) | F(TOP_P) | F(MIN_P) | F(REPEAT_PENALTY) | F(REPEAT_LAST_N) | F(SEED))
+#define MODEL_FLAGS                                                                                                    \
+    (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(WIDE) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) | F(TIME) |       \
+     F(FORMAT))
+#define DUMP_FLAGS     (F(DUMP) | F(DUMP_DIR))
+#define PROMPT_FLAGS   (F(PROMPT) | F(FILE) | F(IDS) | F(NO_BOS) | F(SPECIAL))
+#define SAMPLING_FLAGS (F(TEMP) | F(TOP_K) | F(TOP_P) | F(MIN_P) | F(REPEAT_PENALTY) | F(REPEAT_LAST_N) | F(SEED))
 
 typedef struct command {
     const char *name;
@@ -25,54 +24,52 @@ typedef struct command {
 } command;
 
 static const command commands[] = {
-    {"compile", cmd_compile, MODEL_FLAGS | DUMP_FLAGS | F(OUTPUT) | F(NO_WEIGHTS) | F(KL_BUDGET) | F(FILE) | F(TOKENS) |
-         F(EXPLAIN) | F(MEASURE),
-     "MODEL [-o OUT.gmx] [--kl-budget X] [--measure] [--dump WHAT] [--explain]", "compile a model into an artefact, or dump a stage"},
+    {"compile", cmd_compile,
+     MODEL_FLAGS | DUMP_FLAGS | F(OUTPUT) | F(NO_WEIGHTS) | F(KL_BUDGET) | F(FILE) | F(TOKENS) | F(EXPLAIN) |
+         F(MEASURE),
+     "MODEL [-o OUT.gmx] [--kl-budget X] [--measure] [--dump WHAT] [--explain]",
+     "compile a model into an artefact, or dump a stage"},
     {"generate", cmd_generate,
-     MODEL_FLAGS | DUMP_FLAGS | PROMPT_FLAGS | SAMPLING_FLAGS | F(PREDICT) | F(STOP) |
-         F(IGNORE_EOS) | F(MEASURE),
+     MODEL_FLAGS | DUMP_FLAGS | PROMPT_FLAGS | SAMPLING_FLAGS | F(PREDICT) | F(STOP) | F(IGNORE_EOS) | F(MEASURE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
     {"chat", cmd_chat, MODEL_FLAGS | SAMPLING_FLAGS | F(CHAT_PREDICT) | F(STOP) | F(MESSAGES) | F(MEASURE),
      "MODEL [--messages FILE.json] [-n N] < LINES", "talk with a model, a line for each message"},
 #ifdef GM_HAVE_MICROHTTPD
-    {"serve", cmd_serve, (MODEL_FLAGS & ~F(FORMAT)) | SAMPLING_FLAGS | F(CHAT_PREDICT) | F(STOP) | F(HOST) | F(PORT) | F(MEASURE),
-     "MODEL [--host 127.0.0.1] [--port 8080]", "answer over HTTP, in the JSON of OpenAI's completions and chat completions"},
+    {"serve", cmd_serve,
+     (MODEL_FLAGS & ~F(FORMAT)) | SAMPLING_FLAGS | F(CHAT_PREDICT) | F(STOP) | F(HOST) | F(PORT) | F(MEASURE),
+     "MODEL [--host 127.0.0.1] [--port 8080]",
+     "answer over HTTP, in the JSON of OpenAI's completions and chat completions"},
 #endif
     {"bench", cmd_bench,
-     MODEL_FLAGS | (SAMPLING_FLAGS & ~(F(TEMP) | F(SEED))) | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) |
-         F(FILE),
+     MODEL_FLAGS | (SAMPLING_FLAGS & ~(F(TEMP) | F(SEED))) | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) |
+         F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) | F(FILE),
      "MODEL [-p 512] [-n 64] [-r 5] [-f FILE] [--temp X]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,
-     (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(WITH) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS |
-         F(ABLATE_PREDICT) | F(REPETITIONS) | F(ABLATE_FORMAT) | F(ROWS) | F(BASE) | F(SVG) |
-         F(MEMORY),
+     (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(WITH) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS | F(ABLATE_PREDICT) |
+         F(REPETITIONS) | F(ABLATE_FORMAT) | F(ROWS) | F(BASE) | F(SVG) | F(MEMORY),
      "MODEL [-r 5] [-n 100] [-c 1024] [--rows LIST] [--base ROW] [--svg OUT.svg]",
      "what each pass is worth: program variants side by side"},
-    {"profile", cmd_profile,
-     MODEL_FLAGS | PROMPT_FLAGS | F(PROFILE_PREDICT) | F(REPETITIONS) | F(OUTPUT) | F(NO_PROBE),
+    {"profile", cmd_profile, MODEL_FLAGS | PROMPT_FLAGS | F(PROFILE_PREDICT) | F(REPETITIONS) | F(OUTPUT) | F(NO_PROBE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n 64] [-o TRACE.json]",
      "where the time goes: by operation, layer and thread"},
-    {"plan", cmd_plan,
-     MODEL_FLAGS | F(NO_WEIGHTS) | F(PLAN_PROMPT) | F(PLAN_PREDICT) | F(NO_PROBE),
+    {"plan", cmd_plan, MODEL_FLAGS | F(NO_WEIGHTS) | F(PLAN_PROMPT) | F(PLAN_PREDICT) | F(NO_PROBE),
      "MODEL [-p 512] [-n 64]", "sizes, costs and memory before running, and this machine's limits"},
-    {"perplexity", cmd_perplexity,
-     MODEL_FLAGS | F(FILE) | F(TOKENS) | F(KL_BASE) | F(NO_BOS) | F(SPECIAL),
+    {"perplexity", cmd_perplexity, MODEL_FLAGS | F(FILE) | F(TOKENS) | F(KL_BASE) | F(NO_BOS) | F(SPECIAL),
      "MODEL -f FILE [-c 512] [--kl-base f32]", "how well a text is predicted"},
     {"logits", cmd_logits, MODEL_FLAGS | PROMPT_FLAGS | F(OUTPUT),
      "MODEL (--ids LIST | -p TEXT | -f FILE) -o OUT.safetensors", "logits after every token"},
     {"tokenize", cmd_tokenize, MODEL_FLAGS | F(PROMPT) | F(FILE) | F(NO_BOS) | F(SPECIAL),
      "MODEL [-p TEXT | -f FILE] < TEXT", "text to token ids"},
-    {"detokenize", cmd_detokenize, MODEL_FLAGS | F(IDS) | F(SKIP_SPECIAL), "MODEL --ids LIST",
-     "token ids to text"},
-    {"render", cmd_render, MODEL_FLAGS | F(MESSAGES) | F(NO_GENERATION_PROMPT),
-     "MODEL --messages FILE.json", "the chat template's text and ids for a list of messages"},
+    {"detokenize", cmd_detokenize, MODEL_FLAGS | F(IDS) | F(SKIP_SPECIAL), "MODEL --ids LIST", "token ids to text"},
+    {"render", cmd_render, MODEL_FLAGS | F(MESSAGES) | F(NO_GENERATION_PROMPT), "MODEL --messages FILE.json",
+     "the chat template's text and ids for a list of messages"},
     {"inspect", cmd_inspect, MODEL_FLAGS | F(NO_WEIGHTS), "MODEL",
      "architecture, sizes, tensor types and vocabulary of a model"},
     {"opt", cmd_opt, COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(OUTPUT),
      "[-p PASS,PASS] IN.gir [-o OUT.gir]", "run passes on a module in text form"},
     {"run", cmd_run,
-     COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(RUN_SEED) |
-         F(FORMAT) | F(INTERP) | F(JIT) | F(CHECK),
+     COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(RUN_SEED) | F(FORMAT) |
+         F(INTERP) | F(JIT) | F(CHECK),
      "[-p PASS,PASS] IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on made-up inputs"},
 };
 
@@ -86,8 +83,7 @@ static const command *find_command(const char *name) {
 
 static void help_overview(void) {
     puts("gemmac: compiler and runtime for Gemma models\n\nusage: gemmac COMMAND …\n");
-    for (size_t i = 0; i < GM_COUNT(commands); i++)
-        printf("  %-12s %s\n", commands[i].name, commands[i].summary);
+    for (size_t i = 0; i < GM_COUNT(commands); i++) printf("  %-12s %s\n", commands[i].name, commands[i].summary);
     puts("\nMODEL is a model.json, a Hugging Face folder or its config.json, a .gguf file or a "
          "compiled .gmx.\n'gemmac help COMMAND' lists its flags; also 'gemmac help ops', "
          "'gemmac help passes', 'gemmac --version'.");
@@ -99,10 +95,8 @@ static void help_command(const command *c) {
 }
 
 static void print_count(const char *what, int count) {
-    if (count < 0)
-        printf("  %s n", what);
-    else
-        printf("  %s %d", what, count);
+    if (count < 0) printf("  %s n", what);
+    else printf("  %s %d", what, count);
 }
 
 static void help_ops(void) {
@@ -130,25 +124,22 @@ static void help_passes(void) {
 #undef PASS
 #undef PASS_AGAIN
     };
-    static const char *const notes[] = {
-        [PASS_REQUIRED] = " (required)", [PASS_USUAL] = "", [PASS_ROUNDING] = " (f32 plan: --with)",
-        [PASS_COARSE] = " (f32, int16 plans: --with)", [PASS_ON_REQUEST] = " (--with)"};
+    static const char *const notes[] = {[PASS_REQUIRED] = " (required)",
+                                        [PASS_USUAL] = "",
+                                        [PASS_ROUNDING] = " (f32 plan: --with)",
+                                        [PASS_COARSE] = " (f32, int16 plans: --with)",
+                                        [PASS_ON_REQUEST] = " (--with)"};
     for (size_t i = 0; i < GM_COUNT(rows); i++)
         printf("%-20s %s%s\n", rows[i].name, rows[i].summary, notes[rows[i].when]);
 }
 
 static gm_status help(const char *topic, gm_diag *diag) {
-    if (!topic)
-        help_overview();
-    else if (strcmp(topic, "ops") == 0)
-        help_ops();
-    else if (strcmp(topic, "passes") == 0)
-        help_passes();
-    else if (find_command(topic))
-        help_command(find_command(topic));
+    if (!topic) help_overview();
+    else if (strcmp(topic, "ops") == 0) help_ops();
+    else if (strcmp(topic, "passes") == 0) help_passes();
+    else if (find_command(topic)) help_command(find_command(topic));
     else
-        return gm_fail(diag, GM_INVALID,
-                       "no help on '%s': expected a command, 'ops' or 'passes' (see 'gemmac help')",
+        return gm_fail(diag, GM_INVALID, "no help on '%s': expected a command, 'ops' or 'passes' (see 'gemmac help')",
                        topic);
     return GM_OK;
 }
@@ -189,8 +180,8 @@ int main(int argc, char **argv) {
     gm_status status = dispatch(argc, argv, &diag);
     errno = 0;
     if (status == GM_OK && (fflush(stdout) != 0 || ferror(stdout)))
-        status = gm_fail(&diag, GM_IO, "standard output: cannot write%s%s", errno ? ": " : "",
-                         errno ? strerror(errno) : "");
+        status =
+            gm_fail(&diag, GM_IO, "standard output: cannot write%s%s", errno ? ": " : "", errno ? strerror(errno) : "");
     if (status == GM_OK) return 0;
     gm_plain(diag.message);
     fprintf(stderr, "gemmac: %s\n", diag.set ? diag.message : "failed without a message");

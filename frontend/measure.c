@@ -9,8 +9,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Rounds over all candidates, so that a slow moment of the machine meets them all, every other one backwards, so that the first way is not the
- * one that always finds the caches cold. After LEAST_ROUNDS a candidate that has been timed for long enough is left out. */
+/* Rounds over all candidates, so that a slow moment of the machine meets them all, every other one backwards, so that
+ * the first way is not the one that always finds the caches cold. After LEAST_ROUNDS a candidate that has been timed
+ * for long enough is left out. */
 enum { LEAST_ROUNDS = 3, ROUNDS = 4, MAX_WEIGHTS = 16, NAME_BYTES = 32 };
 static const double enough_s = 0.03;
 /* Heavy products are run on fewer rows of x: at most so many multiplications and additions, but LEAST_ROWS at least. */
@@ -25,12 +26,14 @@ void fe_measurements_add(fe_measurements *list, const char *what, const char *ch
         list->items = realloc(list->items, list->capacity * sizeof *list->items);
         GM_ASSERT(list->items);
     }
-    list->items[list->count++] = (fe_measurement){gm_arena_strdup(&list->arena, what), gm_arena_strdup(&list->arena, choice), seconds};
+    list->items[list->count++] =
+        (fe_measurement){gm_arena_strdup(&list->arena, what), gm_arena_strdup(&list->arena, choice), seconds};
 }
 
 double fe_measurements_find(const fe_measurements *list, const char *what, const char *choice) {
     for (size_t i = 0; i < list->count; i++)
-        if (strcmp(list->items[i].what, what) == 0 && strcmp(list->items[i].choice, choice) == 0) return list->items[i].seconds;
+        if (strcmp(list->items[i].what, what) == 0 && strcmp(list->items[i].choice, choice) == 0)
+            return list->items[i].seconds;
     return 0;
 }
 
@@ -45,7 +48,8 @@ void fe_measurements_free(fe_measurements *list) {
 static bool is_measurable(const pass_candidate *candidate) {
     const ir_inst *product = candidate->product;
     bool stored = product->operand_count <= MAX_WEIGHTS;
-    for (int i = 1; i < product->operand_count; i++) stored &= product->operands[i]->def && ir_stored_count(product->operands[i]->def) > 0;
+    for (int i = 1; i < product->operand_count; i++)
+        stored &= product->operands[i]->def && ir_stored_count(product->operands[i]->def) > 0;
     return stored && !(candidate->seconds > 0);
 }
 
@@ -78,13 +82,15 @@ static void add_product(const ir_module *from, const pass_candidate *candidate, 
         char text[IR_NAME_BYTES];
         operands[i] = ir_weight(&b, ir_stored_name(product->operands[i]->def, 0, text), product->operands[i]->type);
     }
-    ir_attr attrs[] = {ir_attr_make_string(IR_ATTR_IMPL, candidate->impl), ir_attr_make_int(IR_ATTR_TILE, candidate->tile)};
+    ir_attr attrs[] = {ir_attr_make_string(IR_ATTR_IMPL, candidate->impl),
+                       ir_attr_make_int(IR_ATTR_TILE, candidate->tile)};
     ir_value *y = ir_emit1(&b, IR_MATMUL, operands, product->operand_count, attrs, candidate->tile ? 2 : 1, NULL);
     ir_yield(&b, &y, 1);
 }
 
 /* With a memory plan; the caller owns *out. */
-static gm_status build(const fe_measuring *request, const ir_module *from, const pass_candidate *candidates, size_t count, gm_diag *diag, ir_module **out) {
+static gm_status build(const fe_measuring *request, const ir_module *from, const pass_candidate *candidates,
+                       size_t count, gm_diag *diag, ir_module **out) {
     ir_module *naive = ir_module_new();
     char name[NAME_BYTES];
     for (size_t i = 0; i < count; i++)
@@ -149,13 +155,15 @@ static void run_rounds(fe_gir_program *program, const buffers *memory, pass_cand
     for (int round = 0; round < ROUNDS; round++)
         for (size_t i = 0; i < count; i++) {
             size_t at = round % 2 ? count - 1 - i : i;
-            if (!ir_func_find(program->module, name_of(at, name)) || (round >= LEAST_ROUNDS && spent[at] > enough_s)) continue;
+            if (!ir_func_find(program->module, name_of(at, name)) || (round >= LEAST_ROUNDS && spent[at] > enough_s))
+                continue;
             spent[at] += run_once(program, name, memory, &candidates[at]);
         }
     free(spent);
 }
 
-gm_status fe_measure(const fe_measuring *request, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag) {
+gm_status fe_measure(const fe_measuring *request, const ir_module *module, pass_candidate *candidates, size_t count,
+                     gm_diag *diag) {
     ir_module *planned = NULL;
     fe_gir_program program = {.module = NULL};
     buffers memory = {.y = NULL};
@@ -163,7 +171,8 @@ gm_status fe_measure(const fe_measuring *request, const ir_module *module, pass_
     for (size_t i = 0; i < count; i++) any |= is_measurable(&candidates[i]);
     if (!any) return GM_OK;
     GM_TRY(build(request, module, candidates, count, diag, &planned));
-    cg_options code = {.target_cpu = request->target_cpu, .threads = request->threads ? request->threads : rt_team_default_threads()};
+    cg_options code = {.target_cpu = request->target_cpu,
+                       .threads = request->threads ? request->threads : rt_team_default_threads()};
     gm_status status = fe_gir_program_open(planned, request->weights, 1, &code, diag, &program);
     if (status == GM_OK) status = open_buffers(program.module, diag, &memory);
     if (status == GM_OK) run_rounds(&program, &memory, candidates, count);

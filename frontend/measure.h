@@ -1,4 +1,5 @@
-/* How long ways of computing a product take on this machine: for passes/choose_matmul.c, which chooses among them (--measure). */
+/* How long ways of computing a product take on this machine: for passes/choose_matmul.c, which chooses among them
+ * (--measure). */
 #ifndef GM_FRONTEND_MEASURE_H
 #define GM_FRONTEND_MEASURE_H
 
@@ -30,9 +31,10 @@ typedef struct fe_measuring {
     int threads;               /* that compile; 0: the default */
 } fe_measuring;
 
-/* Fill in the seconds of candidates that have none: a module of all of them, compiled as products of the model are, each run a few times on
- * random x at the most rows it can have, by one thread; the least of its CPU time counts. Products whose weights are not stored stay without. Errors are those of
- * compiling. */
-gm_status fe_measure(const fe_measuring *request, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag);
+/* Fill in the seconds of candidates that have none: a module of all of them, compiled as products of the model are,
+ * each run a few times on random x at the most rows it can have, by one thread; the least of its CPU time counts.
+ * Products whose weights are not stored stay without. Errors are those of compiling. */
+gm_status fe_measure(const fe_measuring *request, const ir_module *module, pass_candidate *candidates, size_t count,
+                     gm_diag *diag);
 
 #endif

@@ -96,8 +96,8 @@ static gm_status override_config(parts *in) {
     in->model->defaulted = described.defaulted;
     GM_TRY(status);
     if (wanted->generation != stored->generation)
-        return gm_fail(in->diag, GM_INVALID, "%s: expected a configuration of %s, like the weights",
-                       in->config_path, in->model->architecture);
+        return gm_fail(in->diag, GM_INVALID, "%s: expected a configuration of %s, like the weights", in->config_path,
+                       in->model->architecture);
     wanted->vocab = stored->vocab; /* converters cut rows without a token */
     wanted->tied = stored->tied;
     wanted->storage = stored->storage;
@@ -123,8 +123,7 @@ static gm_status find_weights(parts *in) {
         in->weight_count = 1;
         return GM_OK;
     }
-    return gm_fail(in->diag, GM_IO,
-                   "%s: expected model.safetensors or model.safetensors.index.json", in->folder);
+    return gm_fail(in->diag, GM_IO, "%s: expected model.safetensors or model.safetensors.index.json", in->folder);
 }
 
 static gm_status open_safetensors(parts *in) {
@@ -132,16 +131,13 @@ static gm_status open_safetensors(parts *in) {
     bool tied = model->config.tied;
     bool index = in->weight_count == 1 && fe_ends_with(in->weights[0], ".json");
     if (index) note_file(in, in->weights[0]);
-    if (index)
-        GM_TRY(fe_safetensors_open_index(in->weights[0], in->diag, model));
-    else
-        GM_TRY(fe_safetensors_open_all(in->weights, in->weight_count, in->diag, model));
+    if (index) GM_TRY(fe_safetensors_open_index(in->weights[0], in->diag, model));
+    else GM_TRY(fe_safetensors_open_all(in->weights, in->weight_count, in->diag, model));
     if (model->weights.count == 0)
         return gm_fail(in->diag, GM_FORMAT, "%s: expected tensors of a text model", in->weights[0]);
     GM_TRY(fe_settle_head(model, in->diag));
     if (tied && !model->config.tied)
-        gm_warn(in->diag,
-                "%s: lm_head.weight differs from the embedding, so tie_word_embeddings is ignored",
+        gm_warn(in->diag, "%s: lm_head.weight differs from the embedding, so tie_word_embeddings is ignored",
                 in->weights[0]);
     return GM_OK;
 }
@@ -151,13 +147,10 @@ static gm_status open_safetensors(parts *in) {
 static void cut_vocab(fe_model *model) {
     rt_vocab *vocab = &model->vocab;
     size_t count = vocab->count;
-    while ((int64_t)count > model->config.vocab &&
-           vocab->pieces[count - 1].type == RT_PIECE_CONTROL)
-        count--;
+    while ((int64_t)count > model->config.vocab && vocab->pieces[count - 1].type == RT_PIECE_CONTROL) count--;
     if ((int64_t)count > model->config.vocab) return; /* refused by fe_model_check */
     vocab->count = count;
-    int32_t *const ids[] = {&vocab->bos, &vocab->eos, &vocab->unk, &vocab->pad,
-                            &vocab->end_of_turn};
+    int32_t *const ids[] = {&vocab->bos, &vocab->eos, &vocab->unk, &vocab->pad, &vocab->end_of_turn};
     for (size_t i = 0; i < GM_COUNT(ids); i++)
         if (*ids[i] >= (int64_t)count) *ids[i] = -1;
 }
@@ -179,8 +172,7 @@ static gm_status open_tokenizer(parts *in) {
     if (kind_of(path) == 'G') return fe_gguf_open_vocab(path, in->diag, model);
     if (fe_ends_with(path, ".json") || kind_of(path) == '{')
         GM_TRY(fe_tokenizer_json_open(path, in->diag, &model->vocab));
-    else
-        GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));
+    else GM_TRY(fe_tokenizer_model_open(path, in->diag, &model->vocab));
     cut_vocab(model);
     model->vocab.other_turns = fe_template_other_in(folder_of(&in->arena, path));
     return GM_OK;
@@ -211,8 +203,10 @@ static gm_status check_weights_exist(const parts *in) {
 static gm_status refuse_nameless(const parts *in) {
     GM_TRY(check_weights_exist(in));
     char start[START_BYTES];
-    if (in->weight_count == 1) GM_TRY(fe_check_fetched(start, read_start(in->weights[0], start), in->weights[0], in->diag));
-    return gm_fail(in->diag, GM_FORMAT, "%s: expected key \"architecture\" (only GGUF weights can do without)", in->model->path);
+    if (in->weight_count == 1)
+        GM_TRY(fe_check_fetched(start, read_start(in->weights[0], start), in->weights[0], in->diag));
+    return gm_fail(in->diag, GM_FORMAT, "%s: expected key \"architecture\" (only GGUF weights can do without)",
+                   in->model->path);
 }
 
 static gm_status open_parts(parts *in) {
@@ -237,12 +231,11 @@ static gm_status check_keys(parts *in, const cJSON *root) {
     const cJSON *item;
     cJSON_ArrayForEach(item, root) {
         const char *key = item->string;
-        if (strcmp(key, "architecture") != 0 && strcmp(key, "weights") != 0 &&
-            strcmp(key, "tokenizer") != 0 && strcmp(key, "generation") != 0)
-            return gm_fail(
-                in->diag, GM_FORMAT,
-                "%s: key \"%.80s\": expected architecture, weights, tokenizer or generation",
-                in->model->path, key);
+        if (strcmp(key, "architecture") != 0 && strcmp(key, "weights") != 0 && strcmp(key, "tokenizer") != 0 &&
+            strcmp(key, "generation") != 0)
+            return gm_fail(in->diag, GM_FORMAT,
+                           "%s: key \"%.80s\": expected architecture, weights, tokenizer or generation",
+                           in->model->path, key);
     }
     return GM_OK;
 }
@@ -256,8 +249,7 @@ static gm_status read_weights_key(parts *in, const cJSON *item, const char *fold
         in->weights[in->weight_count++] = join(&in->arena, folder, path->valuestring);
     }
     if (count > 0 && in->weight_count == count) return GM_OK;
-    return gm_fail(in->diag, GM_FORMAT, "%s: key \"weights\": expected a path or a list of paths",
-                   in->model->path);
+    return gm_fail(in->diag, GM_FORMAT, "%s: key \"weights\": expected a path or a list of paths", in->model->path);
 }
 
 static gm_status read_manifest(parts *in, const cJSON *root, cJSON **out_config) {
@@ -276,8 +268,7 @@ static gm_status read_manifest(parts *in, const cJSON *root, cJSON **out_config)
     } else if (cJSON_IsObject(architecture)) {
         in->config = architecture;
     } else if (architecture) {
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: key \"architecture\": expected an object or the path of a config.json",
+        return gm_fail(in->diag, GM_FORMAT, "%s: key \"architecture\": expected an object or the path of a config.json",
                        path);
     }
     if (tokenizer && !cJSON_IsString(tokenizer))
@@ -295,10 +286,8 @@ static gm_status open_json(parts *in, const char *path) {
     in->folder = folder_of(&in->arena, path);
     note_file(in, path);
     gm_status status = GM_OK;
-    if (fe_json_get(root, "architecture") || fe_json_get(root, "weights"))
-        status = read_manifest(in, root, &config);
-    else if (fe_json_get(root, "model_type"))
-        in->config = root;
+    if (fe_json_get(root, "architecture") || fe_json_get(root, "weights")) status = read_manifest(in, root, &config);
+    else if (fe_json_get(root, "model_type")) in->config = root;
     else
         status = gm_fail(in->diag, GM_FORMAT,
                          "%s: expected key \"model_type\" (config.json), or \"architecture\" or "
@@ -320,11 +309,12 @@ static gm_status open_any(parts *in, const char *path) {
     char kind = kind_of(path);
     if (kind == 'G') return open_gguf(in, path);
     if (kind == 'X') return fe_gmx_open(path, in->no_weights, in->diag, in->model);
-    if (kind == '{' || kind == 'L' || access(path, R_OK) != 0) return open_json(in, path); /* which refuses a pointer, and says why it cannot read */
-    return gm_fail(
-        in->diag, GM_FORMAT,
-        "%s: expected a GGUF file, an artefact, a folder with config.json, a config.json or "
-        "a model.json", path);
+    /* open_json refuses a pointer, and says why it cannot read. */
+    if (kind == '{' || kind == 'L' || access(path, R_OK) != 0) return open_json(in, path);
+    return gm_fail(in->diag, GM_FORMAT,
+                   "%s: expected a GGUF file, an artefact, a folder with config.json, a config.json or "
+                   "a model.json",
+                   path);
 }
 
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out) {
@@ -347,8 +337,11 @@ gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *dia
     if (!gm_file_identify(output, &id)) return GM_OK;
     bool read = false;
     for (int i = 0; i < model->file_count; i++) read |= gm_same_file(model->files[i], id);
-    for (size_t i = 0; i < model->weights.mapping_count; i++) read |= model->weights.mappings[i].file && gm_same_file(model->weights.mappings[i].identity, id);
-    return read ? gm_fail(diag, GM_INVALID, "%s: is a file of the model that is read: expected another one for the output", output) : GM_OK;
+    for (size_t i = 0; i < model->weights.mapping_count; i++)
+        read |= model->weights.mappings[i].file && gm_same_file(model->weights.mappings[i].identity, id);
+    return read ? gm_fail(diag, GM_INVALID,
+                          "%s: is a file of the model that is read: expected another one for the output", output)
+                : GM_OK;
 }
 
 gm_status fe_tokenizer_index(const rt_vocab *vocab, const char *path, gm_diag *diag, rt_tokenizer **out) {

@@ -25,20 +25,20 @@ typedef struct fe_defaulted {
 } fe_defaulted;
 
 typedef struct fe_model {
-    char *path;          /* as the user gave it; used in messages */
-    char *architecture;  /* "gemma3", "gemma3_text", … as the file says */
+    char *path;         /* as the user gave it; used in messages */
+    char *architecture; /* "gemma3", "gemma3_text", … as the file says */
     fe_config config;
-    rt_weights weights;  /* canonical names; shapes checked against config; empty when no_weights */
-    rt_vocab vocab;      /* count 0: the model came without a tokenizer */
+    rt_weights weights; /* canonical names; shapes checked against config; empty when no_weights */
+    rt_vocab vocab;     /* count 0: the model came without a tokenizer */
     fe_defaults defaults;
     fe_defaulted defaulted;
-    struct fe_gmx *gmx;  /* of an artefact: what else it holds (frontend/gmx.h); NULL: another format */
+    struct fe_gmx *gmx;               /* of an artefact: what else it holds (frontend/gmx.h); NULL: another format */
     gm_file_id files[FE_MODEL_FILES]; /* that it was read from, beside those that hold the weights */
     int file_count;
 } fe_model;
 
-/* Open MODEL: a model.json manifest, an HF folder or its config.json, a .gguf or a .gmx file. no_weights:
- * read the configuration only (and, for GGUF and artefacts, the tensor types: data stays NULL). Everything is validated: see
+/* Open MODEL: a model.json manifest, an HF folder or its config.json, a .gguf or a .gmx file. no_weights: read the
+ * configuration only (and, for GGUF and artefacts, the tensor types: data stays NULL). Everything is validated: see
  * fe_model_check. On failure nothing is left open. */
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out);
 void fe_model_close(fe_model *model);

@@ -37,11 +37,9 @@ gm_status fe_config_add_stop(fe_config *config, int32_t id, const char *path, gm
 /* ---- generation.c ---- */
 
 /* generation_config.json (other keys are ignored) or, strictly, a manifest's "generation". */
-gm_status fe_generation_from_json(const cJSON *root, const char *path, bool manifest, gm_diag *diag,
-                                  fe_model *model);
+gm_status fe_generation_from_json(const cJSON *root, const char *path, bool manifest, gm_diag *diag, fe_model *model);
 /* Add the ids of an eos_token_id, an integer, a list of them or null, to the stops. */
-gm_status fe_stops_from_json(const cJSON *item, const char *path, const char *key, gm_diag *diag,
-                             fe_config *config);
+gm_status fe_stops_from_json(const cJSON *item, const char *path, const char *key, gm_diag *diag, fe_config *config);
 
 /* ---- gguf.c ---- */
 

@@ -24,7 +24,8 @@ static int descriptor_of(const char *path) {
         if (strcmp(path, named[i].path) == 0) return named[i].fd;
     for (size_t i = 0; i < GM_COUNT(folders); i++) {
         size_t length = strlen(folders[i]);
-        if (strncmp(path, folders[i], length) == 0 && path[length] >= '0' && path[length] <= '9') return atoi(path + length);
+        if (strncmp(path, folders[i], length) == 0 && path[length] >= '0' && path[length] <= '9')
+            return atoi(path + length);
     }
     return -1;
 }
@@ -61,7 +62,9 @@ static const char *place_of(const char *path, gm_arena *arena) {
 static int open_nameless(const char *place, gm_arena *arena) {
     const char *slash = strrchr(place, '/');
     if (access("/proc/self/fd", X_OK) != 0) return -1; /* by which it gets its name */
-    const char *folder = !slash ? "." : slash == place ? "/" : gm_arena_printf(arena, "%.*s", (int)(slash - place), place);
+    const char *folder = !slash           ? "."
+                         : slash == place ? "/"
+                                          : gm_arena_printf(arena, "%.*s", (int)(slash - place), place);
     return open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
 }
 

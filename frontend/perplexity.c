@@ -81,8 +81,7 @@ static bool score_rows(void *user, int64_t first, int64_t rows, const float *log
         if (at + 1 >= s->chunk) continue; /* its successor is in the next chunk */
         s->nll[at] = fe_row_nll(plan, s->vocab, s->ids[at + 1]);
         if (!s->kl) continue;
-        fe_divergence d =
-            fe_row_divergence(s->base_rows + (first + row) * s->vocab, plan, s->vocab);
+        fe_divergence d = fe_row_divergence(s->base_rows + (first + row) * s->vocab, plan, s->vocab);
         s->kl[at] = d.kl;
         s->same_top[at] = d.same_top;
     }
@@ -101,8 +100,7 @@ static gm_status score_chunk(scoring *s, rt_session *session, rt_session *base, 
     return GM_OK;
 }
 
-static void summarise(double *nll, double *kl, const bool *same_top, int64_t tokens,
-                      fe_perplexity *out) {
+static void summarise(double *nll, double *kl, const bool *same_top, int64_t tokens, fe_perplexity *out) {
     *out = (fe_perplexity){.tokens = tokens};
     double sum = 0, kl_sum = 0, same = 0;
     for (int64_t i = 0; i < tokens; i++) sum += nll[i];
@@ -119,8 +117,8 @@ static void summarise(double *nll, double *kl, const bool *same_top, int64_t tok
     out->kl_max = kl[tokens - 1]; /* sorted by now */
 }
 
-static gm_status run_chunks(scoring *s, rt_session *session, rt_session *base, const int32_t *ids,
-                            int64_t chunks, int32_t bos, gm_diag *diag) {
+static gm_status run_chunks(scoring *s, rt_session *session, rt_session *base, const int32_t *ids, int64_t chunks,
+                            int32_t bos, gm_diag *diag) {
     int32_t *piece = malloc(sizeof *piece * (size_t)s->chunk);
     if (!piece) return gm_fail(diag, GM_NOMEM, "out of memory");
     s->ids = piece;
@@ -136,9 +134,8 @@ static gm_status run_chunks(scoring *s, rt_session *session, rt_session *base, c
     return status;
 }
 
-gm_status fe_perplexity_run(rt_session *session, rt_session *base, const int32_t *ids,
-                            int64_t count, int64_t chunk, int32_t bos, gm_diag *diag,
-                            fe_perplexity *out) {
+gm_status fe_perplexity_run(rt_session *session, rt_session *base, const int32_t *ids, int64_t count, int64_t chunk,
+                            int32_t bos, gm_diag *diag, fe_perplexity *out) {
     int64_t chunks = chunk >= 2 ? count / chunk : 0, vocab = rt_session_vocab(session);
     if (chunks == 0)
         return gm_fail(diag, GM_INVALID,

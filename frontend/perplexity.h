@@ -18,19 +18,17 @@ fe_divergence fe_row_divergence(const float *base, const float *plan, int64_t vo
 double fe_quantile(double *values, size_t count, double q);
 
 typedef struct fe_perplexity {
-    int64_t tokens; /* predicted tokens */
-    double nll;     /* mean of -ln p */
-    double ppl;     /* exp(nll) */
-    double kl_mean, kl_p99, kl_max,
-        top1; /* only with a base; top1: share of positions with same_top */
+    int64_t tokens;                       /* predicted tokens */
+    double nll;                           /* mean of -ln p */
+    double ppl;                           /* exp(nll) */
+    double kl_mean, kl_p99, kl_max, top1; /* only with a base; top1: share of positions with same_top */
 } fe_perplexity;
 
 /* Cut ids[0..count) into chunks of `chunk` tokens (a last partial one is left out), put bos (>= 0)
  * in place of each chunk's first token, and score every position that has a successor in its chunk.
  * base: NULL, or a session over the same vocabulary that the same tokens go through. GM_INVALID
  * when there is not one whole chunk. */
-gm_status fe_perplexity_run(rt_session *session, rt_session *base, const int32_t *ids,
-                            int64_t count, int64_t chunk, int32_t bos, gm_diag *diag,
-                            fe_perplexity *out);
+gm_status fe_perplexity_run(rt_session *session, rt_session *base, const int32_t *ids, int64_t count, int64_t chunk,
+                            int32_t bos, gm_diag *diag, fe_perplexity *out);
 
 #endif

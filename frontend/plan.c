@@ -69,7 +69,8 @@ static void mark_region(planner *p, const ir_region *region, bool decode) {
                 else *(decode ? &use->decode : &use->prefill) = true;
             }
         }
-        if (inst->op == IR_CALL) mark_region(p, ir_func_find(p->engine.module, ir_attr_string(inst, IR_ATTR_CALLEE))->body, decode);
+        if (inst->op == IR_CALL)
+            mark_region(p, ir_func_find(p->engine.module, ir_attr_string(inst, IR_ATTR_CALLEE))->body, decode);
         for (int r = 0; r < inst->region_count; r++) mark_region(p, inst->regions[r], decode);
     }
 }
@@ -89,10 +90,13 @@ static bool has_func(const planner *p, const char *name) {
     return ir_func_find(p->engine.module, name) != NULL;
 }
 
-/* Does a tensor hold parameters that none counted before holds: is it none derived from another that is read too, nor the second from one? */
+/* Does a tensor hold parameters that none counted before holds: is it none derived from another that is read too, nor
+ * the second from one? */
 static bool counts(const planner *p, const tensor_use *use) {
     for (int i = 0; i < p->tensor_count; i++)
-        if (rt_is_derived_from(use->name, p->tensors[i].name) || (&p->tensors[i] < use && rt_derived_alike(use->name, p->tensors[i].name))) return false;
+        if (rt_is_derived_from(use->name, p->tensors[i].name) ||
+            (&p->tensors[i] < use && rt_derived_alike(use->name, p->tensors[i].name)))
+            return false;
     return true;
 }
 
@@ -106,8 +110,8 @@ static void mark_tensors(planner *p) {
     }
 }
 
-/* Bytes that are resident once `tokens` rows anywhere in a tensor were read: a fault maps its neighbours too, as many as the system's
- * default says. */
+/* Bytes that are resident once `tokens` rows anywhere in a tensor were read: a fault maps its neighbours too, as many
+ * as the system's default says. */
 static double resident_rows(const tensor_use *use, int64_t tokens) {
     enum { FAULT_BYTES = 65536 };
     double touched = (double)tokens * (double)(use->row_bytes + FAULT_BYTES);
@@ -171,13 +175,15 @@ static void plan_costs(planner *p) {
     int64_t step = in_chunks && chunks ? (plan->prompt + chunks - 1) / chunks : 1;
     for (int64_t done = 0; done < plan->prompt; done += step) {
         int64_t tokens = plan->prompt - done < step ? plan->prompt - done : step;
-        plan->prefill = ir_cost_add(plan->prefill, cost_at(p, prefill_name(p), "forward.T1", tokens, done), 1.0 / (double)plan->prompt);
+        plan->prefill = ir_cost_add(plan->prefill, cost_at(p, prefill_name(p), "forward.T1", tokens, done),
+                                    1.0 / (double)plan->prompt);
     }
     for (int64_t i = 0; i < plan->predict; i++) {
         double part = 1.0 / (double)plan->predict;
         ir_cost round = cost_at(p, "generate", "forward.T1", 1, plan->prompt + i); /* may be of several tokens */
         plan->decode = ir_cost_add(plan->decode, round, part / (round.tokens > 1 ? round.tokens : 1));
-        if (!has_func(p, "generate")) plan->decode = ir_cost_add(plan->decode, cost_at(p, "head.R1", "head", 1, 0), part);
+        if (!has_func(p, "generate"))
+            plan->decode = ir_cost_add(plan->decode, cost_at(p, "head.R1", "head", 1, 0), part);
     }
 }
 
@@ -199,8 +205,8 @@ static int64_t mapping_bytes(const rt_mapping *mapping) {
     return kib * 1024;
 }
 
-/* What is resident where a session would be opened and is none of the tensors: what the files hold besides has been read by then, and
- * its pages given back, like those of oneDNN's start. */
+/* What is resident where a session would be opened and is none of the tensors: what the files hold besides has been
+ * read by then, and its pages given back, like those of oneDNN's start. */
 static int64_t base_bytes(const rt_weights *weights) {
     rt_weights_release(weights);
     rt_release_library("libdnnl");
@@ -220,7 +226,8 @@ static void find_axis(const ir_inst *inst, void *user) {
     if (inst->op == IR_UPDATE && ir_type_equal(&inst->operands[0]->type, t->type)) t->axis = inst->operand_count - 3;
 }
 
-/* The caches are @forward's parameters after ids and position; functions that do not update them in place need them twice. */
+/* The caches are @forward's parameters after ids and position; functions that do not update them in place need them
+ * twice. */
 static void plan_cache(planner *p) {
     const ir_func *forward = ir_func_find(p->engine.module, "forward");
     bool twice = false;
@@ -229,7 +236,8 @@ static void plan_cache(planner *p) {
     for (int i = 2; i < forward->body->param_count; i++) {
         token_axis t = {&forward->body->params[i]->type, 1};
         ir_visit(forward->body, find_axis, &t);
-        int64_t bytes = (1 + twice) * (int64_t)rt_dtype_bytes(t.type->dtype, (size_t)ir_type_max_elems(p->engine.module, t.type));
+        int64_t bytes =
+            (1 + twice) * (int64_t)rt_dtype_bytes(t.type->dtype, (size_t)ir_type_max_elems(p->engine.module, t.type));
         int64_t slots = ir_dim_max(p->engine.module, t.type->dim[t.axis]);
         p->caches[p->cache_count].bytes = bytes;
         p->caches[p->cache_count++].slots = slots;
@@ -260,9 +268,14 @@ static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t 
     const fe_plan *plan = p->plan;
     int64_t tokens = prompt + (decode ? predict : 0);
     int64_t prompt_left = prefill_activations(p, prompt), step = func_or(p, "generate", "forward.T1")->frame;
-    fe_peak peak = {.when = decode ? "decode" : "prefill", .base = p->base, .packed = plan->packed_bytes, .cache = resident_caches(p, tokens)};
+    fe_peak peak = {.when = decode ? "decode" : "prefill",
+                    .base = p->base,
+                    .packed = plan->packed_bytes,
+                    .cache = resident_caches(p, tokens)};
     peak.weights = resident_weights(p, decode, tokens, predict);
-    peak.activations = decode && prompt >= RT_RELEASE_TOKENS ? step : prompt_left > step || !decode ? prompt_left : step;
+    peak.activations = decode && prompt >= RT_RELEASE_TOKENS ? step
+                       : prompt_left > step || !decode       ? prompt_left
+                                                             : step;
     peak.other = rt_session_fixed_bytes(p->program, plan->threads);
     peak.bytes = peak.base + peak.weights + peak.packed + peak.cache + peak.activations + peak.other;
     return peak;
@@ -271,7 +284,8 @@ static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t 
 static fe_peak peak_of(const planner *p, int64_t prompt, int64_t predict) {
     fe_peak prefill = peak_part(p, false, prompt, predict), decode = peak_part(p, true, prompt, predict);
     fe_peak peak = predict && decode.bytes > prefill.bytes ? decode : prefill;
-    if (peak.bytes < p->compile_peak) peak = (fe_peak){.when = "compile", .bytes = p->compile_peak, .base = p->compile_peak};
+    if (peak.bytes < p->compile_peak)
+        peak = (fe_peak){.when = "compile", .bytes = p->compile_peak, .base = p->compile_peak};
     return peak;
 }
 
@@ -298,7 +312,9 @@ static void plan_engine(planner *p, int threads, int64_t prompt, int64_t predict
     p->base = base_bytes(&p->engine.model.weights);
     p->compile_peak = fe_proc_bytes("/proc/self/status", "VmHWM");
     p->program = fe_engine_program(&p->engine);
-    *plan = (fe_plan){.threads = threads ? threads : rt_team_default_threads(), .context = p->program->context, .chunk = p->program->chunk};
+    *plan = (fe_plan){.threads = threads ? threads : rt_team_default_threads(),
+                      .context = p->program->context,
+                      .chunk = p->program->chunk};
     plan->prompt = prompt < plan->context ? prompt : plan->context;
     plan->predict = predict < plan->context - plan->prompt ? predict : plan->context - plan->prompt;
     mark_tensors(p);
@@ -306,7 +322,8 @@ static void plan_engine(planner *p, int threads, int64_t prompt, int64_t predict
     plan_memory(p);
 }
 
-gm_status fe_plan_make(const char *path, const fe_options *options, int64_t prompt, int64_t predict, bool probe, gm_diag *diag, fe_plan *out) {
+gm_status fe_plan_make(const char *path, const fe_options *options, int64_t prompt, int64_t predict, bool probe,
+                       gm_diag *diag, fe_plan *out) {
     planner p = {.plan = out};
     fe_options settled = *options;
     settled.no_session = true;

@@ -12,8 +12,8 @@ const char *fe_precision_text(fe_precision precision) {
     return texts[precision];
 }
 
-/* Without kept panels int8 would unpack, rotate and round all of W for each chunk, where block8 takes codes as they are. Panels are counted as if of all
- * matrices of the layers, though some keep 16 bits. */
+/* Without kept panels int8 would unpack, rotate and round all of W for each chunk, where block8 takes codes as they
+ * are. Panels are counted as if of all matrices of the layers, though some keep 16 bits. */
 static bool is_better_as_stored(const rt_weights *weights, bool artefact) {
     pass_panel_sizes all = {0};
     size_t elems = 0, in_codes = 0;

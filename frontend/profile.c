@@ -19,7 +19,12 @@ typedef struct lister {
 } lister;
 
 static fe_op op_of(const lister *l, const ir_inst *inst) {
-    fe_op op = {.inst = inst, .func = l->func->name, .op = ir_op_of(inst->op)->text, .name = "", .layer = -1, .symbol = ir_cost_symbol(inst)};
+    fe_op op = {.inst = inst,
+                .func = l->func->name,
+                .op = ir_op_of(inst->op)->text,
+                .name = "",
+                .layer = -1,
+                .symbol = ir_cost_symbol(inst)};
     const char *impl = ir_attr_string(inst, IR_ATTR_IMPL);
     if (impl) op.op = gm_arena_printf(l->arena, "%s/%s", op.op, impl);
     if (!inst->result_count) return op;
@@ -115,7 +120,8 @@ static void add_thread(fe_profile_result *result, fe_profile_phase *phase, int t
     }
 }
 
-/* The time that work of any thread covers. Each thread's events are in order, so the earliest start among the next ones is next. */
+/* The time that work of any thread covers. Each thread's events are in order, so the earliest start among the next ones
+ * is next. */
 static double covered(const fe_profile_result *result, const fe_profile_phase *phase) {
     int64_t at[RT_MAX_THREADS], reached = phase->start, total = 0, count;
     memcpy(at, phase->from, sizeof at);
@@ -152,7 +158,8 @@ static void add_up(fe_profile_result *result, fe_profile_phase *phase) {
     for (int i = 0; i < result->threads; i++) add_thread(result, phase, i);
     phase->idle_s = phase->wall_s - covered(result, phase);
     if (phase->ops.count) qsort(phase->ops.rows, (size_t)phase->ops.count, sizeof *phase->ops.rows, by_work);
-    if (phase->layers.count) qsort(phase->layers.rows, (size_t)phase->layers.count, sizeof *phase->layers.rows, by_layer);
+    if (phase->layers.count)
+        qsort(phase->layers.rows, (size_t)phase->layers.count, sizeof *phase->layers.rows, by_layer);
 }
 
 /* ---- running ---- */
@@ -168,8 +175,8 @@ static void mark(const fe_profile_result *result, int64_t *at) {
     for (int i = 0; result->events && i < result->threads; i++) rt_profile_events(result->events, i, &at[i]);
 }
 
-/* One run of the prompt and the tokens after it; seconds of each phase. It begins when the threads of the other program have stopped
- * spinning for work. */
+/* One run of the prompt and the tokens after it; seconds of each phase. It begins when the threads of the other program
+ * have stopped spinning for work. */
 static gm_status run_once(runner *r, rt_session *session, int32_t *tokens, double *seconds, gm_diag *diag) {
     const fe_profile_request *request = r->request;
     fe_profile_phase *phases = r->result->phases;
@@ -188,12 +195,15 @@ static gm_status run_once(runner *r, rt_session *session, int32_t *tokens, doubl
     mark(r->result, phases[1].from);
     phases[1].start = rt_ticks();
     start = gm_now();
-    if (request->predict) GM_TRY(rt_session_generate(session, &greedy, NULL, 0, request->predict, NULL, NULL, tokens, &count, &stop, diag));
+    if (request->predict)
+        GM_TRY(
+            rt_session_generate(session, &greedy, NULL, 0, request->predict, NULL, NULL, tokens, &count, &stop, diag));
     seconds[1] = gm_now() - start;
     phases[1].end = rt_ticks();
     mark(r->result, phases[1].to);
     if (count == request->predict) return GM_OK;
-    return gm_fail(diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count, (long long)request->predict);
+    return gm_fail(diag, GM_INTERNAL, "%lld tokens generated, expected %lld", (long long)count,
+                   (long long)request->predict);
 }
 
 /* Room for exactly the events of this run, which a warm-up without room has counted. */
@@ -225,7 +235,8 @@ static gm_status run_rounds(runner *r, rt_session *plain, gm_diag *diag) {
     for (int64_t i = 0; i < r->request->repetitions; i++) {
         for (int which = 0; which < 2; which++) {
             rt_profile_reset(result->events);
-            GM_TRY(run_once(r, which ? result->engine.session : plain, which ? r->tokens : r->plain_tokens, seconds, diag));
+            GM_TRY(run_once(r, which ? result->engine.session : plain, which ? r->tokens : r->plain_tokens, seconds,
+                            diag));
             for (int p = 0; p < FE_PHASES; p++) r->seconds[which][p][i] = seconds[p];
         }
         size_t bytes = sizeof *r->tokens * (size_t)r->request->predict;
@@ -265,8 +276,9 @@ static gm_status run_both(runner *r, fe_engine *plain, gm_diag *diag) {
     GM_TRY(fe_engine_open(r->request->path, &options, diag, plain));
     int64_t context = rt_session_context(plain->session), room = r->request->id_count + r->request->predict;
     if (context < room)
-        return gm_fail(diag, GM_INVALID, "%s: a context of %lld is too small: prompt and tokens need at least %lld (see -c)", r->request->path,
-                       (long long)context, (long long)room);
+        return gm_fail(diag, GM_INVALID,
+                       "%s: a context of %lld is too small: prompt and tokens need at least %lld (see -c)",
+                       r->request->path, (long long)context, (long long)room);
     options.profile = true;
     GM_TRY(fe_engine_open(r->request->path, &options, diag, &r->result->engine));
     r->result->threads = rt_session_threads(r->result->engine.session);
@@ -287,7 +299,8 @@ gm_status fe_profile_run(const fe_profile_request *request, gm_diag *diag, fe_pr
     fe_engine_close(&plain);
     rt_session_close(out->engine.session); /* what it held must not be there when the machine is probed */
     out->engine.session = NULL;
-    if (status == GM_OK && request->probe) status = rt_probe_run(request->options.threads, ir_cost_products(out->engine.module), diag, &out->probe);
+    if (status == GM_OK && request->probe)
+        status = rt_probe_run(request->options.threads, ir_cost_products(out->engine.module), diag, &out->probe);
     return status;
 }
 

@@ -13,10 +13,11 @@ enum { FE_PHASES = 2 }; /* prefill, decode */
 /* An instruction of the compiled program. */
 typedef struct fe_op {
     const ir_inst *inst;
-    const char *func, *name; /* as the .gir text has them, without '@'; name: of the first result with its '%', "" without one */
-    const char *op;          /* the operation, a matmul with how it runs: "matmul/gemv" */
-    int layer;               /* -1: none */
-    int symbol;              /* ir_cost_symbol */
+    /* as the .gir text has them, without '@'; name: of the first result with its '%', "" without one */
+    const char *func, *name;
+    const char *op; /* the operation, a matmul with how it runs: "matmul/gemv" */
+    int layer;      /* -1: none */
+    int symbol;     /* ir_cost_symbol */
 } fe_op;
 
 /* One call of an instruction with what it cost. */
@@ -42,11 +43,12 @@ typedef struct fe_profile_rows {
 typedef struct fe_profile_phase {
     const char *name;
     int64_t tokens;
-    int64_t start, end;                         /* ticks */
+    int64_t start, end;                               /* ticks */
     int64_t from[RT_MAX_THREADS], to[RT_MAX_THREADS]; /* its events of each thread */
     double wall_s;
-    double work_s, wait_s; /* thread-seconds of all threads; what is left of threads · wall_s is spent between the two */
-    double idle_s;         /* in which no thread was at work */
+    /* thread-seconds of all threads; what is left of threads · wall_s is spent between the two */
+    double work_s, wait_s;
+    double idle_s; /* in which no thread was at work */
     fe_profile_rows ops, layers;
     ir_cost cost;
 } fe_profile_phase;
@@ -67,9 +69,9 @@ typedef struct fe_profile_result {
     fe_profile_phase phases[FE_PHASES]; /* of the last repetition */
     fe_speed plain[FE_PHASES], profiled[FE_PHASES];
     fe_effect overhead[FE_PHASES]; /* of the profile's calls on the time */
-    bool same_tokens; /* with and without the profile's calls */
-    rt_probe probe;   /* 0: not probed */
-    fe_engine engine; /* of the profiled program; its session is closed */
+    bool same_tokens;              /* with and without the profile's calls */
+    rt_probe probe;                /* 0: not probed */
+    fe_engine engine;              /* of the profiled program; its session is closed */
 } fe_profile_result;
 
 typedef struct fe_profile_request {
@@ -87,8 +89,8 @@ void fe_profile_free(fe_profile_result *result);
 /* An event's instruction at the sizes of that event. */
 fe_op_call fe_profile_call(const fe_profile_result *result, const rt_event *event);
 
-/* Every event as JSON of the Trace Event Format, which Perfetto and chrome://tracing read: complete events of one process, a track
- * per thread, times in µs since the prompt went in. */
+/* Every event as JSON of the Trace Event Format, which Perfetto and chrome://tracing read: complete events of one
+ * process, a track per thread, times in µs since the prompt went in. */
 void fe_profile_trace(const fe_profile_result *result, gm_string *out);
 
 #endif

@@ -37,12 +37,11 @@ static const struct stored_type {
     int bits;
     int dtype; /* -1: not loaded */
 } types[] = {
-    {"F32", 32, RT_F32}, {"F16", 16, RT_F16},    {"BF16", 16, RT_BF16},  {"BOOL", 8, -1},
-    {"U8", 8, -1},       {"I8", 8, -1},          {"F8_E4M3", 8, -1},     {"F8_E5M2", 8, -1},
-    {"F8_E8M0", 8, -1},  {"F8_E4M3FNUZ", 8, -1}, {"F8_E5M2FNUZ", 8, -1}, {"I16", 16, -1},
-    {"U16", 16, -1},     {"I32", 32, -1},        {"U32", 32, -1},        {"I64", 64, -1},
-    {"U64", 64, -1},     {"F64", 64, -1},        {"C64", 64, -1},        {"F4", 4, -1},
-    {"F6_E2M3", 6, -1},  {"F6_E3M2", 6, -1},
+    {"F32", 32, RT_F32},    {"F16", 16, RT_F16}, {"BF16", 16, RT_BF16}, {"BOOL", 8, -1},    {"U8", 8, -1},
+    {"I8", 8, -1},          {"F8_E4M3", 8, -1},  {"F8_E5M2", 8, -1},    {"F8_E8M0", 8, -1}, {"F8_E4M3FNUZ", 8, -1},
+    {"F8_E5M2FNUZ", 8, -1}, {"I16", 16, -1},     {"U16", 16, -1},       {"I32", 32, -1},    {"U32", 32, -1},
+    {"I64", 64, -1},        {"U64", 64, -1},     {"F64", 64, -1},       {"C64", 64, -1},    {"F4", 4, -1},
+    {"F6_E2M3", 6, -1},     {"F6_E3M2", 6, -1},
 };
 
 /* ---- names ---- */
@@ -51,7 +50,8 @@ static bool starts_with(const char *text, const char *start) {
     return strncmp(text, start, strlen(start)) == 0;
 }
 
-/* Parts that a text model has no use for, and frequencies, which old converters stored though the configuration says them. */
+/* Parts that a text model has no use for, and frequencies, which old converters stored though the configuration says
+ * them. */
 static bool is_ignored(const char *name) {
     static const char *const others[] = {"vision_tower.", "multi_modal_projector."};
     const char *rest = starts_with(name, "model.") ? name + 6 : name;
@@ -61,13 +61,11 @@ static bool is_ignored(const char *name) {
 }
 
 static bool is_bare(const char *name) {
-    return starts_with(name, "layers.") || starts_with(name, "embed_tokens.") ||
-           starts_with(name, "norm.");
+    return starts_with(name, "layers.") || starts_with(name, "embed_tokens.") || starts_with(name, "norm.");
 }
 
 /* Longer prefixes first. The last one is a bare text model's. */
-static const char *const prefixes[] = {"language_model.model.", "model.language_model.", "model.",
-                                       ""};
+static const char *const prefixes[] = {"language_model.model.", "model.language_model.", "model.", ""};
 
 /* The text tensors of a model all have one prefix, that of the first; heads stand outside it.
  * *prefix: a number in `prefixes`, -1 before the first. */
@@ -84,8 +82,7 @@ static gm_status canonical_name(const shard *in, const char *name, int *prefix, 
     if (!prefixes[own][0] && !is_bare(name)) return GM_OK; /* refused later, as no such tensor */
     if (*prefix < 0) *prefix = own;
     if (own == *prefix) return GM_OK;
-    return gm_fail(in->diag, GM_FORMAT,
-                   "%s: tensor \"%.200s\": expected the prefix \"%s\", as before the other names",
+    return gm_fail(in->diag, GM_FORMAT, "%s: tensor \"%.200s\": expected the prefix \"%s\", as before the other names",
                    in->path, name, prefixes[*prefix]);
 }
 
@@ -99,8 +96,7 @@ static bool read_uint(const cJSON *item, uint64_t *out) {
 }
 
 static gm_status bad_entry(const shard *in, const char *name, const char *expected) {
-    return gm_fail(in->diag, GM_FORMAT, "%s: tensor \"%.200s\": expected %s", in->path, name,
-                   expected);
+    return gm_fail(in->diag, GM_FORMAT, "%s: tensor \"%.200s\": expected %s", in->path, name, expected);
 }
 
 static gm_status read_shape(const shard *in, const cJSON *shape, entry *out, size_t *elems) {
@@ -128,21 +124,18 @@ static gm_status read_entry(const shard *in, const cJSON *item, entry *out) {
     for (size_t i = 0; i < GM_COUNT(types) && cJSON_IsString(dtype); i++)
         if (strcmp(types[i].name, dtype->valuestring) == 0) out->type = &types[i];
     if (!out->type)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: tensor \"%.200s\": expected a known dtype, found \"%.40s\"", in->path,
+        return gm_fail(in->diag, GM_FORMAT, "%s: tensor \"%.200s\": expected a known dtype, found \"%.40s\"", in->path,
                        out->name, cJSON_IsString(dtype) ? dtype->valuestring : "");
     GM_TRY(read_shape(in, cJSON_GetObjectItemCaseSensitive(item, "shape"), out, &elems));
-    if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 ||
-        !read_uint(offsets->child, &out->begin) || !read_uint(offsets->child->next, &out->end))
+    if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !read_uint(offsets->child, &out->begin) ||
+        !read_uint(offsets->child->next, &out->end))
         return bad_entry(in, out->name, "two offsets in \"data_offsets\"");
     if (out->end < out->begin || !gm_mul_size(elems, (size_t)out->type->bits, &bits) || bits % 8 ||
         bits / 8 != out->end - out->begin)
-        return gm_fail(
-            in->diag, GM_FORMAT,
-            "%s: tensor \"%.200s\": expected offsets %zu bytes apart for its shape, found "
-            "[%llu,%llu]",
-            in->path, out->name, bits / 8, (unsigned long long)out->begin,
-            (unsigned long long)out->end);
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: tensor \"%.200s\": expected offsets %zu bytes apart for its shape, found "
+                       "[%llu,%llu]",
+                       in->path, out->name, bits / 8, (unsigned long long)out->begin, (unsigned long long)out->end);
     out->tensor.bytes = bits / 8;
     return GM_OK;
 }
@@ -152,8 +145,7 @@ static gm_status check_metadata(const shard *in, const cJSON *metadata) {
     bool valid = cJSON_IsObject(metadata) || cJSON_IsNull(metadata);
     cJSON_ArrayForEach(item, metadata) valid = valid && cJSON_IsString(item);
     if (valid) return GM_OK;
-    return gm_fail(in->diag, GM_FORMAT, "%s: __metadata__: expected an object of strings",
-                   in->path);
+    return gm_fail(in->diag, GM_FORMAT, "%s: __metadata__: expected an object of strings", in->path);
 }
 
 static int compare_offsets(const void *a, const void *b) {
@@ -167,17 +159,14 @@ static gm_status check_cover(const shard *in) {
     for (size_t i = 0; i < in->count; i++) {
         entry *e = &in->entries[i];
         if (e->begin != next)
-            return gm_fail(in->diag, GM_FORMAT,
-                           "%s: tensor \"%.200s\": expected data at offset %llu, found %llu",
-                           in->path, e->name, (unsigned long long)next,
-                           (unsigned long long)e->begin);
+            return gm_fail(in->diag, GM_FORMAT, "%s: tensor \"%.200s\": expected data at offset %llu, found %llu",
+                           in->path, e->name, (unsigned long long)next, (unsigned long long)e->begin);
         next = e->end;
     }
     if (next != in->bytes)
-        return gm_fail(in->diag, GM_FORMAT, "%s: expected %llu bytes of tensors, found %zu",
-                       in->path, (unsigned long long)next, in->bytes);
-    for (size_t i = 0; i < in->count; i++)
-        in->entries[i].tensor.data = in->data + in->entries[i].begin;
+        return gm_fail(in->diag, GM_FORMAT, "%s: expected %llu bytes of tensors, found %zu", in->path,
+                       (unsigned long long)next, in->bytes);
+    for (size_t i = 0; i < in->count; i++) in->entries[i].tensor.data = in->data + in->entries[i].begin;
     return GM_OK;
 }
 
@@ -188,10 +177,8 @@ static gm_status read_entries(shard *in) {
     in->entries = calloc(count + 1, sizeof *in->entries);
     if (!in->entries) return gm_fail(in->diag, GM_NOMEM, "%s: out of memory", in->path);
     cJSON_ArrayForEach(item, in->header) {
-        if (strcmp(item->string, "__metadata__") == 0)
-            GM_TRY(check_metadata(in, item));
-        else
-            GM_TRY(read_entry(in, item, &in->entries[in->count++]));
+        if (strcmp(item->string, "__metadata__") == 0) GM_TRY(check_metadata(in, item));
+        else GM_TRY(read_entry(in, item, &in->entries[in->count++]));
     }
     qsort(in->entries, in->count, sizeof *in->entries, compare_offsets);
     return check_cover(in);
@@ -205,16 +192,14 @@ static gm_status shard_read(shard *in, rt_weights *weights) {
     GM_TRY(fe_check_fetched(file, bytes, in->path, in->diag));
     for (size_t i = 0; i < 8 && bytes >= 8; i++) header |= (uint64_t)file[i] << 8 * i;
     if (bytes < 8 || header > MAX_HEADER || header > bytes - 8)
-        return gm_fail(
-            in->diag, GM_FORMAT,
-            "%s: expected a safetensors header of at most %d bytes inside the file, found "
-            "length %llu in %zu bytes",
-            in->path, MAX_HEADER, (unsigned long long)header, bytes);
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: expected a safetensors header of at most %d bytes inside the file, found "
+                       "length %llu in %zu bytes",
+                       in->path, MAX_HEADER, (unsigned long long)header, bytes);
     in->data = file + 8 + header;
     in->bytes = bytes - 8 - (size_t)header;
     GM_TRY(fe_json_parse((const char *)file + 8, (size_t)header, in->path, in->diag, &in->header));
-    if (!cJSON_IsObject(in->header))
-        return gm_fail(in->diag, GM_FORMAT, "%s: header: expected an object", in->path);
+    if (!cJSON_IsObject(in->header)) return gm_fail(in->diag, GM_FORMAT, "%s: header: expected an object", in->path);
     return read_entries(in);
 }
 
@@ -230,12 +215,10 @@ static gm_status add_entry(const shard *in, entry *e, int *prefix, fe_model *mod
     if (is_ignored(e->name)) return GM_OK;
     GM_TRY(canonical_name(in, e->name, prefix, &name));
     if (e->type->dtype < 0)
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: tensor \"%.200s\": expected dtype F32, F16 or BF16, found %s", in->path,
-                       e->name, e->type->name);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: tensor \"%.200s\": expected dtype F32, F16 or BF16, found %s",
+                       in->path, e->name, e->type->name);
     if (e->tensor.rank > RT_MAX_TENSOR_RANK)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: tensor \"%.200s\": expected at most %d dimensions, found %d", in->path,
+        return gm_fail(in->diag, GM_FORMAT, "%s: tensor \"%.200s\": expected at most %d dimensions, found %d", in->path,
                        e->name, RT_MAX_TENSOR_RANK, e->tensor.rank);
     rt_tensor tensor = e->tensor;
     tensor.name = name;
@@ -248,8 +231,7 @@ static gm_status add_all(const shard *in, int *prefix, fe_model *model) {
     return GM_OK;
 }
 
-gm_status fe_safetensors_open_all(const char *const *paths, size_t count, gm_diag *diag,
-                                  fe_model *model) {
+gm_status fe_safetensors_open_all(const char *const *paths, size_t count, gm_diag *diag, fe_model *model) {
     int prefix = -1;
     gm_status status = GM_OK;
     for (size_t i = 0; i < count && status == GM_OK; i++) {
@@ -275,21 +257,19 @@ static int compare_names(const void *a, const void *b) {
 
 /* Tensors of the index that the index puts into this shard: mapped[0..count), all of one file name.
  */
-static gm_status open_mapped(const char *folder, const cJSON **mapped, size_t count, int *prefix,
-                             gm_diag *diag, fe_model *model) {
+static gm_status open_mapped(const char *folder, const cJSON **mapped, size_t count, int *prefix, gm_diag *diag,
+                             fe_model *model) {
     gm_string path = {0};
     gm_string_printf(&path, "%s%s", folder, mapped[0]->valuestring);
     shard file = {.path = path.data, .diag = diag};
     gm_status status = shard_read(&file, &model->weights);
     if (status == GM_OK) status = add_all(&file, prefix, model);
-    if (status == GM_OK && file.count)
-        qsort(file.entries, file.count, sizeof *file.entries, compare_names);
+    if (status == GM_OK && file.count) qsort(file.entries, file.count, sizeof *file.entries, compare_names);
     for (size_t i = 0; i < count && status == GM_OK; i++) {
         entry wanted = {.name = mapped[i]->string};
         if (!bsearch(&wanted, file.entries, file.count, sizeof wanted, compare_names))
-            status = gm_fail(diag, GM_FORMAT,
-                             "%s: tensor \"%.200s\": expected it here, as the index says",
-                             path.data, wanted.name);
+            status = gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected it here, as the index says", path.data,
+                             wanted.name);
     }
     shard_close(&file);
     gm_string_free(&path);
@@ -297,16 +277,14 @@ static gm_status open_mapped(const char *folder, const cJSON **mapped, size_t co
 }
 
 /* weight_map's values, checked: plain file names. */
-static gm_status list_mapped(const cJSON *root, const char *path, gm_diag *diag,
-                             const cJSON **out) {
+static gm_status list_mapped(const cJSON *root, const char *path, gm_diag *diag, const cJSON **out) {
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(root, "weight_map"), *item;
     size_t count = 0;
     cJSON_ArrayForEach(item, map) {
         const char *name = cJSON_IsString(item) ? item->valuestring : "";
         if (!name[0] || strchr(name, '/') || strchr(name, '\\') || strstr(name, ".."))
-            return gm_fail(diag, GM_FORMAT,
-                           "%s: key \"weight_map.%.200s\": expected a file name without folders",
-                           path, item->string);
+            return gm_fail(diag, GM_FORMAT, "%s: key \"weight_map.%.200s\": expected a file name without folders", path,
+                           item->string);
         out[count++] = item;
     }
     qsort(out, count, sizeof *out, compare_mapped);
@@ -316,9 +294,7 @@ static gm_status list_mapped(const cJSON *root, const char *path, gm_diag *diag,
 static gm_status open_index(const cJSON *root, const char *path, gm_diag *diag, fe_model *model) {
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(root, "weight_map");
     size_t count = cJSON_IsObject(map) ? (size_t)cJSON_GetArraySize(map) : 0;
-    if (count == 0)
-        return gm_fail(diag, GM_FORMAT, "%s: key \"weight_map\": expected an object of file names",
-                       path);
+    if (count == 0) return gm_fail(diag, GM_FORMAT, "%s: key \"weight_map\": expected an object of file names", path);
     const char *slash = strrchr(path, '/');
     gm_string folder = {0};
     gm_string_append(&folder, path, slash ? (size_t)(slash - path) + 1 : 0);

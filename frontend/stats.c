@@ -56,10 +56,8 @@ double fe_student_t95(int64_t degrees) {
     double n = (double)degrees, low = 1, high = 16; /* 12.71 for one degree, 1.96 for many */
     for (int i = 0; i < 60; i++) {
         double t = (low + high) / 2, outside = beta_part(n / 2, 0.5, n / (n + t * t));
-        if (outside > 0.05)
-            low = t;
-        else
-            high = t;
+        if (outside > 0.05) low = t;
+        else high = t;
     }
     return (low + high) / 2;
 }

@@ -21,8 +21,7 @@ static size_t started_stop(const fe_stop_match *match) {
     const gm_string *held = &match->held;
     for (size_t length = held->length; length > 0; length--)
         for (size_t i = 0; i < match->count; i++)
-            if (strncmp(match->stops[i], held->data + held->length - length, length) == 0)
-                return length;
+            if (strncmp(match->stops[i], held->data + held->length - length, length) == 0) return length;
     return 0;
 }
 

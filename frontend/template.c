@@ -1,6 +1,6 @@
-/* Chat templates that models bring. gemmac writes Gemma's own turns (chat.c) and runs no other template; here it is found out whether a model has one,
- * so that this can be said. Hugging Face keeps it in chat_template.jinja, or under "chat_template" in tokenizer_config.json: a text, or a list of
- * {"name", "template"}. */
+/* Chat templates that models bring. gemmac writes Gemma's own turns (chat.c) and runs no other template; here it is
+ * found out whether a model has one, so that this can be said. Hugging Face keeps it in chat_template.jinja, or under
+ * "chat_template" in tokenizer_config.json: a text, or a list of {"name", "template"}. */
 #include "frontend/template.h"
 
 #include "frontend/json.h"
@@ -20,7 +20,8 @@ static bool is_other(const cJSON *item) {
     const cJSON *named;
     cJSON_ArrayForEach(named, item) {
         const cJSON *name = fe_json_get(named, "name");
-        if (cJSON_IsString(name) && strcmp(name->valuestring, "default") == 0) return is_other(fe_json_get(named, "template"));
+        if (cJSON_IsString(name) && strcmp(name->valuestring, "default") == 0)
+            return is_other(fe_json_get(named, "template"));
     }
     return false;
 }

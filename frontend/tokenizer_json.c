@@ -7,7 +7,6 @@
 
 enum { MAX_BYTES = 1 << 28 };
 
-
 typedef struct reader {
     const char *path;
     gm_diag *diag;
@@ -49,8 +48,7 @@ static bool is_decoder(const cJSON *item) {
     const cJSON *steps = fe_json_get(item, "decoders");
     return has_type(item, "Sequence") && cJSON_GetArraySize(steps) == 3 &&
            is_replace(cJSON_GetArrayItem(steps, 0), RT_BLANK, " ") &&
-           has_type(cJSON_GetArrayItem(steps, 1), "ByteFallback") &&
-           has_type(cJSON_GetArrayItem(steps, 2), "Fuse");
+           has_type(cJSON_GetArrayItem(steps, 1), "ByteFallback") && has_type(cJSON_GetArrayItem(steps, 2), "Fuse");
 }
 
 static bool is_empty_text(const cJSON *item) {
@@ -59,37 +57,29 @@ static bool is_empty_text(const cJSON *item) {
 
 static gm_status check_settings(reader *in, const cJSON *root) {
     const cJSON *model = fe_json_get(root, "model"), *dropout = fe_json_get(model, "dropout");
-    if (!has_type(model, "BPE"))
-        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.type: expected \"BPE\"", in->path);
+    if (!has_type(model, "BPE")) return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.type: expected \"BPE\"", in->path);
     if (!cJSON_IsTrue(fe_json_get(model, "byte_fallback")))
-        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.byte_fallback: expected true",
-                       in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.byte_fallback: expected true", in->path);
     if (cJSON_IsTrue(fe_json_get(model, "ignore_merges")))
-        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.ignore_merges: expected false",
-                       in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.ignore_merges: expected false", in->path);
     if (!fe_json_is_none(dropout) && !(cJSON_IsNumber(dropout) && dropout->valuedouble == 0))
         return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.dropout: expected null", in->path);
     if (!is_empty_text(fe_json_get(model, "continuing_subword_prefix")))
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: model.continuing_subword_prefix: expected null", in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.continuing_subword_prefix: expected null", in->path);
     if (!is_empty_text(fe_json_get(model, "end_of_word_suffix")))
-        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.end_of_word_suffix: expected null",
-                       in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: model.end_of_word_suffix: expected null", in->path);
     if (!is_normalizer(fe_json_get(root, "normalizer")))
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: normalizer: expected Replace of \" \" by U+2581", in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: normalizer: expected Replace of \" \" by U+2581", in->path);
     if (!fe_json_is_none(fe_json_get(root, "pre_tokenizer")) && !is_split(fe_json_get(root, "pre_tokenizer")))
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: pre_tokenizer: expected null or Split on \" \"", in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: pre_tokenizer: expected null or Split on \" \"", in->path);
     if (!is_decoder(fe_json_get(root, "decoder")))
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: decoder: expected Replace of U+2581 by \" \", ByteFallback, Fuse",
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: decoder: expected Replace of U+2581 by \" \", ByteFallback, Fuse",
                        in->path);
     return GM_OK;
 }
 
-/* The template for one text: [<bos>] A [<eos>], where what ends it may be another piece that the library was told to end texts with. A file without one
- * leaves it to the library's Gemma class, which puts <bos> first. */
+/* The template for one text: [<bos>] A [<eos>], where what ends it may be another piece that the library was told to
+ * end texts with. A file without one leaves it to the library's Gemma class, which puts <bos> first. */
 static gm_status read_template(reader *in, const cJSON *processor) {
     in->vocab->add_bos = fe_json_is_none(processor) && rt_vocab_find(in->vocab, "<bos>") >= 0;
     if (fe_json_is_none(processor)) return GM_OK;
@@ -97,18 +87,14 @@ static gm_status read_template(reader *in, const cJSON *processor) {
     const cJSON *item;
     cJSON_ArrayForEach(item, fe_json_get(processor, "single")) {
         const cJSON *special = fe_json_get(fe_json_get(item, "SpecialToken"), "id");
-        if (is_text(fe_json_get(fe_json_get(item, "Sequence"), "id"), "A") && !seen_text)
-            seen_text = true;
-        else if (is_text(special, "<bos>") && !seen_text && !in->vocab->add_bos)
-            in->vocab->add_bos = true;
+        if (is_text(fe_json_get(fe_json_get(item, "Sequence"), "id"), "A") && !seen_text) seen_text = true;
+        else if (is_text(special, "<bos>") && !seen_text && !in->vocab->add_bos) in->vocab->add_bos = true;
         else if (cJSON_IsString(special) && seen_text && !in->vocab->add_eos)
             in->vocab->add_eos = true, in->end = special->valuestring;
-        else
-            valid = false;
+        else valid = false;
     }
     if (!valid || !seen_text)
-        return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: post_processor: expected null or the template [<bos>] A [<eos>]",
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: post_processor: expected null or the template [<bos>] A [<eos>]",
                        in->path);
     return GM_OK;
 }
@@ -118,8 +104,8 @@ static gm_status read_template(reader *in, const cJSON *processor) {
 static gm_status read_id(reader *in, const cJSON *item, const char *text, int32_t *id) {
     int64_t value;
     if (!fe_json_int(item, 0, (int64_t)in->vocab->count - 1, &value))
-        return gm_fail(in->diag, GM_FORMAT, "%s: id of \"%.80s\": expected an integer 0..%zu",
-                       in->path, text, in->vocab->count - 1);
+        return gm_fail(in->diag, GM_FORMAT, "%s: id of \"%.80s\": expected an integer 0..%zu", in->path, text,
+                       in->vocab->count - 1);
     *id = (int32_t)value;
     return GM_OK;
 }
@@ -128,12 +114,11 @@ static gm_status add_piece(reader *in, int32_t id, const char *text, rt_piece_ty
     rt_piece *piece = &in->vocab->pieces[id];
     size_t length = strlen(text);
     if (piece->text)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: \"%.80s\": id %d is taken by \"%.80s\", expected one text per id",
+        return gm_fail(in->diag, GM_FORMAT, "%s: \"%.80s\": id %d is taken by \"%.80s\", expected one text per id",
                        in->path, text, id, piece->text);
     if (length == 0 || length > RT_MAX_PIECE_BYTES)
-        return gm_fail(in->diag, GM_FORMAT, "%s: id %d: expected a text of 1 to %d bytes",
-                       in->path, id, RT_MAX_PIECE_BYTES);
+        return gm_fail(in->diag, GM_FORMAT, "%s: id %d: expected a text of 1 to %d bytes", in->path, id,
+                       RT_MAX_PIECE_BYTES);
     *piece = (rt_piece){
         .text = gm_arena_strndup(&in->vocab->arena, text, length),
         .length = (uint32_t)length,
@@ -165,8 +150,8 @@ static gm_status read_match(reader *in, const cJSON *item, uint8_t *out) {
     for (size_t i = 0; i < GM_COUNT(flags); i++) {
         const cJSON *flag = fe_json_get(item, flags[i].name);
         if (!cJSON_IsBool(flag))
-            return gm_fail(in->diag, GM_FORMAT, "%s: added token \"%.80s\": %s: expected true or false",
-                           in->path, fe_json_get(item, "content")->valuestring, flags[i].name);
+            return gm_fail(in->diag, GM_FORMAT, "%s: added token \"%.80s\": %s: expected true or false", in->path,
+                           fe_json_get(item, "content")->valuestring, flags[i].name);
         if (cJSON_IsTrue(flag)) *out |= flags[i].bit;
     }
     return GM_OK;
@@ -179,19 +164,16 @@ static gm_status read_added(reader *in) {
         const cJSON *content = fe_json_get(item, "content");
         int32_t id = -1;
         if (!cJSON_IsString(content))
-            return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: content: expected a string",
-                           in->path);
+            return gm_fail(in->diag, GM_FORMAT, "%s: added_tokens: content: expected a string", in->path);
         uint8_t match = 0;
         GM_TRY(read_match(in, item, &match));
         GM_TRY(read_id(in, fe_json_get(item, "id"), content->valuestring, &id));
         rt_piece *piece = &in->vocab->pieces[id];
         bool special = cJSON_IsTrue(fe_json_get(item, "special"));
-        if (piece->text && strcmp(piece->text, content->valuestring) == 0 &&
-            piece->type == RT_PIECE_NORMAL)
+        if (piece->text && strcmp(piece->text, content->valuestring) == 0 && piece->type == RT_PIECE_NORMAL)
             piece->type = special ? RT_PIECE_CONTROL : RT_PIECE_USER;
         else {
-            GM_TRY(add_piece(in, id, content->valuestring,
-                             special ? RT_PIECE_CONTROL : RT_PIECE_USER));
+            GM_TRY(add_piece(in, id, content->valuestring, special ? RT_PIECE_CONTROL : RT_PIECE_USER));
             piece->apart = true;
         }
         piece->match = match;
@@ -217,8 +199,7 @@ static gm_status make_pieces(reader *in) {
         entries++;
     }
     if (end == 0 || end > entries)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: model.vocab: largest id + 1 is %zu, expected 1..%zu", in->path, end,
+        return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: largest id + 1 is %zu, expected 1..%zu", in->path, end,
                        entries);
     in->vocab->count = end;
     in->vocab->pieces = GM_NEW_ARRAY(&in->vocab->arena, rt_piece, end);
@@ -232,15 +213,13 @@ static gm_status check_pieces(reader *in) {
     for (size_t id = 0; id < in->vocab->count; id++) {
         const rt_piece *piece = &in->vocab->pieces[id];
         if (!piece->text)
-            return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an entry with id %zu",
-                           in->path, id);
+            return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected an entry with id %zu", in->path, id);
         if (piece->type == RT_PIECE_BYTE) seen[rt_piece_byte(piece)] = true;
         if (strcmp(piece->text, "\t") == 0) seen['\t'] = true;
     }
     for (int byte = 0; byte < 256; byte++)
         if (!seen[byte])
-            return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected a byte piece <0x%02X>",
-                           in->path, byte);
+            return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected a byte piece <0x%02X>", in->path, byte);
     return GM_OK;
 }
 
@@ -256,8 +235,7 @@ static bool split_merge(reader *in, const cJSON *item, const char **left, const 
         in->joined.data[space - text] = '\0';
         *right = in->joined.data + (space - text) + 1;
     } else {
-        const cJSON *first = cJSON_IsArray(item) ? item->child : NULL,
-                    *second = first ? first->next : NULL;
+        const cJSON *first = cJSON_IsArray(item) ? item->child : NULL, *second = first ? first->next : NULL;
         if (!cJSON_IsString(first) || !cJSON_IsString(second) || second->next) return false;
         size_t length = strlen(first->valuestring) + 1;
         gm_string_append(&in->joined, first->valuestring, length);
@@ -268,29 +246,24 @@ static bool split_merge(reader *in, const cJSON *item, const char **left, const 
     return true;
 }
 
-static gm_status read_merge(reader *in, const rt_tokenizer *lookup, const cJSON *item,
-                            size_t rank) {
+static gm_status read_merge(reader *in, const rt_tokenizer *lookup, const cJSON *item, size_t rank) {
     const char *left, *right;
     if (!split_merge(in, item, &left, &right))
-        return gm_fail(in->diag, GM_FORMAT, "%s: merge %zu: expected a pair of strings", in->path,
-                       rank);
+        return gm_fail(in->diag, GM_FORMAT, "%s: merge %zu: expected a pair of strings", in->path, rank);
     rt_merge *merge = &in->vocab->merges[rank];
     merge->left = rt_piece_id(lookup, left);
     merge->right = rt_piece_id(lookup, right);
     if (merge->left < 0 || merge->right < 0)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: merge %zu: \"%.80s\": expected a piece of the vocabulary", in->path,
+        return gm_fail(in->diag, GM_FORMAT, "%s: merge %zu: \"%.80s\": expected a piece of the vocabulary", in->path,
                        rank, merge->left < 0 ? left : right);
     const rt_piece *pieces = in->vocab->pieces;
     if (pieces[merge->left].type == RT_PIECE_BYTE || pieces[merge->right].type == RT_PIECE_BYTE)
-        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: merge %zu: expected no byte pieces", in->path,
-                       rank);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: merge %zu: expected no byte pieces", in->path, rank);
     char *joint = in->joined.data + (right - left) - 1;
     memmove(joint, right, strlen(right) + 1);
     merge->result = rt_piece_id(lookup, left);
     if (merge->result < 0)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: merge %zu: result \"%.80s\": expected a piece of the vocabulary",
+        return gm_fail(in->diag, GM_FORMAT, "%s: merge %zu: result \"%.80s\": expected a piece of the vocabulary",
                        in->path, rank, left);
     return GM_OK;
 }
@@ -330,8 +303,8 @@ static gm_status name_pieces(reader *in, const cJSON *unk) {
     vocab->unk = cJSON_IsString(unk) ? rt_vocab_find(vocab, unk->valuestring) : -1;
     vocab->end_of_turn = rt_vocab_find(vocab, RT_END_OF_TURN);
     if ((vocab->add_bos && vocab->bos < 0) || (vocab->add_eos && vocab->eos < 0))
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: model.vocab: expected the <bos> and <eos> of post_processor", in->path);
+        return gm_fail(in->diag, GM_FORMAT, "%s: model.vocab: expected the <bos> and <eos> of post_processor",
+                       in->path);
     return GM_OK;
 }
 

@@ -20,7 +20,6 @@
 
 enum { MAX_BYTES = 1 << 28 };
 
-
 /* ---- settings: integers, enums and bools of the specs ---- */
 
 enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3, DENORMALIZER = 5 };
@@ -95,15 +94,13 @@ static gm_status read_varint(const reader *in, span *from, uint64_t *out) {
         *out |= (byte & 0x7F) << shift;
         if (byte < 0x80) return GM_OK;
     }
-    return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: expected a whole varint of at most 64 bits",
-                   in->path, offset);
+    return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: expected a whole varint of at most 64 bits", in->path, offset);
 }
 
 static gm_status take_bytes(const reader *in, span *from, uint64_t length, field *out) {
     size_t left = span_length(*from);
     if (length > left)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: byte %zu: field %u: expected at most %zu bytes, found %llu", in->path,
+        return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: field %u: expected at most %zu bytes, found %llu", in->path,
                        out->offset, out->number, left, (unsigned long long)length);
     out->bytes = (span){from->at, from->at + length};
     from->at += length;
@@ -116,33 +113,27 @@ static gm_status next_field(const reader *in, span *from, field *out) {
     *out = (field){.offset = (size_t)(from->at - in->data)};
     GM_TRY(read_varint(in, from, &tag));
     if (tag >> 3 == 0 || tag >> 32)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: byte %zu: expected a field number 1 to 2^29-1, found %llu", in->path,
+        return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: expected a field number 1 to 2^29-1, found %llu", in->path,
                        out->offset, (unsigned long long)(tag >> 3));
     out->number = (uint32_t)(tag >> 3);
     out->wire = (wire_type)(tag & 7);
     switch (out->wire) {
-    case VARINT:
-        return read_varint(in, from, &out->value);
-    case BYTES:
-        GM_TRY(read_varint(in, from, &length));
-        return take_bytes(in, from, length, out);
-    case FIXED64:
-        return take_bytes(in, from, 8, out);
+    case VARINT: return read_varint(in, from, &out->value);
+    case BYTES: GM_TRY(read_varint(in, from, &length)); return take_bytes(in, from, length, out);
+    case FIXED64: return take_bytes(in, from, 8, out);
     case FIXED32:
         GM_TRY(take_bytes(in, from, 4, out));
         for (int i = 0; i < 4; i++) out->value |= (uint64_t)out->bytes.at[i] << 8 * i;
         return GM_OK;
     }
-    return gm_fail(in->diag, GM_FORMAT,
-                   "%s: byte %zu: field %u: expected wire type 0, 1, 2 or 5, found %d", in->path,
+    return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: field %u: expected wire type 0, 1, 2 or 5, found %d", in->path,
                    out->offset, out->number, (int)(tag & 7));
 }
 
 static gm_status check_wire(const reader *in, const field *item, wire_type wire, const char *name) {
     if (item->wire == wire) return GM_OK;
-    return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: %s: expected wire type %d, found %d",
-                   in->path, item->offset, name, (int)wire, (int)item->wire);
+    return gm_fail(in->diag, GM_FORMAT, "%s: byte %zu: %s: expected wire type %d, found %d", in->path, item->offset,
+                   name, (int)wire, (int)item->wire);
 }
 
 /* ---- specs ---- */
@@ -155,13 +146,11 @@ static gm_status read_text(const reader *in, const field *item, const char *name
 
 /* One field of message TRAINER, NORMALIZER or DENORMALIZER. */
 static gm_status read_setting(reader *in, uint32_t message, const field *item) {
-    if (message == NORMALIZER && item->number == 1)
-        return read_text(in, item, "normalizer_spec.name", &in->name);
+    if (message == NORMALIZER && item->number == 1) return read_text(in, item, "normalizer_spec.name", &in->name);
     if (message == NORMALIZER && item->number == 2)
         return read_text(in, item, "normalizer_spec.precompiled_charsmap", &in->charsmap);
     if (message == DENORMALIZER && item->number == 2)
-        return read_text(in, item, "denormalizer_spec.precompiled_charsmap",
-                         &in->decoding_charsmap);
+        return read_text(in, item, "denormalizer_spec.precompiled_charsmap", &in->decoding_charsmap);
     for (int i = 0; i < SETTING_COUNT; i++) {
         if (settings[i].message != message || settings[i].field != item->number) continue;
         GM_TRY(check_wire(in, item, VARINT, settings[i].name));
@@ -183,20 +172,19 @@ static gm_status read_spec(reader *in, uint32_t message, span body) {
 static gm_status check_settings(const reader *in) {
     for (int i = 0; i < SETTING_COUNT; i++)
         if (settings[i].expected && in->values[i] != settings[i].wanted)
-            return gm_fail(in->diag, GM_UNSUPPORTED, "%s: %s: expected %s, found %d", in->path,
-                           settings[i].name, settings[i].expected, in->values[i]);
+            return gm_fail(in->diag, GM_UNSUPPORTED, "%s: %s: expected %s, found %d", in->path, settings[i].name,
+                           settings[i].expected, in->values[i]);
     size_t length = span_length(in->name);
     if (length && (length != 8 || memcmp(in->name.at, "identity", 8) != 0))
-        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: normalizer_spec.name: expected \"identity\"",
-                       in->path);
+        return gm_fail(in->diag, GM_UNSUPPORTED, "%s: normalizer_spec.name: expected \"identity\"", in->path);
     if (span_length(in->charsmap))
         return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: normalizer_spec.precompiled_charsmap: expected no bytes, found %zu",
-                       in->path, span_length(in->charsmap));
+                       "%s: normalizer_spec.precompiled_charsmap: expected no bytes, found %zu", in->path,
+                       span_length(in->charsmap));
     if (span_length(in->decoding_charsmap))
         return gm_fail(in->diag, GM_UNSUPPORTED,
-                       "%s: denormalizer_spec.precompiled_charsmap: expected no bytes, found %zu",
-                       in->path, span_length(in->decoding_charsmap));
+                       "%s: denormalizer_spec.precompiled_charsmap: expected no bytes, found %zu", in->path,
+                       span_length(in->decoding_charsmap));
     return GM_OK;
 }
 
@@ -238,13 +226,12 @@ static gm_status read_piece(reader *in, span body) {
     rt_piece *piece = &in->vocab->pieces[id];
     memcpy(&piece->score, &score_bits, sizeof piece->score);
     if (type < RT_PIECE_NORMAL || type > RT_PIECE_BYTE || !isfinite(piece->score))
-        return gm_fail(
-            in->diag, GM_FORMAT,
-            "%s: piece %zu: expected a type 1 to 6 and a finite score, found %lld and %g", in->path,
-            id, (long long)type, (double)piece->score);
+        return gm_fail(in->diag, GM_FORMAT,
+                       "%s: piece %zu: expected a type 1 to 6 and a finite score, found %lld and %g", in->path, id,
+                       (long long)type, (double)piece->score);
     if (text.at == text.end || span_length(text) > RT_MAX_PIECE_BYTES)
-        return gm_fail(in->diag, GM_FORMAT, "%s: piece %zu: expected a text of 1 to %d bytes",
-                       in->path, id, RT_MAX_PIECE_BYTES);
+        return gm_fail(in->diag, GM_FORMAT, "%s: piece %zu: expected a text of 1 to %d bytes", in->path, id,
+                       RT_MAX_PIECE_BYTES);
     piece->type = (rt_piece_type)type;
     set_text(in, piece, text);
     return GM_OK;
@@ -258,15 +245,12 @@ static gm_status check_bytes(const reader *in) {
         int value = rt_piece_byte(piece);
         if (piece->type != RT_PIECE_BYTE) continue;
         if (value < 0 || seen[value])
-            return gm_fail(in->diag, GM_FORMAT,
-                           "%s: byte piece %zu: expected one each of <0x00> to <0xFF>", in->path,
+            return gm_fail(in->diag, GM_FORMAT, "%s: byte piece %zu: expected one each of <0x00> to <0xFF>", in->path,
                            id);
         seen[value] = true;
     }
     for (int value = 0; value < 256; value++)
-        if (!seen[value])
-            return gm_fail(in->diag, GM_FORMAT, "%s: expected a byte piece <0x%02X>", in->path,
-                           value);
+        if (!seen[value]) return gm_fail(in->diag, GM_FORMAT, "%s: expected a byte piece <0x%02X>", in->path, value);
     return GM_OK;
 }
 
@@ -278,12 +262,11 @@ static gm_status special_id(const reader *in, setting_index which, bool required
     *out = -1;
     if (id < 0 && !required) return GM_OK;
     if (id < 0 || (size_t)id >= vocab->count)
-        return gm_fail(in->diag, GM_FORMAT, "%s: %s: expected 0..%zu, found %d", in->path,
-                       settings[which].name, vocab->count - 1, id);
+        return gm_fail(in->diag, GM_FORMAT, "%s: %s: expected 0..%zu, found %d", in->path, settings[which].name,
+                       vocab->count - 1, id);
     rt_piece_type type = vocab->pieces[id].type;
     if (type != RT_PIECE_CONTROL && type != RT_PIECE_UNKNOWN && type != RT_PIECE_USER)
-        return gm_fail(in->diag, GM_FORMAT,
-                       "%s: %s: expected a piece of type 2, 3 or 4, found %d of type %d", in->path,
+        return gm_fail(in->diag, GM_FORMAT, "%s: %s: expected a piece of type 2, 3 or 4, found %d of type %d", in->path,
                        settings[which].name, id, (int)type);
     *out = id;
     return GM_OK;
@@ -305,22 +288,19 @@ static gm_status read_specs(reader *in, span file, size_t *pieces) {
     while (file.at < file.end) {
         field item;
         GM_TRY(next_field(in, &file, &item));
-        bool known = item.number == PIECES || item.number == TRAINER || item.number == NORMALIZER ||
-                     item.number == DENORMALIZER;
+        bool known =
+            item.number == PIECES || item.number == TRAINER || item.number == NORMALIZER || item.number == DENORMALIZER;
         if (!known) continue;
         GM_TRY(check_wire(in, &item, BYTES,
                           item.number == PIECES       ? "pieces"
                           : item.number == TRAINER    ? "trainer_spec"
                           : item.number == NORMALIZER ? "normalizer_spec"
                                                       : "denormalizer_spec"));
-        if (item.number == PIECES)
-            (*pieces)++;
-        else
-            GM_TRY(read_spec(in, item.number, item.bytes));
+        if (item.number == PIECES) (*pieces)++;
+        else GM_TRY(read_spec(in, item.number, item.bytes));
     }
     if (*pieces == 0 || *pieces > FE_MAX_SIZE)
-        return gm_fail(in->diag, GM_FORMAT, "%s: expected 1 to %d pieces, found %zu", in->path,
-                       FE_MAX_SIZE, *pieces);
+        return gm_fail(in->diag, GM_FORMAT, "%s: expected 1 to %d pieces, found %zu", in->path, FE_MAX_SIZE, *pieces);
     return check_settings(in);
 }
 

@@ -38,7 +38,8 @@ static ir_exactness of_class(const ir_inst *inst) {
 static void note(const ir_inst *inst, void *user) {
     search *s = user;
     ir_exactness exactness = of_class(inst);
-    if (inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL)) exactness = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_EXACT_HALVES : IR_EXACT_WORDS;
+    if (inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL))
+        exactness = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_EXACT_HALVES : IR_EXACT_WORDS;
     if (exactness > s->worst) s->worst = exactness;
     if (inst->op != IR_CALL || s->depth == MAX_DEPTH) return;
     s->depth++;
@@ -65,7 +66,8 @@ bool ir_agree(ir_exactness exactness, rt_dtype dtype, double want, double got, d
     if (isinf(want) || isinf(got)) return false;
     for (size_t i = 0; i < GM_COUNT(tolerances); i++) {
         const struct tolerance *t = &tolerances[i];
-        if (t->dtype == dtype && t->exactness == exactness) return fabs(want - got) <= t->abs + t->rel * (t->scale == ELEMENT ? fabs(want) : largest);
+        if (t->dtype == dtype && t->exactness == exactness)
+            return fabs(want - got) <= t->abs + t->rel * (t->scale == ELEMENT ? fabs(want) : largest);
     }
     return false;
 }

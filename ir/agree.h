@@ -5,7 +5,15 @@
 #include "ir/ir.h"
 
 /* From the most exact: the classes of operations, attention in words and in bf16. */
-typedef enum ir_exactness { IR_EXACT_MOVE, IR_EXACT_ELEM, IR_EXACT_REDUCE, IR_EXACT_CONTRACT, IR_EXACT_FUSED, IR_EXACT_WORDS, IR_EXACT_HALVES } ir_exactness;
+typedef enum ir_exactness {
+    IR_EXACT_MOVE,
+    IR_EXACT_ELEM,
+    IR_EXACT_REDUCE,
+    IR_EXACT_CONTRACT,
+    IR_EXACT_FUSED,
+    IR_EXACT_WORDS,
+    IR_EXACT_HALVES
+} ir_exactness;
 
 /* Of an instruction; where it has regions or calls, of the least exact one in there. */
 ir_exactness ir_exactness_of(const ir_module *module, const ir_inst *inst);

@@ -40,7 +40,7 @@ ir_value *ir_reduce(ir_builder *b, ir_op op, ir_value *x, int axis);
 ir_value *ir_matmul(ir_builder *b, ir_value *x, ir_value *const *weights, int count);
 /* g/2·(1 + tanh(√(2/π)·(g + 0.044715·g³))), as gated_matmul has it: the two numbers, and the whole. */
 #define IR_GELU_FACTOR 0.79788456080286536
-#define IR_GELU_CUBE 0.044715
+#define IR_GELU_CUBE   0.044715
 ir_value *ir_gelu(ir_builder *b, ir_value *g);
 /* cap·tanh(x / cap); cap 0: x. */
 ir_value *ir_soft_cap(ir_builder *b, ir_value *x, double cap);

@@ -11,7 +11,8 @@
 enum { GATE_FLOP = 9 /* of a gate's element: gelu, and the product with up */ };
 
 ir_cost ir_cost_add(ir_cost a, ir_cost b, double times) {
-    return (ir_cost){a.read + times * b.read, a.written + times * b.written, a.flop + times * b.flop, a.tokens + times * b.tokens};
+    return (ir_cost){a.read + times * b.read, a.written + times * b.written, a.flop + times * b.flop,
+                     a.tokens + times * b.tokens};
 }
 
 /* ---- shapes at run time ---- */
@@ -51,8 +52,9 @@ static ir_cost in_and_out(const ir_module *module, const ir_inst *inst, const ir
 /* ---- element-wise operations, reductions and rotations ---- */
 
 static const uint8_t flop_per_element[IR_OP_COUNT] = {
-    [IR_NEG] = 1, [IR_EXP] = 1, [IR_LOG] = 1, [IR_TANH] = 1, [IR_ERF] = 1, [IR_SQRT] = 1, [IR_RSQRT] = 2, [IR_SIN] = 1, [IR_COS] = 1,
-    [IR_ADD] = 1, [IR_SUB] = 1, [IR_MUL] = 1, [IR_DIV] = 1, [IR_MAX] = 1, [IR_MIN] = 1,
+    [IR_NEG] = 1,        [IR_EXP] = 1,        [IR_LOG] = 1,    [IR_TANH] = 1,  [IR_ERF] = 1,
+    [IR_SQRT] = 1,       [IR_RSQRT] = 2,      [IR_SIN] = 1,    [IR_COS] = 1,   [IR_ADD] = 1,
+    [IR_SUB] = 1,        [IR_MUL] = 1,        [IR_DIV] = 1,    [IR_MAX] = 1,   [IR_MIN] = 1,
     [IR_REDUCE_SUM] = 1, [IR_REDUCE_MAX] = 1, [IR_ARGMAX] = 1, [IR_GUESS] = 1, [IR_SAMPLE] = 1};
 
 /* Butterflies: a step for each doubling of the transform's length. */
@@ -63,7 +65,8 @@ static double rotate_flop(const ir_module *module, const ir_type *x, const ir_co
     return per_element * elems(module, x, at);
 }
 
-/* A rotation takes its steps, a reduction one per element of what it folds, the others one per element of the result. */
+/* A rotation takes its steps, a reduction one per element of what it folds, the others one per element of the
+ * result. */
 static double element_flop(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     bool reduces = ir_op_of(inst->op)->class == IR_CLASS_REDUCE;
     if (inst->op == IR_ROTATE) return rotate_flop(module, &inst->operands[0]->type, at);
@@ -75,13 +78,16 @@ static double element_flop(const ir_module *module, const ir_inst *inst, const i
 
 static ir_cost cost_elem(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     ir_cost cost = in_and_out(module, inst, at);
-    if (inst->results[0]->type.rank || ir_op_of(inst->op)->class == IR_CLASS_REDUCE) cost.flop = element_flop(module, inst, at);
+    if (inst->results[0]->type.rank || ir_op_of(inst->op)->class == IR_CLASS_REDUCE)
+        cost.flop = element_flop(module, inst, at);
     return cost;
 }
 
 /* The numbers of a sampling are the logits; tokens are looked at here and there. */
 static ir_cost cost_sample(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
-    return (ir_cost){.read = bytes(module, &inst->operands[0]->type, at), .written = bytes(module, &inst->results[0]->type, at), .flop = element_flop(module, inst, at)};
+    return (ir_cost){.read = bytes(module, &inst->operands[0]->type, at),
+                     .written = bytes(module, &inst->results[0]->type, at),
+                     .flop = element_flop(module, inst, at)};
 }
 
 static ir_cost cost_fuse(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
@@ -126,7 +132,8 @@ static ir_cost cost_einsum(const ir_module *module, const ir_inst *inst, const i
     return cost;
 }
 
-/* Rows see the keys up to their own position, at most a window of them. Each is scaled, compared, shifted, raised and summed. */
+/* Rows see the keys up to their own position, at most a window of them. Each is scaled, compared, shifted, raised and
+ * summed. */
 static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     enum { SOFTMAX = 5, SOFTCAP = 3 };
     const ir_type *q = &inst->operands[0]->type, *k = &inst->operands[1]->type;
@@ -144,22 +151,27 @@ static ir_cost cost_attention(const ir_module *module, const ir_inst *inst, cons
     }
     double softmax = SOFTMAX + (ir_attr_float(inst, IR_ATTR_CAP, 0) != 0 ? SOFTCAP : 0);
     return (ir_cost){.read = bytes(module, q, at) + 2 * keys * of_key,
-                     .written = bytes(module, &inst->results[0]->type, at), .flop = heads * seen * (4 * d + softmax)};
+                     .written = bytes(module, &inst->results[0]->type, at),
+                     .flop = heads * seen * (4 * d + softmax)};
 }
 
-/* How much of w and its screen is gone through: among likely ids the blocks of usual ones, besides which those of the latest tokens are few. */
+/* How much of w and its screen is gone through: among likely ids the blocks of usual ones, besides which those of the
+ * latest tokens are few. */
 static double part_screened(const ir_inst *inst, double rows) {
     double usual = (double)ir_attr_int(inst, IR_ATTR_USUAL, 0);
     return ir_attr_find(inst, IR_ATTR_USUAL) && usual < rows ? usual / rows : 1;
 }
 
-/* The product with the screen, and with those rows of w that are read besides: few for an argmax; a share as of a usual top_k, which is of
- * about a twentieth on Gemma 3 270M. */
+/* The product with the screen, and with those rows of w that are read besides: few for an argmax; a share as of a usual
+ * top_k, which is of about a twentieth on Gemma 3 270M. */
 static ir_cost cost_screened(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     const ir_type *x = &inst->operands[0]->type, *w = &inst->operands[1]->type, *screen = &inst->operands[2]->type;
-    double rows = elems(module, x, at) / (double)w->dim[1], part = part_screened(inst, (double)w->dim[0]), share = inst->op == IR_SCREENED_SAMPLE ? 3.0 / 64 : 0;
-    return (ir_cost){.read = bytes(module, x, at) + part * bytes(module, screen, at) + share * bytes(module, w, at), .written = bytes(module, &inst->results[0]->type, at),
-                     .flop = 2 * rows * part * (double)w->dim[0] * ((double)screen->dim[1] + share * (double)w->dim[1])};
+    double rows = elems(module, x, at) / (double)w->dim[1], part = part_screened(inst, (double)w->dim[0]),
+           share = inst->op == IR_SCREENED_SAMPLE ? 3.0 / 64 : 0;
+    return (ir_cost){.read = bytes(module, x, at) + part * bytes(module, screen, at) + share * bytes(module, w, at),
+                     .written = bytes(module, &inst->results[0]->type, at),
+                     .flop =
+                         2 * rows * part * (double)w->dim[0] * ((double)screen->dim[1] + share * (double)w->dim[1])};
 }
 
 /* ---- movement ---- */
@@ -174,7 +186,8 @@ static ir_cost cost_gather(const ir_module *module, const ir_inst *inst, const i
 
 static ir_cost cost_update(const ir_module *module, const ir_inst *inst, const ir_cost_at *at) {
     bool inplace = ir_attr_int(inst, IR_ATTR_INPLACE, 0);
-    double part = bytes(module, &inst->operands[1]->type, at), whole = inplace ? 0 : bytes(module, &inst->results[0]->type, at);
+    double part = bytes(module, &inst->operands[1]->type, at),
+           whole = inplace ? 0 : bytes(module, &inst->results[0]->type, at);
     return (ir_cost){.read = part + whole, .written = part + whole};
 }
 
@@ -194,7 +207,8 @@ ir_cost ir_cost_of(const ir_module *module, const ir_inst *inst, const ir_cost_a
     case IR_CLASS_REDUCE: return inst->op == IR_SAMPLE ? cost_sample(module, inst, at) : cost_elem(module, inst, at);
     case IR_CLASS_CONTRACT:
         if (inst->op == IR_ROTATE) return cost_elem(module, inst, at);
-        return inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL ? cost_matmul(module, inst, at) : cost_einsum(module, inst, at);
+        return inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL ? cost_matmul(module, inst, at)
+                                                                     : cost_einsum(module, inst, at);
     case IR_CLASS_SHAPE: return cost_view(module, inst, at);
     case IR_CLASS_MOVE:
         if (inst->op == IR_GATHER) return cost_gather(module, inst, at);
@@ -233,7 +247,8 @@ static ir_cost cost_call(const ir_module *module, const ir_inst *inst, const ir_
     for (int i = 0; i < inst->operand_count; i++) {
         const ir_type *arg = &inst->operands[i]->type, *param = &callee->body->params[i]->type;
         for (int d = 0; d < param->rank; d++)
-            if (ir_dim_is_symbol(param->dim[d])) symbols[ir_dim_symbol_of(param->dim[d])] = (int64_t)extent(module, arg->dim[d], at);
+            if (ir_dim_is_symbol(param->dim[d]))
+                symbols[ir_dim_symbol_of(param->dim[d])] = (int64_t)extent(module, arg->dim[d], at);
     }
     return ir_cost_func(module, callee, &(ir_cost_at){symbols, at->position});
 }
@@ -257,11 +272,14 @@ static ir_cost cost_within(const ir_module *module, const ir_func *func, const i
     ir_cost_at from = *at;
     bool later = inst->op == IR_ATTENTION && inst->operands[3]->def && inst->operands[3]->def->op == IR_ADD;
     const ir_type *all = later && func->body->param_count ? &func->body->params[0]->type : NULL;
-    if (all && all->rank) from.position += (int64_t)(extent(module, all->dim[0], at) - extent(module, inst->operands[0]->type.dim[0], at));
+    if (all && all->rank)
+        from.position +=
+            (int64_t)(extent(module, all->dim[0], at) - extent(module, inst->operands[0]->type.dim[0], at));
     return ir_cost_of(module, inst, &from);
 }
 
-static ir_cost cost_region(const ir_module *module, const ir_func *func, const ir_region *region, const ir_cost_at *at) {
+static ir_cost cost_region(const ir_module *module, const ir_func *func, const ir_region *region,
+                           const ir_cost_at *at) {
     ir_cost total = {0};
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
@@ -270,7 +288,8 @@ static ir_cost cost_region(const ir_module *module, const ir_func *func, const i
         else if (inst->op == IR_IF) total = ir_cost_add(total, cost_arms(module, func, inst, at), 1);
         else if (inst->op != IR_FUSE) {
             double times = rounds(module, inst, at);
-            for (int r = 0; r < inst->region_count; r++) total = ir_cost_add(total, cost_region(module, func, inst->regions[r], at), times);
+            for (int r = 0; r < inst->region_count; r++)
+                total = ir_cost_add(total, cost_region(module, func, inst->regions[r], at), times);
         }
     }
     return total;
@@ -310,7 +329,8 @@ static void layer_of(const ir_inst *inst, void *user) {
     }
     int layer = weights ? named : reached;
     if (inst->op == IR_WEIGHT && sscanf(ir_attr_string(inst, IR_ATTR_NAME), "layers.%d.", &number) == 1) layer = number;
-    if (inst->op == IR_LAYER_WEIGHT) layer = (int)ir_attr_int(inst, IR_ATTR_START, 0); /* stands for those of all rounds */
+    /* stands for those of all rounds */
+    if (inst->op == IR_LAYER_WEIGHT) layer = (int)ir_attr_int(inst, IR_ATTR_START, 0);
     for (int i = 0; i < inst->result_count; i++) layers[inst->results[i]->id] = layer;
 }
 

@@ -11,15 +11,16 @@ static char *describe(gm_arena *arena, const ir_module *module, const ir_inst *i
     gm_string text = {0};
     char type[96];
     gm_string_printf(&text, "%s", ir_op_of(inst->op)->text);
-    for (int i = 0; i < inst->operand_count; i++) gm_string_printf(&text, " %s", ir_type_text(module, &inst->operands[i]->type, type));
+    for (int i = 0; i < inst->operand_count; i++)
+        gm_string_printf(&text, " %s", ir_type_text(module, &inst->operands[i]->type, type));
     char *copy = gm_arena_strdup(arena, text.data);
     gm_string_free(&text);
     return copy;
 }
 
 static bool same(const ir_decision *a, const ir_decision *b) {
-    return strcmp(a->step, b->step) == 0 && strcmp(a->func, b->func) == 0 && strcmp(a->what, b->what) == 0 && strcmp(a->choice, b->choice) == 0 &&
-           strcmp(a->reason, b->reason) == 0;
+    return strcmp(a->step, b->step) == 0 && strcmp(a->func, b->func) == 0 && strcmp(a->what, b->what) == 0 &&
+           strcmp(a->choice, b->choice) == 0 && strcmp(a->reason, b->reason) == 0;
 }
 
 static void add(ir_decisions *to, const ir_decision *decision) {
@@ -36,16 +37,20 @@ static void add(ir_decisions *to, const ir_decision *decision) {
     to->items[to->count++] = *decision;
 }
 
-void ir_decide(ir_decisions *to, const char *step, const ir_module *module, const ir_func *func, const ir_inst *inst, const char *choice,
-               const char *reason, ...) {
+void ir_decide(ir_decisions *to, const char *step, const ir_module *module, const ir_func *func, const ir_inst *inst,
+               const char *choice, const char *reason, ...) {
     char why[384];
     va_list args;
     if (!to) return;
     va_start(args, reason);
     vsnprintf(why, sizeof why, reason, args);
     va_end(args);
-    ir_decision decision = {.step = step, .func = gm_arena_strdup(&to->arena, func->name), .what = describe(&to->arena, module, inst),
-                            .choice = gm_arena_strdup(&to->arena, choice), .reason = gm_arena_strdup(&to->arena, why), .count = 1};
+    ir_decision decision = {.step = step,
+                            .func = gm_arena_strdup(&to->arena, func->name),
+                            .what = describe(&to->arena, module, inst),
+                            .choice = gm_arena_strdup(&to->arena, choice),
+                            .reason = gm_arena_strdup(&to->arena, why),
+                            .count = 1};
     add(to, &decision);
 }
 

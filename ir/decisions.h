@@ -5,9 +5,9 @@
 #include "ir/ir.h"
 
 typedef struct ir_decision {
-    const char *step;   /* the pass or emitter */
-    const char *func;   /* where the instruction is */
-    const char *what;   /* its op, and the types of what it reads */
+    const char *step; /* the pass or emitter */
+    const char *func; /* where the instruction is */
+    const char *what; /* its op, and the types of what it reads */
     const char *choice;
     const char *reason; /* the rule with its numbers */
     int64_t count;      /* how many times the same */
@@ -20,8 +20,8 @@ typedef struct ir_decisions {
 } ir_decisions;
 
 /* Note a decision about `inst`; equal ones are counted. Nothing happens when `to` is NULL: nobody asked. */
-void ir_decide(ir_decisions *to, const char *step, const ir_module *module, const ir_func *func, const ir_inst *inst, const char *choice,
-               const char *reason, ...) __attribute__((format(printf, 7, 8)));
+void ir_decide(ir_decisions *to, const char *step, const ir_module *module, const ir_func *func, const ir_inst *inst,
+               const char *choice, const char *reason, ...) __attribute__((format(printf, 7, 8)));
 void ir_decisions_free(ir_decisions *list);
 
 #endif

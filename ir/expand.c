@@ -23,8 +23,7 @@ static ir_value *age_of_keys(ir_builder *b, ir_value *last, ir_dim slots, bool r
 }
 
 /* Which key each row t may see: [T,1,1,S] of bool. */
-static ir_value *visible_keys(ir_builder *b, const ir_inst *inst, ir_dim rows, ir_dim slots,
-                              ir_value *position) {
+static ir_value *visible_keys(ir_builder *b, const ir_inst *inst, ir_dim rows, ir_dim slots, ir_value *position) {
     int64_t window = ir_attr_int(inst, IR_ATTR_WINDOW, 0);
     bool ring = ir_attr_int(inst, IR_ATTR_RING, 0);
     ir_value *t = ir_iota(b, 4, (ir_dim[]){rows, 1, 1, 1}, 0);
@@ -94,15 +93,15 @@ static ir_value *expand_SCREENED_SAMPLE(ir_builder *b, const ir_inst *inst, ir_v
 
 typedef ir_value *expand_fn(ir_builder *b, const ir_inst *inst, ir_value *const *operands);
 
-#define EXPAND_SOURCE(name) NULL
-#define EXPAND_ELEM(name) NULL
-#define EXPAND_REDUCE(name) NULL
+#define EXPAND_SOURCE(name)   NULL
+#define EXPAND_ELEM(name)     NULL
+#define EXPAND_REDUCE(name)   NULL
 #define EXPAND_CONTRACT(name) NULL
-#define EXPAND_MOVE(name) NULL
-#define EXPAND_SHAPE(name) NULL
-#define EXPAND_CONTROL(name) NULL
-#define EXPAND_EFFECT(name) NULL
-#define EXPAND_FUSED(name) expand_##name
+#define EXPAND_MOVE(name)     NULL
+#define EXPAND_SHAPE(name)    NULL
+#define EXPAND_CONTROL(name)  NULL
+#define EXPAND_EFFECT(name)   NULL
+#define EXPAND_FUSED(name)    expand_##name
 
 static expand_fn *const table[] = {
 #define OP(name, text, operands, results, regions, class) EXPAND_##class(name),

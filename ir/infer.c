@@ -21,9 +21,9 @@ typedef struct rule_context {
 typedef bool (*rule_fn)(const rule_context *c);
 
 #define FAIL(...) return snprintf(c->why, WHY_BYTES, __VA_ARGS__), false
-#define REQUIRE(cond, ...)                                                                         \
-    do {                                                                                           \
-        if (!(cond)) FAIL(__VA_ARGS__);                                                            \
+#define REQUIRE(cond, ...)                                                                                             \
+    do {                                                                                                               \
+        if (!(cond)) FAIL(__VA_ARGS__);                                                                                \
     } while (0)
 
 static const ir_type *operand(const rule_context *c, int i) {
@@ -48,13 +48,13 @@ static bool axis_of(const rule_context *c, const ir_type *x, int *axis) {
 
 /* ---- sources ---- */
 
-
 static bool rule_const(const rule_context *c) {
     const ir_attr *list = ir_attr_find(c->inst, IR_ATTR_VALUES);
     const ir_attr *value = ir_attr_find(c->inst, IR_ATTR_VALUE);
     REQUIRE(!list != !value, "needs value or values");
     REQUIRE(!value || c->out->dtype != RT_BOOL || value->i == 0 || value->i == 1, "a bool is 0 or 1");
-    for (size_t i = 0; list && c->out->dtype == RT_BOOL && i < list->n; i++) REQUIRE(list->floats[i] == 0 || list->floats[i] == 1, "a bool is 0 or 1");
+    for (size_t i = 0; list && c->out->dtype == RT_BOOL && i < list->n; i++)
+        REQUIRE(list->floats[i] == 0 || list->floats[i] == 1, "a bool is 0 or 1");
     REQUIRE(!rt_is_storage(c->out->dtype), "dtype cannot be a storage type");
     int64_t elems = 1;
     for (int i = 0; i < c->out->rank; i++) {
@@ -64,7 +64,8 @@ static bool rule_const(const rule_context *c) {
     REQUIRE(!list || (size_t)elems == list->n, "values must hold %lld numbers", (long long)elems);
     bool fractions = rt_dtype_of(c->out->dtype)->class == RT_CLASS_FLOAT;
     for (size_t i = 0; list && !fractions && i < list->n; i++)
-        REQUIRE(fabs(list->floats[i]) < 9e15 && list->floats[i] == rint(list->floats[i]), "value %zu is not an integer", i);
+        REQUIRE(fabs(list->floats[i]) < 9e15 && list->floats[i] == rint(list->floats[i]), "value %zu is not an integer",
+                i);
     return true;
 }
 
@@ -77,8 +78,7 @@ static bool rule_iota(const rule_context *c) {
 static bool rule_weight(const rule_context *c) {
     REQUIRE(ir_attr_string(c->inst, IR_ATTR_NAME), "needs name");
     REQUIRE(c->out->rank <= RT_MAX_TENSOR_RANK, "weights have at most %d dimensions", RT_MAX_TENSOR_RANK);
-    for (int i = 0; i < c->out->rank; i++)
-        REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
+    for (int i = 0; i < c->out->rank; i++) REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
     return true;
 }
 
@@ -88,7 +88,8 @@ static bool rule_layer_weight(const rule_context *c) {
     REQUIRE(is_index(operand(c, 0)), "operand must be an i32 scalar");
     REQUIRE(star && !strchr(star + 1, '*') && strlen(name) < IR_NAME_BYTES - 24, "needs a name with one '*'");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_START) && ir_attr_find(c->inst, IR_ATTR_STEP), "needs start and step");
-    REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= IR_MAX_LAYERS, "needs extent, a number up to %d", IR_MAX_LAYERS);
+    REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= IR_MAX_LAYERS,
+            "needs extent, a number up to %d", IR_MAX_LAYERS);
     REQUIRE(c->out->rank <= RT_MAX_TENSOR_RANK, "weights have at most %d dimensions", RT_MAX_TENSOR_RANK);
     for (int i = 0; i < c->out->rank; i++) REQUIRE(!ir_dim_is_symbol(c->out->dim[i]), "weights have static extents");
     return true;
@@ -164,8 +165,8 @@ static bool rule_reduce(const rule_context *c) {
     const ir_type *x = operand(c, 0);
     if (!axis_of(c, x, &axis)) return false;
     bool max = c->inst->op == IR_REDUCE_MAX;
-    REQUIRE(x->dtype == RT_F32 || x->dtype == RT_I32 || (max && x->dtype == RT_BOOL),
-            "operand must be f32 or i32%s", max ? " or bool" : "");
+    REQUIRE(x->dtype == RT_F32 || x->dtype == RT_I32 || (max && x->dtype == RT_BOOL), "operand must be f32 or i32%s",
+            max ? " or bool" : "");
     *c->out = *x;
     c->out->dim[axis] = 1;
     return true;
@@ -229,7 +230,8 @@ static bool rule_guess(const rule_context *c) {
 /* A stored or computed [N,columns] of floats, N a number? */
 static bool is_matrix_of(const ir_type *w, ir_dim columns) {
     rt_dtype_class class = rt_dtype_of(w->dtype)->class;
-    bool floats = class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT || class == RT_CLASS_INTERLEAVED || class == RT_CLASS_PANELS;
+    bool floats =
+        class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT || class == RT_CLASS_INTERLEAVED || class == RT_CLASS_PANELS;
     return floats && w->rank == 2 && !ir_dim_is_symbol(w->dim[0]) && w->dim[1] == columns;
 }
 
@@ -241,7 +243,8 @@ static bool infer_products(const rule_context *c, int first) {
     for (int i = first; i < c->inst->operand_count; i++) {
         const ir_type *w = operand(c, i);
         REQUIRE(is_matrix_of(w, x->dim[x->rank - 1]), "weight must be a float matrix [N,K] with x's last extent as K");
-        REQUIRE(!rt_interleaved_of(w->dtype) || w->dim[0] % RT_INTERLEAVED_ROWS == 0, "interleaved rows come in groups of %d", RT_INTERLEAVED_ROWS);
+        REQUIRE(!rt_interleaved_of(w->dtype) || w->dim[0] % RT_INTERLEAVED_ROWS == 0,
+                "interleaved rows come in groups of %d", RT_INTERLEAVED_ROWS);
         rows += w->dim[0];
     }
     *c->out = *x;
@@ -257,7 +260,8 @@ static bool rule_matmul(const rule_context *c) {
     bool words = ir_attr_is(c->inst, IR_ATTR_IMPL, "words"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
     for (int i = 1; i < c->inst->operand_count; i++) {
         REQUIRE(operand(c, i)->dtype != RT_I8_P16, "panels are multiplied by scaled_matmul");
-        REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || words || tiles, "interleaved rows are multiplied with x in words or in tiles");
+        REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || words || tiles,
+                "interleaved rows are multiplied with x in words or in tiles");
     }
     return infer_products(c, 1);
 }
@@ -272,19 +276,25 @@ static bool rule_scaled_matmul(const rule_context *c) {
     int64_t columns = x->dim[x->rank - 1], scales = stored ? columns / IR_SCALE_RUN : 1;
     REQUIRE(columns > 0, "x must have columns");
     const char *each = stored ? "each 32 columns of x" : "each row of x";
-    REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == scales, "the scales must be f32, one for %s", each);
+    REQUIRE(s->dtype == RT_F32 && s->rank == x->rank && s->dim[s->rank - 1] == scales,
+            "the scales must be f32, one for %s", each);
     for (int i = 0; i + 1 < x->rank; i++) REQUIRE(s->dim[i] == x->dim[i], "the scales must be f32, one for %s", each);
     if (stored) {
-        REQUIRE(x->dtype == RT_I8 && columns % IR_SCALE_RUN == 0, "without bits x must be i8, with a multiple of 32 columns");
+        REQUIRE(x->dtype == RT_I8 && columns % IR_SCALE_RUN == 0,
+                "without bits x must be i8, with a multiple of 32 columns");
         REQUIRE(!ir_attr_int(c->inst, IR_ATTR_ROTATE, 0), "weights in their own codes cannot be rotated");
-        for (int i = 2; i < c->inst->operand_count; i++) REQUIRE(rt_codes_of(operand(c, i)->dtype), "without bits weights must be stored in codes of at most six bits");
+        for (int i = 2; i < c->inst->operand_count; i++)
+            REQUIRE(rt_codes_of(operand(c, i)->dtype),
+                    "without bits weights must be stored in codes of at most six bits");
         return infer_products(c, 2);
     }
-    int64_t most = x->dtype == RT_I8 ? 8 : 12; /* W's integers are stored as x's; 256 products of 12 bits with 13 of x stay below 2^31 */
+    /* W's integers are stored as x's; 256 products of 12 bits with 13 of x stay below 2^31 */
+    int64_t most = x->dtype == RT_I8 ? 8 : 12;
     REQUIRE(bits >= 2 && bits <= most, "bits must be 2..%lld", (long long)most);
     bool rotated = x->dtype == RT_I8 && bits == 8 && ir_attr_int(c->inst, IR_ATTR_ROTATE, 0);
     for (int i = 2; i < c->inst->operand_count; i++)
-        REQUIRE(operand(c, i)->dtype != RT_I8_P16 || (rotated && operand(c, i)->dim[0] % RT_PANEL_ROWS == 0), "panels are rotated rows of 8 bits, in groups of %d, for x of i8", RT_PANEL_ROWS);
+        REQUIRE(operand(c, i)->dtype != RT_I8_P16 || (rotated && operand(c, i)->dim[0] % RT_PANEL_ROWS == 0),
+                "panels are rotated rows of 8 bits, in groups of %d, for x of i8", RT_PANEL_ROWS);
     return infer_products(c, 2);
 }
 
@@ -302,14 +312,15 @@ static bool rule_gated_matmul(const rule_context *c) {
 
 static bool rule_rotate(const rule_context *c) {
     const ir_type *x = operand(c, 0);
-    REQUIRE(x->dtype == RT_F32 && x->rank >= 1 && !ir_dim_is_symbol(x->dim[x->rank - 1]), "x must be f32 with a number of columns");
+    REQUIRE(x->dtype == RT_F32 && x->rank >= 1 && !ir_dim_is_symbol(x->dim[x->rank - 1]),
+            "x must be f32 with a number of columns");
     *c->out = *x;
     return true;
 }
 
 /* Bind each letter of one einsum operand to its extent. */
-static bool bind_letters(const rule_context *c, const char *letters, size_t n, const ir_type *type,
-                         ir_dim extent[26], bool bound[26]) {
+static bool bind_letters(const rule_context *c, const char *letters, size_t n, const ir_type *type, ir_dim extent[26],
+                         bool bound[26]) {
     REQUIRE((int)n == type->rank, "spec has %zu letters for an operand of rank %d", n, type->rank);
     for (size_t i = 0; i < n; i++) {
         REQUIRE(letters[i] >= 'a' && letters[i] <= 'z', "spec letters must be a-z");
@@ -337,7 +348,8 @@ static bool rule_einsum(const rule_context *c) {
     REQUIRE(rank <= IR_MAX_RANK, "result rank exceeds %d", IR_MAX_RANK);
     *c->out = (ir_type){.dtype = RT_F32, .rank = (int)rank};
     for (size_t i = 0; i < rank; i++) {
-        REQUIRE(result[i] >= 'a' && result[i] <= 'z' && bound[result[i] - 'a'], "result letter '%c' is not in an operand", result[i]);
+        REQUIRE(result[i] >= 'a' && result[i] <= 'z' && bound[result[i] - 'a'],
+                "result letter '%c' is not in an operand", result[i]);
         REQUIRE(!memchr(result, result[i], i), "'%c' is repeated", result[i]);
         c->out->dim[i] = extent[result[i] - 'a'];
     }
@@ -371,7 +383,8 @@ static bool rule_transpose(const rule_context *c) {
     unsigned seen = 0;
     *c->out = *x;
     for (int i = 0; i < x->rank; i++) {
-        REQUIRE(perm->ints[i] >= 0 && perm->ints[i] < x->rank && !(seen >> perm->ints[i] & 1), "perm must be a permutation");
+        REQUIRE(perm->ints[i] >= 0 && perm->ints[i] < x->rank && !(seen >> perm->ints[i] & 1),
+                "perm must be a permutation");
         seen |= 1u << perm->ints[i];
         c->out->dim[i] = x->dim[perm->ints[i]];
     }
@@ -384,7 +397,8 @@ static bool rule_slice(const rule_context *c) {
     if (!axis_of(c, x, &axis)) return false;
     int64_t start = ir_attr_int(c->inst, IR_ATTR_START, -1), size = ir_attr_int(c->inst, IR_ATTR_SIZE, -1);
     REQUIRE(start >= 0 && size >= 0, "needs start >= 0 and a static size");
-    REQUIRE(!ir_dim_is_symbol(x->dim[axis]) && size <= x->dim[axis] && start <= x->dim[axis] - size, "slice leaves the axis");
+    REQUIRE(!ir_dim_is_symbol(x->dim[axis]) && size <= x->dim[axis] && start <= x->dim[axis] - size,
+            "slice leaves the axis");
     *c->out = *x;
     c->out->dim[axis] = size;
     return true;
@@ -407,7 +421,8 @@ static bool rule_window(const rule_context *c) {
     const ir_attr *size = ir_attr_find(c->inst, IR_ATTR_SIZE);
     REQUIRE(size, "needs size");
     REQUIRE(is_index(operand(c, 1)), "start must be an i32 scalar");
-    REQUIRE(ir_dim_is_symbol(size->i) || ir_dim_is_symbol(x->dim[axis]) || size->i <= x->dim[axis], "the window is longer than x");
+    REQUIRE(ir_dim_is_symbol(size->i) || ir_dim_is_symbol(x->dim[axis]) || size->i <= x->dim[axis],
+            "the window is longer than x");
     *c->out = *x;
     c->out->dim[axis] = size->i;
     return true;
@@ -434,7 +449,8 @@ static bool rule_concat(const rule_context *c) {
 static bool rule_swap_halves(const rule_context *c) {
     const ir_type *x = operand(c, 0);
     REQUIRE(!rt_is_storage(x->dtype) && x->rank >= 1, "x must be a tensor of numbers");
-    REQUIRE(!ir_dim_is_symbol(x->dim[x->rank - 1]) && x->dim[x->rank - 1] % 2 == 0, "the last axis must have an even number of elements");
+    REQUIRE(!ir_dim_is_symbol(x->dim[x->rank - 1]) && x->dim[x->rank - 1] % 2 == 0,
+            "the last axis must have an even number of elements");
     *c->out = *x;
     return true;
 }
@@ -442,7 +458,8 @@ static bool rule_swap_halves(const rule_context *c) {
 static bool rule_gather(const rule_context *c) {
     const ir_type *table = operand(c, 0), *ids = operand(c, 1);
     rt_dtype_class class = rt_dtype_of(table->dtype)->class;
-    REQUIRE(table->rank == 2 && (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT), "table must be a float matrix [V,K]");
+    REQUIRE(table->rank == 2 && (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT),
+            "table must be a float matrix [V,K]");
     REQUIRE(ids->dtype == RT_I32 && ids->rank < IR_MAX_RANK, "ids must be i32");
     *c->out = *ids;
     c->out->dtype = RT_F32;
@@ -458,10 +475,12 @@ static bool rule_update(const rule_context *c) {
     for (int i = 0; i < starts; i++) REQUIRE(is_index(operand(c, i + 2)), "starts must be i32 scalars");
     bool ring = ir_attr_int(c->inst, IR_ATTR_RING, 0);
     REQUIRE(!ring || !ir_dim_is_symbol(x->dim[starts - 1]), "a ring has a number of slots");
-    REQUIRE(!ring || ir_dim_is_symbol(v->dim[starts - 1]) || v->dim[starts - 1] <= x->dim[starts - 1], "v does not fit the ring");
+    REQUIRE(!ring || ir_dim_is_symbol(v->dim[starts - 1]) || v->dim[starts - 1] <= x->dim[starts - 1],
+            "v does not fit the ring");
     for (int i = starts; i < x->rank; i++) REQUIRE(v->dim[i] == x->dim[i], "v must span the axes without a start");
     for (int i = 0; i < starts; i++)
-        REQUIRE(ir_dim_is_symbol(v->dim[i]) || ir_dim_is_symbol(x->dim[i]) || v->dim[i] <= x->dim[i], "v is longer than x");
+        REQUIRE(ir_dim_is_symbol(v->dim[i]) || ir_dim_is_symbol(x->dim[i]) || v->dim[i] <= x->dim[i],
+                "v is longer than x");
     *c->out = *x;
     return true;
 }
@@ -469,8 +488,7 @@ static bool rule_update(const rule_context *c) {
 /* ---- control ---- */
 
 static bool same_types(const rule_context *c, ir_value *const *a, const ir_type *const b[], int n, const char *what) {
-    for (int i = 0; i < n; i++)
-        REQUIRE(ir_type_equal(&a[i]->type, b[i]), "%s %d has another type", what, i);
+    for (int i = 0; i < n; i++) REQUIRE(ir_type_equal(&a[i]->type, b[i]), "%s %d has another type", what, i);
     return true;
 }
 
@@ -514,7 +532,8 @@ static bool rule_while(const rule_context *c) {
     const ir_region *test = c->inst->regions[0], *body = c->inst->regions[1];
     int carries = c->inst->operand_count;
     REQUIRE(test->param_count == carries && body->param_count == carries, "regions must take the carries");
-    REQUIRE(test->yield_count == 1 && test->yields[0]->type.rank == 0 && test->yields[0]->type.dtype == RT_BOOL, "test must yield one bool");
+    REQUIRE(test->yield_count == 1 && test->yields[0]->type.rank == 0 && test->yields[0]->type.dtype == RT_BOOL,
+            "test must yield one bool");
     REQUIRE(body->yield_count == carries && c->inst->result_count == carries, "body must yield the carries");
     if (!types_match(c, test->params, c->inst->operands, carries, "test parameter")) return false;
     if (!types_match(c, body->params, c->inst->operands, carries, "carry")) return false;
@@ -527,7 +546,8 @@ static bool rule_if(const rule_context *c) {
     const ir_region *yes = c->inst->regions[0], *no = c->inst->regions[1];
     REQUIRE(operand(c, 0)->rank == 0 && operand(c, 0)->dtype == RT_BOOL, "condition must be a bool scalar");
     REQUIRE(yes->param_count == 0 && no->param_count == 0, "branches take no parameters");
-    REQUIRE(yes->yield_count == c->inst->result_count && no->yield_count == c->inst->result_count, "branches must yield one value per result");
+    REQUIRE(yes->yield_count == c->inst->result_count && no->yield_count == c->inst->result_count,
+            "branches must yield one value per result");
     if (!types_match(c, no->yields, yes->yields, yes->yield_count, "else yield")) return false;
     for (int i = 0; i < yes->yield_count; i++) c->out[i] = yes->yields[i]->type;
     return true;
@@ -552,9 +572,11 @@ static bool rule_call(const rule_context *c) {
                 continue;
             }
             int symbol = ir_dim_symbol_of(p->dim[d]);
-            REQUIRE(!known[symbol] || bound[symbol] == a->dim[d], "arguments bind %s twice", c->module->symbols[symbol].name);
+            REQUIRE(!known[symbol] || bound[symbol] == a->dim[d], "arguments bind %s twice",
+                    c->module->symbols[symbol].name);
             int64_t max = c->module->symbols[symbol].max;
-            REQUIRE(!max || ir_dim_max(c->module, a->dim[d]) <= max, "argument %d exceeds the bound of %s", i, c->module->symbols[symbol].name);
+            REQUIRE(!max || ir_dim_max(c->module, a->dim[d]) <= max, "argument %d exceeds the bound of %s", i,
+                    c->module->symbols[symbol].name);
             known[symbol] = true;
             bound[symbol] = a->dim[d];
         }
@@ -612,13 +634,17 @@ static bool rule_fuse(const rule_context *c) {
         ir_op op = body->insts[i]->op;
         ir_class class = ir_op_of(op)->class;
         bool reduces = op == IR_REDUCE_SUM || op == IR_REDUCE_MAX;
-        bool can = class == IR_CLASS_ELEM || reduces || op == IR_CONST || op == IR_IOTA || op == IR_SWAP_HALVES || op == IR_ROTATE;
+        bool can = class == IR_CLASS_ELEM || reduces || op == IR_CONST || op == IR_IOTA || op == IR_SWAP_HALVES ||
+                   op == IR_ROTATE;
         REQUIRE(can, "%s cannot be fused", ir_op_of(op)->text);
         REQUIRE(op != IR_CONST || ir_attr_find(body->insts[i], IR_ATTR_VALUE), "a list of values cannot be fused");
         const ir_type *type = &body->insts[i]->results[0]->type;
-        REQUIRE(!reduces || reduces_rows_of(body, body->insts[i]), "only whole rows, along the last axis, are reduced in a nest");
-        REQUIRE(op != IR_IOTA || counts_in(body, type, (int)ir_attr_int(body->insts[i], IR_ATTR_AXIS, 0)), "an iota in a nest has the nest's extent along its axis");
-        REQUIRE(op != IR_ROTATE || counts_in(body, type, type->rank - 1), "rows of another length than those that are rotated");
+        REQUIRE(!reduces || reduces_rows_of(body, body->insts[i]),
+                "only whole rows, along the last axis, are reduced in a nest");
+        REQUIRE(op != IR_IOTA || counts_in(body, type, (int)ir_attr_int(body->insts[i], IR_ATTR_AXIS, 0)),
+                "an iota in a nest has the nest's extent along its axis");
+        REQUIRE(op != IR_ROTATE || counts_in(body, type, type->rank - 1),
+                "rows of another length than those that are rotated");
         for (int k = 0; k < body->insts[i]->operand_count; k++)
             REQUIRE(defined_in(body, i, body->insts[i]->operands[k]), "the body uses a value that is not its own");
     }
@@ -638,7 +664,8 @@ static bool rule_attention(const rule_context *c) {
     const ir_type *q = operand(c, 0), *k = operand(c, 1), *v = operand(c, 2);
     REQUIRE(q->rank == 4 && k->rank == 3 && v->rank == 3, "needs q[T,KV,G,D], k[S,KV,D], v[S,KV,D]");
     bool scaled = c->inst->operand_count == 6, ring = ir_attr_int(c->inst, IR_ATTR_RING, 0);
-    REQUIRE((q->dtype == RT_F32 || q->dtype == RT_BF16) && (scaled ? k->dtype == RT_I8 : is_float(k->dtype)) && k->dtype == v->dtype,
+    REQUIRE((q->dtype == RT_F32 || q->dtype == RT_BF16) && (scaled ? k->dtype == RT_I8 : is_float(k->dtype)) &&
+                k->dtype == v->dtype,
             "q must be f32 or bf16, k and v of one float dtype or i8 with scales");
     REQUIRE(ir_type_equal(k, v) && k->dim[1] == q->dim[1] && k->dim[2] == q->dim[3], "extents of q, k, v do not fit");
     REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
@@ -647,11 +674,13 @@ static bool rule_attention(const rule_context *c) {
     REQUIRE(!impl || strcmp(impl, "words") == 0 || strcmp(impl, "tiles") == 0, "impl must be \"words\" or \"tiles\"");
     int64_t window = ir_attr_int(c->inst, IR_ATTR_WINDOW, 0);
     REQUIRE(!ring || (window > 0 && !ir_dim_is_symbol(k->dim[0])), "a ring needs a window and a number of slots");
-    REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1, "the ring is shorter than the window");
+    REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1,
+            "the ring is shorter than the window");
     for (int i = 4; i < c->inst->operand_count; i++) {
         const ir_type *s = operand(c, i);
-        REQUIRE(s->dtype == RT_F32 && s->rank == 3 && s->dim[0] == k->dim[0] && s->dim[1] == k->dim[1] && s->dim[2] > 0 &&
-                    (s->dim[2] == 1 || s->dim[2] * IR_SCALE_RUN == k->dim[2]), "scales must be f32[S,KV,1] or f32[S,KV,D/32]");
+        REQUIRE(s->dtype == RT_F32 && s->rank == 3 && s->dim[0] == k->dim[0] && s->dim[1] == k->dim[1] &&
+                    s->dim[2] > 0 && (s->dim[2] == 1 || s->dim[2] * IR_SCALE_RUN == k->dim[2]),
+                "scales must be f32[S,KV,1] or f32[S,KV,D/32]");
     }
     *c->out = *q;
     c->out->dtype = wanted;
@@ -662,11 +691,14 @@ static bool rule_attention(const rule_context *c) {
 static bool is_screened(const rule_context *c) {
     const ir_type *x = operand(c, 0), *w = operand(c, 1), *s = operand(c, 2);
     REQUIRE(x->dtype == RT_F32 && x->rank == 2 && x->dim[0] >= 1, "x must be f32[M,K] with a number of rows");
-    REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1], "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
+    REQUIRE(rt_can_screen(w->dtype) && w->rank == 2 && w->dim[1] == x->dim[1],
+            "w must be [N,K] of f32, f16, bf16, q8_0 or q6_k");
     ir_dim shape[2];
     rt_screen_shape(w->dim[0], w->dim[1], shape);
-    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1], "the screen of w[N,K] must be s4, of K+32 columns and the rows of runtime/screen.h");
-    REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && rt_can_screen_columns(w->dim[1]), "not the rows or columns of a screen");
+    REQUIRE(s->dtype == RT_S4 && s->rank == 2 && s->dim[0] == shape[0] && s->dim[1] == shape[1],
+            "the screen of w[N,K] must be s4, of K+32 columns and the rows of runtime/screen.h");
+    REQUIRE(!ir_dim_is_symbol(w->dim[0]) && w->dim[0] <= INT32_MAX && rt_can_screen_columns(w->dim[1]),
+            "not the rows or columns of a screen");
     REQUIRE(ir_attr_float(c->inst, IR_ATTR_CAP, 0) >= 0, "cap must not be negative");
     return true;
 }
@@ -687,22 +719,64 @@ static bool rule_screened_sample(const rule_context *c) {
 }
 
 static const rule_fn rules[IR_OP_COUNT] = {
-    [IR_CONST] = rule_const, [IR_IOTA] = rule_iota, [IR_WEIGHT] = rule_weight, [IR_LAYER_WEIGHT] = rule_layer_weight,
-    [IR_NEG] = rule_neg, [IR_EXP] = rule_unary_float, [IR_LOG] = rule_unary_float,
-    [IR_TANH] = rule_unary_float, [IR_ERF] = rule_unary_float, [IR_SQRT] = rule_unary_float,
-    [IR_RSQRT] = rule_unary_float, [IR_SIN] = rule_unary_float, [IR_COS] = rule_unary_float,
-    [IR_NOT] = rule_not, [IR_CONVERT] = rule_convert, [IR_ADD] = rule_arith, [IR_SUB] = rule_arith,
-    [IR_MUL] = rule_arith, [IR_DIV] = rule_arith, [IR_MAX] = rule_arith, [IR_MIN] = rule_arith,
-    [IR_AND] = rule_logic, [IR_OR] = rule_logic, [IR_LT] = rule_compare, [IR_LE] = rule_compare,
-    [IR_EQ] = rule_compare, [IR_SELECT] = rule_select, [IR_REDUCE_SUM] = rule_reduce,
-    [IR_REDUCE_MAX] = rule_reduce, [IR_ARGMAX] = rule_argmax, [IR_MATMUL] = rule_matmul,
-    [IR_SCALED_MATMUL] = rule_scaled_matmul, [IR_ROTATE] = rule_rotate, [IR_EINSUM] = rule_einsum, [IR_RESHAPE] = rule_reshape, [IR_TRANSPOSE] = rule_transpose,
-    [IR_SLICE] = rule_slice, [IR_INDEX] = rule_index, [IR_WINDOW] = rule_window,
-    [IR_CONCAT] = rule_concat, [IR_SWAP_HALVES] = rule_swap_halves, [IR_GATHER] = rule_gather, [IR_UPDATE] = rule_update,
-    [IR_MAP] = rule_map, [IR_SCAN] = rule_scan, [IR_WHILE] = rule_while, [IR_IF] = rule_if,
-    [IR_CALL] = rule_call, [IR_DIM] = rule_dim, [IR_FUSE] = rule_fuse, [IR_SAMPLE] = rule_sample,
-    [IR_EMIT] = rule_emit, [IR_ATTENTION] = rule_attention, [IR_GATED_MATMUL] = rule_gated_matmul, [IR_SCREENED_ARGMAX] = rule_screened_argmax,
-    [IR_SCREENED_SAMPLE] = rule_screened_sample, [IR_GUESS] = rule_guess, [IR_SCREENED_GUESS] = rule_screened_guess,
+    [IR_CONST] = rule_const,
+    [IR_IOTA] = rule_iota,
+    [IR_WEIGHT] = rule_weight,
+    [IR_LAYER_WEIGHT] = rule_layer_weight,
+    [IR_NEG] = rule_neg,
+    [IR_EXP] = rule_unary_float,
+    [IR_LOG] = rule_unary_float,
+    [IR_TANH] = rule_unary_float,
+    [IR_ERF] = rule_unary_float,
+    [IR_SQRT] = rule_unary_float,
+    [IR_RSQRT] = rule_unary_float,
+    [IR_SIN] = rule_unary_float,
+    [IR_COS] = rule_unary_float,
+    [IR_NOT] = rule_not,
+    [IR_CONVERT] = rule_convert,
+    [IR_ADD] = rule_arith,
+    [IR_SUB] = rule_arith,
+    [IR_MUL] = rule_arith,
+    [IR_DIV] = rule_arith,
+    [IR_MAX] = rule_arith,
+    [IR_MIN] = rule_arith,
+    [IR_AND] = rule_logic,
+    [IR_OR] = rule_logic,
+    [IR_LT] = rule_compare,
+    [IR_LE] = rule_compare,
+    [IR_EQ] = rule_compare,
+    [IR_SELECT] = rule_select,
+    [IR_REDUCE_SUM] = rule_reduce,
+    [IR_REDUCE_MAX] = rule_reduce,
+    [IR_ARGMAX] = rule_argmax,
+    [IR_MATMUL] = rule_matmul,
+    [IR_SCALED_MATMUL] = rule_scaled_matmul,
+    [IR_ROTATE] = rule_rotate,
+    [IR_EINSUM] = rule_einsum,
+    [IR_RESHAPE] = rule_reshape,
+    [IR_TRANSPOSE] = rule_transpose,
+    [IR_SLICE] = rule_slice,
+    [IR_INDEX] = rule_index,
+    [IR_WINDOW] = rule_window,
+    [IR_CONCAT] = rule_concat,
+    [IR_SWAP_HALVES] = rule_swap_halves,
+    [IR_GATHER] = rule_gather,
+    [IR_UPDATE] = rule_update,
+    [IR_MAP] = rule_map,
+    [IR_SCAN] = rule_scan,
+    [IR_WHILE] = rule_while,
+    [IR_IF] = rule_if,
+    [IR_CALL] = rule_call,
+    [IR_DIM] = rule_dim,
+    [IR_FUSE] = rule_fuse,
+    [IR_SAMPLE] = rule_sample,
+    [IR_EMIT] = rule_emit,
+    [IR_ATTENTION] = rule_attention,
+    [IR_GATED_MATMUL] = rule_gated_matmul,
+    [IR_SCREENED_ARGMAX] = rule_screened_argmax,
+    [IR_SCREENED_SAMPLE] = rule_screened_sample,
+    [IR_GUESS] = rule_guess,
+    [IR_SCREENED_GUESS] = rule_screened_guess,
 };
 
 bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *why) {
@@ -713,7 +787,9 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
     REQUIRE(inst->region_count == info->regions, "has %d regions", info->regions);
     for (int i = 0; i < inst->operand_count; i++) {
         bool storage = rt_is_storage(inst->operands[i]->type.dtype);
-        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_GATED_MATMUL || inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS || inst->op == IR_SCREENED_SAMPLE;
+        bool multiplies = inst->op == IR_MATMUL || inst->op == IR_SCALED_MATMUL || inst->op == IR_GATED_MATMUL ||
+                          inst->op == IR_SCREENED_ARGMAX || inst->op == IR_SCREENED_GUESS ||
+                          inst->op == IR_SCREENED_SAMPLE;
         REQUIRE(!storage || (multiplies && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }

@@ -43,8 +43,7 @@ gm_status interp_fail(const interp_frame *frame, const ir_inst *inst, const char
     gm_diag *diag = frame->run->diag;
     if (!inst) return gm_fail(diag, GM_INVALID, "@%s: %s", frame->func->name, text);
     const char *op = ir_op_of(inst->op)->text;
-    if (inst->result_count == 0)
-        return gm_fail(diag, GM_INVALID, "@%s: %s: %s", frame->func->name, op, text);
+    if (inst->result_count == 0) return gm_fail(diag, GM_INVALID, "@%s: %s: %s", frame->func->name, op, text);
     gm_arena names = {0};
     gm_fail(diag, GM_INVALID, "@%s: %%%s = %s: %s", frame->func->name,
             ir_value_names(frame->func, &names)[inst->results[0]->id], op, text);
@@ -72,11 +71,9 @@ gm_status interp_extent(const interp_frame *frame, const ir_inst *inst, ir_dim d
     return interp_fail(frame, inst, "symbol %s has no value", frame->module->symbols[symbol].name);
 }
 
-static gm_status shape_of(const interp_frame *frame, const ir_inst *inst, const ir_type *type,
-                          ir_array *out) {
+static gm_status shape_of(const interp_frame *frame, const ir_inst *inst, const ir_type *type, ir_array *out) {
     *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
-    for (int i = 0; i < type->rank; i++)
-        GM_TRY(interp_extent(frame, inst, type->dim[i], &out->dim[i]));
+    for (int i = 0; i < type->rank; i++) GM_TRY(interp_extent(frame, inst, type->dim[i], &out->dim[i]));
     return GM_OK;
 }
 
@@ -89,8 +86,8 @@ static gm_status check_shape(const interp_frame *frame, const ir_inst *inst, con
         return interp_fail(frame, inst, "%s %d has another dtype or rank than its type", what, number);
     for (int i = 0; i < want.rank; i++)
         if (tensor->dim[i] != want.dim[i])
-            return interp_fail(frame, inst, "%s %d has extent %lld on axis %d, its type says %lld", what,
-                               number, (long long)tensor->dim[i], i, (long long)want.dim[i]);
+            return interp_fail(frame, inst, "%s %d has extent %lld on axis %d, its type says %lld", what, number,
+                               (long long)tensor->dim[i], i, (long long)want.dim[i]);
     return GM_OK;
 }
 
@@ -102,15 +99,14 @@ static gm_status bind_param(interp_frame *frame, int number, const ir_array *arg
         int symbol = ir_dim_symbol_of(type->dim[i]);
         const ir_symbol *s = &frame->module->symbols[symbol];
         if (arg->dim[i] < 0 || (s->max && arg->dim[i] > s->max))
-            return interp_fail(frame, NULL, "argument %d makes %s = %lld, its bound is %lld", number,
-                               s->name, (long long)arg->dim[i], (long long)s->max);
+            return interp_fail(frame, NULL, "argument %d makes %s = %lld, its bound is %lld", number, s->name,
+                               (long long)arg->dim[i], (long long)s->max);
         if (frame->extent[symbol] < 0) frame->extent[symbol] = arg->dim[i];
     }
     return GM_OK;
 }
 
-static gm_status bind_symbols(interp_frame *frame, const ir_array *args, int arg_count,
-                              const interp_frame *outer) {
+static gm_status bind_symbols(interp_frame *frame, const ir_array *args, int arg_count, const interp_frame *outer) {
     const ir_region *body = frame->func->body;
     if (arg_count != body->param_count)
         return interp_fail(frame, NULL, "takes %d arguments, got %d", body->param_count, arg_count);
@@ -141,8 +137,7 @@ static const ir_module *expansion_of(interp_frame *frame, const ir_inst *inst) {
     ir_builder b;
     ir_module *module = ir_module_like(frame->module);
     ir_func *func = ir_func_new(&b, module, ir_op_of(inst->op)->text);
-    for (int i = 0; i < inst->operand_count; i++)
-        ir_param(&b, func->body, inst->operands[i]->type, NULL);
+    for (int i = 0; i < inst->operand_count; i++) ir_param(&b, func->body, inst->operands[i]->type, NULL);
     ir_value *result = ir_expand_inst(&b, inst, func->body->params);
     ir_yield(&b, &result, 1);
     interp_expansion *e = GM_NEW(&run->arena, interp_expansion);
@@ -151,24 +146,23 @@ static const ir_module *expansion_of(interp_frame *frame, const ir_inst *inst) {
     return module;
 }
 
-static gm_status interp_fused(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                              ir_array *out) {
+static gm_status interp_fused(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     const ir_module *module = expansion_of(frame, inst);
-    return interp_function(frame->run, module, module->funcs[0], in, inst->operand_count, frame, true,
-                           frame->arena, out);
+    return interp_function(frame->run, module, module->funcs[0], in, inst->operand_count, frame, true, frame->arena,
+                           out);
 }
 
 /* ---- instructions, regions, functions ---- */
 
-#define INTERP_ENTRY_SOURCE(name) interp_##name
-#define INTERP_ENTRY_ELEM(name) interp_##name
-#define INTERP_ENTRY_REDUCE(name) interp_##name
+#define INTERP_ENTRY_SOURCE(name)   interp_##name
+#define INTERP_ENTRY_ELEM(name)     interp_##name
+#define INTERP_ENTRY_REDUCE(name)   interp_##name
 #define INTERP_ENTRY_CONTRACT(name) interp_##name
-#define INTERP_ENTRY_MOVE(name) interp_##name
-#define INTERP_ENTRY_SHAPE(name) interp_##name
-#define INTERP_ENTRY_CONTROL(name) interp_##name
-#define INTERP_ENTRY_EFFECT(name) interp_##name
-#define INTERP_ENTRY_FUSED(name) interp_fused
+#define INTERP_ENTRY_MOVE(name)     interp_##name
+#define INTERP_ENTRY_SHAPE(name)    interp_##name
+#define INTERP_ENTRY_CONTROL(name)  interp_##name
+#define INTERP_ENTRY_EFFECT(name)   interp_##name
+#define INTERP_ENTRY_FUSED(name)    interp_fused
 
 static interp_fn *const table[] = {
 #define OP(name, text, operands, results, regions, class) INTERP_ENTRY_##class(name),
@@ -183,8 +177,7 @@ static gm_status run_inst(interp_frame *frame, const ir_inst *inst) {
         in[i] = frame->values[inst->operands[i]->id];
         GM_TRY(check_shape(frame, inst, &inst->operands[i]->type, &in[i], "operand", i));
     }
-    for (int i = 0; i < inst->result_count; i++)
-        GM_TRY(shape_of(frame, inst, &inst->results[i]->type, &out[i]));
+    for (int i = 0; i < inst->result_count; i++) GM_TRY(shape_of(frame, inst, &inst->results[i]->type, &out[i]));
     GM_TRY(table[inst->op](frame, inst, in, out));
     for (int i = 0; i < inst->result_count; i++) {
         GM_TRY(check_shape(frame, inst, &inst->results[i]->type, &out[i], "result", i));
@@ -195,8 +188,8 @@ static gm_status run_inst(interp_frame *frame, const ir_inst *inst) {
     return GM_OK;
 }
 
-static gm_status run_insts(interp_frame *frame, const ir_region *region, const ir_array *args,
-                           gm_arena *to, ir_array *yields) {
+static gm_status run_insts(interp_frame *frame, const ir_region *region, const ir_array *args, gm_arena *to,
+                           ir_array *yields) {
     for (int i = 0; i < region->param_count; i++) {
         frame->values[region->params[i]->id] = args[i];
         GM_TRY(check_shape(frame, NULL, &region->params[i]->type, &args[i], "parameter", i));
@@ -212,8 +205,8 @@ static gm_status run_insts(interp_frame *frame, const ir_region *region, const i
     return GM_OK;
 }
 
-gm_status interp_region(interp_frame *frame, const ir_region *region, const ir_array *args,
-                        gm_arena *to, ir_array *yields) {
+gm_status interp_region(interp_frame *frame, const ir_region *region, const ir_array *args, gm_arena *to,
+                        ir_array *yields) {
     gm_arena scratch = {0}, *outer = frame->arena;
     size_t bytes = sizeof(int64_t) * (size_t)frame->module->symbol_count;
     int64_t *saved = gm_arena_alloc(&scratch, bytes);
@@ -226,9 +219,8 @@ gm_status interp_region(interp_frame *frame, const ir_region *region, const ir_a
     return status;
 }
 
-gm_status interp_function(interp_run *run, const ir_module *module, const ir_func *func,
-                          const ir_array *args, int arg_count, const interp_frame *outer,
-                          bool quiet, gm_arena *to, ir_array *results) {
+gm_status interp_function(interp_run *run, const ir_module *module, const ir_func *func, const ir_array *args,
+                          int arg_count, const interp_frame *outer, bool quiet, gm_arena *to, ir_array *results) {
     gm_arena own = {0};
     interp_frame frame = {.run = run, .module = module, .func = func, .arena = &own, .quiet = quiet};
     frame.extent = GM_NEW_ARRAY(&own, int64_t, module->symbol_count);
@@ -244,15 +236,13 @@ gm_status interp_function(interp_run *run, const ir_module *module, const ir_fun
     return status;
 }
 
-gm_status ir_interp(const ir_module *module, const char *func, const ir_interp_env *env,
-                    const ir_array *args, int arg_count, gm_arena *arena, ir_array *results,
-                    gm_diag *diag) {
+gm_status ir_interp(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
+                    int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag) {
     static const ir_interp_env nothing;
     const ir_func *entry = ir_func_find(module, func);
     if (!entry) return gm_fail(diag, GM_INVALID, "no function @%s", func);
     interp_run run = {.env = env ? env : &nothing, .diag = diag};
-    gm_status status =
-        interp_function(&run, module, entry, args, arg_count, NULL, false, arena, results);
+    gm_status status = interp_function(&run, module, entry, args, arg_count, NULL, false, arena, results);
     for (interp_expansion *e = run.expansions; e; e = e->next) ir_module_free(e->module);
     gm_arena_free(&run.arena);
     return status;

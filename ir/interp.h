@@ -19,15 +19,15 @@ int64_t ir_array_elems(const ir_array *tensor);
 double ir_array_element(const ir_array *tensor, int64_t i);
 
 typedef struct ir_interp_env {
-    const rt_weights *weights;                /* for the weight op; NULL: a weight op is an error */
-    void (*emit)(void *user, int32_t token);  /* NULL: tokens are dropped */
+    const rt_weights *weights;               /* for the weight op; NULL: a weight op is an error */
+    void (*emit)(void *user, int32_t token); /* NULL: tokens are dropped */
     /* Called after each instruction with its results; `inst` is the one in the module. NULL: none. */
     void (*trace)(void *user, const ir_func *func, const ir_inst *inst, const ir_array *results);
     void *user;
 } ir_interp_env;
 
-/* Run @func on args (shapes must match its parameters; symbols are bound from them; a symbol that no parameter binds has
- * its bound `max` as value). results[] receives one tensor per returned value, allocated in `arena`. */
+/* Run @func on args (shapes must match its parameters; symbols are bound from them; a symbol that no parameter binds
+ * has its bound `max` as value). results[] receives one tensor per returned value, allocated in `arena`. */
 gm_status ir_interp(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
                     int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag);
 

@@ -15,8 +15,7 @@ static ir_array int_scalar(gm_arena *arena, int32_t value) {
     return tensor;
 }
 
-gm_status interp_MAP(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                     ir_array *out) {
+gm_status interp_MAP(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     int64_t trips;
     GM_TRY(interp_extent(frame, inst, ir_attr_int(inst, IR_ATTR_EXTENT, 0), &trips));
     ir_array *yields = GM_NEW_ARRAY(frame->arena, ir_array, inst->result_count);
@@ -43,8 +42,8 @@ typedef struct carry_set {
     gm_arena arena;
 } carry_set;
 
-static gm_status finish_loop(interp_frame *frame, const ir_inst *inst, const carry_set *carry,
-                             int count, ir_array *out) {
+static gm_status finish_loop(interp_frame *frame, const ir_inst *inst, const carry_set *carry, int count,
+                             ir_array *out) {
     for (int j = 0; j < count; j++) {
         out[j] = carry->tensors[j + 1];
         GM_TRY(interp_alloc(frame, inst, &out[j]));
@@ -54,8 +53,7 @@ static gm_status finish_loop(interp_frame *frame, const ir_inst *inst, const car
 }
 
 /* One trip: args = the carries, with the trip number before them for a scan. */
-static gm_status next_trip(interp_frame *frame, const ir_region *body, const ir_array *args,
-                           carry_set *carry) {
+static gm_status next_trip(interp_frame *frame, const ir_region *body, const ir_array *args, carry_set *carry) {
     gm_arena fresh = {0};
     gm_status status = interp_region(frame, body, args, &fresh, carry->tensors + 1);
     gm_arena_free(&carry->arena);
@@ -63,8 +61,7 @@ static gm_status next_trip(interp_frame *frame, const ir_region *body, const ir_
     return status;
 }
 
-gm_status interp_SCAN(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                      ir_array *out) {
+gm_status interp_SCAN(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     int count = inst->operand_count - 1;
     int32_t trips = interp_scalar(&in[0]), trip = 0;
     carry_set carry = {.tensors = GM_NEW_ARRAY(frame->arena, ir_array, count + 1)};
@@ -80,8 +77,7 @@ gm_status interp_SCAN(interp_frame *frame, const ir_inst *inst, const ir_array *
     return status;
 }
 
-static gm_status test_while(interp_frame *frame, const ir_inst *inst, const carry_set *carry,
-                            bool *out) {
+static gm_status test_while(interp_frame *frame, const ir_inst *inst, const carry_set *carry, bool *out) {
     gm_arena scratch = {0};
     ir_array go;
     gm_status status = interp_region(frame, inst->regions[0], carry->tensors + 1, &scratch, &go);
@@ -90,8 +86,7 @@ static gm_status test_while(interp_frame *frame, const ir_inst *inst, const carr
     return status;
 }
 
-gm_status interp_WHILE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                       ir_array *out) {
+gm_status interp_WHILE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     int count = inst->operand_count;
     carry_set carry = {.tensors = GM_NEW_ARRAY(frame->arena, ir_array, count + 1)};
     for (int j = 0; j < count; j++) carry.tensors[j + 1] = in[j];
@@ -111,27 +106,23 @@ gm_status interp_IF(interp_frame *frame, const ir_inst *inst, const ir_array *in
     return interp_region(frame, branch, NULL, frame->arena, out);
 }
 
-gm_status interp_CALL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                      ir_array *out) {
+gm_status interp_CALL(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     const ir_func *callee = ir_func_find(frame->module, ir_attr_string(inst, IR_ATTR_CALLEE));
-    return interp_function(frame->run, frame->module, callee, in, inst->operand_count, frame,
-                           frame->quiet, frame->arena, out);
+    return interp_function(frame->run, frame->module, callee, in, inst->operand_count, frame, frame->quiet,
+                           frame->arena, out);
 }
 
-gm_status interp_DIM(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                     ir_array *out) {
+gm_status interp_DIM(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     int symbol = ir_symbol_find(frame->module, ir_attr_string(inst, IR_ATTR_SYMBOL));
     const ir_symbol *s = &frame->module->symbols[symbol];
     int32_t value = interp_scalar(&in[0]);
     if (value < 0 || (s->max && value > s->max))
-        return interp_fail(frame, inst, "%s = %d, its bound is %lld", s->name, (int)value,
-                           (long long)s->max);
+        return interp_fail(frame, inst, "%s = %d, its bound is %lld", s->name, (int)value, (long long)s->max);
     frame->extent[symbol] = value;
     return GM_OK;
 }
 
-gm_status interp_FUSE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                      ir_array *out) {
+gm_status interp_FUSE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     return interp_region(frame, inst->regions[0], in, frame->arena, out);
 }
 
@@ -170,7 +161,8 @@ gm_status interp_GUESS(interp_frame *frame, const ir_inst *inst, const ir_array 
 static const float *likely_logits(interp_frame *frame, const ir_inst *inst, const ir_array *in, int64_t position) {
     int64_t vocab = in[0].dim[1];
     float *logits = gm_arena_alloc(frame->arena, sizeof *logits * (size_t)vocab);
-    for (int64_t i = 0; i < vocab; i++) logits[i] = is_likely(inst, in, i / RT_LIKELY_BLOCK, position) ? ((const float *)in[0].data)[i] : NAN;
+    for (int64_t i = 0; i < vocab; i++)
+        logits[i] = is_likely(inst, in, i / RT_LIKELY_BLOCK, position) ? ((const float *)in[0].data)[i] : NAN;
     return logits;
 }
 
@@ -179,15 +171,18 @@ gm_status interp_SAMPLE(interp_frame *frame, const ir_inst *inst, const ir_array
     int64_t rows = in[0].dim[0], vocab = in[0].dim[1];
     GM_TRY(check_position(frame, inst, in));
     if (vocab < 1) return interp_fail(frame, inst, "there are no logits");
-    rt_choice by = {.options = in[3].data, .tokens = in[1].data, .position = interp_scalar(&in[2]), .seed = *(const uint64_t *)in[4].data};
+    rt_choice by = {.options = in[3].data,
+                    .tokens = in[1].data,
+                    .position = interp_scalar(&in[2]),
+                    .seed = *(const uint64_t *)in[4].data};
     const float *logits = ir_attr_find(inst, IR_ATTR_USUAL) ? likely_logits(frame, inst, in, by.position) : in[0].data;
     void *scratch = gm_arena_alloc(frame->arena, rt_sample_scratch_bytes(vocab));
-    for (; by.row < rows; by.row++) ((int32_t *)out->data)[by.row] = rt_sample(logits + by.row * vocab, vocab, &by, scratch);
+    for (; by.row < rows; by.row++)
+        ((int32_t *)out->data)[by.row] = rt_sample(logits + by.row * vocab, vocab, &by, scratch);
     return GM_OK;
 }
 
-gm_status interp_EMIT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                      ir_array *out) {
+gm_status interp_EMIT(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     const ir_interp_env *env = frame->run->env;
     if (env->emit) env->emit(env->user, interp_scalar(&in[0]));
     return GM_OK;

@@ -49,8 +49,7 @@ void interp_store_int(ir_array *tensor, int64_t i, int64_t value) {
 
 /* ---- sources ---- */
 
-gm_status interp_CONST(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                       ir_array *out) {
+gm_status interp_CONST(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     const ir_attr *list = ir_attr_find(inst, IR_ATTR_VALUES);
     const ir_attr *one = ir_attr_find(inst, IR_ATTR_VALUE);
@@ -63,14 +62,12 @@ gm_status interp_CONST(interp_frame *frame, const ir_inst *inst, const ir_array 
     return GM_OK;
 }
 
-gm_status interp_IOTA(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                      ir_array *out) {
+gm_status interp_IOTA(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
     int64_t inner = 1, elems = ir_array_elems(out);
     for (int i = axis + 1; i < out->rank; i++) inner *= out->dim[i];
-    for (int64_t i = 0; i < elems; i++)
-        ((int32_t *)out->data)[i] = (int32_t)(i / inner % out->dim[axis]);
+    for (int64_t i = 0; i < elems; i++) ((int32_t *)out->data)[i] = (int32_t)(i / inner % out->dim[axis]);
     return GM_OK;
 }
 
@@ -86,13 +83,11 @@ static gm_status find_stored(interp_frame *frame, const ir_inst *inst, const cha
     return GM_OK;
 }
 
-gm_status interp_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     return find_stored(frame, inst, ir_attr_string(inst, IR_ATTR_NAME), out);
 }
 
-gm_status interp_LAYER_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                              ir_array *out) {
+gm_status interp_LAYER_WEIGHT(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     char name[IR_NAME_BYTES];
     int64_t i = interp_scalar(&in[0]);
     if (i < 0 || i >= ir_stored_count(inst))
@@ -133,28 +128,27 @@ static void walk_next(walk *w) {
 }
 
 /* Every element of out: `expr` of x, or of x and y. */
-#define LOOP1(from, to, expr)                                                                      \
-    for (walk w = walk_start(in, 1, out); w.index < w.elems; walk_next(&w)) {                      \
-        from x = ((const from *)in[0].data)[w.offset[0]];                                          \
-        ((to *)out->data)[w.index] = (to)(expr);                                                   \
+#define LOOP1(from, to, expr)                                                                                          \
+    for (walk w = walk_start(in, 1, out); w.index < w.elems; walk_next(&w)) {                                          \
+        from x = ((const from *)in[0].data)[w.offset[0]];                                                              \
+        ((to *)out->data)[w.index] = (to)(expr);                                                                       \
     }
-#define LOOP2(from, to, expr)                                                                      \
-    for (walk w = walk_start(in, 2, out); w.index < w.elems; walk_next(&w)) {                      \
-        from x = ((const from *)in[0].data)[w.offset[0]];                                          \
-        from y = ((const from *)in[1].data)[w.offset[1]];                                          \
-        ((to *)out->data)[w.index] = (to)(expr);                                                   \
+#define LOOP2(from, to, expr)                                                                                          \
+    for (walk w = walk_start(in, 2, out); w.index < w.elems; walk_next(&w)) {                                          \
+        from x = ((const from *)in[0].data)[w.offset[0]];                                                              \
+        from y = ((const from *)in[1].data)[w.offset[1]];                                                              \
+        ((to *)out->data)[w.index] = (to)(expr);                                                                       \
     }
-#define ELEM_FUNCTION(name)                                                                        \
-    gm_status interp_##name(interp_frame *frame, const ir_inst *inst, const ir_array *in,         \
-                            ir_array *out)
+#define ELEM_FUNCTION(name)                                                                                            \
+    gm_status interp_##name(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out)
 
 /* ---- one operand ---- */
 
-#define UNARY_FLOAT(name, expr)                                                                    \
-    ELEM_FUNCTION(name) {                                                                          \
-        GM_TRY(interp_alloc(frame, inst, out));                                                    \
-        LOOP1(float, float, expr)                                                                  \
-        return GM_OK;                                                                              \
+#define UNARY_FLOAT(name, expr)                                                                                        \
+    ELEM_FUNCTION(name) {                                                                                              \
+        GM_TRY(interp_alloc(frame, inst, out));                                                                        \
+        LOOP1(float, float, expr)                                                                                      \
+        return GM_OK;                                                                                                  \
     }
 
 UNARY_FLOAT(EXP, expf(x))
@@ -200,8 +194,7 @@ ELEM_FUNCTION(CONVERT) {
     int64_t elems = ir_array_elems(out);
     for (int64_t i = 0; i < elems; i++) {
         if (from_float && to_float) interp_store_float(out, i, interp_load_float(in, i));
-        else if (from_float)
-            interp_store_int(out, i, float_to_int(interp_load_float(in, i), out->dtype));
+        else if (from_float) interp_store_int(out, i, float_to_int(interp_load_float(in, i), out->dtype));
         else if (to_float) interp_store_float(out, i, (float)interp_load_int(in, i));
         else interp_store_int(out, i, interp_load_int(in, i));
     }
@@ -211,22 +204,22 @@ ELEM_FUNCTION(CONVERT) {
 /* ---- two operands ---- */
 
 /* integer(S, U): the expression in a signed type S that wraps through its unsigned U. */
-#define BINARY(name, float_expr, integer)                                                          \
-    ELEM_FUNCTION(name) {                                                                          \
-        GM_TRY(interp_alloc(frame, inst, out));                                                    \
-        switch (in->dtype) {                                                                       \
-        case RT_F32: LOOP2(float, float, float_expr) break;                                        \
-        case RT_I32: LOOP2(int32_t, int32_t, integer(int32_t, uint32_t)) break;                    \
-        case RT_I64: LOOP2(int64_t, int64_t, integer(int64_t, uint64_t)) break;                    \
-        default: GM_UNREACHABLE("arithmetic on another dtype");                                    \
-        }                                                                                          \
-        return GM_OK;                                                                              \
+#define BINARY(name, float_expr, integer)                                                                              \
+    ELEM_FUNCTION(name) {                                                                                              \
+        GM_TRY(interp_alloc(frame, inst, out));                                                                        \
+        switch (in->dtype) {                                                                                           \
+        case RT_F32: LOOP2(float, float, float_expr) break;                                                            \
+        case RT_I32: LOOP2(int32_t, int32_t, integer(int32_t, uint32_t)) break;                                        \
+        case RT_I64: LOOP2(int64_t, int64_t, integer(int64_t, uint64_t)) break;                                        \
+        default: GM_UNREACHABLE("arithmetic on another dtype");                                                        \
+        }                                                                                                              \
+        return GM_OK;                                                                                                  \
     }
 
-#define INT_ADD(S, U) ((U)x + (U)y)
-#define INT_SUB(S, U) ((U)x - (U)y)
-#define INT_MUL(S, U) ((U)x * (U)y)
-#define INT_DIV(S, U) (y == 0 ? 0 : y == -1 ? (S)((U)0 - (U)x) : x / y)
+#define INT_ADD(S, U)    ((U)x + (U)y)
+#define INT_SUB(S, U)    ((U)x - (U)y)
+#define INT_MUL(S, U)    ((U)x * (U)y)
+#define INT_DIV(S, U)    (y == 0 ? 0 : y == -1 ? (S)((U)0 - (U)x) : x / y)
 #define INT_MAX_OF(S, U) (x > y ? x : y)
 #define INT_MIN_OF(S, U) (x < y ? x : y)
 
@@ -237,16 +230,16 @@ BINARY(DIV, x / y, INT_DIV)
 BINARY(MAX, fmaxf(x, y), INT_MAX_OF)
 BINARY(MIN, fminf(x, y), INT_MIN_OF)
 
-#define COMPARE(name, relation)                                                                    \
-    ELEM_FUNCTION(name) {                                                                          \
-        GM_TRY(interp_alloc(frame, inst, out));                                                    \
-        switch (in->dtype) {                                                                       \
-        case RT_F32: LOOP2(float, uint8_t, x relation y) break;                                    \
-        case RT_I32: LOOP2(int32_t, uint8_t, x relation y) break;                                  \
-        case RT_I64: LOOP2(int64_t, uint8_t, x relation y) break;                                  \
-        default: GM_UNREACHABLE("comparison of another dtype");                                    \
-        }                                                                                          \
-        return GM_OK;                                                                              \
+#define COMPARE(name, relation)                                                                                        \
+    ELEM_FUNCTION(name) {                                                                                              \
+        GM_TRY(interp_alloc(frame, inst, out));                                                                        \
+        switch (in->dtype) {                                                                                           \
+        case RT_F32: LOOP2(float, uint8_t, x relation y) break;                                                        \
+        case RT_I32: LOOP2(int32_t, uint8_t, x relation y) break;                                                      \
+        case RT_I64: LOOP2(int64_t, uint8_t, x relation y) break;                                                      \
+        default: GM_UNREACHABLE("comparison of another dtype");                                                        \
+        }                                                                                                              \
+        return GM_OK;                                                                                                  \
     }
 
 COMPARE(LT, <)

@@ -21,15 +21,13 @@ static int64_t side_offset(const box_side *side, int rank, const int64_t *step) 
     return offset;
 }
 
-static void copy_box(const box_side *to, const box_side *from, int rank, const int64_t *size,
-                     size_t elem_bytes) {
+static void copy_box(const box_side *to, const box_side *from, int rank, const int64_t *size, size_t elem_bytes) {
     int64_t step[IR_MAX_RANK] = {0}, rows = 1, run = rank ? size[rank - 1] : 1;
     for (int i = 0; i < rank - 1; i++) rows *= size[i];
     if (run == 0) return;
     for (int64_t row = 0; row < rows; row++) {
         memcpy((char *)to->data + elem_bytes * (size_t)side_offset(to, rank, step),
-               (const char *)from->data + elem_bytes * (size_t)side_offset(from, rank, step),
-               elem_bytes * (size_t)run);
+               (const char *)from->data + elem_bytes * (size_t)side_offset(from, rank, step), elem_bytes * (size_t)run);
         for (int i = rank - 2; i >= 0; i--) {
             if (++step[i] < size[i]) break;
             step[i] = 0;
@@ -38,8 +36,8 @@ static void copy_box(const box_side *to, const box_side *from, int rank, const i
 }
 
 /* [start, start + size) must lie within an axis of this extent. */
-static gm_status check_range(const interp_frame *frame, const ir_inst *inst, int axis, int64_t start,
-                             int64_t size, int64_t extent) {
+static gm_status check_range(const interp_frame *frame, const ir_inst *inst, int axis, int64_t start, int64_t size,
+                             int64_t extent) {
     if (start >= 0 && size <= extent && start <= extent - size) return GM_OK;
     return interp_fail(frame, inst, "[%lld, %lld) leaves axis %d of extent %lld", (long long)start,
                        (long long)(start + size), axis, (long long)extent);
@@ -47,16 +45,13 @@ static gm_status check_range(const interp_frame *frame, const ir_inst *inst, int
 
 /* ---- views ---- */
 
-gm_status interp_RESHAPE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                         ir_array *out) {
-    if (ir_array_elems(in) != ir_array_elems(out))
-        return interp_fail(frame, inst, "element counts differ");
+gm_status interp_RESHAPE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
+    if (ir_array_elems(in) != ir_array_elems(out)) return interp_fail(frame, inst, "element counts differ");
     out->data = in->data;
     return GM_OK;
 }
 
-gm_status interp_TRANSPOSE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                           ir_array *out) {
+gm_status interp_TRANSPOSE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     const int64_t *perm = ir_attr_find(inst, IR_ATTR_PERM)->ints;
     int64_t stride[IR_MAX_RANK], elems = ir_array_elems(out), step = 1;
@@ -71,15 +66,14 @@ gm_status interp_TRANSPOSE(interp_frame *frame, const ir_inst *inst, const ir_ar
             from += rest % out->dim[i] * stride[perm[i]];
             rest /= out->dim[i];
         }
-        memcpy((char *)out->data + bytes * (size_t)e, (const char *)in->data + bytes * (size_t)from,
-               bytes);
+        memcpy((char *)out->data + bytes * (size_t)e, (const char *)in->data + bytes * (size_t)from, bytes);
     }
     return GM_OK;
 }
 
 /* out = the box of out's extents that starts at `start` on `axis`. */
-static gm_status take(interp_frame *frame, const ir_inst *inst, const ir_array *in, int axis,
-                      int64_t start, ir_array *out) {
+static gm_status take(interp_frame *frame, const ir_inst *inst, const ir_array *in, int axis, int64_t start,
+                      ir_array *out) {
     GM_TRY(check_range(frame, inst, axis, start, out->dim[axis], in->dim[axis]));
     GM_TRY(interp_alloc(frame, inst, out));
     box_side to = side_of(out), from = side_of(in);
@@ -88,19 +82,15 @@ static gm_status take(interp_frame *frame, const ir_inst *inst, const ir_array *
     return GM_OK;
 }
 
-gm_status interp_SLICE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                       ir_array *out) {
-    return take(frame, inst, in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0),
-                ir_attr_int(inst, IR_ATTR_START, 0), out);
+gm_status interp_SLICE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
+    return take(frame, inst, in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0), ir_attr_int(inst, IR_ATTR_START, 0), out);
 }
 
-gm_status interp_WINDOW(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_WINDOW(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     return take(frame, inst, in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0), interp_scalar(&in[1]), out);
 }
 
-gm_status interp_INDEX(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                       ir_array *out) {
+gm_status interp_INDEX(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
     ir_array kept = in[0]; /* the result with the axis still there */
     kept.dim[axis] = 1;
@@ -111,8 +101,7 @@ gm_status interp_INDEX(interp_frame *frame, const ir_inst *inst, const ir_array 
 
 /* ---- movement ---- */
 
-gm_status interp_CONCAT(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_CONCAT(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int axis = (int)ir_attr_int(inst, IR_ATTR_AXIS, 0);
     box_side to = side_of(out);
@@ -124,8 +113,7 @@ gm_status interp_CONCAT(interp_frame *frame, const ir_inst *inst, const ir_array
     return GM_OK;
 }
 
-gm_status interp_SWAP_HALVES(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                             ir_array *out) {
+gm_status interp_SWAP_HALVES(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int axis = out->rank - 1;
     int64_t half = out->dim[axis] / 2, size[IR_MAX_RANK];
@@ -140,24 +128,21 @@ gm_status interp_SWAP_HALVES(interp_frame *frame, const ir_inst *inst, const ir_
     return GM_OK;
 }
 
-gm_status interp_GATHER(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_GATHER(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int64_t rows = in[0].dim[0], k = in[0].dim[1], ids = ir_array_elems(&in[1]);
     size_t row_bytes = rt_dtype_bytes(in[0].dtype, (size_t)k);
     for (int64_t i = 0; i < ids; i++) {
         int64_t id = ((const int32_t *)in[1].data)[i];
         if (id < 0 || id >= rows)
-            return interp_fail(frame, inst, "id %lld is not in 0..%lld", (long long)id,
-                               (long long)rows - 1);
-        rt_dequantize_row(in[0].dtype, (const char *)in[0].data + row_bytes * (size_t)id,
-                          (float *)out->data + i * k, (size_t)k);
+            return interp_fail(frame, inst, "id %lld is not in 0..%lld", (long long)id, (long long)rows - 1);
+        rt_dequantize_row(in[0].dtype, (const char *)in[0].data + row_bytes * (size_t)id, (float *)out->data + i * k,
+                          (size_t)k);
     }
     return GM_OK;
 }
 
-gm_status interp_UPDATE(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_UPDATE(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     memcpy(out->data, in[0].data, interp_bytes(out));
     box_side to = side_of(out), from = side_of(&in[1]);

@@ -21,8 +21,7 @@ static axis_view view_axis(const ir_array *x, int axis) {
     return v;
 }
 
-gm_status interp_REDUCE_SUM(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                            ir_array *out) {
+gm_status interp_REDUCE_SUM(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     axis_view v = view_axis(in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0));
     for (int64_t i = 0; i < v.outer * v.inner; i++) {
@@ -40,8 +39,7 @@ gm_status interp_REDUCE_SUM(interp_frame *frame, const ir_inst *inst, const ir_a
 }
 
 /* Of nothing: -inf, the least integer, false. */
-gm_status interp_REDUCE_MAX(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                            ir_array *out) {
+gm_status interp_REDUCE_MAX(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     axis_view v = view_axis(in, (int)ir_attr_int(inst, IR_ATTR_AXIS, 0));
     for (int64_t i = 0; i < v.outer * v.inner; i++) {
@@ -62,8 +60,7 @@ gm_status interp_REDUCE_MAX(interp_frame *frame, const ir_inst *inst, const ir_a
     return GM_OK;
 }
 
-gm_status interp_ARGMAX(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_ARGMAX(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     axis_view v = view_axis(in, in->rank - 1);
     for (int64_t i = 0; i < v.outer; i++) {
@@ -81,7 +78,10 @@ gm_status interp_ARGMAX(interp_frame *frame, const ir_inst *inst, const ir_array
 /* row[k] = row j of a stored matrix. */
 static void read_row(const ir_array *matrix, int64_t j, int64_t k, float *row) {
     if (rt_interleaved_of(matrix->dtype)) rt_deinterleave_row(matrix->dtype, matrix->data, (size_t)j, (size_t)k, row);
-    else rt_dequantize_row(matrix->dtype, (const char *)matrix->data + rt_dtype_bytes(matrix->dtype, (size_t)k) * (size_t)j, row, (size_t)k);
+    else
+        rt_dequantize_row(matrix->dtype,
+                          (const char *)matrix->data + rt_dtype_bytes(matrix->dtype, (size_t)k) * (size_t)j, row,
+                          (size_t)k);
 }
 
 /* To bf16 and back. */
@@ -89,8 +89,7 @@ static void round_halves(float *x, int64_t count) {
     for (int64_t i = 0; i < count; i++) x[i] = rt_bf16_to_f32(rt_f32_to_bf16(x[i]));
 }
 
-gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1];
     int64_t rows = 1, column = 0;
@@ -129,7 +128,8 @@ static void round_row(float *row, float *scales, int64_t k, int64_t bits, int64_
 }
 
 /* Σ scale · q · w[k] of a row of q, whose scales stand for k / count columns each. */
-static double scaled_dot(const ir_array *q, const float *q_scales, int64_t count, int64_t row, const float *w, const float *w_scales, int64_t group, int64_t k) {
+static double scaled_dot(const ir_array *q, const float *q_scales, int64_t count, int64_t row, const float *w,
+                         const float *w_scales, int64_t group, int64_t k) {
     double sum = 0;
     for (int64_t i = 0; i < k; i++) {
         double scale = (double)q_scales[row * count + i / (k / count)] * (w_scales ? (double)w_scales[i / group] : 1);
@@ -138,13 +138,14 @@ static double scaled_dot(const ir_array *q, const float *q_scales, int64_t count
     return sum;
 }
 
-gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                               ir_array *out) {
+gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     int64_t k = in[0].dim[in[0].rank - 1], n = out->dim[out->rank - 1], rows = ir_array_elems(&in[0]) / k, column = 0;
-    int64_t bits = ir_attr_int(inst, IR_ATTR_BITS, 0), count = in[1].dim[in[1].rank - 1], rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
+    int64_t bits = ir_attr_int(inst, IR_ATTR_BITS, 0), count = in[1].dim[in[1].rank - 1],
+            rotate = ir_attr_int(inst, IR_ATTR_ROTATE, 0);
     int64_t group = ir_scale_group(in[0].dtype, rotate);
-    float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k), *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
+    float *w = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k),
+          *scales = gm_arena_alloc(frame->arena, sizeof *w * (size_t)k);
     for (int op = 2; op < inst->operand_count; op++) {
         for (int64_t j = 0; j < in[op].dim[0]; j++, column++) {
             if (in[op].dtype == RT_I8_P16) rt_panel_row(in[op].data, j, k, w, scales);
@@ -154,7 +155,8 @@ gm_status interp_SCALED_MATMUL(interp_frame *frame, const ir_inst *inst, const i
                 if (bits) round_row(w, scales, k, bits, group);
             }
             for (int64_t r = 0; r < rows; r++)
-                ((float *)out->data)[r * n + column] = (float)scaled_dot(&in[0], in[1].data, count, r, w, bits ? scales : NULL, group, k);
+                ((float *)out->data)[r * n + column] =
+                    (float)scaled_dot(&in[0], in[1].data, count, r, w, bits ? scales : NULL, group, k);
         }
     }
     return GM_OK;
@@ -215,8 +217,7 @@ static bool plan_step(const einsum_plan *plan, int first, int end, int64_t *at, 
     return false;
 }
 
-gm_status interp_EINSUM(interp_frame *frame, const ir_inst *inst, const ir_array *in,
-                        ir_array *out) {
+gm_status interp_EINSUM(interp_frame *frame, const ir_inst *inst, const ir_array *in, ir_array *out) {
     GM_TRY(interp_alloc(frame, inst, out));
     einsum_plan plan = plan_einsum(ir_attr_string(inst, IR_ATTR_SPEC), in);
     int64_t at[26] = {0}, offset[2] = {0, 0}, elems = ir_array_elems(out);
@@ -225,8 +226,7 @@ gm_status interp_EINSUM(interp_frame *frame, const ir_inst *inst, const ir_array
     for (int64_t i = 0; i < elems; i++) {
         double sum = 0;
         if (!empty) do {
-                sum += (double)((const float *)in[0].data)[offset[0]] *
-                       (double)((const float *)in[1].data)[offset[1]];
+                sum += (double)((const float *)in[0].data)[offset[0]] * (double)((const float *)in[1].data)[offset[1]];
             } while (plan_step(&plan, plan.kept, plan.letters, at, offset));
         ((float *)out->data)[i] = (float)sum;
         plan_step(&plan, 0, plan.kept, at, offset);

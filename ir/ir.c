@@ -7,8 +7,7 @@
 
 const ir_op_info *ir_op_of(ir_op op) {
     static const ir_op_info table[] = {
-#define OP(name, text, operands, results, regions, class)                                          \
-    {text, operands, results, regions, IR_CLASS_##class},
+#define OP(name, text, operands, results, regions, class) {text, operands, results, regions, IR_CLASS_##class},
 #include "ir/ops.def"
 #undef OP
     };
@@ -65,8 +64,7 @@ int ir_symbol_intern(ir_module *module, const char *name, int64_t max) {
     int at = ir_symbol_find(module, name);
     if (at < 0) {
         ir_symbol *grown = GM_NEW_ARRAY(&module->arena, ir_symbol, module->symbol_count + 1);
-        if (module->symbol_count)
-            memcpy(grown, module->symbols, sizeof *grown * (size_t)module->symbol_count);
+        if (module->symbol_count) memcpy(grown, module->symbols, sizeof *grown * (size_t)module->symbol_count);
         module->symbols = grown;
         GM_ASSERT(module->symbol_count < IR_MAX_SYMBOLS);
         at = module->symbol_count++;
@@ -178,8 +176,9 @@ static bool same_bytes(const void *a, const void *b, size_t bytes) {
 }
 
 bool ir_attr_equal(const ir_attr *a, const ir_attr *b) {
-    return a->key == b->key && a->i == b->i && memcmp(&a->f, &b->f, sizeof a->f) == 0 && same_text(a->s, b->s) && a->n == b->n &&
-           same_bytes(a->ints, b->ints, a->n * sizeof *a->ints) && same_bytes(a->floats, b->floats, a->n * sizeof *a->floats);
+    return a->key == b->key && a->i == b->i && memcmp(&a->f, &b->f, sizeof a->f) == 0 && same_text(a->s, b->s) &&
+           a->n == b->n && same_bytes(a->ints, b->ints, a->n * sizeof *a->ints) &&
+           same_bytes(a->floats, b->floats, a->n * sizeof *a->floats);
 }
 
 int64_t ir_stored_count(const ir_inst *inst) {

@@ -9,15 +9,28 @@
 
 #include "runtime/panel.h"
 
-enum { IR_MAX_RANK = 6, IR_MAX_SYMBOLS = 16 /* of a module */, IR_MAX_LAYERS = 4096 /* that a weight of layers stands for */, IR_MAX_WEIGHTS = 32 /* of a product */ };
+enum {
+    IR_MAX_RANK = 6,
+    IR_MAX_SYMBOLS = 16 /* of a module */,
+    IR_MAX_LAYERS = 4096 /* that a weight of layers stands for */,
+    IR_MAX_WEIGHTS = 32 /* of a product */
+};
 
 /* An extent: >= 0 is the number itself, < 0 is symbol -(d + 1) of the module. */
 typedef int64_t ir_dim;
-static inline bool ir_dim_is_symbol(ir_dim d) { return d < 0; }
-static inline ir_dim ir_dim_symbol(int symbol) { return -(ir_dim)symbol - 1; }
-static inline int ir_dim_symbol_of(ir_dim d) { return (int)(-(d + 1)); }
+static inline bool ir_dim_is_symbol(ir_dim d) {
+    return d < 0;
+}
+static inline ir_dim ir_dim_symbol(int symbol) {
+    return -(ir_dim)symbol - 1;
+}
+static inline int ir_dim_symbol_of(ir_dim d) {
+    return (int)(-(d + 1));
+}
 /* With what each symbol stands for. */
-static inline ir_dim ir_dim_value(ir_dim d, const ir_dim *symbols) { return ir_dim_is_symbol(d) ? symbols[ir_dim_symbol_of(d)] : d; }
+static inline ir_dim ir_dim_value(ir_dim d, const ir_dim *symbols) {
+    return ir_dim_is_symbol(d) ? symbols[ir_dim_symbol_of(d)] : d;
+}
 
 typedef struct ir_type {
     rt_dtype dtype;
@@ -75,7 +88,8 @@ typedef struct ir_attr_info {
 } ir_attr_info;
 const ir_attr_info *ir_attr_of(ir_attr_key key);
 
-/* FLOAT and FLOATS hold doubles that f32 represents, or integers; NUMBER uses `f` for floating dtypes and `i` otherwise. */
+/* FLOAT and FLOATS hold doubles that f32 represents, or integers; NUMBER uses `f` for floating dtypes and `i`
+ * otherwise. */
 typedef struct ir_attr {
     ir_attr_key key;
     int64_t i; /* INT, DIM, integer NUMBER */
@@ -119,7 +133,7 @@ typedef struct ir_func {
     const char *name; /* without '@' */
     ir_region *body;  /* its params are the function's, its yields the returned values */
     uint32_t value_count;
-    int *alias; /* per result: the parameter whose memory it takes over, -1: none; NULL: all -1 */
+    int *alias;    /* per result: the parameter whose memory it takes over, -1: none; NULL: all -1 */
     int64_t frame; /* arena bytes this function and its callees need; 0: not planned */
 } ir_func;
 
@@ -169,16 +183,17 @@ ir_einsum_spec ir_einsum_spec_of(const ir_inst *einsum);
 const ir_attr *ir_attr_find(const ir_inst *inst, ir_attr_key key); /* NULL: absent */
 int64_t ir_attr_int(const ir_inst *inst, ir_attr_key key, int64_t otherwise);
 double ir_attr_float(const ir_inst *inst, ir_attr_key key, double otherwise);
-const char *ir_attr_string(const ir_inst *inst, ir_attr_key key); /* NULL: absent */
+const char *ir_attr_string(const ir_inst *inst, ir_attr_key key);        /* NULL: absent */
 bool ir_attr_is(const ir_inst *inst, ir_attr_key key, const char *text); /* false: absent, or another text */
 /* Bitwise, so that 0 and -0 stay apart. */
 bool ir_attr_equal(const ir_attr *a, const ir_attr *b);
 
-/* The stored tensors that a weight or a layer_weight stands for: how many (0: another op), and the name of each, in `text`. */
+/* The stored tensors that a weight or a layer_weight stands for: how many (0: another op), and the name of each, in
+ * `text`. */
 enum { IR_NAME_BYTES = 256 };
 
-/* scaled_matmul: columns of W that share a scale, the same when bytes have been rotated (whose largest hardly grows with their number), and
- * columns of x beside W as it is stored. */
+/* scaled_matmul: columns of W that share a scale, the same when bytes have been rotated (whose largest hardly grows
+ * with their number), and columns of x beside W as it is stored. */
 enum { IR_SCALE_GROUP = 256, IR_SCALE_GROUP_ROTATED = RT_PANEL_RUN, IR_SCALE_RUN = 32 };
 static inline int64_t ir_scale_group(rt_dtype x, bool rotated) {
     return x == RT_I8 && rotated ? IR_SCALE_GROUP_ROTATED : IR_SCALE_GROUP;

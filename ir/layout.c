@@ -26,8 +26,8 @@ static int squeeze(const ir_type *type, const ir_layout *layout, ir_dim *dims, i
     return n;
 }
 
-/* Split both shapes into the smallest groups of equal extent; a group is a view when its source axes are contiguous among
- * themselves. */
+/* Split both shapes into the smallest groups of equal extent; a group is a view when its source axes are contiguous
+ * among themselves. */
 static bool reshape_view(const ir_type *from, const ir_layout *layout, const ir_type *to, ir_layout *out) {
     ir_dim x[IR_MAX_RANK], y[IR_MAX_RANK];
     int64_t strides[IR_MAX_RANK];

@@ -65,7 +65,8 @@ static bool accept(parser *p, const char *token) {
     size_t length = strlen(token);
     if ((size_t)(p->end - p->at) < length || memcmp(p->at, token, length)) return false;
     bool word = isalnum((unsigned char)token[length - 1]);
-    if (word && p->at + length < p->end && (isalnum((unsigned char)p->at[length]) || p->at[length] == '_')) return false;
+    if (word && p->at + length < p->end && (isalnum((unsigned char)p->at[length]) || p->at[length] == '_'))
+        return false;
     p->at += length;
     return true;
 }
@@ -91,7 +92,8 @@ static bool parse_int(parser *p, int64_t *out) {
     skip_space(p);
     char digits[32], *stop;
     size_t n = 0;
-    for (const char *c = p->at; c < p->end && n < sizeof digits - 1 && (isdigit((unsigned char)*c) || (n == 0 && *c == '-')); c++)
+    for (const char *c = p->at;
+         c < p->end && n < sizeof digits - 1 && (isdigit((unsigned char)*c) || (n == 0 && *c == '-')); c++)
         digits[n++] = *c;
     digits[n] = '\0';
     *out = strtoll(digits, &stop, 10);
@@ -105,7 +107,8 @@ static bool parse_number(parser *p, double *out, int64_t *integer) {
     skip_space(p);
     char digits[64], *stop;
     size_t n = 0;
-    for (const char *c = p->at; c < p->end && n < sizeof digits - 1 && (name_char(*c) || *c == '-' || *c == '+'); c++) digits[n++] = *c;
+    for (const char *c = p->at; c < p->end && n < sizeof digits - 1 && (name_char(*c) || *c == '-' || *c == '+'); c++)
+        digits[n++] = *c;
     digits[n] = '\0';
     *out = (double)strtof(digits, &stop);
     if (stop == digits) return fail(p, "expected a number");
@@ -255,7 +258,8 @@ static bool parse_list(parser *p, bool floats, ir_attr *attr) {
         ok = floats ? parse_number(p, &numbers[attr->n], &integers[attr->n]) : parse_int(p, &integers[attr->n]);
         attr->n++;
     }
-    if (floats) attr->floats = memcpy(GM_NEW_ARRAY(&p->scratch, double, attr->n + 1), numbers, attr->n * sizeof *numbers);
+    if (floats)
+        attr->floats = memcpy(GM_NEW_ARRAY(&p->scratch, double, attr->n + 1), numbers, attr->n * sizeof *numbers);
     else attr->ints = memcpy(GM_NEW_ARRAY(&p->scratch, int64_t, attr->n + 1), integers, attr->n * sizeof *integers);
     free(numbers);
     free(integers);
@@ -345,9 +349,14 @@ static bool parse_results(parser *p, inst_text *t) {
 }
 
 static bool check_and_emit(parser *p, inst_text *t, const char *start) {
-    ir_inst probe = {.op = t->op, .operand_count = t->operand_count, .result_count = t->type_count,
-                     .region_count = t->region_count, .attr_count = t->attr_count, .operands = t->operands,
-                     .regions = t->regions, .attrs = t->attrs};
+    ir_inst probe = {.op = t->op,
+                     .operand_count = t->operand_count,
+                     .result_count = t->type_count,
+                     .region_count = t->region_count,
+                     .attr_count = t->attr_count,
+                     .operands = t->operands,
+                     .regions = t->regions,
+                     .attrs = t->attrs};
     ir_type inferred[MAX_ITEMS];
     char why[256];
     inferred[0] = ir_scalar(RT_F32);
@@ -365,7 +374,8 @@ static bool check_and_emit(parser *p, inst_text *t, const char *start) {
     for (int i = 0; i < t->type_count; i++) {
         char text[96];
         if (!ir_type_equal(&inferred[i], &t->types[i]))
-            return fail(p, "%s: result %d has type %s", ir_op_of(t->op)->text, i, ir_type_text(p->b.module, &inferred[i], text));
+            return fail(p, "%s: result %d has type %s", ir_op_of(t->op)->text, i,
+                        ir_type_text(p->b.module, &inferred[i], text));
     }
     p->at = after;
     ir_inst *inst = ir_emit(&p->b, t->op, t->operands, t->operand_count, t->attrs, t->attr_count, t->regions,
@@ -432,7 +442,8 @@ static bool parse_symbol(parser *p) {
     if (!name) return false;
     if (ir_symbol_find(p->b.module, name) >= 0) return fail(p, "symbol %s is declared twice", name);
     if (p->b.module->symbol_count == IR_MAX_SYMBOLS) return fail(p, "more than %d symbols", IR_MAX_SYMBOLS);
-    if (strlen(name) > MAX_SYMBOL_LENGTH) return fail(p, "symbol %s is longer than %d characters", name, MAX_SYMBOL_LENGTH);
+    if (strlen(name) > MAX_SYMBOL_LENGTH)
+        return fail(p, "symbol %s is longer than %d characters", name, MAX_SYMBOL_LENGTH);
     if (accept(p, "max") && (!parse_int(p, &max) || max <= 0)) return fail(p, "expected a bound of at least 1");
     ir_symbol_intern(p->b.module, name, max);
     return true;
@@ -469,14 +480,20 @@ static bool parse_func(parser *p) {
     if (!parse_alias(p, func, count)) return false;
     if (accept(p, "frame") && !parse_int(p, &func->frame)) return false;
     if (!expect(p, "{") || !parse_region(p, "return")) return false;
-    if (func->body->yield_count != count) return fail(p, "@%s declares %d results but returns %d", name, count, func->body->yield_count);
+    if (func->body->yield_count != count)
+        return fail(p, "@%s declares %d results but returns %d", name, count, func->body->yield_count);
     for (int i = 0; i < count; i++)
-        if (!ir_type_equal(&types[i], &func->body->yields[i]->type)) return fail(p, "@%s: returned value %d has another type", name, i);
+        if (!ir_type_equal(&types[i], &func->body->yields[i]->type))
+            return fail(p, "@%s: returned value %d has another type", name, i);
     return true;
 }
 
 gm_status ir_parse(const char *text, size_t bytes, const char *path, gm_diag *diag, ir_module **out) {
-    parser p = {.text = text, .at = text, .end = text + bytes, .path = path, .diag = diag,
+    parser p = {.text = text,
+                .at = text,
+                .end = text + bytes,
+                .path = path,
+                .diag = diag,
                 .buckets = calloc(SCOPE_BUCKETS, sizeof *p.buckets)};
     GM_ASSERT(p.buckets);
     p.b.module = ir_module_new();

@@ -18,7 +18,8 @@ const char *ir_type_text(const ir_module *module, const ir_type *type, char *tex
         const char *mark = i ? "," : "[";
         ir_dim dim = type->dim[i];
         if (ir_dim_is_symbol(dim))
-            used += snprintf(text + used, (size_t)(96 - used), "%s%s", mark, module->symbols[ir_dim_symbol_of(dim)].name);
+            used +=
+                snprintf(text + used, (size_t)(96 - used), "%s%s", mark, module->symbols[ir_dim_symbol_of(dim)].name);
         else used += snprintf(text + used, (size_t)(96 - used), "%s%lld", mark, (long long)dim);
         GM_ASSERT(used < 95);
     }
@@ -128,7 +129,8 @@ static void print_attr(printer *p, const ir_inst *inst, const ir_attr *attr) {
     case IR_KIND_FLOATS: print_list(p, attr); return;
     case IR_KIND_DIM: print_dim(p, attr->i); return;
     case IR_KIND_NUMBER:
-        if (inst->result_count && rt_dtype_of(inst->results[0]->type.dtype)->class == RT_CLASS_FLOAT) print_float(p, attr->f);
+        if (inst->result_count && rt_dtype_of(inst->results[0]->type.dtype)->class == RT_CLASS_FLOAT)
+            print_float(p, attr->f);
         else gm_string_printf(p->out, "%lld", (long long)attr->i);
         return;
     }

@@ -11,8 +11,7 @@ ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old) {
 }
 
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement) {
-    if (old->hint && !replacement->hint)
-        replacement->hint = gm_arena_strdup(&rewrite->out->arena, old->hint);
+    if (old->hint && !replacement->hint) replacement->hint = gm_arena_strdup(&rewrite->out->arena, old->hint);
     rewrite->map[old->id] = replacement;
 }
 
@@ -147,8 +146,8 @@ static ir_func *copy_func(rewrite_frame *frame, const char *name, ir_rewrite_par
     return copy;
 }
 
-ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name, ir_rewrite_part params,
-                        ir_rewrite_part yields, ir_rewrite_fn hook, void *user) {
+ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
+                        ir_rewrite_part params, ir_rewrite_part yields, ir_rewrite_fn hook, void *user) {
     rewrite_frame frame = {.base = {.in = in, .in_func = func, .out = out, .hook = hook, .user = user}};
     return copy_func(&frame, name, params, yields);
 }
@@ -169,8 +168,7 @@ ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out,
 
 ir_module *ir_rewrite_module(const ir_module *in, ir_rewrite_fn hook, void *user) {
     ir_module *out = ir_module_like(in);
-    for (int i = 0; i < in->func_count; i++)
-        ir_clone_func(in, in->funcs[i], out, in->funcs[i]->name, NULL, hook, user);
+    for (int i = 0; i < in->func_count; i++) ir_clone_func(in, in->funcs[i], out, in->funcs[i]->name, NULL, hook, user);
     return out;
 }
 

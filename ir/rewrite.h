@@ -13,26 +13,27 @@ struct ir_rewrite {
     const ir_module *in;
     const ir_func *in_func;
     ir_module *out;
-    ir_builder b;      /* insertion point in out */
-    ir_value **map;    /* by old value id */
+    ir_builder b;       /* insertion point in out */
+    ir_value **map;     /* by old value id */
     ir_rewrite_fn hook; /* NULL: plain copy */
     void *user;
-    uint32_t *uses;    /* by old value id: operand and yield uses in in_func */
+    uint32_t *uses; /* by old value id: operand and yield uses in in_func */
 };
 
 /* A copy of `in` with the hook applied everywhere. Symbols keep their numbers. The caller owns the result. */
 ir_module *ir_rewrite_module(const ir_module *in, ir_rewrite_fn hook, void *user);
 /* An empty module with the symbols of `in`. */
 ir_module *ir_module_like(const ir_module *in);
-/* Copy one function into `out` under `name`; substitute, when not NULL, replaces symbol extents in every type, by symbol. */
+/* Copy one function into `out` under `name`; substitute, when not NULL, replaces symbol extents in every type, by
+ * symbol. */
 ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
                        const ir_dim *substitute, ir_rewrite_fn hook, void *user);
 
-/* As ir_clone_func without substitutes, but `params` makes the parameters and maps the old ones, and `yields` the returned
- * values. */
+/* As ir_clone_func without substitutes, but `params` makes the parameters and maps the old ones, and `yields` the
+ * returned values. */
 typedef void (*ir_rewrite_part)(ir_rewrite *rewrite);
-ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name, ir_rewrite_part params,
-                        ir_rewrite_part yields, ir_rewrite_fn hook, void *user);
+ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
+                        ir_rewrite_part params, ir_rewrite_part yields, ir_rewrite_fn hook, void *user);
 
 ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old);
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement);

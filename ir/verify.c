@@ -31,7 +31,8 @@ static gm_status broken(verifier *v, const ir_inst *inst, const char *format, ..
 }
 
 static gm_status check_used(verifier *v, const ir_inst *inst, const ir_value *value, const char *what, int i) {
-    if (!value || value->id >= v->func->value_count) return broken(v, inst, "%s %d is not a value of this function", what, i);
+    if (!value || value->id >= v->func->value_count)
+        return broken(v, inst, "%s %d is not a value of this function", what, i);
     if (!v->visible[value->id]) return broken(v, inst, "%s %d is used before or outside its definition", what, i);
     return GM_OK;
 }
@@ -87,7 +88,8 @@ static gm_status check_region(verifier *v, const ir_inst *owner, const ir_region
     for (int i = 0; i < region->inst_count; i++) GM_TRY(check_inst(v, region->insts[i]));
     for (int i = 0; i < region->yield_count; i++) {
         GM_TRY(check_used(v, owner, region->yields[i], "yield", i));
-        if (rt_is_storage(region->yields[i]->type.dtype)) return broken(v, owner, "yield %d is a weight as it is stored, which has no elements to be copied", i);
+        if (rt_is_storage(region->yields[i]->type.dtype))
+            return broken(v, owner, "yield %d is a weight as it is stored, which has no elements to be copied", i);
     }
     /* What a region defines ends with it; a function's own values may stay visible: nothing follows. */
     for (int i = 0; owner && i < region->param_count; i++) v->visible[region->params[i]->id] = false;

@@ -6,16 +6,16 @@
  *     %e = exp %s
  *     yield %e } : f32[N,S]
  *
- * A value that depends on the map's variable gets a leading axis of the map's extent (a number or a symbol); the others are
- * computed once, before. One rule per class of operation says what its batched form is; the variable itself becomes an iota,
- * and `index %x, %i` of a value from outside is x with that axis moved to the front. Only maps that contain an einsum are
- * worth it; maps are taken innermost first, in rounds.
+ * A value that depends on the map's variable gets a leading axis of the map's extent (a number or a symbol); the others
+ * are computed once, before. One rule per class of operation says what its batched form is; the variable itself becomes
+ * an iota, and `index %x, %i` of a value from outside is x with that axis moved to the front. Only maps that contain an
+ * einsum are worth it; maps are taken innermost first, in rounds.
  *
- * All or nothing: a map stays as it is when one operation in it has no batched form: regions that did not batch away, calls,
- * effects, dim; an index or window that starts elsewhere in every element; matmul or gather with a batched matrix; a concat
- * or an update of batched with unbatched values; a yield that does not depend on the variable; rank above IR_MAX_RANK.
- * Every element is computed by the same operations from the same numbers: bit-exact where einsum adds in the same order.
- * Leaves transposes and reshapes for fold to absorb.
+ * All or nothing: a map stays as it is when one operation in it has no batched form: regions that did not batch away,
+ * calls, effects, dim; an index or window that starts elsewhere in every element; matmul or gather with a batched
+ * matrix; a concat or an update of batched with unbatched values; a yield that does not depend on the variable; rank
+ * above IR_MAX_RANK. Every element is computed by the same operations from the same numbers: bit-exact where einsum
+ * adds in the same order. Leaves transposes and reshapes for fold to absorb.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -69,7 +69,9 @@ static bool has_rule(const batching *t, const ir_inst *inst) {
     case IR_INDEX: return is_element(t, inst) || only_first_batched(t, inst);
     case IR_GATHER: return !is_batched(t, inst->operands[0]);
     case IR_CONCAT: return batched_count(t, inst) == inst->operand_count;
-    case IR_UPDATE: return !ir_attr_int(inst, IR_ATTR_RING, 0) && is_batched(t, inst->operands[0]) && is_batched(t, inst->operands[1]) && batched_count(t, inst) == 2;
+    case IR_UPDATE:
+        return !ir_attr_int(inst, IR_ATTR_RING, 0) && is_batched(t, inst->operands[0]) &&
+               is_batched(t, inst->operands[1]) && batched_count(t, inst) == 2;
     default: return ir_op_of(inst->op)->class == IR_CLASS_ELEM;
     }
 }
@@ -107,7 +109,8 @@ static ir_type with_extent(const batching *t, const ir_type *type) {
     return out;
 }
 
-/* A batched operand of rank k of an element-wise operation of rank r: [N, 1 × (r-k), …], so that broadcasting stays aligned. */
+/* A batched operand of rank k of an element-wise operation of rank r: [N, 1 × (r-k), …], so that broadcasting stays
+ * aligned. */
 static ir_value *aligned(ir_rewrite *rw, const batching *t, const ir_value *old, int rank) {
     ir_value *x = operand(rw, t, old);
     int missing = rank - old->type.rank;
@@ -132,8 +135,9 @@ static ir_value *batch_einsum(ir_rewrite *rw, const batching *t, const ir_inst *
     char letter[2] = "a", *batched;
     while (strchr(ir_attr_string(inst, IR_ATTR_SPEC), letter[0])) letter[0]++;
     GM_ASSERT(letter[0] <= 'z');
-    batched = gm_arena_printf(&rw->out->arena, "%s%s,%s%s->%s%s", is_batched(t, inst->operands[0]) ? letter : "", spec.operand[0],
-                              is_batched(t, inst->operands[1]) ? letter : "", spec.operand[1], letter, spec.result);
+    batched = gm_arena_printf(&rw->out->arena, "%s%s,%s%s->%s%s", is_batched(t, inst->operands[0]) ? letter : "",
+                              spec.operand[0], is_batched(t, inst->operands[1]) ? letter : "", spec.operand[1], letter,
+                              spec.result);
     ir_value *y = operand(rw, t, inst->operands[1]), *x = operand(rw, t, inst->operands[0]);
     return ir_einsum(&rw->b, batched, x, y);
 }

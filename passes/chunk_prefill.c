@@ -1,5 +1,5 @@
-/* chunk_prefill: the scan over tokens in @prefill becomes a scan over chunks of up to C tokens, so that every projection is a
- * matrix-matrix product.
+/* chunk_prefill: the scan over tokens in @prefill becomes a scan over chunks of up to C tokens, so that every
+ * projection is a matrix-matrix product.
  *
  *   chunks = ceil(count / C); size = ceil(count / chunks)      (C: the bound of symbol T)
  *   scan i < chunks:
@@ -7,8 +7,8 @@
  *     x, caches = @forward(tokens[start + i·size, … + T), start + i·size, caches)     x: [T,h]
  *     keep row n - 1 of x
  *
- * The chunks are of one size, as far as that goes: each reads all weights, so that a short one costs almost as much as a long one, and
- * attention over few queries shares less.
+ * The chunks are of one size, as far as that goes: each reads all weights, so that a short one costs almost as much as
+ * a long one, and attention over few queries shares less.
  *
  * Legal because @forward over T tokens means T single steps (causal attention reads the cache that the chunk itself has
  * written). Sums may be formed in another order: equal up to f32 rounding. Does nothing without @prefill's token scan.
@@ -26,13 +26,17 @@ static bool is_token_scan(const ir_rewrite *rw, const ir_inst *inst) {
     const ir_region *body = inst->regions[0];
     if (body->inst_count != 3) return false;
     const ir_inst *position = body->insts[0], *ids = body->insts[1], *step = body->insts[2];
-    if (position->op != IR_ADD || ids->op != IR_WINDOW || step->op != IR_CALL || step->operand_count != inst->operand_count) return false;
+    if (position->op != IR_ADD || ids->op != IR_WINDOW || step->op != IR_CALL ||
+        step->operand_count != inst->operand_count)
+        return false;
     if (strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward") || ids->results[0]->type.dim[0] != 1) return false;
     const ir_value *at = position->results[0];
     bool chain = position->operands[0] == func->params[1] && position->operands[1] == body->params[0] &&
-                 ids->operands[0] == func->params[0] && ids->operands[1] == at && step->operands[0] == ids->results[0] && step->operands[1] == at;
+                 ids->operands[0] == func->params[0] && ids->operands[1] == at &&
+                 step->operands[0] == ids->results[0] && step->operands[1] == at;
     for (int i = 2; i < step->operand_count; i++) chain = chain && step->operands[i] == body->params[i];
-    for (int i = 0; i < body->yield_count; i++) chain = chain && i < step->result_count && body->yields[i] == step->results[i];
+    for (int i = 0; i < body->yield_count; i++)
+        chain = chain && i < step->result_count && body->yields[i] == step->results[i];
     return chain;
 }
 

@@ -2,10 +2,10 @@
  *
  *   %a = mul %x, %y ; %b = mul %y, %x        ->  %a, and every use of %b reads %a
  *
- * Equal means: the same operation, attributes and result types, and operands that are already one value; add, mul, and, or,
- * eq may have theirs exchanged (a sum of two NaNs may then carry the other's payload; nothing else can differ). An earlier
- * instruction stands for a later one when its region encloses the later one's. Instructions with regions, calls, effects and
- * updates that take over memory are left alone; their bodies are searched.
+ * Equal means: the same operation, attributes and result types, and operands that are already one value; add, mul, and,
+ * or, eq may have theirs exchanged (a sum of two NaNs may then carry the other's payload; nothing else can differ). An
+ * earlier instruction stands for a later one when its region encloses the later one's. Instructions with regions,
+ * calls, effects and updates that take over memory are left alone; their bodies are searched.
  *
  * Not across a `dim`: what a symbol means changes there, so what was computed before is not known after it, within that
  * region. A fuse body sees only itself. Bit-exact.

@@ -3,12 +3,12 @@
  *   %y = exp %x                                        (gone when %y is unused)
  *   %a, %b = scan %n, %x, %y (…) { … yield %p, %q }    ->  %a = scan %n, %x (…) { … yield %p }
  *
- * The second line when %b is unused and nothing that is kept inside the loop reads its carry. Results of map, if and fuse
- * (with the operands of fuse that only they needed) go the same way.
+ * The second line when %b is unused and nothing that is kept inside the loop reads its carry. Results of map, if and
+ * fuse (with the operands of fuse that only they needed) go the same way.
  *
  * Kept whatever their uses: EFFECT operations, dim, instructions that contain one, and calls of functions that reach an
- * EFFECT. An effect may end the uses of nothing, so a loop without a result stays when it emits. Functions stay: the host may
- * call any of them. Bit-exact.
+ * EFFECT. An effect may end the uses of nothing, so a loop without a result stays when it emits. Functions stay: the
+ * host may call any of them. Bit-exact.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -65,8 +65,8 @@ static int first_carry(const ir_inst *inst) {
     return inst->op == IR_SCAN ? 1 : 0;
 }
 
-/* A carry lives when its result does or when any region reads it; reading one may need another, so to a fixed point. The
- * results' own marks say which carries are kept. */
+/* A carry lives when its result does or when any region reads it; reading one may need another, so to a fixed point.
+ * The results' own marks say which carries are kept. */
 static void mark_loop(liveness *l, const ir_inst *inst) {
     int first = first_carry(inst);
     const ir_region *body = inst->regions[inst->region_count - 1];
@@ -111,8 +111,10 @@ static void mark_region(liveness *l, const ir_region *region) {
 
 /* ---- rebuilding ---- */
 
-/* A copy of `from` with the parameters keep[] says (from `first` on; those before stay) and the yields of live results. */
-static ir_region *copy_region(ir_rewrite *rw, const ir_region *from, int first, const bool *keep, const bool *keep_yield) {
+/* A copy of `from` with the parameters keep[] says (from `first` on; those before stay) and the yields of live
+ * results. */
+static ir_region *copy_region(ir_rewrite *rw, const ir_region *from, int first, const bool *keep,
+                              const bool *keep_yield) {
     ir_builder *b = &rw->b;
     ir_region *to = ir_region_new(b), *outer = b->region;
     b->region = to;
@@ -179,7 +181,8 @@ static bool drop_dead(ir_rewrite *rw, const ir_inst *inst) {
     if (inst->region_count == 0) return false;
     bool *keep = GM_NEW_ARRAY(&rw->out->arena, bool, inst->result_count + 1);
     bool dropped = find_kept(l, inst, keep);
-    for (int i = 0; inst->op == IR_FUSE && i < inst->operand_count; i++) dropped |= !l->live[inst->regions[0]->params[i]->id];
+    for (int i = 0; inst->op == IR_FUSE && i < inst->operand_count; i++)
+        dropped |= !l->live[inst->regions[0]->params[i]->id];
     if (!dropped) return false;
     rebuild(rw, l, inst, keep);
     return true;

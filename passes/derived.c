@@ -29,12 +29,14 @@ static void clone_as(ir_rewrite *rw, const ir_inst *inst, const rt_tensor *deriv
 static bool take(ir_rewrite *rw, const ir_inst *inst) {
     const state *s = rw->user;
     const ir_value *w = inst->result_count ? inst->results[0] : NULL;
-    if (!ir_stored_count(inst) || w->type.rank != 2 || !s->uses[w->id] || s->uses[w->id] != rw->uses[w->id]) return false;
+    if (!ir_stored_count(inst) || w->type.rank != 2 || !s->uses[w->id] || s->uses[w->id] != rw->uses[w->id])
+        return false;
     rt_tensor source = {.dtype = w->type.dtype, .rank = 2, .dim = {w->type.dim[0], w->type.dim[1]}}, derived;
     const char *name = rt_derived_name(&rw->out->arena, s->pass->kind, ir_attr_string(inst, IR_ATTR_NAME));
     if (!rt_derived_shape(name, &source, &derived)) return false;
     clone_as(rw, inst, &derived);
-    ir_decide(s->options->decisions, s->pass->name, rw->in, rw->in_func, inst, rt_dtype_of(derived.dtype)->text, "%s", s->pass->why);
+    ir_decide(s->options->decisions, s->pass->name, rw->in, rw->in_func, inst, rt_dtype_of(derived.dtype)->text, "%s",
+              s->pass->why);
     return true;
 }
 

@@ -9,11 +9,12 @@
 typedef struct derived_pass {
     const char *name, *why; /* for decisions */
     rt_derived kind;
-    int (*first_weight)(const ir_inst *inst); /* the first operand that may be read as that kind; past the last: none may */
+    /* the first operand that may be read as that kind; past the last: none may */
+    int (*first_weight)(const ir_inst *inst);
 } derived_pass;
 
-/* A copy of `in` in which stored matrices are of the pass's kind: where something of it can be derived from them, and all their uses in a function may
- * read that. The caller owns it. */
+/* A copy of `in` in which stored matrices are of the pass's kind: where something of it can be derived from them, and
+ * all their uses in a function may read that. The caller owns it. */
 ir_module *derived_take(const derived_pass *pass, const pass_options *options, const ir_module *in);
 
 #endif

@@ -1,5 +1,5 @@
-/* draft_lookup: the generate loop drafts tokens by looking them up in the sequence so far, and verifies them in one step of several
- * rows.
+/* draft_lookup: the generate loop drafts tokens by looking them up in the sequence so far, and verifies them in one
+ * step of several rows.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes, with `known` carried too)
  *     token = known, or head and choice of x; tokens[position] = token; emit token; stopped = token in stops
@@ -13,14 +13,15 @@
  *     scan (1 - that):                                     plain
  *       x, caches = @forward(token, position, caches); position, i += 1
  *
- * A drafted token counts only where the greedy choice or the sampler, whose random numbers belong to the position and an id, takes it itself, so
- * the tokens are those of the plain loop; rows of the caches behind the last accepted token are written again before they are read.
- * Bit-exact where @forward over several tokens means as many single steps to the bit, as compiled code's few rows do
- * (passes/choose_matmul.c, codegen/attention.c). A step without a draft is the plain loop's. The two scans of one trip or none are
- * branches whose caches stay where they are.
+ * A drafted token counts only where the greedy choice or the sampler, whose random numbers belong to the position and
+ * an id, takes it itself, so the tokens are those of the plain loop; rows of the caches behind the last accepted token
+ * are written again before they are read. Bit-exact where @forward over several tokens means as many single steps to
+ * the bit, as compiled code's few rows do (passes/choose_matmul.c, codegen/attention.c). A step without a draft is the
+ * plain loop's. The two scans of one trip or none are branches whose caches stay where they are.
  *
- * Needs the loop of form_generate_loop, an @forward that takes any number of tokens and a @head that takes any number of rows; else does
- * nothing, nor where a chunk is one token or a ring (kv_ring) is too short for drafts besides what the host may take back.
+ * Needs the loop of form_generate_loop, an @forward that takes any number of tokens and a @head that takes any number
+ * of rows; else does nothing, nor where a chunk is one token or a ring (kv_ring) is too short for drafts besides what
+ * the host may take back.
  */
 #include "passes/loops.h"
 #include "passes/passes.h"
@@ -28,7 +29,8 @@
 
 #include <string.h>
 
-/* Tokens that must have stood there before. With two, free text has many drafts of which few tokens are accepted: a loss. */
+/* Tokens that must have stood there before. With two, free text has many drafts of which few tokens are accepted: a
+ * loss. */
 enum { MATCH = 3 };
 
 /* One carry more than those of @generate's own loop. */
@@ -69,11 +71,13 @@ static ir_value *matches(drafting *d, ir_value *tokens, ir_value *at, ir_value *
 /* The largest at < end for which the MATCH tokens before `at` are those before `end`; 0: there is none. */
 static ir_value *look_up(drafting *d, ir_value *tokens, ir_value *end) {
     ir_builder *b = d->b;
-    ir_value *last[MATCH], *zero = ir_const_int(b, 0), *least = ir_const_int(b, MATCH), *start = ir_named(plus(d, end, -1), "at"), *at;
+    ir_value *last[MATCH], *zero = ir_const_int(b, 0), *least = ir_const_int(b, MATCH),
+                           *start = ir_named(plus(d, end, -1), "at"), *at;
     for (int i = 0; i < MATCH; i++) last[i] = token_at(d, tokens, ir_binary(b, IR_MAX, plus(d, end, -1 - i), zero));
     ir_region *outer = b->region, *regions[2];
     b->region = regions[0] = loop_region(d->b, &start, 1, &at);
-    ir_value *missed = ir_unary(b, IR_NOT, matches(d, tokens, at, last)), *go = both(d, ir_binary(b, IR_LE, least, at), missed);
+    ir_value *missed = ir_unary(b, IR_NOT, matches(d, tokens, at, last)),
+             *go = both(d, ir_binary(b, IR_LE, least, at), missed);
     ir_yield(b, &go, 1);
     b->region = regions[1] = loop_region(d->b, &start, 1, &at);
     ir_value *next = plus(d, at, -1);
@@ -89,7 +93,8 @@ static ir_value *draft_ids(drafting *d, ir_value *tokens, ir_value *id, ir_value
     ir_value *ids[RT_FEW_ROWS] = {id}, *period = ir_binary(b, IR_SUB, end, at);
     ir_dim one = 1;
     for (int i = 0; i < d->draft; i++) {
-        ir_value *number = ir_const_int(b, i), *round = ir_binary(b, IR_MUL, ir_binary(b, IR_DIV, number, period), period);
+        ir_value *number = ir_const_int(b, i),
+                 *round = ir_binary(b, IR_MUL, ir_binary(b, IR_DIV, number, period), period);
         ir_value *from = ir_binary(b, IR_ADD, at, ir_binary(b, IR_SUB, number, round));
         ids[1 + i] = ir_reshape(b, token_at(d, tokens, from), 1, &one);
     }
@@ -112,7 +117,8 @@ static ir_value *argmax_rows(drafting *d, const verification *v) {
     ir_type type = v->ids->type;
     ir_attr zero = ir_attr_make_int(IR_ATTR_VALUE, 0);
     loop_branches chosen = loop_branch_begin(b, v->greedy);
-    loop_branch_other(b, &chosen, ir_reshape(b, ir_reduce(b, IR_ARGMAX, loop_logits(b, d->model, v->rows), 1), 1, type.dim));
+    loop_branch_other(b, &chosen,
+                      ir_reshape(b, ir_reduce(b, IR_ARGMAX, loop_logits(b, d->model, v->rows), 1), 1, type.dim));
     return ir_named(loop_branch_end(b, &chosen, ir_emit1(b, IR_CONST, NULL, 0, &zero, 1, &type)), "argmax");
 }
 
@@ -122,7 +128,9 @@ static ir_value *choose_row(drafting *d, const verification *v, ir_value *row, i
     loop_branches chosen = loop_branch_begin(b, v->greedy);
     loop_branch_other(b, &chosen, ir_index(b, v->argmax, row, 0));
     ir_value *logits = loop_logits(b, d->model, ir_window(b, v->rows, row, 0, 1));
-    return ir_named(loop_branch_end(b, &chosen, ir_reshape(b, loop_draw(b, &d->choice, logits, tokens, position, 0), 0, NULL)), "next");
+    return ir_named(
+        loop_branch_end(b, &chosen, ir_reshape(b, loop_draw(b, &d->choice, logits, tokens, position, 0), 0, NULL)),
+        "next");
 }
 
 static ir_region *verify_test(drafting *d, const verification *v, ir_value *const *init) {
@@ -177,7 +185,8 @@ static ir_region *step_begin(drafting *d, ir_value *const *carry, int carries, i
 }
 
 /* Closes it; carry becomes the scan's results. */
-static void step_end(drafting *d, ir_region *outer, ir_region *body, ir_value *trips, ir_value **carry, ir_value *const *next, int carries) {
+static void step_end(drafting *d, ir_region *outer, ir_region *body, ir_value *trips, ir_value **carry,
+                     ir_value *const *next, int carries) {
     ir_value *operands[1 + LOOP_MAX_CARRIES] = {trips};
     for (int i = 0; i < carries; i++) operands[1 + i] = carry[i];
     ir_yield(d->b, next, carries);
@@ -229,14 +238,18 @@ static ir_value *token_of(drafting *d, ir_value *const *c) {
     ir_builder *b = d->b;
     ir_value *unknown = ir_binary(b, IR_LT, c[CARRY_KNOWN], ir_const_int(b, 0));
     loop_branches token = loop_branch_begin(b, unknown);
-    loop_branch_other(b, &token, ir_reshape(b, loop_pick(b, d->model, &d->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), 0, NULL));
+    loop_branch_other(
+        b, &token,
+        ir_reshape(b, loop_pick(b, d->model, &d->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), 0, NULL));
     return ir_named(loop_branch_end(b, &token, c[CARRY_KNOWN]), "token");
 }
 
-/* 1 when there is something to verify: a draft, room for all of it, a token wanted after this one, and this one is no stop. */
+/* 1 when there is something to verify: a draft, room for all of it, a token wanted after this one, and this one is no
+ * stop. */
 static ir_value *trips_of(drafting *d, ir_value *const *c, ir_value *at) {
     ir_builder *b = d->b;
-    ir_value *found = ir_binary(b, IR_LT, ir_const_int(b, 0), at), *wanted = ir_binary(b, IR_LT, plus(d, c[CARRY_COUNT], 1), d->choice.count);
+    ir_value *found = ir_binary(b, IR_LT, ir_const_int(b, 0), at),
+             *wanted = ir_binary(b, IR_LT, plus(d, c[CARRY_COUNT], 1), d->choice.count);
     ir_value *room = ir_binary(b, IR_LT, plus(d, c[CARRY_POSITION], d->draft), d->capacity);
     ir_value *go = both(d, both(d, found, room), both(d, wanted, ir_unary(b, IR_NOT, c[CARRY_DONE])));
     return ir_named(ir_convert(b, go, RT_I32), "drafted");
@@ -262,7 +275,8 @@ static ir_region *build_body(drafting *d, ir_value *const *init) {
 
 /* The extent of `tokens`, which may be a symbol. */
 static ir_value *capacity_of(ir_builder *b, const loop_model *model) {
-    ir_value *numbers = ir_iota(b, 1, model->tokens.dim, 0), *last = ir_reshape(b, ir_reduce(b, IR_REDUCE_MAX, numbers, 0), 0, NULL);
+    ir_value *numbers = ir_iota(b, 1, model->tokens.dim, 0),
+             *last = ir_reshape(b, ir_reduce(b, IR_REDUCE_MAX, numbers, 0), 0, NULL);
     return ir_named(ir_binary(b, IR_ADD, last, ir_const_int(b, 1)), "capacity");
 }
 
@@ -281,13 +295,16 @@ static void build_loop(drafting *d, ir_rewrite *rw, const ir_inst *inst) {
     for (int i = 0; i < CARRY_CACHES; i++) ir_named(init[i], hints[i]);
     ir_region *regions[2] = {loop_test(b, &d->choice, init, carries), build_body(d, init)};
     ir_inst *loop = ir_emit(b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
-    for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], loop->results[i < CARRY_KNOWN ? i : i + 1]);
+    for (int i = 0; i < inst->result_count; i++)
+        ir_rewrite_map(rw, inst->results[i], loop->results[i < CARRY_KNOWN ? i : i + 1]);
 }
 
 static bool draft(ir_rewrite *rw, const ir_inst *inst) {
     const pass_options *options = rw->user;
     loop_model model;
-    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_takes_rows(rw->out, &model) || !loop_chooses_rows(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model)) return false;
+    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_takes_rows(rw->out, &model) ||
+        !loop_chooses_rows(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model))
+        return false;
     int64_t most = (options->chunk < options->rows ? options->chunk : options->rows) - 1;
     drafting d = {.b = &rw->b, .model = &model, .draft = most < RT_MAX_DRAFT ? (int)most : RT_MAX_DRAFT};
     if (!loop_rings_hold(&model, d.draft)) return false;

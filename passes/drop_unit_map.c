@@ -15,7 +15,8 @@ static bool names_dimension(const ir_region *region) {
 }
 
 static bool drop(ir_rewrite *rw, const ir_inst *inst) {
-    if (inst->op != IR_MAP || ir_attr_int(inst, IR_ATTR_EXTENT, 0) != 1 || names_dimension(inst->regions[0])) return false;
+    if (inst->op != IR_MAP || ir_attr_int(inst, IR_ATTR_EXTENT, 0) != 1 || names_dimension(inst->regions[0]))
+        return false;
     const ir_region *body = inst->regions[0];
     ir_value *zero = ir_const_int(&rw->b, 0);
     ir_rewrite_map(rw, body->params[0], zero);

@@ -5,12 +5,12 @@
  *   %y = reshape (reshape %x)             ->  %y = reshape %x
  *   %s = einsum %q, (transpose %k)        ->  %s = einsum %q, %k            (letters exchanged)
  *
- * A rule is a row: the operation at the root and a function that returns what stands for it. Every rule keeps the type and
- * removes an operation, a level of views or rank; so rounds over the module end. Element-wise constants are evaluated by the
- * interpreter, which defines them. The views' rules are in fold_views.c.
+ * A rule is a row: the operation at the root and a function that returns what stands for it. Every rule keeps the type
+ * and removes an operation, a level of views or rank; so rounds over the module end. Element-wise constants are
+ * evaluated by the interpreter, which defines them. The views' rules are in fold_views.c.
  *
- * Bit-exact, and only exact identities are in the table: x + 0 is not one (-0 + 0 is 0), x + -0 is; x·0, x - x and NaN results
- * stay. Symbols are never taken for numbers: an extent T is not 1. What loses its last use here is left to dce.
+ * Bit-exact, and only exact identities are in the table: x + 0 is not one (-0 + 0 is 0), x + -0 is; x·0, x - x and NaN
+ * results stay. Symbols are never taken for numbers: an extent T is not 1. What loses its last use here is left to dce.
  */
 #include "passes/fold.h"
 #include "passes/passes.h"
@@ -145,9 +145,9 @@ static ir_value *undo_twice(ir_builder *b, const ir_inst *inst, ir_value *const 
 }
 
 static const fold_row elem_rows[] = {
-    {IR_ADD, add_zero},         {IR_SUB, sub_zero},   {IR_MUL, mul_one},   {IR_DIV, div_one},
-    {IR_AND, logic_const},      {IR_OR, logic_const}, {IR_NEG, undo_twice}, {IR_NOT, undo_twice},
-    {IR_SELECT, select_known},  {IR_CONVERT, convert_same},
+    {IR_ADD, add_zero},        {IR_SUB, sub_zero},         {IR_MUL, mul_one},    {IR_DIV, div_one},
+    {IR_AND, logic_const},     {IR_OR, logic_const},       {IR_NEG, undo_twice}, {IR_NOT, undo_twice},
+    {IR_SELECT, select_known}, {IR_CONVERT, convert_same},
 };
 
 /* ---- the pass ---- */

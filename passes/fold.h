@@ -4,7 +4,8 @@
 
 #include "ir/build.h"
 
-/* The value that stands for `inst`, made at b from its operands x in the new module; NULL where the rule does not apply. */
+/* The value that stands for `inst`, made at b from its operands x in the new module; NULL where the rule does not
+ * apply. */
 typedef ir_value *(*fold_rule)(ir_builder *b, const ir_inst *inst, ir_value *const *x);
 
 typedef struct fold_row {

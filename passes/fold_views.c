@@ -1,4 +1,5 @@
-/* fold, continued: rules for views, and for the views that einsum takes in. All move elements only, so all are bit-exact. */
+/* fold, continued: rules for views, and for the views that einsum takes in. All move elements only, so all are
+ * bit-exact. */
 #include "passes/fold.h"
 #include "passes/match.h"
 
@@ -155,7 +156,8 @@ static ir_value *window_const(ir_builder *b, const ir_inst *inst, ir_value *cons
     ir_dim extent = x[0]->type.dim[axis_of(inst)];
     if (!start) return NULL;
     if (start->i == 0 && size->i == extent) return x[0];
-    if (ir_dim_is_symbol(extent) || ir_dim_is_symbol(size->i) || start->i < 0 || start->i > extent - size->i) return NULL;
+    if (ir_dim_is_symbol(extent) || ir_dim_is_symbol(size->i) || start->i < 0 || start->i > extent - size->i)
+        return NULL;
     return ir_slice(b, x[0], axis_of(inst), start->i, size->i);
 }
 
@@ -172,8 +174,8 @@ static void letters_before_transpose(const ir_inst *transpose, const char *lette
     out[perm->n] = '\0';
 }
 
-/* Letters of the operand's source before a reshape that changed extents of 1 only. Which of those letters goes where does not
- * matter. Letters left over go, which needs the other operand to carry them, or the result not to. */
+/* Letters of the operand's source before a reshape that changed extents of 1 only. Which of those letters goes where
+ * does not matter. Letters left over go, which needs the other operand to carry them, or the result not to. */
 static bool letters_before_units(const ir_type *from, const ir_type *to, const char *letters, const char *other,
                                  const char *result, char *out) {
     char units[IR_MAX_RANK + 1] = {0};
@@ -220,12 +222,16 @@ static ir_value *einsum_view(ir_builder *b, const ir_inst *inst, ir_value *const
 }
 
 const fold_row fold_view_rows[] = {
-    {IR_IOTA, iota_of_one},          {IR_RESHAPE, view_of_splat},       {IR_RESHAPE, reshape_reshape},
-    {IR_RESHAPE, reshape_list},      {IR_RESHAPE, reshape_iota},        {IR_TRANSPOSE, view_of_splat},
-    {IR_TRANSPOSE, transpose_units}, {IR_TRANSPOSE, transpose_transpose}, {IR_TRANSPOSE, transpose_iota},
-    {IR_SLICE, slice_all},           {IR_SLICE, view_of_splat},         {IR_SLICE, slice_slice},
-    {IR_SLICE, slice_concat},        {IR_INDEX, view_of_splat},         {IR_INDEX, index_unit},
-    {IR_INDEX, index_iota},          {IR_INDEX, index_transpose},       {IR_WINDOW, view_of_splat},
-    {IR_WINDOW, window_const},       {IR_CONCAT, concat_one},           {IR_EINSUM, einsum_view},
+    {IR_IOTA, iota_of_one},          {IR_RESHAPE, view_of_splat},
+    {IR_RESHAPE, reshape_reshape},   {IR_RESHAPE, reshape_list},
+    {IR_RESHAPE, reshape_iota},      {IR_TRANSPOSE, view_of_splat},
+    {IR_TRANSPOSE, transpose_units}, {IR_TRANSPOSE, transpose_transpose},
+    {IR_TRANSPOSE, transpose_iota},  {IR_SLICE, slice_all},
+    {IR_SLICE, view_of_splat},       {IR_SLICE, slice_slice},
+    {IR_SLICE, slice_concat},        {IR_INDEX, view_of_splat},
+    {IR_INDEX, index_unit},          {IR_INDEX, index_iota},
+    {IR_INDEX, index_transpose},     {IR_WINDOW, view_of_splat},
+    {IR_WINDOW, window_const},       {IR_CONCAT, concat_one},
+    {IR_EINSUM, einsum_view},
 };
 const int fold_view_count = GM_COUNT(fold_view_rows);

@@ -1,13 +1,14 @@
-/* form_generate_loop: the token loop of generation becomes a `while` inside the IR, so that no host code runs per token.
+/* form_generate_loop: the token loop of generation becomes a `while` inside the IR, so that no host code runs per
+ * token.
  *
  *   @generate(x, tokens, position, count, options, seed, stops, caches…) -> (x, tokens, position, stopped, caches…)
  *     while i < count and not stopped:
  *       logits = @head(x); token = argmax or sample; tokens[position] = token; emit token
  *       stopped = token in stops; x, caches = @forward(token, position, caches); position += 1
  *
- * x is the residual stream of the last token so far. The stop token is emitted and processed too, so that the cache holds the
- * whole sequence and a later call can go on from it. Needs @forward and @head; leaves them as they are. Bit-exact: the same
- * operations in the same order as the host's loop over @forward and @head.
+ * x is the residual stream of the last token so far. The stop token is emitted and processed too, so that the cache
+ * holds the whole sequence and a later call can go on from it. Needs @forward and @head; leaves them as they are.
+ * Bit-exact: the same operations in the same order as the host's loop over @forward and @head.
  */
 #include "passes/loops.h"
 #include "passes/passes.h"
@@ -29,11 +30,13 @@ static ir_region *build_body(generate *g, ir_value *const *init) {
     ir_value *c[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + g->model->cache_count;
     b->region = body = loop_region(b, init, carries, c);
-    ir_value *chosen = loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]), *token = ir_named(ir_reshape(b, chosen, 0, NULL), "token");
+    ir_value *chosen = loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]),
+             *token = ir_named(ir_reshape(b, chosen, 0, NULL), "token");
     loop_taken taken = loop_take(b, &g->choice, token, c[CARRY_TOKENS], c[CARRY_POSITION]);
     ir_value *next = ir_const_int(b, 1);
     ir_inst *step = loop_step(b, g->model, taken.id, c[CARRY_POSITION], c + CARRY_CACHES);
-    ir_value *position = ir_binary(b, IR_ADD, c[CARRY_POSITION], next), *count = ir_binary(b, IR_ADD, c[CARRY_COUNT], next);
+    ir_value *position = ir_binary(b, IR_ADD, c[CARRY_POSITION], next),
+             *count = ir_binary(b, IR_ADD, c[CARRY_COUNT], next);
     ir_value *yields[LOOP_MAX_CARRIES] = {step->results[0], taken.tokens, position, taken.stopped, count};
     for (int i = 0; i < g->model->cache_count; i++) yields[CARRY_CACHES + i] = step->results[1 + i];
     ir_yield(b, yields, carries);

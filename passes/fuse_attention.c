@@ -5,15 +5,15 @@
  *   %e = exp (sub %x, (reduce_max %x))
  *   %o = einsum (div %e, (reduce_sum %e)), %v {spec = "tkgs,skd->tkgd"}
  *
- * What is recognised, from the last einsum back to the first: any letters and any order of axes; the axes t, k or g may be
- * missing (they have extent 1); with or without scale and cap·tanh(·/cap). The mask must be j <= pos + t, and may be cut to
- * pos + t - j < window: each comparison is read as a linear form in the coordinates, one scalar and a constant, through iota,
- * add, sub, and, reshape and broadcasting, whatever its spelling.
+ * What is recognised, from the last einsum back to the first: any letters and any order of axes; the axes t, k or g may
+ * be missing (they have extent 1); with or without scale and cap·tanh(·/cap). The mask must be j <= pos + t, and may be
+ * cut to pos + t - j < window: each comparison is read as a linear form in the coordinates, one scalar and a constant,
+ * through iota, add, sub, and, reshape and broadcasting, whatever its spelling.
  *
- * Legal because attention means exactly this expansion. Compiled attention skips the keys that the mask hides and adds in
- * another order: equal up to f32 rounding. The pass ends with fold and dce when it found something: the old chain is dead
- * then, and the views around it meet.
- * Refused: other masks, a softmax over another axis, keys and values of different shapes. Needs batch_attention and fold.
+ * Legal because attention means exactly this expansion. Compiled attention skips the keys that the mask hides and adds
+ * in another order: equal up to f32 rounding. The pass ends with fold and dce when it found something: the old chain is
+ * dead then, and the views around it meet. Refused: other masks, a softmax over another axis, keys and values of
+ * different shapes. Needs batch_attention and fold.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -174,7 +174,7 @@ static bool is_window(const linear *form, const linear *causal, int64_t *out_win
 /* ---- the whole pattern ---- */
 
 typedef struct found {
-    const ir_value *q, *k, *v, *position;  /* position NULL: the constant position_value */
+    const ir_value *q, *k, *v, *position; /* position NULL: the constant position_value */
     int64_t position_value, window;
     double scale, cap;
     /* where t, k, g, d (and s) lie in q, k, v and the result; -1: missing */
@@ -277,7 +277,8 @@ static bool match_second(const ir_inst *einsum, bool exchange, int key_axis, fou
         if (roles[i] && f->result_axis[i] < 0) return false;
     }
     f->v = v;
-    return v->type.dim[f->v_axis[2]] == f->dims[3] && v->type.dim[f->v_axis[0]] == f->keys && v->type.dtype == f->k->type.dtype;
+    return v->type.dim[f->v_axis[2]] == f->dims[3] && v->type.dim[f->v_axis[0]] == f->keys &&
+           v->type.dtype == f->k->type.dtype;
 }
 
 static bool match_mask(const ir_value *condition, const ir_type *scores, int key_axis, found *f, int *out_t) {
@@ -313,8 +314,8 @@ static bool match(const ir_inst *last, bool exchange, found *f) {
 
 /* ---- building ---- */
 
-/* x with the axes axis[0 … n) (−1: a new one of extent 1) in this order; looks through a transpose or reshape that it would
- * only undo. */
+/* x with the axes axis[0 … n) (−1: a new one of extent 1) in this order; looks through a transpose or reshape that it
+ * would only undo. */
 static ir_value *arrange(ir_builder *b, ir_value *x, const int *axis, int n, const ir_type *type) {
     int64_t perm[IR_MAX_RANK], composed[IR_MAX_RANK];
     int count = 0;
@@ -353,11 +354,10 @@ static ir_value *build(ir_rewrite *rw, const found *f, const ir_type *type) {
     ir_builder *b = &rw->b;
     ir_type q_type = ir_tensor(RT_F32, 4, f->dims);
     ir_type kv_type = ir_tensor(f->k->type.dtype, 3, (ir_dim[]){f->keys, f->dims[1], f->dims[3]});
-    ir_value *operands[4] = {
-        arrange(b, ir_rewrite_get(rw, f->q), f->q_axis, 4, &q_type),
-        arrange(b, ir_rewrite_get(rw, f->k), f->k_axis, 3, &kv_type),
-        arrange(b, ir_rewrite_get(rw, f->v), f->v_axis, 3, &kv_type),
-        f->position ? ir_rewrite_get(rw, f->position) : ir_const_int(b, f->position_value)};
+    ir_value *operands[4] = {arrange(b, ir_rewrite_get(rw, f->q), f->q_axis, 4, &q_type),
+                             arrange(b, ir_rewrite_get(rw, f->k), f->k_axis, 3, &kv_type),
+                             arrange(b, ir_rewrite_get(rw, f->v), f->v_axis, 3, &kv_type),
+                             f->position ? ir_rewrite_get(rw, f->position) : ir_const_int(b, f->position_value)};
     ir_attr attrs[3] = {ir_attr_make_float(IR_ATTR_SCALE, f->scale)};
     int count = 1;
     if (f->cap > 0) attrs[count++] = ir_attr_make_float(IR_ATTR_CAP, f->cap);

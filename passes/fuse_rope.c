@@ -5,9 +5,10 @@
  *   %y2 = add (mul %b, %c), (mul %a, %s)                     %y = add (mul %x, %c2), (mul %z, %s2)
  *   %y = concat %y1, %y2
  *
- * All along the last axis, the factors of any product and the terms of the sum in either order. Then what makes %x and what reads %y can
- * be in one loop nest with it (fuse_rows), and the halves need no memory of their own. %c2 and %s2 are made where %c and %s are, once for all
- * that they turn, as the %q and %k of all layers. Bit-exact: a - b·s is a + b·(-s). Ends with dce for the halves.
+ * All along the last axis, the factors of any product and the terms of the sum in either order. Then what makes %x and
+ * what reads %y can be in one loop nest with it (fuse_rows), and the halves need no memory of their own. %c2 and %s2
+ * are made where %c and %s are, once for all that they turn, as the %q and %k of all layers. Bit-exact: a - b·s is a +
+ * b·(-s). Ends with dce for the halves.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -51,14 +52,20 @@ static bool whole_rows(const ir_value *factor, const ir_value *half) {
 }
 
 static bool match(const ir_inst *inst, rope *r) {
-    if (inst->op != IR_CONCAT || inst->operand_count != 2 || ir_attr_int(inst, IR_ATTR_AXIS, 0) != inst->results[0]->type.rank - 1) return false;
+    if (inst->op != IR_CONCAT || inst->operand_count != 2 ||
+        ir_attr_int(inst, IR_ATTR_AXIS, 0) != inst->results[0]->type.rank - 1)
+        return false;
     const ir_inst *sub = match_made_by(inst->operands[0], IR_SUB), *add = match_made_by(inst->operands[1], IR_ADD);
     *r = (rope){0};
-    if (!sub || !add || !is_product(sub->operands[0], 0, &r->x, &r->cosine) || !is_product(sub->operands[1], 1, &r->x, &r->sine)) return false;
-    if (!ir_type_equal(&r->x->type, &inst->results[0]->type)) return false; /* not where a factor has more rows than x */
+    if (!sub || !add || !is_product(sub->operands[0], 0, &r->x, &r->cosine) ||
+        !is_product(sub->operands[1], 1, &r->x, &r->sine))
+        return false;
+    /* not where a factor has more rows than x */
+    if (!ir_type_equal(&r->x->type, &inst->results[0]->type)) return false;
     if (!whole_rows(r->cosine, inst->operands[0]) || !whole_rows(r->sine, inst->operands[0])) return false;
     for (int i = 0; i < 2; i++)
-        if (is_product(add->operands[i], 1, &r->x, &r->cosine) && is_product(add->operands[1 - i], 0, &r->x, &r->sine)) return true;
+        if (is_product(add->operands[i], 1, &r->x, &r->cosine) && is_product(add->operands[1 - i], 0, &r->x, &r->sine))
+            return true;
     return false;
 }
 
@@ -99,7 +106,8 @@ static void begin(ir_rewrite *rw) {
     s->count = 0;
     ir_visit(rw->in_func->body, collect, s);
     for (int i = 0; i < s->count; i++)
-        if (s->wide[i].cosine->param_of == rw->in_func->body && s->wide[i].sine->param_of == rw->in_func->body) make(rw, &s->wide[i]);
+        if (s->wide[i].cosine->param_of == rw->in_func->body && s->wide[i].sine->param_of == rw->in_func->body)
+            make(rw, &s->wide[i]);
 }
 
 static bool fuse(ir_rewrite *rw, const ir_inst *inst) {

@@ -6,19 +6,23 @@
  *   %v = convert %w ; %y = mul %n, %v                %v = convert %b ; %y = mul %n, %v ; yield %y }
  *
  * A group has one row space [d0, …, N]. Its members, in the sense of broadcasting to that space, are
- *   whole rows [d0, …, N] or one number per row [d0, …, 1],
- *   reductions of whole rows along the last axis, whole rows with their halves swapped, and rotated ones, which are kept,
- *   smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every row.
- * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes from. A rotation
- * computes its operand once, and what it makes is kept: it joins that work unless something else reads it too, which would do it again.
- * An operation joins the groups that it reads and a group of its own space; groups that meet in an operation become one where
- * the rules allow, else the one is closed. No open group reads another, and a group stands where its last member stood: what
- * lies between its members and does not read them comes before it. What reads a member and is none closes the group; so do
- * regions, calls, effects, dim and update, past which nothing moves.
+ *   - whole rows [d0, …, N] or one number per row [d0, …, 1],
+ *   - reductions of whole rows along the last axis, whole rows with their halves swapped, and rotated ones, which are
+ *     kept,
+ *   - smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every
+ *     row.
+ * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes
+ * from. A rotation computes its operand once, and what it makes is kept: it joins that work unless something else reads
+ * it too, which would do it again. An operation joins the groups that it reads and a group of its own space; groups
+ * that meet in an operation become one where the rules allow, else the one is closed. No open group reads another, and
+ * a group stands where its last member stood: what lies between its members and does not read them comes before it.
+ * What reads a member and is none closes the group; so do regions, calls, effects, dim and update, past which nothing
+ * moves.
  *
- * Rank-0 values are registers and stay outside; constants of one value and iotas are copied into the body; everything else from
- * outside is an operand. A group of one stays plain. Bit-exact: the same operations on the same numbers (compiled reductions
- * add in another order with or without the group). Ends with dce for the constants and iotas that were only read by groups.
+ * Rank-0 values are registers and stay outside; constants of one value and iotas are copied into the body; everything
+ * else from outside is an operand. A group of one stays plain. Bit-exact: the same operations on the same numbers
+ * (compiled reductions add in another order with or without the group). Ends with dce for the constants and iotas that
+ * were only read by groups.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -122,7 +126,8 @@ static bool is_member(const grouping *g, const ir_value *value, int at) {
 }
 
 /* The distinct values from outside that the two sets of instructions read. */
-static int count_operands(const grouping *g, const ir_inst *const *insts, int count, int at, int other, const ir_type *space) {
+static int count_operands(const grouping *g, const ir_inst *const *insts, int count, int at, int other,
+                          const ir_type *space) {
     const ir_value *seen[MAX_OPERANDS + 1];
     int seen_count = 0;
     for (int i = 0; i < count; i++)
@@ -157,7 +162,8 @@ static void mark_needed(const ir_inst *const *insts, int rotation, bool *needed)
     for (int i = rotation; i >= 0; i--) {
         needed[i] = i == rotation;
         for (int j = i + 1; j <= rotation && !needed[i] && insts[i]->op != IR_ROTATE; j++)
-            for (int k = 0; k < insts[j]->operand_count; k++) needed[i] |= needed[j] && insts[j]->operands[k] == insts[i]->results[0];
+            for (int k = 0; k < insts[j]->operand_count; k++)
+                needed[i] |= needed[j] && insts[j]->operands[k] == insts[i]->results[0];
     }
 }
 
@@ -174,21 +180,23 @@ static bool rotates_costly(const grouping *g, const ir_inst *const *insts, const
     return false;
 }
 
-/* Would a reduction or a swap, for which the operand is computed again, do costly work twice, or a rotation? What reads a rotated row finds it
- * in memory. */
+/* Would a reduction or a swap, for which the operand is computed again, do costly work twice, or a rotation? What reads
+ * a rotated row finds it in memory. */
 static bool repeats_costly(const grouping *g, const ir_inst *const *insts, int count) {
     bool costly[MAX_MEMBERS];
     for (int i = 0; i < count; i++) {
         costly[i] = is_costly(insts[i]->op);
         for (int j = 0; j < i && !costly[i] && insts[i]->op != IR_ROTATE; j++)
-            for (int k = 0; k < insts[i]->operand_count; k++) costly[i] |= costly[j] && insts[i]->operands[k] == insts[j]->results[0];
+            for (int k = 0; k < insts[i]->operand_count; k++)
+                costly[i] |= costly[j] && insts[i]->operands[k] == insts[j]->results[0];
         if ((is_reduce(insts[i]) || insts[i]->op == IR_SWAP_HALVES) && costly[i]) return true;
         if (insts[i]->op == IR_ROTATE && rotates_costly(g, insts, costly, i)) return true;
     }
     return false;
 }
 
-/* Is every member either there in all rows of the space, or cheap and read only within? Are reductions and rotations still of whole rows? */
+/* Is every member either there in all rows of the space, or cheap and read only within? Are reductions and rotations
+ * still of whole rows? */
 static bool fits(const grouping *g, const ir_inst *const *insts, int count, const ir_type *space) {
     for (int i = 0; i < count; i++) {
         const ir_value *value = insts[i]->results[0];
@@ -207,7 +215,8 @@ static int gather_members(const grouping *g, int a, int b, const ir_inst *inst, 
     if (count_a + count_b + 1 > MAX_MEMBERS) return 0;
     int i = 0, j = 0, count = 0;
     while (i < count_a || j < count_b) {
-        const ir_inst *x = i < count_a ? g->groups[a].members[i] : NULL, *y = j < count_b ? g->groups[b].members[j] : NULL;
+        const ir_inst *x = i < count_a ? g->groups[a].members[i] : NULL,
+                      *y = j < count_b ? g->groups[b].members[j] : NULL;
         bool first = !y || (x && x->results[0]->id < y->results[0]->id); /* ids ascend in a region */
         out[count++] = first ? x : y;
         if (first) i++;

@@ -1,24 +1,28 @@
-/* guess_ahead: the generate loop guesses tokens by the likely rows of the head, and verifies several of them by the whole head at once.
+/* guess_ahead: the generate loop guesses tokens by the likely rows of the head, and verifies several of them by the
+ * whole head at once.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes)
- *     rows = x, x, …; j = 0; limit = no repeat penalty, greedy or a choice among few, and i > 0 ? fewer than ROWS and than wanted : 0
+ *     rows = x, x, …; j = 0
+ *     limit = no repeat penalty, greedy or a choice among few, and i > 0 ? fewer than ROWS and than wanted : 0
  *     while j < limit and the last guess is no stop:
  *       ids[j] = choice of head(rows[j]) among likely ids
  *       rows[j + 1], caches = @forward(ids[j], position + j, caches); j += 1
  *     best = choice of head(rows)                          j is 0: of head(x)
  *     a = 0; token = best[0]; tokens[position] = token; emit token
- *     while a < j and best[a] is ids[a] and not a stop: a += 1; token = best[a]; tokens[position + a] = token; emit token
+ *     while a < j and best[a] is ids[a] and not a stop:
+ *       a += 1; token = best[a]; tokens[position + a] = token; emit token
  *     x, caches = @forward(token, position + a, caches)
  *     position, i += 1 + a
  *
- * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches that a wrong guess
- * left behind are written again before they are read. Bit-exact where several rows of the head are computed as each alone
- * (passes/screen_head.c). The sampler's random numbers belong to a place and an id, so that among likely ids it mostly chooses what it chooses
- * among all (runtime/sampler.c). What is gained: a guess reads a fourteenth of the head (runtime/likely.h), and the whole of it is read
- * once for ROWS tokens, which pays where bytes cost more than three-fold sums. The first token of a call waits for no guess.
+ * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches
+ * that a wrong guess left behind are written again before they are read. Bit-exact where several rows of the head are
+ * computed as each alone (passes/screen_head.c). The sampler's random numbers belong to a place and an id, so that
+ * among likely ids it mostly chooses what it chooses among all (runtime/sampler.c). What is gained: a guess reads a
+ * fourteenth of the head (runtime/likely.h), and the whole of it is read once for ROWS tokens, which pays where bytes
+ * cost more than three-fold sums. The first token of a call waits for no guess.
  *
- * Needs the loop of form_generate_loop, a @head that takes any number of rows and that screen_head screens; else does nothing, nor
- * where a ring (kv_ring) is too short for guesses besides what the host may take back.
+ * Needs the loop of form_generate_loop, a @head that takes any number of rows and that screen_head screens; else does
+ * nothing, nor where a ring (kv_ring) is too short for guesses besides what the host may take back.
  */
 #include "passes/loops.h"
 #include "passes/passes.h"
@@ -27,11 +31,12 @@
 
 enum { CARRY_CACHES = CARRY_MORE };
 
-/* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out 13, 9 and 5 % of
- * the tokens, and are 4, 7 and 13 % of the rows. */
+/* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out
+ * 13, 9 and 5 % of the tokens, and are 4, 7 and 13 % of the rows. */
 enum { USUAL_IDS = 16384 };
 
-/* Of the head that are verified at once, so that there are fewer guesses by one. More spare little of what is read, and lose more by a wrong guess. */
+/* Of the head that are verified at once, so that there are fewer guesses by one. More spare little of what is read, and
+ * lose more by a wrong guess. */
 enum { ROWS = 3 };
 
 typedef struct guessing {
@@ -87,8 +92,8 @@ static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir
     return test;
 }
 
-/* i32[1,1]: the choice among likely ids for the place `at` behind the position. What `tokens` holds from the position on is of another run: at
- * worst it makes some ids likely that are not. */
+/* i32[1,1]: the choice among likely ids for the place `at` behind the position. What `tokens` holds from the position
+ * on is of another run: at worst it makes some ids likely that are not. */
 static ir_value *guess_of(guessing *g, ir_value *row, ir_value *tokens, ir_value *position, ir_value *at) {
     ir_builder *b = g->b;
     ir_value *logits = loop_logits(b, g->model, row), *of[] = {logits, tokens, position};
@@ -124,7 +129,8 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
     ir_value *limit = limit_of(g, c), *zero = number(g, 0), *init[GUESS_MAX] = {ir_named(zero, "j")};
     ir_value *copies[ROWS];
     for (int i = 0; i < g->rows; i++) copies[i] = c[CARRY_X];
-    init[GUESS_ROWS] = ir_named(ir_concat(b, copies, g->rows, 0), "rows"); /* unused ones cost least as copies: of zeros any row may be the argmax */
+    /* unused ones cost least as copies: of zeros any row may be the argmax */
+    init[GUESS_ROWS] = ir_named(ir_concat(b, copies, g->rows, 0), "rows");
     init[GUESS_IDS] = ir_named(no_ids(g), "ids");
     init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");
     for (int i = 0; i < caches; i++) init[GUESS_CACHES + i] = c[CARRY_CACHES + i];
@@ -145,8 +151,14 @@ static ir_value *best_of(guessing *g, ir_value *const *guessed, ir_value *const 
     ir_builder *b = g->b;
     ir_dim count = g->rows;
     loop_branches some = loop_branch_begin(b, ir_binary(b, IR_LT, number(g, 0), guessed[GUESS_COUNT]));
-    loop_branch_other(b, &some, ir_reshape(b, loop_pick(b, g->model, &g->choice, guessed[GUESS_ROWS], c[CARRY_TOKENS], c[CARRY_POSITION]), 1, &count));
-    return ir_named(loop_branch_end(b, &some, one_id(g, loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]))), "best");
+    loop_branch_other(
+        b, &some,
+        ir_reshape(b, loop_pick(b, g->model, &g->choice, guessed[GUESS_ROWS], c[CARRY_TOKENS], c[CARRY_POSITION]), 1,
+                   &count));
+    return ir_named(
+        loop_branch_end(b, &some,
+                        one_id(g, loop_pick(b, g->model, &g->choice, c[CARRY_X], c[CARRY_TOKENS], c[CARRY_POSITION]))),
+        "best");
 }
 
 enum { TAKE_TOKENS, TAKE_ACCEPTED, TAKE_DONE, TAKE_CARRIES };
@@ -156,7 +168,8 @@ static ir_region *take_test(guessing *g, ir_value *const *init, ir_value *const 
     ir_region *outer = b->region, *test;
     ir_value *c[TAKE_CARRIES];
     b->region = test = loop_region(b, init, TAKE_CARRIES, c);
-    ir_value *at = c[TAKE_ACCEPTED], *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), ir_index(b, guessed[GUESS_IDS], at, 0));
+    ir_value *at = c[TAKE_ACCEPTED],
+             *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), ir_index(b, guessed[GUESS_IDS], at, 0));
     ir_value *more = ir_binary(b, IR_AND, ir_binary(b, IR_LT, at, guessed[GUESS_COUNT]), right);
     ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[TAKE_DONE]));
     ir_yield(b, &go, 1);
@@ -170,7 +183,8 @@ static ir_region *take_body(guessing *g, ir_value *const *init, ir_value *best, 
     ir_value *c[TAKE_CARRIES];
     b->region = body = loop_region(b, init, TAKE_CARRIES, c);
     ir_value *accepted = plus(g, c[TAKE_ACCEPTED], number(g, 1));
-    loop_taken taken = loop_take(b, &g->choice, ir_index(b, best, accepted, 0), c[TAKE_TOKENS], plus(g, position, accepted));
+    loop_taken taken =
+        loop_take(b, &g->choice, ir_index(b, best, accepted, 0), c[TAKE_TOKENS], plus(g, position, accepted));
     ir_value *yields[TAKE_CARRIES] = {taken.tokens, accepted, taken.stopped};
     ir_yield(b, yields, TAKE_CARRIES);
     b->region = outer;
@@ -196,10 +210,11 @@ static ir_region *build_body(guessing *g, ir_value *const *init, int carries) {
     b->region = body = loop_region(b, init, carries, c);
     ir_value **guessed = guess(g, c), *best = best_of(g, guessed, c), **taken = take(g, c, guessed, best);
     ir_value *id = ir_reshape(b, ir_index(b, best, taken[TAKE_ACCEPTED], 0), 1, (ir_dim[]){1});
-    ir_value *last = plus(g, c[CARRY_POSITION], taken[TAKE_ACCEPTED]), *emitted = plus(g, taken[TAKE_ACCEPTED], number(g, 1));
+    ir_value *last = plus(g, c[CARRY_POSITION], taken[TAKE_ACCEPTED]),
+             *emitted = plus(g, taken[TAKE_ACCEPTED], number(g, 1));
     ir_inst *step = loop_step(b, g->model, id, last, guessed + GUESS_CACHES);
-    ir_value *yields[LOOP_MAX_CARRIES] = {step->results[0], taken[TAKE_TOKENS], plus(g, c[CARRY_POSITION], emitted), taken[TAKE_DONE],
-                                          plus(g, c[CARRY_COUNT], emitted)};
+    ir_value *yields[LOOP_MAX_CARRIES] = {step->results[0], taken[TAKE_TOKENS], plus(g, c[CARRY_POSITION], emitted),
+                                          taken[TAKE_DONE], plus(g, c[CARRY_COUNT], emitted)};
     for (int i = 0; i < g->model->cache_count; i++) yields[CARRY_CACHES + i] = step->results[1 + i];
     ir_yield(b, yields, carries);
     b->region = outer;
@@ -209,14 +224,22 @@ static ir_region *build_body(guessing *g, ir_value *const *init, int carries) {
 static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
     const pass_options *options = rw->user;
     loop_model model;
-    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model)) return false;
+    if (inst->op != IR_WHILE || !loop_model_of(rw->out, &model) || !loop_is_generate(rw->in_func, inst, &model))
+        return false;
     if (!loop_chooses_rows(rw->out, &model) || pass_why_not_screened(model.head)) return false;
-    guessing g = {.b = &rw->b, .model = &model, .choice = loop_choice_of(rw), .rows = options->rows < ROWS ? (int)options->rows : ROWS};
+    guessing g = {.b = &rw->b,
+                  .model = &model,
+                  .choice = loop_choice_of(rw),
+                  .rows = options->rows < ROWS ? (int)options->rows : ROWS};
     if (!loop_rings_hold(&model, g.rows - 1)) return false;
     g.rounds = ir_attr_make_int(IR_ATTR_ROUNDS, g.rows - 1);
     ir_value *init[LOOP_MAX_CARRIES];
     int carries = CARRY_CACHES + model.cache_count;
-    for (int i = 0; i < carries; i++) init[i] = ir_named(ir_rewrite_get(rw, inst->operands[i]), (inst->regions[1]->params[i]->hint ? gm_arena_strdup(&rw->out->arena, inst->regions[1]->params[i]->hint) : NULL));
+    for (int i = 0; i < carries; i++)
+        init[i] = ir_named(ir_rewrite_get(rw, inst->operands[i]),
+                           (inst->regions[1]->params[i]->hint
+                                ? gm_arena_strdup(&rw->out->arena, inst->regions[1]->params[i]->hint)
+                                : NULL));
     ir_region *regions[2] = {loop_test(&rw->b, &g.choice, init, carries), build_body(&g, init, carries)};
     ir_inst *loop = ir_emit(&rw->b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], loop->results[i]);

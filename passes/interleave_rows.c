@@ -5,9 +5,10 @@
  *   the same with impl "tiles"
  *   %y = scaled_matmul %q, %s, %w {…}                          %y = scaled_matmul %q, %s, %w {…}
  *
- * Fires where every use of a weight in the function is one of these products, the type has an interleaved one (runtime/interleave.h), and N is
- * a multiple of sixteen. The values of W are the same to the bit; sums of matmul may come in another order. Needs choose_matmul and
- * lower_precision. The interleaved copy is derived from w, which nothing reads where all functions take the copy.
+ * Fires where every use of a weight in the function is one of these products, the type has an interleaved one
+ * (runtime/interleave.h), and N is a multiple of sixteen. The values of W are the same to the bit; sums of matmul may
+ * come in another order. Needs choose_matmul and lower_precision. The interleaved copy is derived from w, which nothing
+ * reads where all functions take the copy.
  */
 #include "passes/derived.h"
 
@@ -19,7 +20,8 @@ static int first_weight(const ir_inst *inst) {
 
 gm_status pass_interleave_rows(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     static const derived_pass pass = {"interleave_rows",
-                                      "each of its products is of integers or in tiles: 16 rows side by side need nothing across lanes, and are unpacked at once",
+                                      "each of its products is of integers or in tiles: 16 rows side by side need "
+                                      "nothing across lanes, and are unpacked at once",
                                       RT_DERIVED_ROWS, first_weight};
     *out = derived_take(&pass, options, in);
     return GM_OK;

@@ -8,11 +8,13 @@
 /* ---- finding them ---- */
 
 int kv_written(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
-    return inst->op == IR_UPDATE && match_index(inst->operands[2], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
+    return inst->op == IR_UPDATE && match_index(inst->operands[2], out_layer) ? caches->cache_of[inst->operands[0]->id]
+                                                                              : -1;
 }
 
 int kv_read(const kv_caches *caches, const ir_inst *inst, int64_t *out_layer) {
-    return inst->op == IR_INDEX && match_index(inst->operands[1], out_layer) ? caches->cache_of[inst->operands[0]->id] : -1;
+    return inst->op == IR_INDEX && match_index(inst->operands[1], out_layer) ? caches->cache_of[inst->operands[0]->id]
+                                                                             : -1;
 }
 
 int kv_seen(const kv_caches *caches, const ir_inst *attention, int k, int64_t *out_layer) {
@@ -44,7 +46,8 @@ static bool has_signature(const ir_region *body, int caches) {
     if (position->dtype != RT_I32 || position->rank) return false;
     for (int i = 0; i < caches; i++) {
         const ir_type *type = &body->params[KV_FIRST + i]->type;
-        if (type->rank != 4 || ir_dim_is_symbol(type->dim[0]) || !ir_type_equal(type, &body->yields[1 + i]->type)) return false;
+        if (type->rank != 4 || ir_dim_is_symbol(type->dim[0]) || !ir_type_equal(type, &body->yields[1 + i]->type))
+            return false;
     }
     return true;
 }
@@ -53,7 +56,9 @@ static bool has_signature(const ir_region *body, int caches) {
 static bool is_plain_update(const kv_caches *caches, const ir_inst *inst) {
     int64_t layer;
     const ir_value *position = caches->forward->body->params[1];
-    if (inst->op != IR_UPDATE || inst->operand_count != 4 || inst->operands[3] != position || !match_index(inst->operands[2], &layer)) return false;
+    if (inst->op != IR_UPDATE || inst->operand_count != 4 || inst->operands[3] != position ||
+        !match_index(inst->operands[2], &layer))
+        return false;
     return inst->operands[1]->type.dim[0] == 1;
 }
 
@@ -74,7 +79,8 @@ static bool mark_states(kv_caches *caches, bool *layer_of, int *updates) {
             if (caches->cache_of[id] < 0) continue;
             if (k != 0) return false;
             if (is_plain_read(inst)) layer_of[inst->results[0]->id] = true;
-            else if (is_plain_update(caches, inst) && updates[id]++ == 0) caches->cache_of[inst->results[0]->id] = caches->cache_of[id];
+            else if (is_plain_update(caches, inst) && updates[id]++ == 0)
+                caches->cache_of[inst->results[0]->id] = caches->cache_of[id];
             else return false;
         }
     }
@@ -126,7 +132,8 @@ bool kv_has_rings(const kv_caches *caches) {
 
 /* ---- other caches for @forward ---- */
 
-ir_value *kv_write(ir_rewrite *rw, const ir_inst *inst, ir_value *state, ir_value *value, ir_value *const *starts, int count) {
+ir_value *kv_write(ir_rewrite *rw, const ir_inst *inst, ir_value *state, ir_value *value, ir_value *const *starts,
+                   int count) {
     ir_value *operands[2 + IR_MAX_RANK] = {state, value};
     for (int i = 0; i < count; i++) operands[2 + i] = starts[i];
     return ir_emit1(&rw->b, IR_UPDATE, operands, 2 + count, inst->attrs, inst->attr_count, NULL);
@@ -135,7 +142,8 @@ ir_value *kv_write(ir_rewrite *rw, const ir_inst *inst, ir_value *state, ir_valu
 static void new_params(ir_rewrite *rw) {
     const kv_caches *caches = rw->user;
     const ir_region *old = rw->in_func->body;
-    for (int i = 0; i < KV_FIRST; i++) ir_rewrite_map(rw, old->params[i], ir_param(&rw->b, rw->b.region, old->params[i]->type, old->params[i]->hint));
+    for (int i = 0; i < KV_FIRST; i++)
+        ir_rewrite_map(rw, old->params[i], ir_param(&rw->b, rw->b.region, old->params[i]->type, old->params[i]->hint));
     for (int p = 0; p < 2; p++)
         for (int i = 0; i < caches->count; i++) {
             const kv_part *part = &caches->part[i][p];

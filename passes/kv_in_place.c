@@ -1,25 +1,25 @@
-/* kv_in_place: updates, loop carries and calls take over memory that dies, so that a step writes its rows of the KV cache and
- * copies nothing.
+/* kv_in_place: updates, loop carries and calls take over memory that dies, so that a step writes its rows of the KV
+ * cache and copies nothing.
  *
- *   %kc1 = update %kc, %k, %layer, %pos      ->  … {inplace = 1}, and the function says alias [.., 2, ..]: its result is the
- *   … return %x, %kc1                            memory of parameter 2
+ *   %kc1 = update %kc, %k, %layer, %pos      ->  … {inplace = 1}, and the function says alias [.., 2, ..]: its result
+ *   … return %x, %kc1                            is the memory of parameter 2
  *
- * Values that may lie in the same memory form an object: a value with a buffer of its own, the views of it, and what took it
- * over so far. In program order, an update (a loop for all its tensor carries, a call for the arguments its callee takes)
- * may take over an object when
+ * Values that may lie in the same memory form an object: a value with a buffer of its own, the views of it, and what
+ * took it over so far. In program order, an update (a loop for all its tensor carries, a call for the arguments its
+ * callee takes) may take over an object when
  *   - the operand is the object itself, not a view of it, and no other operand lies in it;
  *   - the object begins in the same region: a value from outside a loop is needed again in the next iteration;
- *   - no member of it so far is used at a later position (positions number instructions before their regions; what a region
- *     yields is used at its end): whoever reads it later would see the new contents;
+ *   - no member of it so far is used at a later position (positions number instructions before their regions; what a
+ *     region yields is used at its end): whoever reads it later would see the new contents;
  *   - somebody owns it: not a constant or a weight, not the carry of a while's test.
- * Parameters belong to the caller. One may be taken over only if what its memory holds in the end is handed back: the carry's
- * own yield in a loop, one result in a function, which then gets func->alias. A parameter for which that turns out not to
- * hold is frozen and the function analysed again; frozen sets only grow, so this ends. The same for calls: a callee's alias
- * stands only if every call can give its argument away, else it is struck and all functions are analysed again. The host
- * always gives its arguments away.
+ * Parameters belong to the caller. One may be taken over only if what its memory holds in the end is handed back: the
+ * carry's own yield in a loop, one result in a function, which then gets func->alias. A parameter for which that turns
+ * out not to hold is frozen and the function analysed again; frozen sets only grow, so this ends. The same for calls: a
+ * callee's alias stands only if every call can give its argument away, else it is struck and all functions are analysed
+ * again. The host always gives its arguments away.
  *
- * Bit-exact. Marks of an earlier run are replaced. Loops carry one mark for all carries, so one that cannot be taken over
- * keeps the others from it; constant starts do not count, they get a buffer anyway.
+ * Bit-exact. Marks of an earlier run are replaced. Loops carry one mark for all carries, so one that cannot be taken
+ * over keeps the others from it; constant starts do not count, they get a buffer anyway.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -29,7 +29,8 @@
 
 enum { NO_OBJECT = -1, NO_ALIAS = -1 };
 
-/* What is known of one function. All arrays but alias and struck are by value id; an object is the id of its first value. */
+/* What is known of one function. All arrays but alias and struck are by value id; an object is the id of its first
+ * value. */
 typedef struct takeover {
     const ir_func *func;
     int *object, *last_use;
@@ -124,7 +125,8 @@ static void check_carries(analysis *a, const ir_region *body, int first) {
     takeover *f = a->f;
     for (int k = first; k < body->param_count; k++) {
         const ir_value *param = body->params[k];
-        if (f->object[param->id] == NO_OBJECT || !f->written[param->id] || handed_back(f, body, param, k - first)) continue;
+        if (f->object[param->id] == NO_OBJECT || !f->written[param->id] || handed_back(f, body, param, k - first))
+            continue;
         f->frozen[param->id] = a->again = true;
     }
 }
@@ -267,7 +269,8 @@ static bool mark(ir_rewrite *rw, const ir_inst *inst) {
     const takeover *f = rw->user;
     if (inst->op != IR_UPDATE && inst->op != IR_SCAN && inst->op != IR_WHILE) return false;
     bool inplace = inst->result_count && f->inplace[inst->results[0]->id];
-    ir_rewrite_clone(rw, inplace ? ir_rewrite_with(rw, inst, ir_attr_make_int(IR_ATTR_INPLACE, 1)) : ir_rewrite_without(rw, inst, IR_ATTR_INPLACE));
+    ir_rewrite_clone(rw, inplace ? ir_rewrite_with(rw, inst, ir_attr_make_int(IR_ATTR_INPLACE, 1))
+                                 : ir_rewrite_without(rw, inst, IR_ATTR_INPLACE));
     return true;
 }
 

@@ -3,14 +3,16 @@
  *   kv_head_major:    [L,S,KV,D]  ->  [L,KV,S,D]
  *   kv_k_transposed:  K [L,S,KV,D]  ->  [L,KV,D,S], so that a vector of keys is loaded at once; V as in kv_head_major
  *
- *   %kc1 = update %kc, %k, layer, %position    ->   %t = transpose %k : [1,KV,T,D];  %kc1 = update %kc, %t, layer, 0, %position
- *   %keys = index %kc1, layer : [S,KV,D]       ->   %i = index %kc1, layer : [KV,S,D];  %keys = transpose %i : [S,KV,D]
+ *   %kc1 = update %kc, %k, layer, %position    ->   %t = transpose %k : [1,KV,T,D]
+ *                                                   %kc1 = update %kc, %t, layer, 0, %position
+ *   %keys = index %kc1, layer : [S,KV,D]       ->   %i = index %kc1, layer : [KV,S,D]
+ *                                                   %keys = transpose %i : [S,KV,D]
  *
- * The transposes are views: attention reads through their strides, nothing is copied. Bit-exact but for the order in which compiled
- * code adds the products of q and a transposed K. Scales [L,S,KV,R] go with what they scale. Legal before the token loops are formed, on caches
- * in the plain form (passes/kv_caches.h), so after fuse_attention; after kv_ring and kv_int8, whose caches they take too. The second of
- * the two passes does nothing, since the caches are not in the plain form any more; so does kv_k_transposed with a cache that is read
- * both as keys and as values.
+ * The transposes are views: attention reads through their strides, nothing is copied. Bit-exact but for the order in
+ * which compiled code adds the products of q and a transposed K. Scales [L,S,KV,R] go with what they scale. Legal
+ * before the token loops are formed, on caches in the plain form (passes/kv_caches.h), so after fuse_attention; after
+ * kv_ring and kv_int8, whose caches they take too. The second of the two passes does nothing, since the caches are not
+ * in the plain form any more; so does kv_k_transposed with a cache that is read both as keys and as values.
  */
 #include "passes/kv_caches.h"
 #include "passes/passes.h"
@@ -38,7 +40,8 @@ static void write(ir_rewrite *rw, layout *l, const ir_inst *inst, int cache) {
     for (int i = 1; i < axis; i++) starts[i] = zero;
     starts[axis] = ir_rewrite_get(rw, inst->operands[3]);
     ir_value *row = ir_transpose(&rw->b, ir_rewrite_get(rw, inst->operands[1]), l->order[cache]);
-    ir_rewrite_map(rw, inst->results[0], kv_write(rw, inst, ir_rewrite_get(rw, inst->operands[0]), row, starts, axis + 1));
+    ir_rewrite_map(rw, inst->results[0],
+                   kv_write(rw, inst, ir_rewrite_get(rw, inst->operands[0]), row, starts, axis + 1));
 }
 
 /* The layer in its new form, seen in the plain one. */

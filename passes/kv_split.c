@@ -1,13 +1,14 @@
-/* kv_split: layers whose attention looks back over a window only, and those that see everything, have caches of their own.
+/* kv_split: layers whose attention looks back over a window only, and those that see everything, have caches of their
+ * own.
  *
  *   @forward(ids, position, kc[L,S,KV,D], …)            ->  @forward(ids, position, kc[Lg,S,KV,D], …, kl[Ll,S,KV,D], …)
  *     %kc1 = update %kc, %k, layer, %position           ->    %kl1 = update %kl, %k, layer', %position
  *     %keys = index %kc1, layer : [S,KV,D]              ->    %keys = index %kl1, layer' : [S,KV,D]
  *
- * for the Ll local layers, numbered anew like the Lg global ones, which stay in the first caches. Bit-exact. What a cache may hold and
- * how long it must hold it depends on who reads it: kv_ring and kv_int8 take whole caches. Legal before the token loops are formed, on
- * caches in the plain form (passes/kv_caches.h), so after fuse_attention. Does nothing where all layers are of one kind, or where the
- * caches of a layer are read in two ways.
+ * for the Ll local layers, numbered anew like the Lg global ones, which stay in the first caches. Bit-exact. What a
+ * cache may hold and how long it must hold it depends on who reads it: kv_ring and kv_int8 take whole caches. Legal
+ * before the token loops are formed, on caches in the plain form (passes/kv_caches.h), so after fuse_attention. Does
+ * nothing where all layers are of one kind, or where the caches of a layer are read in two ways.
  */
 #include "passes/kv_caches.h"
 #include "passes/passes.h"
@@ -23,7 +24,8 @@ typedef struct split {
 
 /* ---- which layers are local ---- */
 
-/* Is the layer of the first cache seen through windows only? Clears *out_same where another cache's is not seen alike. */
+/* Is the layer of the first cache seen through windows only? Clears *out_same where another cache's is not seen
+ * alike. */
 static bool is_local(const split *s, int64_t layer, bool *out_same) {
     bool local = kv_window(&s->caches, 0, layer) > 0;
     for (int i = 1; i < s->caches.count; i++) *out_same &= local == (kv_window(&s->caches, i, layer) > 0);
@@ -46,7 +48,9 @@ static bool same_layers(const split *s) {
     for (int i = 0; i < s->caches.count; i++)
         if (body->params[KV_FIRST + i]->type.dim[0] != s->layers) return false;
     for (int i = 0; i < body->inst_count; i++)
-        if ((kv_written(&s->caches, body->insts[i], &layer) >= 0 || kv_read(&s->caches, body->insts[i], &layer) >= 0) && (layer < 0 || layer >= s->layers)) return false;
+        if ((kv_written(&s->caches, body->insts[i], &layer) >= 0 || kv_read(&s->caches, body->insts[i], &layer) >= 0) &&
+            (layer < 0 || layer >= s->layers))
+            return false;
     return true;
 }
 
@@ -65,7 +69,8 @@ static void split_caches(split *s) {
 /* Into the cache of the layer's kind; the other one stays as it is. */
 static void write(ir_rewrite *rw, split *s, const ir_inst *inst, int64_t layer) {
     const ir_value *before = inst->operands[0], *after = inst->results[0];
-    ir_value **beside = s->caches.beside, *other = beside[before->id], *whole = ir_rewrite_get(rw, before), *v = ir_rewrite_get(rw, inst->operands[1]);
+    ir_value **beside = s->caches.beside, *other = beside[before->id], *whole = ir_rewrite_get(rw, before),
+             *v = ir_rewrite_get(rw, inst->operands[1]);
     ir_value *starts[] = {ir_const_int(&rw->b, s->number[layer]), ir_rewrite_get(rw, inst->operands[3])};
     if (s->local[layer]) {
         const char *name = s->caches.part[s->caches.cache_of[before->id]][1].hint;

@@ -1,18 +1,24 @@
-/* kv_bf16, kv_int8: the KV caches hold fewer bits. Rows are rounded when they are written; attention widens what it reads.
+/* kv_bf16, kv_int8: the KV caches hold fewer bits. Rows are rounded when they are written; attention widens what it
+ * reads.
  *
- *   kv_bf16:  %kc1 = update %kc, %k, layer, %position    ->   %b = convert %k : bf16;  %kc1 = update %kc, %b, layer, %position
- *   kv_int8:  the same                                   ->   %q, %s = the row as i8 and scales, one for each 32 of a head's numbers
+ *   kv_bf16:  %kc1 = update %kc, %k, layer, %position    ->   %b = convert %k : bf16
+ *                                                             %kc1 = update %kc, %b, layer, %position
+ *   kv_int8:  the same                                   ->   %q, %s = the row as i8 and scales, one for each 32 of a
+ *                                                             head's numbers
  *                                                             %kc1 = update %kc, %q, …;  %ks1 = update %ks, %s, …
- *             attention %q, %keys, %values, %pos         ->   attention %q, %keys, %values, %pos, %key_scales, %value_scales
+ *             attention %q, %keys, %values, %pos         ->   attention %q, %keys, %values, %pos, %key_scales,
+ *                                                             %value_scales
  *
- * with caches bf16[L,S,KV,D], or i8[L,S,KV,D] and f32[L,S,KV,D/32] beside them; a head of another number of columns has one scale.
- * s = max|k| / 127 over the numbers that share it, q = k / s rounded to nearest even, so that an element is off by at most s/2.
+ * with caches bf16[L,S,KV,D], or i8[L,S,KV,D] and f32[L,S,KV,D/32] beside them; a head of another number of columns has
+ * one scale. s = max|k| / 127 over the numbers that share it, q = k / s rounded to nearest even, so that an element is
+ * off by at most s/2.
  *
- * kv_int8 takes the caches of global layers where kv_split has put local ones apart: those are read in full however long the context is.
- * A local layer reads its window, and would lose more by it (Gemma 3 270M: the mean KL of the three global layers is 1.1e-4, of all
- * eighteen 1.9e-3); where no layer is local it does nothing. kv_bf16, which comes after it, takes what is f32 still.
- * Not exact: `gemmac perplexity --kl-base f32` says what a plan costs. Legal before the token loops are formed, on f32 caches in the
- * plain form (passes/kv_caches.h), so after fuse_attention; rings are fine.
+ * kv_int8 takes the caches of global layers where kv_split has put local ones apart: those are read in full however
+ * long the context is. A local layer reads its window, and would lose more by it (Gemma 3 270M: the mean KL of the
+ * three global layers is 1.1e-4, of all eighteen 1.9e-3); where no layer is local it does nothing. kv_bf16, which comes
+ * after it, takes what is f32 still. Not exact: `gemmac perplexity --kl-base f32` says what a plan costs. Legal before
+ * the token loops are formed, on f32 caches in the plain form (passes/kv_caches.h), so after fuse_attention; rings are
+ * fine.
  */
 #include "passes/kv_caches.h"
 #include "passes/passes.h"
@@ -35,7 +41,8 @@ static void write(ir_rewrite *rw, kv_caches *caches, const ir_inst *inst) {
     ir_value *starts[] = {ir_rewrite_get(rw, inst->operands[2]), ir_rewrite_get(rw, inst->operands[3])};
     quantised q = {.codes = NULL};
     if (part[1].type.rank) {
-        q = part[1].type.dim[3] > 1 ? quantise_runs(&rw->b, x, LARGEST, RT_I8) : quantise_rows(&rw->b, x, LARGEST, RT_I8);
+        q = part[1].type.dim[3] > 1 ? quantise_runs(&rw->b, x, LARGEST, RT_I8)
+                                    : quantise_rows(&rw->b, x, LARGEST, RT_I8);
     } else q.codes = ir_convert(&rw->b, x, part[0].type.dtype);
     ir_rewrite_map(rw, inst->results[0], kv_write(rw, inst, rw->map[before], q.codes, starts, 2));
     if (q.scale) caches->beside[after] = kv_write(rw, inst, caches->beside[before], q.scale, starts, 2);
@@ -53,7 +60,9 @@ static void attend(ir_rewrite *rw, const kv_caches *caches, const ir_inst *inst)
     int count = inst->operand_count;
     for (int i = 1; i < 3; i++)
         if (caches->beside[inst->operands[i]->id]) operands[count++] = caches->beside[inst->operands[i]->id];
-    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, count, inst->attrs, inst->attr_count, &inst->results[0]->type));
+    ir_rewrite_map(
+        rw, inst->results[0],
+        ir_emit1(&rw->b, IR_ATTENTION, operands, count, inst->attrs, inst->attr_count, &inst->results[0]->type));
 }
 
 static bool rewrite(ir_rewrite *rw, const ir_inst *inst) {

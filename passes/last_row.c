@@ -1,21 +1,23 @@
-/* last_row: where only one row of a function's first result is used, what follows the last exchange between rows is computed for
- * that row alone.
+/* last_row: where only one row of a function's first result is used, what follows the last exchange between rows is
+ * computed for that row alone.
  *
- *   %y, %kc, %vc = call %ids, … {callee = "forward"}          %row, %kc, %vc = call %ids, …, %i {callee = "forward.row"}
- *   %row = window %y, %i {axis = 0, size = 1}            ->
+ *   %y, %kc, %vc = call %ids, … {callee = "forward"}     ->   %row, %kc, %vc = call %ids, …, %i
+ *   %row = window %y, %i {axis = 0, size = 1}                                  {callee = "forward.row"}
  *
- * @forward.row is @forward with one parameter more, the row. Values of which somebody needs every row (what the caches are made of)
- * stay whole. One of which only the row is needed is made from rows by element-wise operations, reductions along other axes, products,
- * views that keep axis 0, and attention (from a later position, over the same keys); any other is made whole, and its row cut out.
- * So of the last layer of a prompt's chunk only the keys and values are computed for all tokens. A product with several weights that is sliced
- * into the results of each is taken apart, where only a row of some of them is needed:
+ * @forward.row is @forward with one parameter more, the row. Values of which somebody needs every row (what the caches
+ * are made of) stay whole. One of which only the row is needed is made from rows by element-wise operations, reductions
+ * along other axes, products, views that keep axis 0, and attention (from a later position, over the same keys); any
+ * other is made whole, and its row cut out. So of the last layer of a prompt's chunk only the keys and values are
+ * computed for all tokens. A product with several weights that is sliced into the results of each is taken apart, where
+ * only a row of some of them is needed:
  *
  *   %y = matmul %x, %wq, %wk                                  %k = matmul %x, %wk
  *   %q = slice %y {axis = 1, start = 0, size = Q}        ->   %row = window %x, %i {axis = 0, size = 1}
  *   %k = slice %y {axis = 1, start = Q, size = K}             %q = matmul %row, %wq
  *
- * Legal because the rows, counted by a symbol along axis 0, do not depend on each other in these operations. The product of one row
- * may be summed in another order: equal up to f32 rounding. Does nothing where the first result is made whole anyway. Needs dce after it.
+ * Legal because the rows, counted by a symbol along axis 0, do not depend on each other in these operations. The
+ * product of one row may be summed in another order: equal up to f32 rounding. Does nothing where the first result is
+ * made whole anyway. Needs dce after it.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -36,12 +38,13 @@ typedef struct shares {
 } shares;
 
 typedef struct narrowing {
-    ir_dim rows;       /* the symbol that counts them */
-    demand *demands;   /* by value id of the callee */
-    shares *shares;    /* by the same */
-    ir_value **narrow; /* by the same: the row, once it is made; of a product that is taken apart, of the weights in shares.row */
-    ir_value **whole;  /* of such a product: every row, of the weights in shares.whole */
-    ir_value *at;      /* which row */
+    ir_dim rows;     /* the symbol that counts them */
+    demand *demands; /* by value id of the callee */
+    shares *shares;  /* by the same */
+    /* by the same: the row, once it is made; of a product that is taken apart, of the weights in shares.row */
+    ir_value **narrow;
+    ir_value **whole; /* of such a product: every row, of the weights in shares.whole */
+    ir_value *at;     /* which row */
 } narrowing;
 
 /* ---- rows ---- */
@@ -63,8 +66,13 @@ static bool has_rows(const ir_type *type, ir_dim rows) {
 /* Is a row of the result made of rows of the operands that have some, and of operands that do not vary with them? */
 static bool keeps_rows(const ir_inst *inst) {
     switch (inst->op) {
-    case IR_RESHAPE: case IR_MATMUL: case IR_ATTENTION: return true;
-    case IR_SLICE: case IR_CONCAT: case IR_REDUCE_SUM: case IR_REDUCE_MAX: return ir_attr_int(inst, IR_ATTR_AXIS, 0) != 0;
+    case IR_RESHAPE:
+    case IR_MATMUL:
+    case IR_ATTENTION: return true;
+    case IR_SLICE:
+    case IR_CONCAT:
+    case IR_REDUCE_SUM:
+    case IR_REDUCE_MAX: return ir_attr_int(inst, IR_ATTR_AXIS, 0) != 0;
     case IR_TRANSPOSE: return ir_attr_find(inst, IR_ATTR_PERM)->ints[0] == 0;
     default: return ir_op_of(inst->op)->class == IR_CLASS_ELEM;
     }
@@ -91,7 +99,9 @@ static int64_t width_of(const ir_inst *product, int weight) {
 /* The product with several weights of whose columns this is a slice; NULL: it is none. */
 static const ir_inst *sliced_product(const ir_inst *slice) {
     const ir_inst *product = slice->op == IR_SLICE ? slice->operands[0]->def : NULL;
-    if (!product || product->op != IR_MATMUL || product->results[0]->type.rank != 2 || ir_attr_int(slice, IR_ATTR_AXIS, 0) != 1) return NULL;
+    if (!product || product->op != IR_MATMUL || product->results[0]->type.rank != 2 ||
+        ir_attr_int(slice, IR_ATTR_AXIS, 0) != 1)
+        return NULL;
     int weights = product->operand_count - 1;
     return weights > 1 && weights <= MOST_WEIGHTS ? product : NULL;
 }
@@ -100,7 +110,8 @@ static const ir_inst *sliced_product(const ir_inst *slice) {
 static uint32_t weights_of(const ir_inst *slice) {
     const ir_inst *product = sliced_product(slice);
     if (!product) return 0;
-    int64_t start = ir_attr_int(slice, IR_ATTR_START, 0), end = start + ir_attr_int(slice, IR_ATTR_SIZE, 0), at = 0, taken = 0;
+    int64_t start = ir_attr_int(slice, IR_ATTR_START, 0), end = start + ir_attr_int(slice, IR_ATTR_SIZE, 0), at = 0,
+            taken = 0;
     uint32_t weights = 0;
     for (int i = 0; i + 1 < product->operand_count; at += width_of(product, i++))
         if (at >= start && at + width_of(product, i) <= end) weights |= 1u << i, taken += width_of(product, i);
@@ -115,7 +126,8 @@ static ir_value *product_of(ir_rewrite *rw, const ir_inst *product, ir_value *x,
     operands[count++] = x;
     type.dim[0] = x->type.dim[0], type.dim[1] = 0;
     for (int i = 0; i + 1 < product->operand_count; i++)
-        if (weights >> i & 1) operands[count++] = ir_rewrite_get(rw, product->operands[1 + i]), type.dim[1] += width_of(product, i);
+        if (weights >> i & 1)
+            operands[count++] = ir_rewrite_get(rw, product->operands[1 + i]), type.dim[1] += width_of(product, i);
     return ir_emit1(&rw->b, IR_MATMUL, operands, count, product->attrs, product->attr_count, &type);
 }
 
@@ -232,7 +244,8 @@ static void slice_part(ir_rewrite *rw, const ir_inst *slice, uint32_t weights) {
     const ir_inst *product = sliced_product(slice);
     bool row = (weights & n->shares[id].row) != 0;
     int64_t start = columns_before(product, weights, row ? n->shares[id].row : n->shares[id].whole);
-    ir_value *part = ir_slice(&rw->b, row ? n->narrow[id] : n->whole[id], 1, start, ir_attr_int(slice, IR_ATTR_SIZE, 0));
+    ir_value *part =
+        ir_slice(&rw->b, row ? n->narrow[id] : n->whole[id], 1, start, ir_attr_int(slice, IR_ATTR_SIZE, 0));
     if (row) n->narrow[slice->results[0]->id] = part;
     ir_rewrite_map(rw, slice->results[0], part);
 }
@@ -258,7 +271,8 @@ static bool narrow_hook(ir_rewrite *rw, const ir_inst *inst) {
 static void params_and_row(ir_rewrite *rw) {
     const ir_region *body = rw->in_func->body;
     for (int i = 0; i < body->param_count; i++)
-        ir_rewrite_map(rw, body->params[i], ir_param(&rw->b, rw->b.region, body->params[i]->type, body->params[i]->hint));
+        ir_rewrite_map(rw, body->params[i],
+                       ir_param(&rw->b, rw->b.region, body->params[i]->type, body->params[i]->hint));
     ((narrowing *)rw->user)->at = ir_param(&rw->b, rw->b.region, ir_scalar(RT_I32), "row");
 }
 
@@ -273,8 +287,9 @@ static void yield_row(ir_rewrite *rw) {
 /* ---- the calls ---- */
 
 typedef struct narrowed_calls {
-    const ir_inst **windows; /* by the value id of a call's first result: the window that is its only use, when it has one row */
-    const uint32_t *uses;    /* by value id */
+    /* by the value id of a call's first result: the window that is its only use, when it has one row */
+    const ir_inst **windows;
+    const uint32_t *uses; /* by value id */
 } narrowed_calls;
 
 /* The row must be known before the call: values are numbered in order. */
@@ -337,7 +352,8 @@ static bool call_for_row(ir_rewrite *rw, const ir_inst *call, const ir_inst *win
 
 static bool call_hook(ir_rewrite *rw, const ir_inst *inst) {
     const ir_inst **windows = rw->user;
-    if (inst->op == IR_CALL && inst->result_count && windows[inst->results[0]->id]) return call_for_row(rw, inst, windows[inst->results[0]->id]);
+    if (inst->op == IR_CALL && inst->result_count && windows[inst->results[0]->id])
+        return call_for_row(rw, inst, windows[inst->results[0]->id]);
     if (inst->op != IR_WINDOW || windows[inst->operands[0]->id] != inst) return false;
     ir_value *row = ir_rewrite_get(rw, inst->operands[0]);
     if (!ir_type_equal(&row->type, &inst->results[0]->type)) return false; /* the call was left as it is */

@@ -1,13 +1,13 @@
 /* legalize: rewrite what compiled code does not take as it stands.
  *
- *   call/matmul/argmax/sample/gather/attention/… of a strided view  ->  the view is copied first (a concat of one operand)
- *   matmul with a computed matrix instead of a stored weight      ->  an einsum per matrix
- *   gated_matmul of floats, not in tiles                          ->  its expansion
- *   matmul over no columns                                        ->  a constant
+ *   call/matmul/argmax/sample/gather/… of a strided view      ->  the view is copied first (a concat of one operand)
+ *   matmul with a computed matrix instead of a stored weight  ->  an einsum per matrix
+ *   gated_matmul of floats, not in tiles                      ->  its expansion
+ *   matmul over no columns                                    ->  a constant
  *
- * matmul takes rows at one constant distance, attention any strides that leave the head dimension dense, or in K the keys; the others
- * want dense operands.
- * Changes no value. Layouts are those that plan_memory and codegen will use (ir/layout.h).
+ * matmul takes rows at one constant distance, attention any strides that leave the head dimension dense, or in K the
+ * keys; the others want dense operands. Changes no value. Layouts are those that plan_memory and codegen will use
+ * (ir/layout.h).
  */
 #include "passes/passes.h"
 #include "ir/interp.h"
@@ -28,7 +28,8 @@ static void set_layouts(const ir_rewrite *rw, layouts *l, const ir_inst *inst) {
         const ir_value *y = inst->results[i];
         l->of[y->id] = ir_layout_dense(rw->in, &y->type);
         if (inst->op == IR_CONST && ir_attr_find(inst, IR_ATTR_VALUE)) l->of[y->id] = (ir_layout){{0}};
-        if (ir_op_of(inst->op)->class != IR_CLASS_SHAPE || y->type.rank == 0 || inst->operands[0]->type.rank == 0) continue;
+        if (ir_op_of(inst->op)->class != IR_CLASS_SHAPE || y->type.rank == 0 || inst->operands[0]->type.rank == 0)
+            continue;
         ir_layout view;
         if (ir_layout_view(rw->in, inst, &l->of[inst->operands[0]->id], &view)) l->of[y->id] = view;
     }
@@ -36,7 +37,8 @@ static void set_layouts(const ir_rewrite *rw, layouts *l, const ir_inst *inst) {
 }
 
 static void set_params(const ir_rewrite *rw, layouts *l, const ir_region *region) {
-    for (int i = 0; i < region->param_count; i++) l->of[region->params[i]->id] = ir_layout_dense(rw->in, &region->params[i]->type);
+    for (int i = 0; i < region->param_count; i++)
+        l->of[region->params[i]->id] = ir_layout_dense(rw->in, &region->params[i]->type);
     for (int i = 0; i < region->inst_count; i++)
         for (int r = 0; r < region->insts[i]->region_count; r++) set_params(rw, l, region->insts[i]->regions[r]);
 }
@@ -145,7 +147,8 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
     }
     ir_type *types = GM_NEW_ARRAY(&rw->out->arena, ir_type, inst->result_count + 1);
     for (int i = 0; i < inst->result_count; i++) types[i] = inst->results[i]->type;
-    ir_inst *copy = ir_emit(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL, 0, types, inst->result_count);
+    ir_inst *copy = ir_emit(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL, 0,
+                            types, inst->result_count);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], copy->results[i]);
     return true;
 }
@@ -153,7 +156,8 @@ static bool legalize(ir_rewrite *rw, const ir_inst *inst) {
 /* Products of blocks are kernels of stored weights: of a parameter in blocks nobody can tell which it is. */
 static void find_unnamed(const ir_inst *inst, void *user) {
     for (int i = 1; inst->op == IR_MATMUL && i < inst->operand_count; i++)
-        if (is_computed(inst->operands[i]) && rt_is_storage(inst->operands[i]->type.dtype)) *(const ir_type **)user = &inst->operands[i]->type;
+        if (is_computed(inst->operands[i]) && rt_is_storage(inst->operands[i]->type.dtype))
+            *(const ir_type **)user = &inst->operands[i]->type;
 }
 
 gm_status pass_legalize(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
@@ -161,7 +165,10 @@ gm_status pass_legalize(const pass_options *options, const ir_module *in, gm_dia
     const ir_type *unnamed = NULL;
     for (int i = 0; i < in->func_count && !unnamed; i++) {
         ir_visit(in->funcs[i]->body, find_unnamed, &unnamed);
-        if (unnamed) return gm_fail(diag, GM_UNSUPPORTED, "@%s: matmul of a parameter in %s: expected a weight, for compiled code", in->funcs[i]->name, rt_dtype_of(unnamed->dtype)->text);
+        if (unnamed)
+            return gm_fail(diag, GM_UNSUPPORTED,
+                           "@%s: matmul of a parameter in %s: expected a weight, for compiled code", in->funcs[i]->name,
+                           rt_dtype_of(unnamed->dtype)->text);
     }
     *out = ir_rewrite_module(in, legalize, &l);
     free(l.of);

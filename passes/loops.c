@@ -55,7 +55,8 @@ bool loop_model_of(ir_module *module, loop_model *out) {
 }
 
 void loop_cache_params(ir_builder *b, ir_region *region, const loop_model *model, ir_value **out) {
-    for (int i = 0; i < model->cache_count; i++) out[i] = ir_param(b, region, model->cache[i]->type, model->cache[i]->hint);
+    for (int i = 0; i < model->cache_count; i++)
+        out[i] = ir_param(b, region, model->cache[i]->type, model->cache[i]->hint);
 }
 
 ir_inst *loop_step(ir_builder *b, const loop_model *model, ir_value *ids, ir_value *position, ir_value *const *caches) {
@@ -83,15 +84,20 @@ bool loop_chooses_rows(const ir_module *module, const loop_model *model) {
 /* ---- the loop of @generate ---- */
 
 bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model) {
-    static const ir_op ops[] = {IR_CALL, IR_CONST, IR_CONST, IR_INDEX, IR_LE, IR_CONST, IR_CONST, IR_INDEX, IR_EQ, IR_AND, IR_IF,
-                                IR_RESHAPE, IR_RESHAPE, IR_UPDATE, IR_EMIT, IR_EQ, IR_REDUCE_MAX, IR_RESHAPE, IR_CONST, IR_CALL, IR_ADD, IR_ADD};
+    static const ir_op ops[] = {IR_CALL,    IR_CONST,  IR_CONST, IR_INDEX, IR_LE,         IR_CONST,
+                                IR_CONST,   IR_INDEX,  IR_EQ,    IR_AND,   IR_IF,         IR_RESHAPE,
+                                IR_RESHAPE, IR_UPDATE, IR_EMIT,  IR_EQ,    IR_REDUCE_MAX, IR_RESHAPE,
+                                IR_CONST,   IR_CALL,   IR_ADD,   IR_ADD};
     const ir_region *params = func->body, *body = inst->region_count == 2 ? inst->regions[1] : NULL;
-    if (inst->op != IR_WHILE || strcmp(func->name, "generate") || params->param_count != LOOP_CACHES_AT + model->cache_count) return false;
+    if (inst->op != IR_WHILE || strcmp(func->name, "generate") ||
+        params->param_count != LOOP_CACHES_AT + model->cache_count)
+        return false;
     if (inst->operand_count != CARRY_MORE + model->cache_count || body->inst_count != (int)GM_COUNT(ops)) return false;
     for (size_t i = 0; i < GM_COUNT(ops); i++)
         if (body->insts[i]->op != ops[i]) return false;
     const ir_inst *head = body->insts[0], *step = body->insts[GM_COUNT(ops) - 3];
-    if (strcmp(ir_attr_string(head, IR_ATTR_CALLEE), "head") || strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward")) return false;
+    if (strcmp(ir_attr_string(head, IR_ATTR_CALLEE), "head") || strcmp(ir_attr_string(step, IR_ATTR_CALLEE), "forward"))
+        return false;
     return head->operands[0] == body->params[CARRY_X] && step->operands[1] == body->params[CARRY_POSITION];
 }
 
@@ -115,7 +121,8 @@ bool loop_rings_hold(const loop_model *model, int ahead) {
 
 loop_choice loop_choice_of(const ir_rewrite *rw) {
     ir_value *const *params = rw->in_func->body->params + LOOP_COUNT_AT;
-    return (loop_choice){ir_rewrite_get(rw, params[0]), ir_rewrite_get(rw, params[1]), ir_rewrite_get(rw, params[2]), ir_rewrite_get(rw, params[3])};
+    return (loop_choice){ir_rewrite_get(rw, params[0]), ir_rewrite_get(rw, params[1]), ir_rewrite_get(rw, params[2]),
+                         ir_rewrite_get(rw, params[3])};
 }
 
 loop_branches loop_branch_begin(ir_builder *b, ir_value *condition) {
@@ -146,7 +153,8 @@ ir_region *loop_test(ir_builder *b, const loop_choice *choice, ir_value *const *
     ir_region *outer = b->region, *test;
     ir_value *c[LOOP_MAX_CARRIES];
     b->region = test = loop_region(b, init, carries, c);
-    ir_value *more = ir_binary(b, IR_LT, c[CARRY_COUNT], choice->count), *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[CARRY_DONE]));
+    ir_value *more = ir_binary(b, IR_LT, c[CARRY_COUNT], choice->count),
+             *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[CARRY_DONE]));
     ir_yield(b, &go, 1);
     b->region = outer;
     return test;
@@ -174,8 +182,10 @@ ir_value *loop_greedy(ir_builder *b, const loop_choice *choice) {
 }
 
 ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice) {
-    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K), *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), option(b, choice, RT_SAMPLE_TEMPERATURE));
-    ir_value *some = ir_binary(b, IR_LE, ir_const_float(b, 1), top_k), *few = ir_binary(b, IR_LE, top_k, ir_const_float(b, RT_SAMPLE_MOST_REACH));
+    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K),
+             *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), option(b, choice, RT_SAMPLE_TEMPERATURE));
+    ir_value *some = ir_binary(b, IR_LE, ir_const_float(b, 1), top_k),
+             *few = ir_binary(b, IR_LE, top_k, ir_const_float(b, RT_SAMPLE_MOST_REACH));
     return ir_binary(b, IR_AND, ir_binary(b, IR_AND, warm, is_plain(b, choice)), ir_binary(b, IR_AND, some, few));
 }
 
@@ -183,13 +193,15 @@ ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x) {
     return ir_named(ir_call(b, model->head, &x, 1)->results[0], "logits");
 }
 
-ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position, int64_t usual) {
+ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position,
+                    int64_t usual) {
     ir_value *operands[] = {logits, tokens, position, choice->options, choice->seed};
     ir_attr likely = ir_attr_make_int(IR_ATTR_USUAL, usual);
     return ir_emit1(b, IR_SAMPLE, operands, 5, &likely, usual > 0, NULL);
 }
 
-ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position) {
+ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens,
+                    ir_value *position) {
     ir_value *logits = loop_logits(b, model, x), *greedy = loop_greedy(b, choice);
     loop_branches chosen = loop_branch_begin(b, greedy);
     loop_branch_other(b, &chosen, ir_reduce(b, IR_ARGMAX, logits, 1));

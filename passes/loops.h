@@ -9,8 +9,8 @@
 /* @forward and @head of a model module, with the types that the loops around them need. */
 typedef struct loop_model {
     ir_func *forward, *head;
-    ir_type row;                         /* f32[1,h]: one token's residual stream */
-    ir_type tokens;                      /* i32[S] */
+    ir_type row;                          /* f32[1,h]: one token's residual stream */
+    ir_type tokens;                       /* i32[S] */
     const ir_value *cache[RT_MAX_CACHES]; /* the parameters of @forward after ids and position */
     int cache_count;
 } loop_model;
@@ -36,7 +36,15 @@ typedef struct loop_choice {
 } loop_choice;
 
 /* The carries of @generate's loop; then the caches. */
-enum { CARRY_X, CARRY_TOKENS, CARRY_POSITION, CARRY_DONE, CARRY_COUNT, CARRY_MORE, LOOP_MAX_CARRIES = CARRY_MORE + 1 + RT_MAX_CACHES };
+enum {
+    CARRY_X,
+    CARRY_TOKENS,
+    CARRY_POSITION,
+    CARRY_DONE,
+    CARRY_COUNT,
+    CARRY_MORE,
+    LOOP_MAX_CARRIES = CARRY_MORE + 1 + RT_MAX_CACHES
+};
 
 /* Is inst, in `func`, the loop that form_generate_loop makes? */
 bool loop_is_generate(const ir_func *func, const ir_inst *inst, const loop_model *model);
@@ -54,22 +62,27 @@ ir_value *loop_branch_end(ir_builder *b, const loop_branches *branches, ir_value
 ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params);
 /* The test of @generate's loop by its carries: fewer than count, and not stopped. */
 ir_region *loop_test(ir_builder *b, const loop_choice *choice, ir_value *const *init, int carries);
-/* Do rings still hold the window of a token that the host goes back to, when `ahead` tokens behind the last one have been written? */
+/* Do rings still hold the window of a token that the host goes back to, when `ahead` tokens behind the last one have
+ * been written? */
 bool loop_rings_hold(const loop_model *model, int ahead);
 
 /* Are tokens chosen by an argmax? Greedy choice without a repeat penalty is one; everything else is the sampler's. */
 ir_value *loop_greedy(ir_builder *b, const loop_choice *choice);
-/* Does the sampler choose among few logits, which a screen finds, without a repeat penalty, for which the tokens between must be known? */
+/* Does the sampler choose among few logits, which a screen finds, without a repeat penalty, for which the tokens
+ * between must be known? */
 ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice);
 /* @head(x), for as many rows as x has. */
 ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x);
-/* i32[R,1]: the sampler's tokens by rows of logits, the first at `position`. usual: 0, or those below it are likely, and no other ids than likely
- * ones are chosen. */
-ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position, int64_t usual);
+/* i32[R,1]: the sampler's tokens by rows of logits, the first at `position`. usual: 0, or those below it are likely,
+ * and no other ids than likely ones are chosen. */
+ir_value *loop_draw(ir_builder *b, const loop_choice *choice, ir_value *logits, ir_value *tokens, ir_value *position,
+                    int64_t usual);
 /* i32[R,1]: the tokens that follow the rows of x, the first at `position`, chosen either way. */
-ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens, ir_value *position);
+ir_value *loop_pick(ir_builder *b, const loop_model *model, const loop_choice *choice, ir_value *x, ir_value *tokens,
+                    ir_value *position);
 
-/* What taking a token gives: itself as i32[1], the tokens with it at its position, and whether it is one of the stops. */
+/* What taking a token gives: itself as i32[1], the tokens with it at its position, and whether it is one of the
+ * stops. */
 typedef struct loop_taken {
     ir_value *id, *tokens, *stopped;
 } loop_taken;

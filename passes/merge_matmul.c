@@ -4,13 +4,13 @@
  *   %k = matmul %x, %wk   ->   %q = slice %a {axis = last, start = 0, size = NQ}
  *   %v = matmul %x, %wv        %k = slice … ; %v = slice …
  *
- * One sweep over x and one kernel instead of three. Siblings: plain matmuls in one region that read the same value x and a
- * `weight` operation each, called P self_attn.{q,k,v}_proj.weight or P mlp.{gate,up}_proj.weight with the same P. The weights
- * stay as they are stored and may differ in dtype. Bit-exact: every output row is the same sum.
+ * One sweep over x and one kernel instead of three. Siblings: plain matmuls in one region that read the same value x
+ * and a `weight` operation each, called P self_attn.{q,k,v}_proj.weight or P mlp.{gate,up}_proj.weight with the same P.
+ * The weights stay as they are stored and may differ in dtype. Bit-exact: every output row is the same sum.
  *
- * Left alone: a projection without a sibling, another x, another layer, a matmul that already has several weights or says how
- * it runs. Run cse before, which makes equal x one value. The weights move up to the first of the siblings, where the merged
- * matmul stands.
+ * Left alone: a projection without a sibling, another x, another layer, a matmul that already has several weights or
+ * says how it runs. Run cse before, which makes equal x one value. The weights move up to the first of the siblings,
+ * where the merged matmul stands.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -143,7 +143,8 @@ static gm_status merge_siblings(const char *const *suffixes, int suffix_count, c
 }
 
 gm_status pass_merge_qkv(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
-    static const char *const suffixes[] = {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"};
+    static const char *const suffixes[] = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
+                                           "self_attn.v_proj.weight"};
     return merge_siblings(suffixes, 3, in, out);
 }
 

@@ -1,13 +1,15 @@
-/* narrow_attention: attention in tile registers reads its queries in bf16, and writes bf16 for a product that rounds to it.
+/* narrow_attention: attention in tile registers reads its queries in bf16, and writes bf16 for a product that rounds to
+ * it.
  *
  *   %q = reshape %x : f32[T,KV,G,D]                        %b = convert %x : bf16 ; %q = reshape %b : bf16[T,KV,G,D]
  *   %y = attention %q, … {impl = "tiles"} : f32       ->   %y = attention %q, … {impl = "tiles"} : bf16
  *   %r = reshape %y : f32[T,N] ; %b = convert %r : bf16    %b = reshape %y : bf16[T,N]
  *
- * with or without the reshapes; the second half only where nothing else reads %y. Only where compiled code has tile registers for it: keys and
- * values of bf16, or of i8 with scales, that lie by rows of whole tiles. There q is rounded to bf16 on the way into the tiles anyway: the
- * same operations on the same numbers, but half of the bytes between them, and no loop of its own for either rounding. Needs
- * choose_matmul and lower_precision. Ends with dce for reshapes that nobody reads any more.
+ * with or without the reshapes; the second half only where nothing else reads %y. Only where compiled code has tile
+ * registers for it: keys and values of bf16, or of i8 with scales, that lie by rows of whole tiles. There q is rounded
+ * to bf16 on the way into the tiles anyway: the same operations on the same numbers, but half of the bytes between
+ * them, and no loop of its own for either rounding. Needs choose_matmul and lower_precision. Ends with dce for reshapes
+ * that nobody reads any more.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -19,8 +21,9 @@ enum { PAIRS = 32 /* columns that the depth of a tile holds */ };
 
 typedef struct state {
     const ir_func *func; /* that the tables are of */
-    bool *queries, *narrowed; /* by value id: attention reads it, maybe in another shape; attention makes it, in bf16 from now on */
-    ir_value **rounded;       /* by value id: queries in bf16 */
+    /* by value id: attention reads it, maybe in another shape; attention makes it, in bf16 from now on */
+    bool *queries, *narrowed;
+    ir_value **rounded; /* by value id: queries in bf16 */
     bool found;
 } state;
 
@@ -39,9 +42,12 @@ static bool by_rows(const ir_value *cache) {
 }
 
 static bool in_tiles(const ir_inst *inst) {
-    if (!inst || inst->op != IR_ATTENTION || !ir_attr_is(inst, IR_ATTR_IMPL, "tiles") || inst->operands[0]->type.dtype != RT_F32) return false;
+    if (!inst || inst->op != IR_ATTENTION || !ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ||
+        inst->operands[0]->type.dtype != RT_F32)
+        return false;
     const ir_value *k = inst->operands[1], *v = inst->operands[2];
-    return (k->type.dtype == RT_BF16 || k->type.dtype == RT_I8) && by_rows(k) && by_rows(v) && k->type.dim[2] % PAIRS == 0;
+    return (k->type.dtype == RT_BF16 || k->type.dtype == RT_I8) && by_rows(k) && by_rows(v) &&
+           k->type.dim[2] % PAIRS == 0;
 }
 
 /* The attention that x shows and that nothing else reads; NULL: none. */
@@ -83,7 +89,8 @@ static void open_tables(const ir_rewrite *rw, state *s) {
 
 /* ---- rewriting ---- */
 
-/* Right behind what makes the numbers, so that it can be done in the same loop; what no instruction of one result has made, where it is read. */
+/* Right behind what makes the numbers, so that it can be done in the same loop; what no instruction of one result has
+ * made, where it is read. */
 static ir_value *queries_of(ir_rewrite *rw, const ir_value *q) {
     const state *s = rw->user;
     const ir_value *x = unshaped(q);
@@ -98,7 +105,8 @@ static void attend(ir_rewrite *rw, const ir_inst *inst) {
     ir_type type = inst->results[0]->type;
     if (s->narrowed[inst->results[0]->id]) type.dtype = RT_BF16;
     operands[0] = queries_of(rw, inst->operands[0]);
-    ir_rewrite_map(rw, inst->results[0], ir_emit1(&rw->b, IR_ATTENTION, operands, inst->operand_count, inst->attrs, inst->attr_count, &type));
+    ir_rewrite_map(rw, inst->results[0],
+                   ir_emit1(&rw->b, IR_ATTENTION, operands, inst->operand_count, inst->attrs, inst->attr_count, &type));
 }
 
 static bool narrow(ir_rewrite *rw, const ir_inst *inst) {
@@ -107,8 +115,10 @@ static bool narrow(ir_rewrite *rw, const ir_inst *inst) {
     const ir_value *result = inst->result_count == 1 ? inst->results[0] : NULL;
     if (in_tiles(inst)) attend(rw, inst);
     else if (inst->op == IR_RESHAPE && s->narrowed[inst->operands[0]->id])
-        ir_rewrite_map(rw, result, ir_reshape(&rw->b, ir_rewrite_get(rw, inst->operands[0]), result->type.rank, result->type.dim));
-    else if (inst->op == IR_CONVERT && s->narrowed[unshaped(inst->operands[0])->id]) ir_rewrite_map(rw, result, ir_rewrite_get(rw, inst->operands[0]));
+        ir_rewrite_map(rw, result,
+                       ir_reshape(&rw->b, ir_rewrite_get(rw, inst->operands[0]), result->type.rank, result->type.dim));
+    else if (inst->op == IR_CONVERT && s->narrowed[unshaped(inst->operands[0])->id])
+        ir_rewrite_map(rw, result, ir_rewrite_get(rw, inst->operands[0]));
     else if (result && s->queries[result->id]) {
         ir_rewrite_clone(rw, inst);
         s->rounded[result->id] = ir_convert(&rw->b, ir_rewrite_get(rw, result), RT_BF16);

@@ -14,7 +14,8 @@ typedef enum pass_precision {
     PASS_BF16,  /* both operands rounded to bf16 */
     PASS_INT16, /* both as integers of 12 or 13 bits with scales */
     PASS_INT8,  /* both as integers of 8 bits with scales, after a rotation */
-    PASS_BLOCK8 /* x as integers of 8 bits with a scale for each 32 columns, W in its own codes; as in PASS_INT16 where it has none */
+    /* x as integers of 8 bits with a scale for each 32 columns, W in its own codes; as PASS_INT16 where it has none */
+    PASS_BLOCK8
 } pass_precision;
 
 /* "f32", "bf16", … */
@@ -23,8 +24,8 @@ const char *pass_precision_text(pass_precision precision);
 /* The precision of that text; PASS_F32 where there is none. */
 pass_precision pass_precision_of(const char *text);
 
-/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K and V, and the last
- * layer's, which cost little: of a prompt it computes one row (passes/last_row.c). */
+/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K
+ * and V, and the last layer's, which cost little: of a prompt it computes one row (passes/last_row.c). */
 const char *pass_default_wide(pass_precision precision);
 
 /* A way to compute a product: as exact as any other of the same product, alike but for the order of sums. */
@@ -32,31 +33,34 @@ typedef struct pass_candidate {
     const ir_inst *product; /* in the module that is passed along */
     const char *what;       /* plan and shape: the same text for products that are alike */
     const char *impl;
-    int64_t tile;           /* of an integer product; 0: the usual one */
-    const char *choice;     /* impl and tile in words */
-    double seconds;         /* of one run by one thread, to be filled in; 0: not known */
+    int64_t tile;       /* of an integer product; 0: the usual one */
+    const char *choice; /* impl and tile in words */
+    double seconds;     /* of one run by one thread, to be filled in; 0: not known */
 } pass_candidate;
 
 /* Fills in the seconds of candidates, as far as they are known or can be found out. */
-typedef gm_status (*pass_measure_fn)(void *user, const ir_module *module, pass_candidate *candidates, size_t count, gm_diag *diag);
+typedef gm_status (*pass_measure_fn)(void *user, const ir_module *module, pass_candidate *candidates, size_t count,
+                                     gm_diag *diag);
 
 typedef struct pass_options {
     int64_t context; /* S: KV capacity in tokens */
     int64_t chunk;   /* largest T: tokens per prefill chunk */
     int64_t rows;    /* largest R: rows per @head call */
     pass_precision precision;
-    bool tiles; /* the target has tile registers for products of bf16 */
+    bool tiles;    /* the target has tile registers for products of bf16 */
     bool artefact; /* what is derived from weights is made once, for an artefact, or lies in one */
-    const char *wide; /* int8, block8: weights whose names hold one of these comma-separated words ("layers.-1.": of the last layer) keep 16 bits; NULL: pass_default_wide */
-    int64_t layers; /* of the whole model; 0: as many as weights of the module are named by */
-    bool unscreened; /* screen_head is skipped (pass_run fills this in) */
+    /* int8, block8: weights whose names hold one of these comma-separated words ("layers.-1.": of the last layer) keep
+     * 16 bits; NULL: pass_default_wide */
+    const char *wide;
+    int64_t layers;          /* of the whole model; 0: as many as weights of the module are named by */
+    bool unscreened;         /* screen_head is skipped (pass_run fills this in) */
     ir_decisions *decisions; /* NULL, or where passes note what they chose and why */
     pass_measure_fn measure; /* NULL: rules alone choose among candidates */
     void *measure_user;
 } pass_options;
 
-/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it does not apply it copies. Errors: GM_INVALID,
- * plan_memory meets a symbol without a bound; those of options->measure. */
+/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it does not apply it
+ * copies. Errors: GM_INVALID, plan_memory meets a symbol without a bound; those of options->measure. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
 
 /* Bytes of kept panels (runtime/panel.h), of all weights as they are stored and of the largest of them. */
@@ -66,10 +70,12 @@ typedef struct pass_panel_sizes {
 /* Are such panels kept (keep_panels.c)? */
 bool pass_panels_fit(const pass_panel_sizes *sizes, bool artefact);
 
-/* GM_INVALID: a word of options->wide, in a plan that reads it, names no weight of a whole model's module: it would change the plan without a sound. */
+/* GM_INVALID: a word of options->wide, in a plan that reads it, names no weight of a whole model's module: it would
+ * change the plan without a sound. */
 gm_status pass_check_wide(const pass_options *options, const ir_module *module, gm_diag *diag);
 
-/* How a pass ends that may leave values without readers: found nothing: `made` is the result; else that by dce, and `made` is freed. */
+/* How a pass ends that may leave values without readers: found nothing: `made` is the result; else that by dce, and
+ * `made` is freed. */
 gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, gm_diag *diag, ir_module **out);
 
 #define PASS(name, when, summary)                                                                                      \
@@ -78,9 +84,11 @@ gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, g
 #undef PASS
 
 /* `func` and what it calls, with symbol i bound to values[i] where that is not negative; func keeps its name. */
-gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out);
+gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag,
+                              ir_module **out);
 
-/* PASS_ROUNDING: as PASS_USUAL, but in the f32 plan as PASS_ON_REQUEST; PASS_COARSE: in the int16 plan too, which is as good as exact. */
+/* PASS_ROUNDING: as PASS_USUAL, but in the f32 plan as PASS_ON_REQUEST; PASS_COARSE: in the int16 plan too, which is as
+ * good as exact. */
 typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ROUNDING, PASS_COARSE, PASS_ON_REQUEST } pass_when;
 
 /* Is there a plan in which such a pass runs only when it is asked for? */

@@ -14,12 +14,13 @@ static const pass_info table[] = {
 /* The steps in order, as names: passes that appear again are here twice. */
 static const char *const steps[] = {
 #define PASS(name, when, summary) #name,
-#define PASS_AGAIN(name) #name,
+#define PASS_AGAIN(name)          #name,
 #include "passes/passes.def"
 #undef PASS
 };
 
-static const char *const precisions[] = {[PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8", [PASS_BLOCK8] = "block8"};
+static const char *const precisions[] = {
+    [PASS_F32] = "f32", [PASS_BF16] = "bf16", [PASS_INT16] = "int16", [PASS_INT8] = "int8", [PASS_BLOCK8] = "block8"};
 
 const char *pass_precision_text(pass_precision precision) {
     return precisions[precision];
@@ -82,14 +83,16 @@ static bool contains(const pass_info *const *list, int count, const pass_info *p
 }
 
 /* Which passes run, in order, and what options say of it. */
-static gm_status choose_steps(const pass_pipeline_request *request, pass_options *options, gm_diag *diag, const pass_info **out, int *out_count) {
+static gm_status choose_steps(const pass_pipeline_request *request, pass_options *options, gm_diag *diag,
+                              const pass_info **out, int *out_count) {
     const pass_info *wanted[MAX_STEPS], *skipped[MAX_STEPS], *asked[MAX_STEPS], *last = NULL;
     int wanted_count = 0, skipped_count = 0, asked_count = 0;
     GM_TRY(read_list(request->skip, diag, skipped, &skipped_count));
     GM_TRY(read_list(request->with, diag, asked, &asked_count));
     for (int i = 0; i < asked_count; i++)
         if (!pass_can_be_asked(asked[i]->when))
-            return gm_fail(diag, GM_INVALID, "pass '%s' need not be asked for: it runs unless it is skipped", asked[i]->name);
+            return gm_fail(diag, GM_INVALID, "pass '%s' need not be asked for: it runs unless it is skipped",
+                           asked[i]->name);
     if (request->stop_after) GM_TRY(find(request->stop_after, strlen(request->stop_after), diag, &last));
     if (request->list) GM_TRY(read_list(request->list, diag, wanted, &wanted_count));
     else
@@ -98,7 +101,8 @@ static gm_status choose_steps(const pass_pipeline_request *request, pass_options
     *out_count = 0;
     for (int i = 0; i < wanted_count; i++) {
         bool skip = contains(skipped, skipped_count, wanted[i]);
-        if (on_request(wanted[i]->when, request->options->precision) && !request->list) skip |= !contains(asked, asked_count, wanted[i]);
+        if (on_request(wanted[i]->when, request->options->precision) && !request->list)
+            skip |= !contains(asked, asked_count, wanted[i]);
         if (skip && wanted[i]->when == PASS_REQUIRED && !request->list)
             return gm_fail(diag, GM_INVALID, "pass '%s' is required and cannot be skipped", wanted[i]->name);
         if (!skip) out[(*out_count)++] = wanted[i];
@@ -118,12 +122,13 @@ static bool texts_differ(const ir_module *a, const ir_module *b) {
 }
 
 /* One step: *module becomes what the pass makes of it. */
-static gm_status run_step(const pass_pipeline_request *request, const pass_options *options, const pass_info *pass, int position, gm_diag *diag,
-                          ir_module **module) {
+static gm_status run_step(const pass_pipeline_request *request, const pass_options *options, const pass_info *pass,
+                          int position, gm_diag *diag, ir_module **module) {
     ir_module *before = *module, *after = NULL;
     double start = gm_now();
     GM_TRY(pass->run(options, before, diag, &after));
-    pass_step step = {.pass = pass, .position = position, .before = before, .after = after, .seconds = gm_now() - start};
+    pass_step step = {
+        .pass = pass, .position = position, .before = before, .after = after, .seconds = gm_now() - start};
     *module = after;
     gm_status status = ir_verify(after, pass->name, diag);
     if (status == GM_OK && request->after_step) {
@@ -140,7 +145,8 @@ gm_status pass_run(const pass_pipeline_request *request, ir_module *in, gm_diag 
     ir_module *module = in;
     pass_options options = *request->options;
     gm_status status = choose_steps(request, &options, diag, chosen, &count);
-    for (int i = 0; status == GM_OK && i < count; i++) status = run_step(request, &options, chosen[i], i + 1, diag, &module);
+    for (int i = 0; status == GM_OK && i < count; i++)
+        status = run_step(request, &options, chosen[i], i + 1, diag, &module);
     if (status != GM_OK) {
         ir_module_free(module);
         return status;

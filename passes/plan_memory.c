@@ -1,13 +1,14 @@
 /* plan_memory: give every tensor its place, before anything runs.
  *
- * Each instruction gets `offset = [o0, o1, …]`: per result the byte offset in the function's frame, or -1 when the result has
- * no memory of its own (a view, a register, a stored weight, or memory taken over in place); a call has one more entry, where
- * the callee's frame begins; a loop has one more per result, where that carry waits when carries trade places, or -1. The function gets `frame`, the bytes it and its callees need.
+ * Each instruction gets `offset = [o0, o1, …]`: per result the byte offset in the function's frame, or -1 when the
+ * result has no memory of its own (a view, a register, a stored weight, or memory taken over in place); a call has one
+ * more entry, where the callee's frame begins; a loop has one more per result, where that carry waits when carries
+ * trade places, or -1. The function gets `frame`, the bytes it and its callees need.
  *
- * A buffer lives from its definition to the last use of it or of any view of it; a use inside a loop of something defined
- * outside lives until the loop ends. Buffers are placed first-fit in order of definition (Pisarchyk & Lee 2020 compare
- * orders; the frames here are small enough that the simplest does). Loop carries share one buffer between parameter, yield
- * and result. Changes no value. Compiled code relies on it; the interpreter ignores it.
+ * A buffer lives from its definition to the last use of it or of any view of it; a use inside a loop of something
+ * defined outside lives until the loop ends. Buffers are placed first-fit in order of definition (Pisarchyk & Lee 2020
+ * compare orders; the frames here are small enough that the simplest does). Loop carries share one buffer between
+ * parameter, yield and result. Changes no value. Compiled code relies on it; the interpreter ignores it.
  */
 #include "passes/passes.h"
 #include "ir/layout.h"
@@ -29,8 +30,8 @@ typedef struct planner {
     ir_func *func;
     buffer *buffers;
     int buffer_count, buffer_capacity;
-    int *root;          /* value id -> buffer, NO_ROOT */
-    ir_layout *layout;  /* value id -> strides */
+    int *root;         /* value id -> buffer, NO_ROOT */
+    ir_layout *layout; /* value id -> strides */
     int position;
 } planner;
 
@@ -41,7 +42,8 @@ static int buffer_new(planner *p, int64_t bytes, bool external) {
         GM_ASSERT(p->buffers);
     }
     bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    p->buffers[p->buffer_count] = (buffer){.bytes = bytes, .offset = -1, .start = p->position, .end = p->position, .external = external};
+    p->buffers[p->buffer_count] =
+        (buffer){.bytes = bytes, .offset = -1, .start = p->position, .end = p->position, .external = external};
     return p->buffer_count++;
 }
 
@@ -76,7 +78,8 @@ static void plan_view(planner *p, const ir_inst *inst) {
         p->root[y->id] = NO_ROOT;
         return;
     }
-    if (x->type.rank && ir_layout_view(p->module, inst, &p->layout[x->id], &p->layout[y->id])) p->root[y->id] = p->root[x->id];
+    if (x->type.rank && ir_layout_view(p->module, inst, &p->layout[x->id], &p->layout[y->id]))
+        p->root[y->id] = p->root[x->id];
     else set_dense(p, y, buffer_for(p, y));
 }
 
@@ -94,7 +97,8 @@ static bool stays_home(const planner *p, const ir_value *yield, int home) {
     return p->root[yield->id] == home && memcmp(&dense, &p->layout[yield->id], sizeof dense) == 0;
 }
 
-/* Carries that trade places (or a view of one) go through a buffer of their own at the end of a trip: exchange[i], else NO_ROOT. */
+/* Carries that trade places (or a view of one) go through a buffer of their own at the end of a trip: exchange[i], else
+ * NO_ROOT. */
 static void plan_exchange(planner *p, const ir_inst *inst, int carries, int *exchange) {
     const ir_region *body = inst->regions[inst->region_count - 1];
     for (int i = 0; i < carries; i++) {
@@ -115,7 +119,8 @@ static void plan_loop(planner *p, const ir_inst *inst, int *exchange) {
     for (int i = 0; i < carries; i++) {
         const ir_value *init = inst->operands[first + i], *result = inst->results[i];
         int root = NO_ROOT;
-        if (result->type.rank > 0) root = inplace && p->root[init->id] != NO_ROOT ? p->root[init->id] : buffer_for(p, result);
+        if (result->type.rank > 0)
+            root = inplace && p->root[init->id] != NO_ROOT ? p->root[init->id] : buffer_for(p, result);
         set_dense(p, result, root);
         for (int r = 0; r < inst->region_count; r++) set_dense(p, inst->regions[r]->params[first + i], root);
     }
@@ -159,7 +164,8 @@ static void plan_call(planner *p, const ir_inst *inst, int *frame) {
 }
 
 static void plan_sources(planner *p, const ir_inst *inst) {
-    set_dense(p, inst->results[0], inst->op == IR_IOTA && inst->results[0]->type.rank ? buffer_for(p, inst->results[0]) : NO_ROOT);
+    set_dense(p, inst->results[0],
+              inst->op == IR_IOTA && inst->results[0]->type.rank ? buffer_for(p, inst->results[0]) : NO_ROOT);
 }
 
 static ir_attr offsets_attr(planner *p, const ir_inst *inst, int frame, const int *exchange, const int *own_first) {
@@ -179,14 +185,14 @@ static void plan_inst(planner *p, ir_inst *inst) {
     for (int i = 0; i < inst->operand_count; i++) touch(p, inst->operands[i]);
     int own[2] = {p->buffer_count, 0}, frame = NO_ROOT, *exchange = NULL;
     ir_class class = ir_op_of(inst->op)->class;
-    if (inst->op == IR_SCAN || inst->op == IR_WHILE || inst->op == IR_MAP || inst->op == IR_IF) own[1] = own[0] + inst->result_count;
+    if (inst->op == IR_SCAN || inst->op == IR_WHILE || inst->op == IR_MAP || inst->op == IR_IF)
+        own[1] = own[0] + inst->result_count;
     if (class == IR_CLASS_SHAPE) plan_view(p, inst);
     else if (inst->op == IR_UPDATE) plan_update(p, inst);
     else if (inst->op == IR_SCAN || inst->op == IR_WHILE) {
         exchange = GM_NEW_ARRAY((gm_arena *)&p->module->arena, int, inst->result_count + 1);
         plan_loop(p, inst, exchange);
-    }
-    else if (inst->op == IR_MAP || inst->op == IR_IF) plan_regions(p, inst);
+    } else if (inst->op == IR_MAP || inst->op == IR_IF) plan_regions(p, inst);
     else if (inst->op == IR_CALL) plan_call(p, inst, &frame);
     else if (class == IR_CLASS_SOURCE) plan_sources(p, inst);
     else plan_results(p, inst);
@@ -194,7 +200,8 @@ static void plan_inst(planner *p, ir_inst *inst) {
     /* Offsets hold buffer numbers until place_buffers has run; see finish_offsets. */
     ir_attr *attrs = GM_NEW_ARRAY((gm_arena *)&p->module->arena, ir_attr, inst->attr_count + 1);
     if (inst->attr_count) memcpy(attrs, inst->attrs, sizeof *attrs * (size_t)inst->attr_count);
-    if (inst->result_count || inst->op == IR_CALL) attrs[inst->attr_count++] = offsets_attr(p, inst, frame, exchange, own);
+    if (inst->result_count || inst->op == IR_CALL)
+        attrs[inst->attr_count++] = offsets_attr(p, inst, frame, exchange, own);
     inst->attrs = attrs;
 }
 
@@ -276,7 +283,8 @@ static bool drop_old_plan(ir_rewrite *rw, const ir_inst *inst) {
 gm_status pass_plan_memory(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     for (int i = 0; i < in->symbol_count; i++)
         if (!in->symbols[i].max)
-            return gm_fail(diag, GM_INVALID, "plan_memory: symbol %s has no bound (symbol %s max N)", in->symbols[i].name, in->symbols[i].name);
+            return gm_fail(diag, GM_INVALID, "plan_memory: symbol %s has no bound (symbol %s max N)",
+                           in->symbols[i].name, in->symbols[i].name);
     *out = ir_rewrite_module(in, drop_old_plan, NULL);
     for (int i = 0; i < (*out)->func_count; i++) plan_func(*out, (*out)->funcs[i]);
     return GM_OK;

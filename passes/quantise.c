@@ -8,7 +8,8 @@ static ir_value *number(ir_builder *b, double value) {
     return ir_const_float(b, value);
 }
 
-/* Magnitudes; NaN counts as infinity, since a maximum would pass it over. Of NaN and a number the number is the minimum. */
+/* Magnitudes; NaN counts as infinity, since a maximum would pass it over. Of NaN and a number the number is the
+ * minimum. */
 static ir_value *sizes(ir_builder *b, ir_value *x) {
     return ir_binary(b, IR_MIN, ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), number(b, INFINITY));
 }
@@ -17,7 +18,8 @@ quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype)
     ir_value *most = ir_reduce(b, IR_REDUCE_MAX, sizes(b, x), x->type.rank - 1);
     ir_value *divisor = ir_binary(b, IR_MAX, most, number(b, RT_SCALE_LEAST));
     ir_value *scaled = ir_binary(b, IR_MUL, x, ir_binary(b, IR_DIV, number(b, largest), divisor));
-    ir_value *rounder = number(b, RT_ROUNDER), *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
+    ir_value *rounder = number(b, RT_ROUNDER),
+             *rounded = ir_binary(b, IR_SUB, ir_binary(b, IR_ADD, scaled, rounder), rounder);
     ir_value *codes = ir_convert(b, rounded, dtype); /* a statement of its own: an initialiser's parts have no order */
     return (quantised){codes, ir_binary(b, IR_DIV, most, number(b, largest))};
 }

@@ -1,20 +1,23 @@
 /* roll_layers: layers that do the same on other weights become a loop over layers, as scan over layers does elsewhere.
  *
- *   layer 0: %w = weight {name = "layers.0.w"} …; %x1 = … %x …   ->   %n = const {value = 12}
- *   …                                                                  %x12, %kc12, … = scan %n, %x, %kc, … (%i, %x, %kc, …) {
- *   layer 11: %w = weight {name = "layers.11.w"} …; %x12 = … %x11 …       %w = layer_weight %i {name = "layers.*.w", start = 0, step = 1, extent = 12}
- *                                                                       …; yield … }
+ *   %w = weight {name = "layers.0.w"}         ->   %n = const {value = 12}
+ *   %x1 = … %x …                                   %x12, %kc12, … = scan %n, %x, %kc, … (%i, %x, %kc, …) {
+ *   … eleven more …                                  %w = layer_weight %i {name = "layers.*.w", start = 0, step = 1,
+ *   %w = weight {name = "layers.11.w"}                                     extent = 12}
+ *   %x12 = … %x11 …                                  … %x …; yield … }
  *
- * Weights are not stacked, which would copy them: layer_weight picks a stored tensor by number. What does not depend on the input, the
- * weights or the caches (constants, rotary angles) is computed once, before.
+ * Weights are not stacked, which would copy them: layer_weight picks a stored tensor by number. What does not depend on
+ * the input, the weights or the caches (constants, rotary angles) is computed once, before.
  *
- * Found by shape, without knowing what a layer is: instructions s … s+P·n in which each equals the one P further on in operation,
- * attributes and types, and whose operands correspond: made by the same place of the same round, handed on from the round before (a
- * carry), from outside, i32 constants in equal steps (numbers of layers), or weights whose names differ by one number in equal steps.
- * So the body is a whole period: 6 layers where 5 local ones and a global one follow each other. The longest such stretch is rolled,
- * then likewise what is left and right of it; the remainder stays unrolled.
+ * Found by shape, without knowing what a layer is: instructions s … s+P·n in which each equals the one P further on in
+ * operation, attributes and types, and whose operands correspond: made by the same place of the same round, handed on
+ * from the round before (a carry), from outside, i32 constants in equal steps (numbers of layers), or weights whose
+ * names differ by one number in equal steps. So the body is a whole period: 6 layers where 5 local ones and a global
+ * one follow each other. The longest such stretch is rolled, then likewise what is left and right of it; the remainder
+ * stays unrolled.
  *
- * A stretch without weights is no layer and left alone. Refuses what differs: layers whose weights are stored in different dtypes, or of another shape or window, end a stretch. @forward
+ * A stretch without weights is no layer and left alone. Refuses what differs: layers whose weights are stored in
+ * different dtypes, or of another shape or window, end a stretch. @forward
  * with regions or calls in it (before fuse_attention) stays as it is. Bit-exact: the same operations in the same order
  * (later passes that go by the names of weights, as lower_precision does, no longer tell the layers of a loop apart).
  * Legal before the token loops are formed. Leaves constants that only numbered layers to dce.
@@ -51,8 +54,8 @@ typedef struct rolling {
     const ir_inst **insts; /* all but the invariant ones, in order */
     uint64_t *shape;       /* of each */
     int count;
-    int *place;            /* by value id: the place in insts of what makes it; NOWHERE */
-    bool *invariant;       /* by value id */
+    int *place;      /* by value id: the place in insts of what makes it; NOWHERE */
+    bool *invariant; /* by value id */
     plan plans[MAX_LOOPS];
     int plan_count;
     bool hoisted;
@@ -200,8 +203,10 @@ static numbered read_number(const char *name, size_t at) {
 }
 
 /* The weights of the rounds as one layer_weight: its name with a '*', the first number and the step. */
-static bool weight_in_steps(const rolling *r, const stretch *s, int at, char *out_name, int64_t *out_start, int64_t *out_step) {
-    const char *first = ir_attr_string(inst_of(r, s, 0, at), IR_ATTR_NAME), *second = ir_attr_string(inst_of(r, s, 1, at), IR_ATTR_NAME);
+static bool weight_in_steps(const rolling *r, const stretch *s, int at, char *out_name, int64_t *out_start,
+                            int64_t *out_step) {
+    const char *first = ir_attr_string(inst_of(r, s, 0, at), IR_ATTR_NAME),
+               *second = ir_attr_string(inst_of(r, s, 1, at), IR_ATTR_NAME);
     size_t same = 0;
     while (first[same] && first[same] == second[same]) same++;
     numbered a = read_number(first, same);
@@ -364,8 +369,9 @@ static ir_value *copy_weight(ir_rewrite *rw, body *b, int at) {
     char name[IR_NAME_BYTES];
     int64_t start, step;
     GM_ASSERT(weight_in_steps(b->r, &b->p->at, at, name, &start, &step));
-    ir_attr attrs[] = {ir_attr_make_string(IR_ATTR_NAME, gm_arena_strdup(&rw->out->arena, name)), ir_attr_make_int(IR_ATTR_START, start),
-                       ir_attr_make_int(IR_ATTR_STEP, step), ir_attr_make_int(IR_ATTR_EXTENT, b->p->at.count)};
+    ir_attr attrs[] = {ir_attr_make_string(IR_ATTR_NAME, gm_arena_strdup(&rw->out->arena, name)),
+                       ir_attr_make_int(IR_ATTR_START, start), ir_attr_make_int(IR_ATTR_STEP, step),
+                       ir_attr_make_int(IR_ATTR_EXTENT, b->p->at.count)};
     return ir_emit1(&rw->b, IR_LAYER_WEIGHT, &b->index, 1, attrs, 4, &inst->results[0]->type);
 }
 
@@ -375,7 +381,8 @@ static void copy_inst(ir_rewrite *rw, body *b, int at) {
     if (inst->op == IR_WEIGHT) made = copy_weight(rw, b, at);
     else {
         for (int k = 0; k < inst->operand_count; k++) operands[k] = operand_of(rw, b, at, k);
-        made = ir_emit1(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count, &inst->results[0]->type);
+        made = ir_emit1(&rw->b, inst->op, operands, inst->operand_count, inst->attrs, inst->attr_count,
+                        &inst->results[0]->type);
     }
     ir_rewrite_map(rw, inst->results[0], made);
 }
@@ -386,10 +393,12 @@ static void emit_loop(ir_rewrite *rw, const rolling *r, const plan *p) {
     ir_region *outer = rw->b.region, *inside = ir_region_new(&rw->b);
     for (int i = 0; i < p->carry_count; i++) operands[1 + i] = ir_rewrite_get(rw, p->carries[i].init);
     b.index = ir_param(&rw->b, inside, ir_scalar(RT_I32), "l");
-    for (int i = 0; i < p->carry_count; i++) b.carries[i] = ir_param(&rw->b, inside, operands[1 + i]->type, operands[1 + i]->hint);
+    for (int i = 0; i < p->carry_count; i++)
+        b.carries[i] = ir_param(&rw->b, inside, operands[1 + i]->type, operands[1 + i]->hint);
     rw->b.region = inside;
     for (int at = 0; at < p->at.period; at++) copy_inst(rw, &b, at);
-    for (int i = 0; i < p->carry_count; i++) yields[i] = ir_rewrite_get(rw, inst_of(r, &p->at, 0, p->carries[i].from)->results[0]);
+    for (int i = 0; i < p->carry_count; i++)
+        yields[i] = ir_rewrite_get(rw, inst_of(r, &p->at, 0, p->carries[i].from)->results[0]);
     ir_yield(&rw->b, yields, p->carry_count);
     rw->b.region = outer;
     ir_inst *scan = ir_emit(&rw->b, IR_SCAN, operands, 1 + p->carry_count, NULL, 0, &inside, 1, NULL, p->carry_count);

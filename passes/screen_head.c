@@ -7,15 +7,16 @@
  *     %t = sample %logits, %tokens, …                      %t = call %x, %tokens, … {callee = "head.R1.sample"}
  *   }                                                    }
  *
- * @head.R1.argmax and @head.R1.sample are @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w, %s` and
- * `screened_sample %x, %w, %s, %tokens, …`, which read the 4-bit screen "w:s4" of all rows and only those rows of w that can change
- * the token. A guess (passes/guess_ahead.c) becomes a call of @head.R1.guess16384 with its screened_guess,
- * a sample of likely ids one of @head.R1.sample16384. A soft cap of the product, cap·tanh(y / cap), becomes an attribute.
+ * @head.R1.argmax and @head.R1.sample are @head.R1 with its last `matmul %x, %w` replaced by `screened_argmax %x, %w,
+ * %s` and `screened_sample %x, %w, %s, %tokens, …`, which read the 4-bit screen "w:s4" of all rows and only those rows
+ * of w that can change the token. A guess (passes/guess_ahead.c) becomes a call of @head.R1.guess16384 with its
+ * screened_guess, a sample of likely ids one of @head.R1.sample16384. A soft cap of the product, cap·tanh(y / cap),
+ * becomes an attribute.
  *
- * Fires where the call is read by one argmax or guess, by one sample, or by both in two branches of an `if`; the
- * callee returns the product of one row, or a few, with one stored weight that can be screened, perhaps soft-capped, and nothing
- * else. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes @head.R1; functions stay, since the host may call
- * them.
+ * Fires where the call is read by one argmax or guess, by one sample, or by both in two branches of an `if`; the callee
+ * returns the product of one row, or a few, with one stored weight that can be screened, perhaps soft-capped, and
+ * nothing else. Bit-exact: the product's rows are summed as in a gemv. Needs specialize, which makes @head.R1;
+ * functions stay, since the host may call them.
  */
 #include "passes/match.h"
 #include "passes/passes.h"
@@ -39,9 +40,11 @@ static const ir_inst *returned_by(const ir_func *func) {
 /* y = cap·tanh(x / cap): x and the cap; else y itself. */
 static const ir_value *capped(const ir_value *y, double *cap) {
     double factor, divisor;
-    const ir_inst *scaled = match_made_by(y, IR_MUL), *bent = scaled ? match_made_by(scaled->operands[0], IR_TANH) : NULL;
+    const ir_inst *scaled = match_made_by(y, IR_MUL),
+                  *bent = scaled ? match_made_by(scaled->operands[0], IR_TANH) : NULL;
     const ir_inst *quotient = bent ? match_made_by(bent->operands[0], IR_DIV) : NULL;
-    if (!quotient || !match_number(scaled->operands[1], &factor) || !match_number(quotient->operands[1], &divisor)) return y;
+    if (!quotient || !match_number(scaled->operands[1], &factor) || !match_number(quotient->operands[1], &divisor))
+        return y;
     if (factor != divisor || !(factor > 0) || !ir_type_equal(&y->type, &quotient->operands[0]->type)) return y;
     *cap = factor;
     return quotient->operands[0];
@@ -69,18 +72,21 @@ const char *pass_why_not_screened(const ir_func *func) {
     const ir_region *body = func->body;
     double cap;
     const ir_inst *product = product_of(func, &cap);
-    if (!product || product->operand_count != 2) return "the head returns more than a product with one weight, soft-capped or not";
+    if (!product || product->operand_count != 2)
+        return "the head returns more than a product with one weight, soft-capped or not";
     const char *impl = ir_attr_string(product, IR_ATTR_IMPL);
     if (impl && strcmp(impl, "gemv") != 0) return "its rows are summed in another order than those of a gemv";
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
     const ir_inst *weight = product->operands[1]->def;
     if (!weight || weight->op != IR_WEIGHT) return "W is no stored weight";
-    if (!rt_can_screen(w->dtype)) return "a screen of 4 bits is not worth it beside this type, or its bound does not cover it";
+    if (!rt_can_screen(w->dtype))
+        return "a screen of 4 bits is not worth it beside this type, or its bound does not cover it";
     if (!rt_can_screen_columns(w->dim[1]) || w->dim[0] > INT32_MAX) return "W has not the columns of a screen";
     if (x->rank != 2 || x->dtype != RT_F32) return "x is not rows of f32";
     if (func->alias && func->alias[0] >= 0) return "the head writes where its argument lies";
     for (int i = 0; i < body->inst_count; i++)
-        if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL) return "the head does something else besides";
+        if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL)
+            return "the head does something else besides";
     return is_read_once(func, product) ? NULL : "the head reads the product itself too";
 }
 
@@ -97,7 +103,8 @@ static const ir_region *region_of(const ir_region *within, const ir_inst *inst) 
     const ir_region *found = NULL;
     for (int i = 0; i < within->inst_count && !found; i++) {
         if (within->insts[i] == inst) return within;
-        for (int j = 0; j < within->insts[i]->region_count && !found; j++) found = region_of(within->insts[i]->regions[j], inst);
+        for (int j = 0; j < within->insts[i]->region_count && !found; j++)
+            found = region_of(within->insts[i]->regions[j], inst);
     }
     return found;
 }
@@ -114,16 +121,18 @@ static void find_readers(const ir_region *region, const ir_inst *branch, readers
     for (int i = 0; i < region->inst_count; i++) {
         const ir_inst *inst = region->insts[i];
         bool reads = inst->operand_count && inst->operands[0] == r->value;
-        if (reads && (inst->op == IR_ARGMAX || inst->op == IR_GUESS)) r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
+        if (reads && (inst->op == IR_ARGMAX || inst->op == IR_GUESS))
+            r->argmax = inst, r->argmax_if = branch, r->argmax_in = region;
         if (reads && inst->op == IR_SAMPLE) r->sample = inst, r->sample_if = branch, r->sample_in = region;
-        for (int j = 0; j < inst->region_count && inst->op == IR_IF && !branch; j++) find_readers(inst->regions[j], inst, r);
+        for (int j = 0; j < inst->region_count && inst->op == IR_IF && !branch; j++)
+            find_readers(inst->regions[j], inst, r);
     }
 }
 
 /* What a head and the reader of its logits become. */
 typedef struct way {
     ir_op reader, screened;
-    int more; /* the reader's operands after the logits */
+    int more;                             /* the reader's operands after the logits */
     const char *suffix, *result, *reason; /* the reason is followed by what the screen saves */
 } way;
 
@@ -145,7 +154,8 @@ static const way *way_of(const ir_inst *reader) {
 static const char *screened_name(ir_rewrite *rw, const ir_inst *call, const ir_inst *reader) {
     const char *head = ir_attr_string(call, IR_ATTR_CALLEE), *suffix = way_of(reader)->suffix;
     if (!ir_attr_find(reader, IR_ATTR_USUAL)) return gm_arena_printf(&rw->out->arena, "%s.%s", head, suffix);
-    return gm_arena_printf(&rw->out->arena, "%s.%s%lld", head, suffix, (long long)ir_attr_int(reader, IR_ATTR_USUAL, 0));
+    return gm_arena_printf(&rw->out->arena, "%s.%s%lld", head, suffix,
+                           (long long)ir_attr_int(reader, IR_ATTR_USUAL, 0));
 }
 
 /* The function is there already, for a reader of other types. */
@@ -153,7 +163,8 @@ static bool name_is_taken(ir_rewrite *rw, const ir_inst *call, const ir_inst *re
     const ir_func *func = reader ? ir_func_find(rw->out, screened_name(rw, call, reader)) : NULL;
     int given = call->operand_count, more = reader ? way_of(reader)->more : 0;
     bool taken = func && func->body->param_count != given + more;
-    for (int i = 0; func && !taken && i < more; i++) taken = !ir_type_equal(&func->body->params[given + i]->type, &reader->operands[1 + i]->type);
+    for (int i = 0; func && !taken && i < more; i++)
+        taken = !ir_type_equal(&func->body->params[given + i]->type, &reader->operands[1 + i]->type);
     return taken;
 }
 
@@ -173,7 +184,8 @@ static bool is_choice(const ir_rewrite *rw, const ir_inst *inst, readers *r) {
 
 /* The same of a head that can be screened. */
 static bool is_head_call(ir_rewrite *rw, const ir_inst *inst, readers *r) {
-    return is_choice(rw, inst, r) && screenable_product(callee_of(rw, inst)) && !name_is_taken(rw, inst, r->argmax) && !name_is_taken(rw, inst, r->sample);
+    return is_choice(rw, inst, r) && screenable_product(callee_of(rw, inst)) && !name_is_taken(rw, inst, r->argmax) &&
+           !name_is_taken(rw, inst, r->sample);
 }
 
 /* ---- the copies of the head ---- */
@@ -188,7 +200,8 @@ static void copy_params(ir_rewrite *rw) {
     head_copy *copy = rw->user;
     const ir_region *body = rw->in_func->body;
     for (int i = 0; i < body->param_count; i++)
-        ir_rewrite_map(rw, body->params[i], ir_param(&rw->b, rw->b.region, body->params[i]->type, body->params[i]->hint));
+        ir_rewrite_map(rw, body->params[i],
+                       ir_param(&rw->b, rw->b.region, body->params[i]->type, body->params[i]->hint));
     for (int i = 0; i < way_of(copy->reader)->more; i++) {
         const ir_value *given = copy->reader->operands[1 + i];
         copy->more[i] = ir_param(&rw->b, rw->b.region, given->type, given->hint);
@@ -216,8 +229,10 @@ static bool screen_product(ir_rewrite *rw, const ir_inst *inst) {
     const head_copy *copy = rw->user;
     if (inst != copy->product) return is_capping(copy, inst);
     const way *to = way_of(copy->reader);
-    const char *name = rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
-    ir_value *operands[3 + MOST_MORE] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]), ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
+    const char *name =
+        rt_derived_name(&rw->out->arena, RT_DERIVED_SCREEN, ir_attr_string(inst->operands[1]->def, IR_ATTR_NAME));
+    ir_value *operands[3 + MOST_MORE] = {ir_rewrite_get(rw, inst->operands[0]), ir_rewrite_get(rw, inst->operands[1]),
+                                         ir_weight(&rw->b, name, screen_type(&inst->operands[1]->type))};
     for (int i = 0; i < to->more; i++) operands[3 + i] = copy->more[i];
     ir_attr attrs[2] = {ir_attr_make_float(IR_ATTR_CAP, copy->cap)};
     const ir_attr *usual = ir_attr_find(copy->reader, IR_ATTR_USUAL);
@@ -256,8 +271,9 @@ static void decide(const ir_rewrite *rw, const ir_func *head, const head_copy *c
     const way *to = way_of(copy->reader);
     const ir_type *w = &copy->product->operands[1]->type, screen = screen_type(w);
     ir_decide(decisions, "screen_head", rw->in, head, copy->product, ir_op_of(to->screened)->text,
-              "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as in a gemv", to->reason,
-              megabytes(&screen), megabytes(w));
+              "%s: a 4-bit screen of %.3g MB beside the %.3g MB of W says which rows count, and these are computed as "
+              "in a gemv",
+              to->reason, megabytes(&screen), megabytes(w));
 }
 
 /* A choice from a head that is computed in whole. */
@@ -294,7 +310,9 @@ gm_status pass_screen_head(const pass_options *options, const ir_module *in, gm_
     *out = ir_module_like(in);
     for (int i = 0; i < in->func_count; i++) {
         ir_func *func = in->funcs[i];
-        ir_rewrite look = {.in = in, .in_func = func, .out = *out, .uses = ir_count_uses(func), .user = (void *)options}; /* only read */
+        /* only read */
+        ir_rewrite look = {
+            .in = in, .in_func = func, .out = *out, .uses = ir_count_uses(func), .user = (void *)options};
         ir_visit(func->body, note_call, &look); /* copies come before their callers */
         free(look.uses);
         ir_clone_func(in, func, *out, func->name, NULL, sink_head, NULL);

@@ -1,10 +1,11 @@
 /* specialize: bind what is known before code is made.
  *
- *   symbol S -> the context length; bounds for T and R; a call whose arguments have other extents than the callee's symbols
- *   calls a copy made for them: @forward at T = 1 becomes @forward.T1 (the decode step), @head at R = 1 becomes @head.R1.
+ *   - symbol S -> the context length; bounds for T and R;
+ *   - a call whose arguments have other extents than the callee's symbols calls a copy made for them: @forward at T = 1
+ *     becomes @forward.T1 (the decode step), @head at R = 1 becomes @head.R1.
  *
- * The one-token copies are always made: the host may drive them token by token. Changes no value. Refuses a module in which another
- * function has the name that a copy would have: it would be called in the copy's place.
+ * The one-token copies are always made: the host may drive them token by token. Changes no value. Refuses a module in
+ * which another function has the name that a copy would have: it would be called in the copy's place.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -16,18 +17,20 @@ typedef struct specializer {
     const ir_module *in;
     ir_module *out;
     ir_dim identity[IR_MAX_SYMBOLS]; /* what a symbol is where nothing else binds it */
-    const ir_dim *current;        /* of the function being copied */
+    const ir_dim *current;           /* of the function being copied */
     gm_diag *diag;
     gm_status status;
 } specializer;
 
 /* What the call's arguments make of the callee's symbols. */
-static void bind_call(const specializer *s, const ir_inst *call, const ir_func *callee, const ir_dim *caller, ir_dim *out) {
+static void bind_call(const specializer *s, const ir_inst *call, const ir_func *callee, const ir_dim *caller,
+                      ir_dim *out) {
     memcpy(out, s->identity, sizeof s->identity);
     for (int i = 0; i < call->operand_count; i++) {
         const ir_type *param = &callee->body->params[i]->type, *arg = &call->operands[i]->type;
         for (int d = 0; d < param->rank; d++)
-            if (ir_dim_is_symbol(param->dim[d])) out[ir_dim_symbol_of(param->dim[d])] = ir_dim_value(arg->dim[d], caller);
+            if (ir_dim_is_symbol(param->dim[d]))
+                out[ir_dim_symbol_of(param->dim[d])] = ir_dim_value(arg->dim[d], caller);
     }
 }
 
@@ -35,9 +38,11 @@ static void bind_call(const specializer *s, const ir_inst *call, const ir_func *
 static const char *name_for(const specializer *s, const char *name, const ir_dim *substitute) {
     for (int i = 0; i < s->in->symbol_count; i++) {
         if (substitute[i] == s->identity[i]) continue;
-        name = ir_dim_is_symbol(substitute[i])
-                   ? gm_arena_printf(&s->out->arena, "%s.%s%s", name, s->in->symbols[i].name, s->in->symbols[ir_dim_symbol_of(substitute[i])].name)
-                   : gm_arena_printf(&s->out->arena, "%s.%s%lld", name, s->in->symbols[i].name, (long long)substitute[i]);
+        name =
+            ir_dim_is_symbol(substitute[i])
+                ? gm_arena_printf(&s->out->arena, "%s.%s%s", name, s->in->symbols[i].name,
+                                  s->in->symbols[ir_dim_symbol_of(substitute[i])].name)
+                : gm_arena_printf(&s->out->arena, "%s.%s%lld", name, s->in->symbols[i].name, (long long)substitute[i]);
     }
     return name;
 }
@@ -82,7 +87,8 @@ static void keep_symbol(const ir_inst *inst, void *user) {
     r->substitute[symbol] = ir_dim_symbol(symbol);
 }
 
-static gm_string text_of(specializer *s, const ir_func *func, const char *name, const ir_dim *substitute, ir_rewrite_fn hook) {
+static gm_string text_of(specializer *s, const ir_func *func, const char *name, const ir_dim *substitute,
+                         ir_rewrite_fn hook) {
     gm_string text = {0};
     ir_module *alone = ir_module_like(s->in);
     s->current = substitute;
@@ -94,8 +100,12 @@ static gm_string text_of(specializer *s, const ir_func *func, const char *name, 
 
 /* A module that has been specialized holds the copy already. */
 static void check_name(specializer *s, const ir_func *func, const char *name, const ir_dim *substitute) {
-    gm_string have = text_of(s, ir_func_find(s->in, name), name, s->identity, NULL), want = text_of(s, func, name, substitute, redirect_call);
-    if (strcmp(have.data, want.data) != 0) s->status = gm_fail(s->diag, GM_INVALID, "@%s: is not @%s for those extents, whose name it has: expected another name", name, func->name);
+    gm_string have = text_of(s, ir_func_find(s->in, name), name, s->identity, NULL),
+              want = text_of(s, func, name, substitute, redirect_call);
+    if (strcmp(have.data, want.data) != 0)
+        s->status =
+            gm_fail(s->diag, GM_INVALID, "@%s: is not @%s for those extents, whose name it has: expected another name",
+                    name, func->name);
     gm_string_free(&have);
     gm_string_free(&want);
 }
@@ -141,7 +151,8 @@ static gm_status finish(specializer *s, ir_module **out) {
     return s->status;
 }
 
-gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag, ir_module **out) {
+gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag,
+                              ir_module **out) {
     specializer s = {.in = in, .out = ir_module_like(in), .diag = diag};
     for (int i = 0; i < in->symbol_count; i++) s.identity[i] = values[i] >= 0 ? values[i] : ir_dim_symbol(i);
     copy_for(&s, func, s.identity);

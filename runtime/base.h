@@ -27,16 +27,15 @@ typedef struct gm_diag {
 
 /* Store the message (unless one is set already) and return `code`, so that a failing site reads
  * `return gm_fail(diag, GM_FORMAT, "%s: expected …", path);`. */
-gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-/* Blanks the control characters of a message: the names and the contents of files, which it quotes, may be any bytes, and it is to be one line all the
- * same, with no orders to a terminal. Those of two bytes in UTF-8 lose the first. */
+gm_status gm_fail(gm_diag *diag, gm_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Blanks the control characters of a message: the names and the contents of files, which it quotes, may be any bytes,
+ * and it is to be one line all the same, with no orders to a terminal. Those of two bytes in UTF-8 lose the first. */
 void gm_plain(char *text);
 /* One line on stderr, prefixed "gemmac: warning: ". */
 void gm_warn(const gm_diag *diag, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A static function that is compiled twice, also for CPUs with AVX2: the same operations, so the same results. (clang 14 gives one that is not static a
- * name under which other files do not find it.) */
+/* A static function that is compiled twice, also for CPUs with AVX2: the same operations, so the same results. (clang
+ * 14 gives one that is not static a name under which other files do not find it.) */
 #ifdef __clang__
 #define GM_EACH_CPU __attribute__((target_clones("avx2", "default")))
 #else
@@ -44,16 +43,16 @@ void gm_warn(const gm_diag *diag, const char *format, ...) __attribute__((format
 #endif
 #define GM_INLINE static inline __attribute__((always_inline)) /* into both */
 
-#define GM_TRY(expr)                                                                               \
-    do {                                                                                           \
-        gm_status gm_try_status_ = (expr);                                                         \
-        if (gm_try_status_ != GM_OK) return gm_try_status_;                                        \
+#define GM_TRY(expr)                                                                                                   \
+    do {                                                                                                               \
+        gm_status gm_try_status_ = (expr);                                                                             \
+        if (gm_try_status_ != GM_OK) return gm_try_status_;                                                            \
     } while (0)
 
 _Noreturn void gm_abort(const char *file, int line, const char *what);
-#define GM_ASSERT(cond) ((cond) ? (void)0 : gm_abort(__FILE__, __LINE__, #cond))
+#define GM_ASSERT(cond)      ((cond) ? (void)0 : gm_abort(__FILE__, __LINE__, #cond))
 #define GM_UNREACHABLE(what) gm_abort(__FILE__, __LINE__, what)
-#define GM_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+#define GM_COUNT(array)      (sizeof(array) / sizeof((array)[0]))
 
 /* out = a * b; false on overflow. For any size computed from a file. */
 static inline bool gm_mul_size(size_t a, size_t b, size_t *out) {
@@ -69,10 +68,9 @@ typedef struct gm_arena {
 void *gm_arena_alloc(gm_arena *arena, size_t bytes);
 char *gm_arena_strndup(gm_arena *arena, const char *text, size_t length);
 char *gm_arena_strdup(gm_arena *arena, const char *text);
-char *gm_arena_printf(gm_arena *arena, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+char *gm_arena_printf(gm_arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gm_arena_free(gm_arena *arena);
-#define GM_NEW(arena, type) ((type *)gm_arena_alloc((arena), sizeof(type)))
+#define GM_NEW(arena, type)          ((type *)gm_arena_alloc((arena), sizeof(type)))
 #define GM_NEW_ARRAY(arena, type, n) ((type *)gm_arena_alloc((arena), sizeof(type) * (size_t)(n)))
 
 /* Growable byte string on the heap; free with gm_string_free. Always NUL-terminated once used. */
@@ -81,8 +79,7 @@ typedef struct gm_string {
     size_t length, capacity;
 } gm_string;
 void gm_string_append(gm_string *string, const char *data, size_t length);
-void gm_string_printf(gm_string *string, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+void gm_string_printf(gm_string *string, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gm_string_free(gm_string *string);
 
 /* Seconds of the monotonic clock. */
@@ -96,7 +93,9 @@ typedef struct gm_file_id {
 } gm_file_id;
 /* False: there is no such file. */
 bool gm_file_identify(const char *path, gm_file_id *out);
-static inline bool gm_same_file(gm_file_id a, gm_file_id b) { return a.device == b.device && a.inode == b.inode; }
+static inline bool gm_same_file(gm_file_id a, gm_file_id b) {
+    return a.device == b.device && a.inode == b.inode;
+}
 
 /* ---- hashes ---- */
 

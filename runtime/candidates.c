@@ -1,5 +1,5 @@
-/* Screened choices: what their kernel (codegen/screen.c) leaves to the host. Every thread collects candidates in its own
- * scratch, at the same place of each. */
+/* Screened choices: what their kernel (codegen/screen.c) leaves to the host. Every thread collects candidates in its
+ * own scratch, at the same place of each. */
 #include "runtime/abi.h"
 #include "runtime/sampler.h"
 
@@ -56,7 +56,8 @@ static const rt_candidates *of_thread(const rt_frame *frame, int32_t thread, con
 }
 
 /* What k of all threads' exact scores reach, as a penalty leaves them. */
-static float reached(const rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t rows, const rt_choice *by) {
+static float reached(const rt_frame *frame, int32_t thread, const rt_candidates *mine, int64_t rows,
+                     const rt_choice *by) {
     float least[RT_SAMPLE_MOST_REACH];
     int32_t none[RT_SAMPLE_MOST_REACH];
     rt_candidates heap = {.count = rt_sample_reach(by->options, rows), .score = least, .id = none};
@@ -72,8 +73,8 @@ static float reached(const rt_frame *frame, int32_t thread, const rt_candidates 
     return rt_sample_floor(least[0], by->options);
 }
 
-int32_t rt_candidates_floor(const rt_frame *frame, int32_t thread, rt_candidates *mine, int64_t rows, const int32_t *tokens, int32_t position,
-                            const float *options, float cap) {
+int32_t rt_candidates_floor(const rt_frame *frame, int32_t thread, rt_candidates *mine, int64_t rows,
+                            const int32_t *tokens, int32_t position, const float *options, float cap) {
     rt_choice by = {.options = options ? options : greedy, .tokens = tokens, .position = position};
     mine->floor = reached(frame, thread, mine, rows, &by);
     mine->uncapped = cap > 0 ? rt_candidates_uncapped(mine->floor, cap) : mine->floor;
@@ -114,9 +115,13 @@ static void join(const rt_frame *frame, const rt_candidates *mine, rt_scores *ou
     }
 }
 
-int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *mine, int64_t vocab, const int32_t *tokens, int32_t position, int64_t row,
-                             const float *options, int64_t seed) {
+int32_t rt_candidates_sample(rt_frame *frame, const rt_candidates *mine, int64_t vocab, const int32_t *tokens,
+                             int32_t position, int64_t row, const float *options, int64_t seed) {
     rt_scores among = rt_scores_in(frame->sample_scratch, vocab);
     join(frame, mine, &among);
-    return rt_sample_scores(&among, &(rt_choice){.options = options ? options : greedy, .tokens = tokens, .position = position, .row = row, .seed = (uint64_t)seed});
+    return rt_sample_scores(&among, &(rt_choice){.options = options ? options : greedy,
+                                                 .tokens = tokens,
+                                                 .position = position,
+                                                 .row = row,
+                                                 .seed = (uint64_t)seed});
 }

@@ -11,7 +11,9 @@
 
 enum { SLICE_ROWS = 1024, SHARES = 8 /* slices to a thread, of matrices that are not large */, GROUP = 16 };
 _Static_assert((int)RT_DERIVED_COUNT <= (int)RT_WEIGHT_POOLS, "a pool for each kind");
-_Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP && (int)RT_PANEL_ROWS == (int)GROUP, "groups of sixteen rows");
+_Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP &&
+                   (int)RT_PANEL_ROWS == (int)GROUP,
+               "groups of sixteen rows");
 
 /* ---- kinds ---- */
 
@@ -57,7 +59,8 @@ static void interleave_group(const derivation *work, size_t group, float *row) {
 
 static void panel_group(const derivation *work, size_t group, float *scratch) {
     const uint8_t *rows = (const uint8_t *)work->source->data + group * group_bytes(work->source->dtype, work);
-    rt_panel_group(work->source->dtype, rows, work->source->dim[1], scratch, work->out + group * group_bytes(work->type, work));
+    rt_panel_group(work->source->dtype, rows, work->source->dim[1], scratch,
+                   work->out + group * group_bytes(work->type, work));
 }
 
 static bool screen_shape(rt_tensor *matrix) {
@@ -69,25 +72,37 @@ static bool screen_shape(rt_tensor *matrix) {
 
 static bool rows_shape(rt_tensor *matrix) {
     matrix->dtype = rt_interleaved_type(matrix->dtype);
-    return matrix->dtype != RT_DTYPE_COUNT && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % rt_dtype_of(matrix->dtype)->block_elems == 0;
+    return matrix->dtype != RT_DTYPE_COUNT && matrix->dim[0] % GROUP == 0 &&
+           matrix->dim[1] % rt_dtype_of(matrix->dtype)->block_elems == 0;
 }
 
 static bool panels_shape(rt_tensor *matrix) {
     rt_dtype_class class = rt_dtype_of(matrix->dtype)->class;
     matrix->dtype = RT_I8_P16;
-    return (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT) && matrix->dim[0] % GROUP == 0 && matrix->dim[1] % RT_PANEL_BLOCK == 0;
+    return (class == RT_CLASS_FLOAT || class == RT_CLASS_QUANT) && matrix->dim[0] % GROUP == 0 &&
+           matrix->dim[1] % RT_PANEL_BLOCK == 0;
 }
 
 static const struct {
     const char *suffix, *expected;
-    bool (*shape)(rt_tensor *matrix); /* a matrix's type and dim become those of what is derived from it; false: nothing can be */
+    /* a matrix's type and dim become those of what is derived from it; false: nothing can be */
+    bool (*shape)(rt_tensor *matrix);
     void (*begin)(const derivation *work, float *row); /* before any group; NULL: nothing */
     group_fn group;
     size_t scratch; /* floats for each column */
 } kinds[RT_DERIVED_COUNT] = {
-    [RT_DERIVED_SCREEN] = {":s4", "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128", screen_shape, screen_order, screen_group, 1},
-    [RT_DERIVED_ROWS] = {":r16", "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows", rows_shape, NULL, interleave_group, 1},
-    [RT_DERIVED_PANELS] = {":p16", "panels of 8-bit integers: expected a matrix of floats or of blocks, a multiple of 16 rows and of 128 columns", panels_shape, NULL, panel_group, RT_PANEL_SCRATCH},
+    [RT_DERIVED_SCREEN] =
+        {":s4",
+         "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128",
+         screen_shape, screen_order, screen_group, 1},
+    [RT_DERIVED_ROWS] =
+        {":r16",
+         "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows",
+         rows_shape, NULL, interleave_group, 1},
+    [RT_DERIVED_PANELS] =
+        {":p16",
+         "panels of 8-bit integers: expected a matrix of floats or of blocks, a multiple of 16 rows and of 128 columns",
+         panels_shape, NULL, panel_group, RT_PANEL_SCRATCH},
 };
 
 /* ---- names ---- */
@@ -150,7 +165,8 @@ bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out)
 bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor) {
     const rt_tensor *source = rt_derived_from(weights, tensor->name);
     rt_tensor like;
-    return source && rt_derived_shape(tensor->name, source, &like) && tensor->dtype == like.dtype && tensor->rank == like.rank && memcmp(like.dim, tensor->dim, sizeof like.dim) == 0;
+    return source && rt_derived_shape(tensor->name, source, &like) && tensor->dtype == like.dtype &&
+           tensor->rank == like.rank && memcmp(like.dim, tensor->dim, sizeof like.dim) == 0;
 }
 
 /* ---- a matrix ---- */
@@ -180,15 +196,18 @@ static size_t slice_of(size_t rows, int threads) {
 static void derive_slices(void *user, int thread, int threads) {
     job *j = user;
     derivation *work = &j->work;
-    size_t rows = (size_t)work->source->dim[0] / GROUP * GROUP, slice = slice_of(rows, threads), in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
+    size_t rows = (size_t)work->source->dim[0] / GROUP * GROUP, slice = slice_of(rows, threads),
+           in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
-    float *scratch = atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
+    float *scratch =
+        atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
     (void)thread;
     if (!scratch) atomic_store(&work->failed, true);
     for (size_t start; scratch && (start = atomic_fetch_add(&j->next, slice)) < rows;) {
         size_t end = start + slice < rows ? start + slice : rows;
         for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, scratch);
-        if (work->mapped && slice == SLICE_ROWS) rt_release_pages(in + start * in_bytes, in + end * in_bytes); /* of a large matrix, little by little */
+        /* of a large matrix, little by little */
+        if (work->mapped && slice == SLICE_ROWS) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
     }
     free(scratch);
 }
@@ -205,11 +224,16 @@ static uint8_t *pages_for(rt_weights *weights, rt_derived kind, rt_derived_use u
 static gm_status derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag) {
     const rt_tensor *source = rt_derived_from(weights, name);
     rt_derived kind = rt_derived_kind(name);
-    if (!source || !source->data) return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from", (int)rt_derived_source(name), name, name);
+    if (!source || !source->data)
+        return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from",
+                       (int)rt_derived_source(name), name, name);
     rt_tensor made;
-    if (!rt_derived_shape(name, source, &made)) return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
+    if (!rt_derived_shape(name, source, &made))
+        return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
     uint8_t *out = pages_for(weights, kind, use, made.bytes);
-    job j = {.work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(weights, source)}, .kind = kind};
+    job j = {
+        .work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(weights, source)},
+        .kind = kind};
     if (!out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
     begin(&j);
     if (team) rt_team_run(team, derive_slices, &j);

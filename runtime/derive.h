@@ -1,5 +1,6 @@
-/* Weights derived from stored ones: screens (runtime/screen.h), interleaved rows (runtime/interleave.h) and kept panels (runtime/panel.h).
- * Their names are that of the source and a suffix; a program that reads one gets it from an artefact, or it is made when the weights are bound. */
+/* Weights derived from stored ones: screens (runtime/screen.h), interleaved rows (runtime/interleave.h) and kept panels
+ * (runtime/panel.h). Their names are that of the source and a suffix; a program that reads one gets it from an
+ * artefact, or it is made when the weights are bound. */
 #ifndef GM_RUNTIME_DERIVE_H
 #define GM_RUNTIME_DERIVE_H
 
@@ -8,8 +9,8 @@
 
 typedef enum rt_derived { RT_DERIVED_SCREEN, RT_DERIVED_ROWS, RT_DERIVED_PANELS, RT_DERIVED_COUNT } rt_derived;
 
-/* What is done with what is derived, which says in what memory it is made: it is written somewhere else and read there, kept and read from one
- * token to the next, or read at times and let go of in between. */
+/* What is done with what is derived, which says in what memory it is made: it is written somewhere else and read there,
+ * kept and read from one token to the next, or read at times and let go of in between. */
 typedef enum rt_derived_use { RT_DERIVED_WRITTEN, RT_DERIVED_KEPT, RT_DERIVED_LET_GO } rt_derived_use;
 
 /* The name of what is derived from weight `name`, made in arena. */
@@ -28,13 +29,14 @@ rt_derived rt_derived_kind(const char *name);
 bool rt_is_screen(const char *name);
 /* Of kept panels: only prompts read them. */
 bool rt_is_panels(const char *name);
-/* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing can be. */
+/* The name, type, shape and bytes of what `name` says, derived from a tensor of source's type and shape; false: nothing
+ * can be. */
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);
 /* Is a tensor of the type and shape that its name says, derived from one of `weights`? */
 bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor);
-/* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team (NULL: the calling
- * thread), into memory for that use, which weights owns. Pages of a mapped source are let go of on the way. GM_FORMAT when the source is missing or
- * nothing can be derived from it, GM_NOMEM. */
+/* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team
+ * (NULL: the calling thread), into memory for that use, which weights owns. Pages of a mapped source are let go of on
+ * the way. GM_FORMAT when the source is missing or nothing can be derived from it, GM_NOMEM. */
 gm_status rt_derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag);
 
 #endif

@@ -5,8 +5,7 @@
 #include <string.h>
 
 static const rt_dtype_info infos[RT_DTYPE_COUNT] = {
-#define DTYPE(name, text, ggml, elems, bytes, class)                                               \
-    [RT_##name] = {text, ggml, elems, bytes, RT_CLASS_##class},
+#define DTYPE(name, text, ggml, elems, bytes, class) [RT_##name] = {text, ggml, elems, bytes, RT_CLASS_##class},
 #include "runtime/dtype.def"
 #undef DTYPE
 };
@@ -18,14 +17,16 @@ const rt_dtype_info *rt_dtype_of(rt_dtype dtype) {
 
 bool rt_is_storage(rt_dtype dtype) {
     rt_dtype_class class = rt_dtype_of(dtype)->class;
-    return class == RT_CLASS_QUANT || class == RT_CLASS_SCREEN || class == RT_CLASS_INTERLEAVED || class == RT_CLASS_PANELS;
+    return class == RT_CLASS_QUANT || class == RT_CLASS_SCREEN || class == RT_CLASS_INTERLEAVED ||
+           class == RT_CLASS_PANELS;
 }
 
 const rt_codes *rt_codes_of(rt_dtype dtype) {
     static const rt_codes all[RT_DTYPE_COUNT] = {
-        [RT_Q4_0] = {-8, 7, 32, false},  [RT_Q4_1] = {0, 15, 32, true},    [RT_Q5_0] = {-16, 15, 32, false},  [RT_Q5_1] = {0, 31, 32, true},
-        [RT_Q2_K] = {0, 3, 16, true},    [RT_Q3_K] = {-4, 3, 16, false},   [RT_Q4_K] = {0, 15, 32, true},     [RT_Q5_K] = {0, 31, 32, true},
-        [RT_Q6_K] = {-32, 31, 16, false}, [RT_TQ1_0] = {-1, 1, 32, false}, [RT_TQ2_0] = {-1, 1, 32, false},   [RT_NVFP4] = {-12, 12, 16, false},
+        [RT_Q4_0] = {-8, 7, 32, false},  [RT_Q4_1] = {0, 15, 32, true},   [RT_Q5_0] = {-16, 15, 32, false},
+        [RT_Q5_1] = {0, 31, 32, true},   [RT_Q2_K] = {0, 3, 16, true},    [RT_Q3_K] = {-4, 3, 16, false},
+        [RT_Q4_K] = {0, 15, 32, true},   [RT_Q5_K] = {0, 31, 32, true},   [RT_Q6_K] = {-32, 31, 16, false},
+        [RT_TQ1_0] = {-1, 1, 32, false}, [RT_TQ2_0] = {-1, 1, 32, false}, [RT_NVFP4] = {-12, 12, 16, false},
     };
     GM_ASSERT((unsigned)dtype < RT_DTYPE_COUNT);
     if (rt_interleaved_of(dtype)) dtype = rt_interleaved_of(dtype)->stored;

@@ -13,7 +13,15 @@ typedef enum rt_dtype {
     RT_DTYPE_COUNT
 } rt_dtype;
 
-typedef enum rt_dtype_class { RT_CLASS_FLOAT, RT_CLASS_INT, RT_CLASS_BOOL, RT_CLASS_QUANT, RT_CLASS_SCREEN, RT_CLASS_INTERLEAVED, RT_CLASS_PANELS } rt_dtype_class;
+typedef enum rt_dtype_class {
+    RT_CLASS_FLOAT,
+    RT_CLASS_INT,
+    RT_CLASS_BOOL,
+    RT_CLASS_QUANT,
+    RT_CLASS_SCREEN,
+    RT_CLASS_INTERLEAVED,
+    RT_CLASS_PANELS
+} rt_dtype_class;
 
 typedef struct rt_dtype_info {
     const char *text;

@@ -11,7 +11,8 @@
 enum { PAGE = 4096, LINE = 64 };
 
 void *rt_pages_new(size_t bytes) {
-    void *address = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *address =
+        mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return address == MAP_FAILED ? NULL : address;
 }
 
@@ -28,8 +29,8 @@ static void *zero_lines(size_t bytes) {
     return address ? memset(address, 0, bytes) : NULL;
 }
 
-gm_status rt_frame_open(const rt_frame_sizes *sizes, const void *const *weights, const rt_site *sites, int site_count, rt_team *team, gm_diag *diag,
-                        rt_frame **out) {
+gm_status rt_frame_open(const rt_frame_sizes *sizes, const void *const *weights, const rt_site *sites, int site_count,
+                        rt_team *team, gm_diag *diag, rt_frame **out) {
     rt_frame *frame = *out = zero_lines(sizeof *frame);
     if (!frame) return gm_fail(diag, GM_NOMEM, "out of memory");
     frame->threads = rt_team_threads(team);
@@ -40,7 +41,8 @@ gm_status rt_frame_open(const rt_frame_sizes *sizes, const void *const *weights,
     frame->shared = zero_lines(RT_SHARED_WORDS * sizeof *frame->shared);
     frame->ring = zero_lines(sizeof *frame->ring);
     frame->sample_scratch = malloc(rt_sample_scratch_bytes(sizes->vocab));
-    if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring || !frame->sample_scratch) return gm_fail(diag, GM_NOMEM, "out of memory for activations");
+    if (!frame->arena || !frame->scratch || !frame->shared || !frame->ring || !frame->sample_scratch)
+        return gm_fail(diag, GM_NOMEM, "out of memory for activations");
     return rt_matmul_open(sites, site_count, weights, team, diag, &frame->matmul);
 }
 

@@ -4,7 +4,14 @@
 
 #include <string.h>
 
-enum { ROWS = RT_INTERLEAVED_ROWS, RUN = RT_INTERLEAVED_RUN, UNIT = RT_INTERLEAVED_UNIT, VECTOR = RT_INTERLEAVED_VECTOR, UNITS = RUN / UNIT, MAX_BLOCK = 256 };
+enum {
+    ROWS = RT_INTERLEAVED_ROWS,
+    RUN = RT_INTERLEAVED_RUN,
+    UNIT = RT_INTERLEAVED_UNIT,
+    VECTOR = RT_INTERLEAVED_VECTOR,
+    UNITS = RUN / UNIT,
+    MAX_BLOCK = 256
+};
 
 /* A block of one row, taken apart. */
 typedef struct parts {
@@ -13,8 +20,9 @@ typedef struct parts {
 } parts;
 
 static const rt_interleaved all[RT_DTYPE_COUNT] = {
-    [RT_Q4_0_R16] = {RT_Q4_0, 4, 8, 0, false}, [RT_Q5_0_R16] = {RT_Q5_0, 5, 16, 0, false}, [RT_Q8_0_R16] = {RT_Q8_0, 8, 128, 0, false},
-    [RT_Q4_K_R16] = {RT_Q4_K, 4, 0, 32, true}, [RT_Q5_K_R16] = {RT_Q5_K, 5, 0, 32, true},  [RT_Q6_K_R16] = {RT_Q6_K, 6, 32, 16, false},
+    [RT_Q4_0_R16] = {RT_Q4_0, 4, 8, 0, false},   [RT_Q5_0_R16] = {RT_Q5_0, 5, 16, 0, false},
+    [RT_Q8_0_R16] = {RT_Q8_0, 8, 128, 0, false}, [RT_Q4_K_R16] = {RT_Q4_K, 4, 0, 32, true},
+    [RT_Q5_K_R16] = {RT_Q5_K, 5, 0, 32, true},   [RT_Q6_K_R16] = {RT_Q6_K, 6, 32, 16, false},
 };
 
 const rt_interleaved *rt_interleaved_of(rt_dtype dtype) {
@@ -122,13 +130,15 @@ GM_INLINE void put_u16(uint8_t *to, uint16_t value) {
     to[1] = (uint8_t)(value >> 8);
 }
 
-GM_INLINE void put_row(const rt_interleaved *type, const rt_interleaved_places *at, int columns, const parts *from, int row, uint8_t *block) {
+GM_INLINE void put_row(const rt_interleaved *type, const rt_interleaved_places *at, int columns, const parts *from,
+                       int row, uint8_t *block) {
     int scales = type->scale_run ? columns / type->scale_run : 0;
     put_u16(block + 2 * row, from->d);
     if (type->minima) put_u16(block + at->minimum_factor + 2 * row, from->m);
     for (int i = 0; i < scales; i++) block[at->scales + i * ROWS + row] = from->scales[i];
     for (int i = 0; type->minima && i < columns / RUN; i++) block[at->minima + i * ROWS + row] = from->minima[i];
-    for (int i = 0; i < columns / RUN; i++) put_run(type, from->codes + i * RUN, block + at->runs + i * at->run_bytes + row * UNIT, at->high);
+    for (int i = 0; i < columns / RUN; i++)
+        put_run(type, from->codes + i * RUN, block + at->runs + i * at->run_bytes + row * UNIT, at->high);
 }
 
 /* dtype: a constant, for which loops are unrolled. */
@@ -167,7 +177,8 @@ static int code_at(const rt_interleaved *type, const uint8_t *run, int high, int
     if (type->bits == 8) return run[i / UNIT * VECTOR + i % UNIT];
     int planes = type->bits - 4, u = i / UNIT, units = planes ? UNITS / planes : 1, half = i % (RUN / 2);
     int code = run[half / UNIT * VECTOR + half % UNIT] >> (i < RUN / 2 ? 0 : 4) & 15;
-    if (planes) code |= (run[high + u / units * VECTOR + i % UNIT] >> (planes * (u % units)) & ((1 << planes) - 1)) << 4;
+    if (planes)
+        code |= (run[high + u / units * VECTOR + i % UNIT] >> (planes * (u % units)) & ((1 << planes) - 1)) << 4;
     return code;
 }
 
@@ -176,7 +187,9 @@ static void deinterleave_block(rt_dtype dtype, const uint8_t *block, int row, fl
     rt_interleaved_places at = rt_interleaved_layout(dtype);
     float d = block_f16(block + 2 * row), m = type->minima ? block_f16(block + at.minimum_factor + 2 * row) : 0;
     for (int i = 0; i < rt_dtype_of(dtype)->block_elems; i++) {
-        float code = (float)(code_at(type, block + at.runs + i / RUN * at.run_bytes + row * UNIT, at.high, i % RUN) - type->bias), scale = d;
+        float code = (float)(code_at(type, block + at.runs + i / RUN * at.run_bytes + row * UNIT, at.high, i % RUN) -
+                             type->bias),
+              scale = d;
         if (type->scale_run) {
             uint8_t byte = block[at.scales + i / type->scale_run * ROWS + row];
             scale = d * (type->scale_run == 16 ? (float)(int8_t)byte : (float)byte);
@@ -190,5 +203,6 @@ void rt_deinterleave_row(rt_dtype dtype, const void *src, size_t row, size_t col
     const rt_dtype_info *info = rt_dtype_of(dtype);
     size_t blocks = columns / (size_t)info->block_elems, block_bytes = ROWS * (size_t)info->block_bytes;
     const uint8_t *group = (const uint8_t *)src + row / ROWS * blocks * block_bytes;
-    for (size_t b = 0; b < blocks; b++) deinterleave_block(dtype, group + b * block_bytes, (int)(row % ROWS), dst + b * (size_t)info->block_elems);
+    for (size_t b = 0; b < blocks; b++)
+        deinterleave_block(dtype, group + b * block_bytes, (int)(row % ROWS), dst + b * (size_t)info->block_elems);
 }

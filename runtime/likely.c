@@ -39,6 +39,7 @@ static int64_t best_from(const float *logits, int64_t first, int64_t end, int64_
 int32_t rt_guess(const float *logits, int64_t ids, const int32_t *tokens, int32_t position, int64_t usual) {
     int64_t best = best_from(logits, 0, least(usual, ids), -1);
     for (int64_t i = first_token(position); i < position; i++)
-        if (tokens[i] >= 0 && tokens[i] < ids) best = best_from(logits, tokens[i] / BLOCK * BLOCK, least(tokens[i] / BLOCK * BLOCK + BLOCK, ids), best);
+        if (tokens[i] >= 0 && tokens[i] < ids)
+            best = best_from(logits, tokens[i] / BLOCK * BLOCK, least(tokens[i] / BLOCK * BLOCK + BLOCK, ids), best);
     return best < 0 ? 0 : (int32_t)best;
 }

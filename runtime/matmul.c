@@ -1,7 +1,8 @@
 /* oneDNN products for compiled code.
  *
- * The team's threads are already parallel when they get here, so each one runs single-threaded primitives on its own columns of the
- * result: rows of W are dealt out once at load, packed per thread, and no thread ever waits for another inside a product.
+ * The team's threads are already parallel when they get here, so each one runs single-threaded primitives on its own
+ * columns of the result: rows of W are dealt out once at load, packed per thread, and no thread ever waits for another
+ * inside a product.
  */
 #include "runtime/matmul.h"
 #include "runtime/onednn.h"
@@ -11,8 +12,8 @@
 #include <string.h>
 
 enum { GRAIN = 16, PLANS = 8 };
-/* Measured: oneDNN's code and tables; a primitive with what belongs to it, of which a prompt needs one for whole chunks and one for
- * the rest. */
+/* Measured: oneDNN's code and tables; a primitive with what belongs to it, of which a prompt needs one for whole chunks
+ * and one for the rest. */
 enum { LIBRARY_BYTES = 4 << 20, PRIMITIVE_BYTES = 48 << 10, PROMPT_PRIMITIVES = 2 };
 
 /* A primitive for one number of rows. */
@@ -62,7 +63,8 @@ static void widen_rows(const rt_matmul *matmul, const rt_site *site, int64_t fir
         size_t row_bytes = rt_dtype_bytes((rt_dtype)site->dtypes[i], (size_t)site->columns);
         const char *data = matmul->weights[site->weights[i]];
         for (int64_t row = from; row < to; row++)
-            rt_dequantize_row((rt_dtype)site->dtypes[i], data + (size_t)(row - start) * row_bytes, dst + (row - first) * site->columns, (size_t)site->columns);
+            rt_dequantize_row((rt_dtype)site->dtypes[i], data + (size_t)(row - start) * row_bytes,
+                              dst + (row - first) * site->columns, (size_t)site->columns);
     }
 }
 
@@ -82,8 +84,8 @@ static int64_t x_stride(const rt_matmul *matmul, const rt_site *site) {
 }
 
 /* The primitive for `rows` rows; `weights` is the packed layout, or format "any" to let oneDNN choose it. */
-static dnnl_status_t describe(const rt_matmul *matmul, const rt_site *site, const share *s, int64_t rows, const_dnnl_memory_desc_t weights,
-                              dnnl_primitive_desc_t *out) {
+static dnnl_status_t describe(const rt_matmul *matmul, const rt_site *site, const share *s, int64_t rows,
+                              const_dnnl_memory_desc_t weights, dnnl_primitive_desc_t *out) {
     dnnl_dims_t x_dims = {rows, site->columns}, x_strides = {x_stride(matmul, site), 1};
     dnnl_dims_t out_dims = {rows, s->count}, out_strides = {site->out_stride, 1};
     dnnl_memory_desc_t x, y;
@@ -97,7 +99,8 @@ static dnnl_status_t describe(const rt_matmul *matmul, const rt_site *site, cons
     return status;
 }
 
-static dnnl_status_t pack_from(const rt_matmul *matmul, const rt_site *site, share *s, worker *w, const_dnnl_memory_desc_t packed, float *plain) {
+static dnnl_status_t pack_from(const rt_matmul *matmul, const rt_site *site, share *s, worker *w,
+                               const_dnnl_memory_desc_t packed, float *plain) {
     dnnl_dims_t dims = {site->columns, s->count}, strides = {1, site->columns};
     dnnl_memory_desc_t plain_desc = NULL;
     dnnl_memory_t source = NULL;
@@ -106,7 +109,8 @@ static dnnl_status_t pack_from(const rt_matmul *matmul, const rt_site *site, sha
     dnnl_status_t status = dnnl_memory_create(&s->packed, packed, matmul->engine, DNNL_MEMORY_ALLOCATE);
     if (status == dnnl_success) status = dnnl_memory_desc_create_with_strides(&plain_desc, 2, dims, dnnl_f32, strides);
     if (status == dnnl_success) status = dnnl_memory_create(&source, plain_desc, matmul->engine, plain);
-    if (status == dnnl_success) status = dnnl_reorder_primitive_desc_create(&desc, plain_desc, matmul->engine, packed, matmul->engine, NULL);
+    if (status == dnnl_success)
+        status = dnnl_reorder_primitive_desc_create(&desc, plain_desc, matmul->engine, packed, matmul->engine, NULL);
     if (status == dnnl_success) status = dnnl_primitive_create(&reorder, desc);
     dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, s->packed}};
     if (status == dnnl_success) status = dnnl_primitive_execute(reorder, w->stream, 2, args);
@@ -128,7 +132,8 @@ static dnnl_status_t pack_share(const rt_matmul *matmul, const rt_site *site, sh
     dnnl_primitive_desc_t desc;
     widen_rows(matmul, site, s->first, s->count, w->plain);
     if (emulated(matmul, site)) round_values(w->plain, s->count * site->columns);
-    dnnl_status_t status = dnnl_memory_desc_create_with_tag(&any, 2, dims, compute_type(matmul, site), dnnl_format_tag_any);
+    dnnl_status_t status =
+        dnnl_memory_desc_create_with_tag(&any, 2, dims, compute_type(matmul, site), dnnl_format_tag_any);
     if (status == dnnl_success) {
         status = describe(matmul, site, s, site->max_rows, any, &desc);
         dnnl_memory_desc_destroy(any);
@@ -236,7 +241,8 @@ static gm_status collect(const rt_matmul *matmul, gm_diag *diag) {
     for (int i = 0; i < matmul->threads; i++) {
         dnnl_status_t status = matmul->workers[i].status;
         if (status == dnnl_out_of_memory) return gm_fail(diag, GM_NOMEM, "out of memory packing weights");
-        if (status != dnnl_success) return gm_fail(diag, GM_UNSUPPORTED, "oneDNN refuses a product (status %d)", (int)status);
+        if (status != dnnl_success)
+            return gm_fail(diag, GM_UNSUPPORTED, "oneDNN refuses a product (status %d)", (int)status);
     }
     return GM_OK;
 }
@@ -258,24 +264,28 @@ int64_t rt_matmul_packed_bytes(const rt_site *sites, int count) {
 static int64_t plain_floats(const rt_site *sites, int count, int threads) {
     int64_t most = 0;
     for (int i = 0; i < count; i++) {
-        int64_t columns = total_rows(&sites[i]) / threads, rows = columns < sites[i].max_rows ? sites[i].max_rows : columns;
+        int64_t columns = total_rows(&sites[i]) / threads,
+                rows = columns < sites[i].max_rows ? sites[i].max_rows : columns;
         if (sites[i].bf16 && most < rows * sites[i].columns) most = rows * sites[i].columns;
     }
     return cpu_multiplies_bf16() ? 0 : most;
 }
 
 int64_t rt_matmul_fixed_bytes(const rt_site *sites, int count, int threads) {
-    int64_t per_thread = count * (int64_t)PRIMITIVE_BYTES * PROMPT_PRIMITIVES + plain_floats(sites, count, threads) * (int64_t)sizeof(float);
+    int64_t per_thread = count * (int64_t)PRIMITIVE_BYTES * PROMPT_PRIMITIVES +
+                         plain_floats(sites, count, threads) * (int64_t)sizeof(float);
     return LIBRARY_BYTES + threads * per_thread;
 }
 
-gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *weights, rt_team *team, gm_diag *diag, rt_matmul **out) {
+gm_status rt_matmul_open(const rt_site *sites, int count, const void *const *weights, rt_team *team, gm_diag *diag,
+                         rt_matmul **out) {
     rt_matmul *matmul = calloc(1, sizeof *matmul);
     if (!matmul) return gm_fail(diag, GM_NOMEM, "out of memory");
     *matmul = (rt_matmul){.sites = sites, .count = count, .threads = rt_team_threads(team), .weights = weights};
     gm_status status = GM_OK;
     for (int i = 0; i < matmul->threads; i++)
-        if (!(matmul->workers[i].shares = calloc((size_t)count + 1, sizeof(share)))) status = gm_fail(diag, GM_NOMEM, "out of memory");
+        if (!(matmul->workers[i].shares = calloc((size_t)count + 1, sizeof(share))))
+            status = gm_fail(diag, GM_NOMEM, "out of memory");
     if (status == GM_OK && dnnl_engine_create(&matmul->engine, dnnl_cpu, 0) != dnnl_success)
         status = gm_fail(diag, GM_UNSUPPORTED, "oneDNN has no CPU engine here");
     if (status == GM_OK) {
@@ -304,7 +314,8 @@ static void prepare_on_thread(void *user, int thread, int threads) {
     w->status = dnnl_success;
     for (int i = 0; i < matmul->count && w->status == dnnl_success; i++) {
         plan *p;
-        if (wants_plan(matmul, thread, i, matmul->prepare_rows)) w->status = plan_make(matmul, &matmul->sites[i], &w->shares[i], matmul->prepare_rows, &p);
+        if (wants_plan(matmul, thread, i, matmul->prepare_rows))
+            w->status = plan_make(matmul, &matmul->sites[i], &w->shares[i], matmul->prepare_rows, &p);
     }
 }
 
@@ -339,14 +350,16 @@ void rt_matmul_close(rt_matmul *matmul) {
 
 /* ---- running ---- */
 
-void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc) {
+void rt_sgemm(int32_t transposed, int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+              int64_t ldb, float *c, int64_t ldc) {
     dnnl_status_t status = dnnl_sgemm('N', transposed ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, 0, c, ldc);
     GM_ASSERT(status == dnnl_success);
 }
 
 static const float *widen_x(const rt_site *site, worker *w, const uint16_t *x, int64_t m) {
     for (int64_t row = 0; row < m; row++)
-        for (int64_t k = 0; k < site->columns; k++) w->plain[row * site->columns + k] = rt_bf16_to_f32(x[row * site->x_stride + k]);
+        for (int64_t k = 0; k < site->columns; k++)
+            w->plain[row * site->columns + k] = rt_bf16_to_f32(x[row * site->x_stride + k]);
     return w->plain;
 }
 

@@ -5,10 +5,10 @@
 #include <oneapi/dnnl/dnnl.h>
 
 /* Return the status of a failed call. */
-#define DNNL_TRY(expr)                                                                             \
-    do {                                                                                           \
-        dnnl_status_t dnnl_try_ = (expr);                                                          \
-        if (dnnl_try_ != dnnl_success) return dnnl_try_;                                           \
+#define DNNL_TRY(expr)                                                                                                 \
+    do {                                                                                                               \
+        dnnl_status_t dnnl_try_ = (expr);                                                                              \
+        if (dnnl_try_ != dnnl_success) return dnnl_try_;                                                               \
     } while (0)
 
 #endif

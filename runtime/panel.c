@@ -1,4 +1,5 @@
-/* Making kept panels, sixteen rows side by side, and reading them back: see panel.h. Compiled code multiplies them (codegen/integer.c). */
+/* Making kept panels, sixteen rows side by side, and reading them back: see panel.h. Compiled code multiplies them
+ * (codegen/integer.c). */
 #include "runtime/panel.h"
 #include "runtime/rotate.h"
 
@@ -28,7 +29,8 @@ GM_EACH_CPU static void largest_of(const float *x, int64_t columns, uint32_t *mo
 GM_EACH_CPU static void round_unit(const float *x, const float *inverse, uint8_t *codes) {
     for (int r = 0; r < ROWS; r++) {
         uint32_t unit = 0;
-        for (int c = 0; c < UNIT; c++) unit |= ((rt_float_bits(x[c * ROWS + r] * inverse[r] + RT_ROUNDER) + RT_PANEL_OFFSET) & 255) << (8 * c);
+        for (int c = 0; c < UNIT; c++)
+            unit |= ((rt_float_bits(x[c * ROWS + r] * inverse[r] + RT_ROUNDER) + RT_PANEL_OFFSET) & 255) << (8 * c);
         memcpy(codes + r * UNIT, &unit, sizeof unit); /* little-endian */
     }
 }
@@ -64,5 +66,7 @@ void rt_panel_row(const void *src, int64_t row, int64_t columns, float *codes, f
     const uint8_t *group = (const uint8_t *)src + (size_t)(row / ROWS) * group_bytes, *at = group + row % ROWS * UNIT;
     for (int64_t k = 0; k < columns; k++) codes[k] = (float)(at[k / UNIT * UNIT * ROWS + k % UNIT] - RT_PANEL_OFFSET);
     for (int64_t from = 0; from < columns; from += RT_PANEL_RUN)
-        memcpy(scales++, group + scales_of(columns) + (size_t)(from / RT_PANEL_BLOCK * ROWS + row % ROWS) * sizeof *scales, sizeof *scales);
+        memcpy(scales++,
+               group + scales_of(columns) + (size_t)(from / RT_PANEL_BLOCK * ROWS + row % ROWS) * sizeof *scales,
+               sizeof *scales);
 }

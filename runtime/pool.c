@@ -1,6 +1,7 @@
-/* Memory in large pages of 2 MiB: one is mapped by one fault, needs one entry of the TLB, and is given back as a whole. Small things lie together,
- * so that they too are in one. A file system that can keeps a file in the page cache in as large pieces as were written at once, and maps
- * such a piece as a large page: so the bytes of a file are written as zeros, a large page at a time, before they are used. */
+/* Memory in large pages of 2 MiB: one is mapped by one fault, needs one entry of the TLB, and is given back as a whole.
+ * Small things lie together, so that they too are in one. A file system that can keeps a file in the page cache in as
+ * large pieces as were written at once, and maps such a piece as a large page: so the bytes of a file are written as
+ * zeros, a large page at a time, before they are used. */
 #include "runtime/pool.h"
 
 #include <errno.h>
@@ -37,7 +38,8 @@ static bool map_pool(rt_pool *pool, size_t size, int file, int flags) {
     return true;
 }
 
-/* Of a pool for `bytes`, where no more than `limit` can be had; 0: too little. A longer file than RLIMIT_FSIZE would end the process. */
+/* Of a pool for `bytes`, where no more than `limit` can be had; 0: too little. A longer file than RLIMIT_FSIZE would
+ * end the process. */
 static size_t size_for(size_t bytes, size_t limit) {
     size_t size = rounded(bytes < POOL ? POOL : bytes, RT_LARGE_PAGE);
     if (size > limit) size = limit / RT_LARGE_PAGE * RT_LARGE_PAGE;
@@ -47,7 +49,8 @@ static size_t size_for(size_t bytes, size_t limit) {
 bool rt_pool_open_file(rt_pool *pool, size_t bytes) {
     const char *folder = getenv("TMPDIR");
     struct rlimit limit;
-    size_t size = size_for(bytes, getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < SIZE_MAX ? (size_t)limit.rlim_cur : SIZE_MAX);
+    size_t size = size_for(
+        bytes, getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < SIZE_MAX ? (size_t)limit.rlim_cur : SIZE_MAX);
     rt_pool_close(pool);
     if (!size) return false;
     int file = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);

@@ -39,13 +39,15 @@ static uint64_t read_words(const uint64_t *words, size_t count) {
 
 static void fill_on_thread(void *user, int thread, int threads) {
     prober *p = user;
-    size_t words = READ_BYTES / sizeof *p->memory, from = words * (size_t)thread / (size_t)threads, to = words * (size_t)(thread + 1) / (size_t)threads;
+    size_t words = READ_BYTES / sizeof *p->memory, from = words * (size_t)thread / (size_t)threads,
+           to = words * (size_t)(thread + 1) / (size_t)threads;
     for (size_t i = from; i < to; i++) p->memory[i] = i;
 }
 
 static void read_on_thread(void *user, int thread, int threads) {
     prober *p = user;
-    size_t words = READ_BYTES / sizeof *p->memory, from = words * (size_t)thread / (size_t)threads, to = words * (size_t)(thread + 1) / (size_t)threads;
+    size_t words = READ_BYTES / sizeof *p->memory, from = words * (size_t)thread / (size_t)threads,
+           to = words * (size_t)(thread + 1) / (size_t)threads;
     p->sums[thread] += read_words(p->memory + from, to - from);
 }
 
@@ -59,7 +61,8 @@ static dnnl_status_t open_memory(multiplier *m, int which, const_dnnl_memory_des
     return dnnl_memory_create(&m->memory[which], desc, m->engine, m->data[which]);
 }
 
-static dnnl_status_t describe(multiplier *m, dnnl_data_type_t type, dnnl_memory_desc_t *descs, dnnl_primitive_desc_t *out) {
+static dnnl_status_t describe(multiplier *m, dnnl_data_type_t type, dnnl_memory_desc_t *descs,
+                              dnnl_primitive_desc_t *out) {
     dnnl_dims_t dims = {SIZE, SIZE};
     DNNL_TRY(dnnl_engine_create(&m->engine, dnnl_cpu, 0));
     DNNL_TRY(dnnl_stream_create(&m->stream, m->engine, dnnl_stream_default_flags));
@@ -86,8 +89,10 @@ static void open_on_thread(void *user, int thread, int threads) {
 static void multiply_on_thread(void *user, int thread, int threads) {
     prober *p = user;
     multiplier *m = &p->multipliers[thread];
-    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, m->memory[0]}, {DNNL_ARG_WEIGHTS, m->memory[1]}, {DNNL_ARG_DST, m->memory[2]}};
-    for (int i = 0; i < PRODUCTS; i++) GM_ASSERT(dnnl_primitive_execute(m->primitive, m->stream, 3, args) == dnnl_success);
+    dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_SRC, m->memory[0]}, {DNNL_ARG_WEIGHTS, m->memory[1]}, {DNNL_ARG_DST, m->memory[2]}};
+    for (int i = 0; i < PRODUCTS; i++)
+        GM_ASSERT(dnnl_primitive_execute(m->primitive, m->stream, 3, args) == dnnl_success);
 }
 
 static void close_multipliers(prober *p, int threads) {
@@ -140,7 +145,8 @@ static gm_status measure(rt_team *team, prober *p, rt_dtype products, gm_diag *d
     out->products = products;
     if (!open_multipliers(team, p, type)) {
         out->products = RT_F32;
-        if (!open_multipliers(team, p, dnnl_f32)) return gm_fail(diag, GM_UNSUPPORTED, "oneDNN refuses a product of f32");
+        if (!open_multipliers(team, p, dnnl_f32))
+            return gm_fail(diag, GM_UNSUPPORTED, "oneDNN refuses a product of f32");
     }
     out->flop_per_s = flop / best_of(team, multiply_on_thread, p);
     close_multipliers(p, rt_team_threads(team));

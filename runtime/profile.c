@@ -1,4 +1,5 @@
-/* Events of compiled code: the three calls that it makes when it was compiled for a profile, and the buffers they fill. */
+/* Events of compiled code: the three calls that it makes when it was compiled for a profile, and the buffers they
+ * fill. */
 #include "runtime/profile.h"
 
 #include <stdlib.h>
@@ -27,7 +28,8 @@ int64_t rt_ticks(void) {
 gm_status rt_profile_open(int threads, int64_t events, gm_diag *diag, rt_profile **out) {
     rt_profile *profile = aligned_alloc(64, sizeof *profile);
     if (!profile) return gm_fail(diag, GM_NOMEM, "out of memory");
-    *profile = (rt_profile){.threads = threads, .capacity = events, .first_ticks = rt_ticks(), .first_seconds = gm_now()};
+    *profile =
+        (rt_profile){.threads = threads, .capacity = events, .first_ticks = rt_ticks(), .first_seconds = gm_now()};
     size_t bytes = (size_t)events * sizeof(rt_event);
     for (int i = 0; i < threads && events; i++) {
         void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);

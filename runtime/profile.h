@@ -1,5 +1,5 @@
-/* What each thread did and when, as compiled code reports it when it was compiled with cg_options.profile: a buffer of events per
- * thread, made before the run and never grown during it. */
+/* What each thread did and when, as compiled code reports it when it was compiled with cg_options.profile: a buffer of
+ * events per thread, made before the run and never grown during it. */
 #ifndef GM_RUNTIME_PROFILE_H
 #define GM_RUNTIME_PROFILE_H
 
@@ -17,7 +17,8 @@ typedef struct rt_event {
 
 typedef struct rt_profile rt_profile;
 
-/* Room for `events` events of each thread, its pages already there; with 0 they are only counted, as dropped. GM_NOMEM. */
+/* Room for `events` events of each thread, its pages already there; with 0 they are only counted, as dropped.
+ * GM_NOMEM. */
 gm_status rt_profile_open(int threads, int64_t events, gm_diag *diag, rt_profile **out);
 void rt_profile_close(rt_profile *profile);
 /* Forget all events, and how many were dropped. Not while compiled code runs. */

@@ -23,13 +23,14 @@ typedef struct rt_program {
     rt_function head;     /* (x[R,h]) -> logits[R,V], R <= rows */
     rt_function head_one; /* the same at R = 1 */
     rt_function prefill;  /* (tokens[S], start, count, caches…) -> (x[1,h], caches…) */
-    rt_function generate; /* (x, tokens, position, count, options, seed, stops, caches…) -> (x, tokens, position, stopped, caches…) */
+    /* (x, tokens, position, count, options, seed, stops, caches…) -> (x, tokens, position, stopped, caches…) */
+    rt_function generate;
     int64_t hidden, vocab, context, chunk, rows;
     int64_t cache_bytes[RT_MAX_CACHES]; /* zeros at first; what lies in them is the program's own business */
     int cache_count;
-    bool forgets;          /* caches keep the latest tokens only, and RT_MAX_ROLLBACK more */
+    bool forgets;              /* caches keep the latest tokens only, and RT_MAX_ROLLBACK more */
     int64_t dims[RT_MAX_DIMS]; /* value of each module symbol unless a call binds it */
-    int dim_t, dim_r;      /* numbers of the symbols T and R, -1: none */
+    int dim_t, dim_r;          /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;
     const void *const *weights;
     const rt_source *sources; /* what rests between prompts and generation */

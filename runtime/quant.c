@@ -40,15 +40,13 @@ static void block_Q4_1(const uint8_t *src, float *dst) { /* d, m, nibbles[16] */
 static void block_Q5_0(const uint8_t *src, float *dst) { /* d, u32 fifth bits, nibbles[16] */
     float d = block_f16(src);
     uint32_t high = block_u32(src + 2);
-    for (int i = 0; i < 32; i++)
-        dst[i] = d * (float)((block_nibble(src + 6, i) | block_bit(high, i) << 4) - 16);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)((block_nibble(src + 6, i) | block_bit(high, i) << 4) - 16);
 }
 
 static void block_Q5_1(const uint8_t *src, float *dst) { /* d, m, u32 fifth bits, nibbles[16] */
     float d = block_f16(src), m = block_f16(src + 2);
     uint32_t high = block_u32(src + 4);
-    for (int i = 0; i < 32; i++)
-        dst[i] = d * (float)(block_nibble(src + 8, i) | block_bit(high, i) << 4) + m;
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)(block_nibble(src + 8, i) | block_bit(high, i) << 4) + m;
 }
 
 static void block_Q8_0(const uint8_t *src, float *dst) { /* d, i8[32] */
@@ -69,8 +67,7 @@ static void block_Q4_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12],
     }
 }
 
-static void block_Q5_K(const uint8_t *src,
-                       float *dst) { /* d, dmin, scales[12], high[32], low[128] */
+static void block_Q5_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12], high[32], low[128] */
     float d = block_f16(src), dmin = block_f16(src + 2);
     const uint8_t *packed = src + 4, *high = src + 16, *codes = src + 48;
     for (int s = 0; s < 8; s++) {
@@ -104,8 +101,7 @@ static void block_Q3_K(const uint8_t *src, float *dst) { /* high[32], codes[64],
     float d = block_f16(src + 108);
     for (int i = 0; i < 256; i++) {
         int g = i / 128, j = i % 128 / 32, l = i % 32, k = i / 16;
-        int scale = (k < 8 ? packed[k] & 15 : packed[k - 8] >> 4) |
-                    (packed[8 + k % 4] >> 2 * (k / 4) & 3) << 4;
+        int scale = (k < 8 ? packed[k] & 15 : packed[k - 8] >> 4) | (packed[8 + k % 4] >> 2 * (k / 4) & 3) << 4;
         int code = (codes[32 * g + l] >> 2 * j & 3) - (block_bit(high[l], 4 * g + j) ? 0 : 4);
         dst[i] = d * (float)(scale - 32) * (float)code;
     }
@@ -113,8 +109,7 @@ static void block_Q3_K(const uint8_t *src, float *dst) { /* high[32], codes[64],
 
 /* ---- codes that number the values of a small table ---- */
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                      1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 static void block_IQ4_NL(const uint8_t *src, float *dst) { /* d, nibbles[16] */
     float d = block_f16(src);
@@ -127,8 +122,7 @@ static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4
     for (int s = 0; s < 8; s++) {
         int scale = (src[4 + s / 2] >> 4 * (s % 2) & 15) | (int)(high >> 2 * s & 3) << 4;
         float step = d * (float)(scale - 32);
-        for (int l = 0; l < 32; l++)
-            dst[32 * s + l] = step * (float)iq4_values[block_nibble(src + 8 + 16 * s, l)];
+        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)iq4_values[block_nibble(src + 8 + 16 * s, l)];
     }
 }
 
@@ -136,7 +130,7 @@ static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4
 static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 static void block_MXFP4(const uint8_t *src, float *dst) { /* u8 exponent, nibbles[16] */
-    float d = ldexpf(1.0f, src[0] - 128); /* twice E2M1's unit, hence 128 */
+    float d = ldexpf(1.0f, src[0] - 128);                 /* twice E2M1's unit, hence 128 */
     for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[block_nibble(src + 1, i)];
 }
 
@@ -171,8 +165,7 @@ static void signed_entry(rt_grid_id id, int entry, float d, int signs, float *ds
     const rt_grid *grid = rt_grid_of(id);
     int8_t value[8];
     rt_grid_entry(grid, entry, value);
-    for (int i = 0; i < grid->elems; i++)
-        dst[i] = d * (float)(signs >> i & 1 ? -value[i] : value[i]);
+    for (int i = 0; i < grid->elems; i++) dst[i] = d * (float)(signs >> i & 1 ? -value[i] : value[i]);
 }
 
 /* d, eight times entries[4] and a u32 of 4 × 7 signs and a 4-bit scale */
@@ -182,8 +175,7 @@ static void block_IQ2_XXS(const uint8_t *src, float *dst) {
         uint32_t signs = block_u32(entries + 4);
         float d = block_f16(src) * (0.5f + (float)(signs >> 28)) * 0.25f;
         for (int g = 0; g < 4; g++)
-            signed_entry(RT_GRID_IQ2_XXS, entries[g], d, even_signs(signs >> 7 * g),
-                         dst + 32 * s + 8 * g);
+            signed_entry(RT_GRID_IQ2_XXS, entries[g], d, even_signs(signs >> 7 * g), dst + 32 * s + 8 * g);
     }
 }
 
@@ -196,8 +188,7 @@ static float iq2_scale(const uint8_t *src, const uint8_t *scales, int k) {
 static void block_IQ2_XS(const uint8_t *src, float *dst) {
     for (int g = 0; g < 32; g++) {
         uint32_t code = block_u16(src + 2 + 2 * g);
-        signed_entry(RT_GRID_IQ2_XS, code & 511, iq2_scale(src, src + 66, g / 2),
-                     even_signs(code >> 9), dst + 8 * g);
+        signed_entry(RT_GRID_IQ2_XS, code & 511, iq2_scale(src, src + 66, g / 2), even_signs(code >> 9), dst + 8 * g);
     }
 }
 
@@ -217,8 +208,7 @@ static void block_IQ3_XXS(const uint8_t *src, float *dst) {
         float d = block_f16(src) * (0.5f + (float)(signs >> 28)) * 0.5f;
         for (int g = 0; g < 8; g++) {
             int eight = even_signs(signs >> 7 * (g / 2));
-            signed_entry(RT_GRID_IQ3_XXS, src[2 + 8 * s + g], d, eight >> 4 * (g % 2),
-                         dst + 32 * s + 4 * g);
+            signed_entry(RT_GRID_IQ3_XXS, src[2 + 8 * s + g], d, eight >> 4 * (g % 2), dst + 32 * s + 4 * g);
         }
     }
 }
@@ -275,12 +265,9 @@ static void block_TQ1_0(const uint8_t *src, float *dst) { /* digits[48], last di
     float d = block_f16(src + 52);
     for (int i = 0; i < 256; i++) {
         int digit;
-        if (i < 160)
-            digit = ternary_digit(src[i % 32], i / 32);
-        else if (i < 240)
-            digit = ternary_digit(src[32 + (i - 160) % 16], (i - 160) / 16);
-        else
-            digit = ternary_digit(src[48 + (i - 240) % 4], (i - 240) / 4);
+        if (i < 160) digit = ternary_digit(src[i % 32], i / 32);
+        else if (i < 240) digit = ternary_digit(src[32 + (i - 160) % 16], (i - 160) / 16);
+        else digit = ternary_digit(src[48 + (i - 240) % 4], (i - 240) / 4);
         dst[i] = d * (float)(digit - 1);
     }
 }
@@ -301,10 +288,9 @@ static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
 #define ROWS_SCREEN(name, elems, bytes)
 #define ROWS_INTERLEAVED(name, elems, bytes)
 #define ROWS_PANELS(name, elems, bytes)
-#define ROWS_QUANT(name, elems, bytes)                                                             \
-    static void rows_##name(const uint8_t *src, float *dst, size_t count) {                        \
-        for (size_t i = 0; i < count / (elems); i++)                                               \
-            block_##name(src + i * (bytes), dst + i * (elems));                                    \
+#define ROWS_QUANT(name, elems, bytes)                                                                                 \
+    static void rows_##name(const uint8_t *src, float *dst, size_t count) {                                            \
+        for (size_t i = 0; i < count / (elems); i++) block_##name(src + i * (bytes), dst + i * (elems));               \
     }
 #define DTYPE(name, text, ggml, elems, bytes, class) ROWS_##class(name, elems, bytes)
 #include "runtime/dtype.def"
@@ -312,13 +298,13 @@ static void block_TQ2_0(const uint8_t *src, float *dst) { /* codes[64], d */
 
 typedef void (*rows_function)(const uint8_t *src, float *dst, size_t elems);
 
-#define ENTRY_FLOAT(name) rows_##name
-#define ENTRY_INT(name)   NULL
-#define ENTRY_BOOL(name)  NULL
-#define ENTRY_SCREEN(name) NULL
+#define ENTRY_FLOAT(name)       rows_##name
+#define ENTRY_INT(name)         NULL
+#define ENTRY_BOOL(name)        NULL
+#define ENTRY_SCREEN(name)      NULL
 #define ENTRY_INTERLEAVED(name) NULL
-#define ENTRY_PANELS(name) NULL
-#define ENTRY_QUANT(name) rows_##name
+#define ENTRY_PANELS(name)      NULL
+#define ENTRY_QUANT(name)       rows_##name
 static const rows_function rows_of[RT_DTYPE_COUNT] = {
 #define DTYPE(name, text, ggml, elems, bytes, class) [RT_##name] = ENTRY_##class(name),
 #include "runtime/dtype.def"

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 void rt_release_pages(const void *from, const void *to) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)from + page - 1) / page * page, last = (uintptr_t)to / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)from + page - 1) / page * page,
+              last = (uintptr_t)to / page * page;
     if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
 }
 

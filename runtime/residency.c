@@ -6,7 +6,8 @@
 static size_t resting_bytes(const rt_residency *r, rt_rest rest) {
     size_t bytes = 0;
     for (int i = 0; i < r->count; i++)
-        if (r->sources[i].rest == rest) bytes += (size_t)((const char *)r->sources[i].to - (const char *)r->sources[i].from);
+        if (r->sources[i].rest == rest)
+            bytes += (size_t)((const char *)r->sources[i].to - (const char *)r->sources[i].from);
     return bytes;
 }
 
@@ -15,8 +16,8 @@ static void release(const rt_residency *r, rt_rest rest) {
         if (r->sources[i].rest == rest) rt_release_pages(r->sources[i].from, r->sources[i].to);
 }
 
-/* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs: generating needed both. Of
- * interleaved rows prompts read some, few unless much is wide. */
+/* The pages around rows that were read one by one need not rest when what else does is as much as a prompt needs:
+ * generating needed both. Of interleaved rows prompts read some, few unless much is wide. */
 void rt_residency_set(rt_residency *r, const rt_source *sources, int count, size_t activations) {
     r->sources = sources;
     r->count = count;

@@ -1,8 +1,8 @@
 /* The rotation that spreads outliers before rounding to 8 bits: a fixed orthogonal matrix for each number of columns.
  *
- * For K = m·2^a, m odd: signs, then a Hadamard transform of each of the m runs of 2^a, then I - 2/m·J across the runs (J all ones;
- * nothing for m = 1), all scaled to length 1. Rotating both sides leaves x·w as it is; the idea is that of QuaRot (Ashkboos and others,
- * "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", 2024). */
+ * For K = m·2^a, m odd: signs, then a Hadamard transform of each of the m runs of 2^a, then I - 2/m·J across the runs
+ * (J all ones; nothing for m = 1), all scaled to length 1. Rotating both sides leaves x·w as it is; the idea is that of
+ * QuaRot (Ashkboos and others, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs", 2024). */
 #ifndef GM_RUNTIME_ROTATE_H
 #define GM_RUNTIME_ROTATE_H
 

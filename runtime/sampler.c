@@ -16,7 +16,9 @@ size_t rt_sample_scratch_bytes(int64_t vocab) {
 
 rt_scores rt_scores_in(void *scratch, int64_t vocab) {
     char *memory = scratch;
-    return (rt_scores){.score = (float *)memory, .weight = (float *)(memory + row_bytes(vocab)), .id = (int32_t *)(memory + 2 * row_bytes(vocab))};
+    return (rt_scores){.score = (float *)memory,
+                       .weight = (float *)(memory + row_bytes(vocab)),
+                       .id = (int32_t *)(memory + 2 * row_bytes(vocab))};
 }
 
 /* ---- randomness: a function of (seed, position, id) ---- */
@@ -226,9 +228,10 @@ static void keep_min_p(rt_scores *set, float min_p) {
     set->count = count;
 }
 
-/* A race of exponential clocks: an entry rings at -log(1 - u) / weight with a u of its own, and is the first with the probability weight/total
- * (the Gumbel-max trick on another scale). An entry wins against the same others wherever these are, so that a set without the unlikely ids
- * mostly gives the same token. As -log(1 - u) >= u, most need no logarithm. */
+/* A race of exponential clocks: an entry rings at -log(1 - u) / weight with a u of its own, and is the first with the
+ * probability weight/total (the Gumbel-max trick on another scale). An entry wins against the same others wherever
+ * these are, so that a set without the unlikely ids mostly gives the same token. As -log(1 - u) >= u, most need no
+ * logarithm. */
 static int32_t draw(const rt_scores *set, uint64_t state) {
     double first = INFINITY;
     int32_t winner = set->id[0];
@@ -276,9 +279,10 @@ int64_t rt_sample_reach(const float *options, int64_t vocab) {
     return few && !(penalises(options) && options[RT_SAMPLE_REPEAT_PENALTY] < 1) ? (int64_t)top_k : 0;
 }
 
-/* A score below `least` that divided by the temperature is as large as it: its quotient q is the same float, from which both
- * exact quotients are at most 2^-24·|q| away, or 2^-150 where q is below normal numbers; so the scores are less than
- * 2^-22·|least| or 2^-149·temperature apart. Infinite quotients of either sign change nothing: only the best then counts. */
+/* A score below `least` that divided by the temperature is as large as it: its quotient q is the same float, from which
+ * both exact quotients are at most 2^-24·|q| away, or 2^-150 where q is below normal numbers; so the scores are less
+ * than 2^-22·|least| or 2^-149·temperature apart. Infinite quotients of either sign change nothing: only the best then
+ * counts. */
 float rt_sample_floor(float least, const float *options) {
     return least - fabsf(least) * 0x1p-21f - (fmaxf(options[RT_SAMPLE_TEMPERATURE], 0) * 0x1p-148f + 0x1p-100f);
 }

@@ -5,9 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RUN = RT_SCREEN_RUN, ROWS = RT_SCREEN_ROWS, QUAD = RT_SCREEN_QUAD, LINE = 64, LANES = 8, LARGEST_SCALE = RT_SCREEN_MOST_SCALE, SAMPLED_ROWS = 512 };
+enum {
+    RUN = RT_SCREEN_RUN,
+    ROWS = RT_SCREEN_ROWS,
+    QUAD = RT_SCREEN_QUAD,
+    LINE = 64,
+    LANES = 8,
+    LARGEST_SCALE = RT_SCREEN_MOST_SCALE,
+    SAMPLED_ROWS = 512
+};
 #define HUGE_WEIGHT 0x1p60f /* products of anything below with x below RT_SCREEN_MAX_X stay finite */
-#define LEAST_UNIT 0x1p-80f
+#define LEAST_UNIT  0x1p-80f
 
 bool rt_can_screen(rt_dtype dtype) {
     return dtype == RT_F32 || dtype == RT_F16 || dtype == RT_BF16 || dtype == RT_Q8_0 || dtype == RT_Q6_K;
@@ -91,14 +99,16 @@ GM_INLINE lengths quantise(const float *w, float d, ints *codes) {
 /* What rounding may add to a product of `columns` terms. */
 typedef struct slack {
     float terms; /* of ‖w‖‖x‖ and of ‖v‖‖x‖: the kernel's sums have at most columns/8 + 20 roundings in a row */
-    float steps; /* of d‖x‖: the estimate sums 15·√32 steps and takes 8·√32 off, with columns/32 + 22 roundings in a row */
+    /* of d‖x‖: the estimate sums 15·√32 steps and takes 8·√32 off, with columns/32 + 22 roundings in a row */
+    float steps;
 } slack;
 
 static slack slack_of(size_t columns) {
     return (slack){((float)columns / 8 + 32) * 0x1p-23f, ((float)columns / 32 + 22) * 0x1p-23f * 131};
 }
 
-/* A run of a row: its scale, how far a product with it may be off per ‖x‖ (not where it is a first run: what v leaves), and codes. */
+/* A run of a row: its scale, how far a product with it may be off per ‖x‖ (not where it is a first run: what v leaves),
+ * and codes. */
 typedef struct run {
     int scale;
     float bound;
@@ -115,7 +125,8 @@ GM_INLINE run screen_run(const float *w, float unit, slack more, float *rest) {
         float off = rest ? RT_SCREEN_TOP_X_ERROR * l.v : l.off * (1 + more.terms) + RT_SCREEN_X_ERROR * l.v;
         r.bound = d * (off + more.terms * (l.w + l.v) + more.steps + 1e-4f); /* the last for this sum */
     }
-    /* Exact: v has 8 + 8 + 4 bits, and w is no less than half of d where v is not zero, so that their difference has no lower bits. */
+    /* Exact: v has 8 + 8 + 4 bits, and w is no less than half of d where v is not zero, so that their difference has no
+     * lower bits. */
     for (int i = 0; rest && i < RUN; i++) rest[i] = w[i] - d * (float)(r.codes[i / LANES][i % LANES] - 8);
     return r;
 }
@@ -204,15 +215,18 @@ static void put_unit(uint8_t *head, int unit, int row, float value) {
 /* found: one after the other, those of the runs of columns. */
 GM_INLINE void put_bounds(const rt_screen_places *at, uint8_t *head, int row, const float *found) {
     int64_t count = at->runs - 1;
-    float most = largest(found, count + (LANES - count % LANES) % LANES), unit = round_up(most / (RT_SCREEN_MOST_BOUND - 0.1f)), inverse = 1 / unit * (1 + 2e-6f);
+    float most = largest(found, count + (LANES - count % LANES) % LANES),
+          unit = round_up(most / (RT_SCREEN_MOST_BOUND - 0.1f)), inverse = 1 / unit * (1 + 2e-6f);
     put_unit(head, 1, row, unit);
     for (int64_t i = 0; i < count && most > 0; i++)
         head[at->bounds + (i / QUAD * ROWS + row) * QUAD + i % QUAD] = (uint8_t)ceilf(found[i] * inverse);
 }
 
 /* Row `row` of a group; w: its values. */
-GM_INLINE void screen_row(const rt_screen_places *at, const float *w, slack more, int64_t group, int row, uint8_t *screen) {
-    float unit = unit_for(largest(w, (at->runs - 1) * RUN)), values[RUN], rest[RUN], bounds[RT_SCREEN_MAX_COLUMNS / RUN + LANES];
+GM_INLINE void screen_row(const rt_screen_places *at, const float *w, slack more, int64_t group, int row,
+                          uint8_t *screen) {
+    float unit = unit_for(largest(w, (at->runs - 1) * RUN)), values[RUN], rest[RUN],
+          bounds[RT_SCREEN_MAX_COLUMNS / RUN + LANES];
     uint16_t order[RUN];
     uint8_t *head = screen + at->heads + group * at->head;
     memset(bounds, 0, sizeof *bounds * (size_t)(at->runs + LANES - 1));

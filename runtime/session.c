@@ -21,11 +21,11 @@ struct rt_session {
     rt_frame *frame;
     int32_t *tokens, *spare_tokens; /* [context] */
     void *caches[RT_MAX_CACHES], *spare_caches[RT_MAX_CACHES];
-    float *x, *spare_x;             /* [1, hidden]: residual stream of the last token */
-    float *rows;                    /* [chunk, hidden], for scoring; made when first needed */
-    float *logits;                  /* [rows, vocab], likewise */
+    float *x, *spare_x;   /* [1, hidden]: residual stream of the last token */
+    float *rows;          /* [chunk, hidden], for scoring; made when first needed */
+    float *logits;        /* [rows, vocab], likewise */
     int64_t length, most; /* now; at a seek since the last reset */
-    bool has_x; /* x belongs to tokens[length - 1] */
+    bool has_x;           /* x belongs to tokens[length - 1] */
     bool has_activations; /* of a long prompt, or rows to be scored: their pages are resident */
     rt_residency weights;
 };
@@ -41,7 +41,8 @@ static bool takes_over(const rt_function *f, int first, int count) {
 /* Functions that do not update in place need second buffers to write to. */
 static bool needs_spare_caches(const rt_program *p) {
     int n = p->cache_count;
-    return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) && takes_over(&p->generate, 4, n));
+    return !(takes_over(&p->forward, 1, n) && takes_over(&p->step, 1, n) && takes_over(&p->prefill, 1, n) &&
+             takes_over(&p->generate, 4, n));
 }
 
 static gm_status open_memory(rt_session *s, gm_diag *diag) {
@@ -92,7 +93,8 @@ void rt_session_rest(rt_session *s, const rt_source *sources, int count) {
 }
 
 int64_t rt_session_fixed_bytes(const rt_program *p, int threads) {
-    return (int64_t)(sizeof(rt_ring) + rt_sample_scratch_bytes(p->vocab)) + rt_matmul_fixed_bytes(p->sites, p->site_count, threads);
+    return (int64_t)(sizeof(rt_ring) + rt_sample_scratch_bytes(p->vocab)) +
+           rt_matmul_fixed_bytes(p->sites, p->site_count, threads);
 }
 
 void rt_session_close(rt_session *s) {
@@ -145,7 +147,8 @@ bool rt_session_seeks(const rt_session *s) {
 gm_status rt_session_seek(rt_session *s, int64_t n, gm_diag *diag) {
     if (s->length > s->most) s->most = s->length;
     if (s->program.forgets) return gm_fail(diag, GM_UNSUPPORTED, "the caches have forgotten old tokens (kv_ring)");
-    if (n < 0 || n > s->most) return gm_fail(diag, GM_INVALID, "seek to %lld of %lld tokens", (long long)n, (long long)s->most);
+    if (n < 0 || n > s->most)
+        return gm_fail(diag, GM_INVALID, "seek to %lld of %lld tokens", (long long)n, (long long)s->most);
     s->length = n;
     s->has_x = false;
     return GM_OK;
@@ -188,7 +191,8 @@ static void swap_pointers(void *a, void *b) {
 static void pass_caches(call *c, int argument, int result) {
     rt_session *s = c->session;
     for (int i = 0; i < s->program.cache_count; i++) c->args[argument + i] = s->caches[i];
-    for (int i = 0; i < s->program.cache_count; i++) c->results[result + i] = result_for(c, result + i, s->spare_caches[i]);
+    for (int i = 0; i < s->program.cache_count; i++)
+        c->results[result + i] = result_for(c, result + i, s->spare_caches[i]);
 }
 
 /* After a call: results that went to a spare buffer become the current ones. */
@@ -220,10 +224,12 @@ static void run_head(rt_session *s, const rt_function *f, float *x, int64_t rows
 static gm_status check_ids(const rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
     if (n < 1) return gm_fail(diag, GM_INVALID, "the prompt is empty: expected at least one token");
     if (n > s->program.context - s->length)
-        return gm_fail(diag, GM_INVALID, "%lld tokens after %lld do not fit the context of %lld", (long long)n, (long long)s->length, (long long)s->program.context);
+        return gm_fail(diag, GM_INVALID, "%lld tokens after %lld do not fit the context of %lld", (long long)n,
+                       (long long)s->length, (long long)s->program.context);
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->program.vocab)
-            return gm_fail(diag, GM_INVALID, "token id %d (number %lld) is outside the vocabulary 0..%lld", ids[i], (long long)i, (long long)s->program.vocab - 1);
+            return gm_fail(diag, GM_INVALID, "token id %d (number %lld) is outside the vocabulary 0..%lld", ids[i],
+                           (long long)i, (long long)s->program.vocab - 1);
     return GM_OK;
 }
 
@@ -231,7 +237,8 @@ static gm_status check_ids(const rt_session *s, const int32_t *ids, int64_t n, g
 static gm_status check_finite(const rt_session *s, const char *what, const float *x, int64_t count, gm_diag *diag) {
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(x[i]))
-            return gm_fail(diag, GM_FORMAT, "%s: the %s are not finite: expected weights without NaN and infinity", s->program.model, what);
+            return gm_fail(diag, GM_FORMAT, "%s: the %s are not finite: expected weights without NaN and infinity",
+                           s->program.model, what);
     return GM_OK;
 }
 
@@ -242,8 +249,8 @@ static void advise_activations(const rt_session *s, int advice) {
     madvise(s->frame->scratch, rt_frame_scratch(s->frame), advice);
 }
 
-/* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses of the TLB. A
- * short prompt writes the first rows of each buffer, and would make a large page of each. */
+/* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses
+ * of the TLB. A short prompt writes the first rows of each buffer, and would make a large page of each. */
 static void claim_activations(rt_session *s, int64_t n) {
     advise_activations(s, n < RT_RELEASE_TOKENS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
     s->has_activations |= n >= RT_RELEASE_TOKENS;
@@ -277,8 +284,8 @@ static void prefill_part(rt_session *s, int64_t n) {
     s->length += n;
 }
 
-/* Two chunks at a time: in between, pages around rows of the embedding are given back, of which a long prompt would leave most resident, if they
- * are to be. */
+/* Two chunks at a time: in between, pages around rows of the embedding are given back, of which a long prompt would
+ * leave most resident, if they are to be. */
 static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
     int64_t part = n < 2 * chunk_of(s, n) ? n : 2 * chunk_of(s, n);
     GM_TRY(prepare_chunks(s, part, diag));
@@ -290,8 +297,8 @@ static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
     return GM_OK;
 }
 
-/* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. Not before: a prompt may come in several
- * calls, and the next would fault them in again. */
+/* A long prompt's activations are of no use to decoding, whose own need little: give the pages back. Not before: a
+ * prompt may come in several calls, and the next would fault them in again. */
 static void release_activations(rt_session *s) {
     if (!s->has_activations) return;
     advise_activations(s, MADV_DONTNEED);
@@ -429,8 +436,9 @@ static void cut_after(generation *g, int64_t start) {
     g->s->has_x = false;
 }
 
-gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const int32_t *stops, int stop_count, int64_t max, rt_token_fn on_token,
-                              void *user, int32_t *out, int64_t *out_count, rt_stop *out_stop, gm_diag *diag) {
+gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const int32_t *stops, int stop_count,
+                              int64_t max, rt_token_fn on_token, void *user, int32_t *out, int64_t *out_count,
+                              rt_stop *out_stop, gm_diag *diag) {
     if (!s->length) return gm_fail(diag, GM_INVALID, "nothing to continue: generate needs a prompt first");
     if (stop_count > RT_MAX_STOPS) return gm_fail(diag, GM_INVALID, "more than %d stop ids", RT_MAX_STOPS);
     if (!s->has_x) {
@@ -466,7 +474,8 @@ static gm_status open_scoring(rt_session *s, gm_diag *diag) {
 }
 
 /* *more: has nobody stopped it? */
-static gm_status score_rows(rt_session *s, int64_t first, int64_t count, rt_logits_fn on_logits, void *user, bool *more, gm_diag *diag) {
+static gm_status score_rows(rt_session *s, int64_t first, int64_t count, rt_logits_fn on_logits, void *user, bool *more,
+                            gm_diag *diag) {
     for (int64_t done = 0; done < count && *more; done += s->program.rows) {
         int64_t rows = count - done < s->program.rows ? count - done : s->program.rows;
         run_head(s, &s->program.head, s->rows + done * s->program.hidden, rows, s->logits);
@@ -476,7 +485,8 @@ static gm_status score_rows(rt_session *s, int64_t first, int64_t count, rt_logi
     return GM_OK;
 }
 
-gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user, gm_diag *diag) {
+gm_status rt_session_score(rt_session *s, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user,
+                           gm_diag *diag) {
     GM_TRY(check_ids(s, ids, n, diag));
     GM_TRY(open_scoring(s, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);

@@ -8,8 +8,8 @@ typedef struct rt_session rt_session;
 struct rt_program;
 struct rt_source;
 
-/* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_NOMEM when the cache,
- * the activations or the packed weights do not fit. */
+/* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_NOMEM when
+ * the cache, the activations or the packed weights do not fit. */
 gm_status rt_session_open(const struct rt_program *program, int threads, gm_diag *diag, rt_session **out);
 
 /* Other sources than those that it was opened with, borrowed, when weights were derived since. */
@@ -41,32 +41,33 @@ int64_t rt_session_vocab(const rt_session *session);
 /* Forget the sequence (keeps memory). */
 void rt_session_reset(rt_session *session);
 
-/* Let the sequence end after n tokens: fewer than it has, or as many as it has had since it was last reset, when the caches still hold what
- * the latest call that came to each place left there. The next generate runs the last token once more, first. GM_INVALID: it never had so many;
- * GM_UNSUPPORTED: caches that forget old tokens. */
+/* Let the sequence end after n tokens: fewer than it has, or as many as it has had since it was last reset, when the
+ * caches still hold what the latest call that came to each place left there. The next generate runs the last token once
+ * more, first. GM_INVALID: it never had so many; GM_UNSUPPORTED: caches that forget old tokens. */
 gm_status rt_session_seek(rt_session *session, int64_t n, gm_diag *diag);
 /* Can it seek? */
 bool rt_session_seeks(const rt_session *session);
 
-/* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n = 0.
- * GM_FORMAT: the activations are not finite. */
+/* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n =
+ * 0. GM_FORMAT: the activations are not finite. */
 gm_status rt_session_prefill(rt_session *session, const int32_t *ids, int64_t n, gm_diag *diag);
 
-/* Generate up to max tokens after a prefill (or an earlier generate). stops: ids that end generation; the stop id itself is
- * neither counted in *out_count nor passed to on_token. out must hold max ids. GM_FORMAT: the activations are not finite; tokens that were passed
- * on before mean nothing then. */
+/* Generate up to max tokens after a prefill (or an earlier generate). stops: ids that end generation; the stop id
+ * itself is neither counted in *out_count nor passed to on_token. out must hold max ids. GM_FORMAT: the activations are
+ * not finite; tokens that were passed on before mean nothing then. */
 gm_status rt_session_generate(rt_session *session, const rt_sampling *sampling, const int32_t *stops, int stop_count,
                               int64_t max, rt_token_fn on_token, void *user, int32_t *out, int64_t *out_count,
                               rt_stop *out_stop, gm_diag *diag);
 
 /* Append ids and give the logits after each of them: [n, vocab] into `logits`, piece by piece: on_logits is called with
- * the rows of each piece, [rows, vocab], which it may read until it returns; false: no more. GM_FORMAT: activations or logits are not finite. */
+ * the rows of each piece, [rows, vocab], which it may read until it returns; false: no more. GM_FORMAT: activations or
+ * logits are not finite. */
 typedef bool (*rt_logits_fn)(void *user, int64_t first, int64_t rows, const float *logits);
 gm_status rt_session_score(rt_session *session, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user,
                            gm_diag *diag);
 
-/* Where code that was compiled for a profile leaves its events from now on, NULL: nowhere. Borrowed. It must have room for the
- * session's threads. */
+/* Where code that was compiled for a profile leaves its events from now on, NULL: nowhere. Borrowed. It must have room
+ * for the session's threads. */
 struct rt_profile;
 void rt_session_profile(rt_session *session, struct rt_profile *profile);
 int rt_session_threads(const rt_session *session);

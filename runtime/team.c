@@ -14,7 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPIN_TICKS = 250000, YIELD_TICKS = 40 * SPIN_TICKS }; /* of rt_ticks: a tenth of a millisecond, four milliseconds */
+/* of rt_ticks: a tenth of a millisecond, four milliseconds */
+enum { SPIN_TICKS = 250000, YIELD_TICKS = 40 * SPIN_TICKS };
 
 struct rt_team {
     pthread_t conductor;
@@ -37,7 +38,8 @@ static double cgroup_quota(void) {
         fclose(file);
         return found == 2 && period > 0 ? quota / period : 0;
     }
-    FILE *q = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"), *p = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r");
+    FILE *q = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"),
+         *p = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r");
     bool both = q && p && fscanf(q, "%lf", &quota) == 1 && fscanf(p, "%lf", &period) == 1;
     if (q) fclose(q);
     if (p) fclose(p);
@@ -88,7 +90,8 @@ static void *conductor_main(void *argument) {
 }
 
 gm_status rt_team_open(int threads, gm_diag *diag, rt_team **out) {
-    if (threads < 0 || threads > RT_MAX_THREADS) return gm_fail(diag, GM_INVALID, "threads must be 1..%d, found %d", RT_MAX_THREADS, threads);
+    if (threads < 0 || threads > RT_MAX_THREADS)
+        return gm_fail(diag, GM_INVALID, "threads must be 1..%d, found %d", RT_MAX_THREADS, threads);
     rt_team *team = calloc(1, sizeof *team);
     if (!team) return gm_fail(diag, GM_NOMEM, "out of memory");
     team->threads = startable(threads ? threads : rt_team_default_threads());
@@ -165,19 +168,21 @@ static void sleep_until(rt_barrier *barrier, unsigned phase) {
     atomic_fetch_sub(&barrier->sleepers, 1);
 }
 
-/* Did another thread come to its last barrier on the CPU that this thread is on? Then it is not to be waited for at work: it cannot run. */
+/* Did another thread come to its last barrier on the CPU that this thread is on? Then it is not to be waited for at
+ * work: it cannot run. */
 static bool shares_cpu(rt_barrier *barrier, int32_t thread, int32_t threads) {
     int here = sched_getcpu() + 1;
-    if (atomic_load_explicit(&barrier->cpu[thread], memory_order_relaxed) != here) atomic_store_explicit(&barrier->cpu[thread], here, memory_order_relaxed);
+    if (atomic_load_explicit(&barrier->cpu[thread], memory_order_relaxed) != here)
+        atomic_store_explicit(&barrier->cpu[thread], here, memory_order_relaxed);
     for (int32_t i = 0; i < threads; i++)
         if (i != thread && atomic_load_explicit(&barrier->cpu[i], memory_order_relaxed) == here) return true;
     return false;
 }
 
-/* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The others spin for about as
- * long as it takes to fall asleep and to be woken (a kernel is microseconds), then sleep, so that what keeps one of them waiting may run. Where
- * threads share a CPU, they leave it to each other at once, and sleep only when the longest kernels should be done: a thread that is woken
- * costs as much as many kernels. */
+/* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The
+ * others spin for about as long as it takes to fall asleep and to be woken (a kernel is microseconds), then sleep, so
+ * that what keeps one of them waiting may run. Where threads share a CPU, they leave it to each other at once, and
+ * sleep only when the longest kernels should be done: a thread that is woken costs as much as many kernels. */
 void rt_barrier_wait(rt_frame *frame, int32_t thread) {
     rt_barrier *barrier = &frame->barrier;
     if (frame->threads == 1) {
@@ -191,7 +196,8 @@ void rt_barrier_wait(rt_frame *frame, int32_t thread) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&barrier->dealt, 0, memory_order_relaxed);
         atomic_store(&barrier->phase, phase + 1);
-        if (atomic_load(&barrier->sleepers)) syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        if (atomic_load(&barrier->sleepers))
+            syscall(SYS_futex, &barrier->phase, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
         return;
     }
     int64_t end = rt_ticks() + (shared ? YIELD_TICKS : SPIN_TICKS);

@@ -1,5 +1,5 @@
-/* One thread team per session. Every call of compiled code is one OpenMP parallel region, opened on a thread of the session's own,
- * so that the caller is free to drain the token ring meanwhile. */
+/* One thread team per session. Every call of compiled code is one OpenMP parallel region, opened on a thread of the
+ * session's own, so that the caller is free to drain the token ring meanwhile. */
 #ifndef GM_RUNTIME_TEAM_H
 #define GM_RUNTIME_TEAM_H
 

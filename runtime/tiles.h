@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* May this process, on all of its threads, use tile data? Asks the kernel the first time. False where CPU or kernel know none, or the kernel
- * refuses. (Linux, Documentation/arch/x86/xstate.rst.) */
+/* May this process, on all of its threads, use tile data? Asks the kernel the first time. False where CPU or kernel
+ * know none, or the kernel refuses. (Linux, Documentation/arch/x86/xstate.rst.) */
 bool rt_tiles_permitted(void);
 
 #endif

@@ -69,7 +69,8 @@ static rt_piece_slot *piece_slot(const rt_tokenizer *tokenizer, const char *text
         rt_piece_slot *slot = &tokenizer->pieces[at];
         int32_t id = id_in(*slot, mask);
         if (id < 0) return slot;
-        if (((*slot ^ hash) & ~mask) == 0 && pieces[id].length == length && memcmp(pieces[id].text, text, length) == 0) return slot;
+        if (((*slot ^ hash) & ~mask) == 0 && pieces[id].length == length && memcmp(pieces[id].text, text, length) == 0)
+            return slot;
     }
 }
 
@@ -120,19 +121,16 @@ static gm_status check_merge(const rt_vocab *vocab, size_t rank, gm_diag *diag) 
     const int32_t ids[] = {merge->left, merge->right, merge->result};
     for (size_t i = 0; i < GM_COUNT(ids); i++) {
         if (ids[i] < 0 || (size_t)ids[i] >= vocab->count)
-            return gm_fail(diag, GM_FORMAT, "tokenizer: merge %zu: id %d, expected 0..%zu", rank,
-                           ids[i], vocab->count - 1);
+            return gm_fail(diag, GM_FORMAT, "tokenizer: merge %zu: id %d, expected 0..%zu", rank, ids[i],
+                           vocab->count - 1);
         if (vocab->pieces[ids[i]].type == RT_PIECE_BYTE)
-            return gm_fail(diag, GM_UNSUPPORTED, "tokenizer: merge %zu: expected no byte pieces",
-                           rank);
+            return gm_fail(diag, GM_UNSUPPORTED, "tokenizer: merge %zu: expected no byte pieces", rank);
     }
     const rt_piece *left = &vocab->pieces[merge->left], *right = &vocab->pieces[merge->right],
                    *result = &vocab->pieces[merge->result];
-    if (result->length != left->length + right->length ||
-        memcmp(result->text, left->text, left->length) != 0 ||
+    if (result->length != left->length + right->length || memcmp(result->text, left->text, left->length) != 0 ||
         memcmp(result->text + left->length, right->text, right->length) != 0)
-        return gm_fail(diag, GM_FORMAT,
-                       "tokenizer: merge %zu: expected the result to be both texts joined", rank);
+        return gm_fail(diag, GM_FORMAT, "tokenizer: merge %zu: expected the result to be both texts joined", rank);
     return GM_OK;
 }
 
@@ -188,10 +186,8 @@ static void trie_add(rt_tokenizer *tokenizer, const char *text, size_t length, i
 static void trie_add_escaped(rt_tokenizer *tokenizer, const rt_piece *piece, int32_t id) {
     gm_string text = {0};
     for (size_t i = 0; i < piece->length; i++) {
-        if (piece->text[i] == ' ')
-            gm_string_append(&text, RT_BLANK, RT_BLANK_BYTES);
-        else
-            gm_string_append(&text, piece->text + i, 1);
+        if (piece->text[i] == ' ') gm_string_append(&text, RT_BLANK, RT_BLANK_BYTES);
+        else gm_string_append(&text, piece->text + i, 1);
     }
     trie_add(tokenizer, text.data, text.length, id);
     gm_string_free(&text);
@@ -204,8 +200,8 @@ static bool is_cut(const rt_piece *piece) {
         if (size < 1) return false;
         at += (uint32_t)size;
     }
-    return piece->length && (piece->type == RT_PIECE_USER || piece->type == RT_PIECE_CONTROL ||
-                             piece->type == RT_PIECE_UNKNOWN);
+    return piece->length &&
+           (piece->type == RT_PIECE_USER || piece->type == RT_PIECE_CONTROL || piece->type == RT_PIECE_UNKNOWN);
 }
 
 static void build_trie(rt_tokenizer *tokenizer) {
@@ -213,16 +209,14 @@ static void build_trie(rt_tokenizer *tokenizer) {
     trie_node(tokenizer, 0); /* the unused node 0 */
     for (size_t id = 0; id < vocab->count && !vocab->json_rules; id++) {
         const rt_piece *piece = &vocab->pieces[id];
-        if (piece->type == RT_PIECE_USER && memchr(piece->text, ' ', piece->length))
-            tokenizer->match_escaped = true;
+        if (piece->type == RT_PIECE_USER && memchr(piece->text, ' ', piece->length)) tokenizer->match_escaped = true;
     }
     for (size_t id = 0; id < vocab->count; id++) {
         const rt_piece *piece = &vocab->pieces[id];
         if (!is_cut(piece)) continue;
         if (tokenizer->match_escaped || piece->match & RT_MATCH_ESCAPED)
             trie_add_escaped(tokenizer, piece, (int32_t)id);
-        else
-            trie_add(tokenizer, piece->text, piece->length, (int32_t)id);
+        else trie_add(tokenizer, piece->text, piece->length, (int32_t)id);
     }
 }
 
@@ -254,17 +248,14 @@ static gm_status build_bytes(rt_tokenizer *tokenizer, gm_diag *diag) {
         const rt_piece *piece = &vocab->pieces[id];
         if (piece->type != RT_PIECE_BYTE) continue;
         int value = rt_piece_byte(piece);
-        if (value < 0)
-            return gm_fail(diag, GM_FORMAT, "tokenizer: byte piece %zu: expected the form <0xXX>",
-                           id);
+        if (value < 0) return gm_fail(diag, GM_FORMAT, "tokenizer: byte piece %zu: expected the form <0xXX>", id);
         if (tokenizer->byte_ids[value] < 0) tokenizer->byte_ids[value] = (int32_t)id;
     }
     bool has_unk = vocab->unk >= 0 && (size_t)vocab->unk < vocab->count;
     for (int value = 0; value < 256; value++) {
         if (tokenizer->byte_ids[value] >= 0) continue;
         if (!has_unk)
-            return gm_fail(diag, GM_FORMAT,
-                           "tokenizer: expected a piece <0x%02X> or an unknown piece", value);
+            return gm_fail(diag, GM_FORMAT, "tokenizer: expected a piece <0x%02X> or an unknown piece", value);
         tokenizer->byte_ids[value] = vocab->unk;
     }
     return GM_OK;
@@ -284,8 +275,7 @@ static gm_status tokenizer_build(rt_tokenizer *tokenizer, gm_diag *diag) {
 gm_status rt_tokenizer_new(const rt_vocab *vocab, gm_diag *diag, rt_tokenizer **out) {
     *out = NULL;
     if (vocab->count == 0 || vocab->count > INT32_MAX || vocab->merge_count > UINT32_MAX)
-        return gm_fail(diag, GM_FORMAT,
-                       "tokenizer: %zu pieces and %zu merges, expected 1 to 2^31-1", vocab->count,
+        return gm_fail(diag, GM_FORMAT, "tokenizer: %zu pieces and %zu merges, expected 1 to 2^31-1", vocab->count,
                        vocab->merge_count);
     rt_tokenizer *tokenizer = allocate(1, sizeof *tokenizer);
     tokenizer->vocab = vocab;

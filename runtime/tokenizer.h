@@ -25,10 +25,10 @@ typedef enum rt_piece_type {
 
 /* How a piece that is cut out of the text matches (tokenizer.json's added tokens); 0: as it is spelled. */
 enum {
-    RT_MATCH_WORD = 1,      /* not where a word character touches it */
-    RT_MATCH_LEFT = 2,      /* takes the blanks before it along */
-    RT_MATCH_RIGHT = 4,     /* takes the blanks after it along */
-    RT_MATCH_ESCAPED = 8,   /* in what the others leave, where spaces are U+2581 already */
+    RT_MATCH_WORD = 1,    /* not where a word character touches it */
+    RT_MATCH_LEFT = 2,    /* takes the blanks before it along */
+    RT_MATCH_RIGHT = 4,   /* takes the blanks after it along */
+    RT_MATCH_ESCAPED = 8, /* in what the others leave, where spaces are U+2581 already */
     RT_MATCH_ALL = 15
 };
 
@@ -40,8 +40,9 @@ typedef struct rt_piece {
     float score;          /* merge priority: higher merges first */
     uint32_t length : 24; /* at most RT_MAX_PIECE_BYTES */
     uint32_t type : 3;    /* rt_piece_type */
-    uint32_t apart : 1;   /* json_rules: added to the vocabulary that is merged from, so that it is only found as a whole */
-    uint32_t match : 4;   /* RT_MATCH_… */
+    /* json_rules: added to the vocabulary that is merged from, so that it is only found as a whole */
+    uint32_t apart : 1;
+    uint32_t match : 4; /* RT_MATCH_… */
 } rt_piece;
 
 /* U+2581, which stands for a space inside pieces. */
@@ -62,7 +63,7 @@ typedef struct rt_vocab {
     int32_t bos, eos, unk, pad; /* -1: none */
     int32_t end_of_turn;        /* id of RT_END_OF_TURN, -1: none */
     bool add_bos, add_eos;
-    bool json_rules; /* tokenizer.json semantics: control tokens in raw text match, byte runs decode as one */
+    bool json_rules;  /* tokenizer.json semantics: control tokens in raw text match, byte runs decode as one */
     bool other_turns; /* the model brings a chat template whose turns are not those of Gemma's */
 } rt_vocab;
 
@@ -86,8 +87,8 @@ void rt_tokenizer_free(rt_tokenizer *tokenizer);
 
 /* Append the index as bytes (runtime/tokenizer_index.c). */
 void rt_tokenizer_write(const rt_tokenizer *tokenizer, gm_string *out);
-/* The same tokenizer from those bytes, which start at a multiple of 8 and are borrowed like `vocab`. NULL: they are none that could
- * belong to it. */
+/* The same tokenizer from those bytes, which start at a multiple of 8 and are borrowed like `vocab`. NULL: they are
+ * none that could belong to it. */
 rt_tokenizer *rt_tokenizer_open(const rt_vocab *vocab, const void *index, size_t bytes);
 
 typedef struct rt_ids {
@@ -102,16 +103,14 @@ void rt_ids_free(rt_ids *ids);
  * pieces do. No BOS or EOS is added here. Invalid UTF-8 bytes are read as U+FFFD each. Positions are
  * 32-bit: length must be below RT_MAX_TEXT_BYTES. */
 enum { RT_MAX_TEXT_BYTES = INT32_MAX / 3 /* that a blank becomes */ };
-void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control,
-               rt_ids *out);
+void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control, rt_ids *out);
 /* The id of a piece by its exact text, -1 when there is none. */
 int32_t rt_piece_id(const rt_tokenizer *tokenizer, const char *text);
 
 /* Whole-sequence decoding. Control pieces give nothing when skip_control, else their text; ids outside
  * the vocabulary give nothing. Bytes that are not UTF-8 become U+FFFD: each bad one under SentencePiece
  * rules, all of an invalid run of byte pieces under json_rules. */
-void rt_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_control,
-               gm_string *out);
+void rt_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_control, gm_string *out);
 
 /* Streaming decoding: appends only whole characters, in sum what rt_decode with skip_control gives.
  * Bytes of an unfinished character are held back, under json_rules the whole run of byte pieces while

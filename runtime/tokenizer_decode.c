@@ -24,10 +24,8 @@ static void append_piece(gm_string *out, const rt_piece *piece) {
  * if the whole run is; under SentencePiece rules it is the head of a character that never came. */
 static void flush(rt_stream *stream, gm_string *out) {
     gm_string *pending = &stream->pending;
-    if (stream->checked && stream->checked == pending->length)
-        gm_string_append(out, pending->data, pending->length);
-    else
-        append_replacements(out, pending->length);
+    if (stream->checked && stream->checked == pending->length) gm_string_append(out, pending->data, pending->length);
+    else append_replacements(out, pending->length);
     pending->length = stream->checked = 0;
     stream->invalid = false;
 }
@@ -55,10 +53,8 @@ static void push_byte_spm(rt_stream *stream, char byte, gm_string *out) {
     while (pending->length) {
         int size = gm_utf8_scan(pending->data, pending->length);
         if (size < 0) return;
-        if (size == 0)
-            append_replacements(out, 1);
-        else
-            gm_string_append(out, pending->data, (size_t)size);
+        if (size == 0) append_replacements(out, 1);
+        else gm_string_append(out, pending->data, (size_t)size);
         size_t used = size ? (size_t)size : 1;
         pending->length -= used;
         memmove(pending->data, pending->data + used, pending->length);
@@ -67,13 +63,11 @@ static void push_byte_spm(rt_stream *stream, char byte, gm_string *out) {
 
 /* Ids that give no text end a run of bytes under SentencePiece rules only: HF drops them
  * beforehand. */
-static void step(const rt_tokenizer *tokenizer, rt_stream *stream, int32_t id, bool skip_control,
-                 gm_string *out) {
+static void step(const rt_tokenizer *tokenizer, rt_stream *stream, int32_t id, bool skip_control, gm_string *out) {
     const rt_vocab *vocab = tokenizer->vocab;
     bool known = id >= 0 && (size_t)id < vocab->count;
     const rt_piece *piece = known ? &vocab->pieces[id] : NULL;
-    if (!known ||
-        (skip_control && (piece->type == RT_PIECE_CONTROL || piece->type == RT_PIECE_UNKNOWN))) {
+    if (!known || (skip_control && (piece->type == RT_PIECE_CONTROL || piece->type == RT_PIECE_UNKNOWN))) {
         if (!vocab->json_rules) flush(stream, out);
     } else if (piece->type != RT_PIECE_BYTE) {
         flush(stream, out);
@@ -95,8 +89,7 @@ void rt_stream_finish(const rt_tokenizer *tokenizer, rt_stream *stream, gm_strin
     *stream = (rt_stream){0};
 }
 
-void rt_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_control,
-               gm_string *out) {
+void rt_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_control, gm_string *out) {
     rt_stream stream = {0};
     for (size_t i = 0; i < count; i++) step(tokenizer, &stream, ids[i], skip_control, out);
     rt_stream_finish(tokenizer, &stream, out);

@@ -51,8 +51,7 @@ static void heap_push(encoder *work, candidate item) {
         work->heap = grow(work->heap, &work->heap_capacity, sizeof *work->heap);
     candidate *heap = work->heap;
     size_t at = work->heap_count++;
-    for (; at && item.key < heap[(at - 1) / 2].key; at = (at - 1) / 2)
-        heap[at] = heap[(at - 1) / 2];
+    for (; at && item.key < heap[(at - 1) / 2].key; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
     heap[at] = item;
 }
 
@@ -147,8 +146,7 @@ static void emit(encoder *work, const char *text, uint32_t length, int32_t id) {
     const rt_tokenizer *tokenizer = work->tokenizer;
     if (id == UNRESOLVED) id = text_piece(tokenizer, text, length);
     if (id < 0) {
-        for (uint32_t i = 0; i < length; i++)
-            rt_ids_push(work->out, tokenizer->byte_ids[(uint8_t)text[i]]);
+        for (uint32_t i = 0; i < length; i++) rt_ids_push(work->out, tokenizer->byte_ids[(uint8_t)text[i]]);
         return;
     }
     bool unused = tokenizer->vocab->pieces[id].type == RT_PIECE_UNUSED;
@@ -212,9 +210,7 @@ static size_t clean(const char *text, size_t length, bool escape, char *out) {
     size_t used = 0;
     for (size_t at = 0; at < length;) {
         int size = gm_utf8_scan(text + at, length - at);
-        const char *from = size < 1                    ? RT_REPLACEMENT
-                           : escape && text[at] == ' ' ? RT_BLANK
-                                                       : text + at;
+        const char *from = size < 1 ? RT_REPLACEMENT : escape && text[at] == ' ' ? RT_BLANK : text + at;
         size_t bytes = from == text + at ? (size_t)size : RT_REPLACEMENT_BYTES;
         for (size_t i = 0; i < bytes; i++) out[used + i] = from[i];
         used += bytes;
@@ -250,16 +246,14 @@ static size_t match_piece(const rt_tokenizer *tokenizer, int second, const char 
 /* Whether the piece may stand where it was found; its blanks, those before it not below `gap`. */
 static bool settle_cut(const char *text, size_t length, size_t gap, int match, cut *found) {
     found->from = found->start, found->to = found->end;
-    if (match & RT_MATCH_WORD && (rt_word_at_end(text, found->start) ||
-                                  rt_word_at_start(text + found->end, length - found->end)))
+    if (match & RT_MATCH_WORD &&
+        (rt_word_at_end(text, found->start) || rt_word_at_start(text + found->end, length - found->end)))
         return false;
     size_t blank;
     if (match & RT_MATCH_LEFT)
-        while ((blank = rt_blank_at_end(text, found->from)) > 0 && found->from - blank >= gap)
-            found->from -= blank;
+        while ((blank = rt_blank_at_end(text, found->from)) > 0 && found->from - blank >= gap) found->from -= blank;
     if (match & RT_MATCH_RIGHT)
-        while ((blank = rt_blank_at_start(text + found->to, length - found->to)) > 0)
-            found->to += blank;
+        while ((blank = rt_blank_at_start(text + found->to, length - found->to)) > 0) found->to += blank;
     return true;
 }
 
@@ -272,10 +266,8 @@ static void encode_gap(encoder *work, int second, const char *text, size_t lengt
         return;
     }
     size_t escaped_length = clean(text, length, true, work->escaped);
-    if (work->tokenizer->has_second)
-        encode_cut(work, 1, work->escaped, escaped_length, true);
-    else
-        encode_escaped(work, work->escaped, escaped_length);
+    if (work->tokenizer->has_second) encode_cut(work, 1, work->escaped, escaped_length, true);
+    else encode_escaped(work, work->escaped, escaped_length);
 }
 
 /* Cut pieces out, leftmost and longest first. As in HF the search goes on behind the piece itself, so
@@ -293,7 +285,8 @@ static void encode_cut(encoder *work, int second, const char *text, size_t lengt
         found.end = at += size;
         int match = tokenizer->vocab->pieces[found.id].match;
         if (!settle_cut(text, length, gap, match, &found)) continue;
-        if (match & RT_MATCH_LEFT && found.to <= gap) continue; /* as in HF nothing is left of it, a blank that the piece before took along */
+        /* as in HF nothing is left of it, a blank that the piece before took along */
+        if (match & RT_MATCH_LEFT && found.to <= gap) continue;
         if (found.from > gap) encode_gap(work, second, text + gap, found.from - gap);
         rt_ids_push(work->out, found.id);
         gap = found.to;
@@ -307,11 +300,10 @@ static void *reserve(size_t bytes) {
     return memory;
 }
 
-void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control,
-               rt_ids *out) {
+void rt_encode(const rt_tokenizer *tokenizer, const char *text, size_t length, bool parse_control, rt_ids *out) {
     if (length == 0) return;
     GM_ASSERT(length < RT_MAX_TEXT_BYTES);
-    size_t most = length * RT_BLANK_BYTES;          /* each byte may become 3 */
+    size_t most = length * RT_BLANK_BYTES; /* each byte may become 3 */
     encoder work = {.tokenizer = tokenizer, .out = out, .text = reserve(most)};
     size_t used = clean(text, length, tokenizer->match_escaped, work.text);
     if (!tokenizer->match_escaped) work.escaped = reserve(most);

@@ -57,10 +57,11 @@ static inline uint32_t rt_adjacent_bit(uint32_t before, uint32_t after) {
     return (uint32_t)((mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9u >> 43);
 }
 
-/* Whether merging may end at the piece. Control pieces of a tokenizer.json are pieces like others where a match of the whole is not allowed. */
+/* Whether merging may end at the piece. Control pieces of a tokenizer.json are pieces like others where a match of the
+ * whole is not allowed. */
 static inline bool rt_mergeable(const rt_vocab *vocab, const rt_piece *piece) {
-    return !piece->apart && (piece->type == RT_PIECE_NORMAL || piece->type == RT_PIECE_USER || piece->type == RT_PIECE_UNUSED ||
-                             (piece->type == RT_PIECE_CONTROL && vocab->json_rules));
+    return !piece->apart && (piece->type == RT_PIECE_NORMAL || piece->type == RT_PIECE_USER ||
+                             piece->type == RT_PIECE_UNUSED || (piece->type == RT_PIECE_CONTROL && vocab->json_rules));
 }
 
 /* The bytes of a blank (Unicode's White_Space) or word character (letters, marks, digits, joiners,

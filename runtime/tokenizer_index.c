@@ -1,6 +1,7 @@
 /* Tokenizer: its index as bytes, so that a vocabulary which is kept in a file needs no indexing when it is opened.
  *
- * In the machine's byte order: the head below, then the slots of pieces, the slots of merges, the trie, the bits of adjacency.
+ * In the machine's byte order: the head below, then the slots of pieces, the slots of merges, the trie, the bits of
+ * adjacency.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,12 @@ static size_t slots(const void *table, size_t mask) {
 }
 
 void rt_tokenizer_write(const rt_tokenizer *t, gm_string *out) {
-    index_head head = {.piece_slots = slots(t->pieces, t->piece_mask), .merge_slots = slots(t->merges, t->merge_mask), .trie_nodes = t->trie_count,
-                       .has_second = t->has_second, .match_escaped = t->match_escaped, .has_unused = t->has_unused};
+    index_head head = {.piece_slots = slots(t->pieces, t->piece_mask),
+                       .merge_slots = slots(t->merges, t->merge_mask),
+                       .trie_nodes = t->trie_count,
+                       .has_second = t->has_second,
+                       .match_escaped = t->match_escaped,
+                       .has_unused = t->has_unused};
     memcpy(head.trie_root, t->trie_root, sizeof head.trie_root);
     memcpy(head.byte_ids, t->byte_ids, sizeof head.byte_ids);
     gm_string_append(out, (const char *)&head, sizeof head);
@@ -49,7 +54,8 @@ static bool merges_hold(const rt_tokenizer *t) {
     for (size_t i = 0; t->merges && i <= t->merge_mask; i++) {
         const rt_merge_slot *slot = &t->merges[i];
         if (slot->result < 0) continue;
-        if (!rt_is_id(slot->left, count) || !rt_is_id(slot->right, count) || !rt_is_id(slot->result, count)) return false;
+        if (!rt_is_id(slot->left, count) || !rt_is_id(slot->right, count) || !rt_is_id(slot->result, count))
+            return false;
         taken++;
     }
     return !t->merges || ((t->merge_mask & (t->merge_mask + 1)) == 0 && taken <= t->merge_mask);
@@ -73,8 +79,11 @@ static bool trie_holds(const rt_tokenizer *t) {
 /* The tables lie one behind the other in `data`; false when they are not exactly as long. */
 static bool find_tables(rt_tokenizer *t, const index_head *head, const uint8_t *data, size_t bytes) {
     size_t most = bytes / sizeof(rt_piece_slot);
-    if (!head->piece_slots || head->piece_slots > most || head->piece_slots > UINT32_MAX || head->merge_slots > most || !head->trie_nodes || head->trie_nodes > most) return false;
-    size_t pieces = head->piece_slots * sizeof(rt_piece_slot), merges = head->merge_slots * sizeof(rt_merge_slot), trie = head->trie_nodes * sizeof(rt_trie_node);
+    if (!head->piece_slots || head->piece_slots > most || head->piece_slots > UINT32_MAX || head->merge_slots > most ||
+        !head->trie_nodes || head->trie_nodes > most)
+        return false;
+    size_t pieces = head->piece_slots * sizeof(rt_piece_slot), merges = head->merge_slots * sizeof(rt_merge_slot),
+           trie = head->trie_nodes * sizeof(rt_trie_node);
     if (bytes - sizeof *head != pieces + merges + trie + RT_ADJACENT_BITS / 8) return false;
     const uint8_t *at = data + sizeof *head;
     t->pieces = (rt_piece_slot *)at, t->piece_mask = (uint32_t)(head->piece_slots - 1); /* only read */

@@ -13,18 +13,15 @@ static bool is_word(uint32_t character) {
     size_t low = 0, high = GM_COUNT(words);
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (character > words[middle].last)
-            low = middle + 1;
-        else
-            high = middle;
+        if (character > words[middle].last) low = middle + 1;
+        else high = middle;
     }
     return low < GM_COUNT(words) && character >= words[low].first;
 }
 
 static bool is_blank(uint32_t c) {
     return (c >= 0x09 && c <= 0x0D) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-           c == 0x3000;
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 /* The character of a valid UTF-8 text at its start or end; *size: its bytes, 0 when the text is empty. */

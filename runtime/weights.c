@@ -20,7 +20,8 @@ static gm_status map_file(int file, const char *path, gm_diag *diag, rt_mapping 
     struct stat info;
     if (fstat(file, &info) != 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) return gm_fail(diag, GM_IO, "%s: expected a regular file", path);
-    *out = (rt_mapping){.bytes = (size_t)info.st_size, .file = true, .identity = {(uint64_t)info.st_dev, (uint64_t)info.st_ino}};
+    *out = (rt_mapping){
+        .bytes = (size_t)info.st_size, .file = true, .identity = {(uint64_t)info.st_dev, (uint64_t)info.st_ino}};
     if (out->bytes == 0) return GM_OK; /* nothing to map; the format's reader will refuse it */
     void *address = mmap(NULL, out->bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (address == MAP_FAILED) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
@@ -36,8 +37,8 @@ static void keep_mapping(rt_weights *weights, rt_mapping mapping) {
     weights->mappings[weights->mapping_count++] = mapping;
 }
 
-gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag,
-                         const uint8_t **out_data, size_t *out_bytes) {
+gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, const uint8_t **out_data,
+                         size_t *out_bytes) {
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return gm_fail(diag, GM_IO, "%s: %s", path, strerror(errno));
     rt_mapping mapping = {0};
@@ -112,15 +113,13 @@ static uint32_t *slot_of(const rt_weights *weights, const char *name) {
     uint64_t hash = gm_hash(GM_HASH, name, strlen(name));
     size_t mask = 2 * weights->capacity - 1, at = (hash ^ hash >> 32) & mask;
     uint32_t *slots = slots_of(weights);
-    while (slots[at] && strcmp(weights->tensors[slots[at] - 1].name, name) != 0)
-        at = (at + 1) & mask;
+    while (slots[at] && strcmp(weights->tensors[slots[at] - 1].name, name) != 0) at = (at + 1) & mask;
     return &slots[at];
 }
 
 static void index_all(rt_weights *weights) {
     memset(slots_of(weights), 0, 2 * weights->capacity * sizeof(uint32_t));
-    for (size_t i = 0; i < weights->count; i++)
-        *slot_of(weights, weights->tensors[i].name) = (uint32_t)i + 1;
+    for (size_t i = 0; i < weights->count; i++) *slot_of(weights, weights->tensors[i].name) = (uint32_t)i + 1;
 }
 
 static void grow(rt_weights *weights) {
@@ -135,8 +134,8 @@ static void grow(rt_weights *weights) {
 
 /* ---- table ---- */
 
-/* Compiled code loads plain elements at their own alignment, f16 scales of blocks at 2 and f32 scales of panels at 4; a file
- * that puts the bytes elsewhere is legal, so such a tensor is copied. */
+/* Compiled code loads plain elements at their own alignment, f16 scales of blocks at 2 and f32 scales of panels at 4; a
+ * file that puts the bytes elsewhere is legal, so such a tensor is copied. */
 static const void *aligned_data(rt_weights *weights, const rt_tensor *tensor) {
     const rt_dtype_info *info = rt_dtype_of(tensor->dtype);
     uintptr_t align = info->block_elems == 1 ? (uintptr_t)info->block_bytes : info->class == RT_CLASS_PANELS ? 4 : 2;
@@ -144,14 +143,12 @@ static const void *aligned_data(rt_weights *weights, const rt_tensor *tensor) {
     return memcpy(gm_arena_alloc(&weights->arena, tensor->bytes), tensor->data, tensor->bytes);
 }
 
-gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor,
-                         gm_diag *diag) {
+gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor, gm_diag *diag) {
     GM_ASSERT(weights->count < UINT32_MAX);
     if (weights->count == weights->capacity) grow(weights);
     uint32_t *slot = slot_of(weights, tensor->name);
     if (*slot)
-        return gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected only one of this name",
-                       path, tensor->name);
+        return gm_fail(diag, GM_FORMAT, "%s: tensor \"%.200s\": expected only one of this name", path, tensor->name);
     rt_tensor *added = &weights->tensors[weights->count++];
     *slot = (uint32_t)weights->count;
     *added = *tensor;
@@ -177,8 +174,7 @@ void rt_weights_drop(rt_weights *weights, const char *name) {
 
 void rt_weights_close(rt_weights *weights) {
     for (size_t i = 0; i < weights->mapping_count; i++)
-        if (weights->mappings[i].address)
-            munmap(weights->mappings[i].address, weights->mappings[i].bytes);
+        if (weights->mappings[i].address) munmap(weights->mappings[i].address, weights->mappings[i].bytes);
     rt_pool_close(&weights->memory);
     for (int i = 0; i < RT_WEIGHT_POOLS; i++) rt_pool_close(&weights->pools[i]);
     free(weights->mappings);

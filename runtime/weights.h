@@ -24,7 +24,7 @@ typedef struct rt_tensor {
 typedef struct rt_mapping {
     void *address;
     size_t bytes;
-    bool file;             /* else memory of our own */
+    bool file;           /* else memory of our own */
     gm_file_id identity; /* of the file */
     const char *path;    /* of the file; NULL: it has no name */
 } rt_mapping;
@@ -46,14 +46,16 @@ gm_status rt_weights_map(rt_weights *weights, const char *path, gm_diag *diag, c
 void *rt_weights_pages(rt_weights *weights, size_t bytes);
 /* The same in large pages, where the system has them, beside other tensors (runtime/pool.h). */
 void *rt_weights_large_pages(rt_weights *weights, size_t bytes);
-/* The same in a file without a name: rt_release_pages takes them from the process, not from the page cache. What is of one pool lies together, apart
- * from what is of others. Where there is no such file or no room for it, memory as of rt_weights_large_pages. */
+/* The same in a file without a name: rt_release_pages takes them from the process, not from the page cache. What is of
+ * one pool lies together, apart from what is of others. Where there is no such file or no room for it, memory as of
+ * rt_weights_large_pages. */
 void *rt_weights_file_pages(rt_weights *weights, int pool, size_t bytes);
 /* The path of the mapped file in which the tensor's bytes lie; NULL: of none that has one. */
 const char *rt_weights_path(const rt_weights *weights, const rt_tensor *tensor);
 /* Whether the tensor's bytes lie in a mapped file. */
 bool rt_weights_is_mapped(const rt_weights *weights, const rt_tensor *tensor);
-/* Give back the pages of mapped files that are resident now: they come back from the page cache where they are read again. */
+/* Give back the pages of mapped files that are resident now: they come back from the page cache where they are read
+ * again. */
 void rt_weights_release(const rt_weights *weights);
 /* Append a tensor (its name is copied). GM_FORMAT when the name is taken; `path` is for the message. */
 gm_status rt_weights_add(rt_weights *weights, const char *path, const rt_tensor *tensor, gm_diag *diag);

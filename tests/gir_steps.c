@@ -17,11 +17,14 @@ typedef struct sequence {
 } sequence;
 
 /* Symbols other than the number of tokens are at their bounds. */
-static bool array_of(gir_file *file, const sequence *s, const ir_type *type, ir_dim tokens_dim, int64_t tokens, ir_array *out) {
+static bool array_of(gir_file *file, const sequence *s, const ir_type *type, ir_dim tokens_dim, int64_t tokens,
+                     ir_array *out) {
     *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
     for (int d = 0; d < type->rank; d++) {
         out->dim[d] = type->dim[d] == tokens_dim ? tokens : ir_dim_max(s->module, type->dim[d]);
-        if (out->dim[d] < 1) return gir_fail(file, "steps: give symbol %s a max", s->module->symbols[ir_dim_symbol_of(type->dim[d])].name);
+        if (out->dim[d] < 1)
+            return gir_fail(file, "steps: give symbol %s a max",
+                            s->module->symbols[ir_dim_symbol_of(type->dim[d])].name);
     }
     size_t bytes = rt_dtype_bytes(out->dtype, (size_t)ir_array_elems(out));
     out->data = gm_arena_alloc(&file->arena, bytes + 64);
@@ -33,7 +36,8 @@ static bool open_sequence(gir_file *file, const ir_module *module, gir_run_fn *r
     *out = (sequence){.module = module, .forward = ir_func_find(module, "forward"), .run = run};
     if (!out->forward) return gir_fail(file, "steps: there is no @forward");
     const ir_region *body = out->forward->body;
-    if (body->param_count > MAX_RESULTS || body->yield_count != body->param_count - 1) return gir_fail(file, "steps: @forward has another form");
+    if (body->param_count > MAX_RESULTS || body->yield_count != body->param_count - 1)
+        return gir_fail(file, "steps: @forward has another form");
     for (int i = FIRST_CACHE; i < body->param_count; i++)
         if (!array_of(file, out, &body->params[i]->type, body->params[0]->type.dim[0], 1, &out->args[i])) return false;
     return true;
@@ -43,7 +47,8 @@ static bool step(gir_file *file, sequence *s, const ir_array *ids, ir_array *pos
     gm_diag diag = {0};
     s->args[0] = *ids;
     s->args[1] = *position;
-    if (gir_run(file, s->run, s->module, s->forward, s->args, &s->outcome, &diag) != GM_OK) return gir_fail(file, "steps: %s", diag.message);
+    if (gir_run(file, s->run, s->module, s->forward, s->args, &s->outcome, &diag) != GM_OK)
+        return gir_fail(file, "steps: %s", diag.message);
     for (int i = FIRST_CACHE; i < s->forward->body->param_count; i++) s->args[i] = s->outcome.results[i - 1];
     return true;
 }
@@ -53,7 +58,9 @@ static bool same_step(gir_file *file, const sequence *want, const sequence *got,
     int results = want->module == got->module ? want->forward->body->yield_count : 1;
     snprintf(where, sizeof where, "%s at position %d", what, (int)position);
     for (int i = 0; i < results; i++)
-        if (!gir_same_result(file, want->module, want->forward, i, &want->outcome.results[i], &got->outcome.results[i], where)) return false;
+        if (!gir_same_result(file, want->module, want->forward, i, &want->outcome.results[i], &got->outcome.results[i],
+                             where))
+            return false;
     return true;
 }
 

@@ -2,10 +2,11 @@
  *
  * A test is a .gir file whose comments carry directives:
  *   # run: fold,dce             passes ("pipeline": all of passes.def), the module verified after each
- *   # options: context 64       with chunk, rows, precision (f32, bf16, int16, int8, block8), tiles, artefact and wide (a,b; none): what the passes are told
+ *   # options: context 64       what the passes are told; also chunk, rows, precision (f32, bf16, int16, int8, block8),
+ *                               tiles, artefact and wide (a,b; none)
  *   # same-values: 3            on 3 seeds, every function gives the same before and after the passes
- *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on, gives
- *                               the same first result before and after the passes, whatever form the caches have
+ *   # same-steps: 4*9 1 3       @forward of 4 tokens nine times, of 1, of 3, its caches (zeros at first) handed on,
+ *                               gives the same first result before and after the passes, whatever form the caches have
  *   # jit-steps: 4*9 1 3        the same, compiled against interpreted, and the caches too
  *   # jit: 3                    on 3 seeds, compiled code gives what the interpreter gives
  *   # input: %x -2 2            range of the random values of a parameter (or of a symbol: "# input: T 1 9")
@@ -40,8 +41,9 @@ bool gir_fail(gir_file *file, const char *format, ...) {
 
 /* ---- reading the file ---- */
 
-static const char *const keys[] = {"run",        "options", "same-values",   "same-steps",     "jit",        "jit-steps",    "input",
-                                   "weight",     "call",    "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
+static const char *const keys[] = {
+    "run",    "options", "same-values",   "same-steps",     "jit",        "jit-steps",    "input",
+    "weight", "call",    "expect-values", "expect-emitted", "call-fails", "expect-error", "expect"};
 
 static bool read_bytes(gir_file *file) {
     FILE *in = fopen(file->path, "rb");
@@ -167,7 +169,8 @@ static bool check_expectation(gir_file *file, bool blessing) {
     char *printed = print_module(file, file->after);
     if (strcmp(printed, file->expect) == 0) return true;
     if (blessing) return bless(file, printed);
-    return gir_fail(file, "prints something else from line %d of the expectation", line_of_difference(printed, file->expect));
+    return gir_fail(file, "prints something else from line %d of the expectation",
+                    line_of_difference(printed, file->expect));
 }
 
 /* ---- passes ---- */
@@ -176,13 +179,15 @@ static bool read_precision(gir_file *file, const char *word, pass_precision *out
     static const struct {
         const char *word;
         pass_precision value;
-    } words[] = {{"f32", PASS_F32}, {"bf16", PASS_BF16}, {"int16", PASS_INT16}, {"int8", PASS_INT8}, {"block8", PASS_BLOCK8}};
+    } words[] = {
+        {"f32", PASS_F32}, {"bf16", PASS_BF16}, {"int16", PASS_INT16}, {"int8", PASS_INT8}, {"block8", PASS_BLOCK8}};
     for (size_t i = 0; i < GM_COUNT(words); i++)
         if (strcmp(words[i].word, word) == 0) return *out = words[i].value, true;
     return gir_fail(file, "no precision is called %s", word);
 }
 
-/* "# options: context 64 chunk 4 rows 2 precision int8 tiles 1 wide v_proj,o_proj", any of them; wide none: an empty list. */
+/* "# options: context 64 chunk 4 rows 2 precision int8 tiles 1 wide v_proj,o_proj", any of them; wide none: an empty
+ * list. */
 static bool read_options(gir_file *file, pass_options *out) {
     *out = (pass_options){.context = 64, .chunk = 4, .rows = 4};
     const char *text = directive_of(file, "options");
@@ -257,8 +262,8 @@ static void take_token(void *user, int32_t token) {
     out->emitted[out->emitted_count++] = token;
 }
 
-gm_status gir_run(gir_file *file, gir_run_fn *run, const ir_module *module, const ir_func *func,
-                  const ir_array *args, gir_outcome *out, gm_diag *diag) {
+gm_status gir_run(gir_file *file, gir_run_fn *run, const ir_module *module, const ir_func *func, const ir_array *args,
+                  gir_outcome *out, gm_diag *diag) {
     emit_sink sink = {out, &file->arena};
     ir_interp_env env = {.weights = &file->weights, .emit = take_token, .user = &sink};
     *out = (gir_outcome){.results = GM_NEW_ARRAY(&file->arena, ir_array, func->body->yield_count + 1)};
@@ -266,8 +271,8 @@ gm_status gir_run(gir_file *file, gir_run_fn *run, const ir_module *module, cons
 }
 
 /* One function on one seed: interp of the module as written against `run` of the module after the passes. */
-static bool compare_run(gir_file *file, gir_run_fn *run, const char *what, const ir_func *before,
-                        const ir_func *after, uint64_t seed) {
+static bool compare_run(gir_file *file, gir_run_fn *run, const char *what, const ir_func *before, const ir_func *after,
+                        uint64_t seed) {
     gm_diag diag = {0};
     gir_outcome want, got;
     ir_array *args = GM_NEW_ARRAY(&file->arena, ir_array, before->body->param_count + 1);
@@ -363,9 +368,12 @@ static bool run_directives(gir_file *file, int *checks) {
         const gir_directive *d = &file->directives[i];
         bool ok = true;
         if (strcmp(d->key, "same-values") == 0) ok = compare_runs(file, ir_interp, "after the passes", d->rest);
-        else if (strcmp(d->key, "jit") == 0) ok = compare_runs(file, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
-        else if (strcmp(d->key, "same-steps") == 0) ok = gir_check_steps(file, file->module, ir_interp, "after the passes", d->rest);
-        else if (strcmp(d->key, "jit-steps") == 0) ok = gir_check_steps(file, file->after, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
+        else if (strcmp(d->key, "jit") == 0)
+            ok = compare_runs(file, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
+        else if (strcmp(d->key, "same-steps") == 0)
+            ok = gir_check_steps(file, file->module, ir_interp, "after the passes", d->rest);
+        else if (strcmp(d->key, "jit-steps") == 0)
+            ok = gir_check_steps(file, file->after, gir_jit ? gir_jit : ir_interp, "compiled", d->rest);
         else if (strcmp(d->key, "call") == 0) ok = check_call(file, &i);
         else if (strcmp(d->key, "call-fails") == 0) ok = check_call_fails(file, d->rest);
         else if (strncmp(d->key, "expect-", 7) == 0) ok = gir_fail(file, "%s without a call", d->key);

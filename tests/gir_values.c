@@ -78,7 +78,8 @@ static bool parse_numbers(gir_file *file, const char **at, int64_t elems, double
         long repeat = 1;
         if (!parse_number(file, at, &value)) return false;
         if (**at == '*') repeat = strtol(*at + 1, (char **)(uintptr_t)at, 10);
-        if (repeat < 0 || repeat > elems - n) return gir_fail(file, "a list has more than %lld numbers", (long long)elems);
+        if (repeat < 0 || repeat > elems - n)
+            return gir_fail(file, "a list has more than %lld numbers", (long long)elems);
         while (repeat-- > 0) out[n++] = value;
     }
     ++*at;
@@ -98,8 +99,8 @@ static bool parse_symbols(gir_file *file, const ir_module *module, const char **
     return true;
 }
 
-static bool shape_of(gir_file *file, const ir_module *module, const ir_type *type,
-                     const int64_t *symbols, ir_array *out) {
+static bool shape_of(gir_file *file, const ir_module *module, const ir_type *type, const int64_t *symbols,
+                     ir_array *out) {
     *out = (ir_array){.dtype = type->dtype, .rank = type->rank};
     for (int i = 0; i < type->rank; i++) {
         out->dim[i] = type->dim[i];
@@ -113,8 +114,7 @@ static bool shape_of(gir_file *file, const ir_module *module, const ir_type *typ
     return true;
 }
 
-bool gir_parse_args(gir_file *file, const ir_module *module, const ir_func *func, const char *text,
-                    ir_array *args) {
+bool gir_parse_args(gir_file *file, const ir_module *module, const ir_func *func, const char *text, ir_array *args) {
     int64_t symbols[IR_MAX_SYMBOLS];
     for (int i = 0; i < IR_MAX_SYMBOLS; i++) symbols[i] = -1;
     if (!parse_symbols(file, module, &text, symbols)) return false;
@@ -140,14 +140,14 @@ static bool same_array(gir_file *file, ir_exactness exactness, const double *wan
     for (int64_t i = 0; i < elems; i++) {
         double value = ir_array_element(got, i);
         if (!ir_agree(exactness, got->dtype, want[i], value, largest))
-            return gir_fail(file, "%s: result %d: element %lld is %.9g, expected %.9g", what, number,
-                            (long long)i, value, want[i]);
+            return gir_fail(file, "%s: result %d: element %lld is %.9g, expected %.9g", what, number, (long long)i,
+                            value, want[i]);
     }
     return true;
 }
 
-bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *func,
-                      const char *text, const ir_array *results) {
+bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *func, const char *text,
+                      const ir_array *results) {
     ir_exactness exactness = ir_exactness_of_func(module, func);
     for (int i = 0; i < func->body->yield_count; i++) {
         int64_t elems = ir_array_elems(&results[i]);
@@ -164,8 +164,8 @@ bool gir_check_values(gir_file *file, const ir_module *module, const ir_func *fu
     return !*text || gir_fail(file, "@%s: more values than results: \"%.20s\"", func->name, text);
 }
 
-bool gir_same_result(gir_file *file, const ir_module *module, const ir_func *func, int i,
-                     const ir_array *want, const ir_array *got, const char *what) {
+bool gir_same_result(gir_file *file, const ir_module *module, const ir_func *func, int i, const ir_array *want,
+                     const ir_array *got, const char *what) {
     bool same = want->dtype == got->dtype && want->rank == got->rank;
     for (int d = 0; same && d < want->rank; d++) same = want->dim[d] == got->dim[d];
     if (!same) return gir_fail(file, "%s: result %d of @%s has another shape", what, i, func->name);
@@ -175,17 +175,17 @@ bool gir_same_result(gir_file *file, const ir_module *module, const ir_func *fun
     return same_array(file, ir_exactness_of_func(module, func), values, got, what, i);
 }
 
-bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *func,
-                      const gir_outcome *want, const gir_outcome *got, const char *what) {
+bool gir_same_outcome(gir_file *file, const ir_module *module, const ir_func *func, const gir_outcome *want,
+                      const gir_outcome *got, const char *what) {
     for (int i = 0; i < func->body->yield_count; i++)
         if (!gir_same_result(file, module, func, i, &want->results[i], &got->results[i], what)) return false;
     if (want->emitted_count != got->emitted_count)
-        return gir_fail(file, "%s: @%s emits %d tokens, expected %d", what, func->name,
-                        got->emitted_count, want->emitted_count);
+        return gir_fail(file, "%s: @%s emits %d tokens, expected %d", what, func->name, got->emitted_count,
+                        want->emitted_count);
     for (int i = 0; i < want->emitted_count; i++)
         if (want->emitted[i] != got->emitted[i])
-            return gir_fail(file, "%s: token %d of @%s is %d, expected %d", what, i, func->name,
-                            (int)got->emitted[i], (int)want->emitted[i]);
+            return gir_fail(file, "%s: token %d of @%s is %d, expected %d", what, i, func->name, (int)got->emitted[i],
+                            (int)want->emitted[i]);
     return true;
 }
 
@@ -215,10 +215,11 @@ static void default_range(rt_dtype dtype, double *least, double *most) {
     *most = dtype == RT_BOOL || is_float ? 1 : 3;
 }
 
-static void choose_symbols(const gir_file *file, const ir_module *module, const ir_func *before,
-                           const ir_func *after, uint64_t *state, int64_t *symbols) {
+static void choose_symbols(const gir_file *file, const ir_module *module, const ir_func *before, const ir_func *after,
+                           uint64_t *state, int64_t *symbols) {
     for (int i = 0; i < module->symbol_count; i++) {
-        double least = 1, most = module->symbols[i].max && module->symbols[i].max < 5 ? (double)module->symbols[i].max : 5;
+        double least = 1,
+               most = module->symbols[i].max && module->symbols[i].max < 5 ? (double)module->symbols[i].max : 5;
         range_of(file, module->symbols[i].name, &least, &most);
         symbols[i] = random_int(state, (int64_t)least, (int64_t)most);
     }
@@ -242,8 +243,8 @@ void gir_fill_random(gir_file *file, const ir_value *param, uint64_t *state, ir_
                        : (double)random_int(state, (int64_t)least, (int64_t)most));
 }
 
-bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *before,
-                     const ir_func *after, uint64_t seed, ir_array *args) {
+bool gir_random_args(gir_file *file, const ir_module *module, const ir_func *before, const ir_func *after,
+                     uint64_t seed, ir_array *args) {
     int64_t symbols[IR_MAX_SYMBOLS];
     uint64_t state = hash_text(before->name) + seed;
     if (before->body->param_count != after->body->param_count)
@@ -268,8 +269,8 @@ typedef struct scale_places {
 } scale_places;
 
 static const scale_places scales[] = {
-    {RT_Q4_0, 1, {0}},    {RT_Q4_1, 2, {0, 2}}, {RT_Q5_0, 1, {0}},    {RT_Q5_1, 2, {0, 2}},
-    {RT_Q8_0, 1, {0}},    {RT_Q4_K, 2, {0, 2}}, {RT_Q5_K, 2, {0, 2}}, {RT_Q6_K, 1, {208}},
+    {RT_Q4_0, 1, {0}}, {RT_Q4_1, 2, {0, 2}}, {RT_Q5_0, 1, {0}},    {RT_Q5_1, 2, {0, 2}},
+    {RT_Q8_0, 1, {0}}, {RT_Q4_K, 2, {0, 2}}, {RT_Q5_K, 2, {0, 2}}, {RT_Q6_K, 1, {208}},
 };
 
 static void random_blocks(rt_dtype dtype, uint8_t *data, size_t bytes, uint64_t *state) {
@@ -304,8 +305,8 @@ static bool parse_hex(gir_file *file, const char *text, uint8_t *data, size_t by
 }
 
 /* From "# weight: name = […]" or "# weight: name = hex …"; *given says whether there is one. */
-static bool literal_weight(gir_file *file, const char *name, const ir_type *type, uint8_t *data,
-                           size_t bytes, int64_t elems, bool *given) {
+static bool literal_weight(gir_file *file, const char *name, const ir_type *type, uint8_t *data, size_t bytes,
+                           int64_t elems, bool *given) {
     size_t length = strlen(name);
     *given = true;
     for (int i = 0; i < file->directive_count; i++) {
@@ -316,8 +317,7 @@ static bool literal_weight(gir_file *file, const char *name, const ir_type *type
         if (*text++ != '=') continue;
         while (*text == ' ') text++;
         if (strncmp(text, "hex ", 4) == 0) return parse_hex(file, text + 4, data, bytes);
-        if (rt_is_storage(type->dtype))
-            return gir_fail(file, "weight %s needs its bytes in hex", name);
+        if (rt_is_storage(type->dtype)) return gir_fail(file, "weight %s needs its bytes in hex", name);
         double *numbers = GM_NEW_ARRAY(&file->arena, double, elems + 1);
         if (!parse_numbers(file, &text, elems, numbers)) return false;
         for (int64_t j = 0; j < elems; j++) store(data, type->dtype, j, numbers[j]);
@@ -337,8 +337,7 @@ static bool make_weight(gir_file *file, const char *name, const ir_type *type) {
     bool given;
     if (!literal_weight(file, name, type, data, tensor.bytes, elems, &given)) return false;
     uint64_t state = hash_text(name);
-    if (!given && rt_is_storage(type->dtype))
-        random_blocks(type->dtype, data, tensor.bytes, &state);
+    if (!given && rt_is_storage(type->dtype)) random_blocks(type->dtype, data, tensor.bytes, &state);
     else if (!given)
         for (int64_t i = 0; i < elems; i++) store(data, type->dtype, i, (double)random_float(&state, -0.5, 0.5));
     tensor.data = data;

@@ -277,8 +277,9 @@ static void step_fuse(generator *g) {
 
 static void fill(generator *g, int steps) {
     typedef void step_fn(generator *);
-    static step_fn *const flat[] = {step_unary,  step_binary, step_binary,   step_select, step_logic, step_reduce, step_convert,
-                                    step_shape,  step_shape,  step_update,   step_source, step_contract, step_call, step_emit};
+    static step_fn *const flat[] = {step_unary,  step_binary,   step_binary, step_select, step_logic,
+                                    step_reduce, step_convert,  step_shape,  step_shape,  step_update,
+                                    step_source, step_contract, step_call,   step_emit};
     static step_fn *const nested[] = {step_scan, step_while, step_if, step_map, step_fuse};
     for (int i = 0; i < steps; i++) {
         if (g->depth < MAX_DEPTH && roll(g, 5) == 0) nested[roll(g, GM_COUNT(nested))](g);

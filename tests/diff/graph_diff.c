@@ -1,10 +1,10 @@
 /* Seeded random graphs computed every way there is: graph_diff FIRST COUNT
  *
- * For each seed: the interpreter's results must stay the same after every pass, and compiled code must give them too, both for
- * the graph as it was made and for what the passes left of it. Random graphs amplify rounding without bounds (1/x, x < y), so
- * the tolerance comes from the graph itself: the interpreter also runs copies in which every inexact operation is off by about
- * one unit in the 20th place, and what those move may move as far again. Each seed has a process of its own; a failing graph
- * is printed as .gir. */
+ * For each seed: the interpreter's results must stay the same after every pass, and compiled code must give them too,
+ * both for the graph as it was made and for what the passes left of it. Random graphs amplify rounding without bounds
+ * (1/x, x < y), so the tolerance comes from the graph itself: the interpreter also runs copies in which every inexact
+ * operation is off by about one unit in the 20th place, and what those move may move as far again. Each seed has a
+ * process of its own; a failing graph is printed as .gir. */
 #include "tests/random_module.h"
 
 #include "frontend/gir_run.h"
@@ -20,8 +20,9 @@
 #include <unistd.h>
 
 enum { NUDGES = 6, RESULTS = 8, TOKENS = 4096, SECONDS = 60 };
-static const char passes[] = "fold,cse,dce,merge_qkv,merge_gate_up,drop_unit_map,batch_attention,fold,cse,dce,fuse_attention,"
-                             "choose_matmul,legalize,fuse_rows,kv_in_place";
+static const char passes[] =
+    "fold,cse,dce,merge_qkv,merge_gate_up,drop_unit_map,batch_attention,fold,cse,dce,fuse_attention,"
+    "choose_matmul,legalize,fuse_rows,kv_in_place";
 
 /* What one way of running @f gave. */
 typedef struct outcome {
@@ -59,8 +60,8 @@ static void take_token(void *user, int32_t token) {
     out->token_count++;
 }
 
-typedef gm_status run_fn(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args, int arg_count, gm_arena *arena,
-                         ir_array *results, gm_diag *diag);
+typedef gm_status run_fn(const ir_module *module, const char *func, const ir_interp_env *env, const ir_array *args,
+                         int arg_count, gm_arena *arena, ir_array *results, gm_diag *diag);
 
 static bool run(trial *t, run_fn *how, const ir_module *module, const char *what, outcome *out) {
     gm_diag diag = {.quiet = true};
@@ -179,9 +180,11 @@ static void after_step(void *user, const pass_step *step) {
 
 static void run_passes(trial *t, ir_module **out) {
     pass_options limits = {.context = 8, .chunk = 4, .rows = 4};
-    pass_pipeline_request request = {.options = &limits, .list = passes, .want_changed = true, .after_step = after_step, .user = t};
+    pass_pipeline_request request = {
+        .options = &limits, .list = passes, .want_changed = true, .after_step = after_step, .user = t};
     gm_diag diag = {.quiet = true};
-    if (pass_run(&request, ir_rewrite_module(t->module, NULL, NULL), &diag, out) != GM_OK) fail(t, "passes: %s", diag.message);
+    if (pass_run(&request, ir_rewrite_module(t->module, NULL, NULL), &diag, out) != GM_OK)
+        fail(t, "passes: %s", diag.message);
 }
 
 static void print(const ir_module *module) {
@@ -201,8 +204,10 @@ static bool check_seed(uint64_t seed) {
     random_args(seed, &t->arena, t->args);
     bool ok = run(t, ir_interp, t->module, "interpreted", &t->want) && run_nudged(t);
     if (ok) run_passes(t, &final);
-    if (!t->failed && run(t, fe_gir_run_jit, t->module, "compiled as written", &t->got)) compare(t, "compiled as written");
-    if (!t->failed && run(t, fe_gir_run_jit, final, "compiled after the passes", &t->got)) compare(t, "compiled after the passes");
+    if (!t->failed && run(t, fe_gir_run_jit, t->module, "compiled as written", &t->got))
+        compare(t, "compiled as written");
+    if (!t->failed && run(t, fe_gir_run_jit, final, "compiled after the passes", &t->got))
+        compare(t, "compiled after the passes");
     ok = !t->failed;
     ir_module_free(final);
     ir_module_free(t->module);

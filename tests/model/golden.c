@@ -83,11 +83,13 @@ static bool compare_rows(void *user, int64_t first, int64_t rows, const float *l
     scoring *s = user;
     for (int64_t row = 0; row < rows; row++)
         for (int64_t i = 0; i < s->vocab; i++)
-            golden_compare(s->error, first + row, i, (double)logits[row * s->vocab + i], (double)s->want[(first + row) * s->vocab + i]);
+            golden_compare(s->error, first + row, i, (double)logits[row * s->vocab + i],
+                           (double)s->want[(first + row) * s->vocab + i]);
     return true;
 }
 
-gm_status golden_score(rt_session *session, const int32_t *ids, int64_t n, const float *want, gm_diag *diag, golden_error *error) {
+gm_status golden_score(rt_session *session, const int32_t *ids, int64_t n, const float *want, gm_diag *diag,
+                       golden_error *error) {
     scoring s = {want, rt_session_vocab(session), error};
     return rt_session_score(session, ids, n, compare_rows, &s, diag);
 }
@@ -101,23 +103,29 @@ static gm_status prefill_in_parts(rt_session *session, const int32_t *ids, int64
     return GM_OK;
 }
 
-bool golden_generate(rt_session *session, const golden_file *file, const char *prompt, int parts, double error, char *why, size_t why_bytes) {
+bool golden_generate(rt_session *session, const golden_file *file, const char *prompt, int parts, double error,
+                     char *why, size_t why_bytes) {
     int64_t n = 0, steps = 0, count = 0;
     const int32_t *ids = golden_tensor(file, "ids", prompt, &n), *want = golden_tensor(file, "gen_ids", prompt, &steps);
     const float *margin = golden_tensor(file, "gen_margin", prompt, NULL);
     rt_sampling greedy = {.top_p = 1, .repeat_penalty = 1};
     rt_stop stop;
     gm_diag diag = {.quiet = true};
-    if (!ids || !want || !margin) return snprintf(why, why_bytes, "the golden file has no ids, gen_ids or gen_margin"), false;
+    if (!ids || !want || !margin)
+        return snprintf(why, why_bytes, "the golden file has no ids, gen_ids or gen_margin"), false;
     int32_t *got = calloc((size_t)steps + 1, sizeof *got);
     gm_status status = prefill_in_parts(session, ids, n, parts, &diag);
-    if (status == GM_OK) status = rt_session_generate(session, &greedy, NULL, 0, steps, NULL, NULL, got, &count, &stop, &diag);
+    if (status == GM_OK)
+        status = rt_session_generate(session, &greedy, NULL, 0, steps, NULL, NULL, got, &count, &stop, &diag);
     bool same = status == GM_OK && count == steps;
-    if (!same) snprintf(why, why_bytes, "prefill in %d, %lld of %lld tokens: %s", parts, (long long)count, (long long)steps, diag.message);
+    if (!same)
+        snprintf(why, why_bytes, "prefill in %d, %lld of %lld tokens: %s", parts, (long long)count, (long long)steps,
+                 diag.message);
     for (int64_t i = 0; same && i < steps && (double)margin[i] >= 2 * error; i++) {
         same = got[i] == want[i];
         if (!same)
-            snprintf(why, why_bytes, "prefill in %d: token %lld is %d instead of %d (margin %g)", parts, (long long)i, got[i], want[i], (double)margin[i]);
+            snprintf(why, why_bytes, "prefill in %d: token %lld is %d instead of %d (margin %g)", parts, (long long)i,
+                     got[i], want[i], (double)margin[i]);
     }
     free(got);
     return same;

@@ -1,4 +1,5 @@
-/* Reference outputs of a model: the tensors of a golden.safetensors (tests/data/README.md), and how they are compared. */
+/* Reference outputs of a model: the tensors of a golden.safetensors (tests/data/README.md), and how they are
+ * compared. */
 #ifndef GM_TESTS_GOLDEN_H
 #define GM_TESTS_GOLDEN_H
 
@@ -29,10 +30,12 @@ typedef struct golden_error {
 void golden_compare(golden_error *error, int64_t row, int64_t column, double got, double want);
 
 /* Score ids from the session's present state and compare rows first … of the scored ones with want[rows][vocab]. */
-gm_status golden_score(rt_session *session, const int32_t *ids, int64_t n, const float *want, gm_diag *diag, golden_error *error);
+gm_status golden_score(rt_session *session, const int32_t *ids, int64_t n, const float *want, gm_diag *diag,
+                       golden_error *error);
 
-/* Greedy continuation after a prefill, ids against gen_ids.prompt up to the first step whose margin is below twice `error`.
- * parts: how many prefill calls the prompt is cut into. False with the reason in `why`. */
-bool golden_generate(rt_session *session, const golden_file *file, const char *prompt, int parts, double error, char *why, size_t why_bytes);
+/* Greedy continuation after a prefill, ids against gen_ids.prompt up to the first step whose margin is below twice
+ * `error`. parts: how many prefill calls the prompt is cut into. False with the reason in `why`. */
+bool golden_generate(rt_session *session, const golden_file *file, const char *prompt, int parts, double error,
+                     char *why, size_t why_bytes);
 
 #endif

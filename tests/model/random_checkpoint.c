@@ -1,8 +1,9 @@
 /* Writes a model with random weights in the Hugging Face layout: random_checkpoint CONFIG.json FOLDER [SHARDS [SEED]]
  *
- * FOLDER (made here) gets a copy of CONFIG.json and bf16 safetensors of every tensor that the configuration asks for, in one file or in
- * shards with an index. Matrices are uniform with variance 1 / columns, so that activations neither vanish nor grow; norm weights lie
- * near 0 (they are used as 1 + w). Made for sizes that no repository could hold: the same seed gives the same bytes.
+ * FOLDER (made here) gets a copy of CONFIG.json and bf16 safetensors of every tensor that the configuration asks for,
+ * in one file or in shards with an index. Matrices are uniform with variance 1 / columns, so that activations neither
+ * vanish nor grow; norm weights lie near 0 (they are used as 1 + w). Made for sizes that no repository could hold: the
+ * same seed gives the same bytes.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -67,7 +68,8 @@ static void write_header(FILE *file, const listing *list, int from, int to) {
     int64_t at = 0;
     for (int i = from; i < to; i++) {
         int64_t end = at + 2 * elems_of(list, i);
-        gm_string_printf(&text, "%c\"model.%s\":{\"dtype\":\"BF16\",\"shape\":[%" PRId64, i == from ? '{' : ',', list->name[i], list->rows[i]);
+        gm_string_printf(&text, "%c\"model.%s\":{\"dtype\":\"BF16\",\"shape\":[%" PRId64, i == from ? '{' : ',',
+                         list->name[i], list->rows[i]);
         if (list->columns[i]) gm_string_printf(&text, ",%" PRId64, list->columns[i]);
         gm_string_printf(&text, "],\"data_offsets\":[%" PRId64 ",%" PRId64 "]}", at, end);
         at = end;

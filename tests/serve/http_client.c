@@ -1,5 +1,6 @@
 /* A request over HTTP for tests: http_client PORT METHOD PATH < BODY prints the status, then the body of the answer.
- *   http_client PORT METHOD PATH hang-up: the same, but goes away once the answer has begun, or after a tenth of a second.
+ *   http_client PORT METHOD PATH hang-up: the same, but goes away once the answer has begun, or after a tenth of a
+ *   second.
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -28,7 +29,8 @@ int main(int argc, char **argv) {
     char head[512], byte;
     if (argc < 4) return EXIT_FAILURE;
     size_t bytes = fread(body, 1, sizeof body, stdin);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int to = socket(AF_INET, SOCK_STREAM, 0);
     if (to < 0 || connect(to, (struct sockaddr *)&address, sizeof address) != 0) return fail("connect");
     int length = snprintf(head, sizeof head, "%s %s HTTP/1.0\r\nContent-Length: %zu\r\n\r\n", argv[2], argv[3], bytes);

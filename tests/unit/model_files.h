@@ -51,8 +51,7 @@ static inline gm_string read_data(const char *name) {
     char path[512];
     gm_string out = {0};
     snprintf(path, sizeof path, "%s/%s", GM_TEST_DATA, name);
-    ck_assert_msg(fe_read_file(path, 1 << 24, &diag, &out.data, &out.length) == GM_OK, "%s",
-                  diag.message);
+    ck_assert_msg(fe_read_file(path, 1 << 24, &diag, &out.data, &out.length) == GM_OK, "%s", diag.message);
     out.capacity = out.length + 1;
     return out;
 }
@@ -60,11 +59,10 @@ static inline gm_string read_data(const char *name) {
 /* ---- expectations ---- */
 
 /* The whole class of failure: the code, one line, the file and what was expected. */
-static inline void expect_failure(const char *what, gm_status status, const gm_diag *diag,
-                                  gm_status wanted, const char *text) {
+static inline void expect_failure(const char *what, gm_status status, const gm_diag *diag, gm_status wanted,
+                                  const char *text) {
     ck_assert_msg(status == wanted, "%s: status %d, message %s", what, status, diag->message);
-    ck_assert_msg(strstr(diag->message, text) != NULL, "%s: \"%s\" is not in: %s", what, text,
-                  diag->message);
+    ck_assert_msg(strstr(diag->message, text) != NULL, "%s: \"%s\" is not in: %s", what, text, diag->message);
     ck_assert_msg(!strchr(diag->message, '\n'), "%s: more than one line: %s", what, diag->message);
 }
 
@@ -113,12 +111,10 @@ typedef struct small_tensor {
 } small_tensor;
 
 static const small_tensor small_gguf[] = {
-    {"token_embd.weight", 8, 4, 0.5f},     {"output_norm.weight", 4, 0, 1},
-    {"blk.0.attn_norm.weight", 4, 0, 1},   {"blk.0.attn_q.weight", 4, 4, 0.25f},
-    {"blk.0.attn_k.weight", 2, 4, 0.25f},  {"blk.0.attn_v.weight", 2, 4, 0.25f},
-    {"blk.0.attn_output.weight", 4, 4, 1}, {"blk.0.ffn_norm.weight", 4, 0, 1},
-    {"blk.0.ffn_gate.weight", 6, 4, 1},    {"blk.0.ffn_up.weight", 6, 4, 1},
-    {"blk.0.ffn_down.weight", 4, 6, 1},
+    {"token_embd.weight", 8, 4, 0.5f},     {"output_norm.weight", 4, 0, 1},      {"blk.0.attn_norm.weight", 4, 0, 1},
+    {"blk.0.attn_q.weight", 4, 4, 0.25f},  {"blk.0.attn_k.weight", 2, 4, 0.25f}, {"blk.0.attn_v.weight", 2, 4, 0.25f},
+    {"blk.0.attn_output.weight", 4, 4, 1}, {"blk.0.ffn_norm.weight", 4, 0, 1},   {"blk.0.ffn_gate.weight", 6, 4, 1},
+    {"blk.0.ffn_up.weight", 6, 4, 1},      {"blk.0.ffn_down.weight", 4, 6, 1},
 };
 
 static const small_tensor small_safetensors[] = {
@@ -137,8 +133,8 @@ static const small_tensor small_safetensors[] = {
 
 enum { SMALL_COUNT = GM_COUNT(small_gguf) };
 
-#define SMALL_CONFIG                                                                               \
-    "{\"model_type\":\"gemma\",\"vocab_size\":8,\"hidden_size\":4,\"intermediate_size\":6,"        \
+#define SMALL_CONFIG                                                                                                   \
+    "{\"model_type\":\"gemma\",\"vocab_size\":8,\"hidden_size\":4,\"intermediate_size\":6,"                            \
     "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":2}"
 
 static inline int64_t small_elems(const small_tensor *tensor) {
@@ -152,8 +148,8 @@ static inline void put_safetensors(gm_string *out, const small_tensor *tensors, 
     for (size_t i = 0; i < count; i++) {
         const small_tensor *t = &tensors[i];
         long long end = at + 4 * (long long)small_elems(t);
-        gm_string_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%lld", i ? "," : "{",
-                         t->name, (long long)t->rows);
+        gm_string_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%lld", i ? "," : "{", t->name,
+                         (long long)t->rows);
         if (t->columns) gm_string_printf(&header, ",%lld", (long long)t->columns);
         gm_string_printf(&header, "],\"data_offsets\":[%lld,%lld]}", at, end);
         at = end;
@@ -201,8 +197,8 @@ static inline int put_small_keys(gm_string *out, const char *architecture) {
 }
 
 /* A GGUF file: `keys` encoded metadata values, then F32 tensors at the default alignment. */
-static inline void put_gguf(gm_string *out, const gm_string *metadata, int keys,
-                            const small_tensor *tensors, size_t count) {
+static inline void put_gguf(gm_string *out, const gm_string *metadata, int keys, const small_tensor *tensors,
+                            size_t count) {
     uint64_t at = 0;
     gm_string_append(out, "GGUF", 4);
     put(out, 3, 4);

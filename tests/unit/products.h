@@ -11,7 +11,8 @@ enum { OUTLIER, ZEROS, SUBNORMAL, EQUAL, LARGE, FEW, NOT_A_NUMBER, EDGES };
 enum { WORDS_MOST = 16383, INTERLEAVED_MOST = 16256 };
 
 static inline ir_array random_x(int64_t rows, int64_t columns, gm_arena *arena) {
-    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {rows, columns}, .data = GM_NEW_ARRAY(arena, float, rows * columns)};
+    ir_array x = {
+        .dtype = RT_F32, .rank = 2, .dim = {rows, columns}, .data = GM_NEW_ARRAY(arena, float, rows *columns)};
     for (int64_t i = 0; i < rows * columns; i++) ((float *)x.data)[i] = random_float(-1, 1);
     return x;
 }
@@ -32,13 +33,14 @@ static inline void fill_edge(int edge, float *x, int64_t columns) {
 }
 
 static inline ir_array edge_x(int64_t columns, gm_arena *arena) {
-    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {EDGES, columns}, .data = GM_NEW_ARRAY(arena, float, EDGES * columns)};
+    ir_array x = {
+        .dtype = RT_F32, .rank = 2, .dim = {EDGES, columns}, .data = GM_NEW_ARRAY(arena, float, EDGES *columns)};
     for (int edge = 0; edge < EDGES; edge++) fill_edge(edge, (float *)x.data + edge * columns, columns);
     return x;
 }
 
-/* Where x does not change its sign, a minimum can cancel most of scale · code: both are rounded, and neither is larger than twice the
- * largest |w| among 32 columns but where every code is large. */
+/* Where x does not change its sign, a minimum can cancel most of scale · code: both are rounded, and neither is larger
+ * than twice the largest |w| among 32 columns but where every code is large. */
 static inline double terms_size(const float *row, const float *x, int64_t columns) {
     double size = 0;
     for (int64_t run = 0; run + 32 <= columns; run += 32) {
@@ -49,9 +51,10 @@ static inline double terms_size(const float *row, const float *x, int64_t column
     return size;
 }
 
-/* What holding x in words may cost (codegen/dot_int.c, dot_rows.c): x is a whole number of steps of its run of 32, a step being max|x|/steps
- * but 2^-100 at least, so that each column is off by half a step, 0.502 with the rounding of its inverse; and a step times a scale, being
- * rounded to 2^-150 at worst, times sums that are below 32·2^15·2^14 in a run. */
+/* What holding x in words may cost (codegen/dot_int.c, dot_rows.c): x is a whole number of steps of its run of 32, a
+ * step being max|x|/steps but 2^-100 at least, so that each column is off by half a step, 0.502 with the rounding of
+ * its inverse; and a step times a scale, being rounded to 2^-150 at worst, times sums that are below 32·2^15·2^14 in a
+ * run. */
 static inline double words_cost(const float *row, const float *x, int64_t columns, int steps) {
     double cost = (double)columns * 0x1p-121;
     for (int64_t run = 0; run < columns; run += 32) {
@@ -62,8 +65,10 @@ static inline double words_cost(const float *row, const float *x, int64_t column
     return cost;
 }
 
-/* y = w·x, x in words of so many steps; 0: in floats. Infinite weights are beyond the contract: a kernel may sum the codes before it multiplies by a huge scale. */
-static inline void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what, int steps) {
+/* y = w·x, x in words of so many steps; 0: in floats. Infinite weights are beyond the contract: a kernel may sum the
+ * codes before it multiplies by a huge scale. */
+static inline void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what,
+                             int steps) {
     double sum = 0, size = 0, most = 0;
     bool infinite = false, nan = false;
     for (int64_t k = 0; k < w->dim[1]; k++) {
@@ -74,11 +79,12 @@ static inline void check_dot(const rt_tensor *w, const float *row, const float *
     }
     if (infinite) return;
     if (strstr(what, "edges")) size = fmax(size, terms_size(row, x, w->dim[1]));
-    most = type_of(w->dtype)->tolerance * size + (double)w->dim[1] * 0x1p-148; /* below normal numbers each term is rounded to 2^-149 */
+    /* below normal numbers each term is rounded to 2^-149 */
+    most = type_of(w->dtype)->tolerance * size + (double)w->dim[1] * 0x1p-148;
     if (steps) most += words_cost(row, x, w->dim[1], steps);
     bool near = nan ? isnan(y) != 0 : fabs((double)y - sum) <= most;
-    ck_assert_msg(near, "%s, %s, %lld columns: %.9g instead of %.9g, off by %.3g of the sum of magnitudes", what, rt_dtype_of(w->dtype)->text,
-                  (long long)w->dim[1], (double)y, sum, fabs((double)y - sum) / size);
+    ck_assert_msg(near, "%s, %s, %lld columns: %.9g instead of %.9g, off by %.3g of the sum of magnitudes", what,
+                  rt_dtype_of(w->dtype)->text, (long long)w->dim[1], (double)y, sum, fabs((double)y - sum) / size);
 }
 
 #endif

@@ -12,18 +12,21 @@
 /* A CPU with wide vectors and products of bytes, and no tile registers. */
 #define WIDE_CPU "icelake-server"
 
-/* A CPU whose code need not run here: a stand-in on a machine whose own code has what it stands for, which shows what it would show; and
- * WIDE_CPU where the host's own code is like it. */
+/* A CPU whose code need not run here: a stand-in on a machine whose own code has what it stands for, which shows what
+ * it would show; and WIDE_CPU where the host's own code is like it. */
 static inline bool is_stood_in_for(const char *cpu) {
-    bool wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    bool wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512vnni");
     bool tiles = wide && rt_tiles_permitted();
     if (!cpu) return false;
-    return strcmp(cpu, CG_STAND_IN_CPU) == 0 ? wide : strcmp(cpu, CG_STAND_IN_TILES_CPU) == 0 ? tiles : strcmp(cpu, WIDE_CPU) == 0 && !tiles;
+    return strcmp(cpu, CG_STAND_IN_CPU) == 0         ? wide
+           : strcmp(cpu, CG_STAND_IN_TILES_CPU) == 0 ? tiles
+                                                     : strcmp(cpu, WIDE_CPU) == 0 && !tiles;
 }
 
 /* False when this machine cannot run code for the CPU, or need not. Frees the text. */
-static inline bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args, int arg_count, gm_arena *arena,
-                            ir_array *results) {
+static inline bool run_text(const char *cpu, gm_string *text, const rt_weights *weights, const ir_array *args,
+                            int arg_count, gm_arena *arena, ir_array *results) {
     gm_diag diag = {.quiet = true};
     ir_module *module = NULL;
     if (is_stood_in_for(cpu)) {

@@ -5,7 +5,8 @@
 #include <check.h>
 #include <stdlib.h>
 
-/* Frees the suite. Prints a summary unless CK_VERBOSITY asks for another output. Returns the exit status of the program. */
+/* Frees the suite. Prints a summary unless CK_VERBOSITY asks for another output. Returns the exit status of the
+ * program. */
 static inline int suite_run(Suite *suite) {
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

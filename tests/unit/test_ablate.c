@@ -71,8 +71,7 @@ START_TEST(rows_name_passes_and_rows_that_exist) {
         for (const char *at = rows[i].skip; *at;) {
             size_t length = strcspn(at, ",");
             const pass_info *pass = pass_find(at, length);
-            ck_assert_msg(pass && pass->when == PASS_USUAL, "%s skips '%.*s'", rows[i].name, (int)length,
-                          at);
+            ck_assert_msg(pass && pass->when == PASS_USUAL, "%s skips '%.*s'", rows[i].name, (int)length, at);
             at += length + (at[length] == ',');
         }
         const pass_info *asked = pass_find(rows[i].with, strlen(rows[i].with));
@@ -128,8 +127,7 @@ static void count_inst(const ir_inst *inst, void *user) {
     for (int i = 0; inst->op == IR_MATMUL && i < inst->operand_count; i++) {
         const ir_inst *def = inst->operands[i]->def;
         const char *name = def && ir_stored_count(def) ? ir_attr_string(def, IR_ATTR_NAME) : NULL;
-        weights += name && (strstr(name, "q_proj.w") || strstr(name, "k_proj.w") ||
-                            strstr(name, "v_proj.w"));
+        weights += name && (strstr(name, "q_proj.w") || strstr(name, "k_proj.w") || strstr(name, "v_proj.w"));
     }
     c->qkv += weights == 1;
     c->merged += weights == 3;
@@ -145,8 +143,7 @@ static void count_inst(const ir_inst *inst, void *user) {
 
 static ir_module *module_of(const fe_model *model, const fe_ablate_row *row, const char *last) {
     pass_options limits = {.context = 64, .chunk = 16, .rows = PASS_DEFAULT_ROWS};
-    pass_pipeline_request request = {
-        .options = &limits, .skip = row->skip, .with = row->with, .stop_after = last};
+    pass_pipeline_request request = {.options = &limits, .skip = row->skip, .with = row->with, .stop_after = last};
     gm_diag diag = {0};
     ir_module *module = NULL;
     gm_status status = pass_run(&request, fe_gemma_build(&model->config, NULL), &diag, &module);
@@ -154,8 +151,7 @@ static ir_module *module_of(const fe_model *model, const fe_ablate_row *row, con
     return module;
 }
 
-static census census_of(const fe_model *model, const fe_ablate_row *rows, int count,
-                        const char *name) {
+static census census_of(const fe_model *model, const fe_ablate_row *rows, int count, const char *name) {
     census c = {0};
     ir_module *module = module_of(model, row_of(rows, count, name), "chunk_prefill");
     for (int i = 0; i < module->func_count; i++) ir_visit(module->funcs[i]->body, count_inst, &c);
@@ -251,8 +247,7 @@ static char *caches_of(gm_arena *arena, const char *name) {
     gm_string text = {0};
     for (int i = 2; i < forward->param_count; i++) {
         char type[96];
-        gm_string_printf(&text, "%s%s", i == 2 ? "" : " ",
-                         ir_type_text(module, &forward->params[i]->type, type));
+        gm_string_printf(&text, "%s%s", i == 2 ? "" : " ", ir_type_text(module, &forward->params[i]->type, type));
     }
     ck_assert_int_eq(prefill->body->param_count, forward->param_count + 1);
     ck_assert_int_eq(loop->body->param_count, forward->param_count + 5);
@@ -286,10 +281,10 @@ START_TEST(caches_have_the_form_that_the_row_says) {
         {"kv-k-transposed", gm_arena_printf(&arena, "%s %s %s %s", turned[0], heads[0], turned[1], heads[1])},
         {"kv-ring", gm_arena_printf(&arena, "f32%s f32%s %s %s", plain[0], plain[0], ring, ring)},
         {"kv-bf16", gm_arena_printf(&arena, "bf16%s bf16%s bf16%s bf16%s", plain[0], plain[0], plain[1], plain[1])},
-        {"kv-int8", gm_arena_printf(&arena, "i8%s i8%s f32%s f32%s %s %s", plain[0], plain[0], plain[1], plain[1], scale, scale)},
+        {"kv-int8",
+         gm_arena_printf(&arena, "i8%s i8%s f32%s f32%s %s %s", plain[0], plain[0], plain[1], plain[1], scale, scale)},
     };
-    for (size_t i = 0; i < GM_COUNT(wanted); i++)
-        ck_assert_str_eq(caches_of(&arena, wanted[i].row), wanted[i].caches);
+    for (size_t i = 0; i < GM_COUNT(wanted); i++) ck_assert_str_eq(caches_of(&arena, wanted[i].row), wanted[i].caches);
     gm_arena_free(&arena);
 }
 END_TEST
@@ -303,11 +298,13 @@ static gm_string text_of(const fe_ablate_row *row) {
     return text;
 }
 
-/* Other passes end with their own clean-up, so that nothing is left for dce in this model; its 32 columns are no whole block of a
- * screen, without which nothing is guessed; and the f32 plan has no products in words, nor any that takes a gate. */
+/* Other passes end with their own clean-up, so that nothing is left for dce in this model; its 32 columns are no whole
+ * block of a screen, without which nothing is guessed; and the f32 plan has no products in words, nor any that takes a
+ * gate. */
 static bool changes_nothing(const fe_ablate_row *row) {
-    static const char *const names[] = {"without-dce", "without-screen_head", "without-guess_ahead", "without-interleave_rows", "without-fuse_gate",
-                                        "without-narrow_attention", "without-keep_panels"};
+    static const char *const names[] = {
+        "without-dce",       "without-screen_head",      "without-guess_ahead", "without-interleave_rows",
+        "without-fuse_gate", "without-narrow_attention", "without-keep_panels"};
     for (size_t i = 0; i < GM_COUNT(names); i++)
         if (strcmp(row->name, names[i]) == 0) return true;
     return false;
@@ -323,9 +320,8 @@ START_TEST(rows_are_different_programs) {
     for (int i = 0; i < row_count; i++) texts[i] = text_of(&rows[i]);
     for (int i = 0; i < row_count; i++)
         for (int j = 0; j < i; j++)
-            ck_assert_msg((strcmp(texts[i].data, texts[j].data) == 0) ==
-                              same_programs(&rows[i], &rows[j]),
-                          "%s and %s", rows[i].name, rows[j].name);
+            ck_assert_msg((strcmp(texts[i].data, texts[j].data) == 0) == same_programs(&rows[i], &rows[j]), "%s and %s",
+                          rows[i].name, rows[j].name);
     for (int i = 0; i < row_count; i++) gm_string_free(&texts[i]);
     free(texts);
 }
@@ -341,26 +337,23 @@ static void run_rows(int first, int count, int64_t memory, int *groups) {
     for (int i = 0; i < count; i++) {
         const fe_ablate_row *row = &rows[first + i];
         bool here = false;
-        for (int j = 0; j < count && row->base; j++)
-            here = here || strcmp(rows[first + j].name, row->base) == 0;
+        for (int j = 0; j < count && row->base; j++) here = here || strcmp(rows[first + j].name, row->base) == 0;
         results[i] = (fe_ablate_result){.row = row, .base = here ? row->base : NULL};
     }
-    fe_ablate_request request = {
-        .path = model_path,
-        .ids = ids,
-        .id_count = GM_COUNT(ids),
-        .predict = 20,
-        .repetitions = 1,
-        .memory = memory,
-        .reference = &rows[0],
-        .options = {.context = 64, .chunk = 4, .threads = 1, .precision = FE_PRECISION_F32}};
+    fe_ablate_request request = {.path = model_path,
+                                 .ids = ids,
+                                 .id_count = GM_COUNT(ids),
+                                 .predict = 20,
+                                 .repetitions = 1,
+                                 .memory = memory,
+                                 .reference = &rows[0],
+                                 .options = {.context = 64, .chunk = 4, .threads = 1, .precision = FE_PRECISION_F32}};
     gm_status status = fe_ablate_run(&request, results, count, &diag);
     ck_assert_msg(status == GM_OK, "%s", diag.message);
     for (int i = 0; i < count; i++) {
         ck_assert(results[i].measured && results[i].total_mean > 0);
         bool same = results[i].tokens_differ_at == -1, rounds = strstr(results[i].row->meaning, "rounds");
-        ck_assert_msg(same || rounds, "%s: token %lld", results[i].row->name,
-                      (long long)results[i].tokens_differ_at);
+        ck_assert_msg(same || rounds, "%s: token %lld", results[i].row->name, (long long)results[i].tokens_differ_at);
         ck_assert(same == isnan(results[i].logit_margin));
         ck_assert(isnan(results[i].effect.percent) == !results[i].base);
         ck_assert(results[i].same_program == changes_nothing(results[i].row));
@@ -386,19 +379,18 @@ END_TEST
 /* ---- the picture ---- */
 
 START_TEST(the_picture_is_closed_and_escaped) {
-    fe_ablate_result results[2] = {
-        {.row = &rows[0],
-         .prefill_mean = 1,
-         .generate_mean = 2,
-         .total_mean = 3,
-         .total_std = 0.1,
-         .tokens_differ_at = -1},
-        {.row = &rows[1],
-         .base = "host-loop",
-         .prefill_mean = 0.1,
-         .generate_mean = 0.2,
-         .total_mean = 0.3,
-         .effect = {.percent = -90, .low = -INFINITY, .high = INFINITY}}};
+    fe_ablate_result results[2] = {{.row = &rows[0],
+                                    .prefill_mean = 1,
+                                    .generate_mean = 2,
+                                    .total_mean = 3,
+                                    .total_std = 0.1,
+                                    .tokens_differ_at = -1},
+                                   {.row = &rows[1],
+                                    .base = "host-loop",
+                                    .prefill_mean = 0.1,
+                                    .generate_mean = 0.2,
+                                    .total_mean = 0.3,
+                                    .effect = {.percent = -90, .low = -INFINITY, .high = INFINITY}}};
     gm_string out = {0};
     fe_ablate_svg("a<b & c", results, 2, &out);
     ck_assert(strncmp(out.data, "<svg ", 5) == 0 && strstr(out.data, "</svg>\n"));

@@ -1,4 +1,5 @@
-/* What `gemmac ablate --format md` says beneath its table: a lesson per row, and whether the report's finding carries over. */
+/* What `gemmac ablate --format md` says beneath its table: a lesson per row, and whether the report's finding carries
+ * over. */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ static gm_string told(const char *name, double percent, double half) {
 
 static void expect_told(const char *name, double percent, double half, const char *part) {
     gm_string out = told(name, percent, half);
-    ck_assert_msg(out.data && strstr(out.data, part), "%s %g: expected \"%s\", found %s", name, percent, part, out.data ? out.data : "nothing");
+    ck_assert_msg(out.data && strstr(out.data, part), "%s %g: expected \"%s\", found %s", name, percent, part,
+                  out.data ? out.data : "nothing");
     gm_string_free(&out);
 }
 

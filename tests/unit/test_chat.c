@@ -5,8 +5,7 @@
 #include "tokenizer_data.h"
 #include "tests/unit/suite.h"
 
-static gm_string render(fe_generation generation, const fe_message *messages, size_t count,
-                        bool prompt) {
+static gm_string render(fe_generation generation, const fe_message *messages, size_t count, bool prompt) {
     gm_diag diag = {0};
     gm_string text = {0};
     gm_status status = fe_chat_render(generation, messages, count, prompt, &diag, &text);
@@ -55,10 +54,9 @@ END_TEST
 START_TEST(older_generations) {
     const fe_message talk[] = {{"user", " Hi\n"}, {"assistant", "Hello!"}, {"user", "Bye"}};
     for (int generation = FE_GEMMA1; generation <= FE_GEMMA2; generation++)
-        check_text(
-            render((fe_generation)generation, talk, 3, true),
-            "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello!<end_of_turn>\n"
-            "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n");
+        check_text(render((fe_generation)generation, talk, 3, true),
+                   "<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello!<end_of_turn>\n"
+                   "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n");
 }
 END_TEST
 
@@ -73,8 +71,7 @@ END_TEST
 /* The system text is kept as it is, also its blanks; alone it vanishes, as in the template. */
 START_TEST(system_message) {
     const fe_message talk[] = {{"system", " s "}, {"user", " u "}};
-    check_text(render(FE_GEMMA3, talk, 2, false),
-               "<bos><start_of_turn>user\n s \n\nu<end_of_turn>\n");
+    check_text(render(FE_GEMMA3, talk, 2, false), "<bos><start_of_turn>user\n s \n\nu<end_of_turn>\n");
     check_text(render(FE_GEMMA3, talk, 1, true), "<bos><start_of_turn>model\n");
 }
 END_TEST
@@ -97,8 +94,7 @@ START_TEST(trimming) {
 }
 END_TEST
 
-static void refuse(fe_generation generation, const fe_message *messages, size_t count,
-                   const char *part) {
+static void refuse(fe_generation generation, const fe_message *messages, size_t count, const char *part) {
     gm_diag diag = {0};
     gm_string text = {0};
     ck_assert_int_eq(fe_chat_render(generation, messages, count, true, &diag, &text), GM_INVALID);
@@ -119,21 +115,18 @@ START_TEST(refusals) {
 }
 END_TEST
 
-static gm_status render_json(fe_generation generation, const char *json, gm_diag *diag,
-                             gm_string *out) {
+static gm_status render_json(fe_generation generation, const char *json, gm_diag *diag, gm_string *out) {
     char path[256];
     write_file(path, json, strlen(json));
     gm_status status = fe_chat_render_file(generation, path, false, diag, out);
-    if (status != GM_OK)
-        ck_assert_msg(!strncmp(diag->message, path, strlen(path)), "%s", diag->message);
+    if (status != GM_OK) ck_assert_msg(!strncmp(diag->message, path, strlen(path)), "%s", diag->message);
     unlink(path);
     return status;
 }
 
 START_TEST(files) {
     static const char *accepted[][2] = {
-        {"[{\"role\":\"user\",\"content\":\" Hi \"}]",
-         "<bos><start_of_turn>user\nHi<end_of_turn>\n"},
+        {"[{\"role\":\"user\",\"content\":\" Hi \"}]", "<bos><start_of_turn>user\nHi<end_of_turn>\n"},
         {"[{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\" "
          "s\"}]},{\"role\":\"user\","
          "\"content\":[{\"type\":\"text\",\"text\":\" a "
@@ -144,8 +137,7 @@ START_TEST(files) {
     for (size_t i = 0; i < GM_COUNT(accepted); i++) {
         gm_diag diag = {0};
         gm_string text = {0};
-        ck_assert_msg(render_json(FE_GEMMA3, accepted[i][0], &diag, &text) == GM_OK, "%s",
-                      diag.message);
+        ck_assert_msg(render_json(FE_GEMMA3, accepted[i][0], &diag, &text) == GM_OK, "%s", diag.message);
         check_text(text, accepted[i][1]);
     }
     static const char *refused[] = {

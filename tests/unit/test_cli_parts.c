@@ -12,8 +12,7 @@
 /* ---- stop strings ---- */
 
 /* Feed text in pieces of `step` bytes; the text that comes out is in *out. */
-static bool match_in_pieces(const char *const *stops, size_t count, const char *text, size_t step,
-                            gm_string *out) {
+static bool match_in_pieces(const char *const *stops, size_t count, const char *text, size_t step, gm_string *out) {
     fe_stop_match match = {.stops = stops, .count = count};
     size_t length = strlen(text);
     bool stopped = false;
@@ -25,8 +24,7 @@ static bool match_in_pieces(const char *const *stops, size_t count, const char *
     return stopped;
 }
 
-static void expect(const char *const *stops, size_t count, const char *text, bool stops_there,
-                   const char *before) {
+static void expect(const char *const *stops, size_t count, const char *text, bool stops_there, const char *before) {
     for (size_t step = 1; step <= strlen(text) + 1; step++) {
         gm_string out = {0};
         bool stopped = match_in_pieces(stops, count, text, step, &out);
@@ -96,8 +94,7 @@ END_TEST
 
 START_TEST(divergence_of_two_rows) {
     /* p = softmax(ln 1, ln 2, ln 1), q = softmax(0, 0, 0): KL = 1/4 ln(3/4) · 2 + 1/2 ln(3/2) */
-    const float p[] = {0, 0.693147180559945f, 0}, q[] = {5, 5, 5},
-                shifted[] = {100, 100.693147f, 100};
+    const float p[] = {0, 0.693147180559945f, 0}, q[] = {5, 5, 5}, shifted[] = {100, 100.693147f, 100};
     fe_divergence d = fe_row_divergence(p, q, 3);
     ck_assert_double_eq_tol(d.kl, 0.5 * log(0.75) + 0.5 * log(1.5), 1e-7);
     ck_assert(!d.same_top);

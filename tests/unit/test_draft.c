@@ -1,5 +1,6 @@
-/* Drafted and guessed tokens (passes/draft_lookup.c, passes/guess_ahead.c): with and without them, sessions give the same tokens in the same order
- * and leave caches that are the same to the bit, whatever ends a run; and they are made, accepted and rejected. */
+/* Drafted and guessed tokens (passes/draft_lookup.c, passes/guess_ahead.c): with and without them, sessions give the
+ * same tokens in the same order and leave caches that are the same to the bit, whatever ends a run; and they are made,
+ * accepted and rejected. */
 #include "frontend/driver.h"
 #include "ir/interp.h"
 #include "tests/unit/passed_text.h"
@@ -48,9 +49,10 @@ static const struct ending {
     int stop;   /* the token that came as number `stop` is a stop id; 0: none */
 } endings[] = {{CONTEXT, 0, 0}, {60, 33, 0}, {60, 60, 12}, {37, 0, 0}, {60, 11, 0}, {60, 0, 7}};
 
-static const rt_sampling samplings[] = {{.top_p = 1, .repeat_penalty = 1},
-                                        {.top_p = 1, .repeat_penalty = 1.2f, .repeat_last_n = 16},
-                                        {.temperature = 0.7f, .top_k = 4, .top_p = 0.9f, .repeat_penalty = 1, .seed = 5}};
+static const rt_sampling samplings[] = {
+    {.top_p = 1, .repeat_penalty = 1},
+    {.top_p = 1, .repeat_penalty = 1.2f, .repeat_last_n = 16},
+    {.temperature = 0.7f, .top_k = 4, .top_p = 0.9f, .repeat_penalty = 1, .seed = 5}};
 
 /* What a run gives. */
 typedef struct outcome {
@@ -72,15 +74,16 @@ static bool keep_logits(void *user, int64_t first, int64_t rows, const float *lo
     return true;
 }
 
-static void run(rt_session *session, const int32_t *prompt, const rt_sampling *sampling, const struct ending *ending, int32_t stop_id, outcome *o) {
+static void run(rt_session *session, const int32_t *prompt, const rt_sampling *sampling, const struct ending *ending,
+                int32_t stop_id, outcome *o) {
     gm_diag diag = {0};
     int32_t stops[] = {stop_id};
     float some[8] = {0};
     *o = (outcome){.cancel = ending->cancel, .logits = some};
     rt_session_reset(session);
     ck_assert_msg(rt_session_prefill(session, prompt, PROMPT, &diag) == GM_OK, "%s", diag.message);
-    gm_status status = rt_session_generate(session, sampling, stops, ending->stop ? 1 : 0, ending->max, ending->cancel ? on_token : NULL, o, o->ids,
-                                           &o->count, &o->stop, &diag);
+    gm_status status = rt_session_generate(session, sampling, stops, ending->stop ? 1 : 0, ending->max,
+                                           ending->cancel ? on_token : NULL, o, o->ids, &o->count, &o->stop, &diag);
     ck_assert_msg(status == GM_OK, "%s", diag.message);
     o->length = rt_session_length(session);
     if (o->length < CONTEXT) ck_assert_int_eq(rt_session_score(session, prompt, 1, keep_logits, o, &diag), GM_OK);
@@ -88,7 +91,9 @@ static void run(rt_session *session, const int32_t *prompt, const rt_sampling *s
     if (o->length < CONTEXT - 20) {
         int64_t count;
         rt_stop stop;
-        ck_assert_int_eq(rt_session_generate(session, sampling, NULL, 0, 12, NULL, NULL, o->ids + o->count, &count, &stop, &diag), GM_OK);
+        ck_assert_int_eq(
+            rt_session_generate(session, sampling, NULL, 0, 12, NULL, NULL, o->ids + o->count, &count, &stop, &diag),
+            GM_OK);
         o->count += count;
     }
     for (int i = 0; i < 8; i++) memcpy(&o->ids[ROOM - 8 + i], &some[i], sizeof some[i]);
@@ -100,13 +105,17 @@ static void open_engine(const struct subject *s, bool ahead, fe_engine *out) {
     char path[300], with[100], skip[100];
     gm_diag diag = {0};
     snprintf(path, sizeof path, "%s/gguf/%s.gguf", GM_TEST_DATA, s->model);
-    const fe_options options = {.threads = s->threads, .context = CONTEXT, .chunk = s->chunk, .precision = s->precision,
+    const fe_options options = {.threads = s->threads,
+                                .context = CONTEXT,
+                                .chunk = s->chunk,
+                                .precision = s->precision,
                                 .with = names(s->with, ahead && !s->guesses ? "draft_lookup" : NULL, with, sizeof with),
                                 .skip = names(s->skip, ahead && s->guesses ? NULL : "guess_ahead", skip, sizeof skip)};
     ck_assert_msg(fe_engine_open(path, &options, &diag, out) == GM_OK, "%s: %s", s->model, diag.message);
 }
 
-static void compare(const struct subject *s, fe_engine *plain, fe_engine *ahead, bool again, const rt_sampling *sampling) {
+static void compare(const struct subject *s, fe_engine *plain, fe_engine *ahead, bool again,
+                    const rt_sampling *sampling) {
     int32_t prompt[PROMPT];
     outcome first, want, got;
     fill_prompt(prompt, again);
@@ -115,8 +124,10 @@ static void compare(const struct subject *s, fe_engine *plain, fe_engine *ahead,
         int32_t stop_id = endings[e].stop ? first.ids[endings[e].stop] : -1;
         run(plain->session, prompt, sampling, &endings[e], stop_id, &want);
         run(ahead->session, prompt, sampling, &endings[e], stop_id, &got);
-        ck_assert_msg(memcmp(&want, &got, sizeof want) == 0, "%s (%s), prompt %d, temperature %g, ending %zu: %d tokens instead of %d, or others", s->model,
-                      s->with ? s->with : "plain", again, (double)sampling->temperature, e, (int)got.count, (int)want.count);
+        ck_assert_msg(memcmp(&want, &got, sizeof want) == 0,
+                      "%s (%s), prompt %d, temperature %g, ending %zu: %d tokens instead of %d, or others", s->model,
+                      s->with ? s->with : "plain", again, (double)sampling->temperature, e, (int)got.count,
+                      (int)want.count);
     }
 }
 
@@ -125,7 +136,9 @@ START_TEST(tokens_are_the_same) {
     fe_engine plain, ahead;
     open_engine(s, false, &plain);
     open_engine(s, true, &ahead);
-    ck_assert(ir_func_find(ahead.module, s->guesses ? "head.R1.guess16384" : s->chunk == 3 ? "forward.T3" : "forward.T6"));
+    ck_assert(ir_func_find(ahead.module, s->guesses      ? "head.R1.guess16384"
+                                         : s->chunk == 3 ? "forward.T3"
+                                                         : "forward.T6"));
     for (size_t i = 0; i < GM_COUNT(samplings); i++)
         for (int again = 0; again < 2; again++) compare(s, &plain, &ahead, again, &samplings[i]);
     fe_engine_close(&plain);
@@ -139,9 +152,11 @@ END_TEST
 static const char module_text[] =
     "symbol T max 6\nsymbol S\nsymbol R\n"
     "func @forward(%ids: i32[T], %position: i32, %kc: f32[1,S,1,1]) -> (f32[T,1], f32[1,S,1,1]) {\n"
-    "  %id = reshape %ids : i32[T,1]\n  %x = convert %id : f32[T,1]\n  %one = const {value = 1} : f32\n  %next = add %x, %one : f32[T,1]\n"
+    "  %id = reshape %ids : i32[T,1]\n  %x = convert %id : f32[T,1]\n  %one = const {value = 1} : f32\n  %next = add "
+    "%x, %one : f32[T,1]\n"
     "  %six = const {value = 6} : f32\n  %zero = const {value = 0} : f32\n  %end = eq %next, %six : bool[T,1]\n"
-    "  %y = select %end, %zero, %next : f32[T,1]\n  %row = reshape %x : f32[1,T,1,1]\n  %first = const {value = 0} : i32\n"
+    "  %y = select %end, %zero, %next : f32[T,1]\n  %row = reshape %x : f32[1,T,1,1]\n  %first = const {value = 0} : "
+    "i32\n"
     "  %k = update %kc, %row, %first, %position : f32[1,S,1,1]\n  return %y, %k\n}\n"
     "func @head(%x: f32[R,1]) -> (f32[R,6]) {\n"
     "  %i = iota {axis = 1} : i32[1,6]\n  %n = convert %i : f32[1,6]\n  %apart = sub %n, %x : f32[R,6]\n"
@@ -177,8 +192,10 @@ static calls count_calls(const char *passes, int32_t count, int32_t given, bool 
     int64_t seed = 0;
     for (int i = 0; i < STOPS; i++) stops[i] = -1;
     for (int i = 1; i <= given; i++) tokens[i] = spoilt && i % 2 ? 9 + i : i % 6;
-    const ir_array args[ARGS] = {{RT_F32, 2, {1, 1}, &x},          {RT_I32, 1, {SLOTS}, tokens}, {RT_I32, 0, {0}, &position}, {RT_I32, 0, {0}, &count},
-                                 {RT_F32, 1, {8}, sampling}, {RT_I64, 0, {0}, &seed},      {RT_I32, 1, {STOPS}, stops}, {RT_F32, 4, {1, SLOTS, 1, 1}, cache}};
+    const ir_array args[ARGS] = {{RT_F32, 2, {1, 1}, &x},     {RT_I32, 1, {SLOTS}, tokens},
+                                 {RT_I32, 0, {0}, &position}, {RT_I32, 0, {0}, &count},
+                                 {RT_F32, 1, {8}, sampling},  {RT_I64, 0, {0}, &seed},
+                                 {RT_I32, 1, {STOPS}, stops}, {RT_F32, 4, {1, SLOTS, 1, 1}, cache}};
     ir_array results[5];
     calls c = {.emitted = given};
     const ir_interp_env env = {.emit = count_token, .trace = count_call, .user = &c};
@@ -191,7 +208,8 @@ static calls count_calls(const char *passes, int32_t count, int32_t given, bool 
 }
 
 static void check_calls(int32_t count, int32_t given, bool spoilt, int plain, int drafted) {
-    calls before = count_calls("form_generate_loop", count, given, spoilt), after = count_calls("form_generate_loop,draft_lookup", count, given, spoilt);
+    calls before = count_calls("form_generate_loop", count, given, spoilt),
+          after = count_calls("form_generate_loop,draft_lookup", count, given, spoilt);
     ck_assert_int_eq(before.plain, count);
     ck_assert_int_eq(before.drafted, 0);
     ck_assert_int_eq(after.plain, plain);
@@ -203,7 +221,8 @@ static bool guesses(int chunk) {
     bool found = false;
     fe_engine engine;
     open_engine(&s, true, &engine);
-    for (int i = 0; i < engine.module->func_count; i++) found |= strstr(engine.module->funcs[i]->name, ".guess") != NULL;
+    for (int i = 0; i < engine.module->func_count; i++)
+        found |= strstr(engine.module->funcs[i]->name, ".guess") != NULL;
     fe_engine_close(&engine);
     return found;
 }

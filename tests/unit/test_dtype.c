@@ -100,8 +100,7 @@ static const cJSON *offsets_of(const cJSON *header, const char *type, const char
     for (int i = 0; i < length; i++)
         if (name[i] >= 'a' && name[i] <= 'z') name[i] = (char)(name[i] - 'a' + 'A');
     snprintf(name + length, sizeof name - (size_t)length, "%s", suffix);
-    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(header, name),
-                                            "data_offsets");
+    return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(header, name), "data_offsets");
 }
 
 /* blocks.safetensors has TYPE.raw and TYPE.f32 of the reference for each type. */
@@ -110,10 +109,8 @@ static void check_type(rt_dtype dtype, const cJSON *header, const char *data) {
     const cJSON *raw = offsets_of(header, info->text, ".raw");
     const cJSON *wanted = offsets_of(header, info->text, ".f32");
     ck_assert_msg(raw && wanted, "no blocks of %s", info->text);
-    size_t raw_start = (size_t)raw->child->valuedouble,
-           raw_end = (size_t)raw->child->next->valuedouble;
-    size_t start = (size_t)wanted->child->valuedouble,
-           end = (size_t)wanted->child->next->valuedouble;
+    size_t raw_start = (size_t)raw->child->valuedouble, raw_end = (size_t)raw->child->next->valuedouble;
+    size_t start = (size_t)wanted->child->valuedouble, end = (size_t)wanted->child->next->valuedouble;
     size_t elems = (end - start) / 4, bytes = raw_end - raw_start;
     ck_assert_uint_ge(elems, 256);
     ck_assert_uint_eq(rt_dtype_bytes(dtype, elems), bytes);
@@ -124,8 +121,7 @@ static void check_type(rt_dtype dtype, const cJSON *header, const char *data) {
     for (size_t i = 0; i < elems; i++) {
         uint32_t reference;
         memcpy(&reference, data + start + 4 * i, 4);
-        ck_assert_msg(bits_of(found[i]) == reference, "%s: element %zu: %a", info->text, i,
-                      (double)found[i]);
+        ck_assert_msg(bits_of(found[i]) == reference, "%s: element %zu: %a", info->text, i, (double)found[i]);
     }
     free(shifted);
     free(found);

@@ -25,8 +25,7 @@ START_TEST(json_good) {
     };
     for (size_t i = 0; i < GM_COUNT(texts); i++) {
         gm_diag diag = {0};
-        ck_assert_msg(parse(texts[i], strlen(texts[i]), &diag) == GM_OK, "%s: %s", texts[i],
-                      diag.message);
+        ck_assert_msg(parse(texts[i], strlen(texts[i]), &diag) == GM_OK, "%s: %s", texts[i], diag.message);
     }
 }
 END_TEST
@@ -63,8 +62,7 @@ START_TEST(json_bad) {
         {"\"\xC0\xAF\"", "byte 1: expected UTF-8"},
         {"\xEF\xBB\xBF{}", "byte 0: expected a JSON value"},
         {"{\"a\":1,\"a\":2}", "byte 7: expected key \"a\" only once"},
-        {"{\"x\":{\"q\":0},\"b\":1,\"y\":[{\"c\":1,\"\\u0063\":2}]}",
-         "byte 31: expected key \"c\""},
+        {"{\"x\":{\"q\":0},\"b\":1,\"y\":[{\"c\":1,\"\\u0063\":2}]}", "byte 31: expected key \"c\""},
         {"// no\n{}", "byte 0: expected a JSON value"},
     };
     for (size_t i = 0; i < GM_COUNT(cases); i++) {
@@ -78,7 +76,8 @@ START_TEST(json_bad) {
 END_TEST
 
 START_TEST(json_integers) {
-    static const char text[] = "{\"a\":[1.5,{\"x\":7,\"y\":7.0}],\"b\":-3,\"c\":1e2,\"d\":[],\"e\":9007199254740993,\"f\":100}";
+    static const char text[] =
+        "{\"a\":[1.5,{\"x\":7,\"y\":7.0}],\"b\":-3,\"c\":1e2,\"d\":[],\"e\":9007199254740993,\"f\":100}";
     gm_diag diag = {0};
     cJSON *root;
     int64_t value = 0;
@@ -104,11 +103,8 @@ START_TEST(json_depth) {
         memset(text, '[', (size_t)depth);
         memset(text + depth, ']', (size_t)depth);
         gm_status status = parse(text, 2 * (size_t)depth, &diag);
-        if (depth <= 64)
-            ck_assert_int_eq(status, GM_OK);
-        else
-            expect_failure("depth", status, &diag, GM_FORMAT,
-                           "byte 65: expected at most 64 nested");
+        if (depth <= 64) ck_assert_int_eq(status, GM_OK);
+        else expect_failure("depth", status, &diag, GM_FORMAT, "byte 65: expected at most 64 nested");
     }
 }
 END_TEST
@@ -137,8 +133,7 @@ START_TEST(json_files) {
     expect_failure("large", fe_json_open(path, 10, &large, &root), &large, GM_FORMAT,
                    "large.json: expected at most 10 bytes, found 17");
     gm_diag folder = {0};
-    expect_failure("folder", fe_json_open(temp_folder, 10, &folder, &root), &folder, GM_IO,
-                   "expected a regular file");
+    expect_failure("folder", fe_json_open(temp_folder, 10, &folder, &root), &folder, GM_IO, "expected a regular file");
 }
 END_TEST
 
@@ -202,19 +197,18 @@ START_TEST(safetensors_good) {
                   {"", "lm_head"}};
     for (size_t i = 0; i < GM_COUNT(savers); i++) {
         char header[1024];
-        snprintf(
-            header, sizeof header,
-            "{\"__metadata__\":{\"format\":\"pt\"},"
-            "\"%snorm.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[6,14],\"x\":0},"
-            "\"%s.weight\":{\"dtype\":\"BF16\",\"shape\":[1,3],\"data_offsets\":[0,6]},"
-            "\"%slayers.0.q\":{\"dtype\":\"F16\",\"shape\":[0,5],\"data_offsets\":[6,6]},"
-            "\"%slayers.0.k\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[6,6]},"
-            "\"model.vision_tower.x\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[14,22]},"
-            "\"multi_modal_projector.y\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,2],"
-            "\"data_offsets\":[22,24]},"
-            "\"%slayers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F64\",\"shape\":[1],"
-            "\"data_offsets\":[24,32]}}  ",
-            savers[i].prefix, savers[i].head, savers[i].prefix, savers[i].prefix, savers[i].prefix);
+        snprintf(header, sizeof header,
+                 "{\"__metadata__\":{\"format\":\"pt\"},"
+                 "\"%snorm.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[6,14],\"x\":0},"
+                 "\"%s.weight\":{\"dtype\":\"BF16\",\"shape\":[1,3],\"data_offsets\":[0,6]},"
+                 "\"%slayers.0.q\":{\"dtype\":\"F16\",\"shape\":[0,5],\"data_offsets\":[6,6]},"
+                 "\"%slayers.0.k\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[6,6]},"
+                 "\"model.vision_tower.x\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[14,22]},"
+                 "\"multi_modal_projector.y\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,2],"
+                 "\"data_offsets\":[22,24]},"
+                 "\"%slayers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F64\",\"shape\":[1],"
+                 "\"data_offsets\":[24,32]}}  ",
+                 savers[i].prefix, savers[i].head, savers[i].prefix, savers[i].prefix, savers[i].prefix);
         gm_string file = make_file(header, 32);
         gm_diag diag = {0};
         fe_model model;
@@ -233,7 +227,7 @@ START_TEST(safetensors_good) {
 }
 END_TEST
 
-#define ENTRY(name, dtype, shape, offsets)                                                         \
+#define ENTRY(name, dtype, shape, offsets)                                                                             \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 
 START_TEST(safetensors_bad) {
@@ -245,22 +239,16 @@ START_TEST(safetensors_bad) {
     } cases[] = {
         {"[]", 0, GM_FORMAT, "m.safetensors: header: expected an object"},
         {"{", 0, GM_FORMAT, "m.safetensors: byte 1: expected"},
-        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("norm.weight", "F32", "[2]",
-                                                                   "[0,8]") "}",
-         8, GM_FORMAT, "expected key \"norm.weight\" only once"},
-        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "}", 7, GM_FORMAT,
-         "expected 8 bytes of tensors, found 7"},
-        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "}", 9, GM_FORMAT,
-         "expected 8 bytes of tensors, found 9"},
-        {"{" ENTRY("norm.weight", "F32", "[2]", "[1,9]") "}", 9, GM_FORMAT,
-         "expected data at offset 0, found 1"},
-        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("a", "F32", "[2]", "[4,12]") "}",
-         12, GM_FORMAT, "tensor \"a\": expected data at offset 8, found 4"},
-        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("a", "F32", "[2]",
-                                                                   "[12,20]") "}",
-         20, GM_FORMAT, "tensor \"a\": expected data at offset 8, found 12"},
-        {"{" ENTRY("norm.weight", "F32", "[3]", "[0,8]") "}", 8, GM_FORMAT,
-         "expected offsets 12 bytes apart"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("norm.weight", "F32", "[2]", "[0,8]") "}", 8,
+         GM_FORMAT, "expected key \"norm.weight\" only once"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "}", 7, GM_FORMAT, "expected 8 bytes of tensors, found 7"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "}", 9, GM_FORMAT, "expected 8 bytes of tensors, found 9"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[1,9]") "}", 9, GM_FORMAT, "expected data at offset 0, found 1"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("a", "F32", "[2]", "[4,12]") "}", 12, GM_FORMAT,
+         "tensor \"a\": expected data at offset 8, found 4"},
+        {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("a", "F32", "[2]", "[12,20]") "}", 20, GM_FORMAT,
+         "tensor \"a\": expected data at offset 8, found 12"},
+        {"{" ENTRY("norm.weight", "F32", "[3]", "[0,8]") "}", 8, GM_FORMAT, "expected offsets 12 bytes apart"},
         {"{" ENTRY("norm.weight", "F32", "[2]", "[8,0]") "}", 8, GM_FORMAT, "expected offsets"},
         {"{" ENTRY("norm.weight", "F32", "[-2]", "[0,8]") "}", 8, GM_FORMAT, "whole sizes"},
         {"{" ENTRY("norm.weight", "F32", "[2.5]", "[0,10]") "}", 10, GM_FORMAT, "whole sizes"},
@@ -271,14 +259,11 @@ START_TEST(safetensors_bad) {
         {"{" ENTRY("norm.weight", "F8_E5M2", "[8]", "[0,8]") "}", 8, GM_UNSUPPORTED, "found F8_E5M2"},
         {"{" ENTRY("norm.weight", "F4", "[16]", "[0,8]") "}", 8, GM_UNSUPPORTED, "found F4"},
         {"{" ENTRY("norm.weight", "F32", "2", "[0,8]") "}", 8, GM_FORMAT, "list of sizes"},
-        {"{" ENTRY("norm.weight", "F32", "[4294967296,4294967296]", "[0,8]") "}", 8, GM_FORMAT,
-         "fewer than 2^63"},
-        {"{" ENTRY("norm.weight", "F64", "[2305843009213693952]", "[0,0]") "}", 0, GM_FORMAT,
-         "whole sizes"},
+        {"{" ENTRY("norm.weight", "F32", "[4294967296,4294967296]", "[0,8]") "}", 8, GM_FORMAT, "fewer than 2^63"},
+        {"{" ENTRY("norm.weight", "F64", "[2305843009213693952]", "[0,0]") "}", 0, GM_FORMAT, "whole sizes"},
         {"{" ENTRY("norm.weight", "F32", "[2]", "[0,8,8]") "}", 8, GM_FORMAT, "two offsets"},
         {"{" ENTRY("norm.weight", "F32", "[2]", "[0,\\\"8\\\"]") "}", 8, GM_FORMAT, "expected"},
-        {"{" ENTRY("norm.weight", "f32", "[2]", "[0,8]") "}", 8, GM_FORMAT,
-         "expected a known dtype, found \"f32\""},
+        {"{" ENTRY("norm.weight", "f32", "[2]", "[0,8]") "}", 8, GM_FORMAT, "expected a known dtype, found \"f32\""},
         {"{" ENTRY("norm.weight", "F4", "[3]", "[0,2]") "}", 2, GM_FORMAT, "expected offsets"},
         {"{\"norm.weight\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, GM_FORMAT, "known dtype"},
         {"{\"norm.weight\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, GM_FORMAT, "\"shape\""},
@@ -288,13 +273,11 @@ START_TEST(safetensors_bad) {
         {"{\"__metadata__\":[]}", 0, GM_FORMAT, "expected an object of strings"},
         {"{" ENTRY("norm.weight", "F8_E4M3", "[8]", "[0,8]") "}", 8, GM_UNSUPPORTED,
          "tensor \"norm.weight\": expected dtype F32, F16 or BF16, found F8_E4M3"},
-        {"{" ENTRY("norm.weight", "F32", "[1,1,1,1,2]", "[0,8]") "}", 8, GM_FORMAT,
-         "at most 4 dimensions, found 5"},
-        {"{" ENTRY("model.norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("norm.weight", "F32",
-                                                                         "[2]", "[8,16]") "}",
-         16, GM_FORMAT, "tensor \"norm.weight\": expected the prefix \"model.\""},
-        {"{" ENTRY("lm_head.weight", "F32", "[2]",
-                   "[0,8]") "," ENTRY("language_model.lm_head.weight", "F32", "[2]", "[8,16]") "}",
+        {"{" ENTRY("norm.weight", "F32", "[1,1,1,1,2]", "[0,8]") "}", 8, GM_FORMAT, "at most 4 dimensions, found 5"},
+        {"{" ENTRY("model.norm.weight", "F32", "[2]", "[0,8]") "," ENTRY("norm.weight", "F32", "[2]", "[8,16]") "}", 16,
+         GM_FORMAT, "tensor \"norm.weight\": expected the prefix \"model.\""},
+        {"{" ENTRY("lm_head.weight", "F32", "[2]", "[0,8]") "," ENTRY("language_model.lm_head.weight", "F32", "[2]",
+                                                                      "[8,16]") "}",
          16, GM_FORMAT, "tensor \"lm_head.weight\": expected only one of this name"},
     };
     for (size_t i = 0; i < GM_COUNT(cases); i++) {
@@ -326,8 +309,7 @@ START_TEST(safetensors_truncated) {
     file.length = whole;
     gm_diag diag = {0};
     fe_model model;
-    expect_failure("length", open_bytes(&file, &diag, &model), &diag, GM_FORMAT,
-                   "header of at most 100000000 bytes");
+    expect_failure("length", open_bytes(&file, &diag, &model), &diag, GM_FORMAT, "header of at most 100000000 bytes");
     fe_model_close(&model);
     memset(file.data, 0, 8); /* one byte more than there are */
     for (int i = 0; i < 3; i++) file.data[i] = (char)((whole - 7) >> 8 * i);
@@ -367,8 +349,7 @@ START_TEST(index_files) {
         {"{\"a\":\"x\\\\s1.st\"}", GM_FORMAT, "expected a file name without folders"},
         {"{\"a\":\"/etc/passwd\"}", GM_FORMAT, "expected a file name without folders"},
         {"{\"a\":\"none.st\"}", GM_IO, "none.st: No such file"},
-        {"{\"a\":\"s1.st\"}", GM_FORMAT,
-         "s1.st: tensor \"a\": expected it here, as the index says"},
+        {"{\"a\":\"s1.st\"}", GM_FORMAT, "s1.st: tensor \"a\": expected it here, as the index says"},
         {"{\"model.norm.weight\":\"s1.st\",\"model.embed_tokens.weight\":\"s3.st\"}", GM_FORMAT,
          "tensor \"embed_tokens.weight\": expected only one"},
         {"{\"model.norm.weight\":\"s2.st\",\"model.embed_tokens.weight\":\"s1.st\"}", GM_FORMAT,

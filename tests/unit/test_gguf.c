@@ -50,48 +50,34 @@ static const poke_case pokes[] = {
     {"one key more", NULL, 16, 29, 8, GM_FORMAT, "m.gguf: "},
     {"key length", NULL, 24, UINT64_MAX, 8, GM_FORMAT, "byte 24: expected a key, found a string"},
     {"empty key", NULL, 24, 0, 8, GM_FORMAT, "byte 24: expected a key of 1 to"},
-    {"value type", "general.architecture", 0, 13, 4, GM_FORMAT,
-     "expected a value type 0 to 12, found 13"},
+    {"value type", "general.architecture", 0, 13, 4, GM_FORMAT, "expected a value type 0 to 12, found 13"},
     {"string", "general.architecture", 4, 1ull << 40, 8, GM_FORMAT, "expected a string value"},
-    {"array type", "tokenizer.ggml.tokens", 4, 77, 4, GM_FORMAT,
-     "an element type 0 to 12, found 77"},
+    {"array type", "tokenizer.ggml.tokens", 4, 77, 4, GM_FORMAT, "an element type 0 to 12, found 77"},
     {"array of arrays", "tokenizer.ggml.tokens", 4, 9, 4, GM_UNSUPPORTED, "no array of arrays"},
-    {"array count", "tokenizer.ggml.scores", 8, 1ull << 62, 8, GM_FORMAT,
-     "an array that fits the file"},
-    {"string in array", "tokenizer.ggml.tokens", 16, 1ull << 33, 8, GM_FORMAT,
-     "a string of the array"},
-    {"array count of elements", "tokenizer.ggml.scores", 8, 1ull << 16, 8, GM_FORMAT,
-     "an array that fits the file"},
+    {"array count", "tokenizer.ggml.scores", 8, 1ull << 62, 8, GM_FORMAT, "an array that fits the file"},
+    {"string in array", "tokenizer.ggml.tokens", 16, 1ull << 33, 8, GM_FORMAT, "a string of the array"},
+    {"array count of elements", "tokenizer.ggml.scores", 8, 1ull << 16, 8, GM_FORMAT, "an array that fits the file"},
     {"fewer scores", "tokenizer.ggml.scores", 8, 287, 8, GM_FORMAT, "m.gguf: "},
-    {"kind of a size", KEY("block_count"), 0, 6, 4, GM_FORMAT,
-     "block_count\": expected an integer"},
-    {"no layers", KEY("block_count"), 4, 0, 4, GM_FORMAT,
-     "block_count\": expected 1 to 256, found 0"},
+    {"kind of a size", KEY("block_count"), 0, 6, 4, GM_FORMAT, "block_count\": expected an integer"},
+    {"no layers", KEY("block_count"), 4, 0, 4, GM_FORMAT, "block_count\": expected 1 to 256, found 0"},
     {"too many layers", KEY("block_count"), 4, 257, 4, GM_FORMAT, "expected 1 to 256, found 257"},
     {"layer too few", KEY("block_count"), 4, 11, 4, GM_FORMAT,
      "tensor \"blk.11.attn_norm.weight\": expected only the tensors of gemma3 with 11 layers"},
     {"layer too many", KEY("block_count"), 4, 13, 4, GM_FORMAT,
      "tensor \"layers.12.input_layernorm.weight\": expected shape [32], found no such tensor"},
-    {"heads", KEY("attention.head_count"), 4, 3, 4, GM_FORMAT,
-     "attention heads: expected a multiple"},
-    {"odd head size", KEY("attention.value_length"), 4, 15, 4, GM_FORMAT,
-     "expected 16, found 15"},
+    {"heads", KEY("attention.head_count"), 4, 3, 4, GM_FORMAT, "attention heads: expected a multiple"},
+    {"odd head size", KEY("attention.value_length"), 4, 15, 4, GM_FORMAT, "expected 16, found 15"},
     {"hidden size", KEY("embedding_length"), 4, 64, 4, GM_FORMAT,
      "tensor \"embed_tokens.weight\": expected shape [288,64], found [288,32]"},
     {"eps NaN", KEY("attention.layer_norm_rms_epsilon"), 4, 0x7FC00000, 4, GM_FORMAT,
      "rms_epsilon\": expected a finite float"},
     {"eps 0", KEY("attention.layer_norm_rms_epsilon"), 4, 0, 4, GM_FORMAT, "a positive number"},
-    {"window 0", KEY("attention.sliding_window"), 4, 0, 4, GM_FORMAT,
-     "sliding_window\": expected 1 to"},
-    {"theta", KEY("rope.freq_base"), 4, 0x80000000, 4, GM_FORMAT,
-     "freq_base\": expected a positive"},
+    {"window 0", KEY("attention.sliding_window"), 4, 0, 4, GM_FORMAT, "sliding_window\": expected 1 to"},
+    {"theta", KEY("rope.freq_base"), 4, 0x80000000, 4, GM_FORMAT, "freq_base\": expected a positive"},
     {"bos", "tokenizer.ggml.bos_token_id", 4, 288, 4, GM_FORMAT, "expected 0 to 287, found 288"},
-    {"add_bos", "tokenizer.ggml.add_bos_token", 0, 0, 4, GM_FORMAT,
-     "add_bos_token\": expected a bool"},
-    {"prefix", "tokenizer.ggml.add_space_prefix", 4, 1, 1, GM_UNSUPPORTED,
-     "prefix\": expected false"},
-    {"piece type", "tokenizer.ggml.token_type", 16, 7, 4, GM_FORMAT,
-     "token 0: expected a type 1 to 6"},
+    {"add_bos", "tokenizer.ggml.add_bos_token", 0, 0, 4, GM_FORMAT, "add_bos_token\": expected a bool"},
+    {"prefix", "tokenizer.ggml.add_space_prefix", 4, 1, 1, GM_UNSUPPORTED, "prefix\": expected false"},
+    {"piece type", "tokenizer.ggml.token_type", 16, 7, 4, GM_FORMAT, "token 0: expected a type 1 to 6"},
     {"score", "tokenizer.ggml.scores", 20, 0x7F800000, 4, GM_FORMAT, "token 1: expected a type"},
     {"rank 0", "token_embd.weight", 0, 0, 4, GM_FORMAT, "expected 1 to 4 dimensions, found 0"},
     {"rank 5", "token_embd.weight", 0, 5, 4, GM_FORMAT, "expected 1 to 4 dimensions, found 5"},
@@ -99,8 +85,7 @@ static const poke_case pokes[] = {
     {"dimension", "token_embd.weight", 4, UINT64_MAX, 8, GM_FORMAT, "fewer than 2^63 elements"},
     {"product", "token_embd.weight", 4, 1ull << 57, 8, GM_FORMAT, "fewer than 2^63 elements"},
     {"columns", "token_embd.weight", 4, 33, 8, GM_FORMAT, "rows of a multiple of 32 elements"},
-    {"rows", "token_embd.weight", 12, 289, 8, GM_FORMAT,
-     "attn_norm.weight\": expected offset 9856"},
+    {"rows", "token_embd.weight", 12, 289, 8, GM_FORMAT, "attn_norm.weight\": expected offset 9856"},
     {"removed type", "token_embd.weight", 20, 4, 4, GM_UNSUPPORTED, "type unknown (4)"},
     {"known type", "token_embd.weight", 20, 15, 4, GM_UNSUPPORTED, "type Q8_K (15) is not supported"},
     {"integers", "blk.0.attn_q.weight", 20, 24, 4, GM_FORMAT, "expected offset"},
@@ -116,8 +101,7 @@ START_TEST(poked) {
         if (c->text) {
             poke(&file, c->text, c->skip, c->value, c->bytes);
         } else {
-            for (size_t k = 0; k < c->bytes; k++)
-                file.data[c->skip + k] = (char)(c->value >> 8 * k);
+            for (size_t k = 0; k < c->bytes; k++) file.data[c->skip + k] = (char)(c->value >> 8 * k);
         }
         gm_diag diag = {.quiet = true};
         fe_model model;
@@ -135,22 +119,15 @@ START_TEST(renamed) {
         const char *message;
     } cases[] = {
         {"general.name", "general.type", GM_FORMAT, "key \"general.type\": expected only one"},
-        {"general.architecture", "general.architektur_", GM_FORMAT,
-         "expected key \"general.architecture\""},
-        {"gemma3.context_length", "gemma3.context_lengtx", GM_FORMAT,
-         "expected key \"gemma3.context_length\""},
-        {"gemma3.rope.freq_base", "gemma3.rope.freq_bas_", GM_FORMAT,
-         "expected key \"gemma3.rope.freq_base\""},
-        {"tokenizer.ggml.scores", "tokenizer.ggml.scorex", GM_FORMAT,
-         "scores\": expected an array"},
-        {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.bos_token_xx", GM_FORMAT,
-         "expected key \"tokenizer.ggml.bos"},
+        {"general.architecture", "general.architektur_", GM_FORMAT, "expected key \"general.architecture\""},
+        {"gemma3.context_length", "gemma3.context_lengtx", GM_FORMAT, "expected key \"gemma3.context_length\""},
+        {"gemma3.rope.freq_base", "gemma3.rope.freq_bas_", GM_FORMAT, "expected key \"gemma3.rope.freq_base\""},
+        {"tokenizer.ggml.scores", "tokenizer.ggml.scorex", GM_FORMAT, "scores\": expected an array"},
+        {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.bos_token_xx", GM_FORMAT, "expected key \"tokenizer.ggml.bos"},
         {"blk.1.ffn_up.weight", "blk.0.ffn_up.weight", GM_FORMAT,
          "tensor \"layers.0.mlp.up_proj.weight\": expected only one"},
-        {"blk.1.ffn_up.weight", "blk.1.ffn_ux.weight", GM_FORMAT,
-         "tensor \"blk.1.ffn_ux.weight\": expected only"},
-        {"blk.1.ffn_up.weight", "blk.01.fn_up.weight", GM_FORMAT,
-         "expected only the tensors of gemma3"},
+        {"blk.1.ffn_up.weight", "blk.1.ffn_ux.weight", GM_FORMAT, "tensor \"blk.1.ffn_ux.weight\": expected only"},
+        {"blk.1.ffn_up.weight", "blk.01.fn_up.weight", GM_FORMAT, "expected only the tensors of gemma3"},
         {"output_norm.weight", "output.norm.weight", GM_FORMAT, "expected only the tensors"},
         {"token_embd.weight", "token_embx.weight", GM_FORMAT,
          "tensor \"token_embx.weight\": expected only the tensors of gemma3"},
@@ -163,8 +140,7 @@ START_TEST(renamed) {
     }
     gm_string file = read_data(GOOD);
     memcpy(file.data + offset_of(&file, "general.architecture") + 32, "gemmx3", 6);
-    expect_open_failure(write_gguf(&file), GM_UNSUPPORTED,
-                        "expected gemma, gemma2 or gemma3, found \"gemmx3\"");
+    expect_open_failure(write_gguf(&file), GM_UNSUPPORTED, "expected gemma, gemma2 or gemma3, found \"gemmx3\"");
     gm_string_free(&file);
 }
 END_TEST
@@ -183,8 +159,7 @@ END_TEST
 START_TEST(not_finite) {
     gm_string file = read_data("gguf/gemma3-tiny-f32.gguf");
     memset(file.data + file.length - 4, 0xFF, 4); /* output_norm comes last */
-    expect_open_failure(write_gguf(&file), GM_FORMAT,
-                        "tensor \"norm.weight\": expected finite values");
+    expect_open_failure(write_gguf(&file), GM_FORMAT, "tensor \"norm.weight\": expected finite values");
     gm_string_free(&file);
 }
 END_TEST
@@ -213,8 +188,7 @@ START_TEST(tiny_files) {
 
     model = expect_open(GM_TEST_DATA "/gguf/gemma1-tiny-q4_0.gguf", true);
     ck_assert(model.config.window == 0 && !model.config.local[0]);
-    ck_assert_ptr_nonnull(
-        rt_weights_find(&model.weights, "layers.0.post_attention_layernorm.weight"));
+    ck_assert_ptr_nonnull(rt_weights_find(&model.weights, "layers.0.post_attention_layernorm.weight"));
     ck_assert_ptr_null(rt_weights_find(&model.weights, "embed_tokens.weight")->data);
     ck_assert_uint_eq(model.vocab.count, 288);
     ck_assert_mem_eq(model.vocab.pieces[2].text, "<bos>", 5);
@@ -224,8 +198,7 @@ END_TEST
 
 /* ---- files made here ---- */
 
-static fe_model open_made(const gm_string *keys, int count, const small_tensor *tensors,
-                          size_t tensor_count) {
+static fe_model open_made(const gm_string *keys, int count, const small_tensor *tensors, size_t tensor_count) {
     gm_string file = {0};
     put_gguf(&file, keys, count, tensors, tensor_count);
     fe_model model = expect_open(write_gguf(&file), false);
@@ -289,9 +262,13 @@ END_TEST
 /* The 27B models scale scores by hidden / heads, which no key tells: here 4 / 1, heads being of size 2. */
 static double scale_of_layers(const char *architecture, int layers) {
     static const small_tensor each[] = {
-        {"attn_norm", 4, 0, 1}, {"attn_q", 2, 4, 1},           {"attn_k", 2, 4, 1},        {"attn_v", 2, 4, 1},   {"attn_output", 4, 2, 1},
-        {"ffn_norm", 4, 0, 1},  {"ffn_gate", 6, 4, 1},         {"ffn_up", 6, 4, 1},        {"ffn_down", 4, 6, 1}, {"post_attention_norm", 4, 0, 1},
-        {"post_ffw_norm", 4, 0, 1}, {"attn_q_norm", 2, 0, 1}, {"attn_k_norm", 2, 0, 1},
+        {"attn_norm", 4, 0, 1},     {"attn_q", 2, 4, 1},
+        {"attn_k", 2, 4, 1},        {"attn_v", 2, 4, 1},
+        {"attn_output", 4, 2, 1},   {"ffn_norm", 4, 0, 1},
+        {"ffn_gate", 6, 4, 1},      {"ffn_up", 6, 4, 1},
+        {"ffn_down", 4, 6, 1},      {"post_attention_norm", 4, 0, 1},
+        {"post_ffw_norm", 4, 0, 1}, {"attn_q_norm", 2, 0, 1},
+        {"attn_k_norm", 2, 0, 1},
     };
     enum { MOST_LAYERS = 62 };
     static small_tensor tensors[2 + MOST_LAYERS * GM_COUNT(each)];
@@ -392,11 +369,9 @@ START_TEST(pattern_and_caps) {
     keys.length = length;
     put_key(&keys, "gemma3.attn_logit_softcapping", 6);
     put_float(&keys, 50);
-    refuse_made(&keys, count + 1, GM_UNSUPPORTED,
-                "attn_logit_softcapping\": expected none in Gemma 3");
+    refuse_made(&keys, count + 1, GM_UNSUPPORTED, "attn_logit_softcapping\": expected none in Gemma 3");
     keys.length = length;
-    refuse_made(&keys, count, GM_FORMAT,
-                "tensor \"layers.0.self_attn.q_norm.weight\": expected shape [2]");
+    refuse_made(&keys, count, GM_FORMAT, "tensor \"layers.0.self_attn.q_norm.weight\": expected shape [2]");
     gm_string_free(&keys);
 }
 END_TEST
@@ -441,8 +416,8 @@ static void put_vocab(gm_string *keys, const char *const *texts, const int *type
 }
 
 START_TEST(vocabulary) {
-    static const char *const texts[] = {
-        "<bos>", "</s>", "<end_of_turn>", "<s>", "</s>", "  ", "\xE2\x96\x81", "a", "b"};
+    static const char *const texts[] = {"<bos>", "</s>", "<end_of_turn>", "<s>", "</s>", "  ", "\xE2\x96\x81",
+                                        "a",     "b"};
     static const int types[] = {3, 3, 3, 3, 3, 4, 1, 1, 1};
     gm_string keys = {0};
     int count = put_small_keys(&keys, "gemma");
@@ -453,8 +428,7 @@ START_TEST(vocabulary) {
     ck_assert(vocab->count == 8 && vocab->add_bos && !vocab->add_eos && !vocab->json_rules);
     ck_assert(vocab->bos == 0 && vocab->eos == 1 && vocab->unk == -1 && vocab->pad == -1);
     ck_assert_int_eq(vocab->end_of_turn, 2);
-    ck_assert(model.config.stop_count == 2 && model.config.stops[0] == 1 &&
-              model.config.stops[1] == 2);
+    ck_assert(model.config.stop_count == 2 && model.config.stops[0] == 1 && model.config.stops[1] == 2);
     ck_assert_int_eq(vocab->pieces[1].type, RT_PIECE_CONTROL); /* the file's own eos */
     ck_assert_int_eq(vocab->pieces[3].type, RT_PIECE_USER);    /* HTML tags */
     ck_assert_int_eq(vocab->pieces[4].type, RT_PIECE_USER);
@@ -477,10 +451,8 @@ static void mutate(gm_string *file, size_t header, int rounds, uint64_t state) {
         size_t at = (size_t)(state >> 33) % header;
         char old = file->data[at];
         file->data[at] = (char)(i % 2 ? old ^ (1 << (state >> 29 & 7)) : (int)(state >> 21 & 255));
-        if (fe_model_open(write_gguf(file), false, &diag, &model) == GM_OK)
-            fe_model_close(&model);
-        else
-            ck_assert_msg(strstr(diag.message, "m.gguf: ") != NULL, "%s", diag.message);
+        if (fe_model_open(write_gguf(file), false, &diag, &model) == GM_OK) fe_model_close(&model);
+        else ck_assert_msg(strstr(diag.message, "m.gguf: ") != NULL, "%s", diag.message);
         file->data[at] = old;
     }
 }

@@ -43,14 +43,11 @@ START_TEST(split) {
     write_split(0, 3, 0, 0, 2);
     write_split(1, 4, 1, 2, 4);
     ck_assert_int_eq(rename_file("m-00002-of-00004.gguf", "m-00002-of-00003.gguf"), 0);
-    expect_open_failure(temp_file(first), GM_FORMAT,
-                        "m-00002-of-00003.gguf: key \"split.count\": expected 3, found 4");
+    expect_open_failure(temp_file(first), GM_FORMAT, "m-00002-of-00003.gguf: key \"split.count\": expected 3, found 4");
     write_split(1, 3, 2, 2, 4);
-    expect_open_failure(temp_file(first), GM_FORMAT,
-                        "m-00002-of-00003.gguf: key \"split.no\": expected 1, found 2");
+    expect_open_failure(temp_file(first), GM_FORMAT, "m-00002-of-00003.gguf: key \"split.no\": expected 1, found 2");
     write_split(1, 3, 1, 1, 4);
-    expect_open_failure(temp_file(first), GM_FORMAT,
-                        "m-00002-of-00003.gguf: tensor \"norm.weight\"");
+    expect_open_failure(temp_file(first), GM_FORMAT, "m-00002-of-00003.gguf: tensor \"norm.weight\"");
     write_split(1, 3, 1, 3, 3);
     expect_open_failure(temp_file(first), GM_FORMAT,
                         "m-00001-of-00003.gguf: key \"split.tensors.count\": expected 10, found 11");

@@ -51,7 +51,8 @@ static gm_string logits_of(const char *path, const fe_options *options, bool *wa
 }
 
 /* Do the two give the same logits, and does the artefact run as it is? */
-static void expect_same(const char *model, const fe_options *model_options, const char *artefact, const fe_options *options, bool wanted_warm) {
+static void expect_same(const char *model, const fe_options *model_options, const char *artefact,
+                        const fe_options *options, bool wanted_warm) {
     bool warm;
     int64_t contexts[2];
     gm_string a = logits_of(model, model_options, &warm, &contexts[0]);
@@ -109,7 +110,9 @@ static kept kept_in(const fe_model *model) {
     kept count = {0};
     for (size_t i = 0; i < model->weights.count; i++) {
         const char *name = model->weights.tensors[i].name;
-        size_t *kind = rt_is_screen(name) ? &count.screens : rt_derived_source(name) ? &count.interleaved : &count.stored;
+        size_t *kind = rt_is_screen(name)        ? &count.screens
+                       : rt_derived_source(name) ? &count.interleaved
+                                                 : &count.stored;
         ++*kind;
     }
     return count;
@@ -144,8 +147,10 @@ END_TEST
 
 START_TEST(other_options_compile_again) {
     char path[512], again[512];
-    const fe_options none = {.threads = 2}, context = {.threads = 2, .context = 32}, model_context = {.threads = 2, .context = 32, .chunk = 8};
-    const fe_options skip = {.threads = 2, .skip = "merge_qkv"}, model_skip = {.threads = 2, .context = 48, .chunk = 8, .skip = "merge_qkv"};
+    const fe_options none = {.threads = 2}, context = {.threads = 2, .context = 32},
+                     model_context = {.threads = 2, .context = 32, .chunk = 8};
+    const fe_options skip = {.threads = 2, .skip = "merge_qkv"},
+                     model_skip = {.threads = 2, .context = 48, .chunk = 8, .skip = "merge_qkv"};
     const fe_options with = {.threads = 2, .with = "kv_ring,kv_k_transposed,roll_layers"};
     const fe_options chunk = {.threads = 2, .chunk = 16}, model_chunk = {.threads = 2, .context = 48, .chunk = 16};
     fe_options model_with = with;
@@ -163,30 +168,35 @@ START_TEST(other_options_compile_again) {
     expect_same(GGUF, &model_skip, again, &none, true);
     make(again, &small, again); /* over itself: the skipped pass stays skipped */
     expect_same(GGUF, &model_skip, again, &none, true);
-    const fe_options whole = {.threads = 2, .context = 48, .chunk = 64}, longer = {.threads = 2, .chunk = 100}; /* both are the context's */
+    /* both are the context's */
+    const fe_options whole = {.threads = 2, .context = 48, .chunk = 64}, longer = {.threads = 2, .chunk = 100};
     make(GGUF, &whole, path);
     expect_same(GGUF, &whole, path, &longer, true);
 }
 END_TEST
 
-/* Which weights keep 16 bits is part of what an artefact was compiled for: an empty list is another than none given, and the usual list
- * written out is the same. */
+/* Which weights keep 16 bits is part of what an artefact was compiled for: an empty list is another than none given,
+ * and the usual list written out is the same. */
 START_TEST(another_list_of_wide_weights_compiles_again) {
     static const struct {
         const char *made, *wanted;
         bool warm;
-    } cases[] = {{NULL, NULL, true}, {NULL, "v_proj,layers.-1.", true}, {NULL, "", false}, {NULL, "k_proj", false}, {"", NULL, true}, {"", "v_proj", false},
-                 {"q_proj", NULL, true}, {"q_proj", "q_proj", true}, {"q_proj", "", false}};
+    } cases[] = {{NULL, NULL, true},     {NULL, "v_proj,layers.-1.", true},
+                 {NULL, "", false},      {NULL, "k_proj", false},
+                 {"", NULL, true},       {"", "v_proj", false},
+                 {"q_proj", NULL, true}, {"q_proj", "q_proj", true},
+                 {"q_proj", "", false}};
     char path[512];
     copy_name(path, "a.gmx");
     for (size_t i = 0; i < GM_COUNT(cases); i++) {
         bool warm;
-        const fe_options made = {.threads = 2, .context = 48, .chunk = 8, .precision = FE_PRECISION_INT8, .wide = cases[i].made};
+        const fe_options made = {
+            .threads = 2, .context = 48, .chunk = 8, .precision = FE_PRECISION_INT8, .wide = cases[i].made};
         const fe_options wanted = {.threads = 2, .wide = cases[i].wanted};
         if (!i || cases[i].made != cases[i - 1].made) make(GGUF, &made, path);
         gm_string logits = logits_of(path, &wanted, &warm, NULL);
-        ck_assert_msg(warm == cases[i].warm, "compiled with --wide %s, run with %s", cases[i].made ? cases[i].made : "(none)",
-                      cases[i].wanted ? cases[i].wanted : "(none)");
+        ck_assert_msg(warm == cases[i].warm, "compiled with --wide %s, run with %s",
+                      cases[i].made ? cases[i].made : "(none)", cases[i].wanted ? cases[i].wanted : "(none)");
         gm_string_free(&logits);
     }
 }
@@ -204,7 +214,8 @@ START_TEST(another_target_compiles_again) {
         make(GGUF, &other, path);
         expect_same(GGUF, &other, path, &none, true);
     }
-    ck_assert(cg_target_runs("nehalem") == cg_target_runs("x86-64-v2") && cg_target_runs("haswell") == cg_target_runs("x86-64-v3"));
+    ck_assert(cg_target_runs("nehalem") == cg_target_runs("x86-64-v2") &&
+              cg_target_runs("haswell") == cg_target_runs("x86-64-v3"));
     none.target_cpu = "x86-64";
     gm_string logits = logits_of(path, &none, &warm, NULL);
     ck_assert(!warm);
@@ -249,9 +260,23 @@ START_TEST(nothing_is_lost) {
 END_TEST
 
 START_TEST(vocabulary_with_merges) {
-    rt_piece pieces[] = {{"a", -1.5f, 1, RT_PIECE_NORMAL, 0, 0}, {"b", 0, 1, RT_PIECE_USER, 1, RT_MATCH_LEFT | RT_MATCH_ESCAPED}, {"ab", 3, 2, RT_PIECE_NORMAL, 0, 0}, {"", 0, 0, RT_PIECE_UNUSED, 0, 0}};
+    rt_piece pieces[] = {{"a", -1.5f, 1, RT_PIECE_NORMAL, 0, 0},
+                         {"b", 0, 1, RT_PIECE_USER, 1, RT_MATCH_LEFT | RT_MATCH_ESCAPED},
+                         {"ab", 3, 2, RT_PIECE_NORMAL, 0, 0},
+                         {"", 0, 0, RT_PIECE_UNUSED, 0, 0}};
     rt_merge merges[] = {{0, 1, 2}, {1, 0, 2}};
-    rt_vocab vocab = {.pieces = pieces, .count = 4, .merges = merges, .merge_count = 2, .bos = 1, .eos = -1, .unk = 3, .pad = 0, .end_of_turn = 2, .add_bos = true, .json_rules = true, .other_turns = true};
+    rt_vocab vocab = {.pieces = pieces,
+                      .count = 4,
+                      .merges = merges,
+                      .merge_count = 2,
+                      .bos = 1,
+                      .eos = -1,
+                      .unk = 3,
+                      .pad = 0,
+                      .end_of_turn = 2,
+                      .add_bos = true,
+                      .json_rules = true,
+                      .other_turns = true};
     rt_vocab back = {0};
     gm_diag diag = {0};
     gm_string bytes = {0};
@@ -274,7 +299,8 @@ START_TEST(vocabulary_with_merges) {
         gm_diag why = {0};
         char *part = malloc(length);
         memcpy(part, bytes.data, length);
-        expect_failure("cut", gmx_vocab_read(part, length, "x", &why, &back), &why, GM_FORMAT, "x: vocabulary: expected");
+        expect_failure("cut", gmx_vocab_read(part, length, "x", &why, &back), &why, GM_FORMAT,
+                       "x: vocabulary: expected");
         rt_vocab_free(&back);
         back = (rt_vocab){0};
         free(part);
@@ -313,7 +339,9 @@ static bool opens(const char *path) {
     fe_model model;
     gm_status status = fe_model_open(path, false, &diag, &model);
     if (status == GM_OK) fe_model_close(&model);
-    else ck_assert_msg(strncmp(diag.message, path, strlen(path)) == 0 && !strchr(diag.message, '\n'), "%s", diag.message);
+    else
+        ck_assert_msg(strncmp(diag.message, path, strlen(path)) == 0 && !strchr(diag.message, '\n'), "%s",
+                      diag.message);
     return status == GM_OK;
 }
 
@@ -349,7 +377,12 @@ START_TEST(flipped_bytes_are_refused) {
     int file = open(p.path, O_WRONLY);
     ck_assert_int_ge(file, 0);
     for (int i = 0; i < total; i++) {
-        size_t from = i % 4 == 0 ? 0 : i % 4 == 1 ? p.json : p.sections, to = i % 4 == 0 ? FE_GMX_HEAD : i % 4 == 1 ? p.bytes.length : p.sections_end;
+        size_t from = i % 4 == 0   ? 0
+                      : i % 4 == 1 ? p.json
+                                   : p.sections,
+               to = i % 4 == 0   ? FE_GMX_HEAD
+                    : i % 4 == 1 ? p.bytes.length
+                                 : p.sections_end;
         size_t at = from + random_next(&seed) % (to - from);
         char bad = (char)(p.bytes.data[at] ^ (char)(1 + random_next(&seed) % 255));
         ck_assert_int_eq(pwrite(file, &bad, 1, (off_t)at), 1);
@@ -376,7 +409,8 @@ START_TEST(lying_headers_do_not_crash) {
     for (int i = 0; i < total; i++) {
         memcpy(header, p.bytes.data + p.json, json);
         size_t at = random_next(&seed) % json;
-        header[at] = (char)(isdigit((unsigned char)header[at]) ? '0' + random_next(&seed) % 10 : 32 + random_next(&seed) % 95);
+        header[at] =
+            (char)(isdigit((unsigned char)header[at]) ? '0' + random_next(&seed) % 10 : 32 + random_next(&seed) % 95);
         checksum = gmx_checksum(header, json);
         memcpy(head + 24, &checksum, 8);
         checksum = gmx_checksum(head, 32);
@@ -408,7 +442,9 @@ START_TEST(lying_metadata_does_not_crash) {
         char *copy = malloc(bytes);
         memcpy(copy, model.gmx->program.data, bytes);
         if (i % 4 == 0) bytes = random_next(&seed) % bytes;
-        else copy[i % 4 == 1 ? random_next(&seed) % 32 : random_next(&seed) % bytes] ^= (char)(1 + random_next(&seed) % 255);
+        else
+            copy[i % 4 == 1 ? random_next(&seed) % 32 : random_next(&seed) % bytes] ^=
+                (char)(1 + random_next(&seed) % 255);
         cg_image image = {"x", copy, model.gmx->object.data, bytes, model.gmx->object.bytes};
         gm_diag why = {0};
         cg_program *program = NULL;
@@ -483,9 +519,12 @@ START_TEST(weights_of_the_program) {
         char text[300];
         gm_diag diag = {.quiet = true};
         ir_module *module;
-        snprintf(text, sizeof text, "func @f(%%x: f32[1]) -> (f32[1]) {\n  %%w = weight {name = \"%s\"} : %s\n  return %%x\n}\n", cases[i].name, cases[i].type);
+        snprintf(text, sizeof text,
+                 "func @f(%%x: f32[1]) -> (f32[1]) {\n  %%w = weight {name = \"%s\"} : %s\n  return %%x\n}\n",
+                 cases[i].name, cases[i].type);
         ck_assert_msg(ir_parse(text, strlen(text), "x", &diag, &module) == GM_OK, "%s", diag.message);
-        expect_failure(text, fe_gmx_check_module(&model, module, &diag), &diag, cases[i].status, cases[i].status == GM_OK ? "" : cases[i].name);
+        expect_failure(text, fe_gmx_check_module(&model, module, &diag), &diag, cases[i].status,
+                       cases[i].status == GM_OK ? "" : cases[i].name);
         ir_module_free(module);
     }
     fe_model_close(&model);
@@ -494,14 +533,17 @@ END_TEST
 
 /* What the model says of sampling. */
 START_TEST(defaults_are_kept) {
-    static const char manifest[] = "{\"weights\":\"" GGUF "\",\"generation\":{\"temperature\":0.7,\"top_k\":40,\"top_p\":0.9,\"min_p\":0.1,\"repeat_penalty\":1.25}}";
+    static const char manifest[] =
+        "{\"weights\":\"" GGUF
+        "\",\"generation\":{\"temperature\":0.7,\"top_k\":40,\"top_p\":0.9,\"min_p\":0.1,\"repeat_penalty\":1.25}}";
     char path[512], model[512];
     copy_name(path, "a.gmx");
     snprintf(model, sizeof model, "%s", temp_write("model.json", manifest, strlen(manifest)));
     make(model, &small, path);
     fe_model kept_model = expect_open(path, false);
     const fe_defaults *d = &kept_model.defaults;
-    ck_assert(d->temperature == 0.7 && d->top_k == 40 && d->top_p == 0.9 && d->min_p == 0.1 && d->repeat_penalty == 1.25);
+    ck_assert(d->temperature == 0.7 && d->top_k == 40 && d->top_p == 0.9 && d->min_p == 0.1 &&
+              d->repeat_penalty == 1.25);
     fe_model_close(&kept_model);
 }
 END_TEST

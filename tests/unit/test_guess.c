@@ -1,5 +1,6 @@
-/* Guessed tokens (passes/guess_ahead.c) in a model whose tokens go round, one of them with a number above those of usual ids: guesses are made,
- * accepted, and rejected where the right token is no likely one; likely ids (runtime/likely.h). */
+/* Guessed tokens (passes/guess_ahead.c) in a model whose tokens go round, one of them with a number above those of
+ * usual ids: guesses are made, accepted, and rejected where the right token is no likely one; likely ids
+ * (runtime/likely.h). */
 #include "frontend/gir_run.h"
 #include "runtime/derive.h"
 #include "runtime/likely.h"
@@ -34,9 +35,11 @@ static const char module_text[] =
 static void open_weights(float *next, float *head, rt_weights *weights) {
     gm_diag diag = {0};
     size_t bytes = sizeof(float) * VOCAB * COLUMNS;
-    for (int i = 0; i < ROUND; i++) head[round_of[i] * COLUMNS + i] = 1, next[round_of[i] * COLUMNS + (i + 1) % ROUND] = 1;
-    const rt_tensor both[] = {{.name = "next", .dtype = RT_F32, .rank = 2, .dim = {VOCAB, COLUMNS}, .data = next, .bytes = bytes},
-                              {.name = "head", .dtype = RT_F32, .rank = 2, .dim = {VOCAB, COLUMNS}, .data = head, .bytes = bytes}};
+    for (int i = 0; i < ROUND; i++)
+        head[round_of[i] * COLUMNS + i] = 1, next[round_of[i] * COLUMNS + (i + 1) % ROUND] = 1;
+    const rt_tensor both[] = {
+        {.name = "next", .dtype = RT_F32, .rank = 2, .dim = {VOCAB, COLUMNS}, .data = next, .bytes = bytes},
+        {.name = "head", .dtype = RT_F32, .rank = 2, .dim = {VOCAB, COLUMNS}, .data = head, .bytes = bytes}};
     for (int i = 0; i < 2; i++) ck_assert_int_eq(rt_weights_add(weights, "test", &both[i], &diag), GM_OK);
     ck_assert_int_eq(rt_derive(weights, "head:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
 }
@@ -58,9 +61,10 @@ static void count_token(void *user, int32_t token) {
     ck_assert_int_eq(token, token_at(c->emitted++));
 }
 
-/* @generate of `count` tokens behind `given` ones, interpreted or compiled; returns the calls of @forward, where it is interpreted. Above a
- * temperature of 0 the sampler chooses, to whom one token is certain too. */
-static int calls_for(const rt_weights *weights, const char *passes, bool compiled, float temperature, int32_t count, int32_t given) {
+/* @generate of `count` tokens behind `given` ones, interpreted or compiled; returns the calls of @forward, where it is
+ * interpreted. Above a temperature of 0 the sampler chooses, to whom one token is certain too. */
+static int calls_for(const rt_weights *weights, const char *passes, bool compiled, float temperature, int32_t count,
+                     int32_t given) {
     gm_diag diag = {0};
     gm_arena arena = {0};
     const pass_options options = {.context = SLOTS, .chunk = PASS_DEFAULT_CHUNK, .rows = PASS_DEFAULT_ROWS};
@@ -71,12 +75,15 @@ static int calls_for(const rt_weights *weights, const char *passes, bool compile
     x[given % ROUND] = 1;
     for (int i = 0; i < STOPS; i++) stops[i] = -1;
     for (int i = 0; i < given; i++) tokens[i] = token_at(i);
-    const ir_array args[ARGS] = {{RT_F32, 2, {1, COLUMNS}, x}, {RT_I32, 1, {SLOTS}, tokens}, {RT_I32, 0, {0}, &position}, {RT_I32, 0, {0}, &count},
-                                 {RT_F32, 1, {8}, sampling}, {RT_I64, 0, {0}, &seed}, {RT_I32, 1, {STOPS}, stops}, {RT_F32, 4, {1, SLOTS, 1, 1}, cache}};
+    const ir_array args[ARGS] = {{RT_F32, 2, {1, COLUMNS}, x}, {RT_I32, 1, {SLOTS}, tokens},
+                                 {RT_I32, 0, {0}, &position},  {RT_I32, 0, {0}, &count},
+                                 {RT_F32, 1, {8}, sampling},   {RT_I64, 0, {0}, &seed},
+                                 {RT_I32, 1, {STOPS}, stops},  {RT_F32, 4, {1, SLOTS, 1, 1}, cache}};
     ir_array results[5];
     calls c = {.emitted = given};
     const ir_interp_env env = {.weights = weights, .emit = count_token, .trace = count_call, .user = &c};
-    gm_status status = (compiled ? fe_gir_run_jit : ir_interp)(module, "generate", &env, args, ARGS, &arena, results, &diag);
+    gm_status status =
+        (compiled ? fe_gir_run_jit : ir_interp)(module, "generate", &env, args, ARGS, &arena, results, &diag);
     ck_assert_msg(status == GM_OK, "%s", diag.message);
     ck_assert_int_eq(c.emitted, given + count);
     ck_assert_int_eq(*(int32_t *)results[2].data, given + count);
@@ -87,18 +94,19 @@ static int calls_for(const rt_weights *weights, const char *passes, bool compile
     return c.forward;
 }
 
-/* Guesses come in rounds of two, after which a third token is known: three calls, for fewer tokens where a guess is wrong. */
+/* Guesses come in rounds of two, after which a third token is known: three calls, for fewer tokens where a guess is
+ * wrong. */
 START_TEST(guesses_are_verified) {
     static const struct {
         int32_t count, given;
         int forward;
     } runs[] = {
-        {1, 0, 1}, {2, 0, 2}, {3, 0, 3},
-        {4, 0, 5},  /* 1; then 2 is guessed right, what is rare is not: two tokens for three calls; 3 alone */
-        {5, 0, 6}, {7, 0, 8}, {10, 0, 11},
-        {4, 6, 4},  /* what is rare has come before */
+        {1, 0, 1},   {2, 0, 2}, {3, 0, 3},
+        {4, 0, 5}, /* 1; then 2 is guessed right, what is rare is not: two tokens for three calls; 3 alone */
+        {5, 0, 6},   {7, 0, 8}, {10, 0, 11},
+        {4, 6, 4}, /* what is rare has come before */
         {12, 3, 12}, {1, 1, 1}, {2, 1, 2},
-        {8, 2, 8},  /* what is rare comes first, which waits for no guess */
+        {8, 2, 8}, /* what is rare comes first, which waits for no guess */
     };
     float *next = calloc((size_t)VOCAB * COLUMNS, sizeof *next), *head = calloc((size_t)VOCAB * COLUMNS, sizeof *head);
     rt_weights weights = {0};
@@ -110,7 +118,8 @@ START_TEST(guesses_are_verified) {
         int plain = calls_for(&weights, "form_generate_loop", false, temperature, count, given);
         int ahead = calls_for(&weights, "form_generate_loop,guess_ahead", false, temperature, count, given);
         ck_assert_int_eq(plain, count);
-        ck_assert_msg(ahead == runs[i / 2].forward, "%d tokens behind %d: %d calls instead of %d", count, given, ahead, runs[i / 2].forward);
+        ck_assert_msg(ahead == runs[i / 2].forward, "%d tokens behind %d: %d calls instead of %d", count, given, ahead,
+                      runs[i / 2].forward);
     }
     const char *screened = "form_generate_loop,guess_ahead,specialize,screen_head";
     calls_for(&weights, screened, true, 0, 30, 0);

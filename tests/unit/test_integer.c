@@ -1,15 +1,23 @@
-/* Compiled scaled_matmul against the interpreter, for every FLOAT and QUANT type and several --target-cpu: all heights of tiles, more
- * columns than one block, rotated rows, W in its own codes, x and W at their extremes. */
+/* Compiled scaled_matmul against the interpreter, for every FLOAT and QUANT type and several --target-cpu: all heights
+ * of tiles, more columns than one block, rotated rows, W in its own codes, x and W at their extremes. */
 #include "tests/unit/kernels.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
 #include <stdio.h>
 
-enum { SECONDS = 900, X_LARGEST = 4095, GROUP = IR_SCALE_GROUP, RUN = IR_SCALE_RUN, BLOCK = 2048, NARROW = 32, WIDE = 96 };
+enum {
+    SECONDS = 900,
+    X_LARGEST = 4095,
+    GROUP = IR_SCALE_GROUP,
+    RUN = IR_SCALE_RUN,
+    BLOCK = 2048,
+    NARROW = 32,
+    WIDE = 96
+};
 
-/* Rows of x: together they fill tiles of every height that a kernel has; tile registers once, twice, and in part after either. The last is the
- * largest. */
+/* Rows of x: together they fill tiles of every height that a kernel has; tile registers once, twice, and in part after
+ * either. The last is the largest. */
 static const int heights[] = {1, 2, 5, 6, 7, 21, 40};
 
 static const char *const targets[] = {NULL, "haswell", "x86-64", WIDE_CPU, CG_STAND_IN_CPU, CG_STAND_IN_TILES_CPU};
@@ -39,15 +47,20 @@ static int64_t code_of(int64_t row, int64_t column, int64_t largest) {
 
 static integers make_x(rt_dtype dtype, int64_t rows, int64_t columns, treatment how, gm_arena *arena) {
     int64_t scales = how == AS_STORED ? columns / RUN : 1;
-    integers x = {{.dtype = dtype, .rank = 2, .dim = {rows, columns}, .data = gm_arena_alloc(arena, (size_t)(rows * columns) * 2)},
-                  {.dtype = RT_F32, .rank = 2, .dim = {rows, scales}, .data = GM_NEW_ARRAY(arena, float, rows * scales)}};
+    integers x = {
+        {.dtype = dtype,
+         .rank = 2,
+         .dim = {rows, columns},
+         .data = gm_arena_alloc(arena, (size_t)(rows * columns) * 2)},
+        {.dtype = RT_F32, .rank = 2, .dim = {rows, scales}, .data = GM_NEW_ARRAY(arena, float, rows *scales)}};
     int64_t largest = dtype == RT_I8 ? 127 : X_LARGEST;
     for (int64_t i = 0; i < rows * columns; i++) {
         int64_t code = code_of(i / columns, i % columns, largest);
         if (dtype == RT_I8) ((int8_t *)x.codes.data)[i] = (int8_t)code;
         else ((int16_t *)x.codes.data)[i] = (int16_t)code;
     }
-    for (int64_t i = 0; i < rows * scales; i++) ((float *)x.scales.data)[i] = i / scales == NO_SCALE_ROW ? 0 : random_float(1e-4f, 1e-3f);
+    for (int64_t i = 0; i < rows * scales; i++)
+        ((float *)x.scales.data)[i] = i / scales == NO_SCALE_ROW ? 0 : random_float(1e-4f, 1e-3f);
     return x;
 }
 
@@ -85,7 +98,8 @@ typedef struct product {
     treatment how;
     integers x; /* TALLEST rows */
     ir_array want;
-    const double *sizes, *doubts; /* of each element: what a sum in f32 is off by in proportion, Σ|w·x|; what codes in doubt may change, or scales */
+    /* of each element: what a sum in f32 is off by in proportion, Σ|w·x|; what codes in doubt may change, or scales */
+    const double *sizes, *doubts;
 } product;
 
 static int64_t all_rows(const product *p) {
@@ -98,8 +112,9 @@ static int64_t all_rows(const product *p) {
 typedef void (*line_fn)(const product *p, int number, const char *rows, gm_string *out);
 
 static void write_params(const product *p, int number, const char *rows, gm_string *out) {
-    gm_string_printf(out, "%s%%x%d: %s[%s,%d], %%s%d: f32[%s,%d]", number ? ", " : "", number, rt_dtype_of(p->x.codes.dtype)->text, rows,
-                     (int)p->x.codes.dim[1], number, rows, (int)p->x.scales.dim[1]);
+    gm_string_printf(out, "%s%%x%d: %s[%s,%d], %%s%d: f32[%s,%d]", number ? ", " : "", number,
+                     rt_dtype_of(p->x.codes.dtype)->text, rows, (int)p->x.codes.dim[1], number, rows,
+                     (int)p->x.scales.dim[1]);
 }
 
 static void write_type(const product *p, int number, const char *rows, gm_string *out) {
@@ -108,17 +123,19 @@ static void write_type(const product *p, int number, const char *rows, gm_string
 
 static void write_product(const product *p, int number, const char *rows, gm_string *out) {
     for (int i = 0; i < p->count; i++)
-        gm_string_printf(out, "  %%w%d_%d = weight {name = \"%s\"} : %s[%d,%d]\n", number, i, p->w[i]->name, rt_dtype_of(p->w[i]->dtype)->text,
-                         (int)p->w[i]->dim[0], (int)p->w[i]->dim[1]);
+        gm_string_printf(out, "  %%w%d_%d = weight {name = \"%s\"} : %s[%d,%d]\n", number, i, p->w[i]->name,
+                         rt_dtype_of(p->w[i]->dtype)->text, (int)p->w[i]->dim[0], (int)p->w[i]->dim[1]);
     gm_string_printf(out, "  %%y%d = scaled_matmul %%x%d, %%s%d", number, number, number);
     for (int i = 0; i < p->count; i++) gm_string_printf(out, ", %%w%d_%d", number, i);
-    if (p->how != AS_STORED) gm_string_printf(out, " {bits = %d%s}", bits_of(&p->x), p->how == ROTATED ? ", rotate = 1" : "");
+    if (p->how != AS_STORED)
+        gm_string_printf(out, " {bits = %d%s}", bits_of(&p->x), p->how == ROTATED ? ", rotate = 1" : "");
     gm_string_printf(out, " : f32[%s,%d]\n", rows, (int)all_rows(p));
 }
 
 /* One of HEIGHTS calls of the function of a product. */
 static void write_call(const product *p, int number, const char *rows, gm_string *out) {
-    gm_string_printf(out, "  %%y%d = call %%x%d, %%s%d {callee = \"product%d\"} : f32[%s,%d]\n", number, number, number, number / HEIGHTS, rows, (int)all_rows(p));
+    gm_string_printf(out, "  %%y%d = call %%x%d, %%s%d {callee = \"product%d\"} : f32[%s,%d]\n", number, number, number,
+                     number / HEIGHTS, rows, (int)all_rows(p));
 }
 
 static void write_result(const product *p, int number, const char *rows, gm_string *out) {
@@ -126,7 +143,8 @@ static void write_result(const product *p, int number, const char *rows, gm_stri
 }
 
 /* A function of `count` lines of each kind; rows: NULL for the heights in turn. */
-static void write_function(const char *name, const product *products, int count, const char *rows, line_fn line, gm_string *out) {
+static void write_function(const char *name, const product *products, int count, const char *rows, line_fn line,
+                           gm_string *out) {
     const struct {
         const char *before;
         line_fn line;
@@ -143,8 +161,8 @@ static void write_function(const char *name, const product *products, int count,
     gm_string_printf(out, "\n}\n");
 }
 
-/* All products with each number of rows of x: compiled once each and called, so that only a run's rows say how many there are; or `apart`,
- * each compiled for its own. */
+/* All products with each number of rows of x: compiled once each and called, so that only a run's rows say how many
+ * there are; or `apart`, each compiled for its own. */
 static void write_module(const product *products, int count, bool apart, gm_string *out) {
     if (!apart) gm_string_printf(out, "symbol T max %d\n", TALLEST);
     for (int i = 0; i < count && !apart; i++) {
@@ -174,10 +192,11 @@ static ir_array interpret(const product *p, const rt_weights *weights, gm_arena 
     return y;
 }
 
-/* Steps of a row's codes that are in doubt: compiled code may round a rotated value to the next integer where it lies that near to the
- * middle of two. 0 for the others, and for all where rows are not rotated. */
+/* Steps of a row's codes that are in doubt: compiled code may round a rotated value to the next integer where it lies
+ * that near to the middle of two. 0 for the others, and for all where rows are not rotated. */
 static double *doubtful_steps(const product *p, const float *w, int64_t columns, gm_arena *arena) {
-    double *steps = GM_NEW_ARRAY(arena, double, columns), *sizes = GM_NEW_ARRAY(arena, double, columns), levels = levels_of(&p->x);
+    double *steps = GM_NEW_ARRAY(arena, double, columns), *sizes = GM_NEW_ARRAY(arena, double, columns),
+           levels = levels_of(&p->x);
     float *turned = GM_NEW_ARRAY(arena, float, columns);
     if (p->how != ROTATED) return steps;
     memcpy(turned, w, sizeof *turned * (size_t)columns);
@@ -189,7 +208,8 @@ static double *doubtful_steps(const product *p, const float *w, int64_t columns,
         double most = (double)RT_SCALE_LEAST;
         for (int64_t k = from; k < to; k++) most = fmax(most, fabs((double)turned[k]));
         for (int64_t k = from; k < to; k++) {
-            double code = fabs((double)turned[k]) * levels / most, off = ROTATED_TOLERANCE * (sizes[k / rt_rotate_run(columns)] * levels / most + code);
+            double code = fabs((double)turned[k]) * levels / most,
+                   off = ROTATED_TOLERANCE * (sizes[k / rt_rotate_run(columns)] * levels / most + code);
             if (fabs(code - floor(code) - 0.5) <= off) steps[k] = most / levels;
         }
     }
@@ -209,7 +229,8 @@ static double largest_scale(const float *w, int64_t columns, int run) {
     return largest;
 }
 
-/* W as stored: compiled code has scales in 32767ths of the row's largest, so that a value may be off by half of one times its code. */
+/* W as stored: compiled code has scales in 32767ths of the row's largest, so that a value may be off by half of one
+ * times its code. */
 static double *scale_steps(const rt_tensor *tensor, const float *w, gm_arena *arena) {
     const rt_codes *codes = rt_codes_of(tensor->dtype);
     int64_t columns = tensor->dim[1];
@@ -221,11 +242,12 @@ static double *scale_steps(const rt_tensor *tensor, const float *w, gm_arena *ar
 /* What the tolerance of each element is made of. */
 static void bound(product *p, gm_arena *arena) {
     int64_t total = all_rows(p), column = 0, columns = p->x.codes.dim[1];
-    double *sizes = GM_NEW_ARRAY(arena, double, TALLEST * total), *doubts = GM_NEW_ARRAY(arena, double, TALLEST * total);
+    double *sizes = GM_NEW_ARRAY(arena, double, TALLEST *total), *doubts = GM_NEW_ARRAY(arena, double, TALLEST *total);
     for (int i = 0; i < p->count; i++)
         for (int64_t n = 0; n < p->w[i]->dim[0]; n++, column++) {
             float *w = widened_row(p->w[i], n, arena);
-            const double *steps = p->how == AS_STORED ? scale_steps(p->w[i], w, arena) : doubtful_steps(p, w, columns, arena);
+            const double *steps =
+                p->how == AS_STORED ? scale_steps(p->w[i], w, arena) : doubtful_steps(p, w, columns, arena);
             if (p->how == ROTATED) rt_rotate_row(w, columns);
             for (int64_t r = 0; r < TALLEST; r++)
                 for (int64_t k = 0; k < columns; k++) {
@@ -238,8 +260,8 @@ static void bound(product *p, gm_arena *arena) {
     p->doubts = doubts;
 }
 
-/* The first rows. The tolerance is that of the other kernels; below normal numbers each group is rounded to 2^-149. Where
- * rows are rotated each code in doubt may be another by one. */
+/* The first rows. The tolerance is that of the other kernels; below normal numbers each group is rounded to 2^-149.
+ * Where rows are rotated each code in doubt may be another by one. */
 static void check_rows(const product *p, const ir_array *got, const char *cpu) {
     int64_t total = got->dim[1], first = 0;
     for (int i = 0; i < p->count; first += p->w[i++]->dim[0]) {
@@ -247,11 +269,15 @@ static void check_rows(const product *p, const ir_array *got, const char *cpu) {
         for (int64_t at = 0; at < got->dim[0] * rows; at++) {
             int64_t index = at / rows * total + first + at % rows;
             float a = ((const float *)p->want.data)[index], b = ((const float *)got->data)[index];
-            double off = fabs((double)a - (double)b), most = type_of(p->w[i]->dtype)->tolerance * p->sizes[index] + p->doubts[index] + (double)p->w[i]->dim[1] * 0x1p-148;
+            double off = fabs((double)a - (double)b), most = type_of(p->w[i]->dtype)->tolerance * p->sizes[index] +
+                                                             p->doubts[index] + (double)p->w[i]->dim[1] * 0x1p-148;
             bool near = isnan(a) ? isnan(b) != 0 : a == b || off <= most;
-            ck_assert_msg(near, "%s, %s, %lld columns, %lld rows: row %lld of x, row %lld of W: %.9g instead of %.9g, off by %.3g of the sum of magnitudes",
-                          rt_dtype_of(p->w[i]->dtype)->text, cpu ? cpu : "host", (long long)p->w[i]->dim[1], (long long)got->dim[0],
-                          (long long)(at / rows), (long long)(at % rows), (double)b, (double)a, off / p->sizes[index]);
+            ck_assert_msg(near,
+                          "%s, %s, %lld columns, %lld rows: row %lld of x, row %lld of W: %.9g instead of %.9g, off by "
+                          "%.3g of the sum of magnitudes",
+                          rt_dtype_of(p->w[i]->dtype)->text, cpu ? cpu : "host", (long long)p->w[i]->dim[1],
+                          (long long)got->dim[0], (long long)(at / rows), (long long)(at % rows), (double)b, (double)a,
+                          off / p->sizes[index]);
         }
     }
 }
@@ -264,7 +290,8 @@ static void check_products(product *products, int count, bool apart, const rt_we
     for (size_t c = 0; c < GM_COUNT(targets); c++) {
         ir_array args[2 * HEIGHTS * MAX_PRODUCTS], got[HEIGHTS * MAX_PRODUCTS];
         gm_string text = {0};
-        for (int i = 0; i < count * HEIGHTS; i++) take_rows(&products[i / HEIGHTS].x, heights[i % HEIGHTS], &args[2 * i]);
+        for (int i = 0; i < count * HEIGHTS; i++)
+            take_rows(&products[i / HEIGHTS].x, heights[i % HEIGHTS], &args[2 * i]);
         write_module(products, count, apart, &text);
         if (!run_text(targets[c], &text, weights, args, 2 * count * HEIGHTS, arena, got)) continue;
         for (int i = 0; i < count * HEIGHTS; i++) check_rows(&products[i / HEIGHTS], &got[i], targets[c]);
@@ -273,8 +300,8 @@ static void check_products(product *products, int count, bool apart, const rt_we
 
 /* ---- random weights ---- */
 
-/* Less than a group of columns, whole groups, groups and a rest in whole tile registers, more than a block: for types with blocks of a group,
- * whole groups. */
+/* Less than a group of columns, whole groups, groups and a rest in whole tile registers, more than a block: for types
+ * with blocks of a group, whole groups. */
 static int widths_of(rt_dtype dtype, int64_t *widths) {
     static const int64_t wanted[MAX_PRODUCTS] = {32, GROUP, 2 * GROUP + 64, BLOCK + GROUP + 32};
     int64_t unit = rt_dtype_of(dtype)->block_elems;
@@ -286,8 +313,8 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
     return count;
 }
 
-/* Two weights of one type in each product, of 1 and 3 or more panels, so that pieces dealt out lie in either; x of one type of integers
- * after the other. */
+/* Two weights of one type in each product, of 1 and 3 or more panels, so that pieces dealt out lie in either; x of one
+ * type of integers after the other. */
 static void check_type(rt_dtype dtype, const int64_t *wanted, int count, const rt_dtype *x, treatment how) {
     rt_weights weights = {0};
     gm_arena arena = {0};
@@ -326,11 +353,13 @@ START_TEST(each_type_as_stored) {
 }
 END_TEST
 
-/* Five runs of 128 columns, or three of 256 where those are blocks; nine of 256, which are packed whole, not a block of columns at a time. */
+/* Five runs of 128 columns, or three of 256 where those are blocks; nine of 256, which are packed whole, not a block of
+ * columns at a time. */
 START_TEST(each_type_rotated) {
     static const rt_dtype x[] = {RT_I8, RT_I16, RT_I8, RT_I16};
     rt_dtype dtype = types[_i].dtype;
-    int64_t few = rt_dtype_of(dtype)->block_elems > 128 ? 3 * GROUP : 640, many = BLOCK + GROUP, widths[] = {few, few, many, many};
+    int64_t few = rt_dtype_of(dtype)->block_elems > 128 ? 3 * GROUP : 640, many = BLOCK + GROUP,
+            widths[] = {few, few, many, many};
     state = (uint64_t)_i + 101;
     check_type(dtype, widths, (int)GM_COUNT(widths), x, ROTATED);
 }
@@ -340,7 +369,8 @@ END_TEST
 START_TEST(mixed_types) {
     rt_weights weights = {0};
     gm_arena arena = {0};
-    product products[] = {{.count = GM_COUNT(types), .how = _i ? ROTATED : ROUNDED}, {.count = GM_COUNT(types), .how = _i ? ROTATED : ROUNDED}};
+    product products[] = {{.count = GM_COUNT(types), .how = _i ? ROTATED : ROUNDED},
+                          {.count = GM_COUNT(types), .how = _i ? ROTATED : ROUNDED}};
     char name[GM_COUNT(types)][8];
     state = 77;
     for (size_t i = 0; i < GM_COUNT(types); i++) {
@@ -359,31 +389,41 @@ END_TEST
 
 /* ---- the bound of the integer sums ---- */
 
-/* Every weight of row n is ±(n+1), so that all codes are the largest: with equal signs, with those of row SIGNS of x, and with neither. */
+/* Every weight of row n is ±(n+1), so that all codes are the largest: with equal signs, with those of row SIGNS of x,
+ * and with neither. */
 static float extreme(int64_t row, int64_t column) {
     float size = (float)(row + 1);
     bool minus = row % 3 == 1 ? column % 2 == 0 : row % 3 == 2 && column / GROUP % 2;
     return minus ? -size : size;
 }
 
-/* A group of the largest products is 256 · 2047 · 4095 < 2^31: the sums, known in closed form, must have their size and sign. */
+/* A group of the largest products is 256 · 2047 · 4095 < 2^31: the sums, known in closed form, must have their size and
+ * sign. */
 START_TEST(sums_do_not_overflow) {
     enum { COLUMNS = BLOCK + 3 * GROUP };
     ck_assert_int_lt((int64_t)GROUP * 2047 * X_LARGEST, INT64_C(1) << 31);
     rt_weights weights = {0};
     gm_arena arena = {0};
     gm_diag diag = {0};
-    float *data = GM_NEW_ARRAY(&arena, float, NARROW * COLUMNS);
+    float *data = GM_NEW_ARRAY(&arena, float, NARROW *COLUMNS);
     for (int64_t i = 0; i < NARROW * COLUMNS; i++) data[i] = extreme(i / COLUMNS, i % COLUMNS);
-    rt_tensor tensor = {.name = "w", .dtype = RT_F32, .rank = 2, .dim = {NARROW, COLUMNS}, .data = data, .bytes = sizeof *data * NARROW * COLUMNS};
+    rt_tensor tensor = {.name = "w",
+                        .dtype = RT_F32,
+                        .rank = 2,
+                        .dim = {NARROW, COLUMNS},
+                        .data = data,
+                        .bytes = sizeof *data * NARROW * COLUMNS};
     ck_assert(rt_weights_add(&weights, "test", &tensor, &diag) == GM_OK);
-    product products[2] = {{.w = {rt_weights_find(&weights, "w")}, .count = 1}, {.w = {rt_weights_find(&weights, "w")}, .count = 1}};
+    product products[2] = {{.w = {rt_weights_find(&weights, "w")}, .count = 1},
+                           {.w = {rt_weights_find(&weights, "w")}, .count = 1}};
     products[0].x = make_x(RT_I16, TALLEST, COLUMNS, ROUNDED, &arena);
     products[1].x = make_x(RT_I8, TALLEST, COLUMNS, ROUNDED, &arena);
     check_products(products, 2, true, &weights, &arena);
     for (int n = 0; n < NARROW; n++) {
-        int groups = n % 3 == 0 ? COLUMNS / GROUP : n % 3 == 2 ? 1 : 0; /* of ALL_LARGEST: signs of columns cancel, those of groups but one */
-        double scale = (double)((const float *)products[0].x.scales.data)[ALL_LARGEST], want = scale * X_LARGEST * GROUP * groups * (n + 1);
+        /* of ALL_LARGEST: signs of columns cancel, those of groups but one */
+        int groups = n % 3 == 0 ? COLUMNS / GROUP : n % 3 == 2 ? 1 : 0;
+        double scale = (double)((const float *)products[0].x.scales.data)[ALL_LARGEST],
+               want = scale * X_LARGEST * GROUP * groups * (n + 1);
         ck_assert_double_eq_tol((double)((const float *)products[0].want.data)[ALL_LARGEST * NARROW + n], want,
                                 1e-6 * scale * X_LARGEST * COLUMNS * (n + 1));
     }

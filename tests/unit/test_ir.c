@@ -294,7 +294,8 @@ END_TEST
 START_TEST(interp_symbols) {
     float values[8] = {1, 2, 3, 4, 5, 6, 7, 8};
     /* bound by nothing: the bound itself, or an error */
-    ir_module *module = parse("symbol N max 3\nfunc @f() -> (i32[N]) {\n  %i = iota {axis = 0} : i32[N]\n  return %i\n}\n");
+    ir_module *module =
+        parse("symbol N max 3\nfunc @f() -> (i32[N]) {\n  %i = iota {axis = 0} : i32[N]\n  return %i\n}\n");
     gm_arena arena = {0};
     gm_diag diag = {0};
     ir_array result;
@@ -308,7 +309,8 @@ START_TEST(interp_symbols) {
     int32_t n = 2;
     check_fails("symbol T max 8\nfunc @f(%x: f32[T], %n: i32) -> (f32[T]) {\n"
                 "  dim %n {symbol = \"T\"}\n  %y = neg %x : f32[T]\n  return %y\n}\n",
-                NULL, (ir_array[]){floats_arg(values, 8), int_arg(&n)}, 2, "operand 0 has extent 8 on axis 0, its type says 2");
+                NULL, (ir_array[]){floats_arg(values, 8), int_arg(&n)}, 2,
+                "operand 0 has extent 8 on axis 0, its type says 2");
 }
 END_TEST
 
@@ -352,8 +354,9 @@ START_TEST(interp_trace) {
 END_TEST
 
 START_TEST(interp_trace_of_fused) {
-    ir_module *module = parse("func @f(%q: f32[1,1,1,1], %k: f32[2,1,1], %p: i32) -> (f32[1,1,1,1]) {\n"
-                              "  %y = attention %q, %k, %k, %p {scale = 1, window = 1} : f32[1,1,1,1]\n  return %y\n}\n");
+    ir_module *module =
+        parse("func @f(%q: f32[1,1,1,1], %k: f32[2,1,1], %p: i32) -> (f32[1,1,1,1]) {\n"
+              "  %y = attention %q, %k, %k, %p {scale = 1, window = 1} : f32[1,1,1,1]\n  return %y\n}\n");
     record r = {0};
     ir_interp_env env = {.trace = record_op, .user = &r};
     float q = 2, k[2] = {3, 5};
@@ -390,7 +393,8 @@ START_TEST(interp_error_in_a_region) {
                        "  } : f32\n  return %r\n}\n";
     float values[3] = {1, 2, 3};
     int32_t n = 4;
-    check_fails(text, NULL, (ir_array[]){floats_arg(values, 3), int_arg(&n)}, 2, "@f: %e = index: [3, 4) leaves axis 0 of extent 3");
+    check_fails(text, NULL, (ir_array[]){floats_arg(values, 3), int_arg(&n)}, 2,
+                "@f: %e = index: [3, 4) leaves axis 0 of extent 3");
 }
 END_TEST
 

@@ -10,7 +10,8 @@ enum { ROWS = 19, X_ROWS = 7, SECONDS = 240, MAX_WIDTHS = 5 };
 
 /* Does impl "words" hold x so, where vectors have eight floats? Else it is gemv. */
 static bool in_words(rt_dtype dtype) {
-    return dtype == RT_Q4_0 || dtype == RT_Q5_0 || dtype == RT_Q8_0 || dtype == RT_Q4_K || dtype == RT_Q5_K || dtype == RT_Q6_K;
+    return dtype == RT_Q4_0 || dtype == RT_Q5_0 || dtype == RT_Q8_0 || dtype == RT_Q4_K || dtype == RT_Q5_K ||
+           dtype == RT_Q6_K;
 }
 
 START_TEST(table_is_complete) {
@@ -29,21 +30,23 @@ static void check_gather(const rt_tensor *w, const int32_t *ids, const ir_array 
         const float *want = widened_row(w, ids[i], arena), *row = (const float *)got->data + i * w->dim[1];
         for (int64_t k = 0; k < w->dim[1]; k++) {
             bool same = memcmp(&want[k], &row[k], sizeof *row) == 0 || (isnan(want[k]) && isnan(row[k]));
-            ck_assert_msg(same, "gather of %lld columns, row %d: element %lld is %.9g instead of %.9g", (long long)w->dim[1], ids[i],
-                          (long long)k, (double)row[k], (double)want[k]);
+            ck_assert_msg(same, "gather of %lld columns, row %d: element %lld is %.9g instead of %.9g",
+                          (long long)w->dim[1], ids[i], (long long)k, (double)row[k], (double)want[k]);
         }
     }
 }
 
 /* got[rows, …]: columns first … of the result are those of w. */
-static void check_product(const char *cpu, const rt_tensor *w, const float *x, int64_t rows, const ir_array *got, int64_t first, int64_t stride,
-                          const char *what) {
+static void check_product(const char *cpu, const rt_tensor *w, const float *x, int64_t rows, const ir_array *got,
+                          int64_t first, int64_t stride, const char *what) {
     gm_arena arena = {0};
-    bool narrow = cpu && strcmp(cpu, "x86-64") == 0, words = in_words(w->dtype) && !narrow && strncmp(what, "words", 5) == 0;
+    bool narrow = cpu && strcmp(cpu, "x86-64") == 0,
+         words = in_words(w->dtype) && !narrow && strncmp(what, "words", 5) == 0;
     for (int64_t n = 0; n < w->dim[0]; n++) {
         const float *row = widened_row(w, n, &arena);
         for (int64_t m = 0; m < rows; m++)
-            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what, words ? WORDS_MOST : 0);
+            check_dot(w, row, x + m * w->dim[1], ((const float *)got->data)[m * stride + first + n], what,
+                      words ? WORDS_MOST : 0);
     }
     gm_arena_free(&arena);
 }
@@ -63,16 +66,18 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
 static const struct product {
     const char *name, *impl;
     int64_t rows;
-} products[] = {{"gemv", "gemv", 1},          {"gemv of 3 rows", "gemv", 3},      {"gemv of edges", "gemv", EDGES},
-                {"words", "words", 1},        {"words of 3 rows", "words", 3},    {"words of edges", "words", EDGES},
+} products[] = {{"gemv", "gemv", 1},          {"gemv of 3 rows", "gemv", 3},   {"gemv of edges", "gemv", EDGES},
+                {"words", "words", 1},        {"words of 3 rows", "words", 3}, {"words of edges", "words", EDGES},
                 {"packed", "packed", X_ROWS}, {"stream", "stream", X_ROWS}};
 enum { PRODUCTS = GM_COUNT(products), PER_WIDTH = PRODUCTS + 1 };
 
-/* Parameters: ids, then x of each number of rows of each width; results: of each width the gather, then the products. */
+/* Parameters: ids, then x of each number of rows of each width; results: of each width the gather, then the
+ * products. */
 static void write_function(const char *type, const int64_t *widths, int count, gm_string *out) {
     gm_string_printf(out, "func @f(%%ids: i32[%d]", X_ROWS);
     for (int i = 0; i < count; i++)
-        for (int p = 0; p < PRODUCTS; p++) gm_string_printf(out, ", %%x%d_%d: f32[%d,%d]", i, p, (int)products[p].rows, (int)widths[i]);
+        for (int p = 0; p < PRODUCTS; p++)
+            gm_string_printf(out, ", %%x%d_%d: f32[%d,%d]", i, p, (int)products[p].rows, (int)widths[i]);
     gm_string_printf(out, ") -> (");
     for (int i = 0; i < count; i++) {
         gm_string_printf(out, "%sf32[%d,%d]", i ? ", " : "", X_ROWS, (int)widths[i]);
@@ -83,8 +88,8 @@ static void write_function(const char *type, const int64_t *widths, int count, g
         gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", i, i, type, ROWS, (int)widths[i]);
         gm_string_printf(out, "  %%g%d = gather %%w%d, %%ids : f32[%d,%d]\n", i, i, X_ROWS, (int)widths[i]);
         for (int p = 0; p < PRODUCTS; p++)
-            gm_string_printf(out, "  %%y%d_%d = matmul %%x%d_%d, %%w%d {impl = \"%s\"} : f32[%d,%d]\n", i, p, i, p, i, products[p].impl,
-                             (int)products[p].rows, ROWS);
+            gm_string_printf(out, "  %%y%d_%d = matmul %%x%d_%d, %%w%d {impl = \"%s\"} : f32[%d,%d]\n", i, p, i, p, i,
+                             products[p].impl, (int)products[p].rows, ROWS);
     }
     gm_string_printf(out, "  return ");
     for (int i = 0; i < count; i++) {
@@ -111,8 +116,9 @@ START_TEST(each_type) {
     for (int i = 0; i < count; i++) {
         snprintf(name[i], sizeof name[i], "w%d", i);
         make_weight(&weights, name[i], dtype, ROWS, widths[i]);
-        for (int p = 0; p < PRODUCTS; p++) 
-            args[arg_count++] = strstr(products[p].name, "edges") ? edge_x(widths[i], &arena) : random_x(products[p].rows, widths[i], &arena);
+        for (int p = 0; p < PRODUCTS; p++)
+            args[arg_count++] = strstr(products[p].name, "edges") ? edge_x(widths[i], &arena)
+                                                                  : random_x(products[p].rows, widths[i], &arena);
     }
     for (int i = 0; i < count; i++) w[i] = rt_weights_find(&weights, name[i]);
     write_function(rt_dtype_of(dtype)->text, widths, count, &text);
@@ -120,7 +126,8 @@ START_TEST(each_type) {
         for (int i = 0; i < count; i++) {
             check_gather(w[i], ids, &results[i * PER_WIDTH], &arena);
             for (int p = 0; p < PRODUCTS; p++)
-                check_product(cpu, w[i], args[1 + i * PRODUCTS + p].data, products[p].rows, &results[i * PER_WIDTH + 1 + p], 0, ROWS, products[p].name);
+                check_product(cpu, w[i], args[1 + i * PRODUCTS + p].data, products[p].rows,
+                              &results[i * PER_WIDTH + 1 + p], 0, ROWS, products[p].name);
         }
     }
     rt_weights_close(&weights);
@@ -146,15 +153,18 @@ static void check_mixed(const char *cpu, const char *impl, int64_t rows, int fro
     char name[GM_COUNT(types)][8];
     ir_array x = random_x(rows, MIXED_COLUMNS, &arena), y;
     for (int i = 0; i < count; i++) total += mixed_rows(i);
-    gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", (int)rows, MIXED_COLUMNS, (int)rows, (int)total);
+    gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", (int)rows, MIXED_COLUMNS, (int)rows,
+                     (int)total);
     for (int i = 0; i < count; i++) {
         rt_dtype dtype = types[from + i].dtype;
         snprintf(name[i], sizeof name[i], "w%d", i);
         make_weight(&weights, name[i], dtype, mixed_rows(i), MIXED_COLUMNS);
-        gm_string_printf(&text, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", i, i, rt_dtype_of(dtype)->text, mixed_rows(i), MIXED_COLUMNS);
+        gm_string_printf(&text, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", i, i, rt_dtype_of(dtype)->text,
+                         mixed_rows(i), MIXED_COLUMNS);
         gm_string_printf(&list, ", %%w%d", i);
     }
-    gm_string_printf(&text, "  %%y = matmul %%x%s {impl = \"%s\"} : f32[%d,%d]\n  return %%y\n}\n", list.data, impl, (int)rows, (int)total);
+    gm_string_printf(&text, "  %%y = matmul %%x%s {impl = \"%s\"} : f32[%d,%d]\n  return %%y\n}\n", list.data, impl,
+                     (int)rows, (int)total);
     if (run_text(cpu, &text, &weights, &x, 1, &arena, &y))
         for (int64_t i = 0, first = 0; i < count; first += mixed_rows((int)i++))
             check_product(cpu, rt_weights_find(&weights, name[i]), x.data, rows, &y, first, total, impl);

@@ -1,5 +1,5 @@
-/* Sessions whose caches have another form: the same tokens, also after the host has taken tokens back and gone on, and with a sequence
- * that goes round the rings many times. */
+/* Sessions whose caches have another form: the same tokens, also after the host has taken tokens back and gone on, and
+ * with a sequence that goes round the rings many times. */
 #include "frontend/driver.h"
 #include "tests/unit/suite.h"
 
@@ -12,8 +12,9 @@ enum { FIRST = 40, STOP_AFTER = 7, SCORED = 60, REST = 120, ALL = FIRST + STOP_A
 static const double TOLERANCE = 2e-4; /* of a logit: tests/data/README.md */
 
 static const char model[] = GM_TEST_DATA "/gguf/gemma3-tiny-f32.gguf";
-static const char *const variants[] = {"kv_ring", "kv_head_major", "kv_k_transposed", "kv_ring,kv_k_transposed", "roll_layers",
-                                       "kv_ring,kv_head_major,roll_layers"};
+static const char *const variants[] = {"kv_ring",         "kv_head_major",
+                                       "kv_k_transposed", "kv_ring,kv_k_transposed",
+                                       "roll_layers",     "kv_ring,kv_head_major,roll_layers"};
 
 /* What a run gives. */
 typedef struct outcome {
@@ -23,7 +24,8 @@ typedef struct outcome {
 } outcome;
 
 static void open_engine(const char *with, const char *skip, fe_engine *out) {
-    const fe_options options = {.threads = 2, .context = 300, .chunk = 4, .precision = FE_PRECISION_F32, .with = with, .skip = skip};
+    const fe_options options = {
+        .threads = 2, .context = 300, .chunk = 4, .precision = FE_PRECISION_F32, .with = with, .skip = skip};
     gm_diag diag = {0};
     ck_assert_msg(fe_engine_open(model, &options, &diag, out) == GM_OK, "%s: %s", with ? with : "plain", diag.message);
 }
@@ -45,7 +47,8 @@ static void generate(rt_session *session, int64_t max, rt_token_fn on_token, int
     int64_t count;
     rt_stop stop;
     gm_diag diag = {0};
-    ck_assert_int_eq(rt_session_generate(session, &greedy, NULL, 0, max, on_token, &seen, room, &count, &stop, &diag), GM_OK);
+    ck_assert_int_eq(rt_session_generate(session, &greedy, NULL, 0, max, on_token, &seen, room, &count, &stop, &diag),
+                     GM_OK);
     ck_assert_int_eq(count, expected);
     memcpy(out, room, sizeof *out * (size_t)count);
 }
@@ -74,7 +77,8 @@ static outcome run(const char *with, const char *skip) {
 
 static double worst_of(const outcome *a, const outcome *b) {
     double worst = 0;
-    for (int64_t i = 0; i < SCORED * a->vocab; i++) worst = fmax(worst, fabs((double)a->logits[i] - (double)b->logits[i]));
+    for (int64_t i = 0; i < SCORED * a->vocab; i++)
+        worst = fmax(worst, fabs((double)a->logits[i] - (double)b->logits[i]));
     return worst;
 }
 
@@ -100,7 +104,8 @@ static void check_tokens(const outcome *want, const outcome *got, const char *wi
     fe_engine plain;
     gm_diag diag = {0};
     open_engine(NULL, NULL, &plain);
-    two_logits t = {.row = at - 1, .vocab = want->vocab, .a = want->sequence[at], .b = got->sequence[at], .apart = INFINITY};
+    two_logits t = {
+        .row = at - 1, .vocab = want->vocab, .a = want->sequence[at], .b = got->sequence[at], .apart = INFINITY};
     ck_assert_int_eq(rt_session_score(plain.session, want->sequence, at, take_two, &t, &diag), GM_OK);
     fe_engine_close(&plain);
     ck_assert_msg(t.apart <= TOLERANCE, "%s: token %d is another, and its logit %g away", with, at, t.apart);
@@ -133,9 +138,10 @@ static double relative(const outcome *a, const outcome *b) {
     return apart / size;
 }
 
-/* Rounded caches are not exact, but near. These weights are random and their attention sharp, so that rounding shows more than in a
- * trained model: 0.7 % of the logits' size with bf16, 0.2 % with i8, in the global layers alone; the bounds are three times that. In
- * another layout they differ (by 6e-5 when it was measured) where a sum formed in another order is rounded the other way. */
+/* Rounded caches are not exact, but near. These weights are random and their attention sharp, so that rounding shows
+ * more than in a trained model: 0.7 % of the logits' size with bf16, 0.2 % with i8, in the global layers alone; the
+ * bounds are three times that. In another layout they differ (by 6e-5 when it was measured) where a sum formed in
+ * another order is rounded the other way. */
 START_TEST(rounded_caches_are_near) {
     static const struct {
         const char *with, *layout;
@@ -144,8 +150,10 @@ START_TEST(rounded_caches_are_near) {
                  {"kv_int8", "kv_ring,kv_int8,kv_k_transposed,roll_layers", 0.006, 1e-3}};
     outcome want = run(NULL, NULL), got = run(cases[_i].with, NULL), other = run(cases[_i].layout, NULL);
     double apart = relative(&want, &got), by_layout = relative(&got, &other);
-    ck_assert_msg(apart > 0 && apart <= cases[_i].most, "%s: logits are off by %g of their size", cases[_i].with, apart);
-    ck_assert_msg(by_layout <= cases[_i].most_by_layout, "%s: logits are off by %g of their size", cases[_i].layout, by_layout);
+    ck_assert_msg(apart > 0 && apart <= cases[_i].most, "%s: logits are off by %g of their size", cases[_i].with,
+                  apart);
+    ck_assert_msg(by_layout <= cases[_i].most_by_layout, "%s: logits are off by %g of their size", cases[_i].layout,
+                  by_layout);
     free(want.logits);
     free(got.logits);
     free(other.logits);
@@ -157,20 +165,28 @@ START_TEST(caches_of_the_plans) {
     static const struct {
         fe_options options;
         rt_dtype global, local;
-    } cases[] = {{{.precision = FE_PRECISION_F32}, RT_F32, RT_F32},
-                 {{.precision = FE_PRECISION_F32, .with = "kv_bf16"}, RT_BF16, RT_BF16},
-                 {{.precision = FE_PRECISION_F32, .with = "kv_int8"}, RT_I8, RT_F32},
-                 {{.precision = FE_PRECISION_INT16}, RT_BF16, RT_BF16},
-                 {{.precision = FE_PRECISION_INT16, .with = "kv_int8"}, RT_I8, RT_BF16},
-                 {{.precision = FE_PRECISION_AUTO}, RT_I8, RT_BF16},
-                 {{.precision = FE_PRECISION_BF16, .with = "kv_ring"}, RT_I8, RT_BF16},
-                 {{.precision = FE_PRECISION_BF16, .skip = "kv_bf16"}, RT_I8, RT_F32},
-                 {{.precision = FE_PRECISION_BF16, .skip = "kv_int8"}, RT_BF16, RT_BF16},
-                 {{.precision = FE_PRECISION_BF16, .skip = "kv_int8,kv_bf16"}, RT_F32, RT_F32},
-                 {{.precision = FE_PRECISION_BF16, .skip = "kv_split"}, RT_BF16, RT_BF16}, /* one cache for both kinds */
-                 {{.precision = FE_PRECISION_BF16, .passes = "fuse_attention"}, RT_F32, RT_F32},
-                 {{.precision = FE_PRECISION_F32, .passes = "fuse_attention,batch_attention,drop_unit_map,fold,kv_bf16"}, RT_BF16, RT_BF16},
-                 {{.precision = FE_PRECISION_BF16, .passes = "fuse_attention,batch_attention,drop_unit_map,fold", .with = "kv_bf16"}, RT_BF16, RT_BF16}};
+    } cases[] = {
+        {{.precision = FE_PRECISION_F32}, RT_F32, RT_F32},
+        {{.precision = FE_PRECISION_F32, .with = "kv_bf16"}, RT_BF16, RT_BF16},
+        {{.precision = FE_PRECISION_F32, .with = "kv_int8"}, RT_I8, RT_F32},
+        {{.precision = FE_PRECISION_INT16}, RT_BF16, RT_BF16},
+        {{.precision = FE_PRECISION_INT16, .with = "kv_int8"}, RT_I8, RT_BF16},
+        {{.precision = FE_PRECISION_AUTO}, RT_I8, RT_BF16},
+        {{.precision = FE_PRECISION_BF16, .with = "kv_ring"}, RT_I8, RT_BF16},
+        {{.precision = FE_PRECISION_BF16, .skip = "kv_bf16"}, RT_I8, RT_F32},
+        {{.precision = FE_PRECISION_BF16, .skip = "kv_int8"}, RT_BF16, RT_BF16},
+        {{.precision = FE_PRECISION_BF16, .skip = "kv_int8,kv_bf16"}, RT_F32, RT_F32},
+        /* one cache for both kinds */
+        {{.precision = FE_PRECISION_BF16, .skip = "kv_split"}, RT_BF16, RT_BF16},
+        {{.precision = FE_PRECISION_BF16, .passes = "fuse_attention"}, RT_F32, RT_F32},
+        {{.precision = FE_PRECISION_F32, .passes = "fuse_attention,batch_attention,drop_unit_map,fold,kv_bf16"},
+         RT_BF16,
+         RT_BF16},
+        {{.precision = FE_PRECISION_BF16,
+          .passes = "fuse_attention,batch_attention,drop_unit_map,fold",
+          .with = "kv_bf16"},
+         RT_BF16,
+         RT_BF16}};
     for (size_t i = 0; i < GM_COUNT(cases); i++) {
         fe_options options = cases[i].options;
         fe_engine engine;
@@ -182,7 +198,8 @@ START_TEST(caches_of_the_plans) {
             const ir_value *cache = forward->params[k];
             bool scale = strstr(cache->hint, "_scale"), local = cache->hint[1] == 'l';
             rt_dtype wanted = scale ? RT_F32 : local ? cases[i].local : cases[i].global;
-            ck_assert_msg(cache->type.dtype == wanted, "case %zu: %s is %s", i, cache->hint, rt_dtype_of(cache->type.dtype)->text);
+            ck_assert_msg(cache->type.dtype == wanted, "case %zu: %s is %s", i, cache->hint,
+                          rt_dtype_of(cache->type.dtype)->text);
         }
         fe_engine_close(&engine);
     }
@@ -246,7 +263,8 @@ START_TEST(going_on) {
     for (int64_t i = 1; i < STOP_AFTER && !at; i++) at = whole[i] != whole[0] ? i : 0; /* no earlier one is the same */
     rt_session_reset(s);
     ck_assert_int_eq(rt_session_prefill(s, ids, FIRST, &diag), GM_OK);
-    ck_assert_int_eq(rt_session_generate(s, &greedy, &whole[at], 1, MORE, NULL, NULL, part, &count, &stop, &diag), GM_OK);
+    ck_assert_int_eq(rt_session_generate(s, &greedy, &whole[at], 1, MORE, NULL, NULL, part, &count, &stop, &diag),
+                     GM_OK);
     ck_assert(count == at && stop == RT_STOP_EOS);
     ck_assert_int_eq(rt_session_length(s), FIRST + at + 1);
     fe_engine_close(&engine);
@@ -269,7 +287,8 @@ START_TEST(beyond_the_context) {
 END_TEST
 
 START_TEST(passes_that_are_not_on_request) {
-    const fe_options usual = {.no_weights = true, .with = "merge_qkv"}, unknown = {.no_weights = true, .with = "kv_rings"};
+    const fe_options usual = {.no_weights = true, .with = "merge_qkv"},
+                     unknown = {.no_weights = true, .with = "kv_rings"};
     gm_diag diag = {.quiet = true};
     fe_engine engine;
     ck_assert_int_eq(fe_engine_open(model, &usual, &diag, &engine), GM_INVALID);

@@ -1,5 +1,5 @@
-/* Choosing among ways to compute a product by how long they take: the pass obeys what it is told, and what was measured stays with the
- * artefact. No test depends on a time. */
+/* Choosing among ways to compute a product by how long they take: the pass obeys what it is told, and what was measured
+ * stays with the artefact. No test depends on a time. */
 #include <math.h>
 
 #include "frontend/gmx_impl.h"
@@ -45,7 +45,8 @@ static gm_status answer(void *user, const ir_module *module, pass_candidate *can
         snprintf(a->last, sizeof a->last, "%s", candidates[i].what);
         ck_assert_int_eq(candidates[i].product->op, IR_MATMUL);
         for (size_t k = 0; k < GM_COUNT(a->known) && a->known[k].what; k++)
-            if (strstr(candidates[i].what, a->known[k].what) && strcmp(candidates[i].choice, a->known[k].choice) == 0) candidates[i].seconds = a->known[k].seconds;
+            if (strstr(candidates[i].what, a->known[k].what) && strcmp(candidates[i].choice, a->known[k].choice) == 0)
+                candidates[i].seconds = a->known[k].seconds;
     }
     return a->status == GM_OK ? GM_OK : gm_fail(diag, a->status, "no clock");
 }
@@ -53,7 +54,13 @@ static gm_status answer(void *user, const ir_module *module, pass_candidate *can
 /* The text after the passes of `list`; the decisions go to *out when it is not NULL. */
 static gm_string chosen(const char *text, pass_precision precision, const char *list, answers *a, ir_decisions *out) {
     gm_string printed = {0};
-    pass_options options = {.context = 1024, .chunk = 576, .rows = 32, .precision = precision, .decisions = out, .measure = answer, .measure_user = a};
+    pass_options options = {.context = 1024,
+                            .chunk = 576,
+                            .rows = 32,
+                            .precision = precision,
+                            .decisions = out,
+                            .measure = answer,
+                            .measure_user = a};
     ir_module *after = passed_text(text, &options, list);
     ir_print_module(after, &printed);
     ir_module_free(after);
@@ -69,19 +76,24 @@ static int times(const char *text, const char *part) {
 #define BOTH "f32[64,64] q8_0[32,64]"
 
 START_TEST(fastest_is_chosen) {
-    answers a = {.known = {{BOTH, "integer", 3e-3}, {BOTH, "integer, tile 4", 1e-3}, {BOTH, "integer, tile 8", 2e-3},
-                           {"f32[576,64] q8_0", "integer", 1e-3}, {"f32[576,64] q8_0", "integer, tile 4", 2e-3}, {"f32[576,64] q8_0", "integer, tile 8", 3e-3}}};
+    answers a = {.known = {{BOTH, "integer", 3e-3},
+                           {BOTH, "integer, tile 4", 1e-3},
+                           {BOTH, "integer, tile 8", 2e-3},
+                           {"f32[576,64] q8_0", "integer", 1e-3},
+                           {"f32[576,64] q8_0", "integer, tile 4", 2e-3},
+                           {"f32[576,64] q8_0", "integer, tile 8", 3e-3}}};
     ir_decisions decisions = {.items = NULL};
     gm_string out = chosen(products, PASS_INT16, "choose_matmul", &a, &decisions);
     ck_assert_int_eq(a.asked, 6); /* two shapes of three ways: products that are alike are asked about once */
     ck_assert_int_eq(times(out.data, "impl = \"integer\", tile = 4"), 2);
     ck_assert_int_eq(times(out.data, "impl = \"integer\"}"), 1);
-    ck_assert_int_eq(times(out.data, "impl = \"gemv\""), 1); /* few rows: more or less exact, so no alternative */
+    ck_assert_int_eq(times(out.data, "impl = \"gemv\""), 1);   /* few rows: more or less exact, so no alternative */
     ck_assert_int_eq(times(out.data, "impl = \"stream\""), 1); /* not of whole panels */
     bool told = false;
     for (size_t i = 0; i < decisions.count; i++)
-        told |= strcmp(decisions.items[i].choice, "integer, tile 4") == 0 && decisions.items[i].count == 2 &&
-                strcmp(decisions.items[i].reason, "measured 1 ms of one thread; integer 3 ms; integer, tile 8 2 ms") == 0;
+        told |=
+            strcmp(decisions.items[i].choice, "integer, tile 4") == 0 && decisions.items[i].count == 2 &&
+            strcmp(decisions.items[i].reason, "measured 1 ms of one thread; integer 3 ms; integer, tile 8 2 ms") == 0;
     ck_assert(told);
     ir_decisions_free(&decisions);
     gm_string_free(&out);
@@ -95,7 +107,9 @@ END_TEST
 START_TEST(rules_hold_unless_told_better) {
     const double doubtful[] = {0, NAN, -1, 0.97e-3};
     for (size_t i = 0; i < GM_COUNT(doubtful); i++) {
-        answers a = {.known = {{BOTH, "integer", 1e-3}, {BOTH, "integer, tile 4", doubtful[i]}, {BOTH, "integer, tile 8", 0.99e-3}}};
+        answers a = {.known = {{BOTH, "integer", 1e-3},
+                               {BOTH, "integer, tile 4", doubtful[i]},
+                               {BOTH, "integer, tile 8", 0.99e-3}}};
         gm_string out = chosen(products, PASS_INT16, "choose_matmul", &a, NULL);
         ck_assert_int_eq(times(out.data, "tile"), 0);
         ck_assert_int_eq(times(out.data, "impl = \"integer\""), 3);
@@ -105,7 +119,10 @@ START_TEST(rules_hold_unless_told_better) {
 END_TEST
 
 START_TEST(copies_of_f32) {
-    answers a = {.known = {{BOTH, "stream", 2e-3}, {BOTH, "packed", 1e-3}, {"f32[40,64]", "stream", 1e-3}, {"f32[40,64]", "packed", 2e-3}}};
+    answers a = {.known = {{BOTH, "stream", 2e-3},
+                           {BOTH, "packed", 1e-3},
+                           {"f32[40,64]", "stream", 1e-3},
+                           {"f32[40,64]", "packed", 2e-3}}};
     gm_string out = chosen(products, PASS_F32, "choose_matmul", &a, NULL);
     ck_assert_int_eq(a.asked, 6); /* three shapes; few rows are not asked about */
     ck_assert_int_eq(times(out.data, "impl = \"packed\""), 2);
@@ -121,7 +138,8 @@ START_TEST(not_legal_not_asked) {
     gm_string out = chosen(products, PASS_BF16, "choose_matmul", &a, NULL);
     ck_assert_int_eq(a.asked, 0);
     gm_string_free(&out);
-    const char *large = "symbol T max 576\nfunc @f(%x: f32[T,1024]) -> (f32[T,40960]) {\n  %w = weight {name = \"w\"} : bf16[40960,1024]\n"
+    const char *large = "symbol T max 576\nfunc @f(%x: f32[T,1024]) -> (f32[T,40960]) {\n  %w = weight {name = \"w\"} "
+                        ": bf16[40960,1024]\n"
                         "  %y = matmul %x, %w : f32[T,40960]\n  return %y\n}\n";
     out = chosen(large, PASS_F32, "choose_matmul", &a, NULL);
     ck_assert_int_eq(a.asked, 0);
@@ -139,7 +157,8 @@ START_TEST(failing_clock_is_reported) {
     answers a = {.status = GM_UNSUPPORTED};
     gm_diag diag = {.quiet = true};
     ir_module *module = NULL, *after = NULL;
-    pass_options options = {.context = 1024, .chunk = 576, .rows = 32, .precision = PASS_INT16, .measure = answer, .measure_user = &a};
+    pass_options options = {
+        .context = 1024, .chunk = 576, .rows = 32, .precision = PASS_INT16, .measure = answer, .measure_user = &a};
     pass_pipeline_request request = {.options = &options, .list = "choose_matmul"};
     ck_assert_int_eq(ir_parse(products, strlen(products), "test", &diag, &module), GM_OK);
     ck_assert_int_eq(pass_run(&request, module, &diag, &after), GM_UNSUPPORTED);
@@ -156,7 +175,8 @@ static void make(const fe_options *options, const char *model, const char *out) 
     ck_assert_msg(fe_compile(model, options, out, &diag) == GM_OK, "%s", diag.message);
 }
 
-/* How many decisions of choose_matmul rest on measurements when `path` is opened so, and whether its own code runs without asking. */
+/* How many decisions of choose_matmul rest on measurements when `path` is opened so, and whether its own code runs
+ * without asking. */
 static int decided(const char *path, fe_options options) {
     gm_diag diag = {.quiet = true};
     ir_decisions decisions = {.items = NULL};
@@ -207,14 +227,16 @@ START_TEST(measurements_stay_with_the_artefact) {
     fe_model_close(&a);
     fe_model_close(&b);
     fe_model_close(&c);
-    ck_assert(runs_warm(path, &none) && runs_warm(path, &measured) && runs_warm(plain, &none) && !runs_warm(plain, &measured));
+    ck_assert(runs_warm(path, &none) && runs_warm(path, &measured) && runs_warm(plain, &none) &&
+              !runs_warm(plain, &measured));
 }
 END_TEST
 
 /* They are used again where the artefact is compiled again for the same target, and for no other. */
 START_TEST(measurements_hold_for_their_target) {
     char path[512];
-    const fe_options none = {.threads = 2}, other = {.threads = 2, .target_cpu = "x86-64-v2"}, exact = {.threads = 2, .precision = FE_PRECISION_F32};
+    const fe_options none = {.threads = 2}, other = {.threads = 2, .target_cpu = "x86-64-v2"},
+                     exact = {.threads = 2, .precision = FE_PRECISION_F32};
     snprintf(path, sizeof path, "%s", temp_file("a.gmx"));
     make(&measured, GGUF, path);
     ck_assert_int_gt(decided(path, none), 0);

@@ -55,8 +55,7 @@ START_TEST(folder) {
     ck_assert_uint_eq(model.weights.count, SMALL_COUNT);
     fe_model_close(&model);
     unlink(temp_file("model.safetensors"));
-    expect_open_failure(temp_folder, GM_IO,
-                        "expected model.safetensors or model.safetensors.index.json");
+    expect_open_failure(temp_folder, GM_IO, "expected model.safetensors or model.safetensors.index.json");
     model = expect_open(temp_folder, true);
     ck_assert_uint_eq(model.weights.count, 0);
     fe_model_close(&model);
@@ -65,8 +64,7 @@ START_TEST(folder) {
     expect_open_failure(temp_file("none"), GM_IO, "none: No such file");
     expect_open_failure(temp_text("x.bin", "abc"), GM_FORMAT, "x.bin: expected a GGUF file");
     expect_open_failure(temp_text("empty", ""), GM_FORMAT, "empty: expected a GGUF file");
-    expect_open_failure(temp_text("x.json", "{}"), GM_FORMAT,
-                        "x.json: expected key \"model_type\"");
+    expect_open_failure(temp_text("x.json", "{}"), GM_FORMAT, "x.json: expected key \"model_type\"");
 }
 END_TEST
 
@@ -105,12 +103,8 @@ START_TEST(wrong_tensors) {
         {0,
          {"model.embed_tokens.weight", 7, 4, 1},
          "tensor \"embed_tokens.weight\": expected shape [8,4], found [7,4]"},
-        {1,
-         {"model.norm.weight", 4, 1, 1},
-         "tensor \"norm.weight\": expected shape [4], found [4,1]"},
-        {1,
-         {"model.norm.bias", 4, 0, 1},
-         "tensor \"norm.weight\": expected shape [4], found no such tensor"},
+        {1, {"model.norm.weight", 4, 1, 1}, "tensor \"norm.weight\": expected shape [4], found [4,1]"},
+        {1, {"model.norm.bias", 4, 0, 1}, "tensor \"norm.weight\": expected shape [4], found no such tensor"},
         {1, {"model.norm.weight", 4, 0, NAN}, "tensor \"norm.weight\": expected finite values"},
         {2,
          {"model.layers.0.input_layernorm.weight", 4, 0, INFINITY},
@@ -118,9 +112,7 @@ START_TEST(wrong_tensors) {
         {3,
          {"model.layers.0.self_attn.q_proj.weight", 4, 5, 1},
          "tensor \"layers.0.self_attn.q_proj.weight\": expected shape [4,4], found [4,5]"},
-        {4,
-         {"model.layers.0.self_attn.k_proj.weight", 4, 4, 1},
-         "expected shape [2,4], found [4,4]"},
+        {4, {"model.layers.0.self_attn.k_proj.weight", 4, 4, 1}, "expected shape [2,4], found [4,4]"},
         {10, {"model.layers.0.mlp.down_proj.weight", 6, 4, 1}, "expected shape [4,6], found [6,4]"},
         {10,
          {"model.layers.1.mlp.down_proj.weight", 4, 6, 1},
@@ -128,18 +120,10 @@ START_TEST(wrong_tensors) {
         {SMALL_COUNT,
          {"model.layers.1.mlp.down_proj.weight", 4, 6, 1},
          "tensor \"layers.1.mlp.down_proj.weight\": expected no such tensor in gemma"},
-        {SMALL_COUNT,
-         {"model.layers.0.self_attn.q_norm.weight", 2, 0, 1},
-         "q_norm.weight\": expected no such tensor"},
-        {SMALL_COUNT,
-         {"model.layers.0.self_attn.q_proj.bias", 4, 0, 1},
-         "q_proj.bias\": expected no such tensor"},
-        {SMALL_COUNT,
-         {"score.weight", 1, 0, 1},
-         "tensor \"score.weight\": expected no such tensor"},
-        {SMALL_COUNT,
-         {"lm_head.weight", 8, 5, 1},
-         "tensor \"lm_head.weight\": expected shape [8,4], found [8,5]"},
+        {SMALL_COUNT, {"model.layers.0.self_attn.q_norm.weight", 2, 0, 1}, "q_norm.weight\": expected no such tensor"},
+        {SMALL_COUNT, {"model.layers.0.self_attn.q_proj.bias", 4, 0, 1}, "q_proj.bias\": expected no such tensor"},
+        {SMALL_COUNT, {"score.weight", 1, 0, 1}, "tensor \"score.weight\": expected no such tensor"},
+        {SMALL_COUNT, {"lm_head.weight", 8, 5, 1}, "tensor \"lm_head.weight\": expected shape [8,4], found [8,5]"},
     };
     for (size_t i = 0; i < GM_COUNT(cases); i++) {
         reset();
@@ -154,12 +138,10 @@ END_TEST
 START_TEST(biases) {
     static const char *const names[] = {"q_proj", "k_proj", "v_proj", "o_proj"};
     char text[512], stored[4][96];
-    snprintf(text, sizeof text, "%.*s,\"attention_bias\":true}", (int)strlen(SMALL_CONFIG) - 1,
-             SMALL_CONFIG);
+    snprintf(text, sizeof text, "%.*s,\"attention_bias\":true}", (int)strlen(SMALL_CONFIG) - 1, SMALL_CONFIG);
     temp_text("config.json", text);
     write_weights("model.safetensors");
-    expect_open_failure(temp_folder, GM_FORMAT,
-                        "tensor \"layers.0.self_attn.q_proj.bias\": expected shape [4]");
+    expect_open_failure(temp_folder, GM_FORMAT, "tensor \"layers.0.self_attn.q_proj.bias\": expected shape [4]");
     for (int i = 0; i < 4; i++) {
         snprintf(stored[i], sizeof stored[i], "model.layers.0.self_attn.%s.bias", names[i]);
         tensors[tensor_count++] = (small_tensor){stored[i], i % 3 ? 2 : 4, 0, 0.5f};
@@ -191,17 +173,14 @@ START_TEST(heads) {
     write_folder();
     model = expect_open(temp_folder, false);
     ck_assert(model.config.tied && model.weights.count == SMALL_COUNT);
-    ck_assert_float_eq(*(const float *)rt_weights_find(&model.weights, "embed_tokens.weight")->data,
-                       2);
+    ck_assert_float_eq(*(const float *)rt_weights_find(&model.weights, "embed_tokens.weight")->data, 2);
     fe_model_close(&model);
     char text[512];
     reset();
     write_folder();
-    snprintf(text, sizeof text, "%.*s,\"tie_word_embeddings\":false}",
-             (int)strlen(SMALL_CONFIG) - 1, SMALL_CONFIG);
+    snprintf(text, sizeof text, "%.*s,\"tie_word_embeddings\":false}", (int)strlen(SMALL_CONFIG) - 1, SMALL_CONFIG);
     temp_text("config.json", text);
-    expect_open_failure(temp_folder, GM_FORMAT,
-                        "tensor \"lm_head.weight\": expected shape [8,4], found no such");
+    expect_open_failure(temp_folder, GM_FORMAT, "tensor \"lm_head.weight\": expected shape [8,4], found no such");
 }
 END_TEST
 
@@ -234,9 +213,8 @@ START_TEST(manifests) {
         fe_model_close(&model);
     }
     fe_model model = expect_open(
-        temp_text("model.json",
-                  "{\"weights\":\"weights.gguf\",\"generation\":{\"temperature\":0.5,\"top_p\":1,"
-                  "\"min_p\":0,\"repeat_penalty\":1.5,\"eos_token_id\":[3,4]}}"),
+        temp_text("model.json", "{\"weights\":\"weights.gguf\",\"generation\":{\"temperature\":0.5,\"top_p\":1,"
+                                "\"min_p\":0,\"repeat_penalty\":1.5,\"eos_token_id\":[3,4]}}"),
         false);
     ck_assert(model.defaults.temperature == 0.5 && model.defaults.repeat_penalty == 1.5);
     ck_assert(model.config.stop_count == 2 && model.config.stops[1] == 4);
@@ -284,20 +262,16 @@ START_TEST(bad_manifests) {
         {"{\"architecture\":3}", GM_FORMAT, "key \"architecture\": expected an object or the path"},
         {"{\"architecture\":\"none.json\"}", GM_IO, "none.json: No such file"},
         {"{\"architecture\":" SMALL_CONFIG "}", GM_IO, "expected model.safetensors or"},
-        {"{\"architecture\":" SMALL_CONFIG ",\"weights\":\"none.st\"}", GM_IO,
-         "none.st: No such file"},
-        {"{\"architecture\":{\"model_type\":\"llama\"},\"weights\":\"weights.safetensors\"}",
-         GM_UNSUPPORTED, "model.json: key \"model_type\": expected"},
+        {"{\"architecture\":" SMALL_CONFIG ",\"weights\":\"none.st\"}", GM_IO, "none.st: No such file"},
+        {"{\"architecture\":{\"model_type\":\"llama\"},\"weights\":\"weights.safetensors\"}", GM_UNSUPPORTED,
+         "model.json: key \"model_type\": expected"},
         {"{\"architecture\":{\"model_type\":\"gemma2\"},\"weights\":\"weights.gguf\"}", GM_INVALID,
          "expected a configuration of gemma, like the weights"},
-        {"{\"weights\":\"weights.gguf\",\"tokenizer\":1}", GM_FORMAT,
-         "key \"tokenizer\": expected a path"},
-        {"{\"weights\":\"weights.gguf\",\"tokenizer\":\"none.json\"}", GM_IO,
-         "none.json: No such file"},
+        {"{\"weights\":\"weights.gguf\",\"tokenizer\":1}", GM_FORMAT, "key \"tokenizer\": expected a path"},
+        {"{\"weights\":\"weights.gguf\",\"tokenizer\":\"none.json\"}", GM_IO, "none.json: No such file"},
         {"{\"weights\":\"weights.gguf\",\"tokenizer\":\"weights.gguf\"}", GM_FORMAT,
          "weights.gguf: expected key \"tokenizer.ggml.model\""},
-        {"{\"weights\":\"weights.gguf\",\"generation\":[]}", GM_FORMAT,
-         "key \"generation\": expected an object"},
+        {"{\"weights\":\"weights.gguf\",\"generation\":[]}", GM_FORMAT, "key \"generation\": expected an object"},
         {"{\"weights\":\"weights.gguf\",\"generation\":{\"topk\":1}}", GM_FORMAT,
          "key \"generation.topk\": expected temperature, top_k"},
         {"{\"weights\":\"weights.gguf\",\"generation\":{\"top_p\":2}}", GM_FORMAT,
@@ -310,8 +284,7 @@ START_TEST(bad_manifests) {
     write_weights("weights.safetensors");
     write_gguf("weights.gguf");
     for (size_t i = 0; i < GM_COUNT(cases); i++)
-        expect_open_failure(temp_text("model.json", cases[i].text), cases[i].status,
-                            cases[i].message);
+        expect_open_failure(temp_text("model.json", cases[i].text), cases[i].status, cases[i].message);
 }
 END_TEST
 

@@ -1,4 +1,5 @@
-/* Gemma 3 270M (the Q4_K_M file) against reference outputs. Runs when GEMMAC_270M names the file, which tests/check.sh sees to. */
+/* Gemma 3 270M (the Q4_K_M file) against reference outputs. Runs when GEMMAC_270M names the file, which tests/check.sh
+ * sees to. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -49,7 +50,8 @@ static void compare_last(prompt_run *run, const float *logits, const char *kind,
 static void compare_row(prompt_run *run, int64_t row, const float *logits) {
     const float *nll = golden_tensor(run->golden, "nll", run->prompt, NULL);
     if (row + 1 < run->count) {
-        golden_compare(&run->nll, row, run->ids[row + 1], fe_row_nll(logits, run->vocab, run->ids[row + 1]), (double)nll[row]);
+        golden_compare(&run->nll, row, run->ids[row + 1], fe_row_nll(logits, run->vocab, run->ids[row + 1]),
+                       (double)nll[row]);
         return;
     }
     const float *sum = golden_tensor(run->golden, "logsumexp", run->prompt, NULL);
@@ -79,10 +81,15 @@ static bool check_prompt(rt_session *session, const golden_file *golden, const c
     if (status != GM_OK) return snprintf(why, WHY, "%.1000s", diag.message), false;
     printf("%-10s logits within %.1e, nll within %.1e\n", prompt, run.logit.worst, run.nll.worst);
     if (!(run.logit.worst <= LOGIT_TOLERANCE))
-        return snprintf(why, WHY, "logit %lld is %.7g instead of %.7g", (long long)run.logit.column, run.logit.got, run.logit.want), false;
+        return snprintf(why, WHY, "logit %lld is %.7g instead of %.7g", (long long)run.logit.column, run.logit.got,
+                        run.logit.want),
+               false;
     if (!(run.nll.worst <= NLL_TOLERANCE))
-        return snprintf(why, WHY, "nll after token %lld is %.7g instead of %.7g", (long long)run.nll.row, run.nll.got, run.nll.want), false;
-    return golden_generate(session, golden, prompt, 1, run.logit.worst, why, WHY) && golden_generate(session, golden, prompt, 2, run.logit.worst, why, WHY);
+        return snprintf(why, WHY, "nll after token %lld is %.7g instead of %.7g", (long long)run.nll.row, run.nll.got,
+                        run.nll.want),
+               false;
+    return golden_generate(session, golden, prompt, 1, run.logit.worst, why, WHY) &&
+           golden_generate(session, golden, prompt, 2, run.logit.worst, why, WHY);
 }
 
 START_TEST(f32_agrees_with_the_reference) {
@@ -107,19 +114,23 @@ END_TEST
 /* ---- the screened head ---- */
 
 /* Greedy, as usual, and from more tokens. */
-static const rt_sampling samplings[] = {{.repeat_penalty = 1},
-                                        {.temperature = 1, .top_k = 64, .top_p = 0.95f, .repeat_penalty = 1, .seed = 1},
-                                        {.temperature = 1.5f, .top_k = 200, .top_p = 1, .repeat_penalty = 1, .seed = 2}};
+static const rt_sampling samplings[] = {
+    {.repeat_penalty = 1},
+    {.temperature = 1, .top_k = 64, .top_p = 0.95f, .repeat_penalty = 1, .seed = 1},
+    {.temperature = 1.5f, .top_k = 200, .top_p = 1, .repeat_penalty = 1, .seed = 2}};
 
 /* Tokens after the prompt; how many there are. */
-static int64_t tokens_of(rt_session *session, const rt_sampling *sampling, const golden_file *golden, const char *prompt, int32_t *out) {
+static int64_t tokens_of(rt_session *session, const rt_sampling *sampling, const golden_file *golden,
+                         const char *prompt, int32_t *out) {
     gm_diag diag = {.quiet = true};
     int64_t count = 0, generated = 0;
     rt_stop stop;
     const int32_t *ids = golden_tensor(golden, "ids", prompt, &count);
     rt_session_reset(session);
     ck_assert_msg(rt_session_prefill(session, ids, count, &diag) == GM_OK, "%s", diag.message);
-    ck_assert_msg(rt_session_generate(session, sampling, NULL, 0, SCREENED, NULL, NULL, out, &generated, &stop, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(
+        rt_session_generate(session, sampling, NULL, 0, SCREENED, NULL, NULL, out, &generated, &stop, &diag) == GM_OK,
+        "%s", diag.message);
     return generated;
 }
 
@@ -134,7 +145,8 @@ static void expect_same_tokens(fe_engine *one, fe_engine *other) {
         ck_assert_int_eq(tokens_of(one->session, sampling, &golden, prompt, got), SCREENED);
         ck_assert_int_eq(tokens_of(other->session, sampling, &golden, prompt, want), SCREENED);
         for (int t = 0; t < SCREENED; t++)
-            ck_assert_msg(got[t] == want[t], "%s, seed %d, token %d: %d instead of %d", prompt, (int)sampling->seed, t, got[t], want[t]);
+            ck_assert_msg(got[t] == want[t], "%s, seed %d, token %d: %d instead of %d", prompt, (int)sampling->seed, t,
+                          got[t], want[t]);
     }
     fe_engine_close(one);
     fe_engine_close(other);
@@ -175,12 +187,16 @@ static const struct plan_limit {
     const char *name;
     fe_precision precision;
     double kl;
-} plans[] = {{"auto", FE_PRECISION_AUTO, 2.7e-3}, {"bf16", FE_PRECISION_BF16, 2.7e-3}, {"int16", FE_PRECISION_INT16, 2e-4},
-             {"int8", FE_PRECISION_INT8, 2.7e-3}, {"block8", FE_PRECISION_BLOCK8, 2.7e-3}};
+} plans[] = {{"auto", FE_PRECISION_AUTO, 2.7e-3},
+             {"bf16", FE_PRECISION_BF16, 2.7e-3},
+             {"int16", FE_PRECISION_INT16, 2e-4},
+             {"int8", FE_PRECISION_INT8, 2.7e-3},
+             {"block8", FE_PRECISION_BLOCK8, 2.7e-3}};
 
 /* The same program as auto, which is checked in its place. */
 static bool is_auto(const struct plan_limit *plan) {
-    return plan->precision != FE_PRECISION_AUTO && fe_pass_precision(plan->precision, NULL, NULL, false) == fe_pass_precision(FE_PRECISION_AUTO, NULL, NULL, false);
+    return plan->precision != FE_PRECISION_AUTO && fe_pass_precision(plan->precision, NULL, NULL, false) ==
+                                                       fe_pass_precision(FE_PRECISION_AUTO, NULL, NULL, false);
 }
 
 static void check_plan(const struct plan_limit *limit, fe_engine *base, const int32_t *ids) {
@@ -188,9 +204,12 @@ static void check_plan(const struct plan_limit *limit, fe_engine *base, const in
     fe_perplexity result;
     gm_diag diag = {.quiet = true};
     open_engine(limit->precision, &plan);
-    ck_assert_msg(fe_perplexity_run(plan.session, base->session, ids, CHUNK, CHUNK, BOS, &diag, &result) == GM_OK, "%s", diag.message);
-    printf("plan %s: mean KL %.2e, largest %.2e, same choice %.2f %%\n", limit->name, result.kl_mean, result.kl_max, 100 * result.top1);
-    ck_assert_msg(result.kl_mean <= limit->kl, "plan %s: mean KL is %.3g, more than %.3g", limit->name, result.kl_mean, limit->kl);
+    ck_assert_msg(fe_perplexity_run(plan.session, base->session, ids, CHUNK, CHUNK, BOS, &diag, &result) == GM_OK, "%s",
+                  diag.message);
+    printf("plan %s: mean KL %.2e, largest %.2e, same choice %.2f %%\n", limit->name, result.kl_mean, result.kl_max,
+           100 * result.top1);
+    ck_assert_msg(result.kl_mean <= limit->kl, "plan %s: mean KL is %.3g, more than %.3g", limit->name, result.kl_mean,
+                  limit->kl);
     fe_engine_close(&plan);
 }
 
@@ -207,7 +226,8 @@ START_TEST(plans_are_close_to_f32) {
     double want = 0;
     for (int i = 0; i < CHUNK - 1; i++) want += (double)nll[i] / (CHUNK - 1);
     open_engine(FE_PRECISION_F32, &base);
-    ck_assert_msg(fe_perplexity_run(base.session, NULL, ids, CHUNK, CHUNK, BOS, &diag, &exact) == GM_OK, "%s", diag.message);
+    ck_assert_msg(fe_perplexity_run(base.session, NULL, ids, CHUNK, CHUNK, BOS, &diag, &exact) == GM_OK, "%s",
+                  diag.message);
     ck_assert_msg(fabs(exact.nll - want) <= NLL_TOLERANCE, "mean nll in f32 is %.6f instead of %.6f", exact.nll, want);
     for (size_t i = 0; i < GM_COUNT(plans); i++)
         if (!is_auto(&plans[i])) check_plan(&plans[i], &base, ids);

@@ -21,7 +21,7 @@ typedef struct subject {
     char name[80];   /* in messages */
     char model[400]; /* what is opened */
     char golden[400];
-    bool thorough;   /* all variants, not only the first */
+    bool thorough; /* all variants, not only the first */
 } subject;
 
 static subject subjects[MODELS];
@@ -45,7 +45,8 @@ static const struct variant {
 /* ---- one model ---- */
 
 /* All but the last token in a prefill, the last one scored: is the cache that prefill leaves right? */
-static gm_status score_last(rt_session *session, const int32_t *ids, int64_t n, const float *want, gm_diag *diag, golden_error *error) {
+static gm_status score_last(rt_session *session, const int32_t *ids, int64_t n, const float *want, gm_diag *diag,
+                            golden_error *error) {
     rt_session_reset(session);
     if (n > 1) GM_TRY(rt_session_prefill(session, ids, n - 1, diag));
     return golden_score(session, ids + n - 1, 1, want + (n - 1) * rt_session_vocab(session), diag, error);
@@ -57,16 +58,23 @@ static bool check_prompt(rt_session *session, const golden_file *golden, const c
     const float *want = golden_tensor(golden, "logits", prompt, &logits);
     golden_error error = {0}, last = {0};
     gm_diag diag = {.quiet = true};
-    if (!want || logits != n * rt_session_vocab(session)) return snprintf(why, WHY, "the golden logits have another size"), false;
+    if (!want || logits != n * rt_session_vocab(session))
+        return snprintf(why, WHY, "the golden logits have another size"), false;
     rt_session_reset(session);
-    if (golden_score(session, ids, n, want, &diag, &error) != GM_OK || score_last(session, ids, n, want, &diag, &last) != GM_OK)
+    if (golden_score(session, ids, n, want, &diag, &error) != GM_OK ||
+        score_last(session, ids, n, want, &diag, &last) != GM_OK)
         return snprintf(why, WHY, "%.1000s", diag.message), false;
     if (!(error.worst <= TOLERANCE))
-        return snprintf(why, WHY, "logit %lld after token %lld is %.7g instead of %.7g", (long long)error.column, (long long)error.row, error.got, error.want), false;
+        return snprintf(why, WHY, "logit %lld after token %lld is %.7g instead of %.7g", (long long)error.column,
+                        (long long)error.row, error.got, error.want),
+               false;
     if (!(last.worst <= TOLERANCE))
-        return snprintf(why, WHY, "after a prefill, logit %lld is %.7g instead of %.7g", (long long)last.column, last.got, last.want), false;
+        return snprintf(why, WHY, "after a prefill, logit %lld is %.7g instead of %.7g", (long long)last.column,
+                        last.got, last.want),
+               false;
     double worst = fmax(error.worst, last.worst);
-    return golden_generate(session, golden, prompt, 1, worst, why, WHY) && golden_generate(session, golden, prompt, 2, worst, why, WHY);
+    return golden_generate(session, golden, prompt, 1, worst, why, WHY) &&
+           golden_generate(session, golden, prompt, 2, worst, why, WHY);
 }
 
 static bool check_variant(const subject *s, const golden_file *golden, const struct variant *variant, char *why) {
@@ -74,7 +82,8 @@ static bool check_variant(const subject *s, const golden_file *golden, const str
     fe_engine engine;
     gm_diag diag = {.quiet = true};
     options.precision = FE_PRECISION_F32;
-    if (fe_engine_open(s->model, &options, &diag, &engine) != GM_OK) return snprintf(why, WHY, "%.1000s", diag.message), false;
+    if (fe_engine_open(s->model, &options, &diag, &engine) != GM_OK)
+        return snprintf(why, WHY, "%.1000s", diag.message), false;
     bool ok = true;
     char reason[WHY];
     for (int i = 0; i < golden->prompt_count && ok; i++) {
@@ -156,7 +165,8 @@ static void add_folder(const char *name) {
 static void add_gguf(const char *name) {
     subject *s = add(name, "");
     snprintf(s->model, sizeof s->model, "%s/gguf/%.60s", GM_TEST_DATA, name);
-    snprintf(s->golden, sizeof s->golden, "%s/gguf/%.*s.golden.safetensors", GM_TEST_DATA, (int)(strlen(name) - strlen(".gguf")), name);
+    snprintf(s->golden, sizeof s->golden, "%s/gguf/%.*s.golden.safetensors", GM_TEST_DATA,
+             (int)(strlen(name) - strlen(".gguf")), name);
 }
 
 static int shown(const struct dirent *entry) {
@@ -168,7 +178,8 @@ static void find_subjects(const char *where, const char *end, void (*found)(cons
     int count = scandir(where, &entries, shown, alphasort);
     for (int i = 0; i < count; i++) {
         const char *only = getenv("GEMMAC_TINY"); /* part of a model's name: test these only */
-        if (ends_with(entries[i]->d_name, end) && (!only || strstr(entries[i]->d_name, only))) found(entries[i]->d_name);
+        if (ends_with(entries[i]->d_name, end) && (!only || strstr(entries[i]->d_name, only)))
+            found(entries[i]->d_name);
         free(entries[i]);
     }
     if (count >= 0) free(entries);

@@ -1,5 +1,5 @@
-/* Kept panels: their codes and scales are those of each stored row rotated and rounded alone, to the bit; what cannot be kept is refused; pages in
- * a file come back after they were let go of. */
+/* Kept panels: their codes and scales are those of each stored row rotated and rounded alone, to the bit; what cannot
+ * be kept is refused; pages in a file come back after they were let go of. */
 #include "runtime/derive.h"
 #include "runtime/panel.h"
 #include "runtime/release.h"
@@ -10,7 +10,8 @@
 enum { ROWS = 48, WIDTHS = 4 };
 
 static const rt_dtype stored_types[] = {RT_F32, RT_BF16, RT_Q5_0, RT_Q8_0, RT_Q4_K, RT_Q6_K, RT_IQ4_XS};
-static const int64_t widths[WIDTHS] = {256, 768, 2048, 2304}; /* one, three and nine runs of a rotation; the last of two scales */
+/* one, three and nine runs of a rotation; the last of two scales */
+static const int64_t widths[WIDTHS] = {256, 768, 2048, 2304};
 
 static const rt_tensor *panels_of(rt_weights *weights, const rt_tensor *w, rt_derived_use use) {
     gm_diag diag = {0};
@@ -29,7 +30,8 @@ static float largest(const float *x, int64_t count) {
 
 static void check_row(const rt_tensor *w, const rt_tensor *panels, int64_t row, gm_arena *arena) {
     int64_t columns = w->dim[1];
-    float *want = widened_row(w, row, arena), *codes = GM_NEW_ARRAY(arena, float, columns), *scales = GM_NEW_ARRAY(arena, float, columns);
+    float *want = widened_row(w, row, arena), *codes = GM_NEW_ARRAY(arena, float, columns),
+          *scales = GM_NEW_ARRAY(arena, float, columns);
     rt_rotate_row(want, columns);
     rt_panel_row(panels->data, row, columns, codes, scales);
     for (int64_t from = 0; from < columns; from += RT_PANEL_RUN) {
@@ -37,7 +39,8 @@ static void check_row(const rt_tensor *w, const rt_tensor *panels, int64_t row, 
         float most = largest(want + from, count), scale = most / 127, inverse = 127 / most;
         ck_assert(memcmp(&scales[from / RT_PANEL_RUN], &scale, sizeof scale) == 0 || isnan(scale));
         for (int64_t k = from; k < from + count && isfinite(most); k++)
-            ck_assert_msg(codes[k] == rintf(want[k] * inverse), "%s, row %d, column %d: %g instead of %g", rt_dtype_of(w->dtype)->text, (int)row, (int)k, (double)codes[k],
+            ck_assert_msg(codes[k] == rintf(want[k] * inverse), "%s, row %d, column %d: %g instead of %g",
+                          rt_dtype_of(w->dtype)->text, (int)row, (int)k, (double)codes[k],
                           (double)rintf(want[k] * inverse));
     }
 }
@@ -49,7 +52,8 @@ START_TEST(rows_are_rotated_and_rounded) {
         rt_weights weights = {0};
         rt_tensor w = *make_weight(&weights, "w", stored_types[_i], ROWS, widths[i]);
         const rt_tensor *panels = panels_of(&weights, &w, RT_DERIVED_KEPT);
-        ck_assert(panels->dtype == RT_I8_P16 && panels->bytes == (size_t)(ROWS * widths[i] / RT_PANEL_BLOCK * (RT_PANEL_BLOCK + 4)));
+        ck_assert(panels->dtype == RT_I8_P16 &&
+                  panels->bytes == (size_t)(ROWS * widths[i] / RT_PANEL_BLOCK * (RT_PANEL_BLOCK + 4)));
         for (int64_t row = 0; row < ROWS; row++) check_row(&w, panels, row, &arena);
         rt_weights_close(&weights);
     }
@@ -79,7 +83,8 @@ START_TEST(pages_come_back) {
     state = 3;
     rt_tensor w = *make_weight(&weights, "w", RT_Q8_0, ROWS, 2048);
     const rt_tensor *panels = panels_of(&weights, &w, RT_DERIVED_LET_GO);
-    if (rt_weights_is_mapped(&weights, panels)) rt_release_pages(panels->data, (const char *)panels->data + panels->bytes);
+    if (rt_weights_is_mapped(&weights, panels))
+        rt_release_pages(panels->data, (const char *)panels->data + panels->bytes);
     for (int64_t row = 0; row < ROWS; row++) check_row(&w, panels, row, &arena);
     rt_weights_close(&weights);
     gm_arena_free(&arena);

@@ -1,5 +1,5 @@
-/* Plans: sizes against the configuration, costs against a profile's way of counting, and the planned peak memory against that of a
- * process that runs. */
+/* Plans: sizes against the configuration, costs against a profile's way of counting, and the planned peak memory
+ * against that of a process that runs. */
 #include "frontend/plan.h"
 #include "tests/unit/suite.h"
 
@@ -44,7 +44,8 @@ START_TEST(sizes_are_those_of_the_configuration) {
     ck_assert(plan.packed_bytes <= 4 * (matrices + c->vocab * c->hidden));
     ck_assert(plan.arena_bytes > 0 && plan.scratch_bytes > 0);
     /* Two operations for every element of a matrix, the head's too, are the least; reading all weights likewise. */
-    ck_assert(plan.decode.flop >= 2.0 * (double)(matrices + c->vocab * c->hidden) && plan.decode.read >= (double)bytes * 0.95);
+    ck_assert(plan.decode.flop >= 2.0 * (double)(matrices + c->vocab * c->hidden) &&
+              plan.decode.read >= (double)bytes * 0.95);
     ck_assert(plan.prefill.flop >= 2.0 * (double)matrices && plan.prefill.flop < plan.decode.flop);
     ck_assert(plan.prefill.read < plan.decode.read);
     fe_model_close(&model);
@@ -53,7 +54,8 @@ END_TEST
 
 START_TEST(a_configuration_is_enough) {
     fe_options options = {.threads = 2, .context = 64, .precision = FE_PRECISION_F32, .no_weights = true};
-    fe_plan with = make_plan(GM_TEST_DATA "/tiny/gemma3-tiny", &(fe_options){.threads = 2, .context = 64, .precision = FE_PRECISION_F32}, 20, 4);
+    fe_plan with = make_plan(GM_TEST_DATA "/tiny/gemma3-tiny",
+                             &(fe_options){.threads = 2, .context = 64, .precision = FE_PRECISION_F32}, 20, 4);
     fe_plan without = make_plan(config_path, &options, 20, 4);
     ck_assert_int_eq(with.parameters, without.parameters);
     ck_assert_int_eq(with.cache_bytes, without.cache_bytes);
@@ -87,7 +89,8 @@ START_TEST(other_caches_and_a_loop_over_layers) {
     ck_assert_int_eq(ring.cache_token_bytes, plain.cache_token_bytes); /* while it fills */
     options.with = "kv_int8";
     fe_plan eight = make_plan(model_path, &options, 20, 4);
-    ck_assert_int_eq(eight.cache_token_bytes, 2 * (c->layers - local) * c->kv_heads * (c->head_dim + 4) + local * layer_token);
+    ck_assert_int_eq(eight.cache_token_bytes,
+                     2 * (c->layers - local) * c->kv_heads * (c->head_dim + 4) + local * layer_token);
     ck_assert(eight.decode.read < plain.decode.read);
     fe_model_close(&model);
 }
@@ -95,7 +98,8 @@ END_TEST
 
 START_TEST(longer_runs_cost_more) {
     fe_options options = {.threads = 2, .context = 64, .precision = FE_PRECISION_F32};
-    fe_plan a = make_plan(model_path, &options, 8, 4), b = make_plan(model_path, &options, 32, 4), all = make_plan(model_path, &options, 500, 500);
+    fe_plan a = make_plan(model_path, &options, 8, 4), b = make_plan(model_path, &options, 32, 4),
+            all = make_plan(model_path, &options, 500, 500);
     ck_assert(b.decode.flop > a.decode.flop && b.decode.read > a.decode.read);
     ck_assert(b.run.bytes >= a.run.bytes && a.full.bytes >= a.run.bytes);
     ck_assert_int_eq(all.prompt, 64);
@@ -141,7 +145,9 @@ static void run_model(void *user) {
     if (!ids || fe_engine_open(r->path, &r->options, &diag, &engine) != GM_OK) _exit(1);
     for (int64_t i = 0; i < r->prompt; i++) ids[i] = (int32_t)(i * 7919 % engine.model.config.vocab);
     if (rt_session_prefill(engine.session, ids, r->prompt, &diag) != GM_OK) _exit(1);
-    if (rt_session_generate(engine.session, &sampling, NULL, 0, r->predict, NULL, NULL, ids, &count, &stop, &diag) != GM_OK) _exit(1);
+    if (rt_session_generate(engine.session, &sampling, NULL, 0, r->predict, NULL, NULL, ids, &count, &stop, &diag) !=
+        GM_OK)
+        _exit(1);
 }
 
 static void plan_model(void *user) {
@@ -171,8 +177,9 @@ static void compare_peaks(const char *path, int64_t context, int64_t prompt, int
     }
     close(ends[0]);
     close(ends[1]);
-    ck_assert_msg(planned > measured * 0.95 && planned < measured * 1.05, "%lld + %lld tokens: %.1f MB planned, %.1f measured", (long long)prompt,
-                  (long long)predict, (double)planned / 1e6, (double)measured / 1e6);
+    ck_assert_msg(planned > measured * 0.95 && planned < measured * 1.05,
+                  "%lld + %lld tokens: %.1f MB planned, %.1f measured", (long long)prompt, (long long)predict,
+                  (double)planned / 1e6, (double)measured / 1e6);
 }
 
 START_TEST(peak_memory_is_within_five_percent) {

@@ -1,4 +1,5 @@
-/* Memory in large pages: what is taken is zero and apart from all else, and what lies in a file comes back when its pages have been given back. */
+/* Memory in large pages: what is taken is zero and apart from all else, and what lies in a file comes back when its
+ * pages have been given back. */
 #include "runtime/pool.h"
 #include "runtime/release.h"
 #include "runtime/weights.h"
@@ -57,7 +58,8 @@ START_TEST(a_pool_ends) {
 }
 END_TEST
 
-/* Files that may not become as long as a pool usually is: shorter pools, and for what is longer memory, but no signal. */
+/* Files that may not become as long as a pool usually is: shorter pools, and for what is longer memory, but no
+ * signal. */
 START_TEST(where_files_are_short_it_is_memory) {
     enum { LIMIT = 5 * MIB };
     struct rlimit before, limit;

@@ -1,5 +1,5 @@
-/* Profiles: buffers of events, code with and without the calls, and a profiled run of a tiny model as report and trace. Nothing is
- * judged by how long it took. */
+/* Profiles: buffers of events, code with and without the calls, and a profiled run of a tiny model as report and trace.
+ * Nothing is judged by how long it took. */
 #include "codegen/codegen.h"
 #include "frontend/profile.h"
 #include "tests/unit/passed_text.h"
@@ -80,8 +80,9 @@ END_TEST
 /* ---- code ---- */
 
 START_TEST(calls_are_there_only_when_asked_for) {
-    static const char text[] = "symbol T max 8\nfunc @f(%x: f32[T,8]) -> (f32[T,8]) {\n  %y = neg %x : f32[T,8]\n"
-                               "  %s = reduce_sum %y {axis = 1} : f32[T,1]\n  %z = add %y, %s : f32[T,8]\n  return %z\n}\n";
+    static const char text[] =
+        "symbol T max 8\nfunc @f(%x: f32[T,8]) -> (f32[T,8]) {\n  %y = neg %x : f32[T,8]\n"
+        "  %s = reduce_sum %y {axis = 1} : f32[T,1]\n  %z = add %y, %s : f32[T,8]\n  return %z\n}\n";
     gm_diag diag = {0};
     const pass_options limits = {.context = 8, .chunk = 8, .rows = 8};
     ir_module *planned = passed_text(text, &limits, "plan_memory");
@@ -108,8 +109,12 @@ static fe_profile_result result;
 static void run_profile(void) {
     static const int32_t ids[PROMPT] = {2, 5, 9, 7, 11, 40, 8, 3, 21};
     gm_diag diag = {0};
-    fe_profile_request request = {.path = model_path, .options = {.threads = 2, .chunk = 8, .context = 32, .precision = FE_PRECISION_F32},
-                                  .ids = ids, .id_count = PROMPT, .predict = PREDICT, .repetitions = 2};
+    fe_profile_request request = {.path = model_path,
+                                  .options = {.threads = 2, .chunk = 8, .context = 32, .precision = FE_PRECISION_F32},
+                                  .ids = ids,
+                                  .id_count = PROMPT,
+                                  .predict = PREDICT,
+                                  .repetitions = 2};
     ck_assert_msg(fe_profile_run(&request, &diag, &result) == GM_OK, "%s", diag.message);
 }
 
@@ -129,7 +134,8 @@ END_TEST
 /* All threads run the same instructions in the same order. */
 START_TEST(threads_agree) {
     int64_t counts[2];
-    const rt_event *a = rt_profile_events(result.events, 0, &counts[0]), *b = rt_profile_events(result.events, 1, &counts[1]);
+    const rt_event *a = rt_profile_events(result.events, 0, &counts[0]),
+                   *b = rt_profile_events(result.events, 1, &counts[1]);
     int64_t i = 0, k = 0;
     for (;; i++, k++) {
         while (i < counts[0] && a[i].kind != RT_EVENT_OP) i++;
@@ -178,10 +184,12 @@ START_TEST(costs_are_those_of_the_functions) {
     ck_assert(t >= 0 && module->symbol_count <= 8);
     for (int chunk = 0; chunk < 2; chunk++) {
         symbols[t] = chunk ? 4 : 5;
-        prefill = ir_cost_add(prefill, ir_cost_func(module, ir_func_find(module, "prefill"), &(ir_cost_at){symbols, 5 * chunk}), 1);
+        prefill = ir_cost_add(
+            prefill, ir_cost_func(module, ir_func_find(module, "prefill"), &(ir_cost_at){symbols, 5 * chunk}), 1);
     }
     for (int i = 0; i < PREDICT; i++)
-        decode = ir_cost_add(decode, ir_cost_func(module, ir_func_find(module, "generate"), &(ir_cost_at){symbols, PROMPT + i}), 1);
+        decode = ir_cost_add(
+            decode, ir_cost_func(module, ir_func_find(module, "generate"), &(ir_cost_at){symbols, PROMPT + i}), 1);
     ck_assert_double_eq_tol(result.phases[0].cost.flop, prefill.flop, 1e-9 * prefill.flop);
     ck_assert_double_eq_tol(result.phases[1].cost.flop, decode.flop, 1e-9 * decode.flop);
     ck_assert_double_eq_tol(result.phases[1].cost.read, decode.read, 1e-9 * decode.read);
@@ -213,7 +221,8 @@ static void check_event(const cJSON *event, double *reached) {
     int thread = (int)number_of(event, "tid");
     double start = number_of(event, "ts"), length = number_of(event, "dur");
     ck_assert(thread >= 0 && thread < result.threads && length >= 0);
-    ck_assert_msg(start >= reached[thread] - ROUNDED * 1e-4, "%s at %f overlaps what ends at %f", text_of(event, "name"), start, reached[thread]);
+    ck_assert_msg(start >= reached[thread] - ROUNDED * 1e-4, "%s at %f overlaps what ends at %f",
+                  text_of(event, "name"), start, reached[thread]);
     reached[thread] = start + length;
     if (strcmp(text_of(event, "cat"), "wait") == 0) {
         ck_assert_str_eq(text_of(event, "name"), "barrier");

@@ -1,4 +1,5 @@
-/* The ten published models from their config.json alone: geometry, layers, rotary bases, and the IR that they lower to. */
+/* The ten published models from their config.json alone: geometry, layers, rotary bases, and the IR that they lower
+ * to. */
 #include <math.h>
 
 #include "frontend/gemma.h"
@@ -17,53 +18,74 @@ static const struct published {
     int64_t parameters;
 } models[] = {
     {"gemma-2b",
-     "{\"architectures\":[\"GemmaForCausalLM\"],\"attention_bias\":false,\"bos_token_id\":2,\"eos_token_id\":1,\"head_dim\":256,"
-     "\"hidden_act\":\"gelu\",\"hidden_size\":2048,\"intermediate_size\":16384,\"max_position_embeddings\":8192,\"model_type\":\"gemma\","
-     "\"num_attention_heads\":8,\"num_hidden_layers\":18,\"num_key_value_heads\":1,\"pad_token_id\":0,\"rms_norm_eps\":1e-06,"
-     "\"rope_scaling\":null,\"rope_theta\":10000.0,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,\"vocab_size\":256000}",
+     "{\"architectures\":[\"GemmaForCausalLM\"],\"attention_bias\":false,\"bos_token_id\":2,\"eos_token_id\":1,\"head_"
+     "dim\":256,"
+     "\"hidden_act\":\"gelu\",\"hidden_size\":2048,\"intermediate_size\":16384,\"max_position_embeddings\":8192,"
+     "\"model_type\":\"gemma\","
+     "\"num_attention_heads\":8,\"num_hidden_layers\":18,\"num_key_value_heads\":1,\"pad_token_id\":0,\"rms_norm_eps\":"
+     "1e-06,"
+     "\"rope_scaling\":null,\"rope_theta\":10000.0,\"torch_dtype\":\"bfloat16\",\"use_cache\":true,\"vocab_size\":"
+     "256000}",
      2048, 16384, 18, 8, 1, 256, 256, 0, 256000, 8192, 18, 1e4, 1, 1e4, 0, 0, 2506172416},
     {"gemma-7b",
-     "{\"model_type\":\"gemma\",\"hidden_act\":\"gelu\",\"hidden_activation\":null,\"hidden_size\":3072,\"intermediate_size\":24576,"
+     "{\"model_type\":\"gemma\",\"hidden_act\":\"gelu\",\"hidden_activation\":null,\"hidden_size\":3072,\"intermediate_"
+     "size\":24576,"
      "\"num_attention_heads\":16,\"num_hidden_layers\":28,\"num_key_value_heads\":16,\"torch_dtype\":\"bfloat16\"}",
      3072, 24576, 28, 16, 16, 256, 256, 0, 256000, 8192, 28, 1e4, 1, 1e4, 0, 0, 8537680896},
     {"gemma-2-2b",
-     "{\"model_type\":\"gemma2\",\"attn_logit_softcapping\":50.0,\"cache_implementation\":\"hybrid\",\"final_logit_softcapping\":30.0,"
-     "\"head_dim\":256,\"hidden_act\":\"gelu_pytorch_tanh\",\"hidden_activation\":\"gelu_pytorch_tanh\",\"hidden_size\":2304,"
+     "{\"model_type\":\"gemma2\",\"attn_logit_softcapping\":50.0,\"cache_implementation\":\"hybrid\",\"final_logit_"
+     "softcapping\":30.0,"
+     "\"head_dim\":256,\"hidden_act\":\"gelu_pytorch_tanh\",\"hidden_activation\":\"gelu_pytorch_tanh\",\"hidden_"
+     "size\":2304,"
      "\"intermediate_size\":9216,\"num_attention_heads\":8,\"num_hidden_layers\":26,\"num_key_value_heads\":4,"
      "\"query_pre_attn_scalar\":256,\"sliding_window\":4096,\"torch_dtype\":\"float32\"}",
      2304, 9216, 26, 8, 4, 256, 256, 4096, 256000, 8192, 13, 1e4, 1, 1e4, 50, 30, 2614341888},
     {"gemma-2-9b",
-     "{\"model_type\":\"gemma2\",\"hidden_size\":3584,\"intermediate_size\":14336,\"num_attention_heads\":16,\"num_hidden_layers\":42,"
+     "{\"model_type\":\"gemma2\",\"hidden_size\":3584,\"intermediate_size\":14336,\"num_attention_heads\":16,\"num_"
+     "hidden_layers\":42,"
      "\"num_key_value_heads\":8,\"sliding_window_size\":4096,\"torch_dtype\":\"float32\"}",
      3584, 14336, 42, 16, 8, 256, 256, 4096, 256000, 8192, 21, 1e4, 1, 1e4, 50, 30, 9241705984},
     {"gemma-2-27b",
-     "{\"model_type\":\"gemma2\",\"head_dim\":128,\"hidden_size\":4608,\"intermediate_size\":36864,\"num_attention_heads\":32,"
+     "{\"model_type\":\"gemma2\",\"head_dim\":128,\"hidden_size\":4608,\"intermediate_size\":36864,\"num_attention_"
+     "heads\":32,"
      "\"num_hidden_layers\":46,\"num_key_value_heads\":16,\"query_pre_attn_scalar\":144,\"torch_dtype\":\"float32\"}",
      4608, 36864, 46, 32, 16, 128, 144, 4096, 256000, 8192, 23, 1e4, 1, 1e4, 50, 30, 27227128320},
     {"gemma-3-270m",
-     "{\"_sliding_window_pattern\":6,\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null,\"head_dim\":256,\"hidden_size\":640,"
+     "{\"_sliding_window_pattern\":6,\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null,\"head_dim\":256,"
+     "\"hidden_size\":640,"
      "\"intermediate_size\":2048,\"layer_types\":["
-     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"full_attention\","
-     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"full_attention\","
-     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"full_attention\"],"
-     "\"max_position_embeddings\":32768,\"model_type\":\"gemma3_text\",\"num_attention_heads\":4,\"num_hidden_layers\":18,"
+     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
+     "\"full_attention\","
+     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
+     "\"full_attention\","
+     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
+     "\"full_attention\"],"
+     "\"max_position_embeddings\":32768,\"model_type\":\"gemma3_text\",\"num_attention_heads\":4,\"num_hidden_layers\":"
+     "18,"
      "\"num_key_value_heads\":1,\"query_pre_attn_scalar\":256,\"rope_local_base_freq\":10000.0,\"rope_scaling\":null,"
-     "\"rope_theta\":1000000.0,\"sliding_window\":512,\"torch_dtype\":\"bfloat16\",\"use_bidirectional_attention\":false,"
+     "\"rope_theta\":1000000.0,\"sliding_window\":512,\"torch_dtype\":\"bfloat16\",\"use_bidirectional_attention\":"
+     "false,"
      "\"vocab_size\":262144}",
      640, 2048, 18, 4, 1, 256, 256, 512, 262144, 32768, 3, 1e6, 1, 1e4, 0, 0, 268098176},
     {"gemma-3-1b",
-     "{\"model_type\":\"gemma3_text\",\"hidden_size\":1152,\"intermediate_size\":6912,\"max_position_embeddings\":32768,"
-     "\"num_attention_heads\":4,\"num_hidden_layers\":26,\"num_key_value_heads\":1,\"sliding_window\":512,\"sliding_window_pattern\":6,"
+     "{\"model_type\":\"gemma3_text\",\"hidden_size\":1152,\"intermediate_size\":6912,\"max_position_embeddings\":"
+     "32768,"
+     "\"num_attention_heads\":4,\"num_hidden_layers\":26,\"num_key_value_heads\":1,\"sliding_window\":512,\"sliding_"
+     "window_pattern\":6,"
      "\"rope_theta\":1000000,\"rope_local_base_freq\":10000,\"eos_token_id\":[1,106],\"vocab_size\":262144}",
      1152, 6912, 26, 4, 1, 256, 256, 512, 262144, 32768, 4, 1e6, 1, 1e4, 0, 0, 999885952},
     {"gemma-3-4b",
-     "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"eos_token_id\":[1,106],\"image_token_index\":262144,\"model_type\":\"gemma3\","
-     "\"text_config\":{\"hidden_size\":2560,\"intermediate_size\":10240,\"model_type\":\"gemma3_text\",\"num_hidden_layers\":34" SCALED "},"
+     "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"eos_token_id\":[1,106],\"image_token_index\":262144,"
+     "\"model_type\":\"gemma3\","
+     "\"text_config\":{\"hidden_size\":2560,\"intermediate_size\":10240,\"model_type\":\"gemma3_text\",\"num_hidden_"
+     "layers\":34" SCALED "},"
      "\"torch_dtype\":\"bfloat16\"," VISION "}",
      2560, 10240, 34, 8, 4, 256, 256, 1024, 262208, 131072, 5, 1e6, 8, 1e4, 0, 0, 3880263168},
     {"gemma-3-12b",
-     "{\"eos_token_id\":[1,106],\"model_type\":\"gemma3\",\"text_config\":{\"hidden_size\":3840,\"intermediate_size\":15360,"
-     "\"model_type\":\"gemma3_text\",\"num_attention_heads\":16,\"num_hidden_layers\":48,\"num_key_value_heads\":8" SCALED "},"
+     "{\"eos_token_id\":[1,106],\"model_type\":\"gemma3\",\"text_config\":{\"hidden_size\":3840,\"intermediate_size\":"
+     "15360,"
+     "\"model_type\":\"gemma3_text\",\"num_attention_heads\":16,\"num_hidden_layers\":48,\"num_key_value_heads\":"
+     "8" SCALED "},"
      "\"torch_dtype\":\"bfloat16\"," VISION "}",
      3840, 15360, 48, 16, 8, 256, 256, 1024, 262208, 131072, 8, 1e6, 8, 1e4, 0, 0, 11766034176},
     {"gemma-3-27b",
@@ -84,7 +106,8 @@ START_TEST(geometry) {
     int64_t global = 0;
     for (int64_t i = 0; i < c->layers; i++) global += !c->local[i];
     ck_assert(c->hidden == m->hidden && c->ffn == m->ffn && c->layers == m->layers && c->heads == m->heads);
-    ck_assert(c->kv_heads == m->kv_heads && c->head_dim == m->head_dim && c->vocab == m->vocab && c->context == m->context);
+    ck_assert(c->kv_heads == m->kv_heads && c->head_dim == m->head_dim && c->vocab == m->vocab &&
+              c->context == m->context);
     ck_assert(c->window == m->window && global == m->global_layers && c->tied && !c->gelu_erf && c->norm_eps == 1e-6);
     ck_assert(c->rope_global.theta == m->theta && c->rope_global.factor == m->factor);
     ck_assert(c->rope_local.theta == m->local_theta && c->rope_local.factor == 1);
@@ -143,12 +166,23 @@ static const char *defaulted(const fe_model *model, const char *key) {
 
 START_TEST(defaulted_keys) {
     static const char *const wanted[][2] = {
-        {"vocab_size", "262208"},        {"num_attention_heads", "8"},      {"num_key_value_heads", "4"},
-        {"head_dim", "256"},             {"max_position_embeddings", "131072"}, {"rms_norm_eps", "1e-06"},
-        {"attention_bias", "false"},     {"query_pre_attn_scalar", "256"},  {"attn_logit_softcapping", "null"},
-        {"final_logit_softcapping", "null"}, {"use_bidirectional_attention", "false"}, {"rope_theta", "1000000"},
-        {"rope_local_base_freq", "10000"}, {"sliding_window_pattern", "6"}, {"hidden_activation", "\"gelu_pytorch_tanh\""},
-        {"tie_word_embeddings", "true"}, {"bos_token_id", "2"},
+        {"vocab_size", "262208"},
+        {"num_attention_heads", "8"},
+        {"num_key_value_heads", "4"},
+        {"head_dim", "256"},
+        {"max_position_embeddings", "131072"},
+        {"rms_norm_eps", "1e-06"},
+        {"attention_bias", "false"},
+        {"query_pre_attn_scalar", "256"},
+        {"attn_logit_softcapping", "null"},
+        {"final_logit_softcapping", "null"},
+        {"use_bidirectional_attention", "false"},
+        {"rope_theta", "1000000"},
+        {"rope_local_base_freq", "10000"},
+        {"sliding_window_pattern", "6"},
+        {"hidden_activation", "\"gelu_pytorch_tanh\""},
+        {"tie_word_embeddings", "true"},
+        {"bos_token_id", "2"},
     };
     fe_model model = open_published(&models[7]); /* 4B, the sparsest */
     for (size_t i = 0; i < GM_COUNT(wanted); i++) {

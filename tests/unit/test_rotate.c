@@ -1,5 +1,5 @@
-/* The rotation: it is the matrix that runtime/rotate.h describes, that matrix is orthogonal, and compiled rows are interpreted rows for
- * several --target-cpu. */
+/* The rotation: it is the matrix that runtime/rotate.h describes, that matrix is orthogonal, and compiled rows are
+ * interpreted rows for several --target-cpu. */
 #include "tests/unit/kernels.h"
 #include "tests/unit/suite.h"
 
@@ -29,8 +29,8 @@ static float *turned_unit(int64_t columns, int64_t column, float *row) {
     return row;
 }
 
-/* Columns of the matrix, all of a small one. A unit vector meets four roundings: of the scale, of the share of the sum, of its product and of the
- * difference, each of a value of at most 1/√n; all else adds zeros. */
+/* Columns of the matrix, all of a small one. A unit vector meets four roundings: of the scale, of the share of the sum,
+ * of its product and of the difference, each of a value of at most 1/√n; all else adds zeros. */
 START_TEST(is_the_matrix_described) {
     int64_t columns = widths[_i];
     double most = 4 * 0x1p-24 / sqrt((double)rt_rotate_run(columns));
@@ -39,16 +39,16 @@ START_TEST(is_the_matrix_described) {
         turned_unit(columns, column, row);
         for (int64_t i = 0; i < columns; i++) {
             double want = element(columns, i, column);
-            ck_assert_msg(fabs((double)row[i] - want) <= most, "%lld columns: (%lld, %lld) is %.9g instead of %.9g", (long long)columns, (long long)i,
-                          (long long)column, (double)row[i], want);
+            ck_assert_msg(fabs((double)row[i] - want) <= most, "%lld columns: (%lld, %lld) is %.9g instead of %.9g",
+                          (long long)columns, (long long)i, (long long)column, (double)row[i], want);
         }
     }
     free(row);
 }
 END_TEST
 
-/* Scalar products of its columns: of neighbours, of columns at the same place of different runs, of columns far apart. An element is off by
- * at most 4·2^-24/√n, and the magnitudes of a column sum to less than 3·√n. */
+/* Scalar products of its columns: of neighbours, of columns at the same place of different runs, of columns far apart.
+ * An element is off by at most 4·2^-24/√n, and the magnitudes of a column sum to less than 3·√n. */
 START_TEST(columns_are_orthonormal) {
     int64_t columns = widths[_i], n = rt_rotate_run(columns), at[SAMPLE];
     double most = 2 * 4 * 0x1p-24 * 3;
@@ -56,14 +56,17 @@ START_TEST(columns_are_orthonormal) {
     float *rows = malloc(sizeof *rows * (size_t)(columns * count));
     state = (uint64_t)columns;
     for (int i = 0; i < count; i++) {
-        at[i] = columns < SAMPLE || i < SAMPLE / 3 ? i : i < 2 * SAMPLE / 3 ? (i * n + i / 2) % columns : (int64_t)(next_random() % (uint64_t)columns);
+        at[i] = columns < SAMPLE || i < SAMPLE / 3 ? i
+                : i < 2 * SAMPLE / 3               ? (i * n + i / 2) % columns
+                                                   : (int64_t)(next_random() % (uint64_t)columns);
         turned_unit(columns, at[i], rows + i * columns);
     }
     for (int i = 0; i < count; i++)
         for (int j = 0; j <= i; j++) {
             double sum = 0;
             for (int64_t k = 0; k < columns; k++) sum += (double)rows[i * columns + k] * (double)rows[j * columns + k];
-            ck_assert_msg(fabs(sum - (at[i] == at[j])) <= most, "%lld columns: the product of columns %lld and %lld is %.9g", (long long)columns,
+            ck_assert_msg(fabs(sum - (at[i] == at[j])) <= most,
+                          "%lld columns: the product of columns %lld and %lld is %.9g", (long long)columns,
                           (long long)at[i], (long long)at[j], sum);
         }
     free(rows);
@@ -89,7 +92,8 @@ END_TEST
 
 /* Rows of different sizes, one of zeros, and one with NaN: it may touch nothing beside it. */
 static ir_array make_rows(int64_t columns, gm_arena *arena) {
-    ir_array x = {.dtype = RT_F32, .rank = 2, .dim = {ROWS, columns}, .data = GM_NEW_ARRAY(arena, float, ROWS * columns)};
+    ir_array x = {
+        .dtype = RT_F32, .rank = 2, .dim = {ROWS, columns}, .data = GM_NEW_ARRAY(arena, float, ROWS *columns)};
     static const float sizes[ROWS] = {1, 1e-20f, 0, 1e20f, 1, 2, 3, 4, 1};
     for (int64_t i = 0; i < ROWS * columns; i++) ((float *)x.data)[i] = sizes[i / columns] * random_float(-1, 1);
     ((float *)x.data)[ROWS * columns - 3] = NAN;
@@ -99,8 +103,10 @@ static ir_array make_rows(int64_t columns, gm_arena *arena) {
 /* A rotation alone, and in a loop nest of an operand and of what is computed there, each with two signs changed. */
 static const char *const bodies[] = {
     "  %%y = rotate %%x : f32[%1$d,%2$d]\n",
-    "  %%y = fuse %%x (%%a: f32[%1$d,%2$d]) {\n    %%t = rotate %%a : f32[%1$d,%2$d]\n    %%n = neg %%t : f32[%1$d,%2$d]\n    %%z = neg %%n : f32[%1$d,%2$d]\n    yield %%z\n  } : f32[%1$d,%2$d]\n",
-    "  %%y = fuse %%x (%%a: f32[%1$d,%2$d]) {\n    %%n = neg %%a : f32[%1$d,%2$d]\n    %%z = neg %%n : f32[%1$d,%2$d]\n    %%t = rotate %%z : f32[%1$d,%2$d]\n    yield %%t\n  } : f32[%1$d,%2$d]\n",
+    "  %%y = fuse %%x (%%a: f32[%1$d,%2$d]) {\n    %%t = rotate %%a : f32[%1$d,%2$d]\n    %%n = neg %%t : "
+    "f32[%1$d,%2$d]\n    %%z = neg %%n : f32[%1$d,%2$d]\n    yield %%z\n  } : f32[%1$d,%2$d]\n",
+    "  %%y = fuse %%x (%%a: f32[%1$d,%2$d]) {\n    %%n = neg %%a : f32[%1$d,%2$d]\n    %%z = neg %%n : "
+    "f32[%1$d,%2$d]\n    %%t = rotate %%z : f32[%1$d,%2$d]\n    yield %%t\n  } : f32[%1$d,%2$d]\n",
 };
 
 static void check_rows(const ir_array *x, const ir_array *got, const char *cpu) {
@@ -114,9 +120,11 @@ static void check_rows(const ir_array *x, const ir_array *got, const char *cpu) 
         rotated_magnitudes(from, columns, sizes);
         for (int64_t i = 0; i < columns; i++) {
             double off = fabs((double)want[i] - (double)y[i]);
-            bool near = isnan(want[i]) ? isnan(y[i]) != 0 : want[i] == y[i] || off <= ROTATED_TOLERANCE * sizes[i / rt_rotate_run(columns)];
-            ck_assert_msg(near, "%s, %lld columns: (%lld, %lld) is %.9g instead of %.9g", cpu ? cpu : "host", (long long)columns, (long long)r,
-                          (long long)i, (double)y[i], (double)want[i]);
+            bool near = isnan(want[i])
+                            ? isnan(y[i]) != 0
+                            : want[i] == y[i] || off <= ROTATED_TOLERANCE * sizes[i / rt_rotate_run(columns)];
+            ck_assert_msg(near, "%s, %lld columns: (%lld, %lld) is %.9g instead of %.9g", cpu ? cpu : "host",
+                          (long long)columns, (long long)r, (long long)i, (double)y[i], (double)want[i]);
         }
     }
 }
@@ -133,7 +141,8 @@ START_TEST(compiled_rows_are_interpreted_rows) {
         gm_string text = {0};
         bool may_be_wide = !cpu || (strcmp(cpu, "haswell") != 0 && strcmp(cpu, "x86-64") != 0);
         if (may_be_wide && rt_rotate_run(widths[_i]) < 16) continue;
-        gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", ROWS, (int)widths[_i], ROWS, (int)widths[_i]);
+        gm_string_printf(&text, "func @f(%%x: f32[%d,%d]) -> (f32[%d,%d]) {\n", ROWS, (int)widths[_i], ROWS,
+                         (int)widths[_i]);
         gm_string_printf(&text, body, ROWS, (int)widths[_i]);
         gm_string_printf(&text, "  return %%y\n}\n");
         if (run_text(cpu, &text, &weights, &x, 1, &arena, &got)) check_rows(&x, &got, cpu);

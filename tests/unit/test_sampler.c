@@ -27,12 +27,13 @@ static void fill_options(setting from, float options[RT_SAMPLE_OPTIONS]) {
 }
 
 /* One draw with exactly the scratch promised, which an address sanitizer then watches. */
-static int32_t sample_at(const float *logits, int64_t vocab, setting set, const int32_t *tokens,
-                         int64_t position, uint64_t seed) {
+static int32_t sample_at(const float *logits, int64_t vocab, setting set, const int32_t *tokens, int64_t position,
+                         uint64_t seed) {
     float options[RT_SAMPLE_OPTIONS];
     fill_options(set, options);
     void *scratch = malloc(rt_sample_scratch_bytes(vocab));
-    int32_t id = rt_sample(logits, vocab, &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = seed}, scratch);
+    int32_t id = rt_sample(
+        logits, vocab, &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = seed}, scratch);
     free(scratch);
     return id;
 }
@@ -75,8 +76,7 @@ static void naive_distribution(const float *logits, int vocab, setting set, doub
     int count = 0;
     for (int i = 0; i < vocab; i++) {
         probability[i] = 0;
-        if (!isnan(logits[i]))
-            list[count++] = (entry){.score = logits[i] / set.temperature, .id = i};
+        if (!isnan(logits[i])) list[count++] = (entry){.score = logits[i] / set.temperature, .id = i};
     }
     qsort(list, (size_t)count, sizeof *list, by_score);
     if (set.top_k >= 1 && set.top_k < (float)count) {
@@ -87,8 +87,7 @@ static void naive_distribution(const float *logits, int vocab, setting set, doub
     if (set.top_p < 1) {
         double before = 0;
         int kept = 0;
-        while (kept < count && (kept == 0 || before < set.top_p))
-            before += list[kept++].probability;
+        while (kept < count && (kept == 0 || before < set.top_p)) before += list[kept++].probability;
         count = kept;
         normalise(list, count);
     }
@@ -117,12 +116,10 @@ static void check_counts(const int *counts, const double *probability, int vocab
         cells++;
     }
     double freedom = cells > 1 ? cells - 1 : 1;
-    ck_assert_msg(chi < freedom + 5 * sqrt(2 * freedom) + 5, "chi-square %g over %d cells", chi,
-                  cells);
+    ck_assert_msg(chi < freedom + 5 * sqrt(2 * freedom) + 5, "chi-square %g over %d cells", chi, cells);
 }
 
-static void check_distribution(const float *logits, int vocab, setting set, int draws,
-                               uint64_t seed) {
+static void check_distribution(const float *logits, int vocab, setting set, int draws, uint64_t seed) {
     double probability[MOST];
     int counts[MOST] = {0};
     float options[RT_SAMPLE_OPTIONS];
@@ -137,14 +134,10 @@ static void check_distribution(const float *logits, int vocab, setting set, int 
 
 START_TEST(distributions) {
     static const setting sets[] = {
-        {1, 0, 1, 0, 1, 0},           {0.5f, 0, 1, 0, 1, 0},
-        {2, 0, 1, 0, 1, 0},           {1, 5, 1, 0, 1, 0},
-        {1, 1, 1, 0, 1, 0},           {1, 0, 0.5f, 0, 1, 0},
-        {1, 0, 0.9f, 0, 1, 0},        {1, 0, 1, 0.1f, 1, 0},
-        {0.7f, 20, 0.8f, 0, 1, 0},    {1.5f, 30, 0.95f, 0.05f, 1, 0},
-        {1, 1000, 1, 0, 1, 0},        {1, 0, 0, 0, 1, 0},
-        {1, 0, 1, 1, 1, 0},           {1, 0, 1e-6f, 0, 1, 0},
-        {1, 0, 0.999f, 0.001f, 1, 0},
+        {1, 0, 1, 0, 1, 0},        {0.5f, 0, 1, 0, 1, 0},          {2, 0, 1, 0, 1, 0},           {1, 5, 1, 0, 1, 0},
+        {1, 1, 1, 0, 1, 0},        {1, 0, 0.5f, 0, 1, 0},          {1, 0, 0.9f, 0, 1, 0},        {1, 0, 1, 0.1f, 1, 0},
+        {0.7f, 20, 0.8f, 0, 1, 0}, {1.5f, 30, 0.95f, 0.05f, 1, 0}, {1, 1000, 1, 0, 1, 0},        {1, 0, 0, 0, 1, 0},
+        {1, 0, 1, 1, 1, 0},        {1, 0, 1e-6f, 0, 1, 0},         {1, 0, 0.999f, 0.001f, 1, 0},
     };
     float logits[60];
     for (size_t s = 0; s < GM_COUNT(sets); s++) {
@@ -257,8 +250,8 @@ END_TEST
 
 /* ---- penalties ---- */
 
-static int32_t penalised(const float *logits, int64_t vocab, float penalty, float last_n,
-                         const int32_t *tokens, int64_t position) {
+static int32_t penalised(const float *logits, int64_t vocab, float penalty, float last_n, const int32_t *tokens,
+                         int64_t position) {
     setting set = plain;
     set.temperature = 0;
     set.penalty = penalty;
@@ -297,8 +290,7 @@ START_TEST(penalty_before_distribution) {
     double probability[4];
     int counts[4] = {0};
     naive_distribution(changed, 4, set, probability);
-    for (uint64_t seed = 0; seed < 40000; seed++)
-        counts[sample_at(logits, 4, set, tokens, 3, seed)]++;
+    for (uint64_t seed = 0; seed < 40000; seed++) counts[sample_at(logits, 4, set, tokens, 3, seed)]++;
     check_counts(counts, probability, 4, 40000);
 }
 END_TEST
@@ -310,12 +302,7 @@ START_TEST(repeatable) {
     for (int i = 0; i < 50; i++) copy[i] = logits[i] = (float)random_unit();
     int same = 0, same_seed = 0;
     const int32_t tokens[1000] = {0};
-    setting set = {.temperature = 1,
-                   .top_k = 30,
-                   .top_p = 0.9f,
-                   .min_p = 0.01f,
-                   .penalty = 1.1f,
-                   .last_n = 64};
+    setting set = {.temperature = 1, .top_k = 30, .top_p = 0.9f, .min_p = 0.01f, .penalty = 1.1f, .last_n = 64};
     for (int64_t position = 0; position < 1000; position++) {
         int32_t id = sample_at(logits, 50, set, tokens, position, 42);
         ck_assert_int_eq(id, sample_at(logits, 50, set, tokens, position, 42));
@@ -389,7 +376,8 @@ END_TEST
 
 enum { KINDS = 7 };
 
-/* Logits that make thresholds hard: many equal, floats next to each other, whose quotients tie, tiny ones, odd values. */
+/* Logits that make thresholds hard: many equal, floats next to each other, whose quotients tie, tiny ones, odd
+ * values. */
 static float hard_logit(int kind, double unit) {
     static const float odd[] = {NAN, INFINITY, -INFINITY, 0, -0.0f, 3e38f, -3e38f, 1e-45f};
     float base = kind == 1 ? 1.0e-38f : kind == 2 ? -7.3f : 11.7f;
@@ -410,7 +398,8 @@ static float kth_of(const float *logits, int count, int k) {
     return -INFINITY;
 }
 
-/* The token of all `vocab` logits, from those alone that are not below the floor of `least`; returns how many those are. */
+/* The token of all `vocab` logits, from those alone that are not below the floor of `least`; returns how many those
+ * are. */
 static int64_t check_some(const float *logits, int vocab, setting set, float least, uint64_t seed) {
     float options[RT_SAMPLE_OPTIONS];
     void *scratch = malloc(rt_sample_scratch_bytes(vocab));
@@ -423,9 +412,10 @@ static int64_t check_some(const float *logits, int vocab, setting set, float lea
         some.id[some.count++] = i;
     }
     int64_t count = some.count;
-    int32_t token = rt_sample_scores(&some, &(rt_choice){.options = options, .position = (int64_t)seed, .seed = seed}), wanted = sample_at(logits, vocab, set, NULL, (int64_t)seed, seed);
-    ck_assert_msg(token == wanted, "token %d instead of %d, from %d of %d logits, k = %g, temperature %g", token, wanted, (int)count, vocab, (double)set.top_k,
-                  (double)set.temperature);
+    int32_t token = rt_sample_scores(&some, &(rt_choice){.options = options, .position = (int64_t)seed, .seed = seed}),
+            wanted = sample_at(logits, vocab, set, NULL, (int64_t)seed, seed);
+    ck_assert_msg(token == wanted, "token %d instead of %d, from %d of %d logits, k = %g, temperature %g", token,
+                  wanted, (int)count, vocab, (double)set.top_k, (double)set.temperature);
     free(scratch);
     return count;
 }
@@ -505,7 +495,10 @@ START_TEST(some_are_penalised) {
         memcpy(some.score, scores, sizeof scores);
         memcpy(some.id, ids, sizeof ids);
         some.count = 4;
-        ck_assert_int_eq(rt_sample_scores(&some, &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = 1}), position ? 10 : 11);
+        ck_assert_int_eq(
+            rt_sample_scores(&some,
+                             &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = 1}),
+            position ? 10 : 11);
     }
     rt_scores none = rt_scores_in(scratch, 4);
     ck_assert_int_eq(rt_sample_scores(&none, &(rt_choice){.options = options, .tokens = tokens, .seed = 1}), 0);

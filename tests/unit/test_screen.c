@@ -1,5 +1,5 @@
-/* Screens: the bounds of every row in double precision; the screened argmax against argmax of the product, index for index, for
- * every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
+/* Screens: the bounds of every row in double precision; the screened argmax against argmax of the product, index for
+ * index, for every type that can be screened, several --target-cpu, and tables and inputs made to break it. */
 #include "codegen/codegen.h"
 #include "frontend/gir_run.h"
 #include "runtime/derive.h"
@@ -106,11 +106,14 @@ static int scale_of(const view *s, int64_t run, int row) {
 
 /* v[columns + 32]: what the screen says of a row, in its order. */
 static void read_row(const view *s, int row, double *v) {
-    for (int64_t i = 0; i < s->columns + RUN; i++) v[i] = unit_of(s, 0, row) * scale_of(s, i / RUN, row) * (code_at(s, i, row) - 8);
+    for (int64_t i = 0; i < s->columns + RUN; i++)
+        v[i] = unit_of(s, 0, row) * scale_of(s, i / RUN, row) * (code_at(s, i, row) - 8);
 }
 
-/* The least bound of a run of a row, w, of which the screen says v with a scale; `taken`: what it is off is the next run. */
-static double check_run(const char *what, int64_t columns, const double *w, const double *v, double unit, int scale, bool taken) {
+/* The least bound of a run of a row, w, of which the screen says v with a scale; `taken`: what it is off is the next
+ * run. */
+static double check_run(const char *what, int64_t columns, const double *w, const double *v, double unit, int scale,
+                        bool taken) {
     double off = 0, length = 0, copy = 0, most = 0, d = unit * scale;
     for (int i = 0; i < RUN; i++) {
         off += (w[i] - v[i]) * (w[i] - v[i]);
@@ -119,15 +122,19 @@ static double check_run(const char *what, int64_t columns, const double *w, cons
         most = fabs(w[i]) > most ? fabs(w[i]) : most;
     }
     double terms = ((double)columns / 8 + 32) * 0x1p-23, steps = ((double)columns / 32 + 22) * 0x1p-23 * 131;
-    ck_assert_msg(d >= 0 && sqrt(copy) <= d * (double)RT_SCREEN_MAX_STEPS && (length == 0 || sqrt(off) <= d * 2.83), "%s: off by %.9g steps", what, sqrt(off) / d);
+    ck_assert_msg(d >= 0 && sqrt(copy) <= d * (double)RT_SCREEN_MAX_STEPS && (length == 0 || sqrt(off) <= d * 2.83),
+                  "%s: off by %.9g steps", what, sqrt(off) / d);
     ck_assert_msg(d <= most / 7.5 + unit * 1.001, "%s: a scale of %.9g units for %.9g", what, d / unit, most / unit);
     double x_error = (double)(taken ? RT_SCREEN_TOP_X_ERROR : RT_SCREEN_X_ERROR);
-    return length == 0 ? 0 : (taken ? 0 : sqrt(off)) + x_error * sqrt(copy) + terms * (sqrt(length) + sqrt(copy)) + d * steps;
+    return length == 0
+               ? 0
+               : (taken ? 0 : sqrt(off)) + x_error * sqrt(copy) + terms * (sqrt(length) + sqrt(copy)) + d * steps;
 }
 
 /* All runs of a row, w as it is stored. */
 static void check_row(const char *what, const view *s, const float *w, int row) {
-    double v[MAX_SCREENED], arranged[MAX_SCREENED], least[MAX_SCREENED / RUN] = {0}, spare[MAX_SCREENED / RUN] = {0}, largest = 0;
+    double v[MAX_SCREENED], arranged[MAX_SCREENED], least[MAX_SCREENED / RUN] = {0}, spare[MAX_SCREENED / RUN] = {0},
+                                                                         largest = 0;
     double unit = unit_of(s, 0, row), most = 0;
     bool describable = true;
     for (int64_t i = 0; i < s->columns; i++) describable &= fabsf(w[i]) <= 0x1p60f;
@@ -136,7 +143,8 @@ static void check_row(const char *what, const view *s, const float *w, int row) 
     for (int64_t i = 0; i < s->columns; i++) most = fabs((double)w[i]) > most ? fabs((double)w[i]) : most;
     ck_assert_msg(unit <= most / 7.5 / 255 * (1 + 0x1p-7) || unit == 0x1p-80, "%s: a unit of %g", what, unit);
     read_row(s, row, v);
-    for (int64_t i = 0; i < s->columns + RUN; i++) arranged[i] = i / RUN == 1 ? arranged[i - RUN] - v[i - RUN] : (double)w[column_of(s, i)];
+    for (int64_t i = 0; i < s->columns + RUN; i++)
+        arranged[i] = i / RUN == 1 ? arranged[i - RUN] - v[i - RUN] : (double)w[column_of(s, i)];
     for (int64_t i = 0; i < s->runs; i++) {
         int scale = scale_of(s, i, row);
         least[i ? i - 1 : 0] += check_run(what, s->columns, arranged + i * RUN, v + i * RUN, unit, scale, i == 0);
@@ -147,7 +155,8 @@ static void check_row(const char *what, const view *s, const float *w, int row) 
     for (int64_t i = 0; i < s->runs - 1; i++) {
         double step = unit_of(s, 1, row), bound = step * bound_of(s, i, row);
         ck_assert_msg(bound >= least[i], "%s: bound %d is %.9g, less than %.9g", what, (int)i, bound, least[i]);
-        ck_assert_msg(bound <= least[i] * 1.001 + spare[i] + step * 1.001 && bound_of(s, i, row) <= 127, "%s: bound %d is %.9g, much more than %.9g", what, (int)i, bound, least[i]);
+        ck_assert_msg(bound <= least[i] * 1.001 + spare[i] + step * 1.001 && bound_of(s, i, row) <= 127,
+                      "%s: bound %d is %.9g, much more than %.9g", what, (int)i, bound, least[i]);
         ck_assert_msg(step <= largest / 126 * (1 + 0x1p-7), "%s: bounds in %.9g", what, step);
     }
 }
@@ -173,11 +182,13 @@ static void check_rows(const char *what, rt_dtype dtype, const uint8_t *row, int
     rt_dequantize_row(dtype, row, w, (size_t)columns);
     check_row(what, &s, w, (int)place);
     for (int r = 0; r < GROUP; r++)
-        for (int64_t i = 0; i < s.runs && r != (int)place; i++) ck_assert_msg(scale_of(&s, i, r) == 0, "%s: row %d beside row %zu is not zero", what, r, place);
+        for (int64_t i = 0; i < s.runs && r != (int)place; i++)
+            ck_assert_msg(scale_of(&s, i, r) == 0, "%s: row %d beside row %zu is not zero", what, r, place);
 }
 
 START_TEST(bound_holds) {
-    static const float sizes[] = {0, 0x1p-149f, 1e-40f, 1e-30f, 1e-8f, 0x1p-24f, 1e-3f, 1, 7.5f, 1000, 65504, 1e30f, INFINITY, NAN};
+    static const float sizes[] = {0, 0x1p-149f, 1e-40f, 1e-30f, 1e-8f, 0x1p-24f, 1e-3f,
+                                  1, 7.5f,      1000,   65504,  1e30f, INFINITY, NAN};
     rt_dtype dtype = types[_i];
     uint8_t row[4 * MAX_COLUMNS];
     char what[64];
@@ -196,7 +207,8 @@ static int descending(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-/* The first run is of the columns with the largest squares, the second of the same ones, and every other column follows in its place. */
+/* The first run is of the columns with the largest squares, the second of the same ones, and every other column follows
+ * in its place. */
 START_TEST(columns_are_ordered) {
     enum { COLUMNS = 384 };
     static float w[GROUP * COLUMNS];
@@ -222,7 +234,8 @@ START_TEST(columns_are_ordered) {
 }
 END_TEST
 
-/* Runs on the edges of the 16 levels: halves between them, one large value, few distinct values, one that is not finite. */
+/* Runs on the edges of the 16 levels: halves between them, one large value, few distinct values, one that is not
+ * finite. */
 START_TEST(bound_holds_on_edges) {
     static const float odd[] = {INFINITY, -INFINITY, NAN, FLT_MAX, 0x1p60f, 0x1.000002p60f, -0x1p60f};
     enum { COLUMNS = 128 };
@@ -233,7 +246,8 @@ START_TEST(bound_holds_on_edges) {
     for (int scale = -140; scale < 60; scale++) {
         for (int i = 0; i < COLUMNS; i++) w[i] = ldexpf((float)((int)(next_random() % 31) - 15) / 2, scale);
         check_rows("half steps", RT_F32, (const uint8_t *)w, COLUMNS);
-        for (int i = 0; i < COLUMNS; i++) w[i] = ldexpf(i % RUN == scale % 16 + 15 ? 1 : random_float(-1e-3f, 1e-3f), scale);
+        for (int i = 0; i < COLUMNS; i++)
+            w[i] = ldexpf(i % RUN == scale % 16 + 15 ? 1 : random_float(-1e-3f, 1e-3f), scale);
         check_rows("one large value", RT_F32, (const uint8_t *)w, COLUMNS);
         for (int i = 0; i < COLUMNS; i++) w[i] = ldexpf(i % 2 ? 1 : -1, scale);
         check_rows("two values", RT_F32, (const uint8_t *)w, COLUMNS);
@@ -275,14 +289,17 @@ static void make_rows(rt_dtype dtype, table_kind kind, uint8_t *data, int64_t co
     }
 }
 
-static const rt_tensor *add_table(rt_weights *weights, const char *name, rt_dtype dtype, table_kind kind, int64_t columns) {
+static const rt_tensor *add_table(rt_weights *weights, const char *name, rt_dtype dtype, table_kind kind,
+                                  int64_t columns) {
     gm_diag diag = {0};
     size_t bytes = rt_dtype_bytes(dtype, (size_t)columns) * ROWS;
     uint8_t *data = gm_arena_alloc(&weights->arena, bytes);
     make_rows(dtype, kind, data, columns);
     rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, columns}, .data = data, .bytes = bytes};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL,
+                            &diag) == GM_OK,
+                  "%s", diag.message);
     return rt_weights_find(weights, name);
 }
 
@@ -328,24 +345,30 @@ static void write_function(rt_dtype dtype, gm_string *out) {
     gm_string list = {0};
     char name[16], weight[16];
     gm_string_printf(out, "func @f(");
-    for (int i = 0; i < WIDTHS * INPUTS; i++) gm_string_printf(out, "%s%%x%d_%d: f32[1,%d]", i ? ", " : "", i / INPUTS, i % INPUTS, (int)width_of(dtype, i / INPUTS));
+    for (int i = 0; i < WIDTHS * INPUTS; i++)
+        gm_string_printf(out, "%s%%x%d_%d: f32[1,%d]", i ? ", " : "", i / INPUTS, i % INPUTS,
+                         (int)width_of(dtype, i / INPUTS));
     gm_string_printf(out, ") -> (");
     for (int i = 0; i < PER_TYPE; i++) gm_string_printf(out, "%si32[1,%d], i32[1,%d]", i ? ", " : "", INPUTS, INPUTS);
     gm_string_printf(out, ") {\n");
     for (int t = 0; t < PER_TYPE; t++) {
         int width = t % WIDTHS, k = (int)width_of(dtype, width);
-        gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", t, t, rt_dtype_of(dtype)->text, ROWS, k);
+        gm_string_printf(out, "  %%w%d = weight {name = \"w%d\"} : %s[%d,%d]\n", t, t, rt_dtype_of(dtype)->text, ROWS,
+                         k);
         snprintf(name, sizeof name, "s%d", t);
         snprintf(weight, sizeof weight, "w%d", t);
         write_screen(out, name, weight, ROWS, k);
         for (int i = 0; i < INPUTS; i++) {
-            gm_string_printf(out, "  %%a%d_%d = screened_argmax %%x%d_%d, %%w%d, %%s%d : i32[1,1]\n", t, i, width, i, t, t);
-            gm_string_printf(out, "  %%y%d_%d = matmul %%x%d_%d, %%w%d {impl = \"gemv\"} : f32[1,%d]\n", t, i, width, i, t, ROWS);
+            gm_string_printf(out, "  %%a%d_%d = screened_argmax %%x%d_%d, %%w%d, %%s%d : i32[1,1]\n", t, i, width, i, t,
+                             t);
+            gm_string_printf(out, "  %%y%d_%d = matmul %%x%d_%d, %%w%d {impl = \"gemv\"} : f32[1,%d]\n", t, i, width, i,
+                             t, ROWS);
             gm_string_printf(out, "  %%b%d_%d = argmax %%y%d_%d : i32[1,1]\n", t, i, t, i);
         }
         for (int which = 0; which < 2; which++) {
             gm_string_printf(out, "  %%%c%d = concat ", which ? 'q' : 'p', t);
-            for (int i = 0; i < INPUTS; i++) gm_string_printf(out, "%s%%%c%d_%d", i ? ", " : "", which ? 'b' : 'a', t, i);
+            for (int i = 0; i < INPUTS; i++)
+                gm_string_printf(out, "%s%%%c%d_%d", i ? ", " : "", which ? 'b' : 'a', t, i);
             gm_string_printf(out, " {axis = 1} : i32[1,%d]\n", INPUTS);
         }
         gm_string_printf(&list, "%s%%p%d, %%q%d", t ? ", " : "", t, t);
@@ -374,7 +397,8 @@ START_TEST(same_choice) {
         int64_t columns = width_of(dtype, i / INPUTS);
         const rt_tensor *random = rt_weights_find(&weights, name[RANDOM * WIDTHS + i / INPUTS]);
         float like[MAX_COLUMNS];
-        rt_dequantize_row(dtype, (const uint8_t *)random->data + 71 * rt_dtype_bytes(dtype, (size_t)columns), like, (size_t)columns);
+        rt_dequantize_row(dtype, (const uint8_t *)random->data + 71 * rt_dtype_bytes(dtype, (size_t)columns), like,
+                          (size_t)columns);
         args[i] = row_of(&arena, columns);
         make_x(i % INPUTS, args[i].data, columns, like);
     }
@@ -382,17 +406,18 @@ START_TEST(same_choice) {
     if (run_text(cpus[(size_t)_i % GM_COUNT(cpus)], &text, &weights, args, WIDTHS * INPUTS, &arena, results))
         for (int t = 0; t < PER_TYPE; t++)
             for (int i = 0; i < INPUTS; i++) {
-                int32_t got = ((const int32_t *)results[2 * t].data)[i], want = ((const int32_t *)results[2 * t + 1].data)[i];
-                ck_assert_msg(got == want, "%s, table %d of %d columns, input %d: row %d instead of %d", rt_dtype_of(dtype)->text, t / WIDTHS,
-                              (int)width_of(dtype, t % WIDTHS), i, got, want);
+                int32_t got = ((const int32_t *)results[2 * t].data)[i],
+                        want = ((const int32_t *)results[2 * t + 1].data)[i];
+                ck_assert_msg(got == want, "%s, table %d of %d columns, input %d: row %d instead of %d",
+                              rt_dtype_of(dtype)->text, t / WIDTHS, (int)width_of(dtype, t % WIDTHS), i, got, want);
             }
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
 END_TEST
 
-/* Rows that cannot win are not read: here they have become larger than the winner since the screen was made. The second is the
- * other thread's best, which is always read. */
+/* Rows that cannot win are not read: here they have become larger than the winner since the screen was made. The second
+ * is the other thread's best, which is always read. */
 START_TEST(losers_are_not_read) {
     enum { SECOND = 10, WINNER = 205, COLUMNS = 384 };
     rt_weights weights = {0};
@@ -408,18 +433,21 @@ START_TEST(losers_are_not_read) {
     gm_diag diag = {0};
     ck_assert_int_eq(rt_derive(&weights, "w:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     for (int64_t r = 0; r < ROWS / GROUP * GROUP; r++) /* the others have no screen */
-        for (int64_t i = 0; i < COLUMNS && r != WINNER && r != SECOND; i++) w[r * COLUMNS + i] = 10 * ((float *)x.data)[i];
-    gm_string_printf(&text, "func @f(%%x: f32[1,%d]) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n", COLUMNS, ROWS, COLUMNS);
+        for (int64_t i = 0; i < COLUMNS && r != WINNER && r != SECOND; i++)
+            w[r * COLUMNS + i] = 10 * ((float *)x.data)[i];
+    gm_string_printf(&text, "func @f(%%x: f32[1,%d]) -> (i32[1,1]) {\n  %%w = weight {name = \"w\"} : f32[%d,%d]\n",
+                     COLUMNS, ROWS, COLUMNS);
     write_screen(&text, "s", "w", ROWS, COLUMNS);
     gm_string_printf(&text, "  %%a = screened_argmax %%x, %%w, %%s : i32[1,1]\n  return %%a\n}\n");
-    if (run_text(cpus[_i], &text, &weights, &x, 1, &arena, &result)) ck_assert_int_eq(*(const int32_t *)result.data, WINNER);
+    if (run_text(cpus[_i], &text, &weights, &x, 1, &arena, &result))
+        ck_assert_int_eq(*(const int32_t *)result.data, WINNER);
     rt_weights_close(&weights);
     gm_arena_free(&arena);
 }
 END_TEST
 
-/* x points where the screen of the better row is off, so that its score is about all that its bound allows; those of the others
- * are just below. */
+/* x points where the screen of the better row is off, so that its score is about all that its bound allows; those of
+ * the others are just below. */
 enum { PAIRS = 48, PAIR_COLUMNS = 256 };
 
 static void make_pair(rt_weights *weights, const char *name, float *x) {
@@ -429,8 +457,8 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     gm_diag diag = {0};
     memset(w, 0, GROUP * PAIR_COLUMNS * sizeof *w);
     for (int i = 0; i < PAIR_COLUMNS; i++) better[i] = random_float(-1, 1);
-    for (int i = 0; i < RUN; i++) better[i * 7] = copysignf(3, better[i * 7]); /* the first run's columns whatever the other rows become: so that
-                                                                               * the screen of this one stays as it is */
+    /* The first run's columns whatever the other rows become: so that the screen of this one stays as it is. */
+    for (int i = 0; i < RUN; i++) better[i * 7] = copysignf(3, better[i * 7]);
     view s = screen_rows(RT_F32, (const uint8_t *)w, PAIR_COLUMNS, screen);
     read_row(&s, 1, v);
     for (int i = 0; i < PAIR_COLUMNS; i++) x[i] = better[i];
@@ -441,17 +469,27 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     }
     for (int i = 0; i < GROUP * PAIR_COLUMNS; i++)
         if (i / PAIR_COLUMNS != 1) w[i] = (float)((score - 0.01 * fabs(score)) / square * (double)x[i % PAIR_COLUMNS]);
-    rt_tensor tensor = {.name = name, .dtype = RT_F32, .rank = 2, .dim = {GROUP, PAIR_COLUMNS}, .data = w, .bytes = GROUP * PAIR_COLUMNS * sizeof *w};
+    rt_tensor tensor = {.name = name,
+                        .dtype = RT_F32,
+                        .rank = 2,
+                        .dim = {GROUP, PAIR_COLUMNS},
+                        .data = w,
+                        .bytes = GROUP * PAIR_COLUMNS * sizeof *w};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag), GM_OK);
-    view made = view_of(rt_weights_find(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name))->data, PAIR_COLUMNS);
+    ck_assert_int_eq(
+        rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag),
+        GM_OK);
+    view made = view_of(rt_weights_find(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name))->data,
+                        PAIR_COLUMNS);
     double again[PAIR_COLUMNS + RUN];
     read_row(&made, 1, again);
     ck_assert_mem_eq(again, v, sizeof v);
 }
 
-/* The choices for each row of x[i] by the rows of weight "wi" [rows, columns], for all i: *result [rows of x, count]. False: see run_text. */
-static bool run_choices(const char *cpu, const rt_weights *weights, const ir_array *x, int count, int64_t rows, gm_arena *arena, ir_array *result) {
+/* The choices for each row of x[i] by the rows of weight "wi" [rows, columns], for all i: *result [rows of x, count].
+ * False: see run_text. */
+static bool run_choices(const char *cpu, const rt_weights *weights, const ir_array *x, int count, int64_t rows,
+                        gm_arena *arena, ir_array *result) {
     gm_string text = {0}, body = {0}, list = {0};
     int x_rows = (int)x->dim[0], columns = (int)x->dim[1];
     char name[8], screen[8];
@@ -462,10 +500,12 @@ static bool run_choices(const char *cpu, const rt_weights *weights, const ir_arr
         gm_string_printf(&text, "%s%%x%d: f32[%d,%d]", i ? ", " : "", i, x_rows, columns);
         gm_string_printf(&body, "  %%%s = weight {name = \"%s\"} : f32[%d,%d]\n", name, name, (int)rows, columns);
         write_screen(&body, screen, name, rows, columns);
-        gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%%s, %%%s : i32[%d,1]\n", i, i, name, screen, x_rows);
+        gm_string_printf(&body, "  %%a%d = screened_argmax %%x%d, %%%s, %%%s : i32[%d,1]\n", i, i, name, screen,
+                         x_rows);
         gm_string_printf(&list, "%s%%a%d", i ? ", " : "", i);
     }
-    gm_string_printf(&text, ") -> (i32[%d,%d]) {\n%s  %%all = concat %s {axis = 1} : i32[%d,%d]\n  return %%all\n}\n", x_rows, count, body.data, list.data, x_rows, count);
+    gm_string_printf(&text, ") -> (i32[%d,%d]) {\n%s  %%all = concat %s {axis = 1} : i32[%d,%d]\n  return %%all\n}\n",
+                     x_rows, count, body.data, list.data, x_rows, count);
     gm_string_free(&body);
     gm_string_free(&list);
     return run_text(cpu, &text, weights, x, count, arena, result);
@@ -487,9 +527,17 @@ START_TEST(scores_at_their_bounds) {
 }
 END_TEST
 
-/* The row that is estimated highest scores much less, though no less than its margin allows, and the largest could not reach what it was
- * supposed to: it was changed, along x, after the screen was made. The other rows of x are any one and the negative of the first. */
-enum { TRIALS = 12, TRIAL_COLUMNS = 384, TRIAL_X = 3, TRIAL_ROWS = 3333 /* several slabs, for both threads */, HIGHEST = 1203, LARGEST = 1500 };
+/* The row that is estimated highest scores much less, though no less than its margin allows, and the largest could not
+ * reach what it was supposed to: it was changed, along x, after the screen was made. The other rows of x are any one
+ * and the negative of the first. */
+enum {
+    TRIALS = 12,
+    TRIAL_COLUMNS = 384,
+    TRIAL_X = 3,
+    TRIAL_ROWS = 3333 /* several slabs, for both threads */,
+    HIGHEST = 1203,
+    LARGEST = 1500
+};
 
 static double product(const float *w, const float *x) {
     double sum = 0;
@@ -517,7 +565,8 @@ static double margin_of(const float *w, const float *x) {
 }
 
 static void make_trial(rt_weights *weights, const char *name, float *x, int *largest) {
-    float *w = (float *)gm_arena_alloc(&weights->arena, TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w), *highest = w + HIGHEST * TRIAL_COLUMNS;
+    float *w = (float *)gm_arena_alloc(&weights->arena, TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w),
+          *highest = w + HIGHEST * TRIAL_COLUMNS;
     gm_diag diag = {0};
     memset(w, 0, TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w);
     for (int i = 0; i < TRIAL_COLUMNS; i++) highest[i] = random_float(-1, 1);
@@ -526,9 +575,16 @@ static void make_trial(rt_weights *weights, const char *name, float *x, int *lar
     double margin = margin_of(w, x);
     set_score(highest, x, 0.7 * margin);
     set_score(w + LARGEST * TRIAL_COLUMNS, x, 0.25 * margin);
-    rt_tensor tensor = {.name = name, .dtype = RT_F32, .rank = 2, .dim = {TRIAL_ROWS, TRIAL_COLUMNS}, .data = w, .bytes = TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w};
+    rt_tensor tensor = {.name = name,
+                        .dtype = RT_F32,
+                        .rank = 2,
+                        .dim = {TRIAL_ROWS, TRIAL_COLUMNS},
+                        .data = w,
+                        .bytes = TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag), GM_OK);
+    ck_assert_int_eq(
+        rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag),
+        GM_OK);
     set_score(highest, x, 0.1 * margin);
     for (int r = 0; r < TRIAL_X; r++) {
         double most = -INFINITY;
@@ -578,18 +634,24 @@ START_TEST(derived_from_a_mapped_file) {
     const char *path = temp_write("values", values, bytes);
     ck_assert_int_eq(rt_weights_map(&weights, path, &diag, &mapped, &mapped_bytes), GM_OK);
     temp_remove();
-    rt_tensor file = {.name = "file", .dtype = RT_F32, .rank = 2, .dim = {COUNT, COLUMNS}, .data = mapped, .bytes = bytes}, memory = file;
+    rt_tensor file =
+                  {.name = "file", .dtype = RT_F32, .rank = 2, .dim = {COUNT, COLUMNS}, .data = mapped, .bytes = bytes},
+              memory = file;
     memory.name = "memory", memory.data = values;
-    ck_assert(rt_weights_add(&weights, path, &file, &diag) == GM_OK && rt_weights_add(&weights, path, &memory, &diag) == GM_OK);
-    ck_assert(rt_weights_is_mapped(&weights, rt_weights_find(&weights, "file")) && !rt_weights_is_mapped(&weights, rt_weights_find(&weights, "memory")));
+    ck_assert(rt_weights_add(&weights, path, &file, &diag) == GM_OK &&
+              rt_weights_add(&weights, path, &memory, &diag) == GM_OK);
+    ck_assert(rt_weights_is_mapped(&weights, rt_weights_find(&weights, "file")) &&
+              !rt_weights_is_mapped(&weights, rt_weights_find(&weights, "memory")));
     ck_assert_int_eq(rt_team_open(3, &diag, &team), GM_OK);
     ck_assert_int_eq(rt_derive(&weights, "file:s4", RT_DERIVED_KEPT, team, &diag), GM_OK);
     ck_assert_int_eq(rt_derive(&weights, "memory:s4", RT_DERIVED_KEPT, NULL, &diag), GM_OK);
     const rt_tensor *a = rt_weights_find(&weights, "file:s4"), *b = rt_weights_find(&weights, "memory:s4");
     int64_t dim[2];
     rt_screen_shape(COUNT, COLUMNS, dim);
-    ck_assert(a->dtype == RT_S4 && a->dim[0] == dim[0] && a->dim[1] == dim[1] && a->bytes == (size_t)(dim[0] * dim[1]) * 18 / 32);
-    ck_assert(a->bytes >= (size_t)rt_screen_layout(COUNT, COLUMNS).bytes && a->bytes < (size_t)rt_screen_layout(COUNT, COLUMNS).bytes + 9 * 18);
+    ck_assert(a->dtype == RT_S4 && a->dim[0] == dim[0] && a->dim[1] == dim[1] &&
+              a->bytes == (size_t)(dim[0] * dim[1]) * 18 / 32);
+    ck_assert(a->bytes >= (size_t)rt_screen_layout(COUNT, COLUMNS).bytes &&
+              a->bytes < (size_t)rt_screen_layout(COUNT, COLUMNS).bytes + 9 * 18);
     ck_assert_mem_eq(a->data, b->data, a->bytes);
     ck_assert_mem_eq(mapped, values, bytes);
     ck_assert_int_eq(rt_derive(&weights, "file:s4", RT_DERIVED_KEPT, team, &diag), GM_OK); /* is there already */
@@ -604,10 +666,13 @@ START_TEST(what_cannot_be_derived) {
     float values[384] = {0};
     gm_diag diag = {.quiet = true};
     rt_weights weights = {0};
-    rt_tensor odd = {.name = "odd", .dtype = RT_F32, .rank = 2, .dim = {2, 176}, .data = values, .bytes = sizeof values};
-    rt_tensor vector = {.name = "vector", .dtype = RT_F32, .rank = 1, .dim = {384}, .data = values, .bytes = sizeof values};
+    rt_tensor odd = {
+        .name = "odd", .dtype = RT_F32, .rank = 2, .dim = {2, 176}, .data = values, .bytes = sizeof values};
+    rt_tensor vector = {
+        .name = "vector", .dtype = RT_F32, .rank = 1, .dim = {384}, .data = values, .bytes = sizeof values};
     rt_tensor small = {.name = "small", .dtype = RT_Q4_0, .rank = 2, .dim = {2, 128}, .data = values, .bytes = 144};
-    ck_assert(rt_weights_add(&weights, "x", &odd, &diag) == GM_OK && rt_weights_add(&weights, "x", &vector, &diag) == GM_OK &&
+    ck_assert(rt_weights_add(&weights, "x", &odd, &diag) == GM_OK &&
+              rt_weights_add(&weights, "x", &vector, &diag) == GM_OK &&
               rt_weights_add(&weights, "x", &small, &diag) == GM_OK);
     ck_assert_int_eq(rt_derive(&weights, "none:s4", RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
     ck_assert_msg(strstr(diag.message, "\"none\" is missing"), "%s", diag.message);
@@ -617,7 +682,8 @@ START_TEST(what_cannot_be_derived) {
         ck_assert_int_eq(rt_derive(&weights, names[i], RT_DERIVED_KEPT, NULL, &diag), GM_FORMAT);
         ck_assert_msg(strstr(diag.message, "cannot become a screen"), "%s", diag.message);
     }
-    ck_assert(rt_derived_source("w:s4") == 1 && !rt_derived_source("w") && !rt_derived_source(":s4") && !rt_derived_source("w:s4x"));
+    ck_assert(rt_derived_source("w:s4") == 1 && !rt_derived_source("w") && !rt_derived_source(":s4") &&
+              !rt_derived_source("w:s4x"));
     rt_weights_close(&weights);
 }
 END_TEST

@@ -1,5 +1,5 @@
-/* The team's barrier, and work dealt out between two: every thread sees what the others wrote before it, each piece is taken once, and
- * what is computed has the same bits whatever number of threads there are. */
+/* The team's barrier, and work dealt out between two: every thread sees what the others wrote before it, each piece is
+ * taken once, and what is computed has the same bits whatever number of threads there are. */
 #include "codegen/codegen.h"
 #include "frontend/driver.h"
 #include "passes/passes.h"
@@ -17,8 +17,8 @@ enum { ROUNDS = 400, PIECES = 11, MOST_THREADS = 9 };
 
 typedef struct rounds {
     rt_frame *frame;
-    int taken[2][PIECES];          /* times in this round, in the next */
-    int written[MOST_THREADS];     /* the round that each thread is in */
+    int taken[2][PIECES];      /* times in this round, in the next */
+    int written[MOST_THREADS]; /* the round that each thread is in */
     atomic_int wrong;
 } rounds;
 
@@ -78,7 +78,8 @@ START_TEST(a_barrier_parts_what_deals) {
     pass_options limits = {.context = 8, .chunk = 8, .rows = 8};
     ir_module *planned = passed_text(text, &limits, "plan_memory");
     ck_assert_msg(cg_compile(planned, &options, &diag, &program) == GM_OK, "%s", diag.message);
-    const char *first = strstr(llvm.data, "atomicrmw"), *wait = first ? strstr(first, "call void @rt_barrier_wait") : NULL;
+    const char *first = strstr(llvm.data, "atomicrmw"),
+               *wait = first ? strstr(first, "call void @rt_barrier_wait") : NULL;
     ck_assert_ptr_nonnull(wait);
     ck_assert_ptr_nonnull(strstr(wait, "atomicrmw"));
     ck_assert_int_ge(count_of(llvm.data, "call void @rt_barrier_wait"), 2);
@@ -122,7 +123,11 @@ static logits score(const char *path, fe_precision precision, int threads) {
 static const struct subject {
     const char *model;
     fe_precision precision;
-} subjects[] = {{"gemma3-tiny-bf16", FE_PRECISION_INT16}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_INT8}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_BLOCK8}, {"gemma3-tiny256-q4_k_m", FE_PRECISION_AUTO}, {"gemma2-tiny-q8_0", FE_PRECISION_INT16}};
+} subjects[] = {{"gemma3-tiny-bf16", FE_PRECISION_INT16},
+                {"gemma3-tiny256-q4_k_m", FE_PRECISION_INT8},
+                {"gemma3-tiny256-q4_k_m", FE_PRECISION_BLOCK8},
+                {"gemma3-tiny256-q4_k_m", FE_PRECISION_AUTO},
+                {"gemma2-tiny-q8_0", FE_PRECISION_INT16}};
 
 START_TEST(same_bits_on_any_number_of_threads) {
     char path[300];
@@ -131,7 +136,8 @@ START_TEST(same_bits_on_any_number_of_threads) {
     for (size_t i = 1; i < GM_COUNT(teams); i++) {
         logits more = score(path, subjects[_i].precision, teams[i]);
         ck_assert_int_eq(more.vocab, one.vocab);
-        ck_assert_msg(memcmp(more.data, one.data, sizeof *one.data * (size_t)(TOKENS * one.vocab)) == 0, "%s: %d threads", subjects[_i].model, teams[i]);
+        ck_assert_msg(memcmp(more.data, one.data, sizeof *one.data * (size_t)(TOKENS * one.vocab)) == 0,
+                      "%s: %d threads", subjects[_i].model, teams[i]);
         free(more.data);
     }
     free(one.data);

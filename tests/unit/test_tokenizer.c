@@ -18,8 +18,7 @@ static int32_t naive_find(const char *text, size_t length, bool user_only) {
     for (size_t id = 0; id < vocab.count; id++) {
         const rt_piece *piece = &vocab.pieces[id];
         bool fits = piece->type == RT_PIECE_USER || (!user_only && piece->type == RT_PIECE_NORMAL);
-        if (fits && piece->length == length && memcmp(piece->text, text, length) == 0)
-            return (int32_t)id;
+        if (fits && piece->length == length && memcmp(piece->text, text, length) == 0) return (int32_t)id;
     }
     return -1;
 }
@@ -32,8 +31,7 @@ static double naive_rank(const char *text, stretch a, stretch b) {
     int32_t left = naive_find(text + a.start, a.length, false);
     int32_t right = naive_find(text + b.start, b.length, false);
     for (size_t rank = 0; rank < vocab.merge_count; rank++)
-        if (vocab.merges[rank].left == left && vocab.merges[rank].right == right)
-            return (double)rank;
+        if (vocab.merges[rank].left == left && vocab.merges[rank].right == right) return (double)rank;
     return 1e300;
 }
 
@@ -63,11 +61,9 @@ static rt_ids naive_encode(const char *text, size_t length) {
     }
     rt_ids ids = {0};
     for (size_t i = 0; i < count; i++) {
-        int32_t id = list[i].frozen >= 0 ? list[i].frozen
-                                         : naive_find(text + list[i].start, list[i].length, false);
+        int32_t id = list[i].frozen >= 0 ? list[i].frozen : naive_find(text + list[i].start, list[i].length, false);
         if (id >= 0) rt_ids_push(&ids, id);
-        for (size_t k = 0; id < 0 && k < list[i].length; k++)
-            rt_ids_push(&ids, 4 + (uint8_t)text[list[i].start + k]);
+        for (size_t k = 0; id < 0 && k < list[i].length; k++) rt_ids_push(&ids, 4 + (uint8_t)text[list[i].start + k]);
     }
     free(list);
     return ids;
@@ -82,8 +78,7 @@ static void random_vocab(bool explicit_merges) {
     for (int i = 0; i < 60; i++) {
         int length = i < 5 ? 1 : 1 + (int)random_below(4);
         text[0] = '\0';
-        for (int k = 0; k < length; k++)
-            strcat(text, alphabet[i < 5 ? (uint32_t)i : random_below(GM_COUNT(alphabet))]);
+        for (int k = 0; k < length; k++) strcat(text, alphabet[i < 5 ? (uint32_t)i : random_below(GM_COUNT(alphabet))]);
         if (naive_find(text, strlen(text), false) >= 0) continue;
         bool user = random_below(8) == 0;
         float below = (float)random_below(12), zero = random_below(2) ? -0.0f : 0.0f; /* one score */
@@ -323,8 +318,7 @@ START_TEST(mini_long) {
         rt_ids ids = encode(text, length, true);
         ck_assert_double_lt(gm_now() - start, 5.0); /* quadratic time would take hours */
         gm_string decoded = decode(&ids, false);
-        if (length % size == 0)
-            ck_assert(decoded.length == length && !memcmp(decoded.data, text, length));
+        if (length % size == 0) ck_assert(decoded.length == length && !memcmp(decoded.data, text, length));
         gm_string_free(&decoded);
         rt_ids_free(&ids);
         free(text);
@@ -356,10 +350,8 @@ START_TEST(gguf_encode) {
     for (cJSON *line; (line = lines_next(&in)) != NULL; cJSON_Delete(line)) {
         gm_string text = text_of(line, "text");
         rt_ids want = ids_of(line, "ids"), got = encode(text.data, text.length, true);
-        if (memmem(text.data, text.length, "<image_soft_token>", 18))
-            skipped++;
-        else
-            assert_ids(&got, &want, text.data);
+        if (memmem(text.data, text.length, "<image_soft_token>", 18)) skipped++;
+        else assert_ids(&got, &want, text.data);
         check_stream(&got);
         gm_string_free(&text);
         rt_ids_free(&want);

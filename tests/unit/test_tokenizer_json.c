@@ -154,8 +154,7 @@ static gm_status open_small(const char *from, const char *to, gm_diag *diag) {
     gm_string_append(&edited, found + strlen(from), strlen(found + strlen(from)));
     write_file(path, edited.data, edited.length);
     gm_status status = fe_tokenizer_json_open(path, diag, &vocab);
-    if (diag->set)
-        ck_assert_msg(strncmp(diag->message, path, strlen(path)) == 0, "%s", diag->message);
+    if (diag->set) ck_assert_msg(strncmp(diag->message, path, strlen(path)) == 0, "%s", diag->message);
     unlink(path);
     gm_string_free(&text);
     gm_string_free(&edited);
@@ -170,11 +169,15 @@ START_TEST(small_accepted) {
     ck_assert_int_eq(vocab.eos, -1);
     CHECK_ENCODE("aa a<bos>é", false, 260, 259, 256, 0xC3, 0xA9);
     teardown();
-    ck_assert_msg(open_small("\"post_processor\":", "\"post_processor\":null,\"x\":", &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(open_small("\"post_processor\":", "\"post_processor\":null,\"x\":", &diag) == GM_OK, "%s",
+                  diag.message);
     ck_assert(vocab.add_bos && !vocab.add_eos);
     rt_vocab_free(&vocab);
-    ck_assert_msg(open_small("\"normalizer\":", "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Replace\","
-                             "\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"x\":", &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(open_small("\"normalizer\":",
+                             "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Replace\","
+                             "\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"x\":",
+                             &diag) == GM_OK,
+                  "%s", diag.message);
     rt_vocab_free(&vocab);
     ck_assert_msg(open_small("[\"\u2581\",\"a\"],\"a a\"", "", &diag) == GM_OK, "%s", diag.message);
     index_vocab();
@@ -183,24 +186,31 @@ START_TEST(small_accepted) {
 }
 END_TEST
 
-#define ADDED(id, content, word, left, right, special)                                             \
-    ",{\"id\":" #id ",\"content\":\"" content "\",\"single_word\":" word ",\"lstrip\":" left ",\"rstrip\":" right \
+#define ADDED(id, content, word, left, right, special)                                                                 \
+    ",{\"id\":" #id ",\"content\":\"" content "\",\"single_word\":" word ",\"lstrip\":" left ",\"rstrip\":" right      \
     ",\"normalized\":false,\"special\":" special "}"
 
 /* Texts may end in another piece than <eos>, and begin with none. */
 START_TEST(small_template) {
     gm_diag diag = {0};
-    ck_assert_msg(open_small("\"single\":[", "\"single\":[{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"aa\"}}],\"x\":[", &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(open_small("\"single\":[",
+                             "\"single\":[{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"aa\"}}],\"x\":[",
+                             &diag) == GM_OK,
+                  "%s", diag.message);
     ck_assert(!vocab.add_bos && vocab.add_eos && vocab.eos == 260);
     rt_vocab_free(&vocab);
 }
 END_TEST
 
-/* Where an added token may not stand, what it is spelled with is merged: from the vocabulary, to which an added token belongs only if it is listed there. */
+/* Where an added token may not stand, what it is spelled with is merged: from the vocabulary, to which an added token
+ * belongs only if it is listed there. */
 START_TEST(small_added) {
     gm_diag diag = {0};
-    ck_assert_msg(open_small("\"special\":true}", "\"special\":true}" ADDED(261, "\xF0\x9F\x99\x82", "true", "false", "false", "false")
-                             ADDED(258, "a", "true", "false", "false", "true"), &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(open_small("\"special\":true}",
+                             "\"special\":true}" ADDED(261, "\xF0\x9F\x99\x82", "true", "false", "false", "false")
+                                 ADDED(258, "a", "true", "false", "false", "true"),
+                             &diag) == GM_OK,
+                  "%s", diag.message);
     index_vocab();
     CHECK_ENCODE("a\xF0\x9F\x99\x82", false, 258, 0xF0, 0x9F, 0x99, 0x82);
     CHECK_ENCODE("!\xF0\x9F\x99\x82", false, 0x21, 261);
@@ -213,8 +223,12 @@ END_TEST
 /* A blank that the token before takes along is no token of its own, if it looks for blanks on its left; as in HF. */
 START_TEST(small_blanks) {
     gm_diag diag = {0};
-    ck_assert_msg(open_small("\"special\":true}", "\"special\":true}" ADDED(261, "<r>", "false", "false", "true", "false")
-                             ADDED(262, "\\t", "false", "true", "false", "false") ADDED(263, "\\n", "false", "false", "false", "false"), &diag) == GM_OK, "%s", diag.message);
+    ck_assert_msg(open_small("\"special\":true}",
+                             "\"special\":true}" ADDED(261, "<r>", "false", "false", "true", "false")
+                                 ADDED(262, "\\t", "false", "true", "false", "false")
+                                     ADDED(263, "\\n", "false", "false", "false", "false"),
+                             &diag) == GM_OK,
+                  "%s", diag.message);
     index_vocab();
     CHECK_ENCODE("<r>\ta", false, 261, 258);
     CHECK_ENCODE("\ta", false, 262, 258);
@@ -229,14 +243,12 @@ START_TEST(small_refused) {
         {"\"byte_fallback\":true", "\"byte_fallback\":false", "byte_fallback: expected true"},
         {"\"ignore_merges\":false", "\"ignore_merges\":true", "ignore_merges: expected false"},
         {"\"dropout\":null", "\"dropout\":0.1", "dropout: expected null"},
-        {"\"pre_tokenizer\":null", "\"pre_tokenizer\":{\"type\":\"ByteLevel\"}",
-         "pre_tokenizer: expected"},
+        {"\"pre_tokenizer\":null", "\"pre_tokenizer\":{\"type\":\"ByteLevel\"}", "pre_tokenizer: expected"},
         {"\"Replace\"", "\"NFKC\"", "normalizer: expected"},
         {"\"Fuse\"", "\"Strip\"", "decoder: expected"},
         {"\"lstrip\":false", "\"lstrip\":0", "lstrip: expected true or false"},
         {",\"normalized\":false", "", "normalized: expected true or false"},
-        {"\"SpecialToken\":{\"id\":\"<bos>\"", "\"SpecialToken\":{\"id\":\"<cls>\"",
-         "post_processor: expected"},
+        {"\"SpecialToken\":{\"id\":\"<bos>\"", "\"SpecialToken\":{\"id\":\"<cls>\"", "post_processor: expected"},
         {"\"id\":256,", "\"id\":255,", "expected one text per id"},
         {"\"id\":256,", "\"id\":256.5,", "expected an integer"},
         {"\"id\":256,", "\"id\":-1,", "expected an integer"},
@@ -257,10 +269,8 @@ START_TEST(small_refused) {
     };
     for (size_t i = 0; i < GM_COUNT(edits); i++) {
         gm_diag diag = {0};
-        ck_assert_msg(open_small(edits[i][0], edits[i][1], &diag) != GM_OK, "accepted: %s",
-                      edits[i][1]);
-        ck_assert_msg(strstr(diag.message, edits[i][2]) != NULL, "%s: %s", edits[i][1],
-                      diag.message);
+        ck_assert_msg(open_small(edits[i][0], edits[i][1], &diag) != GM_OK, "accepted: %s", edits[i][1]);
+        ck_assert_msg(strstr(diag.message, edits[i][2]) != NULL, "%s: %s", edits[i][1], diag.message);
         ck_assert_uint_eq(vocab.count, 0);
     }
 }

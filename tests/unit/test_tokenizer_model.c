@@ -64,8 +64,7 @@ static void put_specs(gm_string *out, const spec *s) {
     for (uint32_t i = 0; i < 3; i++)
         if (normalizer[i] >= 0) put_number(&body, 3 + i, normalizer[i]);
     put_message(out, 3, &body);
-    if (s->decoding_charsmap)
-        put_bytes(&body, 2, s->decoding_charsmap, strlen(s->decoding_charsmap));
+    if (s->decoding_charsmap) put_bytes(&body, 2, s->decoding_charsmap, strlen(s->decoding_charsmap));
     put_message(out, 5, &body);
     put_fixed(out, 1000, &(double){1}, 8);
 }
@@ -133,8 +132,7 @@ static void space_blanks(rt_vocab *from) {
         rt_piece *piece = &from->pieces[id];
         if (piece->type != RT_PIECE_USER || piece->length % 3) continue;
         bool blank = true;
-        for (uint32_t at = 0; at < piece->length; at += 3)
-            blank = blank && memcmp(piece->text + at, "\u2581", 3) == 0;
+        for (uint32_t at = 0; at < piece->length; at += 3) blank = blank && memcmp(piece->text + at, "\u2581", 3) == 0;
         if (!blank) continue;
         piece->length /= 3;
         piece->text = &"                                "[32 - piece->length];
@@ -296,26 +294,16 @@ START_TEST(other_kinds) {
         gm_status status;
         const char *part;
     } cases[] = {
-        {offsetof(spec, model_type), 1, GM_UNSUPPORTED,
-         "trainer_spec.model_type: expected 2 (BPE), found 1"},
-        {offsetof(spec, model_type), -1, GM_UNSUPPORTED,
-         "trainer_spec.model_type: expected 2 (BPE), found 1"},
-        {offsetof(spec, byte_fallback), 0, GM_UNSUPPORTED,
-         "trainer_spec.byte_fallback: expected true"},
-        {offsetof(spec, byte_fallback), -1, GM_UNSUPPORTED,
-         "trainer_spec.byte_fallback: expected true"},
-        {offsetof(spec, suffix_blanks), 1, GM_UNSUPPORTED,
-         "trainer_spec.treat_whitespace_as_suffix: expected false"},
-        {offsetof(spec, dummy_prefix), 1, GM_UNSUPPORTED,
-         "normalizer_spec.add_dummy_prefix: expected false"},
-        {offsetof(spec, dummy_prefix), -1, GM_UNSUPPORTED,
-         "normalizer_spec.add_dummy_prefix: expected false"},
-        {offsetof(spec, remove_blanks), 1, GM_UNSUPPORTED,
-         "normalizer_spec.remove_extra_whitespaces: expected false"},
-        {offsetof(spec, remove_blanks), -1, GM_UNSUPPORTED,
-         "normalizer_spec.remove_extra_whitespaces: expected false"},
-        {offsetof(spec, escape), 0, GM_UNSUPPORTED,
-         "normalizer_spec.escape_whitespaces: expected true"},
+        {offsetof(spec, model_type), 1, GM_UNSUPPORTED, "trainer_spec.model_type: expected 2 (BPE), found 1"},
+        {offsetof(spec, model_type), -1, GM_UNSUPPORTED, "trainer_spec.model_type: expected 2 (BPE), found 1"},
+        {offsetof(spec, byte_fallback), 0, GM_UNSUPPORTED, "trainer_spec.byte_fallback: expected true"},
+        {offsetof(spec, byte_fallback), -1, GM_UNSUPPORTED, "trainer_spec.byte_fallback: expected true"},
+        {offsetof(spec, suffix_blanks), 1, GM_UNSUPPORTED, "trainer_spec.treat_whitespace_as_suffix: expected false"},
+        {offsetof(spec, dummy_prefix), 1, GM_UNSUPPORTED, "normalizer_spec.add_dummy_prefix: expected false"},
+        {offsetof(spec, dummy_prefix), -1, GM_UNSUPPORTED, "normalizer_spec.add_dummy_prefix: expected false"},
+        {offsetof(spec, remove_blanks), 1, GM_UNSUPPORTED, "normalizer_spec.remove_extra_whitespaces: expected false"},
+        {offsetof(spec, remove_blanks), -1, GM_UNSUPPORTED, "normalizer_spec.remove_extra_whitespaces: expected false"},
+        {offsetof(spec, escape), 0, GM_UNSUPPORTED, "normalizer_spec.escape_whitespaces: expected true"},
         {offsetof(spec, bos), 288, GM_FORMAT, "trainer_spec.bos_id: expected 0..287, found 288"},
         {offsetof(spec, eos), 300, GM_FORMAT, "trainer_spec.eos_id: expected 0..287, found 300"},
         {offsetof(spec, unk), 20, GM_FORMAT,
@@ -339,8 +327,7 @@ START_TEST(other_normalizers) {
     } cases[] = {
         {offsetof(spec, name), "nmt_nfkc", "normalizer_spec.name: expected \"identity\""},
         {offsetof(spec, name), "id\nentity", "normalizer_spec.name: expected \"identity\""},
-        {offsetof(spec, charsmap), "abc",
-         "normalizer_spec.precompiled_charsmap: expected no bytes, found 3"},
+        {offsetof(spec, charsmap), "abc", "normalizer_spec.precompiled_charsmap: expected no bytes, found 3"},
         {offsetof(spec, decoding_charsmap), "abcd",
          "denormalizer_spec.precompiled_charsmap: expected no bytes, found 4"},
     };
@@ -356,7 +343,7 @@ END_TEST
 
 /* One more field or piece after a good file. */
 START_TEST(bad_fields) {
-#define CASE(bytes, part)                                                                          \
+#define CASE(bytes, part)                                                                                              \
     { bytes, sizeof bytes - 1, part }
     static const struct {
         const char *bytes;
@@ -472,9 +459,7 @@ int main(void) {
     tcase_add_test(tcase, bad_files);
     tcase_add_test(tcase, truncations);
     tcase_add_test(tcase, byte_flips);
-    if (getenv("GEMMAC_270M"))
-        tcase_add_test(tcase, real_vocabulary);
-    else
-        printf("skipped: the test of the 270M vocabulary (GEMMAC_270M is not set)\n");
+    if (getenv("GEMMAC_270M")) tcase_add_test(tcase, real_vocabulary);
+    else printf("skipped: the test of the 270M vocabulary (GEMMAC_270M is not set)\n");
     return suite_run(suite);
 }

@@ -35,16 +35,14 @@ static inline rt_ids encode(const char *text, size_t length, bool parse_control)
     return ids;
 }
 
-static inline void check_encode(const char *text, bool parse_control, size_t count,
-                                const int32_t *expected) {
+static inline void check_encode(const char *text, bool parse_control, size_t count, const int32_t *expected) {
     rt_ids want = {.count = count, .data = (int32_t *)expected};
     rt_ids got = encode(text, strlen(text), parse_control);
     assert_ids(&got, &want, text);
     rt_ids_free(&got);
 }
-#define CHECK_ENCODE(text, parse_control, ...)                                                     \
-    check_encode(text, parse_control, sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t),          \
-                 (int32_t[]){__VA_ARGS__})
+#define CHECK_ENCODE(text, parse_control, ...)                                                                         \
+    check_encode(text, parse_control, sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t), (int32_t[]){__VA_ARGS__})
 
 static inline gm_string decode(const rt_ids *ids, bool skip_control) {
     gm_string text = {0};
@@ -106,8 +104,7 @@ static inline void naive_flush(gm_string *run, gm_string *out) {
     for (size_t at = 0, size; at < run->length && valid; at += size)
         valid = (size = character_length(bytes + at, run->length - at)) > 0;
     for (size_t at = 0; at < run->length;) {
-        size_t size =
-            vocab.json_rules && !valid ? 0 : character_length(bytes + at, run->length - at);
+        size_t size = vocab.json_rules && !valid ? 0 : character_length(bytes + at, run->length - at);
         gm_string_append(out, size ? run->data + at : "\uFFFD", size ? size : 3);
         at += size ? size : 1;
     }
@@ -144,17 +141,12 @@ static inline void random_ids(rt_ids *ids) {
     ids->count = 0;
     int32_t first_byte = rt_piece_id(tokenizer, "<0x00>");
     for (uint32_t n = random_below(24); n > 0; n--) {
-        static const uint8_t likely[] = {0xE2, 0x80, 0x99, 0xF0, 0x9F, 0x98,
-                                         0xC3, 0xA9, 0xED, 0xA0, 0x41};
+        static const uint8_t likely[] = {0xE2, 0x80, 0x99, 0xF0, 0x9F, 0x98, 0xC3, 0xA9, 0xED, 0xA0, 0x41};
         uint32_t kind = random_below(10);
-        if (kind < 6)
-            rt_ids_push(ids, first_byte + likely[random_below(GM_COUNT(likely))]);
-        else if (kind < 8)
-            rt_ids_push(ids, first_byte + (int32_t)random_below(256));
-        else if (kind < 9)
-            rt_ids_push(ids, (int32_t)random_below((uint32_t)vocab.count));
-        else
-            rt_ids_push(ids, (int32_t)random_below(8) - 2);
+        if (kind < 6) rt_ids_push(ids, first_byte + likely[random_below(GM_COUNT(likely))]);
+        else if (kind < 8) rt_ids_push(ids, first_byte + (int32_t)random_below(256));
+        else if (kind < 9) rt_ids_push(ids, (int32_t)random_below((uint32_t)vocab.count));
+        else rt_ids_push(ids, (int32_t)random_below(8) - 2);
     }
 }
 

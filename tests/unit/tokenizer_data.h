@@ -59,8 +59,7 @@ static inline gm_string text_of(const cJSON *object, const char *key) {
 static inline rt_ids ids_of(const cJSON *object, const char *key) {
     const cJSON *item;
     rt_ids ids = {0};
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(object, key))
-        rt_ids_push(&ids, item->valueint);
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(object, key)) rt_ids_push(&ids, item->valueint);
     return ids;
 }
 
@@ -71,27 +70,22 @@ static inline bool same_ids(const rt_ids *a, const rt_ids *b) {
 static inline gm_string ids_text(const rt_ids *ids) {
     gm_string text = {0};
     gm_string_append(&text, "", 0);
-    for (size_t i = 0; i < ids->count; i++)
-        gm_string_printf(&text, "%s%d", i ? " " : "", ids->data[i]);
+    for (size_t i = 0; i < ids->count; i++) gm_string_printf(&text, "%s%d", i ? " " : "", ids->data[i]);
     return text;
 }
 
 static inline void assert_ids(const rt_ids *got, const rt_ids *want, const char *text) {
     if (same_ids(got, want)) return;
     gm_string got_text = ids_text(got), want_text = ids_text(want);
-    ck_abort_msg("\"%.200s\": got [%.400s], expected [%.400s]", text, got_text.data,
-                 want_text.data);
+    ck_abort_msg("\"%.200s\": got [%.400s], expected [%.400s]", text, got_text.data, want_text.data);
 }
 
 /* ---- vocabularies ---- */
 
-static inline int32_t vocab_add(rt_vocab *vocab, const char *text, rt_piece_type type,
-                                float score) {
+static inline int32_t vocab_add(rt_vocab *vocab, const char *text, rt_piece_type type, float score) {
     rt_piece *piece = &vocab->pieces[vocab->count];
-    *piece = (rt_piece){.text = gm_arena_strdup(&vocab->arena, text),
-                        .length = (uint32_t)strlen(text),
-                        .score = score,
-                        .type = type};
+    *piece = (rt_piece){
+        .text = gm_arena_strdup(&vocab->arena, text), .length = (uint32_t)strlen(text), .score = score, .type = type};
     return (int32_t)vocab->count++;
 }
 
@@ -110,17 +104,15 @@ static inline void vocab_begin(rt_vocab *vocab, size_t most) {
 
 /* The vocabulary of the small GGUF files, for mini_spm.jsonl. */
 static inline void mini_vocab(rt_vocab *vocab) {
-    static const char *merged[] = {"\u2581t", "he",     "\u2581a", "in",        "er", "\u2581the",
-                                   "an",      "on",     "nd",      "\u2581and", "th", "ing",
-                                   "é",       "\u2581", "e",       "t",         "a",  "h",
-                                   "n",       "i",      "o",       "s",         "r",  "d"};
+    static const char *merged[] = {"\u2581t", "he",        "\u2581a", "in",  "er", "\u2581the", "an", "on",
+                                   "nd",      "\u2581and", "th",      "ing", "é",  "\u2581",    "e",  "t",
+                                   "a",       "h",         "n",       "i",   "o",  "s",         "r",  "d"};
     vocab_begin(vocab, 300);
     vocab_add(vocab, "<start_of_turn>", RT_PIECE_CONTROL, -1000);
     vocab->end_of_turn = vocab_add(vocab, "<end_of_turn>", RT_PIECE_CONTROL, -1000);
     vocab_add(vocab, "\n\n", RT_PIECE_USER, -1000);
     vocab_add(vocab, "\u2581\u2581", RT_PIECE_USER, -1000);
-    for (size_t i = 0; i < GM_COUNT(merged); i++)
-        vocab_add(vocab, merged[i], RT_PIECE_NORMAL, -(float)i);
+    for (size_t i = 0; i < GM_COUNT(merged); i++) vocab_add(vocab, merged[i], RT_PIECE_NORMAL, -(float)i);
 }
 
 /* A new temporary file, whose name is written to path; the caller unlinks it. */
