@@ -127,9 +127,14 @@ static gm_status build_engine(const char *path, fe_options options, gm_diag *dia
     return GM_OK;
 }
 
+static fe_engine new_engine(void) {
+    fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
+    GM_ASSERT(engine.tables);
+    return engine;
+}
+
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out) {
-    *out = (fe_engine){.tables = calloc(1, sizeof *out->tables)};
-    GM_ASSERT(out->tables);
+    *out = new_engine();
     gm_status status = build_engine(path, *options, diag, out);
     if (status != GM_OK) fe_engine_close(out);
     return status;
@@ -170,8 +175,7 @@ gm_status fe_compile(const char *path, const fe_options *options, const char *ou
     settled.artefact = true;
     if (options->no_weights)
         return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
-    fe_engine engine = {.tables = calloc(1, sizeof *engine.tables)};
-    GM_ASSERT(engine.tables);
+    fe_engine engine = new_engine();
     gm_status status = load_model(path, &settled, diag, &engine, &limits);
     /* an artefact may take its own place */
     if (status == GM_OK && !engine.model.gmx) status = fe_model_spare(&engine.model, out_path, diag);
