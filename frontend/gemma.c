@@ -14,6 +14,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef struct lowering {
     const fe_config *config;
@@ -25,10 +26,19 @@ typedef struct lowering {
 
 /* ---- small pieces ---- */
 
+/* What dumps call a weight: "q_proj" for "layers.0.self_attn.q_proj.weight", "q_proj_bias" for its bias. */
+static const char *weight_hint(lowering *l, const char *name) {
+    const char *end = strrchr(name, '.'), *start = end;
+    while (start > name && start[-1] != '.') start--;
+    return gm_arena_printf(&l->b.module->arena, "%.*s%s", (int)(end - start), start,
+                           strcmp(end, ".bias") == 0 ? "_bias" : "");
+}
+
 static ir_value *weight(lowering *l, const char *name, int rank, int64_t rows, int64_t columns) {
     const rt_tensor *tensor = l->weights ? rt_weights_find(l->weights, name) : NULL;
     int64_t dims[2] = {rows, columns};
-    return ir_weight(&l->b, name, ir_tensor(tensor ? tensor->dtype : l->config->storage, rank, dims));
+    ir_type type = ir_tensor(tensor ? tensor->dtype : l->config->storage, rank, dims);
+    return ir_named(ir_weight(&l->b, name, type), weight_hint(l, name));
 }
 
 static ir_value *layer_weight(lowering *l, int64_t layer, const char *suffix, int rank, int64_t rows, int64_t columns) {
@@ -53,6 +63,12 @@ static ir_value *reshape(lowering *l, ir_value *x, int rank, ir_dim a, ir_dim b,
     return ir_reshape(&l->b, x, rank, (ir_dim[]){a, b, c, d});
 }
 
+/* "input_normed" for a weight called "input_layernorm", "q_normed" for "q_norm". */
+static const char *normed_hint(lowering *l, const char *norm) {
+    const char *layer = strstr(norm, "layernorm"), *end = layer ? layer : strstr(norm, "norm");
+    return gm_arena_printf(&l->b.module->arena, "%.*snormed", (int)(end - norm), norm);
+}
+
 /* x·rsqrt(mean(x²) + eps)·w over the last axis. */
 static ir_value *rms_norm(lowering *l, ir_value *x, ir_value *stored) {
     int axis = x->type.rank - 1;
@@ -62,7 +78,7 @@ static ir_value *rms_norm(lowering *l, ir_value *x, ir_value *stored) {
     ir_value *normed = op2(l, IR_MUL, x, ir_unary(&l->b, IR_RSQRT, shifted));
     ir_value *w = as_f32(l, stored);
     if (l->config->norm_plus_one) w = op2(l, IR_ADD, w, ir_const_float(&l->b, 1.0));
-    return op2(l, IR_MUL, normed, w);
+    return ir_named(op2(l, IR_MUL, normed, w), normed_hint(l, stored->hint));
 }
 
 static ir_value *layer_norm(lowering *l, ir_value *x, int64_t layer, const char *name) {
@@ -70,15 +86,16 @@ static ir_value *layer_norm(lowering *l, ir_value *x, int64_t layer, const char 
     return rms_norm(l, x, layer_weight(l, layer, name, 1, width, 0));
 }
 
-/* x·Wᵀ (+ bias), one layer's projection called `name`. */
-static ir_value *project(lowering *l, ir_value *x, int64_t layer, const char *name, int64_t rows, bool bias) {
+/* x·Wᵀ (+ bias), one layer's projection called `name`. hint: what dumps call the result. */
+static ir_value *project(lowering *l, ir_value *x, int64_t layer, const char *name, int64_t rows, bool bias,
+                         const char *hint) {
     char suffix[64];
     snprintf(suffix, sizeof suffix, "%s.weight", name);
     ir_value *w = layer_weight(l, layer, suffix, 2, rows, x->type.dim[x->type.rank - 1]);
     ir_value *y = ir_matmul(&l->b, x, &w, 1);
-    if (!bias) return y;
+    if (!bias) return ir_named(y, hint);
     snprintf(suffix, sizeof suffix, "%s.bias", name);
-    return op2(l, IR_ADD, y, as_f32(l, layer_weight(l, layer, suffix, 1, rows, 0)));
+    return ir_named(op2(l, IR_ADD, y, as_f32(l, layer_weight(l, layer, suffix, 1, rows, 0))), hint);
 }
 
 /* ---- rotary embedding ---- */
@@ -103,7 +120,7 @@ static ir_value *rotate(lowering *l, ir_value *x, const fe_rope *rope) {
     ir_value *p = op2(l, IR_ADD, ir_iota(b, 1, &l->t, 0), l->position);    /* [T] */
     ir_value *pf = reshape(l, ir_convert(b, p, RT_F32), 3, l->t, 1, 1, 0); /* [T,1,1] */
     ir_value *angle = op2(l, IR_MUL, pf, inverse_frequencies(l, rope));    /* [T,1,D/2] */
-    ir_value *cosine = ir_unary(b, IR_COS, angle), *sine = ir_unary(b, IR_SIN, angle);
+    ir_value *cosine = ir_named(ir_unary(b, IR_COS, angle), "cos"), *sine = ir_named(ir_unary(b, IR_SIN, angle), "sin");
     ir_value *x1 = ir_slice(b, x, 2, 0, half), *x2 = ir_slice(b, x, 2, half, half); /* [T,heads,D/2] */
     ir_value *s2 = op2(l, IR_MUL, x2, sine), *c1 = op2(l, IR_MUL, x1, cosine), *y1 = op2(l, IR_SUB, c1, s2);
     ir_value *s1 = op2(l, IR_MUL, x1, sine), *c2 = op2(l, IR_MUL, x2, cosine), *y2 = op2(l, IR_ADD, c2, s1);
@@ -117,11 +134,11 @@ static ir_value *attend(lowering *l, ir_value *q, ir_value *keys, ir_value *valu
     ir_builder *b = &l->b;
     ir_value *scores = times(l, ir_einsum(b, "d,sd->s", q, keys), l->config->attention_scale);
     scores = ir_soft_cap(&l->b, scores, l->config->attention_cap);
-    scores = ir_select(b, seen, scores, ir_const_float(b, -INFINITY));
+    scores = ir_named(ir_select(b, seen, scores, ir_const_float(b, -INFINITY)), "scores");
     ir_value *shifted = op2(l, IR_SUB, scores, ir_reduce(b, IR_REDUCE_MAX, scores, 0));
     ir_value *weights = ir_unary(b, IR_EXP, shifted);
     ir_value *total = ir_reduce(b, IR_REDUCE_SUM, weights, 0);
-    return ir_einsum(b, "s,sd->d", op2(l, IR_DIV, weights, total), values);
+    return ir_einsum(b, "s,sd->d", ir_named(op2(l, IR_DIV, weights, total), "probs"), values);
 }
 
 typedef struct open_map {
@@ -148,9 +165,9 @@ static ir_value *visible_keys(lowering *l, ir_value *p, bool local) {
     ir_builder *b = &l->b;
     ir_value *j = ir_iota(b, 1, &l->s, 0);
     ir_value *seen = op2(l, IR_LE, j, p);
-    if (!local) return seen;
+    if (!local) return ir_named(seen, "seen");
     ir_value *window = ir_const_int(b, l->config->window), *near = op2(l, IR_LT, op2(l, IR_SUB, p, j), window);
-    return op2(l, IR_AND, seen, near);
+    return ir_named(op2(l, IR_AND, seen, near), "seen");
 }
 
 /* Attention of q [T,KV,G,D] over one layer's cache: maps over tokens, kv heads, the group and the singleton axis. */
@@ -171,7 +188,7 @@ static ir_value *attention_maps(lowering *l, ir_value *q, ir_value *keys, ir_val
     o = map_end(l, &single, 1, o);                                                           /* [1,D] */
     o = map_end(l, &member, c->heads / c->kv_heads, reshape(l, o, 1, c->head_dim, 0, 0, 0)); /* [G,D] */
     o = map_end(l, &head, c->kv_heads, o);                                                   /* [KV,G,D] */
-    return map_end(l, &token, l->t, o);                                                      /* [T,KV,G,D] */
+    return ir_named(map_end(l, &token, l->t, o), "attention");                               /* [T,KV,G,D] */
 }
 
 /* Write x [T,KV,D] into `cache` at (layer, position); returns the new cache. */
@@ -185,9 +202,9 @@ static ir_value *attention(lowering *l, ir_value *x, int64_t i) {
     const fe_config *c = l->config;
     const fe_rope *rope = c->local[i] ? &c->rope_local : &c->rope_global;
     int64_t d = c->head_dim;
-    ir_value *q = project(l, x, i, "self_attn.q_proj", c->heads * d, c->attention_bias);
-    ir_value *k = project(l, x, i, "self_attn.k_proj", c->kv_heads * d, c->attention_bias);
-    ir_value *v = project(l, x, i, "self_attn.v_proj", c->kv_heads * d, c->attention_bias);
+    ir_value *q = project(l, x, i, "self_attn.q_proj", c->heads * d, c->attention_bias, "q");
+    ir_value *k = project(l, x, i, "self_attn.k_proj", c->kv_heads * d, c->attention_bias, "k");
+    ir_value *v = project(l, x, i, "self_attn.v_proj", c->kv_heads * d, c->attention_bias, "v");
     q = reshape(l, q, 3, l->t, c->heads, d, 0);
     k = reshape(l, k, 3, l->t, c->kv_heads, d, 0);
     v = reshape(l, v, 3, l->t, c->kv_heads, d, 0);
@@ -195,17 +212,17 @@ static ir_value *attention(lowering *l, ir_value *x, int64_t i) {
         q = layer_norm(l, q, i, "self_attn.q_norm.weight");
         k = layer_norm(l, k, i, "self_attn.k_norm.weight");
     }
-    q = ir_named(rotate(l, q, rope), "q");
-    k = ir_named(rotate(l, k, rope), "k");
+    q = ir_named(rotate(l, q, rope), "q_rope");
+    k = ir_named(rotate(l, k, rope), "k_rope");
     ir_value *layer = ir_const_int(&l->b, i);
     l->k_cache = ir_named(cache_write(l, l->k_cache, k, layer), "kc");
     l->v_cache = ir_named(cache_write(l, l->v_cache, v, layer), "vc");
-    /* both [S,KV,D] */
-    ir_value *keys = ir_index(&l->b, l->k_cache, layer, 0), *values = ir_index(&l->b, l->v_cache, layer, 0);
+    ir_value *keys = ir_named(ir_index(&l->b, l->k_cache, layer, 0), "keys");     /* [S,KV,D] */
+    ir_value *values = ir_named(ir_index(&l->b, l->v_cache, layer, 0), "values"); /* [S,KV,D] */
     q = reshape(l, q, 4, l->t, c->kv_heads, c->heads / c->kv_heads, d);
     ir_value *o = attention_maps(l, q, keys, values, c->local[i]);
-    o = reshape(l, o, 2, l->t, c->heads * d, 0, 0);
-    return project(l, o, i, "self_attn.o_proj", c->hidden, c->attention_bias);
+    o = ir_named(reshape(l, o, 2, l->t, c->heads * d, 0, 0), "attended");
+    return project(l, o, i, "self_attn.o_proj", c->hidden, c->attention_bias, "o");
 }
 
 /* ---- MLP and layers ---- */
@@ -219,9 +236,10 @@ static ir_value *gelu(lowering *l, ir_value *x) {
 
 static ir_value *mlp(lowering *l, ir_value *x, int64_t i) {
     const fe_config *c = l->config;
-    ir_value *gate = project(l, x, i, "mlp.gate_proj", c->ffn, false);
-    ir_value *up = project(l, x, i, "mlp.up_proj", c->ffn, false);
-    return project(l, op2(l, IR_MUL, gelu(l, gate), up), i, "mlp.down_proj", c->hidden, false);
+    ir_value *gate = project(l, x, i, "mlp.gate_proj", c->ffn, false, "gate");
+    ir_value *up = project(l, x, i, "mlp.up_proj", c->ffn, false, "up");
+    ir_value *gated = ir_named(op2(l, IR_MUL, gelu(l, gate), up), "gated");
+    return project(l, gated, i, "mlp.down_proj", c->hidden, false, "down");
 }
 
 /* Pre-norm blocks; Gemma 2 and 3 also norm each branch's output before it joins the residual stream. */
@@ -229,7 +247,7 @@ static ir_value *layer(lowering *l, ir_value *x, int64_t i) {
     bool post = l->config->generation >= FE_GEMMA2;
     ir_value *a = attention(l, layer_norm(l, x, i, "input_layernorm.weight"), i);
     if (post) a = layer_norm(l, a, i, "post_attention_layernorm.weight");
-    x = op2(l, IR_ADD, x, a);
+    x = ir_named(op2(l, IR_ADD, x, a), "residual");
     const char *before_mlp = post ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight";
     ir_value *f = mlp(l, layer_norm(l, x, i, before_mlp), i);
     if (post) f = layer_norm(l, f, i, "post_feedforward_layernorm.weight");

@@ -86,9 +86,9 @@ static void collect(const ir_inst *inst, void *user) {
 
 static void make(ir_rewrite *rw, wide *w) {
     ir_value *cosine = ir_rewrite_get(rw, w->cosine), *sine = ir_rewrite_get(rw, w->sine);
-    w->same = ir_concat(&rw->b, (ir_value *[]){cosine, cosine}, 2, cosine->type.rank - 1);
+    w->same = ir_named(ir_concat(&rw->b, (ir_value *[]){cosine, cosine}, 2, cosine->type.rank - 1), "cos_cos");
     ir_value *less = ir_unary(&rw->b, IR_NEG, sine);
-    w->other = ir_concat(&rw->b, (ir_value *[]){less, sine}, 2, sine->type.rank - 1);
+    w->other = ir_named(ir_concat(&rw->b, (ir_value *[]){less, sine}, 2, sine->type.rank - 1), "minus_sin_sin");
 }
 
 /* Both are known from here on. */

@@ -49,6 +49,11 @@ typedef struct lowering {
     } last[ROUNDINGS];
 } lowering;
 
+/* "normed_i8" or the like, of x called normed. */
+static ir_value *name_after(ir_rewrite *rw, ir_value *value, const ir_value *x, const char *end) {
+    return ir_named(value, gm_arena_printf(&rw->out->arena, "%s_%s", x->hint ? x->hint : "x", end));
+}
+
 static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
     lowering *state = rw->user;
     if (state->last[how].x == x && state->last[how].region == rw->b.region) return state->last[how].rounded;
@@ -56,10 +61,12 @@ static quantised rounded_of(ir_rewrite *rw, const ir_value *x, rounding how) {
     quantised rounded = {.codes = NULL};
     if (how == ROUND_BF16) rounded.codes = ir_convert(&rw->b, value, RT_BF16);
     else {
-        if (integers[how].rotate) value = ir_unary(&rw->b, IR_ROTATE, value);
+        if (integers[how].rotate) value = name_after(rw, ir_unary(&rw->b, IR_ROTATE, value), x, "rotated");
         rounded = (integers[how].w_bits ? quantise_rows : quantise_runs)(&rw->b, value, integers[how].x_largest,
                                                                          integers[how].x);
+        name_after(rw, rounded.scale, x, "scale");
     }
+    name_after(rw, rounded.codes, x, rt_dtype_of(rounded.codes->type.dtype)->text);
     state->last[how].x = x;
     state->last[how].region = rw->b.region;
     state->last[how].rounded = rounded;
@@ -178,7 +185,9 @@ static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first,
 static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
     const lowering *state = rw->user;
     ir_value *parts[IR_MAX_WEIGHTS];
+    const char *hint = inst->results[0]->hint;
     int count = 0;
+    if (hint) hint = gm_arena_strdup(&rw->out->arena, hint);
     for (int i = 1; i < inst->operand_count; i++)
         rounded_of(rw, inst->operands[0], rounding_of(state, inst->operands[i]));
     for (int first = 1, end; first < inst->operand_count; first = end) {
@@ -186,7 +195,7 @@ static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
         for (end = first + 1; end < inst->operand_count && rounding_of(state, inst->operands[end]) == how; end++) {
         }
         note(rw, inst, how);
-        parts[count++] = integer_product(rw, inst, first, end - first, how);
+        parts[count++] = ir_named(integer_product(rw, inst, first, end - first, how), hint);
     }
     return count == 1 ? parts[0] : ir_concat(&rw->b, parts, count, inst->results[0]->type.rank - 1);
 }

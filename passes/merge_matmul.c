@@ -32,6 +32,7 @@ typedef struct siblings {
 typedef struct merging {
     const char *const *suffixes;
     int suffix_count;
+    const char *hint; /* of the merged product */
     siblings *groups;
     int group_count, group_capacity;
 } merging;
@@ -101,7 +102,7 @@ static const siblings *group_of(const merging *m, const ir_inst *inst) {
 
 /* ---- merging ---- */
 
-static void emit_merged(ir_rewrite *rw, const siblings *group) {
+static void emit_merged(ir_rewrite *rw, const siblings *group, const char *hint) {
     ir_value *weights[MAX_PARTS];
     int count = 0;
     for (int i = 0; i < MAX_PARTS; i++) {
@@ -110,7 +111,7 @@ static void emit_merged(ir_rewrite *rw, const siblings *group) {
         if (!rw->map[weight->id]) ir_rewrite_clone(rw, weight->def);
         weights[count++] = ir_rewrite_get(rw, weight);
     }
-    ir_value *all = ir_matmul(&rw->b, ir_rewrite_get(rw, group->x), weights, count);
+    ir_value *all = ir_named(ir_matmul(&rw->b, ir_rewrite_get(rw, group->x), weights, count), hint);
     int64_t start = 0;
     for (int i = 0; i < MAX_PARTS; i++) {
         if (!group->part[i]) continue;
@@ -127,14 +128,15 @@ static bool merge(ir_rewrite *rw, const ir_inst *inst) {
     if (inst->op == IR_WEIGHT) return rw->map[inst->results[0]->id] != NULL;
     const siblings *group = inst->op == IR_MATMUL ? group_of(m, inst) : NULL;
     if (!group) return false;
-    if (!rw->map[inst->results[0]->id]) emit_merged(rw, group);
+    if (!rw->map[inst->results[0]->id]) emit_merged(rw, group, m->hint);
     return true;
 }
 
-static gm_status merge_siblings(const char *const *suffixes, int suffix_count, const ir_module *in, ir_module **out) {
+static gm_status merge_siblings(const char *const *suffixes, int suffix_count, const char *hint, const ir_module *in,
+                                ir_module **out) {
     *out = ir_module_like(in);
     for (int i = 0; i < in->func_count; i++) {
-        merging m = {.suffixes = suffixes, .suffix_count = suffix_count};
+        merging m = {.suffixes = suffixes, .suffix_count = suffix_count, .hint = hint};
         note_region(&m, in->funcs[i]->body);
         ir_clone_func(in, in->funcs[i], *out, in->funcs[i]->name, NULL, merge, &m);
         free(m.groups);
@@ -145,10 +147,10 @@ static gm_status merge_siblings(const char *const *suffixes, int suffix_count, c
 gm_status pass_merge_qkv(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     static const char *const suffixes[] = {"self_attn.q_proj.weight", "self_attn.k_proj.weight",
                                            "self_attn.v_proj.weight"};
-    return merge_siblings(suffixes, 3, in, out);
+    return merge_siblings(suffixes, 3, "qkv", in, out);
 }
 
 gm_status pass_merge_gate_up(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out) {
     static const char *const suffixes[] = {"mlp.gate_proj.weight", "mlp.up_proj.weight"};
-    return merge_siblings(suffixes, 2, in, out);
+    return merge_siblings(suffixes, 2, "gate_up", in, out);
 }
