@@ -3,7 +3,7 @@
  *
  * Either way a task reads just the keys that some row of it sees, so local layers cost their window. Caches are read
  * where they lie, through their strides: [S,KV,D], [KV,S,D] or a K of [KV,D,S]; a ring is read as two runs where it
- * wraps; bf16, f16 and i8 are widened on the way, or i8 rounded to bf16 for tile registers, or made words.
+ * wraps; bf16, f16 and i8 are widened on the way, or i8 rounded to bf16 for tile registers, or made int16.
  */
 #include "codegen/attention.h"
 
@@ -203,7 +203,7 @@ static attention_job job_of(cg *c, const ir_inst *inst, bool singly) {
                          .cap = ir_attr_float(inst, IR_ATTR_CAP, 0),
                          .window = ir_attr_int(inst, IR_ATTR_WINDOW, 0),
                          .ring = ir_attr_int(inst, IR_ATTR_RING, 0),
-                         .words = ir_attr_find(inst, IR_ATTR_IMPL),
+                         .int16 = ir_attr_find(inst, IR_ATTR_IMPL),
                          .parts = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? 1 : 2};
     for (int i = singly ? 1 : 0; i < 4; i++) job.q_stride[i] = from->stride[i], job.out_stride[i] = to->stride[i];
     return job;
@@ -214,7 +214,7 @@ static void begin_key(const attention_job *job, bool singly, gm_string *key) {
     long long keys = singly ? (long long)attention_most_keys(job) : (long long)job->window;
     gm_string_printf(key, "attention %lld %lld %lld %lld %lld %lld ", (long long)job->tokens, (long long)job->kv_heads,
                      (long long)job->group, (long long)job->d, (long long)job->slots, keys);
-    gm_string_printf(key, "%a %a %d %d %d %d %d |", job->factor, job->cap, job->ring, job->words, job->parts,
+    gm_string_printf(key, "%a %a %d %d %d %d %d |", job->factor, job->cap, job->ring, job->int16, job->parts,
                      job->q_dtype, job->out_dtype);
     key_strides(key, job->q_stride, 4);
     key_strides(key, job->out_stride, 4);

@@ -20,9 +20,9 @@ typedef struct attention_job {
     double factor, cap;
     int64_t window; /* 0: none */
     bool ring;      /* key j lies in slot j mod slots */
-    /* in integers, or in bf16, where that is possible: attention_in_words, attention_in_tiles,
-     * attention_one_in_words */
-    bool words;
+    /* in integers, or in bf16, where that is possible: attention_in_int16, attention_in_tiles,
+     * attention_one_in_int16 */
+    bool int16;
     int parts;                        /* of bf16, in tiles: 1, or 2 of q and the weights, high and low */
     int q, position, window_arg, out; /* of no window, more than all keys */
 } attention_job;
@@ -31,7 +31,7 @@ typedef struct attention_job {
 void attention_one(cg *c, const attention_job *job);
 /* Many: blocks of tokens. */
 void attention_blocks(cg *c, const attention_job *job);
-/* How each of them goes about this job, in words for --explain. */
+/* How each of them goes about this job, in int16 for --explain. */
 void attention_one_text(const cg *c, const attention_job *job, gm_string *out);
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out);
 
@@ -84,10 +84,10 @@ void attention_runs_end(cg *c, attention_runs *runs);
 /* ---- attention_one.c ---- */
 
 /* What a thread works on, of one token. In its scratch: scores [heads, most], sums [heads, D], top [heads], total
- * [heads], each f32; and what attention_one_words.c keeps there. */
+ * [heads], each f32; and what attention_one_int16.c keeps there. */
 typedef struct attention_part {
     int64_t heads, most;
-    LLVMValueRef scores, sums, top, total, words;
+    LLVMValueRef scores, sums, top, total, int16;
     LLVMValueRef low, keys; /* this thread's */
     LLVMValueRef count;     /* of threads that have keys: the first ones */
 } attention_part;
@@ -123,17 +123,17 @@ attention_row_tiles attention_row_tiles_begin(cg *c, const attention_job *job, c
                                               const attention_runs *run, int rows, int last);
 bool attention_row_tiles_next(cg *c, attention_row_tiles *t);
 
-/* ---- attention_one_words.c ---- */
+/* ---- attention_one_int16.c ---- */
 
-/* Is this job, of one token, done in words? K and V are i8 then, with a scale for each 32 columns. */
-bool attention_one_in_words(const attention_job *job);
-void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out);
-/* Bytes of scratch at part.words, where a line of memory begins. */
-int64_t attention_one_words_bytes(cg *c, const attention_job *job);
+/* Is this job, of one token, done in int16? K and V are i8 then, with a scale for each 32 columns. */
+bool attention_one_in_int16(const attention_job *job);
+void attention_one_int16_text(const cg *c, const attention_job *job, gm_string *out);
+/* Bytes of scratch at part.int16, where a line of memory begins. */
+int64_t attention_one_int16_bytes(cg *c, const attention_job *job);
 /* The part's scores. */
-void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p);
+void attention_one_int16_score(cg *c, const attention_job *job, const attention_part *p);
 /* The part's sums, zero before, += the rows of V by their weights. */
-void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p);
+void attention_one_int16_weigh(cg *c, const attention_job *job, const attention_part *p);
 
 /* ---- attention_weigh.c ---- */
 
@@ -180,12 +180,12 @@ typedef struct attention_panel {
 /* Columns and rows of a tile. */
 int64_t attention_tile_width(const cg *c);
 int64_t attention_tile_rows(const cg *c);
-/* f32 of a panel's keys in words: what they are multiplied by to become codes, and what their codes stand for. */
+/* f32 of a panel's keys in int16: what they are multiplied by to become codes, and what their codes stand for. */
 typedef struct attention_scales {
     LLVMValueRef inverses, scales;
 } attention_scales;
 /* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is
- * undefined. With scales, which are filled, units of two columns in words instead of columns. */
+ * undefined. With scales, which are filled, units of two columns in int16 instead of columns. */
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
                       LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */
@@ -195,13 +195,13 @@ void attention_pack_v(cg *c, const attention_job *job, const attention_panel *p,
 LLVMValueRef attention_element(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv,
                                LLVMValueRef column, int width);
 /* out[rows, width of a tile] = a[rows, depth]·b[depth, width], with `add` +=. Whole tiles: up to a tile's rows - 1 more
- * are read of a and read and written of out. Elements of 32 bits: f32, or with `words` pairs of i16, whose sums are
+ * are read of a and read and written of out. Elements of 32 bits: f32, or with `int16` pairs of i16, whose sums are
  * multiplied by the f32 scale of their row and, unless `add`, of their column. */
 typedef struct attention_product {
     LLVMValueRef a, rows, b, depth, out;
     int64_t a_stride, out_stride; /* elements */
-    bool add, words;
-    LLVMValueRef row_scales, column_scales; /* with words */
+    bool add, int16;
+    LLVMValueRef row_scales, column_scales; /* with int16 */
     /* With add: of the depth in keys, row r has zeros but in [low + r / group, high + r / group). Tile registers
      * multiply all of it. */
     LLVMValueRef low, high;
@@ -211,14 +211,14 @@ void attention_multiply(cg *c, const attention_product *p);
 
 /* ---- attention_tiles.c ---- */
 
-/* Is this job done in tile registers? Then not in words. */
+/* Is this job done in tile registers? Then not in int16. */
 bool attention_in_tiles(const cg *c, const attention_job *job);
 /* to: d high parts of the row from[d], then d low ones, if there are two parts; bf16. */
 void attention_tiles_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to);
-/* As attention_words_units, the elements as they are. */
+/* As attention_int16_units, the elements as they are. */
 LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number,
                                    LLVMValueRef unit);
-/* As attention_words_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite,
+/* As attention_int16_pack_v; losses, f32[keys rounded up to whole tiles]: NaN of a key with values that are not finite,
  * else 0. Returns i1: is there such a key? */
 LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses,
                                     LLVMValueRef to, int64_t most);
@@ -230,26 +230,26 @@ void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows
  * elements, its low ones in the other. */
 void attention_tiles_multiply(cg *c, const attention_job *job, const attention_product *p);
 
-/* ---- attention_words.c ---- */
+/* ---- attention_int16.c ---- */
 
-/* Is this job done in words? */
-bool attention_in_words(const cg *c, const attention_job *job);
-/* to[d] = the row from[d], of whole vectors, as words up to `code`, whose scale goes to *scale. */
+/* Is this job done in int16? */
+bool attention_in_int16(const cg *c, const attention_job *job);
+/* to[d] = the row from[d], of whole vectors, as int16 up to `code`, whose scale goes to *scale. */
 void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double code, LLVMValueRef from,
                          LLVMValueRef to, LLVMValueRef scale);
 /* The same of f32, with the largest code for what it is multiplied by here. */
-void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
+void attention_int16_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale);
 /* Fill the scales of a panel of K. */
-void attention_words_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to);
+void attention_int16_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to);
 /* A vector of units of 32 bits of key `number` of the panel, two columns each, from one on. */
-LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p,
+LLVMValueRef attention_int16_units(cg *c, const attention_job *job, const attention_panel *p,
                                    const attention_scales *scales, LLVMValueRef number, LLVMValueRef unit);
 /* As attention_pack_v, a unit of 32 bits holding the same column of two keys; fills the scales. */
-void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
+void attention_int16_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
                             LLVMValueRef to, int64_t most);
 /* attention_weigh, with to: i16[count][keys], the codes of the weights times the values' scales, zero before, whose own
  * scales go to scale[count]. The scores are overwritten. */
-void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values,
+void attention_int16_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values,
                            LLVMValueRef to, LLVMValueRef scale, LLVMValueRef *top, LLVMValueRef *sum);
 
 #endif

@@ -27,7 +27,7 @@ enum {
 /* A packed panel, or what follows a key in it: f32 or units of 32 bits. */
 typedef struct packed {
     LLVMValueRef keys, values;
-    attention_scales k, v; /* in words; in tiles v.scales: what is lost of values */
+    attention_scales k, v; /* in int16; in tiles v.scales: what is lost of values */
     LLVMValueRef lost;     /* i32 in tiles: is something? */
 } packed;
 
@@ -38,9 +38,9 @@ typedef struct block {
     /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals
      * [rows], a panel or the parts of shared ones that it packs */
     LLVMValueRef rows, sums, scores, tops, totals, panel, shared;
-    /* in words: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's
+    /* in int16: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's
      * keys and values */
-    bool words, tiles; /* tiles: weights in parts */
+    bool int16, tiles; /* tiles: weights in parts */
     LLVMValueRef weights, q_scales, weight_scales, k_inverses, v_inverses;
     int64_t most;       /* panels that are shared, 0: none are */
     LLVMValueRef start; /* of those shared: the first key */
@@ -66,12 +66,12 @@ static void multiply(cg *c, const attention_job *job, const block *b, const atte
 
 /* Elements of 32 bits in a row of q. */
 static int64_t row_elements(const attention_job *job, const block *b) {
-    return b->words ? job->d / 2 : b->tiles ? job->d / 2 * job->parts : job->d;
+    return b->int16 ? job->d / 2 : b->tiles ? job->d / 2 * job->parts : job->d;
 }
 
 /* Are panels of units of two elements? */
 static bool in_pairs(const block *b) {
-    return b->words || b->tiles;
+    return b->int16 || b->tiles;
 }
 
 /* Elements of 32 bits of a key in a panel. */
@@ -81,7 +81,7 @@ static int64_t key_elements(const attention_job *job, const block *b) {
 
 /* Elements of 32 bits in a row of weights. */
 static int64_t weight_elements(const attention_job *job, const block *b) {
-    return b->words ? PANEL_KEYS / 2 : b->tiles ? PANEL_KEYS / 2 * job->parts : PANEL_KEYS;
+    return b->int16 ? PANEL_KEYS / 2 : b->tiles ? PANEL_KEYS / 2 * job->parts : PANEL_KEYS;
 }
 
 static LLVMValueRef weights_of(const block *b) {
@@ -113,7 +113,7 @@ static void read_row(cg *c, const attention_job *job, const block *b, LLVMValueR
     /* There are no scores yet, so a row may lie in their place. */
     if (in_pairs(b) && narrow && !as_it_is)
         copy_row(c, job, job->q_dtype, from, NULL, RT_F32, b->scores), from = b->scores;
-    if (b->words) attention_words_row(c, job, from, to, float_at(c, b->q_scales, row));
+    if (b->int16) attention_int16_row(c, job, from, to, float_at(c, b->q_scales, row));
     else if (as_it_is) LLVMBuildMemCpy(c->b, to, 4, from, 2, cg_i64(c, job->d * 2));
     else if (b->tiles) attention_tiles_row(c, job, from, to);
     else copy_row(c, job, job->q_dtype, from, NULL, RT_F32, to);
@@ -143,7 +143,7 @@ static void begin_sums(cg *c, const attention_job *job, const block *b, LLVMValu
     cg_loop_end(c, &loop);
     /* The last tile's other rows add nothing, so their scales are finite. */
     LLVMValueRef scales = cg_add(c, rows, cg_i64(c, tall_of(c, b) - 1));
-    if (b->words) attention_zero(c, b->weight_scales, scales);
+    if (b->int16) attention_zero(c, b->weight_scales, scales);
 }
 
 /* row[d] *= factor */
@@ -202,8 +202,8 @@ static void weigh_rows(cg *c, const attention_job *job, const block *b, const pa
     int64_t elements = weight_elements(job, b);
     LLVMValueRef weights = float_at(c, weights_of(b), cg_mul(c, number, cg_i64(c, elements)));
     if (in_pairs(b)) attention_zero(c, weights, cg_i64(c, rows->count * elements));
-    if (b->words)
-        attention_words_weigh(c, job, rows, p->v.scales, weights, float_at(c, b->weight_scales, number), top, sum);
+    if (b->int16)
+        attention_int16_weigh(c, job, rows, p->v.scales, weights, float_at(c, b->weight_scales, number), top, sum);
     else if (b->tiles) attention_tiles_weigh(c, job, rows, is_set(c, p->lost), p->v.scales, weights, top, sum);
     else attention_weigh(c, job, rows, top, keep_weights, rows, sum);
     for (int i = 0; i < rows->count && !in_pairs(b); i++) {
@@ -272,8 +272,8 @@ static void score_panel(cg *c, const attention_job *job, const block *b, const p
         .depth = depth,
         .out = float_at(c, b->scores, cg_add(c, cg_mul(c, from, cg_i64(c, PANEL_KEYS)), keys.index)),
         .out_stride = PANEL_KEYS,
-        .words = b->words};
-    if (b->words)
+        .int16 = b->int16};
+    if (b->int16)
         product.row_scales = float_at(c, b->q_scales, from),
         product.column_scales = float_at(c, p->k.scales, keys.index);
     multiply(c, job, b, &product);
@@ -298,11 +298,11 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
                                  .out = float_at(c, sums_of(c, job, b, from), part.index),
                                  .out_stride = columns,
                                  .add = true,
-                                 .words = b->words,
+                                 .int16 = b->int16,
                                  .low = cg_sub(c, high, c->code.args[job->window_arg]),
                                  .high = high,
                                  .group = job->group};
-    if (b->words) product.row_scales = float_at(c, b->weight_scales, from);
+    if (b->int16) product.row_scales = float_at(c, b->weight_scales, from);
     multiply(c, job, b, &product);
     cg_loop_end(c, &part);
 }
@@ -364,14 +364,14 @@ typedef void (*pack_fn)(cg *c, const attention_job *job, const block *b, const a
                         const packed *to);
 
 static void pack_keys(cg *c, const attention_job *job, const block *b, const attention_panel *panel, const packed *to) {
-    attention_pack_k(c, job, panel, b->words ? &to->k : NULL, to->keys);
+    attention_pack_k(c, job, panel, b->int16 ? &to->k : NULL, to->keys);
 }
 
 /* In pairs: weigh_panel reads their scales or what is lost of them. Floats take the place of the keys, when those have
  * been multiplied. */
 static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel,
                         const packed *to) {
-    if (b->words) attention_words_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
+    if (b->int16) attention_int16_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);
     if (!b->tiles) return;
     LLVMValueRef lost = attention_tiles_pack_v(c, job, panel, to->v.scales, to->values, PANEL_KEYS);
     cg_store(c, LLVMBuildZExt(c->b, lost, c->i32, ""), to->lost, 4);
@@ -495,10 +495,10 @@ static int64_t block_tokens(const cg *c, const attention_job *job) {
 
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out) {
     bool tiles = attention_in_tiles(c, job);
-    block b = {.words = attention_in_words(c, job), .tiles = tiles};
+    block b = {.int16 = attention_in_int16(c, job), .tiles = tiles};
     const char *in_tiles =
         job->parts > 1 ? "two parts of bf16 in tile registers (tdpbf16ps)" : "bf16 in tile registers (tdpbf16ps)";
-    const char *how = tiles ? in_tiles : b.words ? "words of 16 bits" : "floats";
+    const char *how = tiles ? in_tiles : b.int16 ? "integers of 16 bits" : "floats";
     const char *whose = most_shared(c, job, &b) ? "that is packed once for all of them" : "of their own";
     gm_string_printf(
         out, "up to %lld tokens by %lld heads share a panel of %d keys %s, in %s, tiles of %lld rows by %lld columns",
@@ -508,7 +508,7 @@ void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out
 
 void attention_blocks(cg *c, const attention_job *job) {
     int64_t most = block_tokens(c, job);
-    block b = {.words = attention_in_words(c, job), .tiles = attention_in_tiles(c, job)};
+    block b = {.int16 = attention_in_int16(c, job), .tiles = attention_in_tiles(c, job)};
     b.most = most_shared(c, job, &b);
     open_scratch(c, job, most, &b);
     LLVMValueRef all = cg_dim(c, job->tokens), heads = cg_i64(c, job->kv_heads), one = cg_i64(c, 1),

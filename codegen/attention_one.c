@@ -8,7 +8,7 @@
  *      out = Σ w·sum / Σ w·total.
  *
  * Where the keys of a column of K are neighbours ([KV,D,S]), scores are a weighted sum of K's columns, as in 3. Over
- * caches of i8, 1 and 3 may be done in integers (attention_one_words.c).
+ * caches of i8, 1 and 3 may be done in integers (attention_one_int16.c).
  */
 #include "codegen/attention.h"
 
@@ -310,8 +310,8 @@ static void score_columns(cg *c, const attention_job *job, const attention_part 
 
 static void score_part(cg *c, const attention_job *job, const attention_part *p) {
     bool by_row = job->k.stride[2] == 1 || job->d == 1;
-    if (attention_one_in_words(job)) {
-        attention_one_words_score(c, job, p);
+    if (attention_one_in_int16(job)) {
+        attention_one_int16_score(c, job, p);
         return;
     }
     if (!by_row) {
@@ -336,8 +336,8 @@ static void softmax_part(cg *c, const attention_job *job, const attention_part *
 
 static void weigh_part(cg *c, const attention_job *job, const attention_part *p) {
     attention_zero(c, p->sums, cg_i64(c, p->heads * job->d));
-    if (attention_one_in_words(job)) {
-        attention_one_words_weigh(c, job, p);
+    if (attention_one_in_int16(job)) {
+        attention_one_int16_weigh(c, job, p);
         return;
     }
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
@@ -410,11 +410,11 @@ static void open_part(cg *c, const attention_job *job, attention_part *p) {
     int64_t scores = p->heads * p->most * 4, sums = p->heads * job->d * 4,
             numbers = (p->heads * 4 + LINE - 1) / LINE * LINE;
     p->scores = cg_scratch(c, scores + sums + 2 * numbers +
-                                  (attention_one_in_words(job) ? attention_one_words_bytes(c, job) : 0));
+                                  (attention_one_in_int16(job) ? attention_one_int16_bytes(c, job) : 0));
     p->sums = cg_at(c, c->i8, p->scores, cg_i64(c, scores));
     p->top = cg_at(c, c->i8, p->sums, cg_i64(c, sums));
     p->total = cg_at(c, c->i8, p->top, cg_i64(c, numbers));
-    p->words = cg_at(c, c->i8, p->total, cg_i64(c, numbers));
+    p->int16 = cg_at(c, c->i8, p->total, cg_i64(c, numbers));
     LLVMValueRef position = cg_widen(c, c->code.args[job->position]), low = attention_first_key(c, job, position);
     LLVMValueRef keys = cg_sub(c, cg_add(c, position, cg_i64(c, 1)), low), threads = cg_widen(c, c->code.threads),
                  one = cg_i64(c, 1);
@@ -429,7 +429,7 @@ static void open_part(cg *c, const attention_job *job, attention_part *p) {
 void attention_one_text(const cg *c, const attention_job *job, gm_string *out) {
     int64_t heads = job->group < HEAD_TILE ? job->group : HEAD_TILE;
     gm_string_printf(out, "every thread takes at least %d keys, ", LEAST_KEYS);
-    if (attention_one_in_words(job)) attention_one_words_text(c, job, out);
+    if (attention_one_in_int16(job)) attention_one_int16_text(c, job, out);
     else gm_string_printf(out, "in tiles of %d keys by %lld heads", tile_rows(c, job), (long long)heads);
 }
 

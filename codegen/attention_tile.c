@@ -20,7 +20,7 @@ int64_t attention_tile_rows(const cg *c) {
 /* ---- the product ---- */
 
 typedef struct tile_job {
-    bool add, words;
+    bool add, int16;
     int64_t a_stride, out_stride; /* constants, so that one register addresses all rows */
     int64_t group;
     int a, rows, b, depth, out, row_scales, column_scales, low, high; /* kernel arguments */
@@ -36,7 +36,7 @@ typedef struct tile {
 } tile;
 
 static void begin_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef out) {
-    bool before = job->add && !job->words;
+    bool before = job->add && !job->int16;
     for (int r = 0; r < attention_tile_rows(c); r++)
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef row = cg_at(c, c->f32, out, cg_i64(c, r * job->out_stride));
@@ -47,7 +47,7 @@ static void begin_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef o
 
 /* The part of the depth where some row of the tile, whose first one is `first`, is not zero. */
 static void depth_of(cg *c, const tile_job *job, LLVMValueRef first, LLVMValueRef *from, LLVMValueRef *to) {
-    LLVMValueRef *args = c->code.args, group = cg_i64(c, job->group), keys = cg_i64(c, job->words ? 2 : 1);
+    LLVMValueRef *args = c->code.args, group = cg_i64(c, job->group), keys = cg_i64(c, job->int16 ? 2 : 1);
     LLVMValueRef last = cg_add(c, first, cg_i64(c, attention_tile_rows(c) - 1));
     *from = cg_i64(c, 0), *to = args[job->depth];
     if (!job->add) return;
@@ -58,7 +58,7 @@ static void depth_of(cg *c, const tile_job *job, LLVMValueRef first, LLVMValueRe
 }
 
 static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef first, LLVMValueRef a) {
-    LLVMTypeRef element = job->words ? c->i32 : c->f32;
+    LLVMTypeRef element = job->int16 ? c->i32 : c->f32;
     LLVMValueRef *args = c->code.args, b[VECTORS], from, to;
     depth_of(c, job, first, &from, &to);
     cg_loop loop = cg_loop_begin(c, from, to, 1);
@@ -69,7 +69,7 @@ static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef fir
         LLVMValueRef x = cg_spread(c, cg_load(c, element, cg_at(c, element, row, loop.index), 4));
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef old = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], "");
-            LLVMBuildStore(c->b, job->words ? cg_add_pairs(c, old, x, b[v]) : cg_fma(c, x, b[v], old), t->acc[r][v]);
+            LLVMBuildStore(c->b, job->int16 ? cg_add_pairs(c, old, x, b[v]) : cg_fma(c, x, b[v], old), t->acc[r][v]);
         }
     }
     cg_loop_end_unrolled(c, &loop, UNROLL);
@@ -79,18 +79,18 @@ static void sum_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef fir
 static void end_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef first, LLVMValueRef out) {
     LLVMTypeRef floats = cg_vector(c, c->f32);
     LLVMValueRef *args = c->code.args, column[VECTORS] = {0};
-    for (int v = 0; v < VECTORS && job->words && !job->add; v++)
+    for (int v = 0; v < VECTORS && job->int16 && !job->add; v++)
         column[v] = cg_load(c, floats, vector_at(c, args[job->column_scales], v), 4);
     for (int r = 0; r < attention_tile_rows(c); r++) {
         LLVMValueRef row = cg_at(c, c->f32, out, cg_i64(c, r * job->out_stride)), scale = NULL;
-        if (job->words)
+        if (job->int16)
             scale = cg_spread(
                 c, cg_load(c, c->f32, cg_at(c, c->f32, args[job->row_scales], cg_add(c, first, cg_i64(c, r))), 4));
         for (int v = 0; v < VECTORS; v++) {
             LLVMValueRef y = LLVMBuildLoad2(c->b, t->type, t->acc[r][v], ""), place = vector_at(c, row, v);
-            if (job->words) y = LLVMBuildSIToFP(c->b, y, floats, "");
-            if (job->words && job->add) y = cg_fma(c, y, scale, cg_load(c, floats, place, 4));
-            else if (job->words) y = LLVMBuildFMul(c->b, LLVMBuildFMul(c->b, y, scale, ""), column[v], "");
+            if (job->int16) y = LLVMBuildSIToFP(c->b, y, floats, "");
+            if (job->int16 && job->add) y = cg_fma(c, y, scale, cg_load(c, floats, place, 4));
+            else if (job->int16) y = LLVMBuildFMul(c->b, LLVMBuildFMul(c->b, y, scale, ""), column[v], "");
             cg_store(c, y, place, 4);
         }
     }
@@ -99,7 +99,7 @@ static void end_tile(cg *c, const tile_job *job, const tile *t, LLVMValueRef fir
 static void emit_tiles(cg *c, void *user) {
     const tile_job *job = user;
     int64_t tall = attention_tile_rows(c);
-    LLVMTypeRef element = job->words ? c->i32 : c->f32;
+    LLVMTypeRef element = job->int16 ? c->i32 : c->f32;
     tile t = {.type = cg_vector(c, element)};
     for (int r = 0; r < tall; r++)
         for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, t.type, NULL);
@@ -114,17 +114,17 @@ static void emit_tiles(cg *c, void *user) {
 
 void attention_multiply(cg *c, const attention_product *p) {
     tile_job job = {
-        .add = p->add, .words = p->words, .a_stride = p->a_stride, .out_stride = p->out_stride, .group = p->group};
+        .add = p->add, .int16 = p->int16, .a_stride = p->a_stride, .out_stride = p->out_stride, .group = p->group};
     cg_kernel kernel = {.count = 0};
     job.a = cg_kernel_arg(&kernel, p->a);
     job.rows = cg_kernel_arg(&kernel, p->rows);
     job.b = cg_kernel_arg(&kernel, p->b);
     job.depth = cg_kernel_arg(&kernel, p->depth);
     job.out = cg_kernel_arg(&kernel, p->out);
-    if (p->words) job.row_scales = cg_kernel_arg(&kernel, p->row_scales);
-    if (p->words && !p->add) job.column_scales = cg_kernel_arg(&kernel, p->column_scales);
+    if (p->int16) job.row_scales = cg_kernel_arg(&kernel, p->row_scales);
+    if (p->int16 && !p->add) job.column_scales = cg_kernel_arg(&kernel, p->column_scales);
     if (p->add) job.low = cg_kernel_arg(&kernel, p->low), job.high = cg_kernel_arg(&kernel, p->high);
-    gm_string_printf(&kernel.key, "attention_tile %d %d %lld %lld %lld", p->add, p->words, (long long)p->a_stride,
+    gm_string_printf(&kernel.key, "attention_tile %d %d %lld %lld %lld", p->add, p->int16, (long long)p->a_stride,
                      (long long)p->out_stride, (long long)p->group);
     cg_kernel_call(c, &kernel, "attention_tile", emit_tiles, &job);
 }
@@ -149,7 +149,7 @@ static void pack_squares(cg *c, const attention_job *job, const attention_panel 
     LLVMValueRef column = cg_min(c, loop.index, cg_i64(c, elements - c->lanes));
     for (int i = 0; i < c->lanes; i++) { /* those past the end are a key again: nobody sees them */
         LLVMValueRef number = cg_min(c, cg_add(c, key, cg_i64(c, i)), last);
-        v[i] = scales ? attention_words_units(c, job, p, scales, number, column)
+        v[i] = scales ? attention_int16_units(c, job, p, scales, number, column)
                : attention_in_tiles(c, job)
                    ? attention_tiles_units(c, job, p, number, column)
                    : attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, c->lanes);
@@ -177,7 +177,7 @@ static void pack_lines(cg *c, const attention_job *job, const attention_panel *p
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
                       LLVMValueRef to) {
     int64_t width = attention_tile_width(c), elements = scales || attention_in_tiles(c, job) ? job->d / 2 : job->d;
-    if (scales) attention_words_scale_k(c, job, p, scales);
+    if (scales) attention_int16_scale_k(c, job, p, scales);
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), p->count, width);
     LLVMValueRef lines = cg_at(c, c->f32, to, cg_mul(c, loop.index, cg_i64(c, elements)));
     if (job->k.stride[2] == 1 && job->d >= c->lanes)

@@ -2,8 +2,8 @@
  *
  * K and V are bf16 in the cache and stay as they are. q and the weights are rounded to it in the bf16 plan, and so are
  * K and V of i8; in others q and the weights are split in two, x = high + low, which leaves 16 bits of each: more than
- * the words of attention_words.c have, and no scales. A panel's units of 32 bits lie as tiles take them: two columns of
- * a key, or a column of two keys. Values that are not finite are taken out of the panel, since the weight 0 of a row
+ * the integers of attention_int16.c have, and no scales. A panel's units of 32 bits lie as tiles take them: two columns
+ * of a key, or a column of two keys. Values that are not finite are taken out of the panel, since the weight 0 of a row
  * that does not see them would not be enough, and make the weights of the rows that see them NaN.
  */
 #include "codegen/attention.h"
@@ -11,9 +11,9 @@
 
 enum {
     MOST_PARTS = 2,
-    WORDS = 2 /* to a unit of 32 bits */,
-    HALVES = 2 /* of a row of as many words as a vector has */,
-    MAX_WORDS = 32
+    PAIR = 2 /* of bf16, a unit of 32 bits */,
+    HALVES = 2 /* of a row of as many bf16 as a vector holds */,
+    MAX_ELEMENTS = 32
 };
 
 bool attention_in_tiles(const cg *c, const attention_job *job) {
@@ -22,7 +22,7 @@ bool attention_in_tiles(const cg *c, const attention_job *job) {
         bool rounds = caches[i]->scale >= 0 && job->parts == 1; /* codes and scales give no bf16 */
         if ((caches[i]->dtype != RT_BF16 && !rounds) || caches[i]->stride[2] != 1) return false;
     }
-    return c->tiles && job->words && job->d % (WORDS * c->lanes) == 0;
+    return c->tiles && job->int16 && job->d % (PAIR * c->lanes) == 0;
 }
 
 /* ---- floats in one part or two ---- */
@@ -96,7 +96,7 @@ void attention_tiles_weigh(cg *c, const attention_job *job, attention_rows *rows
 static LLVMValueRef load_units(cg *c, const attention_cache *cache, LLVMValueRef slot, LLVMValueRef kv,
                                LLVMValueRef column) {
     if (cache->scale >= 0) {
-        LLVMValueRef x = attention_element(c, cache, slot, kv, column, WORDS * c->lanes);
+        LLVMValueRef x = attention_element(c, cache, slot, kv, column, PAIR * c->lanes);
         return LLVMBuildBitCast(c->b, cg_from_f32(c, RT_BF16, x), cg_vector(c, c->i32), "");
     }
     LLVMValueRef at = attention_offset(c, slot, cache->stride[0], kv, cache->stride[1], column, 1);
@@ -105,69 +105,68 @@ static LLVMValueRef load_units(cg *c, const attention_cache *cache, LLVMValueRef
 
 LLVMValueRef attention_tiles_units(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef number,
                                    LLVMValueRef unit) {
-    return load_units(c, &job->k, cg_add(c, p->slot, number), p->kv, cg_mul(c, unit, cg_i64(c, WORDS)));
+    return load_units(c, &job->k, cg_add(c, p->slot, number), p->kv, cg_mul(c, unit, cg_i64(c, PAIR)));
 }
 
 /* Elements that are not finite become 0, and are counted: *lost, i16 lanes of ones. */
 static LLVMValueRef take_finite(cg *c, LLVMValueRef units, LLVMValueRef lost) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
-    LLVMValueRef bits = LLVMBuildBitCast(c->b, units, words, ""),
-                 most = cg_splat(c, LLVMConstInt(c->i16, 0x7F80, 0), WORDS * c->lanes);
+    LLVMTypeRef halves = LLVMVectorType(c->i16, PAIR * (unsigned)c->lanes);
+    LLVMValueRef bits = LLVMBuildBitCast(c->b, units, halves, ""),
+                 most = cg_splat(c, LLVMConstInt(c->i16, 0x7F80, 0), PAIR * c->lanes);
     LLVMValueRef wrong = LLVMBuildICmp(c->b, LLVMIntEQ, LLVMBuildAnd(c->b, bits, most, ""), most, "");
-    LLVMValueRef ones = LLVMBuildSExt(c->b, wrong, words, "");
-    LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, words, lost, ""), ones, ""), lost);
-    return LLVMBuildBitCast(c->b, LLVMBuildSelect(c->b, wrong, LLVMConstNull(words), bits, ""), cg_vector(c, c->i32),
+    LLVMValueRef ones = LLVMBuildSExt(c->b, wrong, halves, "");
+    LLVMBuildStore(c->b, LLVMBuildOr(c->b, LLVMBuildLoad2(c->b, halves, lost, ""), ones, ""), lost);
+    return LLVMBuildBitCast(c->b, LLVMBuildSelect(c->b, wrong, LLVMConstNull(halves), bits, ""), cg_vector(c, c->i32),
                             "");
 }
 
-/* Columns `low` or `high` half of two keys' words, a column of both to a lane. */
+/* Columns `low` or `high` half of two keys, a column of both to a lane. */
 static LLVMValueRef pair_up(cg *c, LLVMValueRef one, LLVMValueRef other, bool high) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
-    LLVMValueRef mask[MAX_WORDS];
-    for (int i = 0; i < WORDS * c->lanes; i++)
-        mask[i] = cg_i32(c, i / 2 + (high ? c->lanes : 0) + (i % 2) * WORDS * c->lanes);
-    one = LLVMBuildBitCast(c->b, one, words, ""), other = LLVMBuildBitCast(c->b, other, words, "");
+    LLVMTypeRef halves = LLVMVectorType(c->i16, PAIR * (unsigned)c->lanes);
+    LLVMValueRef mask[MAX_ELEMENTS];
+    for (int i = 0; i < PAIR * c->lanes; i++)
+        mask[i] = cg_i32(c, i / 2 + (high ? c->lanes : 0) + (i % 2) * PAIR * c->lanes);
+    one = LLVMBuildBitCast(c->b, one, halves, ""), other = LLVMBuildBitCast(c->b, other, halves, "");
     return LLVMBuildBitCast(
-        c->b, LLVMBuildShuffleVector(c->b, one, other, LLVMConstVector(mask, (unsigned)(WORDS * c->lanes)), ""),
+        c->b, LLVMBuildShuffleVector(c->b, one, other, LLVMConstVector(mask, (unsigned)(PAIR * c->lanes)), ""),
         cg_vector(c, c->i32), "");
 }
 
 /* NaN where something was lost of a key, else 0. */
 static void note_loss(cg *c, LLVMValueRef lost, LLVMValueRef at) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
-    LLVMValueRef all = LLVMBuildLoad2(c->b, words, lost, ""),
-                 any = cg_intrinsic(c, "llvm.vector.reduce.or", words, &all, 1);
+    LLVMTypeRef halves = LLVMVectorType(c->i16, PAIR * (unsigned)c->lanes);
+    LLVMValueRef all = LLVMBuildLoad2(c->b, halves, lost, ""),
+                 any = cg_intrinsic(c, "llvm.vector.reduce.or", halves, &all, 1);
     LLVMValueRef bits = LLVMBuildAnd(c->b, LLVMBuildSExt(c->b, any, c->i32, ""), cg_i32(c, 0x7FC00000), "");
     cg_store(c, LLVMBuildBitCast(c->b, bits, c->f32, ""), at, 4);
 }
 
 LLVMValueRef attention_tiles_pack_v(cg *c, const attention_job *job, const attention_panel *p, LLVMValueRef losses,
                                     LLVMValueRef to, int64_t most) {
-    int64_t width = attention_tile_width(c), both = WORDS * c->lanes, step = CG_TILE_DEPTH;
-    LLVMTypeRef words = LLVMVectorType(c->i16, WORDS * (unsigned)c->lanes);
-    LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), lost[WORDS];
-    for (int i = 0; i < WORDS; i++) lost[i] = cg_variable(c, words, NULL);
+    int64_t width = attention_tile_width(c), both = PAIR * c->lanes, step = CG_TILE_DEPTH;
+    LLVMTypeRef halves = LLVMVectorType(c->i16, PAIR * (unsigned)c->lanes);
+    LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1)), lost[PAIR];
+    for (int i = 0; i < PAIR; i++) lost[i] = cg_variable(c, halves, NULL);
     LLVMValueRef end =
         cg_mul(c, LLVMBuildUDiv(c->b, cg_add(c, p->count, cg_i64(c, step - 1)), cg_i64(c, step), ""), cg_i64(c, step));
     /* keys after the last are that one again, and have no weight */
-    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), end, WORDS);
+    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), end, PAIR);
     LLVMValueRef line =
-        cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, WORDS), ""), cg_i64(c, width)));
-    for (int i = 0; i < WORDS; i++) LLVMBuildStore(c->b, LLVMConstNull(words), lost[i]);
+        cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, PAIR), ""), cg_i64(c, width)));
+    for (int i = 0; i < PAIR; i++) LLVMBuildStore(c->b, LLVMConstNull(halves), lost[i]);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), both);
-    LLVMValueRef row[WORDS];
-    for (int i = 0; i < WORDS; i++) {
+    LLVMValueRef row[PAIR];
+    for (int i = 0; i < PAIR; i++) {
         LLVMValueRef slot = cg_add(c, p->slot, cg_min(c, cg_add(c, keys.index, cg_i64(c, i)), last));
         row[i] = take_finite(c, load_units(c, &job->v, slot, p->kv, columns.index), lost[i]);
     }
     LLVMValueRef part =
         cg_at(c, c->i32, line,
-              cg_mul(c, LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), cg_i64(c, most / WORDS * width)));
+              cg_mul(c, LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""), cg_i64(c, most / PAIR * width)));
     for (int h = 0; h < HALVES; h++)
         cg_store(c, pair_up(c, row[0], row[1], h), cg_at(c, c->i32, part, cg_i64(c, h * c->lanes)), 4);
     cg_loop_end(c, &columns);
-    for (int i = 0; i < WORDS; i++)
-        note_loss(c, lost[i], cg_at(c, c->f32, losses, cg_add(c, keys.index, cg_i64(c, i))));
+    for (int i = 0; i < PAIR; i++) note_loss(c, lost[i], cg_at(c, c->f32, losses, cg_add(c, keys.index, cg_i64(c, i))));
     cg_loop_end(c, &keys);
     LLVMValueRef total = sum_losses(c, losses, cg_i64(c, 0), p->count);
     return LLVMBuildFCmp(c->b, LLVMRealUNO, total, total, "");

@@ -72,7 +72,7 @@ typedef struct cg {
     LLVMBuilderRef b;
     LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
     int lanes;      /* floats per vector register of the target */
-    bool dot_bytes; /* the target sums products of four bytes, or of two words, in 32 bits (vpdpbusd, vpdpwssd) */
+    bool dot_bytes; /* the target sums products of four bytes, or of two int16, in 32 bits (vpdpbusd, vpdpwssd) */
     bool tiles;     /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
     int64_t ahead;  /* bytes of weights or caches that kernels ask for ahead of those they read */
     bool stands_in; /* the target stands in for one that has what lanes, dot_bytes and tiles say */
@@ -332,7 +332,7 @@ void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out
  * cg_dot_begin once. */
 typedef struct cg_dot {
     rt_dtype dtype;
-    bool in_words;    /* x in integers: cg_can_dot_int */
+    bool in_int16;    /* x in integers: cg_can_dot_int */
     int rows;         /* of x: 1, in integers up to RT_FEW_ROWS, each as if it were alone, to the bit */
     int64_t x_stride; /* elements from one to the next */
     int64_t columns;  /* of this call, for the scratch it needs */
@@ -357,12 +357,12 @@ LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
 /* i16: Σ of two products of bytes, those of a unsigned; saturates from 2^15 on. Of vectors of 32 bytes or 64, where the
  * target has them. */
 LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b);
-/* i16[2]: Σ of the bytes of x, 4·2^n up to 32, whose products go to the even and to the odd words of lanes of 32 bits
+/* i16[2]: Σ of the bytes of x, 4·2^n up to 32, whose products go to the even and to the odd int16 of lanes of 32 bits
  * there. */
 LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x);
-/* Do these two words of a lane hold Σ code·x of so many columns, |x| <= 127? What is summed on the way, of codes
+/* Do these two int16 of a lane hold Σ code·x of so many columns, |x| <= 127? What is summed on the way, of codes
  * counted from `least`, may wrap. codes NULL: no. */
-bool cg_words_hold(const rt_codes *codes, int64_t columns);
+bool cg_int16_hold(const rt_codes *codes, int64_t columns);
 
 /* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel
  * ---- */

@@ -1,32 +1,32 @@
-/* Rows of stored codes times x in integers, for targets whose vectors hold 16 words.
+/* Rows of stored codes times x in integers, for targets whose vectors hold sixteen int16.
  *
  * A run of 32 columns of x is held in 15 bits: x = step · q, |q| <= 16383, step = max|x| / 16383. A row's codes become
- * words, pairs of products are summed in 32 bits (vpmaddwd; with VNNI LLVM makes it vpdpwssd), and a run's sums are
- * converted once and added with weight scale · step. No sum overflows: a word is code · factor, at most 2^15 in
+ * int16, pairs of products are summed in 32 bits (vpmaddwd; with VNNI LLVM makes it vpdpwssd), and a run's sums are
+ * converted once and added with weight scale · step. No sum overflows: an int16 is code · factor, at most 2^15 in
  * magnitude, and a lane sums four, 4 · 2^15 · 16383 < 2^31. So the product is that with step · q, minima too, and each
  * column of x is off by at most 2^-15 of the run's largest |x|.
  *
- * Words lie so that unpacking costs least: the order of a type says which columns are multiplied with which vector. In
+ * Int16 lie so that unpacking costs least: the order of a type says which columns are multiplied with which vector. In
  * both orders the lower half of a vector belongs to columns 0-15 of the run, so that each half may have its own scale.
  */
 #include "codegen/decode.h"
 
 #include <math.h>
 
-enum { RUN = CG_PIECE, WORDS = 16, LANES = 8, QUAD = 4, CHAINS = 2, MOST = 16383 };
+enum { RUN = CG_PIECE, INT16S = 16, LANES = 8, QUAD = 4, CHAINS = 2, MOST = 16383 };
 #define LEAST_STEP                                                                                                     \
     0x1p-100 /* of a run: its inverse is finite, and products with it and a scale stay normal for any usual scale */
 
-typedef enum word_order {
+typedef enum int16_order {
     EVEN_ODD, /* columns 0, 2 … 30, then 1, 3 … 31 */
     UNPACKED, /* 0-7 and 16-23, then 8-15 and 24-31: as vpunpck leaves them */
-} word_order;
+} int16_order;
 
 typedef struct int_type {
-    word_order order;
-    double factor; /* of the words */
-    /* The words of run `sub` of a block. */
-    void (*words)(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out);
+    int16_order order;
+    double factor; /* of the int16 */
+    /* The int16 of run `sub` of a block. */
+    void (*int16)(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out);
     /* Lane i and lane 4 + i: the scales of both halves of run 4·quad + i. NULL: one f16 at the block's start. */
     LLVMValueRef (*scales)(cg *c, LLVMValueRef block, int quad);
     /* The eight minima of a block of 256, or NULL. */
@@ -43,8 +43,8 @@ static LLVMValueRef splat_byte(cg *c, unsigned value) {
     return cg_splat(c, LLVMConstInt(c->i8, value, 0), RUN);
 }
 
-static LLVMValueRef splat_word(cg *c, unsigned value) {
-    return cg_splat(c, LLVMConstInt(c->i16, value, 0), WORDS);
+static LLVMValueRef splat_int16(cg *c, unsigned value) {
+    return cg_splat(c, LLVMConstInt(c->i16, value, 0), INT16S);
 }
 
 static LLVMValueRef pick(cg *c, LLVMValueRef a, LLVMValueRef b, const uint8_t *lanes, int count) {
@@ -62,8 +62,8 @@ static LLVMValueRef as_bytes(cg *c, LLVMValueRef v) {
     return LLVMBuildBitCast(c->b, v, vector_of(c->i8, RUN), "");
 }
 
-static LLVMValueRef as_words(cg *c, LLVMValueRef v) {
-    return LLVMBuildBitCast(c->b, v, vector_of(c->i16, WORDS), "");
+static LLVMValueRef as_int16(cg *c, LLVMValueRef v) {
+    return LLVMBuildBitCast(c->b, v, vector_of(c->i16, INT16S), "");
 }
 
 static LLVMValueRef both(cg *c, LLVMValueRef v, LLVMValueRef mask) {
@@ -78,23 +78,23 @@ static LLVMValueRef splat_half(cg *c, LLVMValueRef block, int64_t offset) {
                           "");
 }
 
-/* Every word shifted right; negative: left. */
+/* Every int16 shifted right; negative: left. */
 static LLVMValueRef shifted(cg *c, LLVMValueRef v, int by) {
-    v = as_words(c, v);
-    if (by > 0) return LLVMBuildLShr(c->b, v, splat_word(c, (unsigned)by), "");
-    return by ? LLVMBuildShl(c->b, v, splat_word(c, (unsigned)-by), "") : v;
+    v = as_int16(c, v);
+    if (by > 0) return LLVMBuildLShr(c->b, v, splat_int16(c, (unsigned)by), "");
+    return by ? LLVMBuildShl(c->b, v, splat_int16(c, (unsigned)-by), "") : v;
 }
 
 /* 256 · each of 32 signed bytes, even ones first. */
-static void bytes_to_words(cg *c, LLVMValueRef bytes, LLVMValueRef *out) {
+static void bytes_to_int16(cg *c, LLVMValueRef bytes, LLVMValueRef *out) {
     out[0] = shifted(c, bytes, -8);
-    out[1] = both(c, as_words(c, bytes), splat_word(c, 0xFF00));
+    out[1] = both(c, as_int16(c, bytes), splat_int16(c, 0xFF00));
 }
 
 /* ---- blocks of 32 ---- */
 
 static void words_q8_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
-    bytes_to_words(c, load_vector(c, c->i8, RUN, block, 2), out);
+    bytes_to_int16(c, load_vector(c, c->i8, RUN, block, 2), out);
 }
 
 /* 16 · the nibbles of 16 bytes: low ones in the lower half. */
@@ -107,7 +107,7 @@ static LLVMValueRef high_nibbles(cg *c, LLVMValueRef block, int64_t offset) {
 }
 
 static void words_q4_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
-    bytes_to_words(c, LLVMBuildXor(c->b, high_nibbles(c, block, 2), splat_byte(c, 0x80), ""), out);
+    bytes_to_int16(c, LLVMBuildXor(c->b, high_nibbles(c, block, 2), splat_byte(c, 0x80), ""), out);
 }
 
 /* Byte i: all ones when bit i of the 32 at `offset` is 0. */
@@ -120,23 +120,23 @@ static LLVMValueRef clear_bits(cg *c, LLVMValueRef block, int64_t offset) {
     return LLVMBuildSExt(c->b, clear, LLVMTypeOf(bits), "");
 }
 
-/* 16 · (nibble + 16 · bit - 16): the word of byte 16 · nibble below a byte that is 0 or -1. */
+/* 16 · (nibble + 16 · bit - 16): the int16 of byte 16 · nibble below a byte that is 0 or -1. */
 static void words_q5_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     LLVMValueRef low = high_nibbles(c, block, 6), high = clear_bits(c, block, 2);
     for (int h = 0; h < 2; h++) {
         uint8_t lanes[RUN];
         for (int i = 0; i < RUN; i++) lanes[i] = (uint8_t)((i & 16) + 8 * h + i % 16 / 2 + (i % 2 ? RUN : 0));
-        out[h] = as_words(c, pick(c, low, high, lanes, RUN));
+        out[h] = as_int16(c, pick(c, low, high, lanes, RUN));
     }
 }
 
 /* ---- blocks of 256 ---- */
 
-/* The nibbles of 64 columns lie in 32 bytes: low ones are those of the even run, whose words are a sixteenth of the odd
+/* The nibbles of 64 columns lie in 32 bytes: low ones are those of the even run, whose int16 are a sixteenth of the odd
  * run's. */
 static void words_q4_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     LLVMValueRef bytes = load_vector(c, c->i8, RUN, block, 16 + 32 * (sub / 2)),
-                 mask = splat_word(c, sub % 2 ? 0xF0 : 0x0F);
+                 mask = splat_int16(c, sub % 2 ? 0xF0 : 0x0F);
     for (int h = 0; h < 2; h++) out[h] = both(c, shifted(c, bytes, 8 * h), mask);
 }
 
@@ -145,7 +145,7 @@ static void words_q5_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
                  high = load_vector(c, c->i8, RUN, block, 16);
     low = both(c, as_bytes(c, shifted(c, low, sub % 2 ? 4 : 0)), splat_byte(c, 0x0F));
     high = both(c, as_bytes(c, shifted(c, high, sub - 4)), splat_byte(c, 0x10));
-    bytes_to_words(c, LLVMBuildOr(c->b, low, high, ""), out);
+    bytes_to_int16(c, LLVMBuildOr(c->b, low, high, ""), out);
 }
 
 static void words_q6_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
@@ -154,7 +154,7 @@ static void words_q6_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
                  high = load_vector(c, c->i8, RUN, block, 128 + 32 * g);
     low = both(c, as_bytes(c, shifted(c, low, j < 2 ? 0 : 4)), splat_byte(c, 0x0F));
     high = both(c, as_bytes(c, shifted(c, high, 2 * j - 4)), splat_byte(c, 0x30));
-    bytes_to_words(c, cg_sub(c, LLVMBuildOr(c->b, low, high, ""), splat_byte(c, 32)), out);
+    bytes_to_int16(c, cg_sub(c, LLVMBuildOr(c->b, low, high, ""), splat_byte(c, 32)), out);
 }
 
 static LLVMValueRef to_floats(cg *c, LLVMValueRef bytes, bool is_signed) {
@@ -213,16 +213,16 @@ static const int_type int_types[RT_DTYPE_COUNT] = {
 };
 
 bool cg_can_dot_int(const cg *c, rt_dtype dtype) {
-    return c->lanes >= LANES && int_types[dtype].words;
+    return c->lanes >= LANES && int_types[dtype].int16;
 }
 
 /* ---- x ---- */
 
-/* Columns of a run in the order of the words. */
-static void columns_of(word_order order, uint8_t *columns) {
+/* Columns of a run in the order of the int16. */
+static void columns_of(int16_order order, uint8_t *columns) {
     for (int i = 0; i < RUN; i++)
-        columns[i] =
-            (uint8_t)(order == EVEN_ODD ? 2 * (i % WORDS) + i / WORDS : 8 * (i / WORDS) + i % 8 + (i & 8 ? WORDS : 0));
+        columns[i] = (uint8_t)(order == EVEN_ODD ? 2 * (i % INT16S) + i / INT16S
+                                                 : 8 * (i / INT16S) + i % 8 + (i & 8 ? INT16S : 0));
 }
 
 LLVMValueRef cg_int_step(cg *c, int most_code, LLVMValueRef *x) {
@@ -243,8 +243,8 @@ LLVMValueRef cg_int_codes(cg *c, LLVMValueRef x, LLVMValueRef step) {
     return LLVMBuildFPToSI(c->b, q, vector_of(c->i32, RUN), "");
 }
 
-/* words[32] = x / step to the nearest. Returns their sum. */
-static LLVMValueRef store_words(cg *c, word_order order, LLVMValueRef x, LLVMValueRef step, LLVMValueRef to) {
+/* int16[32] = x / step to the nearest. Returns their sum. */
+static LLVMValueRef store_int16(cg *c, int16_order order, LLVMValueRef x, LLVMValueRef step, LLVMValueRef to) {
     uint8_t columns[RUN];
     LLVMValueRef q = cg_int_codes(c, x, step);
     columns_of(order, columns);
@@ -259,7 +259,7 @@ int64_t cg_int_x_bytes(int64_t columns) {
 /* A row of x in integers: q, what a unit of code · q stands for in each run, and what a unit of the run's minimum
  * does. */
 typedef struct int_x {
-    LLVMValueRef words, steps, sums;
+    LLVMValueRef int16, steps, sums;
 } int_x;
 
 LLVMValueRef cg_dot_runs(cg *c, const cg_dot *dot) {
@@ -267,9 +267,9 @@ LLVMValueRef cg_dot_runs(cg *c, const cg_dot *dot) {
 }
 
 static int_x x_row(cg *c, const cg_dot *dot, LLVMValueRef runs, LLVMValueRef row) {
-    int_x x = {.words =
+    int_x x = {.int16 =
                    cg_at(c, c->i8, dot->integers, cg_mul(c, cg_mul(c, runs, cg_i64(c, cg_int_x_bytes(RUN))), row))};
-    x.steps = cg_at(c, c->i8, x.words, cg_mul(c, runs, cg_i64(c, RUN * 2)));
+    x.steps = cg_at(c, c->i8, x.int16, cg_mul(c, runs, cg_i64(c, RUN * 2)));
     x.sums = cg_at(c, c->f32, x.steps, runs);
     return x;
 }
@@ -285,7 +285,7 @@ void cg_int_x(cg *c, cg_dot *dot, LLVMValueRef scratch) {
     LLVMValueRef column = cg_mul(c, loop.index, cg_i64(c, RUN));
     LLVMValueRef x = cg_load(c, vector_of(c->f32, RUN), cg_at(c, c->f32, from, column), 4),
                  step = cg_int_step(c, MOST, &x);
-    LLVMValueRef sum = store_words(c, type->order, x, step, cg_at(c, c->i16, to.words, column));
+    LLVMValueRef sum = store_int16(c, type->order, x, step, cg_at(c, c->i16, to.int16, column));
     cg_store(c, mul_f(c, step, cg_f32(c, 1 / type->factor)), cg_at(c, c->f32, to.steps, loop.index), 4);
     if (type->minima) cg_store(c, mul_f(c, step, sum), cg_at(c, c->f32, to.sums, loop.index), 4);
     cg_loop_end(c, &loop);
@@ -327,17 +327,17 @@ static LLVMValueRef run_steps(cg *c, const int_x *x, LLVMValueRef run, int runs)
 static void add_run(cg *c, const int_row *row, LLVMValueRef block, int sub, LLVMValueRef run,
                     LLVMValueRef const *scales, int i, int chain) {
     LLVMTypeRef sums = vector_of(c->i32, LANES), floats = vector_of(c->f32, LANES);
-    LLVMValueRef words[2];
+    LLVMValueRef int16s[2];
     uint8_t lanes[LANES];
-    row->type->words(c, block, sub, words);
+    row->type->int16(c, block, sub, int16s);
     for (int k = 0; k < LANES; k++) lanes[k] = (uint8_t)(i + (k & 4));
     for (int r = 0; r < row->dot->rows; r++) {
         LLVMValueRef sum = NULL, acc = row->acc[r][chain];
         for (int h = 0; h < 2; h++) {
             LLVMValueRef at = cg_add(c, cg_mul(c, run, cg_i64(c, 2)), cg_i64(c, h));
             LLVMValueRef q =
-                cg_load(c, vector_of(c->i16, WORDS), cg_at(c, vector_of(c->i16, WORDS), row->x[r].words, at), 1);
-            LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, words[h], q);
+                cg_load(c, vector_of(c->i16, INT16S), cg_at(c, vector_of(c->i16, INT16S), row->x[r].int16, at), 1);
+            LLVMValueRef products = cg_intrinsic2(c, "llvm.x86.avx2.pmadd.wd", sums, int16s[h], q);
             sum = sum ? cg_add(c, sum, products) : products;
         }
         LLVMValueRef scale = pick(c, scales[r], NULL, lanes, LANES), old = LLVMBuildLoad2(c->b, floats, acc, "");

@@ -23,15 +23,15 @@ _Static_assert((int)RUN == (int)RT_INTERLEAVED_RUN, "pieces are runs");
 typedef enum sum_form {
     /* q = 128·high + low as signed bytes; products of four columns are summed in 32 bits at once (vpdpbusd) */
     QUADS,
-    BYTE_PAIRS, /* the same bytes; products of two columns in words (vpmaddubsw), where words hold a whole sum */
-    WORD_PAIRS, /* the even columns and the odd ones as words; products of two columns in 32 bits (vpmaddwd) */
+    INT8_PAIRS,  /* the same bytes; products of two columns in int16 (vpmaddubsw), where int16 hold a whole sum */
+    INT16_PAIRS, /* the even columns and the odd ones as int16; products of two columns in 32 bits (vpmaddwd) */
 } sum_form;
 
-/* A row of x. A run has one sum, or two where its halves have scales of their own or words would not hold more. */
+/* A row of x. A run has one sum, or two where its halves have scales of their own or int16 would not hold more. */
 typedef struct rows_x {
     LLVMValueRef parts; /* i32[runs][PARTS][UNITS]: q of four columns in two parts */
     /* i32[runs][HALVES][PARTS]: what the lanes of a part of a sum begin with, -bias · Σ of the part in i32 or in each
-     * of two words; only of sums that there are, where there is a bias */
+     * of two int16; only of sums that there are, where there is a bias */
     LLVMValueRef starts;
     LLVMValueRef steps, sums; /* f32[runs]; sums: step · Σq, beside minima */
 } rows_x;
@@ -40,12 +40,12 @@ enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * PARTS * 4 + 2 * 4 };
 
 static sum_form form_of(const cg *c, const rt_interleaved *type) {
     if (c->dot_bytes) return QUADS;
-    return c->lanes >= 8 && cg_words_hold(rt_codes_of(type->stored), RUN / HALVES) ? BYTE_PAIRS : WORD_PAIRS;
+    return c->lanes >= 8 && cg_int16_hold(rt_codes_of(type->stored), RUN / HALVES) ? INT8_PAIRS : INT16_PAIRS;
 }
 
 static int sums_of(const cg *c, const rt_interleaved *type) {
-    bool in_words = form_of(c, type) == BYTE_PAIRS;
-    return type->scale_run == RUN / HALVES || (in_words && !cg_words_hold(rt_codes_of(type->stored), RUN)) ? HALVES : 1;
+    bool in_int16 = form_of(c, type) == INT8_PAIRS;
+    return type->scale_run == RUN / HALVES || (in_int16 && !cg_int16_hold(rt_codes_of(type->stored), RUN)) ? HALVES : 1;
 }
 
 static LLVMTypeRef floats_of(cg *c) {
@@ -82,7 +82,7 @@ static LLVMValueRef narrowed(cg *c, LLVMValueRef v, LLVMTypeRef element) {
 
 /* q[32] in its parts. */
 static void split(cg *c, sum_form form, LLVMValueRef q, LLVMValueRef *part) {
-    if (form == WORD_PAIRS) {
+    if (form == INT16_PAIRS) {
         for (int i = 0; i < PARTS; i++) part[i] = narrowed(c, some_of(c, q, i, PARTS, RUN / PARTS), c->i16);
         return;
     }
@@ -95,7 +95,7 @@ static void split(cg *c, sum_form form, LLVMValueRef q, LLVMValueRef *part) {
 
 /* What the lanes of a sum begin with, of the part's elements that they are multiplied with. */
 static LLVMValueRef start_of(cg *c, sum_form form, LLVMValueRef part, int bias) {
-    if (form != BYTE_PAIRS) return cg_mul(c, cg_sum_whole(c, part), cg_i32(c, -bias));
+    if (form != INT8_PAIRS) return cg_mul(c, cg_sum_whole(c, part), cg_i32(c, -bias));
     LLVMValueRef less = LLVMConstInt(c->i16, (unsigned long long)-bias & 0xFFFF, 0);
     return cg_mul(c, cg_word_sums(c, part), cg_splat(c, less, 2));
 }
@@ -149,15 +149,15 @@ typedef struct group {
 
 /* The lanes that are summed in. */
 static LLVMTypeRef sums_type(cg *c, sum_form form) {
-    return form == BYTE_PAIRS ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : cg_vector(c, c->i32);
+    return form == INT8_PAIRS ? LLVMVectorType(c->i16, 2 * (unsigned)c->lanes) : cg_vector(c, c->i32);
 }
 
 /* sum += codes of a unit · part `i` of q. */
 static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRef codes, int i, LLVMValueRef q) {
     if (form == QUADS) return cg_add_quads(c, sum, codes, q);
-    if (form == BYTE_PAIRS) return cg_add(c, sum, cg_byte_pairs(c, codes, q));
-    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
-    LLVMValueRef w = LLVMBuildBitCast(c->b, codes, words, ""),
+    if (form == INT8_PAIRS) return cg_add(c, sum, cg_byte_pairs(c, codes, q));
+    LLVMTypeRef int16s = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
+    LLVMValueRef w = LLVMBuildBitCast(c->b, codes, int16s, ""),
                  with = cg_splat(c, LLVMConstInt(c->i16, i ? 8 : 0xFF, 0), 2 * c->lanes);
     return cg_add_pairs(c, sum, i ? LLVMBuildLShr(c->b, w, with, "") : LLVMBuildAnd(c->b, w, with, ""), q);
 }
@@ -166,7 +166,7 @@ static LLVMValueRef add_unit(cg *c, sum_form form, LLVMValueRef sum, LLVMValueRe
 static LLVMValueRef join(cg *c, sum_form form, LLVMValueRef const *sum) {
     LLVMValueRef high = sum[0], low = sum[1];
     if (form == QUADS) high = LLVMBuildShl(c->b, high, cg_spread(c, cg_i32(c, DIGIT)), "");
-    if (form == BYTE_PAIRS) {
+    if (form == INT8_PAIRS) {
         LLVMValueRef none = LLVMConstNull(cg_vector(c, c->i32)), unit = LLVMConstInt(c->i16, 1 << DIGIT, 0),
                      one = LLVMConstInt(c->i16, 1, 0);
         high = cg_add_pairs(c, none, high, cg_splat(c, unit, 2 * c->lanes));

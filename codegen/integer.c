@@ -43,7 +43,7 @@ typedef struct places {
     integer_places pack;
     integer_sums x;                            /* starts beside codes made here: -128 · Σx */
     LLVMValueRef sums;                         /* f32[tall][rows] of a tile */
-    LLVMValueRef x_planes, panel_planes;       /* of words in tiles */
+    LLVMValueRef x_planes, panel_planes;       /* of int16 in tiles */
     LLVMValueRef halves[INTEGER_GATE_WEIGHTS]; /* integer_panels_half */
 } places;
 
@@ -142,13 +142,13 @@ typedef struct tile_job {
     int x, x_rows, scales, out, out_stride, columns, panel, panel_scales, units, minima, starts, x_sums, sums, next;
 } tile_job;
 
-/* The even bytes of every word, sign-extended, or the odd ones. */
-static LLVMValueRef half_words(cg *c, LLVMValueRef x, bool odd) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
+/* The even bytes of every int16, sign-extended, or the odd ones. */
+static LLVMValueRef half_int16(cg *c, LLVMValueRef x, bool odd) {
+    LLVMTypeRef int16s = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
     LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), 2 * c->lanes),
-                 word = LLVMBuildBitCast(c->b, x, words, "");
-    if (!odd) word = LLVMBuildShl(c->b, word, eight, "");
-    return LLVMBuildAShr(c->b, word, eight, "");
+                 both = LLVMBuildBitCast(c->b, x, int16s, "");
+    if (!odd) both = LLVMBuildShl(c->b, both, eight, "");
+    return LLVMBuildAShr(c->b, both, eight, "");
 }
 
 typedef struct tile {
@@ -158,7 +158,7 @@ typedef struct tile {
     LLVMValueRef acc[TALL_32][VECTORS]; /* variables: i32 sums of a group */
 } tile;
 
-/* A unit of columns as the multiplier takes it: one vector, or of bytes that are multiplied as words the even and the
+/* A unit of columns as the multiplier takes it: one vector, or of bytes that are multiplied as int16 the even and the
  * odd. */
 typedef struct operand {
     LLVMValueRef part[2];
@@ -166,7 +166,7 @@ typedef struct operand {
 
 static operand operand_of(cg *c, const integer_kind *kind, LLVMValueRef unit) {
     if (kind->x == RT_I16 || integer_offset_w(c, kind)) return (operand){{unit, NULL}};
-    return (operand){{half_words(c, unit, false), half_words(c, unit, true)}};
+    return (operand){{half_int16(c, unit, false), half_int16(c, unit, true)}};
 }
 
 static LLVMValueRef add_products(cg *c, const integer_kind *kind, LLVMValueRef acc, operand x, operand w) {
@@ -448,19 +448,19 @@ static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t
 static void emit_x_sums(cg *c, const integer_job *job, LLVMValueRef starts) {
     LLVMValueRef *args = c->code.args, columns = cg_i64(c, job->kind.columns),
                  at = cg_variable(c, c->i64, cg_i64(c, 0));
-    LLVMTypeRef words = cg_vector(c, c->i32);
+    LLVMTypeRef integers = cg_vector(c, c->i32);
     int64_t group = integer_group_of(&job->kind);
     cg_loop rows = cg_loop_begin(c, cg_i64(c, 0), args[job->panels.x_rows], 1);
     cg_loop groups = cg_loop_begin(c, cg_i64(c, 0), columns, group);
     LLVMValueRef end = cg_min(c, cg_add(c, groups.index, cg_i64(c, group)), columns),
-                 sum = cg_variable(c, words, LLVMConstNull(words));
+                 sum = cg_variable(c, integers, LLVMConstNull(integers));
     cg_loop loop = cg_loop_begin(c, groups.index, end, c->lanes);
     LLVMValueRef place =
         cg_at(c, c->i8, args[job->panels.x], cg_add(c, cg_mul(c, rows.index, cg_i64(c, job->x_stride)), loop.index));
-    LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, cg_vector(c, c->i8), place, 1), words, "");
-    LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, words, sum, ""), x), sum);
+    LLVMValueRef x = LLVMBuildSExt(c->b, cg_load(c, cg_vector(c, c->i8), place, 1), integers, "");
+    LLVMBuildStore(c->b, cg_add(c, LLVMBuildLoad2(c->b, integers, sum, ""), x), sum);
     cg_loop_end(c, &loop);
-    LLVMValueRef all = LLVMBuildLoad2(c->b, words, sum, ""), number = LLVMBuildLoad2(c->b, c->i64, at, "");
+    LLVMValueRef all = LLVMBuildLoad2(c->b, integers, sum, ""), number = LLVMBuildLoad2(c->b, c->i64, at, "");
     LLVMValueRef total = cg_sum_whole(c, all);
     cg_store(c, cg_mul(c, total, cg_i32(c, -128)), cg_at(c, c->i32, starts, number), 4);
     LLVMBuildStore(c->b, cg_add(c, number, cg_i64(c, 1)), at);
@@ -533,12 +533,12 @@ static void note(const cg *c, const ir_inst *inst) {
     bool stored = integer_as_stored(&kind);
     int rows = tall_of(c, inst);
     const char *of = "tiles",
-               *how = c->dot_bytes ? "integer, two words a sum (vpdpwssd)" : "integer, two words a sum (pmaddwd)";
+               *how = c->dot_bytes ? "integer, two int16s a sum (vpdpwssd)" : "integer, two int16s a sum (pmaddwd)";
     const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
     if (stored && c->dot_bytes) how = "integer, four bytes a sum (vpdpbusd)", why = "W as it is stored";
     else if (stored)
-        how = integer_stored_in_text(c) ? "integer, four bytes in two words (vpmaddubsw)"
-                                        : "integer, four bytes in two words",
+        how = integer_stored_in_text(c) ? "integer, four bytes in two int16s (vpmaddubsw)"
+                                        : "integer, four bytes in two int16s",
         why = "W as it is stored";
     else if (integer_in_tiles(c, &kind)) {
         how = x == RT_I8 ? "integer, tiles of bytes (tdpbssd)" : "integer, three planes of tiles of bytes (tdpbssd)",

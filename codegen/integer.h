@@ -26,7 +26,7 @@ static inline bool integer_as_stored(const integer_kind *kind) {
     return kind->bits == 0;
 }
 
-/* Are sums of products with W as it is stored words? Its scales then are integers, parts of the row's unit. */
+/* Are sums of products with W as it is stored int16? Its scales then are integers, parts of the row's unit. */
 static inline bool integer_in_parts(const cg *c, const integer_kind *kind) {
     return integer_as_stored(kind) && !c->dot_bytes;
 }
@@ -37,7 +37,7 @@ typedef struct integer_places {
     /* of the panel's rows, one after the other: integer_codes_stride; interleaved rows need none */
     LLVMValueRef codes;
     LLVMValueRef panel;  /* interleaved */
-    LLVMValueRef scales; /* f32[groups][rows]; integer_in_parts: i32, parts of the row's unit, twice in words */
+    LLVMValueRef scales; /* f32[groups][rows]; integer_in_parts: i32, parts of the row's unit, twice in int16 */
     LLVMValueRef units;  /* integer_in_parts: f32[rows] */
     LLVMValueRef minima; /* of W as stored: f32[groups][rows], in units if there are, what is to be added for Σx */
     LLVMValueRef next;   /* integer_asks: where what is likely to come next lies, panel or interleaved rows */
@@ -51,7 +51,7 @@ int64_t integer_panel_rows(const cg *c);
 int integer_unit_of(rt_dtype x);
 /* The largest part that a scale of W as it is stored can be of its row's unit. */
 enum { INTEGER_LARGEST_PART = 32767 };
-/* Are products summed in tile registers? Words are then split in three planes of bytes (integer_tiles.c). */
+/* Are products summed in tile registers? Int16 are then split in three planes of bytes (integer_tiles.c). */
 bool integer_in_tiles(const cg *c, const integer_kind *kind);
 /* Are codes of W stored as w + 128? */
 bool integer_offset_w(const cg *c, const integer_kind *kind);
@@ -85,8 +85,8 @@ LLVMValueRef integer_largest_lane(cg *c, LLVMValueRef magnitudes);
 /* The integers nearest to x · inverse, in the low bits of each lane: adding 1.5·2^23 leaves them there. x: a float or
  * any vector of them; inverse: as many, or one. */
 LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse);
-/* i32: the low words of `low`, and above them those of `high`; scalars or vectors. */
-LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high);
+/* i32: the low int16 of `low`, and above them those of `high`; scalars or vectors. */
+LLVMValueRef integer_pair(cg *c, LLVMValueRef low, LLVMValueRef high);
 /* codes[columns] of a type = the integers nearest to floats · inverse, plus `offset`. */
 void integer_round(cg *c, rt_dtype type, LLVMValueRef floats, LLVMValueRef columns, LLVMValueRef inverse, int offset,
                    LLVMValueRef codes);
@@ -160,7 +160,7 @@ void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_plac
 
 /* Sums of x over the groups of W's columns, in the thread's scratch. */
 typedef struct integer_sums {
-    /* i32[rows of x][groups]: what the sums of products begin with (integer_in_parts: each of two words), so that codes
+    /* i32[rows of x][groups]: what the sums of products begin with (integer_in_parts: each of two int16), so that codes
      * of W may be unsigned */
     LLVMValueRef starts;
     LLVMValueRef sums; /* f32[rows of x][groups]: Σx, for minima */
@@ -186,7 +186,7 @@ typedef struct integer_tiles {
     const integer_kind *kind;
     bool adds;                         /* to what is there: not the first block of columns */
     int64_t x_stride;                  /* bytes */
-    LLVMValueRef x, panel, sums;       /* codes, of words their planes; scratch */
+    LLVMValueRef x, panel, sums;       /* codes, of int16 their planes; scratch */
     LLVMValueRef x_rows, columns;      /* i64; columns: of this block */
     LLVMValueRef scales, panel_scales; /* f32[rows of x]; f32[groups][rows of the panel] */
     LLVMValueRef out, out_stride;      /* f32; i64, elements */
@@ -194,7 +194,7 @@ typedef struct integer_tiles {
 void integer_emit_tiles(cg *c, const integer_tiles *tiles);
 /* Rows of x in a block. */
 int integer_tiles_rows(const integer_kind *kind);
-/* Words to planes of bytes: of x[rows, columns], in rows of integer_tiles_x_stride bytes; of a packed panel. */
+/* Int16 to planes of bytes: of x[rows, columns], in rows of integer_tiles_x_stride bytes; of a packed panel. */
 int64_t integer_tiles_x_stride(const integer_kind *kind);
 void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int64_t stride, LLVMValueRef rows,
                            LLVMValueRef to);

@@ -5,17 +5,17 @@
  * own, so that a group's sums are scaled as they are summed (vpmaddwd): the largest is 32767 units, as a rule, the
  * others are off by at most half a unit. Minima are in units too: where one is by far larger than all scales, as in
  * rows of equal elements, the unit is 2^-31 of it, so that sums with minima stay in range. A group's sums stay in
- * words: products of |code| up to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or
+ * int16: products of |code| up to 16 with 127 of sixteen columns, or of 32 with eight. So a group has 32 columns, or
  * half as many for larger codes.
  */
 #include "codegen/integer.h"
 
-enum { LARGEST = INTEGER_LARGEST_PART, WORD_LANES = 2 };
+enum { LARGEST = INTEGER_LARGEST_PART, INT16_LANES = 2 };
 
 int64_t integer_group_of(const integer_kind *kind) {
     if (!integer_as_stored(kind)) return ir_scale_group(kind->x, kind->rotate);
     const rt_codes *codes = rt_codes_of(kind->w);
-    return cg_words_hold(codes, codes->run) ? codes->run : INTEGER_RUN / 2;
+    return cg_int16_hold(codes, codes->run) ? codes->run : INTEGER_RUN / 2;
 }
 
 LLVMValueRef integer_beside_scales(cg *c, LLVMValueRef minimum) {
@@ -65,7 +65,7 @@ static void emit_scales(cg *c, const stored_row *row, LLVMValueRef columns) {
     LLVMValueRef part =
         integer_nearest(c, cg_load(c, c->f32, cg_at(c, c->f32, row->at->floats, loop.index), 4), inverse);
     LLVMValueRef place = cg_add(c, cg_mul(c, loop.index, cg_i64(c, integer_panel_rows(c))), row->number);
-    cg_store(c, integer_two_words(c, part, part), cg_at(c, c->i32, row->at->scales, place), 4);
+    cg_store(c, integer_pair(c, part, part), cg_at(c, c->i32, row->at->scales, place), 4);
     if (rt_codes_of(row->kind->w)->minima) {
         LLVMValueRef minimum = cg_at(c, c->f32, row->at->minima, place);
         cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, minimum, 4), inverse, ""), minimum, 4);
@@ -106,7 +106,7 @@ void integer_emit_stored_sums(cg *c, const integer_kind *kind, const integer_sum
             cg_word_sums(c, cg_load(c, LLVMVectorType(c->i8, (unsigned)group), cg_at(c, c->i8, x, from), 1));
         if (codes->least) {
             LLVMValueRef less =
-                cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), WORD_LANES);
+                cg_splat(c, LLVMConstInt(c->i16, (unsigned long long)codes->least & 0xFFFF, 0), INT16_LANES);
             LLVMValueRef start = integer_in_parts(c, kind) ? cg_mul(c, sums, less)
                                                            : cg_mul(c, cg_sum_whole(c, sums), cg_i32(c, codes->least));
             cg_store(c, start, cg_at(c, c->i32, at->starts, number), 4);

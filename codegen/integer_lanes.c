@@ -225,7 +225,7 @@ static void emit_parts(cg *c, const stripe *s, LLVMValueRef columns) {
     cg_loop loop =
         cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, cg_i64(c, integer_group_of(s->kind)), ""), 1);
     LLVMValueRef part = integer_nearest(c, load_floats(c, s, loop.index), inverse);
-    cg_store(c, integer_two_words(c, part, part), place_of(c, s, c->i32, s->at->scales, loop.index), 4);
+    cg_store(c, integer_pair(c, part, part), place_of(c, s, c->i32, s->at->scales, loop.index), 4);
     if (rt_interleaved_of(s->kind->w)->minima) {
         LLVMValueRef place = place_of(c, s, c->f32, s->at->minima, loop.index);
         cg_store(c, LLVMBuildFMul(c->b, cg_load(c, floats, place, 4), inverse, ""), place, 4);

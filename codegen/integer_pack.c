@@ -66,7 +66,7 @@ LLVMValueRef integer_nearest(cg *c, LLVMValueRef x, LLVMValueRef inverse) {
                             whole_like(c, x), "");
 }
 
-LLVMValueRef integer_two_words(cg *c, LLVMValueRef low, LLVMValueRef high) {
+LLVMValueRef integer_pair(cg *c, LLVMValueRef low, LLVMValueRef high) {
     LLVMValueRef below = LLVMBuildAnd(c->b, low, cg_like(c, low, cg_i32(c, 0xFFFF)), "");
     return LLVMBuildOr(c->b, below, LLVMBuildShl(c->b, high, cg_like(c, high, cg_i32(c, 16)), ""), "");
 }

@@ -2,33 +2,33 @@
  * x.
  *
  * With VNNI products of four columns are summed in lanes of 32 bits until the group ends, then both scales are
- * multiplied in as floats. Without, they go to two words of each lane, and stay there until the group ends; then the
+ * multiplied in as floats. Without, they go to two int16 of each lane, and stay there until the group ends; then the
  * scale of W is multiplied in as they are summed, and that of x as the sum is converted. On AVX2 a group is written as
  * assembly (vpmaddubsw, vpaddw, vpmaddwd): LLVM rebalances sums of many products, for which there are not registers
  * enough.
  */
 #include "codegen/integer.h"
 
-enum { VECTORS = INTEGER_VECTORS, UNIT = 4, WORD_LANES = 2, BYTES = 4, MOST_ROWS = INTEGER_MOST_TALL };
+enum { VECTORS = INTEGER_VECTORS, UNIT = 4, INT16_LANES = 2, BYTES = 4, MOST_ROWS = INTEGER_MOST_TALL };
 
 /* ---- in instructions that every target has ---- */
 
 /* acc + w·x of four columns, bytes of w unsigned. */
 static LLVMValueRef add_unit(cg *c, LLVMValueRef acc, LLVMValueRef w, LLVMValueRef x) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes));
-    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), WORD_LANES * c->lanes),
-                 low = cg_splat(c, LLVMConstInt(c->i16, 255, 0), WORD_LANES * c->lanes);
-    w = LLVMBuildBitCast(c->b, w, words, ""), x = LLVMBuildBitCast(c->b, x, words, "");
+    LLVMTypeRef int16s = LLVMVectorType(c->i16, (unsigned)(INT16_LANES * c->lanes));
+    LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), INT16_LANES * c->lanes),
+                 low = cg_splat(c, LLVMConstInt(c->i16, 255, 0), INT16_LANES * c->lanes);
+    w = LLVMBuildBitCast(c->b, w, int16s, ""), x = LLVMBuildBitCast(c->b, x, int16s, "");
     LLVMValueRef even =
         cg_mul(c, LLVMBuildAnd(c->b, w, low, ""), LLVMBuildAShr(c->b, LLVMBuildShl(c->b, x, eight, ""), eight, ""));
     LLVMValueRef odd = cg_mul(c, LLVMBuildLShr(c->b, w, eight, ""), LLVMBuildAShr(c->b, x, eight, ""));
     return cg_add(c, acc, cg_add(c, even, odd));
 }
 
-/* The scaled sums of words: both words of a lane times the same part of the unit. */
-static LLVMValueRef scaled(cg *c, LLVMValueRef words, LLVMValueRef parts) {
+/* The scaled sums of int16: both int16 of a lane times the same part of the unit. */
+static LLVMValueRef scaled(cg *c, LLVMValueRef int16s, LLVMValueRef parts) {
     LLVMTypeRef lanes = cg_vector(c, c->i32);
-    LLVMValueRef sixteen = cg_spread(c, cg_i32(c, 16)), pair = LLVMBuildBitCast(c->b, words, lanes, "");
+    LLVMValueRef sixteen = cg_spread(c, cg_i32(c, 16)), pair = LLVMBuildBitCast(c->b, int16s, lanes, "");
     LLVMValueRef low = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, pair, sixteen, ""), sixteen, "");
     LLVMValueRef sum = cg_add(c, low, LLVMBuildAShr(c->b, pair, sixteen, ""));
     return cg_mul(c, sum, LLVMBuildAShr(c->b, parts, sixteen, ""));
@@ -41,20 +41,20 @@ static LLVMValueRef element(cg *c, LLVMTypeRef type, LLVMValueRef from, int64_t 
 /* Row r of x with vector v of the panel. */
 static void emit_sum(cg *c, const integer_group *g, int r, int v) {
     LLVMTypeRef lanes = cg_vector(c, c->i32), floats = cg_vector(c, c->f32),
-                words = LLVMVectorType(c->i16, (unsigned)(WORD_LANES * c->lanes));
+                int16s = LLVMVectorType(c->i16, (unsigned)(INT16_LANES * c->lanes));
     LLVMValueRef start =
         g->start ? cg_spread(c, element(c, c->i32, g->start, r * g->sum_stride)) : LLVMConstNull(lanes);
-    LLVMValueRef acc = cg_variable(c, words, NULL);
-    LLVMBuildStore(c->b, LLVMBuildBitCast(c->b, start, words, ""), acc);
+    LLVMValueRef acc = cg_variable(c, int16s, NULL);
+    LLVMBuildStore(c->b, LLVMBuildBitCast(c->b, start, int16s, ""), acc);
     cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, g->columns / UNIT), 1);
     LLVMValueRef x = cg_spread(
         c, cg_load(c, c->i32, cg_at(c, c->i32, cg_at(c, c->i8, g->x, cg_i64(c, r * g->x_stride)), units.index), 1));
     LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, VECTORS)), cg_i64(c, v));
     LLVMValueRef w = cg_load(c, lanes, cg_at(c, lanes, g->w, at), 4);
-    LLVMBuildStore(c->b, add_unit(c, LLVMBuildLoad2(c->b, words, acc, ""), w, x), acc);
+    LLVMBuildStore(c->b, add_unit(c, LLVMBuildLoad2(c->b, int16s, acc, ""), w, x), acc);
     cg_loop_end(c, &units);
     LLVMValueRef parts = cg_load(c, lanes, cg_at(c, lanes, g->scales, cg_i64(c, v)), 4);
-    LLVMValueRef sum = LLVMBuildSIToFP(c->b, scaled(c, LLVMBuildLoad2(c->b, words, acc, ""), parts), floats, "");
+    LLVMValueRef sum = LLVMBuildSIToFP(c->b, scaled(c, LLVMBuildLoad2(c->b, int16s, acc, ""), parts), floats, "");
     LLVMValueRef place = cg_at(c, floats, g->sums, cg_i64(c, r * VECTORS + v));
     sum = cg_fma(c, sum, cg_spread(c, element(c, c->f32, g->scale, r * g->scale_stride)), cg_load(c, floats, place, 4));
     if (g->minima) {

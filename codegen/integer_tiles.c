@@ -1,9 +1,9 @@
 /* Integer products in tile registers: 32 rows of x by a panel of 32 rows of W at a time, 64 columns of bytes in each
  * step.
  *
- * The units of a packed panel lie as tiles take them. Words are split in two digits, v = 64·high + low, and multiplied
+ * The units of a packed panel lie as tiles take them. Int16 are split in two digits, v = 64·high + low, and multiplied
  * by three products of bytes instead of four (Karatsuba): of the high digits, of the low ones, and of the sums of both,
- * which fit a byte as well, since x has at most 13 bits and W 12. A group's sums in i32 are those of the words, to the
+ * which fit a byte as well, since x has at most 13 bits and W 12. A group's sums in i32 are those of the int16, to the
  * bit. So x and W have three planes each.
  */
 #include "codegen/integer.h"
@@ -22,7 +22,7 @@ enum {
 
 /* Which registers hold what. */
 typedef struct roles {
-    int tall, planes; /* sums[tall][halves] of bytes, [planes][halves] of words, from register 0 on */
+    int tall, planes; /* sums[tall][halves] of bytes, [planes][halves] of int16, from register 0 on */
     int x, w;
 } roles;
 
@@ -50,22 +50,22 @@ int64_t integer_tiles_x_stride(const integer_kind *kind) {
 }
 
 integer_tiles_space integer_tiles_bytes(const cg *c, const integer_kind *kind) {
-    bool words = kind->x == RT_I16;
+    bool int16s = kind->x == RT_I16;
     GM_ASSERT(integer_panel_rows(c) == PANEL);
-    return (integer_tiles_space){.panel = words ? PLANES * integer_block_of(kind) * PANEL : 0,
-                                 .x = words ? kind->max_rows * integer_tiles_x_stride(kind) : 0,
+    return (integer_tiles_space){.panel = int16s ? PLANES * integer_block_of(kind) * PANEL : 0,
+                                 .x = int16s ? kind->max_rows * integer_tiles_x_stride(kind) : 0,
                                  .sums = planes_of(kind) * TALL * SIDE * LINE};
 }
 
 /* ---- planes ---- */
 
-/* Of words, as words: the high digit, the low one, and their sum. */
-static void split(cg *c, LLVMValueRef words, LLVMValueRef *plane) {
-    int count = (int)LLVMGetVectorSize(LLVMTypeOf(words));
+/* Of int16, as int16: the high digit, the low one, and their sum. */
+static void split(cg *c, LLVMValueRef int16s, LLVMValueRef *plane) {
+    int count = (int)LLVMGetVectorSize(LLVMTypeOf(int16s));
     LLVMValueRef digit = cg_splat(c, LLVMConstInt(c->i16, DIGIT, 0), count),
                  half = cg_splat(c, LLVMConstInt(c->i16, 1 << (DIGIT - 1), 0), count);
-    plane[0] = LLVMBuildAShr(c->b, cg_add(c, words, half), digit, "");
-    plane[1] = cg_sub(c, words, LLVMBuildShl(c->b, plane[0], digit, ""));
+    plane[0] = LLVMBuildAShr(c->b, cg_add(c, int16s, half), digit, "");
+    plane[1] = cg_sub(c, int16s, LLVMBuildShl(c->b, plane[0], digit, ""));
     plane[2] = cg_add(c, plane[0], plane[1]);
 }
 
@@ -86,7 +86,7 @@ void integer_emit_x_planes(cg *c, const integer_kind *kind, LLVMValueRef x, int6
     cg_loop_end(c, &row);
 }
 
-/* The low bytes of two units of two words: a unit of four bytes. */
+/* The low bytes of two units of two int16: a unit of four bytes. */
 static LLVMValueRef join_units(cg *c, LLVMValueRef first, LLVMValueRef second) {
     LLVMValueRef units[] = {LLVMBuildBitCast(c->b, first, cg_vector(c, c->i32), ""),
                             LLVMBuildBitCast(c->b, second, cg_vector(c, c->i32), "")};
@@ -100,7 +100,7 @@ static LLVMValueRef join_units(cg *c, LLVMValueRef first, LLVMValueRef second) {
 }
 
 void integer_emit_panel_planes(cg *c, const integer_kind *kind, LLVMValueRef panel, int64_t columns, LLVMValueRef to) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
+    LLVMTypeRef int16s = LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
     GM_ASSERT(kind->x == RT_I16);
     cg_loop units = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, columns / 4), 1);
     for (int h = 0; h < HALVES; h++) {
@@ -108,7 +108,7 @@ void integer_emit_panel_planes(cg *c, const integer_kind *kind, LLVMValueRef pan
         for (int i = 0; i < 2; i++) {
             LLVMValueRef at =
                 cg_mul(c, cg_add(c, cg_mul(c, units.index, cg_i64(c, 2)), cg_i64(c, i)), cg_i64(c, PANEL));
-            split(c, cg_load(c, words, cg_at(c, c->i32, panel, cg_add(c, at, within)), 4), plane[i]);
+            split(c, cg_load(c, int16s, cg_at(c, c->i32, panel, cg_add(c, at, within)), 4), plane[i]);
         }
         for (int p = 0; p < PLANES; p++) {
             LLVMValueRef at = cg_add(c, cg_mul(c, units.index, cg_i64(c, PANEL)),

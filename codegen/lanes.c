@@ -30,11 +30,11 @@ static LLVMValueRef masked(cg *c, LLVMValueRef bytes, int mask) {
     return LLVMBuildAnd(c->b, bytes, cg_splat(c, LLVMConstInt(c->i8, (unsigned)mask, 0), UNIT * c->lanes), "");
 }
 
-/* Bytes shifted left by `by`, right when it is negative, as the words that they lie in: to be masked. */
+/* Bytes shifted left by `by`, right when it is negative, as the int16 that they lie in: to be masked. */
 static LLVMValueRef shifted(cg *c, LLVMValueRef bytes, int by) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, UNIT / 2 * (unsigned)c->lanes);
+    LLVMTypeRef int16s = LLVMVectorType(c->i16, UNIT / 2 * (unsigned)c->lanes);
     LLVMValueRef amount = cg_splat(c, LLVMConstInt(c->i16, (unsigned)(by < 0 ? -by : by), 0), UNIT / 2 * c->lanes),
-                 v = LLVMBuildBitCast(c->b, bytes, words, "");
+                 v = LLVMBuildBitCast(c->b, bytes, int16s, "");
     if (by == 0) return bytes;
     v = by < 0 ? LLVMBuildLShr(c->b, v, amount, "") : LLVMBuildShl(c->b, v, amount, "");
     return LLVMBuildBitCast(c->b, v, LLVMTypeOf(bytes), "");

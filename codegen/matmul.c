@@ -98,7 +98,7 @@ static void emit_unit(cg *c, const cg_dot *job, row_sums *sums, LLVMValueRef uni
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     LLVMValueRef y = NULL;
     GM_ASSERT(job->rows == 1);
-    if (job->in_words) {
+    if (job->in_int16) {
         cg_int_row(c, job, index, &y);
         return y;
     }
@@ -130,7 +130,7 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
 /* Of scratch: x in integers, or Σx per minimum. */
 static int64_t dot_bytes(const cg_dot *dot) {
     if (rt_interleaved_of(dot->dtype)) return dot->rows * cg_rows_x_bytes(dot->columns);
-    if (dot->in_words) return dot->rows * cg_int_x_bytes(dot->columns);
+    if (dot->in_int16) return dot->rows * cg_int_x_bytes(dot->columns);
     return minimum_elems(dot->dtype) ? dot->columns / minimum_elems(dot->dtype) * 4 : 0;
 }
 
@@ -145,7 +145,7 @@ void cg_dot_begin(cg *c, cg_dot *dot) {
     if (!dot_bytes(dot)) return;
     LLVMValueRef scratch = cg_scratch(c, dot_bytes(dot));
     if (rt_interleaved_of(dot->dtype)) cg_rows_x(c, dot, scratch);
-    else if (dot->in_words) cg_int_x(c, dot, scratch);
+    else if (dot->in_int16) cg_int_x(c, dot, scratch);
     else emit_sums(c, dot, scratch);
 }
 
@@ -187,13 +187,13 @@ typedef struct gemv_rows {
 
 /* out[origin + i] = w[i]·x for the rows i of w that are this thread's, which are numbered from `from` to `to` with
  * those of other weights. */
-static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words, const gemv_rows *rows, int64_t origin,
+static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool int16, const gemv_rows *rows, int64_t origin,
                       LLVMValueRef from, LLVMValueRef to) {
     bool interleaved = rt_interleaved_of(w->type.dtype),
-         integers = interleaved || (words && cg_can_dot_int(c, w->type.dtype));
+         integers = interleaved || (int16 && cg_can_dot_int(c, w->type.dtype));
     gemv_job job = {.dot = {.dtype = w->type.dtype,
                             .columns = w->type.dim[1],
-                            .in_words = integers,
+                            .in_int16 = integers,
                             .rows = rows->count,
                             .x_stride = rows->x_stride},
                     .out_stride = rows->out_stride};
@@ -204,14 +204,14 @@ static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool words,
     job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, start), zero));
     job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, start), cg_i64(c, w->type.dim[0])));
     char name[32];
-    snprintf(name, sizeof name, "%s_%s", integers ? "words" : "gemv", rt_dtype_of(w->type.dtype)->text);
+    snprintf(name, sizeof name, "%s_%s", integers ? "int16" : "gemv", rt_dtype_of(w->type.dtype)->text);
     gm_string_printf(&kernel.key, "%s", name);
     if (integers)
         ir_decide(c->options->decisions, "code", c->module, c->func, inst, name,
-                  "vectors of %d lanes multiply words of this type", c->lanes);
-    else if (words)
+                  "vectors of %d lanes multiply int16 with this type", c->lanes);
+    else if (int16)
         ir_decide(c->options->decisions, "code", c->module, c->func, inst, name,
-                  "no kernel for words of this type in vectors of %d lanes", c->lanes);
+                  "no kernel for int16 with this type in vectors of %d lanes", c->lanes);
     if (rows->count > 1)
         gm_string_printf(&kernel.key, " %d %lld %lld", rows->count, (long long)rows->x_stride,
                          (long long)rows->out_stride);
@@ -229,18 +229,18 @@ static int rows_at_once(cg *c, const ir_type *x) {
 }
 
 /* This thread's rows of all weights in order. A row of W meets several rows of x at once where x is in integers. */
-static void emit_gemvs(cg *c, const ir_inst *inst, bool words, LLVMValueRef count, const gemv_rows *rows) {
+static void emit_gemvs(cg *c, const ir_inst *inst, bool int16, LLVMValueRef count, const gemv_rows *rows) {
     int64_t start = 0, total = inst->results[0]->type.dim[inst->results[0]->type.rank - 1];
     LLVMValueRef from, to;
     cg_share(c, cg_i64(c, total), 16, &from, &to);
     for (int i = 1; i < inst->operand_count; i++) {
         const ir_value *w = inst->operands[i];
         gemv_rows part = *rows;
-        if (!rt_interleaved_of(w->type.dtype) && (!words || !cg_can_dot_int(c, w->type.dtype))) part.count = 1;
+        if (!rt_interleaved_of(w->type.dtype) && (!int16 || !cg_can_dot_int(c, w->type.dtype))) part.count = 1;
         cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), count, part.count);
         part.x = cg_at(c, c->f32, rows->x, cg_mul(c, loop.index, cg_i64(c, rows->x_stride)));
         part.out = cg_at(c, c->f32, rows->out, cg_mul(c, loop.index, cg_i64(c, rows->out_stride)));
-        gemv_call(c, inst, w, words, &part, start, from, to);
+        gemv_call(c, inst, w, int16, &part, start, from, to);
         cg_loop_end(c, &loop);
         start += w->type.dim[0];
     }
@@ -312,8 +312,8 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const ir_value *x = inst->operands[0], *y = inst->results[0];
     const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
     int64_t in_stride, out_stride;
-    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), words = ir_attr_is(inst, IR_ATTR_IMPL, "words"),
-         gemv = words || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
+    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), int16 = ir_attr_is(inst, IR_ATTR_IMPL, "int16"),
+         gemv = int16 || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
     const cg_slot *reads[1 + IR_MAX_WEIGHTS], *writes[] = {out, &cg_dealt};
     for (int i = 0; i < inst->operand_count; i++) reads[i] = cg_slot_of(c, inst->operands[i]);
     cg_access(c, reads, inst->operand_count, writes, tiles ? 2 : 1);
@@ -328,7 +328,7 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     }
     LLVMValueRef rows = cg_leading_rows(c, &x->type);
     if (gemv && x->type.dtype == RT_F32 && all_stored(c, inst)) {
-        emit_gemvs(c, inst, words, rows,
+        emit_gemvs(c, inst, int16, rows,
                    &(gemv_rows){rows_at_once(c, &x->type), in->base, out->base, in_stride, out_stride});
         return;
     }

@@ -86,7 +86,7 @@ static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
                                     LLVMBuildSExt(c->b, q, screen_eight(c->i16, 4), "")));
 }
 
-/* before (NULL: nothing) and Σ code·q of four columns in lanes of i32, or of pairs of them in words. */
+/* before (NULL: nothing) and Σ code·q of four columns in lanes of i32, or of pairs of them in int16. */
 static LLVMValueRef add_products(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
     if (c->dot_bytes) return cg_add_quads(c, before ? before : LLVMConstNull(rows_type(c, c->i32, 1)), codes, q);
     LLVMValueRef sums = pair_sums(c, codes, q);
@@ -123,8 +123,8 @@ static LLVMValueRef load_quads(cg *c, LLVMValueRef quads, int p) {
 
 /* The lower nibbles of bytes, or the upper ones. */
 static LLVMValueRef nibbles_of(cg *c, LLVMValueRef bytes, bool upper) {
-    LLVMTypeRef words = rows_type(c, c->i16, 2);
-    LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, words, ""), mask = LLVMConstInt(c->i16, 0x0F0F, 0);
+    LLVMTypeRef int16s = rows_type(c, c->i16, 2);
+    LLVMValueRef shifted = LLVMBuildBitCast(c->b, bytes, int16s, ""), mask = LLVMConstInt(c->i16, 0x0F0F, 0);
     if (upper)
         shifted = LLVMBuildLShr(c->b, shifted, cg_splat(c, LLVMConstInt(c->i16, 4, 0), 2 * screen_together(c)), "");
     return LLVMBuildBitCast(c->b, LLVMBuildAnd(c->b, shifted, cg_splat(c, mask, 2 * screen_together(c)), ""),
@@ -169,7 +169,7 @@ static bool is_whole(const cg *c, bool upper) {
 }
 
 /* sums[row] = Σ code·q over a run of vector p, 16 times as much where something is carried: below 2^20 in lanes of i32
- * where the target sums products of bytes, else of pairs in words, below 2^15. */
+ * where the target sums products of bytes, else of pairs in int16, below 2^15. */
 static void run_sums(cg *c, const screen_job *job, const estimate *e, const block *at, int p, LLVMValueRef first,
                      LLVMValueRef *sums) {
     LLVMValueRef whole[MOST_ROWS] = {0};

@@ -25,7 +25,7 @@ static LLVMValueRef written_out(cg *c, int parts, LLVMValueRef acc, LLVMValueRef
     return acc;
 }
 
-/* By "busd", four bytes, those of a unsigned, or "wssd", two words. The intrinsic's operands are words or their parts,
+/* By "busd", four bytes, those of a unsigned, or "wssd", two int16. The intrinsic's operands are int16 or their parts,
  * as LLVM's version has it. */
 static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     if (c->stands_in) return written_out(c, kind[0] == 'b' ? 4 : 2, acc, a, b);
@@ -46,13 +46,13 @@ LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef 
 
 LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
     if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
-    LLVMTypeRef words = parts_of(c, acc, 2);
+    LLVMTypeRef int16s = parts_of(c, acc, 2);
     unsigned lanes = LLVMGetVectorSize(LLVMTypeOf(acc));
     const char *name = lanes == 16  ? "llvm.x86.avx512.pmaddw.d.512"
                        : lanes == 8 ? "llvm.x86.avx2.pmadd.wd"
                                     : "llvm.x86.sse2.pmadd.wd";
-    LLVMValueRef sums = cg_intrinsic2(c, name, LLVMTypeOf(acc), LLVMBuildBitCast(c->b, a, words, ""),
-                                      LLVMBuildBitCast(c->b, b, words, ""));
+    LLVMValueRef sums = cg_intrinsic2(c, name, LLVMTypeOf(acc), LLVMBuildBitCast(c->b, a, int16s, ""),
+                                      LLVMBuildBitCast(c->b, b, int16s, ""));
     return cg_add(c, acc, sums);
 }
 
@@ -63,7 +63,7 @@ LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b) {
     return cg_intrinsic2(c, name, LLVMVectorType(c->i16, bytes / 2), a, LLVMBuildBitCast(c->b, b, LLVMTypeOf(a), ""));
 }
 
-static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
+static LLVMValueRef int16_of(cg *c, LLVMValueRef from, int first, int count) {
     LLVMValueRef lanes[16];
     for (int i = 0; i < count; i++) lanes[i] = cg_i32(c, first + i);
     return LLVMBuildShuffleVector(c->b, from, LLVMGetPoison(LLVMTypeOf(from)), LLVMConstVector(lanes, (unsigned)count),
@@ -73,15 +73,15 @@ static LLVMValueRef words_of(cg *c, LLVMValueRef from, int first, int count) {
 LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x) {
     int count = (int)LLVMGetVectorSize(LLVMTypeOf(x)) / 2;
     LLVMValueRef eight = cg_splat(c, LLVMConstInt(c->i16, 8, 0), count);
-    LLVMValueRef words = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
-    LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, words, eight, ""), eight, "");
-    words = cg_add(c, even, LLVMBuildAShr(c->b, words, eight, ""));
+    LLVMValueRef int16s = LLVMBuildBitCast(c->b, x, LLVMVectorType(c->i16, (unsigned)count), "");
+    LLVMValueRef even = LLVMBuildAShr(c->b, LLVMBuildShl(c->b, int16s, eight, ""), eight, "");
+    int16s = cg_add(c, even, LLVMBuildAShr(c->b, int16s, eight, ""));
     for (; count > 2; count /= 2)
-        words = cg_add(c, words_of(c, words, 0, count / 2), words_of(c, words, count / 2, count / 2));
-    return words;
+        int16s = cg_add(c, int16_of(c, int16s, 0, count / 2), int16_of(c, int16s, count / 2, count / 2));
+    return int16s;
 }
 
-bool cg_words_hold(const rt_codes *codes, int64_t columns) {
+bool cg_int16_hold(const rt_codes *codes, int64_t columns) {
     if (!codes) return false;
     int size = codes->most > -codes->least ? codes->most : -codes->least;
     return size * INT8_MAX * columns / 2 <= INT16_MAX;

@@ -161,18 +161,18 @@ static void record_value(void *user, int64_t inst, int64_t result, int64_t elems
 static bool same_element(ir_exactness exactness, rt_dtype dtype, double want, double got, double largest) {
     bool code = dtype == RT_I8 || dtype == RT_I16;
     if (code && exactness > IR_EXACT_MOVE) return fabs(want - got) <= 1;
-    if (exactness >= IR_EXACT_WORDS && !isfinite(want)) return !isfinite(got);
+    if (exactness >= IR_EXACT_INT16 && !isfinite(want)) return !isfinite(got);
     return ir_agree(exactness, dtype, want, got, largest);
 }
 
 /* Some products round x or W on the way, which may fall on either side too. */
 static ir_exactness exactness_of(const checker *c, const ir_inst *inst) {
     ir_exactness exactness = ir_exactness_of(c->module, inst);
-    bool words = ir_attr_is(inst, IR_ATTR_IMPL, "words") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ||
-                 ir_attr_is(inst, IR_ATTR_IMPL, "integer");
+    bool rounded = ir_attr_is(inst, IR_ATTR_IMPL, "int16") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ||
+                   ir_attr_is(inst, IR_ATTR_IMPL, "integer");
     bool scaled = inst->op == IR_SCALED_MATMUL || (inst->op == IR_GATED_MATMUL && inst->operand_count == 4);
-    bool rounds = scaled || (words && (inst->op == IR_MATMUL || inst->op == IR_GATED_MATMUL));
-    return rounds && exactness < IR_EXACT_WORDS ? IR_EXACT_WORDS : exactness;
+    bool rounds = scaled || (rounded && (inst->op == IR_MATMUL || inst->op == IR_GATED_MATMUL));
+    return rounds && exactness < IR_EXACT_INT16 ? IR_EXACT_INT16 : exactness;
 }
 
 static void compare(checker *c, const ir_func *func, const ir_inst *inst, int result, const ir_array *want,

@@ -39,7 +39,7 @@ static void note(const ir_inst *inst, void *user) {
     search *s = user;
     ir_exactness exactness = of_class(inst);
     if (inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL))
-        exactness = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_EXACT_HALVES : IR_EXACT_WORDS;
+        exactness = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_EXACT_HALVES : IR_EXACT_INT16;
     if (exactness > s->worst) s->worst = exactness;
     if (inst->op != IR_CALL || s->depth == MAX_DEPTH) return;
     s->depth++;

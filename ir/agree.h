@@ -4,14 +4,14 @@
 
 #include "ir/ir.h"
 
-/* From the most exact: the classes of operations, attention in words and in bf16. */
+/* From the most exact: the classes of operations, attention in int16 and in bf16. */
 typedef enum ir_exactness {
     IR_EXACT_MOVE,
     IR_EXACT_ELEM,
     IR_EXACT_REDUCE,
     IR_EXACT_CONTRACT,
     IR_EXACT_FUSED,
-    IR_EXACT_WORDS,
+    IR_EXACT_INT16,
     IR_EXACT_HALVES
 } ir_exactness;
 

@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "matmul f32[T,640] q5_0[1024,640] q8_0[256,640]" */
+/* "%qkv = matmul f32[T,640] q5_0[1024,640] q8_0[256,640]"; weights without their names, which are many. */
 static char *describe(gm_arena *arena, const ir_module *module, const ir_inst *inst) {
     gm_string text = {0};
     char type[96];
+    const char *hint = inst->result_count && inst->op != IR_WEIGHT ? inst->results[0]->hint : NULL;
+    if (hint) gm_string_printf(&text, "%%%s = ", hint);
     gm_string_printf(&text, "%s", ir_op_of(inst->op)->text);
     for (int i = 0; i < inst->operand_count; i++)
         gm_string_printf(&text, " %s", ir_type_text(module, &inst->operands[i]->type, type));

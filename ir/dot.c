@@ -1,4 +1,4 @@
-/* The graph as Graphviz DOT: a cluster per function and region, a node per instruction labelled with op and types. */
+/* The graph as Graphviz DOT: a cluster per function and region, a node per instruction with its op, names and types. */
 #include "ir/ir.h"
 
 #include <string.h>
@@ -18,9 +18,10 @@ static void print_escaped(dot *d, const char *text) {
     }
 }
 
-static void print_type(dot *d, const ir_type *type) {
+static void print_type(dot *d, const char *name, const ir_type *type) {
     char text[96];
     gm_string_printf(d->out, "\\n");
+    if (name) print_escaped(d, name), gm_string_printf(d->out, ": ");
     print_escaped(d, ir_type_text(d->module, type, text));
 }
 
@@ -66,7 +67,8 @@ static void print_inst(dot *d, const ir_inst *inst, int depth) {
     int node = new_node(d, depth, inst->region_count ? "box3d" : "box");
     gm_string_printf(d->out, "%s", op);
     print_detail(d, inst);
-    for (int i = 0; i < inst->result_count; i++) print_type(d, &inst->results[i]->type);
+    for (int i = 0; i < inst->result_count; i++)
+        print_type(d, inst->op == IR_WEIGHT ? NULL : inst->results[i]->hint, &inst->results[i]->type);
     gm_string_printf(d->out, "\"];\n");
     for (int i = 0; i < inst->operand_count; i++) print_edge(d, inst->operands[i], node, depth);
     for (int i = 0; i < inst->result_count; i++) d->node_of[inst->results[i]->id] = node;
@@ -83,7 +85,7 @@ static void print_region(dot *d, const ir_region *region, int depth, const char 
         const ir_value *param = region->params[i];
         d->node_of[param->id] = new_node(d, depth, "ellipse");
         print_escaped(d, param->hint ? param->hint : "parameter");
-        print_type(d, &param->type);
+        print_type(d, NULL, &param->type);
         gm_string_printf(d->out, "\"];\n");
     }
     for (int i = 0; i < region->inst_count; i++) print_inst(d, region->insts[i], depth);

@@ -257,11 +257,11 @@ static bool rule_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
     const ir_type *x = operand(c, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
-    bool words = ir_attr_is(c->inst, IR_ATTR_IMPL, "words"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
+    bool int16 = ir_attr_is(c->inst, IR_ATTR_IMPL, "int16"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
     for (int i = 1; i < c->inst->operand_count; i++) {
         REQUIRE(operand(c, i)->dtype != RT_I8_P16, "panels are multiplied by scaled_matmul");
-        REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || words || tiles,
-                "interleaved rows are multiplied with x in words or in tiles");
+        REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || int16 || tiles,
+                "interleaved rows are multiplied with x in int16 or in tiles");
     }
     return infer_products(c, 1);
 }
@@ -671,7 +671,7 @@ static bool rule_attention(const rule_context *c) {
     REQUIRE(is_index(operand(c, 3)), "position must be an i32 scalar");
     REQUIRE(ir_attr_find(c->inst, IR_ATTR_SCALE), "needs scale");
     const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
-    REQUIRE(!impl || strcmp(impl, "words") == 0 || strcmp(impl, "tiles") == 0, "impl must be \"words\" or \"tiles\"");
+    REQUIRE(!impl || strcmp(impl, "int16") == 0 || strcmp(impl, "tiles") == 0, "impl must be \"int16\" or \"tiles\"");
     int64_t window = ir_attr_int(c->inst, IR_ATTR_WINDOW, 0);
     REQUIRE(!ring || (window > 0 && !ir_dim_is_symbol(k->dim[0])), "a ring needs a window and a number of slots");
     REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1,

@@ -10,9 +10,13 @@ ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old) {
     return value;
 }
 
+ir_value *ir_rewrite_named(const ir_rewrite *rewrite, ir_value *value, const ir_value *old) {
+    if (old->hint && !value->hint) value->hint = gm_arena_strdup(&rewrite->out->arena, old->hint);
+    return value;
+}
+
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement) {
-    if (old->hint && !replacement->hint) replacement->hint = gm_arena_strdup(&rewrite->out->arena, old->hint);
-    rewrite->map[old->id] = replacement;
+    rewrite->map[old->id] = ir_rewrite_named(rewrite, replacement, old);
 }
 
 static const ir_dim *substitute_of(const ir_rewrite *rewrite);

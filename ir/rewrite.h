@@ -37,6 +37,8 @@ ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out
 
 ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old);
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement);
+/* A value of the new module, which takes the name of an old one, unless it has one. ir_rewrite_map does that. */
+ir_value *ir_rewrite_named(const ir_rewrite *rewrite, ir_value *value, const ir_value *old);
 /* The new module's values for the operands of an instruction, with room for `more` behind them; of its arena. */
 ir_value **ir_rewrite_operands(const ir_rewrite *rewrite, const ir_inst *inst, int more);
 /* The old instruction with an attribute set or left out, to be cloned; of the new module's arena. */

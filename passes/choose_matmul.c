@@ -2,7 +2,7 @@
  *
  *   gemv    compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is the
  *           cost. Each row as if it were alone, to the bit: drafted tokens are verified so
- *   words   the same with x in 15 bits for each 32 columns, where the target and the type of W have it
+ *   int16   the same with x in 15 bits for each 32 columns, where the target and the type of W have it
  *           (codegen/dot_int.c, and dot_rows.c where interleave_rows turns W to it): every plan but f32. Not for
  *           products that a function returns: those are logits, which near ties and the rows of a screened head want as
  *           they are
@@ -13,15 +13,15 @@
  *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W
  *           is rounded on the way
  *
- * attention of more than RT_FEW_ROWS tokens: words in every plan but f32, its products in integers as well
- * (codegen/attention_words.c); tiles in the bf16 plan where the target has tile registers, its products in bf16 where
- * the KV cache is it (codegen/attention_tiles.c). Of fewer tokens: words in every plan but f32, where the cache is i8
- * with a scale for each 32 columns (codegen/attention_one_words.c)
+ * attention of more than RT_FEW_ROWS tokens: int16 in every plan but f32, its products in integers as well
+ * (codegen/attention_int16.c); tiles in the bf16 plan where the target has tile registers, its products in bf16 where
+ * the KV cache is it (codegen/attention_tiles.c). Of fewer tokens: int16 in every plan but f32, where the cache is i8
+ * with a scale for each 32 columns (codegen/attention_one_int16.c)
  *
  * The copies are small when one product has at most PACKED_MAX_ELEMS elements of bf16 (the head has more) and all
  * together at most PACKED_MAX_TOTAL; products beyond are streamed. An impl that is there already is left alone. Changes
- * no value beyond the order of sums and, by words, the last bits of x, in attention what 12 bits or bf16 lose, of few
- * tokens what words of 16 bits do.
+ * no value beyond the order of sums and, by int16, the last bits of x, in attention what 12 bits or bf16 lose, of few
+ * tokens what 16 bits do.
  *
  * These are rules. Some of what they choose has alternatives of the very same arithmetic, of which options->measure may
  * know how long each takes: then the fastest is chosen, the rule's own unless another is faster by MARGIN. So the plan
@@ -103,7 +103,7 @@ static const char *rule_of(const ir_module *module, const ir_func *func, const c
     if (rows <= RT_FEW_ROWS && is_returned(func, inst->results[0]))
         return RULE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, RT_FEW_ROWS);
     if (rows <= RT_FEW_ROWS)
-        return RULE("words", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS,
+        return RULE("int16", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS,
                     plan);
     bool integer = state->options->precision != PASS_F32 && state->options->precision != PASS_BF16;
     int64_t most = ir_type_max_rows(module, x), elems = elems_of(inst), room = room_of(state);
@@ -261,8 +261,8 @@ static const char *attention_impl(const choice *state, const ir_inst *inst) {
     const pass_options *options = state->options;
     if (inst->op != IR_ATTENTION || ir_attr_find(inst, IR_ATTR_IMPL) || options->precision == PASS_F32) return NULL;
     ir_dim tokens = inst->operands[0]->type.dim[0];
-    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return by_runs(inst) ? "words" : NULL;
-    return options->precision == PASS_BF16 && options->tiles ? "tiles" : "words";
+    if (!ir_dim_is_symbol(tokens) && tokens <= RT_FEW_ROWS) return by_runs(inst) ? "int16" : NULL;
+    return options->precision == PASS_BF16 && options->tiles ? "tiles" : "int16";
 }
 
 static bool choose(ir_rewrite *rw, const ir_inst *inst) {

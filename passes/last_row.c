@@ -128,7 +128,8 @@ static ir_value *product_of(ir_rewrite *rw, const ir_inst *product, ir_value *x,
     for (int i = 0; i + 1 < product->operand_count; i++)
         if (weights >> i & 1)
             operands[count++] = ir_rewrite_get(rw, product->operands[1 + i]), type.dim[1] += width_of(product, i);
-    return ir_emit1(&rw->b, IR_MATMUL, operands, count, product->attrs, product->attr_count, &type);
+    ir_value *part = ir_emit1(&rw->b, IR_MATMUL, operands, count, product->attrs, product->attr_count, &type);
+    return count > 2 ? ir_rewrite_named(rw, part, product->results[0]) : part; /* of one weight: as its slice */
 }
 
 /* Columns of the weights before these, in a product of `of`. */

@@ -185,9 +185,7 @@ static ir_value *integer_product(ir_rewrite *rw, const ir_inst *inst, int first,
 static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
     const lowering *state = rw->user;
     ir_value *parts[IR_MAX_WEIGHTS];
-    const char *hint = inst->results[0]->hint;
     int count = 0;
-    if (hint) hint = gm_arena_strdup(&rw->out->arena, hint);
     for (int i = 1; i < inst->operand_count; i++)
         rounded_of(rw, inst->operands[0], rounding_of(state, inst->operands[i]));
     for (int first = 1, end; first < inst->operand_count; first = end) {
@@ -195,7 +193,7 @@ static ir_value *integer_products(ir_rewrite *rw, const ir_inst *inst) {
         for (end = first + 1; end < inst->operand_count && rounding_of(state, inst->operands[end]) == how; end++) {
         }
         note(rw, inst, how);
-        parts[count++] = ir_named(integer_product(rw, inst, first, end - first, how), hint);
+        parts[count++] = ir_rewrite_named(rw, integer_product(rw, inst, first, end - first, how), inst->results[0]);
     }
     return count == 1 ? parts[0] : ir_concat(&rw->b, parts, count, inst->results[0]->type.rank - 1);
 }

@@ -122,12 +122,12 @@ bad wide_names_nothing "--wide v_porj: no weight.s name holds this word" compile
 bad wide_beyond_the_layers "--wide layers.-99.: no weight" compile "$gguf" --precision block8 --wide layers.-99. -o out.gmx
 # --explain: reasons and nothing else.
 gm compile "$gguf" --precision int16 --explain --no-weights
-check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x matmul f32\[1,[0-9]+\] .*: words, since rows of x: 1, at most 6' "$work/out"
-check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x matmul .*gemv|^code +forward\.T1 +[0-9]+x matmul .*: (words|gemv)_q8_0(_r16)?, since ' "$work/out"
-check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x matmul .*: int16, since plan int16' "$work/out"
-check explain_one_token "$(grep attention "$work/out")" grep -Eq '^code +forward\.T1 +[0-9]+x attention .*: attention of one token, .*a window of [0-9]+ keys, a cache of [0-9]+ slots in bf16, K by row; .*tiles of [0-9]+ keys by' "$work/out"
-check explain_many_tokens "$(grep attention "$work/out")" grep -Eq '^code +forward +[0-9]+x attention .*: attention of blocks of tokens, since tokens: more than 6; all keys before, .*panel of 128 keys (that is packed once for all of them|of their own), in (floats|words of 16 bits), tiles of [0-9]+ rows' "$work/out"
-check explain_head "$(grep screen_head "$work/out")" grep -Eq '^screen_head +head\.R1 +1x matmul .*: the full product, since W has not the columns of a screen' "$work/out"
+check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x %[a-z_]+ = matmul f32\[1,[0-9]+\] .*: int16, since rows of x: 1, at most 6' "$work/out"
+check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x %logits = matmul .*gemv|^code +forward\.T1 +[0-9]+x %[a-z_]+ = matmul .*: (int16|gemv)_q8_0(_r16)?, since ' "$work/out"
+check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x %[a-z_]+ = matmul .*: int16, since plan int16' "$work/out"
+check explain_one_token "$(grep attention "$work/out")" grep -Eq '^code +forward\.T1 +[0-9]+x %attention = attention .*: attention of one token, .*a window of [0-9]+ keys, a cache of [0-9]+ slots in bf16, K by row; .*tiles of [0-9]+ keys by' "$work/out"
+check explain_many_tokens "$(grep attention "$work/out")" grep -Eq '^code +forward +[0-9]+x %attention = attention .*: attention of blocks of tokens, since tokens: more than 6; all keys before, .*panel of 128 keys (that is packed once for all of them|of their own), in (floats|integers of 16 bits), tiles of [0-9]+ rows' "$work/out"
+check explain_head "$(grep screen_head "$work/out")" grep -Eq '^screen_head +head\.R1 +1x %logits = matmul .*: the full product, since W has not the columns of a screen' "$work/out"
 check explain_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
 json explain_json '\[ \{"step":"[a-z_]+","func":"[a-zA-Z0-9.]+","what":"[^"]+","choice":"[^"]+","reason":"[^"]+","count":[0-9]+\}(, \{"step":[^}]*\})* \]' \
     compile "$gguf" --explain --no-weights --format json
@@ -136,7 +136,7 @@ check explain_artefact "$(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = explain
 check explain_f32 "$(head -c 600 "$work/out")" grep -q 'plan f32: W is widened a slice at a time' "$work/out"
 # --measure: what was measured is the reason, is kept, and is used again; which way was the fastest is nobody's business here.
 gm compile "$gguf" --precision int16 --measure --explain -o measured.gmx
-check measured_reason "$(head -c 900 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward +[0-9]+x matmul .*: integer(, tile [48])?, since measured [0-9.e+-]+ ms of one thread; integer' "$work/out"
+check measured_reason "$(head -c 900 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward +[0-9]+x %[a-z_]+ = matmul .*: integer(, tile [48])?, since measured [0-9.e+-]+ ms of one thread; integer' "$work/out"
 grep '^choose_matmul  *forward  ' "$work/out" >"$work/reasons"
 cp "$work/cwd/measured.gmx" "$work/measured.gmx"
 json measured_inspect '.*"measured":\[\{"what":"int16 f32\[[0-9,]+\] q8_0.*","choice":"integer","seconds":[0-9.e-]+\},.*\]\},"defaulted":.*' inspect "$work/measured.gmx" --format json

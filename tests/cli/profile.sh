@@ -1,5 +1,5 @@
 # gemmac profile and gemmac plan. Sourced by run.sh after outputs.sh; no figure is judged by how large a time it is.
-rows='\{"(op":"[a-z_/]+|layer":([0-9]+|null))"?,"calls":[0-9]+,"time_s":'$real',"share":'$real',"wait_share":'$real',"flop":'$real',"bytes":'$real',"gflop_s":'$real',"gb_s":'$real'(,"roofline_share":'$real')?\}'
+rows='\{"(op":"[a-z0-9_/]+|layer":([0-9]+|null))"?,"calls":[0-9]+,"time_s":'$real',"share":'$real',"wait_share":'$real',"flop":'$real',"bytes":'$real',"gflop_s":'$real',"gb_s":'$real'(,"roofline_share":'$real')?\}'
 speed='\{"mean":'$real',"std":'$real'\}'
 phase() { printf '\\{"phase":"%s","tokens":%s,"wall_s":%s,"work_share":%s,"wait_share":%s,"rest_share":%s,"idle_share":%s,"tok_s":%s,"profiled_tok_s":%s,"overhead_percent":%s,"overhead_low":%s,"overhead_high":%s,"ops":\\[ (%s,? ?)+\\],"layers":\\[ (%s,? ?)+\\]\\}' \
     "$1" "$2" "$real" "$real" "$real" "$real" "$real" "$speed" "$speed" "$real" "($real|null)" "($real|null)" "$rows" "$rows"; }

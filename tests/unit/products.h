@@ -7,7 +7,7 @@
 /* x of the products of edges: one row each. */
 enum { OUTLIER, ZEROS, SUBNORMAL, EQUAL, LARGE, FEW, NOT_A_NUMBER, EDGES };
 
-/* Of x in words beside rows as they are stored, and beside interleaved ones. */
+/* Of x in int16 beside rows as they are stored, and beside interleaved ones. */
 enum { WORDS_MOST = 16383, INTERLEAVED_MOST = 16256 };
 
 static inline ir_array random_x(int64_t rows, int64_t columns, gm_arena *arena) {
@@ -51,7 +51,7 @@ static inline double terms_size(const float *row, const float *x, int64_t column
     return size;
 }
 
-/* What holding x in words may cost (codegen/dot_int.c, dot_rows.c): x is a whole number of steps of its run of 32, a
+/* What holding x in int16 may cost (codegen/dot_int.c, dot_rows.c): x is a whole number of steps of its run of 32, a
  * step being max|x|/steps but 2^-100 at least, so that each column is off by half a step, 0.502 with the rounding of
  * its inverse; and a step times a scale, being rounded to 2^-150 at worst, times sums that are below 32·2^15·2^14 in a
  * run. */
@@ -65,7 +65,7 @@ static inline double words_cost(const float *row, const float *x, int64_t column
     return cost;
 }
 
-/* y = w·x, x in words of so many steps; 0: in floats. Infinite weights are beyond the contract: a kernel may sum the
+/* y = w·x, x in int16 of so many steps; 0: in floats. Infinite weights are beyond the contract: a kernel may sum the
  * codes before it multiplies by a huge scale. */
 static inline void check_dot(const rt_tensor *w, const float *row, const float *x, float y, const char *what,
                              int steps) {

@@ -299,7 +299,7 @@ static gm_string text_of(const fe_ablate_row *row) {
 }
 
 /* Other passes end with their own clean-up, so that nothing is left for dce in this model; its 32 columns are no whole
- * block of a screen, without which nothing is guessed; and the f32 plan has no products in words, nor any that takes a
+ * block of a screen, without which nothing is guessed; and the f32 plan has no products in int16, nor any that takes a
  * gate. */
 static bool changes_nothing(const fe_ablate_row *row) {
     static const char *const names[] = {

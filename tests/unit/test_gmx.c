@@ -139,7 +139,7 @@ START_TEST(derived_weights_come_and_go) {
     ck_assert(all.stored == model.stored && all.screens == 1 && all.interleaved == 14); /* of two layers */
     ck_assert(less.stored == model.stored && less.screens == 0 && less.interleaved == 14);
     ck_assert_mem_eq(&back, &all, sizeof back);
-    make(with, &f32, again); /* nothing of it is in words */
+    make(with, &f32, again); /* nothing of it is in int16 */
     kept floats = kept_at(again);
     ck_assert(floats.stored == model.stored && floats.screens == 1 && floats.interleaved == 0);
 }

@@ -1,16 +1,16 @@
-/* attention for one token in integers: K and V of i8 with a scale for each 32 columns, read as words of 16 bits. The
+/* attention for one token in integers: K and V of i8 with a scale for each 32 columns, read as integers of 16 bits. The
  * parts of a thread and what is done with them are those of attention_one.c.
  *
  *   K  The codes of a row, times 256, are multiplied by their scales as parts of the row's largest (pmulhrsw), so that
- *      a row of words has one scale: an element is off by at most 1/32,512 of the largest that the row could hold,
+ *      a row of them has one scale: an element is off by at most 1/32,512 of the largest that the row could hold,
  *      while a code is off by up to 1/254 of its run's. q is rounded to as many bits as sums of 32 bits allow: 4095
  *      steps to either side for 256 columns and vectors of 16 sums, half of that for twice the columns or half the
  *      sums.
- *   V  The codes stay as they are; weights times scales become words, off by at most 1/65,534 of the largest of their
- *      block of keys and head, and products are summed in 32 bits over the block. Two keys at a time: the words of a
- *      column are neighbours.
+ *   V  The codes stay as they are; weights times scales become int16, off by at most 1/65,534 of the largest of their
+ *      block of keys and head, and products are summed in 32 bits over the block. Two keys at a time: those of a column
+ *      are neighbours.
  *
- * Sums of products of words: vpdpwssd, or pmaddwd. A row's scores do not depend on the rows beside it.
+ * Sums of products of int16: vpdpwssd, or pmaddwd. A row's scores do not depend on the rows beside it.
  */
 #include "codegen/attention.h"
 #include "codegen/integer.h"
@@ -22,8 +22,8 @@ enum {
     PAIRS = 2,   /* of V's rows in a tile */
     BLOCK = 256, /* keys whose weights share a scale */
     RUN = IR_SCALE_RUN,
-    LARGEST = INTEGER_LARGEST_PART, /* of words */
-    K_SHIFT = 8,                    /* of codes, to have words of full size */
+    LARGEST = INTEGER_LARGEST_PART, /* of int16 */
+    K_SHIFT = 8,                    /* of codes, to fill 16 bits */
     K_LARGEST = 1 << 15,
     PIECE = 4, /* sums of 32 bits that instructions which interleave leave together */
     LINE = 64, /* bytes of a cache's line */
@@ -31,23 +31,23 @@ enum {
 };
 
 /* In scratch, of all heads or of the tile under way. */
-typedef struct word_scratch {
+typedef struct int16_scratch {
     LLVMValueRef q, q_scales; /* i16[heads, D], f32[heads] */
-    /* i32[keys of a tile, D/32]: of a row of K, a scale as part of the largest, twice in words */
+    /* i32[keys of a tile, D/32]: of a row of K, a scale as part of the largest, twice in int16 */
     LLVMValueRef shares;
     LLVMValueRef tops;            /* f32[KV, BLOCK]: the largest scale of a row of V */
     LLVMValueRef inverses, units; /* f32[heads]: of the weights of the block */
-    LLVMValueRef weights;         /* i32[PAIRS, HEADS, D/32]: words of two keys */
+    LLVMValueRef weights;         /* i32[PAIRS, HEADS, D/32]: int16 of two keys */
     LLVMValueRef sums;            /* i32[heads, D], in the order of paired_column */
-} word_scratch;
+} int16_scratch;
 
 static bool by_runs(const attention_cache *cache) {
     return cache->dtype == RT_I8 && cache->scale >= 0 && cache->run == RUN && cache->stride[2] == 1 &&
            cache->scale_stride[2] == 1;
 }
 
-bool attention_one_in_words(const attention_job *job) {
-    return job->words && by_runs(&job->k) && by_runs(&job->v);
+bool attention_one_in_int16(const attention_job *job) {
+    return job->int16 && by_runs(&job->k) && by_runs(&job->v);
 }
 
 /* Keys of a tile of K: with its heads at most as many sums as a vector has lanes, and more than half as many. */
@@ -72,10 +72,11 @@ static int64_t columns_of_step(const attention_job *job) {
     return job->d % LINE == 0 ? LINE : RUN;
 }
 
-void attention_one_words_text(const cg *c, const attention_job *job, gm_string *out) {
+void attention_one_int16_text(const cg *c, const attention_job *job, gm_string *out) {
     int heads = heads_of(job, 0);
     gm_string_printf(
-        out, "in words of 16 bits, tiles of %d keys by %d heads of K, of %d keys of V, weights scaled for each %d keys",
+        out,
+        "in integers of 16 bits, tiles of %d keys by %d heads of K, of %d keys of V, weights scaled for each %d keys",
         tile_keys(c, heads), heads, 2 * PAIRS, BLOCK);
 }
 
@@ -86,7 +87,7 @@ static int64_t runs_of(const attention_job *job) {
 }
 
 /* Returns the bytes; at: NULL only counts them. */
-static int64_t lay_out(cg *c, const attention_job *job, LLVMValueRef at, word_scratch *w) {
+static int64_t lay_out(cg *c, const attention_job *job, LLVMValueRef at, int16_scratch *w) {
     int64_t heads = job->kv_heads * job->group, runs = runs_of(job), total = 0;
     struct {
         LLVMValueRef *to;
@@ -106,14 +107,14 @@ static int64_t lay_out(cg *c, const attention_job *job, LLVMValueRef at, word_sc
     return total;
 }
 
-int64_t attention_one_words_bytes(cg *c, const attention_job *job) {
-    word_scratch w;
+int64_t attention_one_int16_bytes(cg *c, const attention_job *job) {
+    int16_scratch w;
     return lay_out(c, job, NULL, &w);
 }
 
-static word_scratch scratch_of(cg *c, const attention_job *job, const attention_part *p) {
-    word_scratch w;
-    lay_out(c, job, p->words, &w);
+static int16_scratch scratch_of(cg *c, const attention_job *job, const attention_part *p) {
+    int16_scratch w;
+    lay_out(c, job, p->int16, &w);
     return w;
 }
 
@@ -134,25 +135,25 @@ static LLVMValueRef scales_of(cg *c, const attention_job *job, const attention_c
     return cg_load(c, type, attention_scale(c, cache, slot, kv, cg_i64(c, 0)), 4);
 }
 
-static LLVMTypeRef words_type(cg *c) {
+static LLVMTypeRef int16_type(cg *c) {
     return LLVMVectorType(c->i16, 2 * (unsigned)c->lanes);
 }
 
-/* Codes as words: as many as a vector has. */
+/* Codes as int16: as many as a vector has. */
 static LLVMValueRef codes_at(cg *c, LLVMValueRef row, LLVMValueRef column) {
     LLVMValueRef codes = cg_load(c, LLVMVectorType(c->i8, 2 * (unsigned)c->lanes), cg_at(c, c->i8, row, column), 1);
-    return LLVMBuildSExt(c->b, codes, words_type(c), "");
+    return LLVMBuildSExt(c->b, codes, int16_type(c), "");
 }
 
 /* ---- q ---- */
 
-/* The largest code of q: a lane sums so many products with words of K. */
+/* The largest code of q: a lane sums so many products with int16 of K. */
 static double largest_q(const cg *c, const attention_job *job) {
     double most = floor(2147483647.0 / ((double)K_LARGEST * (double)(job->d / c->lanes)));
     return most < LARGEST ? most : LARGEST;
 }
 
-static void round_queries(cg *c, const attention_job *job, const word_scratch *w) {
+static void round_queries(cg *c, const attention_job *job, const int16_scratch *w) {
     cg_loop kv = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->kv_heads), 1);
     cg_loop g = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->group), 1);
     LLVMValueRef head = cg_add(c, head_of(c, job, kv.index, 0), g.index),
@@ -165,47 +166,47 @@ static void round_queries(cg *c, const attention_job *job, const word_scratch *w
 
 /* ---- scores ---- */
 
-/* Rounded halves of products of words, in their upper bits: what pmulhrsw does. */
+/* Rounded halves of products of int16, in their upper bits: what pmulhrsw does. */
 static LLVMValueRef multiply_high(cg *c, LLVMValueRef a, LLVMValueRef b) {
     const char *name = c->lanes == 16 ? "llvm.x86.avx512.pmul.hr.sw.512" : "llvm.x86.avx2.pmul.hr.sw";
-    if (c->lanes > 4 && !c->stands_in) return cg_intrinsic2(c, name, words_type(c), a, b);
+    if (c->lanes > 4 && !c->stands_in) return cg_intrinsic2(c, name, int16_type(c), a, b);
     int lanes = 2 * c->lanes;
     LLVMTypeRef wide = LLVMVectorType(c->i32, (unsigned)lanes);
     LLVMValueRef product = cg_mul(c, LLVMBuildSExt(c->b, a, wide, ""), LLVMBuildSExt(c->b, b, wide, ""));
     product = cg_add(c, product, cg_splat(c, cg_i32(c, 1 << 14), lanes));
-    return LLVMBuildTrunc(c->b, LLVMBuildAShr(c->b, product, cg_splat(c, cg_i32(c, 15), lanes), ""), words_type(c), "");
+    return LLVMBuildTrunc(c->b, LLVMBuildAShr(c->b, product, cg_splat(c, cg_i32(c, 15), lanes), ""), int16_type(c), "");
 }
 
 /* Keys and heads of a tile: sum g·keys + j is that of key j and head g. */
 typedef struct tile {
     int keys, heads;
-    LLVMValueRef row[MAX_LANES], unit[MAX_LANES]; /* of the keys; unit: f32, of a word */
+    LLVMValueRef row[MAX_LANES], unit[MAX_LANES]; /* of the keys; unit: f32, of one */
     LLVMValueRef q[HEADS];
     LLVMValueRef sum[MAX_LANES]; /* variables */
 } tile;
 
-static void begin_keys(cg *c, const attention_job *job, const word_scratch *w, LLVMValueRef slot, LLVMValueRef kv,
+static void begin_keys(cg *c, const attention_job *job, const int16_scratch *w, LLVMValueRef slot, LLVMValueRef kv,
                        tile *t) {
-    double word = (double)K_LARGEST / LARGEST / (1 << K_SHIFT);
+    double one = (double)K_LARGEST / LARGEST / (1 << K_SHIFT);
     for (int j = 0; j < t->keys; j++) {
         LLVMValueRef at = cg_add(c, slot, cg_i64(c, j)), scales = scales_of(c, job, &job->k, at, kv),
                      most = integer_largest_lane(c, integer_magnitude(c, scales));
         LLVMValueRef share = integer_nearest(c, scales, LLVMBuildFDiv(c->b, cg_f32(c, LARGEST), most, ""));
-        cg_store(c, integer_two_words(c, share, share), cg_at(c, c->i32, w->shares, cg_i64(c, j * runs_of(job))), 4);
-        t->unit[j] = LLVMBuildFMul(c->b, most, cg_f32(c, word), "");
+        cg_store(c, integer_pair(c, share, share), cg_at(c, c->i32, w->shares, cg_i64(c, j * runs_of(job))), 4);
+        t->unit[j] = LLVMBuildFMul(c->b, most, cg_f32(c, one), "");
         t->row[j] = attention_row_of(c, &job->k, at, kv);
     }
 }
 
 /* One vector of columns, of run `run`. */
-static void add_keys(cg *c, const attention_job *job, const word_scratch *w, const tile *t, LLVMValueRef run,
+static void add_keys(cg *c, const attention_job *job, const int16_scratch *w, const tile *t, LLVMValueRef run,
                      LLVMValueRef column) {
     LLVMTypeRef type = cg_vector(c, c->i32);
     LLVMValueRef k[MAX_LANES], shift = cg_splat(c, LLVMConstInt(c->i16, K_SHIFT, 0), 2 * c->lanes);
     for (int j = 0; j < t->keys; j++) {
         LLVMValueRef share =
             cg_load(c, c->i32, cg_at(c, c->i32, w->shares, cg_add(c, cg_i64(c, j * runs_of(job)), run)), 4);
-        share = LLVMBuildBitCast(c->b, cg_spread(c, share), words_type(c), "");
+        share = LLVMBuildBitCast(c->b, cg_spread(c, share), int16_type(c), "");
         k[j] = multiply_high(c, LLVMBuildShl(c->b, codes_at(c, t->row[j], column), shift, ""), share);
     }
     for (int g = 0; g < t->heads; g++) {
@@ -256,7 +257,7 @@ static LLVMValueRef scale_sums(cg *c, const tile *t, LLVMValueRef sums, LLVMValu
     return LLVMBuildFMul(c->b, sums, pick(c, heads, head, c->lanes), "");
 }
 
-static void score_tile(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, int64_t first,
+static void score_tile(cg *c, const attention_job *job, const attention_part *p, const int16_scratch *w, int64_t first,
                        LLVMValueRef key, LLVMValueRef kv, tile *t) {
     int sums = 1, step = 2 * c->lanes;
     int64_t line = columns_of_step(job);
@@ -286,7 +287,7 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
     }
 }
 
-static void score_run(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w,
+static void score_run(cg *c, const attention_job *job, const attention_part *p, const int16_scratch *w,
                       const attention_runs *run) {
     tile t;
     for (int i = 0; i < c->lanes; i++) t.sum[i] = cg_variable(c, cg_vector(c, c->i32), NULL);
@@ -301,8 +302,8 @@ static void score_run(cg *c, const attention_job *job, const attention_part *p, 
     } while (attention_row_tiles_next(c, &rows));
 }
 
-void attention_one_words_score(cg *c, const attention_job *job, const attention_part *p) {
-    word_scratch w = scratch_of(c, job, p);
+void attention_one_int16_score(cg *c, const attention_job *job, const attention_part *p) {
+    int16_scratch w = scratch_of(c, job, p);
     round_queries(c, job, &w);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, 0);
     score_run(c, job, p, &w, &run);
@@ -312,7 +313,7 @@ void attention_one_words_score(cg *c, const attention_job *job, const attention_
 /* ---- weights ---- */
 
 /* The scale of each head's weights in a block: of the largest weight times its row's largest scale. */
-static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w,
+static void scale_weights(cg *c, const attention_job *job, const attention_part *p, const int16_scratch *w,
                           const attention_runs *run) {
     attention_row_tiles row = attention_row_tiles_begin(c, job, &job->v, run, 1, 0);
     LLVMValueRef largest = integer_largest_lane(c, integer_magnitude(c, scales_of(c, job, &job->v, row.slot, row.kv)));
@@ -353,12 +354,12 @@ static LLVMValueRef pair_slot(cg *c, const pair_tile *t, int pair, int i) {
     return i == 0 ? first : t->second ? LLVMBuildSelect(c->b, t->second, next, first, "") : next;
 }
 
-static LLVMValueRef weights_at(cg *c, const attention_job *job, const word_scratch *w, int pair, int g) {
+static LLVMValueRef weights_at(cg *c, const attention_job *job, const int16_scratch *w, int pair, int g) {
     return cg_at(c, c->i32, w->weights, cg_i64(c, (pair * HEADS + g) * runs_of(job)));
 }
 
-/* Weights of a pair of rows, times their scales, as words. */
-static void round_weights(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w,
+/* Weights of a pair of rows, times their scales, as int16. */
+static void round_weights(cg *c, const attention_job *job, const attention_part *p, const int16_scratch *w,
                           const pair_tile *t, int64_t first, int pair) {
     LLVMValueRef scale[2], code[2], zero = cg_f32(c, 0);
     for (int i = 0; i < 2; i++) scale[i] = scales_of(c, job, &job->v, pair_slot(c, t, pair, i), t->kv);
@@ -370,19 +371,19 @@ static void round_weights(cg *c, const attention_job *job, const attention_part 
             if (i == 1 && t->second) weight = LLVMBuildSelect(c->b, t->second, weight, zero, "");
             code[i] = integer_nearest(c, scale[i], LLVMBuildFMul(c->b, weight, inverse, ""));
         }
-        cg_store(c, integer_two_words(c, code[0], code[1]), weights_at(c, job, w, pair, g), 4);
+        cg_store(c, integer_pair(c, code[0], code[1]), weights_at(c, job, w, pair, g), 4);
     }
 }
 
 /* ---- weighted sums ---- */
 
-/* Column, of as many as a vector has words, that lane `lane` of vector `half` sums: what unpacking within 128 bits
- * makes of words. */
+/* Column, of as many as a vector holds int16, that lane `lane` of vector `half` sums: what unpacking within 128 bits
+ * makes of int16. */
 static int paired_column(int half, int lane) {
     return lane / PIECE * 2 * PIECE + half * PIECE + lane % PIECE;
 }
 
-/* Words of two rows in turn: vectors of both halves. */
+/* Int16 of two rows in turn: vectors of both halves. */
 static void interleave(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef *out) {
     for (int half = 0; half < 2; half++) {
         LLVMValueRef mask[2 * MAX_LANES];
@@ -395,7 +396,7 @@ static void interleave(cg *c, LLVMValueRef a, LLVMValueRef b, LLVMValueRef *out)
 }
 
 /* One vector of columns, of run `run`. */
-static void add_pairs(cg *c, const attention_job *job, const word_scratch *w, const pair_tile *t, LLVMValueRef head,
+static void add_pairs(cg *c, const attention_job *job, const int16_scratch *w, const pair_tile *t, LLVMValueRef head,
                       LLVMValueRef run, LLVMValueRef column) {
     LLVMTypeRef type = cg_vector(c, c->i32);
     LLVMValueRef v[PAIRS][2], sum[2], at[2];
@@ -415,7 +416,7 @@ static void add_pairs(cg *c, const attention_job *job, const word_scratch *w, co
     }
 }
 
-static void weigh_tile(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w, pair_tile *t) {
+static void weigh_tile(cg *c, const attention_job *job, const attention_part *p, const int16_scratch *w, pair_tile *t) {
     int step = 2 * c->lanes;
     int64_t line = columns_of_step(job);
     for (int i = 0; i < t->pairs; i++)
@@ -435,7 +436,7 @@ static void weigh_tile(cg *c, const attention_job *job, const attention_part *p,
 }
 
 /* The block's sums times their units, in the order of columns, are added to the part's. */
-static void add_block(cg *c, const attention_job *job, const attention_part *p, const word_scratch *w) {
+static void add_block(cg *c, const attention_job *job, const attention_part *p, const int16_scratch *w) {
     LLVMTypeRef whole = cg_vector(c, c->i32), floats = cg_vector(c, c->f32);
     cg_loop head = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, p->heads), 1);
     LLVMValueRef unit = cg_spread(c, float_of(c, w->units, head.index)),
@@ -461,8 +462,8 @@ static void add_block(cg *c, const attention_job *job, const attention_part *p, 
     cg_loop_end(c, &head);
 }
 
-void attention_one_words_weigh(cg *c, const attention_job *job, const attention_part *p) {
-    word_scratch w = scratch_of(c, job, p);
+void attention_one_int16_weigh(cg *c, const attention_job *job, const attention_part *p) {
+    int16_scratch w = scratch_of(c, job, p);
     attention_runs run = attention_runs_begin(c, job, p->low, p->keys, BLOCK);
     scale_weights(c, job, p, &w, &run);
     attention_zero(c, w.sums, cg_i64(c, p->heads * job->d));

@@ -1,7 +1,6 @@
-/* Attention of many tokens in integers: q, keys, weights and values as words of 16 bits, each row of them with its own
- * scale.
+/* Attention of many tokens in integers: q, keys, weights and values as int16, each row with its own scale.
  *
- * The tiles are those of attention_tile.c, with two products of words summed in a lane at a time (vpdpwssd, pmaddwd)
+ * The tiles are those of attention_tile.c, with two products of int16 summed in a lane at a time (vpdpwssd, pmaddwd)
  * where the form in floats has one. Codes are as wide as the sums of 32 bits allow: 2896 steps to either side for 256
  * columns, 4095 for the weights of a panel. A key's scale depends on that key alone and a weight's on its query's keys
  * of the panel, so what a row sums does not depend on the block it is in. The scale of a value is in the weights.
@@ -11,11 +10,11 @@
 
 #include <math.h>
 
-enum { WORDS = 2 /* to a unit of 32 bits */ };
+enum { PAIR = 2 /* of int16, a unit of 32 bits */ };
 
-bool attention_in_words(const cg *c, const attention_job *job) {
-    int64_t multiple = WORDS * c->lanes;
-    return job->words && !attention_in_tiles(c, job) && job->k.stride[2] == 1 && job->v.stride[2] == 1 &&
+bool attention_in_int16(const cg *c, const attention_job *job) {
+    int64_t multiple = PAIR * c->lanes;
+    return job->int16 && !attention_in_tiles(c, job) && job->k.stride[2] == 1 && job->v.stride[2] == 1 &&
            job->d % multiple == 0;
 }
 
@@ -51,7 +50,7 @@ void attention_round_row(cg *c, const attention_job *job, rt_dtype dtype, double
     cg_loop_end(c, &columns);
 }
 
-void attention_words_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale) {
+void attention_int16_row(cg *c, const attention_job *job, LLVMValueRef from, LLVMValueRef to, LLVMValueRef scale) {
     attention_round_row(c, job, RT_F32, largest_code(job->d), from, to, scale);
 }
 
@@ -70,14 +69,14 @@ static void scale_keys(cg *c, const attention_job *job, const attention_cache *c
     cg_loop_end(c, &keys);
 }
 
-void attention_words_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to) {
+void attention_int16_scale_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *to) {
     scale_keys(c, job, &job->k, p, largest_code(job->d), to);
 }
 
-LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attention_panel *p,
+LLVMValueRef attention_int16_units(cg *c, const attention_job *job, const attention_panel *p,
                                    const attention_scales *scales, LLVMValueRef number, LLVMValueRef unit) {
-    int width = WORDS * c->lanes;
-    LLVMValueRef column = cg_mul(c, unit, cg_i64(c, WORDS)),
+    int width = PAIR * c->lanes;
+    LLVMValueRef column = cg_mul(c, unit, cg_i64(c, PAIR)),
                  inverse = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number), 4);
     LLVMValueRef whole =
         integer_nearest(c, attention_element(c, &job->k, cg_add(c, p->slot, number), p->kv, column, width), inverse);
@@ -85,26 +84,26 @@ LLVMValueRef attention_words_units(cg *c, const attention_job *job, const attent
                             cg_vector(c, c->i32), "");
 }
 
-void attention_words_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
+void attention_int16_pack_v(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
                             LLVMValueRef to, int64_t most) {
     int64_t width = attention_tile_width(c);
     LLVMValueRef last = cg_sub(c, p->count, cg_i64(c, 1));
     scale_keys(c, job, &job->v, p, largest_code(most), scales);
-    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), p->count, WORDS);
+    cg_loop keys = cg_loop_begin(c, cg_i64(c, 0), p->count, PAIR);
     LLVMValueRef line =
-        cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, WORDS), ""), cg_i64(c, width)));
-    LLVMValueRef number[WORDS] = {keys.index, cg_min(c, cg_add(c, keys.index, cg_i64(c, 1)), last)}, word[WORDS],
-                 inverse[WORDS];
-    for (int i = 0; i < WORDS; i++) inverse[i] = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number[i]), 4);
+        cg_at(c, c->i32, to, cg_mul(c, LLVMBuildUDiv(c->b, keys.index, cg_i64(c, PAIR), ""), cg_i64(c, width)));
+    LLVMValueRef number[PAIR] = {keys.index, cg_min(c, cg_add(c, keys.index, cg_i64(c, 1)), last)}, code[PAIR],
+                 inverse[PAIR];
+    for (int i = 0; i < PAIR; i++) inverse[i] = cg_load(c, c->f32, cg_at(c, c->f32, scales->inverses, number[i]), 4);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), c->lanes);
-    for (int i = 0; i < WORDS; i++)
-        word[i] = integer_nearest(
+    for (int i = 0; i < PAIR; i++)
+        code[i] = integer_nearest(
             c, attention_element(c, &job->v, cg_add(c, p->slot, number[i]), p->kv, columns.index, c->lanes),
             inverse[i]);
-    LLVMValueRef unit = integer_two_words(c, word[0], word[1]);
+    LLVMValueRef unit = integer_pair(c, code[0], code[1]);
     LLVMValueRef part = LLVMBuildUDiv(c->b, columns.index, cg_i64(c, width), ""),
                  within = LLVMBuildURem(c->b, columns.index, cg_i64(c, width), "");
-    cg_store(c, unit, cg_at(c, c->i32, line, cg_add(c, cg_mul(c, part, cg_i64(c, most / WORDS * width)), within)), 4);
+    cg_store(c, unit, cg_at(c, c->i32, line, cg_add(c, cg_mul(c, part, cg_i64(c, most / PAIR * width)), within)), 4);
     cg_loop_end(c, &columns);
     cg_loop_end(c, &keys);
 }
@@ -128,7 +127,7 @@ static void put_weights(cg *c, void *user, int i, LLVMValueRef index, LLVMValueR
     attention_vector_add(c, to->total[i], w);
 }
 
-void attention_words_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values,
+void attention_int16_weigh(cg *c, const attention_job *job, const attention_rows *rows, LLVMValueRef values,
                            LLVMValueRef to, LLVMValueRef scale, LLVMValueRef *top, LLVMValueRef *sum) {
     double code = largest_code(rows->keys);
     weighing w = {.rows = rows, .values = values};
