@@ -82,7 +82,7 @@ static bool chunk_scan(ir_rewrite *rw, const ir_inst *inst) {
     ir_value *count = operands[0];
     operands[0] = ir_named(divide_up(b, count, ir_const_int(b, size)), "chunks");
     ir_region *body = build_body(rw, &model, count, ir_named(divide_up(b, count, operands[0]), "size"));
-    ir_inst *scan = ir_emit(b, IR_SCAN, operands, inst->operand_count, NULL, 0, &body, 1, NULL, inst->result_count);
+    ir_inst *scan = loop_scan(b, operands, inst->result_count, body);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], scan->results[i]);
     return true;
 }

@@ -83,7 +83,7 @@ static ir_value *look_up(drafting *d, ir_value *tokens, ir_value *end) {
     ir_value *next = plus(d, at, -1);
     ir_yield(b, &next, 1);
     b->region = outer;
-    ir_value *found = ir_emit(b, IR_WHILE, &start, 1, NULL, 0, regions, 2, NULL, 1)->results[0];
+    ir_value *found = loop_while(b, &start, 1, NULL, regions)->results[0];
     return ir_named(ir_select(b, ir_binary(b, IR_LE, least, found), found, zero), "at");
 }
 
@@ -170,7 +170,7 @@ static ir_inst *verify(drafting *d, const verification *v, ir_value *tokens) {
     ir_value *init[VERIFY_CARRIES] = {tokens, ir_named(zero, "accepted"), choose_row(d, v, zero, tokens, v->first),
                                       ir_named(ir_const_bool(b, false), "stopped")};
     ir_region *regions[2] = {verify_test(d, v, init), verify_body(d, v, init)};
-    return ir_emit(b, IR_WHILE, init, VERIFY_CARRIES, NULL, 0, regions, 2, NULL, VERIFY_CARRIES);
+    return loop_while(b, init, VERIFY_CARRIES, NULL, regions);
 }
 
 /* ---- the two kinds of step ---- */
@@ -191,8 +191,8 @@ static void step_end(drafting *d, ir_region *outer, ir_region *body, ir_value *t
     for (int i = 0; i < carries; i++) operands[1 + i] = carry[i];
     ir_yield(d->b, next, carries);
     d->b->region = outer;
-    ir_inst *scan = ir_emit(d->b, IR_SCAN, operands, 1 + carries, NULL, 0, &body, 1, NULL, carries);
-    for (int i = 0; i < carries; i++) carry[i] = ir_named(scan->results[i], carry[i]->hint);
+    ir_inst *scan = loop_scan(d->b, operands, carries, body);
+    for (int i = 0; i < carries; i++) carry[i] = scan->results[i];
 }
 
 static void plain_step(drafting *d, ir_value *trips, ir_value *id, ir_value **carry) {
@@ -294,7 +294,7 @@ static void build_loop(drafting *d, ir_rewrite *rw, const ir_inst *inst) {
     for (int i = 0; i < caches; i++) init[CARRY_CACHES + i] = ir_rewrite_get(rw, inst->operands[CARRY_KNOWN + i]);
     for (int i = 0; i < CARRY_CACHES; i++) ir_named(init[i], hints[i]);
     ir_region *regions[2] = {loop_test(b, &d->choice, init, carries), build_body(d, init)};
-    ir_inst *loop = ir_emit(b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
+    ir_inst *loop = loop_while(b, init, carries, NULL, regions);
     for (int i = 0; i < inst->result_count; i++)
         ir_rewrite_map(rw, inst->results[i], loop->results[i < CARRY_KNOWN ? i : i + 1]);
 }

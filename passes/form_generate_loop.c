@@ -63,7 +63,7 @@ static void build_generate(ir_module *module, const loop_model *model) {
     init[CARRY_COUNT] = ir_named(ir_const_int(&b, 0), "i");
     int caches = model->cache_count, carries = CARRY_CACHES + caches;
     ir_region *regions[2] = {loop_test(&b, &g.choice, init, carries), build_body(&g, init)};
-    ir_inst *loop = ir_emit(&b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
+    ir_inst *loop = loop_while(&b, init, carries, NULL, regions);
     ir_value *results[LOOP_MAX_CARRIES];
     for (int i = 0; i <= CARRY_DONE; i++) results[i] = loop->results[i];
     for (int i = 0; i < caches; i++) results[CARRY_DONE + 1 + i] = loop->results[CARRY_CACHES + i];

@@ -34,10 +34,10 @@ static void build_prefill(ir_module *module, const loop_model *model) {
     ir_value *init[2 + RT_MAX_CACHES] = {count};
     loop_cache_params(&b, func, model, init + 2);
     ir_attr zero = ir_attr_make_float(IR_ATTR_VALUE, 0);
-    init[1] = ir_emit1(&b, IR_CONST, NULL, 0, &zero, 1, &model->row);
+    init[1] = ir_named(ir_emit1(&b, IR_CONST, NULL, 0, &zero, 1, &model->row), "x");
     ir_region *body = build_body(&b, model, tokens, start);
     int carries = 1 + model->cache_count;
-    ir_inst *scan = ir_emit(&b, IR_SCAN, init, 1 + carries, NULL, 0, &body, 1, NULL, carries);
+    ir_inst *scan = loop_scan(&b, init, carries, body);
     ir_yield(&b, scan->results, carries);
 }
 

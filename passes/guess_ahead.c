@@ -135,7 +135,7 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
     init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");
     for (int i = 0; i < caches; i++) init[GUESS_CACHES + i] = c[CARRY_CACHES + i];
     ir_region *regions[2] = {guess_test(g, init, carries, limit), guess_body(g, init, carries, c)};
-    return ir_emit(b, IR_WHILE, init, carries, &g->rounds, 1, regions, 2, NULL, carries)->results;
+    return loop_while(b, init, carries, &g->rounds, regions)->results;
 }
 
 /* ---- verifying ---- */
@@ -198,7 +198,7 @@ static ir_value **take(guessing *g, ir_value *const *c, ir_value *const *guessed
     loop_taken first = loop_take(b, &g->choice, ir_index(b, best, zero, 0), c[CARRY_TOKENS], c[CARRY_POSITION]);
     ir_value *init[TAKE_CARRIES] = {ir_named(first.tokens, "tokens"), zero, ir_named(first.stopped, "stopped")};
     ir_region *regions[2] = {take_test(g, init, guessed, best), take_body(g, init, best, c[CARRY_POSITION])};
-    return ir_emit(b, IR_WHILE, init, TAKE_CARRIES, &g->rounds, 1, regions, 2, NULL, TAKE_CARRIES)->results;
+    return loop_while(b, init, TAKE_CARRIES, &g->rounds, regions)->results;
 }
 
 /* ---- the loop ---- */
@@ -241,7 +241,7 @@ static bool guess_in(ir_rewrite *rw, const ir_inst *inst) {
                                 ? gm_arena_strdup(&rw->out->arena, inst->regions[1]->params[i]->hint)
                                 : NULL));
     ir_region *regions[2] = {loop_test(&rw->b, &g.choice, init, carries), build_body(&g, init, carries)};
-    ir_inst *loop = ir_emit(&rw->b, IR_WHILE, init, carries, NULL, 0, regions, 2, NULL, carries);
+    ir_inst *loop = loop_while(&rw->b, init, carries, NULL, regions);
     for (int i = 0; i < inst->result_count; i++) ir_rewrite_map(rw, inst->results[i], loop->results[i]);
     return true;
 }

@@ -62,7 +62,10 @@ void loop_cache_params(ir_builder *b, ir_region *region, const loop_model *model
 ir_inst *loop_step(ir_builder *b, const loop_model *model, ir_value *ids, ir_value *position, ir_value *const *caches) {
     ir_value *args[2 + RT_MAX_CACHES] = {ids, position};
     for (int i = 0; i < model->cache_count; i++) args[2 + i] = caches[i];
-    return ir_call(b, model->forward, args, 2 + model->cache_count);
+    ir_inst *step = ir_call(b, model->forward, args, 2 + model->cache_count);
+    ir_named(step->results[0], "x");
+    for (int i = 0; i < model->cache_count; i++) ir_named(step->results[1 + i], model->cache[i]->hint);
+    return step;
 }
 
 ir_value *loop_ids(ir_builder *b, ir_value *tokens, ir_value *at, ir_dim size) {
@@ -143,6 +146,19 @@ ir_value *loop_branch_end(ir_builder *b, const loop_branches *branches, ir_value
     return ir_emit(b, IR_IF, (ir_value *[]){branches->condition}, 1, NULL, 0, regions, 2, NULL, 1)->results[0];
 }
 
+static ir_inst *name_results(ir_inst *loop, ir_value *const *init) {
+    for (int i = 0; i < loop->result_count; i++) ir_named(loop->results[i], init[i]->hint);
+    return loop;
+}
+
+ir_inst *loop_while(ir_builder *b, ir_value *const *init, int carries, const ir_attr *attr, ir_region *const *regions) {
+    return name_results(ir_emit(b, IR_WHILE, init, carries, attr, attr != NULL, regions, 2, NULL, carries), init);
+}
+
+ir_inst *loop_scan(ir_builder *b, ir_value *const *init, int carries, ir_region *body) {
+    return name_results(ir_emit(b, IR_SCAN, init, 1 + carries, NULL, 0, &body, 1, NULL, carries), init + 1);
+}
+
 ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params) {
     ir_region *region = ir_region_new(b);
     for (int i = 0; i < count; i++) out_params[i] = ir_param(b, region, init[i]->type, init[i]->hint);
@@ -162,8 +178,12 @@ ir_region *loop_test(ir_builder *b, const loop_choice *choice, ir_value *const *
 
 /* ---- choosing tokens ---- */
 
-static ir_value *option(ir_builder *b, const loop_choice *choice, int index) {
-    return ir_index(b, choice->options, ir_const_int(b, index), 0);
+static ir_value *option(ir_builder *b, const loop_choice *choice, int index, const char *name) {
+    return ir_named(ir_index(b, choice->options, ir_const_int(b, index), 0), name);
+}
+
+static ir_value *temperature(ir_builder *b, const loop_choice *choice) {
+    return option(b, choice, RT_SAMPLE_TEMPERATURE, "temperature");
 }
 
 static ir_value *scalar_of(ir_builder *b, ir_value *x) {
@@ -173,17 +193,17 @@ static ir_value *scalar_of(ir_builder *b, ir_value *x) {
 /* There is no repeat penalty. */
 static ir_value *is_plain(ir_builder *b, const loop_choice *choice) {
     ir_value *one = ir_const_float(b, 1);
-    return ir_binary(b, IR_EQ, option(b, choice, RT_SAMPLE_REPEAT_PENALTY), one);
+    return ir_binary(b, IR_EQ, option(b, choice, RT_SAMPLE_REPEAT_PENALTY, "repeat_penalty"), one);
 }
 
 ir_value *loop_greedy(ir_builder *b, const loop_choice *choice) {
-    ir_value *zero = ir_const_float(b, 0), *cold = ir_binary(b, IR_LE, option(b, choice, RT_SAMPLE_TEMPERATURE), zero);
-    return ir_binary(b, IR_AND, cold, is_plain(b, choice));
+    ir_value *zero = ir_const_float(b, 0), *cold = ir_binary(b, IR_LE, temperature(b, choice), zero);
+    return ir_named(ir_binary(b, IR_AND, cold, is_plain(b, choice)), "greedy");
 }
 
 ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice) {
-    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K),
-             *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), option(b, choice, RT_SAMPLE_TEMPERATURE));
+    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K, "top_k"),
+             *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), temperature(b, choice));
     ir_value *some = ir_binary(b, IR_LE, ir_const_float(b, 1), top_k),
              *few = ir_binary(b, IR_LE, top_k, ir_const_float(b, RT_SAMPLE_MOST_REACH));
     return ir_binary(b, IR_AND, ir_binary(b, IR_AND, warm, is_plain(b, choice)), ir_binary(b, IR_AND, some, few));

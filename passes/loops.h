@@ -58,6 +58,10 @@ typedef struct loop_branches {
 loop_branches loop_branch_begin(ir_builder *b, ir_value *condition);
 void loop_branch_other(ir_builder *b, const loop_branches *branches, ir_value *result);
 ir_value *loop_branch_end(ir_builder *b, const loop_branches *branches, ir_value *result);
+/* A while whose carries begin as `init`, with its test and its body; or a scan of init[0] trips whose carries begin as
+ * the others. The results are called as what they begin as. */
+ir_inst *loop_while(ir_builder *b, ir_value *const *init, int carries, const ir_attr *attr, ir_region *const *regions);
+ir_inst *loop_scan(ir_builder *b, ir_value *const *init, int carries, ir_region *body);
 /* A region with parameters for carries that begin as these. */
 ir_region *loop_region(ir_builder *b, ir_value *const *init, int count, ir_value **out_params);
 /* The test of @generate's loop by its carries: fewer than count, and not stopped. */
