@@ -20,18 +20,18 @@ typedef struct attention_job {
     double factor, cap;
     int64_t window; /* 0: none */
     bool ring;      /* key j lies in slot j mod slots */
-    /* in integers, or in bf16, where that is possible: attention_in_int16, attention_in_tiles,
-     * attention_one_in_int16 */
+    /* the instruction has an impl, "int16" or "tiles": it may be done in integers or in bf16, where attention_in_int16,
+     * attention_in_tiles or attention_one_in_int16 says so */
     bool int16;
-    int parts;                        /* of bf16, in tiles: 1, or 2 of q and the weights, high and low */
-    int q, position, window_arg, out; /* of no window, more than all keys */
+    int parts;                        /* in tiles: how many bf16 hold a number of q or a weight: 1, or 2, high + low */
+    int q, position, window_arg, out; /* kernel arguments; window_arg: without a window more than all keys */
 } attention_job;
 
 /* Few queries: one token. */
 void attention_one(cg *c, const attention_job *job);
 /* Many: blocks of tokens. */
 void attention_blocks(cg *c, const attention_job *job);
-/* How each of them goes about this job, in int16 for --explain. */
+/* For --explain: appends how each of them does this job. */
 void attention_one_text(const cg *c, const attention_job *job, gm_string *out);
 void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out);
 
@@ -41,7 +41,7 @@ void attention_blocks_text(const cg *c, const attention_job *job, gm_string *out
 int64_t attention_most_keys(const attention_job *job);
 /* First key that the query at position p sees. */
 LLVMValueRef attention_first_key(cg *c, const attention_job *job, LLVMValueRef p);
-/* The same address in the scratch of another thread. */
+/* `at`, an address in this thread's scratch, in the scratch of another thread instead. */
 LLVMValueRef attention_of_thread(cg *c, LLVMValueRef at, LLVMValueRef thread);
 /* scale and softcap of one score. */
 LLVMValueRef attention_score(cg *c, const attention_job *job, LLVMValueRef s);
@@ -71,8 +71,8 @@ LLVMValueRef attention_load(cg *c, rt_dtype dtype, LLVMValueRef base, LLVMValueR
 /* out[index …] = y, f32 of any width, rounded where dtype is bf16. */
 void attention_store(cg *c, rt_dtype dtype, LLVMValueRef y, LLVMValueRef out, LLVMValueRef index);
 
-/* A loop over runs of keys whose slots are neighbours: keys low + first … + count lie from `slot` on. At most `most`
- * keys to a run, those of one multiple of `most`; 0: any number. */
+/* A loop over runs of the keys [low, low + keys) that lie in consecutive slots: `count` keys, from key low + first on,
+ * in the slots from `slot` on. No run crosses a multiple of `most` (0: no such limit) or the end of a ring. */
 typedef struct attention_runs {
     cg_loop loop;
     bool looped;
@@ -99,12 +99,13 @@ LLVMValueRef attention_query_of(cg *c, const attention_job *job, LLVMValueRef kv
 /* scores[kv·group + g, key] */
 LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention_part *p, LLVMValueRef kv, int64_t g,
                                 LLVMValueRef key);
-/* Ask for a line of memory for each of `rows` neighbouring rows of d columns, the first of them at `row`: for those
- * that come after the rows. They are read at most a line of each at a time, here from `column` on. */
-void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column);
-/* The rows of a run of keys in the order in which they lie in a cache: first whole tiles of them, then tiles of `last`
- * rows for what is left (0: of nothing), whose last one may reach beyond the run. What is emitted between begin and
- * next is so for either kind:
+/* While `rows` neighbouring rows of d columns, the first at `row`, are read from `column` on, at most a cache line of
+ * each: prefetch as many lines of the rows that come after them. */
+void attention_prefetch(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows,
+                        LLVMValueRef column);
+/* Loops over the rows of a run of keys in the order of memory: first over whole tiles of `rows` rows, then over tiles
+ * of `last` rows for the rest, of which the last may reach beyond the run (last 0: the rest is left out). The code of a
+ * tile is emitted for each of the two:
  *
  *   attention_row_tiles t = attention_row_tiles_begin(…);
  *   do … while (attention_row_tiles_next(c, &t)); */
@@ -144,14 +145,15 @@ void attention_vector_add(cg *c, LLVMValueRef variable, LLVMValueRef x);
 LLVMValueRef attention_vector_largest(cg *c, LLVMValueRef variable);
 LLVMValueRef attention_vector_sum(cg *c, LLVMValueRef variable);
 
-/* Some rows' scores of a panel, f32[count][keys], that see the same keys [low, high), at least one: each waits for
- * itself a few times, and meanwhile the others go on. keys: whole vectors. */
+/* The scores f32[count][keys] of some rows with the keys of a panel, of which all rows see the same ones, [low, high),
+ * at least one. Rows are taken together so that one's work fills the time in which another waits for its own results.
+ * keys: a multiple of a vector's lanes. */
 enum { ATTENTION_TOGETHER = 4 };
 typedef struct attention_rows {
     int count; /* at most ATTENTION_TOGETHER */
     LLVMValueRef scores, low, high;
-    LLVMValueRef from, to; /* the vectors of which they see some: of others there is no weight */
-    LLVMValueRef more;     /* f32: 0, or NaN for weights that are none */
+    LLVMValueRef from, to; /* [low, high) in whole vectors; outside of these no weights are made */
+    LLVMValueRef more;     /* f32: 0, or NaN, which makes all weights NaN */
     int64_t keys;
 } attention_rows;
 /* These rows, without more. */
@@ -184,8 +186,9 @@ int64_t attention_tile_rows(const cg *c);
 typedef struct attention_scales {
     LLVMValueRef inverses, scales;
 } attention_scales;
-/* to[part][column][key within the part]: f32, parts of as many keys as a tile is wide; what lies after the last key is
- * undefined. With scales, which are filled, units of two columns in int16 instead of columns. */
+/* to[part][column][key within the part] = K as f32, in parts of as many keys as a tile is wide; what lies after the
+ * last key is undefined. Units of 32 bits, two columns each, take the place of columns with scales, which are filled
+ * (int16), and in tile registers (bf16). */
 void attention_pack_k(cg *c, const attention_job *job, const attention_panel *p, const attention_scales *scales,
                       LLVMValueRef to);
 /* to[part][key][column within the part]: f32, parts of as many columns, `most` keys from part to part. */

@@ -1,16 +1,16 @@
-/* attention for many tokens (prefill): tasks of one kv head and a block of tokens, whose rows are all query heads that
- * share it.
+/* attention for many tokens (prefill). A task is one kv head and a block of tokens; its rows are the queries of these
+ * tokens from all heads that share the kv head.
  *
- * A panel of keys at a time goes through scores, softmax and weighted sum for all rows of the block, the softmax so far
- * being mended when a panel brings a larger score (the online softmax of Milakov and Gimelshein; blocked as in Dao's
- * FlashAttention). Rows that see nothing of a panel are left out of its products, and of the weighted sum of a tile's
- * rows, unless it is done in tile registers, the keys that none of them sees; others that a row does not see get the
- * weight 0. Panels begin at multiples of their length, so that what a row sums, of finite values, does not depend on
- * the block it is in. Tasks are dealt out (deal.c).
+ * The keys go by in panels: for each, all rows of the block get their scores, weights and weighted sum. When a panel
+ * brings a row a larger score, what the row has summed before is rescaled (the online softmax of Milakov and
+ * Gimelshein; blocked as in Dao's FlashAttention). A row that sees no key of a panel takes no part in its products. The
+ * weighted sum of a tile of rows leaves out the keys that none of its rows sees, but not in tile registers; other keys
+ * that a row does not see have the weight 0. Panels begin at multiples of their length, so that a row's result, if
+ * values are finite, does not depend on the block it is in. Tasks are scheduled dynamically (deal.c).
  *
- * All panels are packed before the first block. Their keys and their values are dealt out in turn, lie in the scratch
- * of the thread that packs them, and are read there by all blocks that see them. Where that would take too much room,
- * panels are of floats or the cache is a ring, a block packs a panel when it comes to it.
+ * Panels in int16 or bf16 of a cache that is no ring are shared, if all together have at most MOST_SHARED bytes: they
+ * are packed before the first block, keys and values by threads in turn, each into the scratch of the thread that packs
+ * it, where all blocks read it. Otherwise each block packs each panel when it comes to it.
  */
 #include "codegen/attention.h"
 
@@ -38,9 +38,9 @@ typedef struct block {
     /* in the thread's scratch: q [rows, d], sums [rows, columns], scores [rows, PANEL_KEYS], tops [rows], totals
      * [rows], a panel or the parts of shared ones that it packs */
     LLVMValueRef rows, sums, scores, tops, totals, panel, shared;
-    /* in int16: codes of the weights [rows, PANEL_KEYS]; scales of q and of the weights [rows], inverses of a panel's
-     * keys and values */
-    bool int16, tiles; /* tiles: weights in parts */
+    bool int16, tiles; /* what products are done in; neither: f32 */
+    /* in int16 or tiles: the weights as their product takes them [rows, weight_elements]; in int16: scales of q and of
+     * the weights [rows], inverses of the scales of a panel's keys and values */
     LLVMValueRef weights, q_scales, weight_scales, k_inverses, v_inverses;
     int64_t most;       /* panels that are shared, 0: none are */
     LLVMValueRef start; /* of those shared: the first key */
@@ -52,7 +52,7 @@ static int64_t columns_of(const cg *c, const attention_job *job) {
     return (job->d + width - 1) / width * width;
 }
 
-/* Rows that products take at once, of those after the last. */
+/* Rows that a product takes at once: it reads up to tall_of - 1 rows after the last one, in tile registers none. */
 static int64_t tall_of(const cg *c, const block *b) {
     return b->tiles ? 1 : attention_tile_rows(c);
 }
@@ -213,17 +213,17 @@ static void weigh_rows(cg *c, const attention_job *job, const block *b, const pa
     }
 }
 
-/* What row `number` has summed so far, whose largest score was `old`, is mended for `top`, and the panel's sum
+/* What row `number` has summed so far, relative to its largest score `old`, is rescaled to `top`, and the panel's sum
  * added. */
 static void add_weights(cg *c, const attention_job *job, const block *b, LLVMValueRef number, LLVMValueRef old,
                         LLVMValueRef top, LLVMValueRef sum) {
     cg_store(c, top, float_at(c, b->tops, number), 4);
     LLVMValueRef total_at = cg_at(c, c->f32, b->totals, number);
-    cg_branch mend = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
+    cg_branch rescale = cg_if(c, LLVMBuildFCmp(c->b, LLVMRealUNE, old, top, ""));
     LLVMValueRef factor = attention_weight(c, attention_unit(job), old, top), sums = sums_of(c, job, b, number);
     cg_store(c, LLVMBuildFMul(c->b, cg_load(c, c->f32, total_at, 4), factor, ""), total_at, 4);
     scale_row(c, job, sums, factor);
-    cg_end_if(c, &mend);
+    cg_end_if(c, &rescale);
     cg_store(c, LLVMBuildFAdd(c->b, cg_load(c, c->f32, total_at, 4), sum, ""), total_at, 4);
 }
 
@@ -307,9 +307,10 @@ static void sum_panel(cg *c, const attention_job *job, const block *b, const att
     cg_loop_end(c, &part);
 }
 
-/* The first key that is read: in shared panels and in tile registers that of a group of GROUP keys, since tiles are as
- * wide, and tile registers sum keys by groups, so that a key must be in the same one whatever the block. Groups are
- * counted from where a run begins, at a panel or where a ring does. Keys before `low` have no weight. */
+/* The first key to read so that `low` is read. From shared panels and with tile registers, keys are read in groups of
+ * GROUP, the width of a tile, and tile registers sum group by group: a key must be in the same group whatever the
+ * block, so that reading begins with a group. Groups are counted from where a run begins, at a panel's first key or at
+ * a ring's first slot. Keys before `low` have the weight 0. */
 static LLVMValueRef first_read(cg *c, const attention_job *job, const block *b, LLVMValueRef low) {
     enum { GROUP = CG_TILE_DEPTH };
     if (!b->tiles && !b->most) return low;
@@ -367,8 +368,8 @@ static void pack_keys(cg *c, const attention_job *job, const block *b, const att
     attention_pack_k(c, job, panel, b->int16 ? &to->k : NULL, to->keys);
 }
 
-/* In pairs: weigh_panel reads their scales or what is lost of them. Floats take the place of the keys, when those have
- * been multiplied. */
+/* Only in pairs, since weigh_panel reads the values' scales, or which of them are lost. Values in f32 are packed later,
+ * into the memory of the keys, once these have been multiplied (emit_block). */
 static void pack_values(cg *c, const attention_job *job, const block *b, const attention_panel *panel,
                         const packed *to) {
     if (b->int16) attention_int16_pack_v(c, job, panel, &to->v, to->values, PANEL_KEYS);

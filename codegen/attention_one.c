@@ -56,7 +56,8 @@ LLVMValueRef attention_score_of(cg *c, const attention_job *job, const attention
 /* Where rows lie one after the other, lines are asked for in the order of memory, a tile ahead at least: what a core
  * may wait for at a time is few lines, and what the cache fetches by itself beyond those is what comes next. Else what
  * comes c->ahead in each row. */
-void attention_ask(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows, LLVMValueRef column) {
+void attention_prefetch(cg *c, const attention_cache *cache, int64_t d, LLVMValueRef row, int rows,
+                        LLVMValueRef column) {
     int64_t bytes = (int64_t)rt_dtype_bytes(cache->dtype, 1), tile = rows * d * bytes;
     bool dense = cache->stride[0] == d;
     LLVMValueRef from = cg_at(c, c->i8, row, cg_mul(c, column, cg_i64(c, dense ? bytes * rows : bytes)));
@@ -126,7 +127,7 @@ static void dot_tile(cg *c, const attention_job *job, const tile *t, int64_t fro
     int vectors = width > 1 ? vectors_of_line(c, job->k.dtype, to - from) : 1;
     for (int i = 0; i < t->keys * t->heads; i++) acc[i] = cg_variable(c, type, LLVMConstNull(type));
     cg_loop line = cg_loop_begin(c, cg_i64(c, from), cg_i64(c, to), vectors * width);
-    if (width > 1) attention_ask(c, &job->k, job->d, t->k[0], t->keys, line.index);
+    if (width > 1) attention_prefetch(c, &job->k, job->d, t->k[0], t->keys, line.index);
     for (int v = 0; v < vectors; v++) {
         LLVMValueRef column = cg_add(c, line.index, cg_i64(c, v * width));
         for (int g = 0; g < t->heads; g++) q[g] = attention_load(c, job->q_dtype, t->q[g], column, width);
@@ -218,7 +219,7 @@ static void add_columns(cg *c, const row_sum *s, int rows, int heads, LLVMValueR
     int vectors = width > 1 ? s->vectors : 1;
     for (int i = 0; i < rows * heads; i++) w[i] = splat(c, weight[i], width);
     cg_loop line = cg_loop_begin(c, from, to, vectors * width);
-    if (width > 1 && s->cache) attention_ask(c, s->cache, s->d, s->rows, rows, line.index);
+    if (width > 1 && s->cache) attention_prefetch(c, s->cache, s->d, s->rows, rows, line.index);
     for (int i = 0; i < rows && width > 1 && !s->cache; i++)
         cg_prefetch(
             c, cg_at(c, cg_type(c, s->dtype), s->rows, cg_add(c, line.index, cg_i64(c, i * s->row_stride + s->ahead))));

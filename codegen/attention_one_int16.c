@@ -169,7 +169,7 @@ static void round_queries(cg *c, const attention_job *job, const int16_scratch *
 /* Rounded halves of products of int16, in their upper bits: what pmulhrsw does. */
 static LLVMValueRef multiply_high(cg *c, LLVMValueRef a, LLVMValueRef b) {
     const char *name = c->lanes == 16 ? "llvm.x86.avx512.pmul.hr.sw.512" : "llvm.x86.avx2.pmul.hr.sw";
-    if (c->lanes > 4 && !c->stands_in) return cg_intrinsic2(c, name, int16_type(c), a, b);
+    if (c->lanes > 4 && !c->emulated) return cg_intrinsic2(c, name, int16_type(c), a, b);
     int lanes = 2 * c->lanes;
     LLVMTypeRef wide = LLVMVectorType(c->i32, (unsigned)lanes);
     LLVMValueRef product = cg_mul(c, LLVMBuildSExt(c->b, a, wide, ""), LLVMBuildSExt(c->b, b, wide, ""));
@@ -266,7 +266,7 @@ static void score_tile(cg *c, const attention_job *job, const attention_part *p,
         t->q[g] = cg_at(c, c->i16, w->q, cg_mul(c, cg_add(c, head, cg_i64(c, g)), cg_i64(c, job->d)));
     for (int i = 0; i < t->keys * t->heads; i++) LLVMBuildStore(c->b, LLVMConstNull(cg_vector(c, c->i32)), t->sum[i]);
     cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), line);
-    attention_ask(c, &job->k, job->d, t->row[0], t->keys, columns.index);
+    attention_prefetch(c, &job->k, job->d, t->row[0], t->keys, columns.index);
     for (int more = 0; more < line; more += step) {
         LLVMValueRef column = cg_add(c, columns.index, cg_i64(c, more));
         add_keys(c, job, w, t, LLVMBuildUDiv(c->b, column, cg_i64(c, RUN), ""), column);
@@ -426,7 +426,7 @@ static void weigh_tile(cg *c, const attention_job *job, const attention_part *p,
         for (int i = 0; i < t->pairs; i++) round_weights(c, job, p, w, t, first, i);
         LLVMValueRef head = head_of(c, job, t->kv, first);
         cg_loop columns = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->d), line);
-        attention_ask(c, &job->v, job->d, t->row[0][0], 2 * t->pairs, columns.index);
+        attention_prefetch(c, &job->v, job->d, t->row[0][0], 2 * t->pairs, columns.index);
         for (int more = 0; more < line; more += step) {
             LLVMValueRef column = cg_add(c, columns.index, cg_i64(c, more));
             add_pairs(c, job, w, t, head, LLVMBuildUDiv(c->b, column, cg_i64(c, RUN), ""), column);

@@ -21,7 +21,9 @@ enum {
 };
 _Static_assert((int)CG_MAX_SITES >= (int)IR_MAX_LAYERS, "a product of layers has a site for each");
 
-/* Where bytes lie, for hazards. object 0: this function's arena; -1: never written; else a parameter. */
+/* Where bytes lie, for hazards. object: 0 this function's arena, 1 + i parameter i, 1000 + i the caller's memory for
+ * result i (emit.c), 2000 the counter of cg_dealt (deal.c); -1 nothing to track: constants, weights, and the parts of a
+ * concat after the first. */
 typedef struct cg_extent {
     int object;
     int64_t low, high; /* bytes; within the object */
@@ -71,11 +73,11 @@ typedef struct cg {
     LLVMModuleRef llvm;
     LLVMBuilderRef b;
     LLVMTypeRef void_t, i1, i8, i16, i32, i64, f16, f32, ptr;
-    int lanes;      /* floats per vector register of the target */
-    bool dot_bytes; /* the target sums products of four bytes, or of two int16, in 32 bits (vpdpbusd, vpdpwssd) */
-    bool tiles;     /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
-    int64_t ahead;  /* bytes of weights or caches that kernels ask for ahead of those they read */
-    bool stands_in; /* the target stands in for one that has what lanes, dot_bytes and tiles say */
+    int lanes;     /* floats per vector register of the target */
+    bool vnni;     /* the target sums products of four bytes, or of two int16, in 32 bits (vpdpbusd, vpdpwssd) */
+    bool tiles;    /* the target has tile registers for products of bytes and of bf16 (tdpbssd, tdpbf16ps) */
+    int64_t ahead; /* prefetch distance: bytes of weights or caches ahead of those that are read */
+    bool emulated; /* the target stands in for one that has what lanes, vnni and tiles say */
     cg_kernel_entry *kernels;
     int kernel_count, kernel_capacity;
     int site_capacity; /* of the program's sites */
@@ -109,7 +111,7 @@ typedef struct cg_object_list {
     const char *start;
 } cg_object_list;
 
-/* ---- emit.c: functions, slots, small arithmetic ---- */
+/* ---- emit.c: modules, functions, slots, cg_dim; support.c: types, arithmetic, memory, loops, branches ---- */
 
 gm_status cg_emit_module(cg *c);
 void cg_emit_region(cg *c, const ir_region *region);
@@ -134,12 +136,12 @@ LLVMValueRef cg_max(cg *c, LLVMValueRef x, LLVMValueRef y);
 LLVMValueRef cg_at(cg *c, LLVMTypeRef type, LLVMValueRef pointer, LLVMValueRef index);
 LLVMValueRef cg_load(cg *c, LLVMTypeRef type, LLVMValueRef pointer, int align);
 void cg_store(cg *c, LLVMValueRef value, LLVMValueRef pointer, int align);
-/* Ask for the cache line of `pointer`, which may lie outside of everything; into the second-level cache only. */
+/* Prefetch the cache line of `pointer`, which need not be mapped, into all caches; _second: into all but the first. */
 void cg_prefetch(cg *c, LLVMValueRef pointer);
 void cg_prefetch_second(cg *c, LLVMValueRef pointer);
-/* Ask for every line of so many bytes. */
+/* Prefetch every cache line of `bytes` bytes. */
 void cg_prefetch_lines(cg *c, LLVMValueRef from, int64_t bytes);
-/* Ask for what comes c->ahead of the `bytes` bytes from `from` on, which are about to be read. */
+/* `bytes` bytes are about to be read at `from`: prefetch as many, c->ahead bytes further on. */
 void cg_prefetch_ahead(cg *c, LLVMValueRef from, int64_t bytes);
 /* overload: NULL for an intrinsic that has none. */
 LLVMValueRef cg_intrinsic(cg *c, const char *name, LLVMTypeRef overload, LLVMValueRef *args, int count);
@@ -158,17 +160,20 @@ static inline LLVMTypeRef cg_vector(const cg *c, LLVMTypeRef element) {
 static inline LLVMValueRef cg_spread(cg *c, LLVMValueRef scalar) {
     return cg_splat(c, scalar, c->lanes);
 }
-/* As many of a scalar as x has lanes, which may be a vector. */
+/* The scalar in all lanes of a vector like x; the scalar itself when x is one. */
 LLVMValueRef cg_like(cg *c, LLVMValueRef x, LLVMValueRef scalar);
+/* The sum of the lanes of floats, as a halving tree: the same order on every target. */
 LLVMValueRef cg_sum_lanes(cg *c, LLVMValueRef vector);
-/* i32: of the lanes of signed numbers of at most 32 bits. */
+/* i32: the sum of the lanes of a vector of signed integers of at most 32 bits. */
 LLVMValueRef cg_sum_whole(cg *c, LLVMValueRef vector);
 /* v[lanes], vectors of the target of any 32-bit element: as the rows of a matrix they become its columns
  * (transpose.c). */
 void cg_transpose(cg *c, LLVMValueRef *v);
 LLVMValueRef cg_variable(cg *c, LLVMTypeRef type, LLVMValueRef init); /* alloca in the entry block */
 LLVMValueRef cg_frame_field(cg *c, size_t offset, LLVMTypeRef type);
-/* This thread's scratch, at least `bytes` of it. */
+/* cg_scratch: the address of this thread's scratch, with room for `bytes`; every call gives the same address, so what
+ * is to live at the same time comes from one call. cg_reserve_scratch only makes the room, for a kernel that calls
+ * cg_scratch. */
 void cg_reserve_scratch(cg *c, int64_t bytes);
 LLVMValueRef cg_scratch(cg *c, int64_t bytes);
 LLVMValueRef cg_host_call(cg *c, const char *name, LLVMTypeRef result, LLVMValueRef *args, int count);
@@ -201,18 +206,19 @@ void cg_wrote(cg *c, const cg_slot *slot);
 /* Emits the barrier that these accesses need, then records them. */
 void cg_access(cg *c, const cg_slot *const *reads, int read_count, const cg_slot *const *writes, int write_count);
 
-/* The call alone, from wherever it is. */
+/* Only the call of the barrier, in kernels too; hazards stay as they are. inst: the instruction's number to which a
+ * profile puts the waiting (cg_trace_number), -1: none. */
 void cg_wait(cg *c, int64_t inst);
 
-/* ---- deal.c ---- */
+/* ---- deal.c: dynamic scheduling: threads take pieces of work from a shared counter ---- */
 
-/* Written by every instruction that deals out its work: to be among the writes of its cg_access, so that a barrier lies
- * between two. */
+/* Stands for the shared counter. An instruction that deals out its work puts this among the writes of its cg_access, so
+ * that a barrier, which resets the counter, lies between any two such instructions. */
 extern const cg_slot cg_dealt;
-/* A thread's hand: a variable with the number of the piece it is to work on, and the first piece in it. */
+/* Takes the thread's first piece. Returns its hand: an i64 variable with the number of the piece that is next. */
 LLVMValueRef cg_deal(cg *c);
-/* A loop over those of the pieces 0..end that come to this thread. As long as all loops of an instruction share a hand
- * and their ends ascend, each piece below the last end is worked on once, in the first loop whose end lies above it. */
+/* A loop over the pieces [0, end) that this thread takes. Several loops of one instruction may share a hand if their
+ * ends ascend: each piece below the last end is then worked on once, in the first loop whose end lies above it. */
 typedef struct cg_pieces {
     LLVMBasicBlockRef head, exit;
     LLVMValueRef hand;  /* from cg_deal, here or in the caller of this kernel */
@@ -258,7 +264,7 @@ LLVMValueRef cg_from_f32(cg *c, rt_dtype to, LLVMValueRef x); /* rounded as conv
 LLVMValueRef cg_from_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 LLVMValueRef cg_to_memory(cg *c, rt_dtype dtype, LLVMValueRef value);
 
-void cg_emit_rows(cg *c, const ir_inst *inst); /* elem, reduce, rotate, fuse, iota on tensors */
+void cg_emit_rows(cg *c, const ir_inst *inst); /* elem, reduce, rotate, swap_halves, fuse, iota on tensors */
 /* dst[…] = src[…] for the extents of `type`. */
 void cg_emit_copy(cg *c, const ir_type *type, const cg_slot *src, const cg_slot *dst);
 /* The same into a ring: position p of `axis` goes to (start + p) mod slots, 0 <= start < slots. */
@@ -272,20 +278,22 @@ void cg_emit_matmul(cg *c, const ir_inst *inst);
 bool cg_can_rotate(const cg *c, int64_t columns);
 /* to[columns] = the row `from` rotated; they may be the same memory. */
 void cg_emit_rotated_row(cg *c, int64_t columns, LLVMValueRef from, LLVMValueRef to);
-/* The same of as many rows as a vector has lanes, from codes; in whole numbers first, which are exact. x[16],
- * i32[lanes], = the signs and the first four steps of 16 columns from `first` on, a multiple of 16: codes[4] are
- * u8[4·lanes], four columns of each row, each less `bias`. What they have been multiplied with by then is to be
- * multiplied with cg_rotate_scale. */
+/* The beginning of a rotation of c->lanes rows at once, in integers, which are exact: the signs and the first four
+ * steps of 16 columns from `first`, a multiple of 16. codes[4]: u8[4·lanes], four neighbouring columns of each row;
+ * `bias` is subtracted from every code. x[16]: i32[lanes], the columns. The transform's factor, cg_rotate_scale, is not
+ * in them: the caller multiplies the codes' scales by it. */
 enum { CG_ROTATE_QUAD = 4, CG_ROTATE_CODES = 16 };
 void cg_rotate_codes(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef const *codes, int bias, LLVMValueRef *x);
-/* f32[lanes]: column `column + more` of 32 columns that were 1, after the step that follows. */
+/* f32[lanes]: what column `column` + more, of 32 columns from `column` that were all 1, is after five steps; without
+ * cg_rotate_scale. For the minimum that 32 columns share. */
 LLVMValueRef cg_rotate_ones(cg *c, int64_t columns, LLVMValueRef column, int more);
 double cg_rotate_scale(int64_t columns);
-/* f32[lanes]: where the floats of a column lie, of all the rows; those of 32 columns lie one after the other. */
+/* The address of a column's f32[lanes], one float of each row. The columns of a block of 32 lie one after the other,
+ * with a gap of one vector between blocks. */
 enum { CG_ROTATE_BLOCK = 32 };
 LLVMValueRef cg_rotate_place(cg *c, LLVMValueRef floats, LLVMValueRef column);
-/* The steps from `half` on, a multiple of 32, of all columns there, to the end; turned, if not NULL, is given each
- * vector as it is stored. */
+/* The rest of the rotation, in place: the steps from distance `half` (a multiple of 32) to the last, and the reflection
+ * across runs (runtime/rotate.h). turned, if not NULL, is given each finished vector before it is stored. */
 typedef void (*cg_turned_fn)(cg *c, LLVMValueRef x, void *user);
 void cg_rotate_rows(cg *c, int64_t columns, LLVMValueRef floats, int64_t half, cg_turned_fn turned, void *user);
 void cg_emit_scaled_matmul(cg *c, const ir_inst *inst);
@@ -328,8 +336,8 @@ typedef struct cg_codes {
 bool cg_can_decode(rt_dtype dtype);
 void cg_decode(cg *c, rt_dtype dtype, LLVMValueRef block, int sub, cg_codes *out);
 
-/* A row of stored weights times x. The kernel that wants it passes base, x and units as arguments, and calls
- * cg_dot_begin once. */
+/* The product of a row of stored weights with x. Where the kernel is called, cg_dot_args adds w, x and units to its
+ * arguments; within it, cg_dot_begin is called once, before any row. */
 typedef struct cg_dot {
     rt_dtype dtype;
     bool in_int16;    /* x in integers: cg_can_dot_int */
@@ -337,7 +345,7 @@ typedef struct cg_dot {
     int64_t x_stride; /* elements from one to the next */
     int64_t columns;  /* of this call, for the scratch it needs */
     int w, x, units;  /* kernel arguments; units: trips of the inner loop */
-    /* the bytes to ask for while a row is read with x in floats, as many; NULL: what comes c->ahead */
+    /* where to prefetch as many bytes as a row has while a row is read with x in floats; NULL: c->ahead of that row */
     LLVMValueRef next;
     LLVMValueRef sums;     /* Σx per minimum; NULL when the type has none */
     LLVMValueRef integers; /* x in integers (dot_int.c) */
@@ -348,20 +356,20 @@ void cg_dot_begin(cg *c, cg_dot *dot);
 /* W[index]·x, of one row of x: the same bits wherever it is emitted. */
 LLVMValueRef cg_dot_row(cg *c, const cg_dot *dot, LLVMValueRef index);
 
-/* ---- vnni.c: sums of products, in vectors of the target's, or with dot_bytes also of 8 lanes of 32 bits ---- */
+/* ---- vnni.c: sums of products, in vectors of the target's, or with vnni also of 8 lanes of 32 bits ---- */
 
 /* acc + a·b of pairs of i16: both products go to their lane's sum. */
 LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
-/* acc + a·b of four bytes, those of a unsigned; where the target has it (dot_bytes). */
+/* acc + a·b of four bytes, those of a unsigned; where the target has it (vnni). */
 LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b);
-/* i16: Σ of two products of bytes, those of a unsigned; saturates from 2^15 on. Of vectors of 32 bytes or 64, where the
- * target has them. */
+/* i16: a[2i]·b[2i] + a[2i+1]·b[2i+1] of bytes, those of a unsigned; saturates at the limits of int16 (vpmaddubsw). For
+ * vectors of 32 or 64 bytes, where the target has them. */
 LLVMValueRef cg_byte_pairs(cg *c, LLVMValueRef a, LLVMValueRef b);
-/* i16[2]: Σ of the bytes of x, 4·2^n up to 32, whose products go to the even and to the odd int16 of lanes of 32 bits
- * there. */
+/* i16[2]: of every four bytes of x (4·2^n of them, up to 32), the sum of the first two and the sum of the last two:
+ * those whose products cg_byte_pairs puts into the low and into the high int16 of a 32-bit lane. */
 LLVMValueRef cg_word_sums(cg *c, LLVMValueRef x);
-/* Do these two int16 of a lane hold Σ code·x of so many columns, |x| <= 127? What is summed on the way, of codes
- * counted from `least`, may wrap. codes NULL: no. */
+/* Can the two int16 of a 32-bit lane, each with half of the columns, hold Σ code·x, |x| <= 127? Sums on the way, in
+ * which codes count from `least`, may wrap around. codes NULL: no. */
 bool cg_int16_hold(const rt_codes *codes, int64_t columns);
 
 /* ---- tiles.c: tile registers, where the target has them (tiles); between configuring and releasing, in one kernel
@@ -446,9 +454,9 @@ typedef struct cg_target {
     char *triple, *cpu, *features;
     LLVMTargetRef llvm;
     int lanes;
-    bool dot_bytes, tiles;
-    int64_t ahead;  /* see cg */
-    bool stands_in; /* for a CPU with wider vectors and other instructions, which are to be written out */
+    bool vnni, tiles;
+    int64_t ahead; /* see cg */
+    bool emulated; /* for a CPU with wider vectors and other instructions, which are to be written out */
     bool runs_here;
     LLVMTargetMachineRef machine;
 } cg_target;
@@ -459,7 +467,7 @@ bool cg_target_here(const char *cpu, const char *host, const char *features);
 LLVMTargetMachineRef cg_target_machine(const cg_target *target, LLVMCodeGenOptLevel level);
 /* Optimises c->llvm and makes the program's objects of it. */
 gm_status cg_make_objects(cg *c, const cg_target *target);
-/* False: the bytes are not such a list. */
+/* Reads the list at program->objects; false: the bytes are not one. */
 bool cg_object_list_of(const cg_program *program, cg_object_list *out);
 /* features: "+a,-b,…" */
 bool cg_has_feature(const char *features, const char *name);

@@ -306,9 +306,9 @@ static LLVMValueRef ternary_bytes(cg *c, LLVMValueRef block, int sixteen) {
 }
 
 static void decode_tq1_0(cg *c, LLVMValueRef block, int sub, cg_codes *out) {
-    LLVMTypeRef words = LLVMVectorType(c->i16, 16);
+    LLVMTypeRef int16s = LLVMVectorType(c->i16, 16);
     for (int h = 0; h < 2; h++) {
-        LLVMValueRef wide = LLVMBuildZExt(c->b, ternary_bytes(c, block, 2 * sub + h), words, "");
+        LLVMValueRef wide = LLVMBuildZExt(c->b, ternary_bytes(c, block, 2 * sub + h), int16s, "");
         wide = LLVMBuildMul(c->b, wide, cg_splat(c, LLVMConstInt(c->i16, 3, 0), 16), "");
         wide = LLVMBuildLShr(c->b, wide, cg_splat(c, LLVMConstInt(c->i16, 8, 0), 16), "");
         bytes_to_float(c, cg_sub(c, LLVMBuildTrunc(c->b, wide, bytes16(c), ""), splat_i8(c, 1)), 16 * h, out);

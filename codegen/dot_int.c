@@ -93,7 +93,7 @@ static void bytes_to_int16(cg *c, LLVMValueRef bytes, LLVMValueRef *out) {
 
 /* ---- blocks of 32 ---- */
 
-static void words_q8_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
+static void int16_q8_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     bytes_to_int16(c, load_vector(c, c->i8, RUN, block, 2), out);
 }
 
@@ -106,7 +106,7 @@ static LLVMValueRef high_nibbles(cg *c, LLVMValueRef block, int64_t offset) {
     return both(c, as_bytes(c, bytes), splat_byte(c, 0xF0));
 }
 
-static void words_q4_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
+static void int16_q4_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     bytes_to_int16(c, LLVMBuildXor(c->b, high_nibbles(c, block, 2), splat_byte(c, 0x80), ""), out);
 }
 
@@ -121,7 +121,7 @@ static LLVMValueRef clear_bits(cg *c, LLVMValueRef block, int64_t offset) {
 }
 
 /* 16 · (nibble + 16 · bit - 16): the int16 of byte 16 · nibble below a byte that is 0 or -1. */
-static void words_q5_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
+static void int16_q5_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     LLVMValueRef low = high_nibbles(c, block, 6), high = clear_bits(c, block, 2);
     for (int h = 0; h < 2; h++) {
         uint8_t lanes[RUN];
@@ -134,13 +134,13 @@ static void words_q5_0(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
 
 /* The nibbles of 64 columns lie in 32 bytes: low ones are those of the even run, whose int16 are a sixteenth of the odd
  * run's. */
-static void words_q4_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
+static void int16_q4_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     LLVMValueRef bytes = load_vector(c, c->i8, RUN, block, 16 + 32 * (sub / 2)),
                  mask = splat_int16(c, sub % 2 ? 0xF0 : 0x0F);
     for (int h = 0; h < 2; h++) out[h] = both(c, shifted(c, bytes, 8 * h), mask);
 }
 
-static void words_q5_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
+static void int16_q5_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     LLVMValueRef low = load_vector(c, c->i8, RUN, block, 48 + 32 * (sub / 2)),
                  high = load_vector(c, c->i8, RUN, block, 16);
     low = both(c, as_bytes(c, shifted(c, low, sub % 2 ? 4 : 0)), splat_byte(c, 0x0F));
@@ -148,7 +148,7 @@ static void words_q5_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     bytes_to_int16(c, LLVMBuildOr(c->b, low, high, ""), out);
 }
 
-static void words_q6_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
+static void int16_q6_k(cg *c, LLVMValueRef block, int sub, LLVMValueRef *out) {
     int g = sub / 4, j = sub % 4;
     LLVMValueRef low = load_vector(c, c->i8, RUN, block, 64 * g + 32 * (j & 1)),
                  high = load_vector(c, c->i8, RUN, block, 128 + 32 * g);
@@ -204,12 +204,12 @@ static LLVMValueRef scales_q6_k(cg *c, LLVMValueRef block, int quad) {
 /* ---- the types ---- */
 
 static const int_type int_types[RT_DTYPE_COUNT] = {
-    [RT_Q4_0] = {EVEN_ODD, 16 * 256, words_q4_0, NULL, NULL},
-    [RT_Q5_0] = {UNPACKED, 16, words_q5_0, NULL, NULL},
-    [RT_Q8_0] = {EVEN_ODD, 256, words_q8_0, NULL, NULL},
-    [RT_Q4_K] = {EVEN_ODD, 1, words_q4_k, scales_q4_k, k_minima},
-    [RT_Q5_K] = {EVEN_ODD, 256, words_q5_k, k_scales, k_minima},
-    [RT_Q6_K] = {EVEN_ODD, 256, words_q6_k, scales_q6_k, NULL},
+    [RT_Q4_0] = {EVEN_ODD, 16 * 256, int16_q4_0, NULL, NULL},
+    [RT_Q5_0] = {UNPACKED, 16, int16_q5_0, NULL, NULL},
+    [RT_Q8_0] = {EVEN_ODD, 256, int16_q8_0, NULL, NULL},
+    [RT_Q4_K] = {EVEN_ODD, 1, int16_q4_k, scales_q4_k, k_minima},
+    [RT_Q5_K] = {EVEN_ODD, 256, int16_q5_k, k_scales, k_minima},
+    [RT_Q6_K] = {EVEN_ODD, 256, int16_q6_k, scales_q6_k, NULL},
 };
 
 bool cg_can_dot_int(const cg *c, rt_dtype dtype) {

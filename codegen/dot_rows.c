@@ -39,7 +39,7 @@ typedef struct rows_x {
 enum { BYTES_PER_RUN = PARTS * UNITS * 4 + HALVES * PARTS * 4 + 2 * 4 };
 
 static sum_form form_of(const cg *c, const rt_interleaved *type) {
-    if (c->dot_bytes) return QUADS;
+    if (c->vnni) return QUADS;
     return c->lanes >= 8 && cg_int16_hold(rt_codes_of(type->stored), RUN / HALVES) ? INT8_PAIRS : INT16_PAIRS;
 }
 

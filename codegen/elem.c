@@ -115,7 +115,7 @@ LLVMValueRef cg_to_f32(cg *c, rt_dtype from, LLVMValueRef x) {
 /* Round to nearest even; NaN becomes a quiet NaN. CPUs with tile registers have an instruction for it, which takes
  * numbers below normal ones for 0. */
 static LLVMValueRef to_bf16(cg *c, LLVMValueRef x) {
-    if (c->tiles && !c->stands_in)
+    if (c->tiles && !c->emulated)
         return LLVMBuildBitCast(c->b, LLVMBuildFPTrunc(c->b, x, type_like(LLVMBFloatTypeInContext(c->context), x), ""),
                                 type_like(c->i16, x), "");
     LLVMValueRef bits = LLVMBuildBitCast(c->b, x, type_like(c->i32, x), ""), width = i32_like(c, x, 16);

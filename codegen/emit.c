@@ -240,7 +240,8 @@ static void emit_computed(cg *c, const ir_inst *inst) {
     }
 }
 
-/* For --check: hand every dense tensor and every scalar to the trace, between two barriers. */
+/* For --check: give the trace all results that are scalars or dense tensors, between two barriers; tensors that are
+ * constants or weights (object -1) are left out. */
 static void emit_trace(cg *c, const ir_inst *inst) {
     int64_t number = cg_trace_number(c->module, inst);
     if (number < 0 || !inst->result_count) return;

@@ -9,8 +9,8 @@
  * high-performance matrix multiplication").
  *
  * With VNNI units of 16 bits are multiplied by vpdpwssd and of 8 bits by vpdpbusd, whose first operand is unsigned: w +
- * 128, so that a row's sums begin with -128 · Σx. Without, by pmaddwd, bytes as two units of 16 bits, the even and the
- * odd columns.
+ * 128, so that a row's sums begin with -128 · Σx. Without VNNI, by pmaddwd: bytes become two units of 16 bits, the even
+ * columns and the odd ones. With tile registers (AMX) integer_tiles.c multiplies instead, if integer_in_tiles.
  *
  * Rows that lie interleaved are packed with lanes as rows (integer_lanes.c). W as it is stored (no bits) is packed by
  * integer_codes.c and multiplied by integer_stored.c, a group of columns at a time.
@@ -61,20 +61,20 @@ int integer_unit_of(rt_dtype x) {
 }
 
 bool integer_offset_w(const cg *c, const integer_kind *kind) {
-    return kind->x == RT_I8 && c->dot_bytes && !integer_in_tiles(c, kind);
+    return kind->x == RT_I8 && c->vnni && !integer_in_tiles(c, kind);
 }
 
 bool integer_in_place(const cg *c, const integer_kind *kind) {
     return kind->w == RT_I8_P16 && integer_offset_w(c, kind);
 }
 
-/* Not where W is rounded, which takes longer than to read it. */
-bool integer_asks_rows(const integer_kind *kind) {
+/* Not where W is rounded: that takes longer than reading it, so prefetching would gain nothing. */
+bool integer_prefetches_rows(const integer_kind *kind) {
     return integer_as_stored(kind) && rt_interleaved_of(kind->w);
 }
 
-bool integer_asks(const cg *c, const integer_kind *kind) {
-    return integer_in_place(c, kind) || integer_asks_rows(kind);
+bool integer_prefetches(const cg *c, const integer_kind *kind) {
+    return integer_in_place(c, kind) || integer_prefetches_rows(kind);
 }
 
 int64_t integer_columns_bytes(const integer_kind *kind, int64_t columns) {
@@ -279,9 +279,9 @@ static void emit_stored(cg *c, const tile_job *job, const tile *t, LLVMValueRef 
     integer_emit_stored_group(c, &g);
 }
 
-/* With the first tile, group by group, the rows are asked for of which the next panel is likely to be made: packing
- * does little else than to wait for memory, which multiplying does not need. */
-static void ask_for_group(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
+/* While the first tile is multiplied, prefetches, group by group, the rows that the next panel will likely be packed
+ * from: packing mostly waits for memory, which multiplying leaves idle. */
+static void prefetch_next_rows(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     int64_t bytes = integer_columns_bytes(job->kind, integer_group_of(job->kind)),
             apart = integer_columns_bytes(job->kind, job->kind->columns);
     LLVMValueRef from = cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, group, cg_i64(c, bytes)));
@@ -306,7 +306,7 @@ static void emit_groups(cg *c, const tile_job *job, const tile *t) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), units, of_group);
     LLVMValueRef group = LLVMBuildUDiv(c->b, loop.index, cg_i64(c, of_group), "");
     if (integer_as_stored(job->kind)) {
-        if (integer_asks_rows(job->kind)) ask_for_group(c, job, t, group);
+        if (integer_prefetches_rows(job->kind)) prefetch_next_rows(c, job, t, group);
         emit_stored(c, job, t, group, loop.index);
     } else {
         emit_starts(c, job, t, group);
@@ -341,13 +341,13 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     }
 }
 
-/* With each of the first whole tiles, whose first row of x is `first`, a share of the panel that is likely to come next
- * is asked for: else that panel's first tile would wait for memory. */
-static void ask_for_next(cg *c, const tile_job *job, LLVMValueRef first) {
+/* With each of the first MOST_TILES whole tiles (first: its first row of x), prefetches a share of the panel that will
+ * likely come next; else that panel's first tile would wait for memory. */
+static void prefetch_next_panel(cg *c, const tile_job *job, LLVMValueRef first) {
     enum { MOST_TILES = 8, LINE = 64 };
     int64_t bytes = (int64_t)rt_dtype_bytes(job->kind->w, (size_t)(integer_panel_rows(c) * job->kind->columns));
     LLVMValueRef tall = cg_i64(c, job->kind->tall), lines = cg_i64(c, bytes / LINE), one = cg_i64(c, 1);
-    /* At least this one. */
+    /* Not 0: this is a whole tile. */
     LLVMValueRef tiles = cg_min(c, LLVMBuildUDiv(c->b, c->code.args[job->x_rows], tall, ""), cg_i64(c, MOST_TILES));
     LLVMValueRef share = LLVMBuildUDiv(c->b, cg_add(c, lines, cg_sub(c, tiles, one)), tiles, "");
     LLVMValueRef from = cg_mul(c, LLVMBuildUDiv(c->b, first, tall, ""), share);
@@ -365,7 +365,7 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
         for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, cg_vector(c, c->i32), NULL);
     cg_loop loop = cg_loop_begin(c, first, end, rows);
     t.first = loop.index;
-    if (integer_in_place(c, job->kind) && rows == job->kind->tall) ask_for_next(c, job, loop.index);
+    if (integer_in_place(c, job->kind) && rows == job->kind->tall) prefetch_next_panel(c, job, loop.index);
     emit_tile(c, job, &t);
     cg_loop_end(c, &loop);
     return end;
@@ -390,6 +390,7 @@ static void emit_multiply(cg *c, void *user) {
         integer_emit_tiles(c, &tiles);
         return;
     }
+    /* Whole tiles, then ever lower ones for the rows that are left: of 12, 4, 2 and 1 rows, or of 6, 2 and 1. */
     for (int rows = job->kind->tall; rows; rows /= rows % 3 ? 2 : 3) first = emit_tiles(c, job, first, rows);
 }
 
@@ -433,11 +434,11 @@ static void call_multiply(cg *c, void *user, const integer_places *pack, int64_t
     tiles.starts = cg_kernel_arg(&kernel, cg_at(c, c->i32, at->x.starts, group));
     tiles.x_sums = cg_kernel_arg(&kernel, cg_at(c, c->f32, at->x.sums, group));
     tiles.sums = cg_kernel_arg(&kernel, at->sums);
-    if (integer_asks(c, &job->kind)) tiles.next = cg_kernel_arg(&kernel, pack->next);
+    if (integer_prefetches(c, &job->kind)) tiles.next = cg_kernel_arg(&kernel, pack->next);
     gm_string_printf(&kernel.key, "integer_multiply %s %lld %lld %d %d %lld %d", rt_dtype_of(job->kind.x)->text,
                      (long long)job->x_stride, (long long)job->kind.columns, job->kind.tall, tiles.adds,
                      (long long)integer_group_of(&job->kind), integer_in_place(c, &job->kind));
-    if (integer_asks_rows(&job->kind))
+    if (integer_prefetches_rows(&job->kind))
         gm_string_printf(&kernel.key, " next %lld", (long long)integer_columns_bytes(&job->kind, job->kind.columns));
     if (integer_as_stored(&job->kind))
         gm_string_printf(&kernel.key, " %d %d", has_starts(c, &job->kind), has_minima(&job->kind));
@@ -533,9 +534,9 @@ static void note(const cg *c, const ir_inst *inst) {
     bool stored = integer_as_stored(&kind);
     int rows = tall_of(c, inst);
     const char *of = "tiles",
-               *how = c->dot_bytes ? "integer, two int16s a sum (vpdpwssd)" : "integer, two int16s a sum (pmaddwd)";
+               *how = c->vnni ? "integer, two int16s a sum (vpdpwssd)" : "integer, two int16s a sum (pmaddwd)";
     const char *why = x == RT_I8 ? "the target does not sum products of bytes" : "x is i16";
-    if (stored && c->dot_bytes) how = "integer, four bytes a sum (vpdpbusd)", why = "W as it is stored";
+    if (stored && c->vnni) how = "integer, four bytes a sum (vpdpbusd)", why = "W as it is stored";
     else if (stored)
         how = integer_stored_in_text(c) ? "integer, four bytes in two int16s (vpmaddubsw)"
                                         : "integer, four bytes in two int16s",

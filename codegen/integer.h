@@ -26,9 +26,10 @@ static inline bool integer_as_stored(const integer_kind *kind) {
     return kind->bits == 0;
 }
 
-/* Are sums of products with W as it is stored int16? Its scales then are integers, parts of the row's unit. */
+/* Is W multiplied in its stored codes without VNNI? Sums are then formed in int16, and the scales of a row become
+ * integers: multiples of a unit that the row has (integer_codes.c). */
 static inline bool integer_in_parts(const cg *c, const integer_kind *kind) {
-    return integer_as_stored(kind) && !c->dot_bytes;
+    return integer_as_stored(kind) && !c->vnni;
 }
 
 /* Where the panel lies: in the thread's scratch, or where it is kept. */
@@ -40,8 +41,9 @@ typedef struct integer_places {
     LLVMValueRef scales; /* f32[groups][rows]; integer_in_parts: i32, parts of the row's unit, twice in int16 */
     LLVMValueRef units;  /* integer_in_parts: f32[rows] */
     LLVMValueRef minima; /* of W as stored: f32[groups][rows], in units if there are, what is to be added for Σx */
-    LLVMValueRef next;   /* integer_asks: where what is likely to come next lies, panel or interleaved rows */
-    /* integer_asks_rows, while they are packed: where they end, and how far it is from there to the next; else NULL */
+    LLVMValueRef next;   /* integer_prefetches: what to prefetch: the panel that likely comes next, or its rows */
+    /* integer_prefetches_rows, while rows are packed: where they end, and the distance from there to the rows of
+     * `next`, for prefetching past the end; else NULL */
     LLVMValueRef end, jump;
 } integer_places;
 
@@ -55,13 +57,13 @@ enum { INTEGER_LARGEST_PART = 32767 };
 bool integer_in_tiles(const cg *c, const integer_kind *kind);
 /* Are codes of W stored as w + 128? */
 bool integer_offset_w(const cg *c, const integer_kind *kind);
-/* Is W kept in panels (runtime/panel.h) that are multiplied where they lie? Elsewhere those are put as they are
- * multiplied. */
+/* Are kept panels of W (runtime/panel.h) multiplied where they lie? Else integer_pack copies them into the form that
+ * the target multiplies. */
 bool integer_in_place(const cg *c, const integer_kind *kind);
-/* Is what comes next asked for while a panel is packed or multiplied? Kept panels are, and rows that are packed as they
- * are stored. */
-bool integer_asks(const cg *c, const integer_kind *kind);
-bool integer_asks_rows(const integer_kind *kind);
+/* Is the next panel prefetched while this one is packed or multiplied? Kept panels that are multiplied in place are,
+ * and interleaved rows that are packed in their stored codes (integer_prefetches_rows). */
+bool integer_prefetches(const cg *c, const integer_kind *kind);
+bool integer_prefetches_rows(const integer_kind *kind);
 /* Bytes of so many columns of a group of interleaved rows. */
 int64_t integer_columns_bytes(const integer_kind *kind, int64_t columns);
 /* Columns of a block: all of them, or as many as are packed at a time. */
@@ -71,9 +73,9 @@ int64_t integer_group_of(const integer_kind *kind);
 
 /* ---- integer_pack.c ---- */
 
-/* The largest magnitude of floats, RT_SCALE_LEAST at least; NaN counts as more than infinity, since magnitudes are
- * compared by their bits. Of `columns` floats; or of vectors as they come: a variable to begin with, and the f32 in the
- * end. Single floats can be added to a variable of theirs. */
+/* f32: the largest magnitude of floats, at least RT_SCALE_LEAST. NaN counts as more than infinity, since magnitudes are
+ * compared by their bits. integer_largest: of floats[columns]. The others go vector by vector: _begin makes a variable,
+ * _add takes a vector into it, _end reduces it. _add also takes a scalar into a scalar variable. */
 LLVMValueRef integer_largest(cg *c, LLVMValueRef floats, LLVMValueRef columns);
 LLVMValueRef integer_largest_begin(cg *c);
 void integer_largest_add(cg *c, LLVMValueRef most, LLVMValueRef x);
@@ -119,11 +121,11 @@ typedef struct integer_panels {
     int w[INTEGER_GATE_WEIGHTS], x, x_rows, out, out_stride, hand, first, last;
 } integer_panels;
 
-/* Of the weights that are operands `which` and on, with the arguments of `kernel` and a part of its key. hand: cg_deal.
- * origin: the first of the result's columns. */
+/* For the weights from operand `which` on, as many as share a panel: adds their arguments to `kernel`, and what they
+ * bake in to its key. hand: from cg_deal. origin: the first column of the result that they make. */
 integer_panels integer_panels_of(cg *c, const ir_inst *inst, int which, LLVMValueRef hand, int64_t origin,
                                  cg_kernel *kernel);
-/* How many weights a panel is of. */
+/* How many weights share a panel: INTEGER_GATE_WEIGHTS for gated_matmul, else 1. */
 int integer_panels_together(const ir_inst *inst);
 /* Bytes of scratch of each weight's products with at most so many rows of x, f32[rows of x][rows of the panel]; 0
  * without a gate. */
@@ -151,8 +153,9 @@ void integer_emit_lanes(cg *c, const integer_kind *kind, const integer_places *a
 
 /* ---- integer_codes.c: W as it is stored ---- */
 
-/* What a row's minimum counts as beside its scales, the largest of which is 32767 of its units (integer_largest_add:
- * where one is NaN, so is the unit, and with it the row); f32 or vectors of rows. */
+/* minimum·2^-16, for integer_largest_add: what a minimum counts for in the maximum, over a row's scales and minima, of
+ * which the row's unit is 1/32767. So a large minimum makes the unit large enough that sums with minima stay in range,
+ * and a NaN makes the row NaN. f32 or a vector of rows. */
 LLVMValueRef integer_beside_scales(cg *c, LLVMValueRef minimum);
 /* One row of W, its number in the panel: its codes, scales, minima and unit to their places. */
 void integer_emit_stored_row(cg *c, const integer_kind *kind, const integer_places *at, LLVMValueRef bytes,
@@ -215,7 +218,7 @@ typedef struct integer_group {
 } integer_group;
 /* sums += w·x, scaled */
 void integer_emit_stored_group(cg *c, const integer_group *group);
-/* By assembly? */
+/* Does integer_emit_stored_group emit inline assembly? Only for AVX2 without VNNI. */
 bool integer_stored_in_text(const cg *c);
 
 #endif

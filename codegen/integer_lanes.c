@@ -37,7 +37,7 @@ typedef void (*run_fn)(cg *c, const stripe *s, LLVMValueRef block, LLVMValueRef 
 
 /* A panel's rows are too short for a CPU's prefetcher to follow, and those that lie behind them are another thread's:
  * those of the next panel may be asked for at their end. */
-static void ask_ahead(cg *c, const stripe *s, LLVMValueRef run) {
+static void prefetch_ahead(cg *c, const stripe *s, LLVMValueRef run) {
     LLVMValueRef from = cg_at(c, c->i8, run, cg_i64(c, c->ahead));
     if (s->at->end) {
         LLVMValueRef inside = LLVMBuildICmp(c->b, LLVMIntULT, from, s->at->end, "");
@@ -52,7 +52,7 @@ static void each_run(cg *c, const stripe *s, LLVMValueRef group, LLVMValueRef co
     cg_loop blocks = cg_loop_begin(c, cg_i64(c, 0), LLVMBuildUDiv(c->b, columns, elems, ""), 1);
     LLVMValueRef block = cg_at(c, c->i8, group, cg_mul(c, blocks.index, bytes)), first = cg_mul(c, blocks.index, elems);
     cg_loop runs = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, info->block_elems / RUN), 1);
-    ask_ahead(c, s, lanes_run(c, s->kind->w, block, runs.index));
+    prefetch_ahead(c, s, lanes_run(c, s->kind->w, block, runs.index));
     emit(c, s, block, runs.index, cg_add(c, first, cg_mul(c, runs.index, cg_i64(c, RUN))));
     cg_loop_end(c, &runs);
     cg_loop_end(c, &blocks);

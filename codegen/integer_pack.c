@@ -90,7 +90,7 @@ static LLVMValueRef round_half(cg *c, LLVMValueRef x) {
 /* One instruction rounds two vectors, one after the other, on every CPU with tile registers; a shuffle brings their
  * lanes together. */
 LLVMValueRef integer_halves(cg *c, LLVMValueRef low, LLVMValueRef high) {
-    if (!c->tiles || c->stands_in) {
+    if (!c->tiles || c->emulated) {
         LLVMValueRef upper = LLVMBuildShl(c->b, round_half(c, high), cg_spread(c, cg_i32(c, 16)), "");
         return LLVMBuildOr(c->b, upper, round_half(c, low), "");
     }
@@ -222,7 +222,7 @@ static void emit_pack(cg *c, void *user) {
         return;
     }
     if (rt_interleaved_of(job->kind.w)) {
-        if (integer_asks_rows(&job->kind)) at.end = args[job->end], at.jump = args[job->jump];
+        if (integer_prefetches_rows(&job->kind)) at.end = args[job->end], at.jump = args[job->jump];
         emit_lanes(c, job, &at);
         return;
     }
@@ -268,7 +268,7 @@ int64_t integer_pack(cg *c, const integer_kind *kind, const integer_places *at, 
     pack.scales = cg_kernel_arg(&kernel, at->scales);
     pack.units = cg_kernel_arg(&kernel, at->units);
     pack.minima = cg_kernel_arg(&kernel, at->minima);
-    if (integer_asks_rows(kind)) {
+    if (integer_prefetches_rows(kind)) {
         LLVMValueRef end = integer_row_at(c, kind, w, cg_add(c, row, cg_i64(c, integer_panel_rows(c))));
         pack.end = cg_kernel_arg(&kernel, end);
         pack.jump = cg_kernel_arg(&kernel, LLVMBuildPtrDiff2(c->b, c->i8, at->next, end, ""));

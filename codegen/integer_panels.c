@@ -52,7 +52,7 @@ static void multiply(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueR
 
 /* Where a panel lies, or the rows that it is made of. NULL: nobody asks. */
 static LLVMValueRef panel_at(cg *c, const integer_work *work, LLVMValueRef w, LLVMValueRef row) {
-    if (!integer_asks(c, work->kind)) return NULL;
+    if (!integer_prefetches(c, work->kind)) return NULL;
     return integer_in_place(c, work->kind) ? integer_kept(c, work->kind, w, row).panel
                                            : integer_row_at(c, work->kind, w, row);
 }
@@ -62,7 +62,7 @@ static LLVMValueRef panel_at(cg *c, const integer_work *work, LLVMValueRef w, LL
 static LLVMValueRef next_row(cg *c, const integer_work *work, LLVMValueRef row, LLVMValueRef rows) {
     LLVMValueRef *args = c->code.args;
     /* a kernel that does not read the number of threads is not given it */
-    if (!integer_asks(c, work->kind)) return NULL;
+    if (!integer_prefetches(c, work->kind)) return NULL;
     LLVMValueRef last = cg_sub(c, cg_sub(c, args[work->panels->last], args[work->panels->first]), cg_i64(c, 1));
     return cg_min(c, cg_add(c, row, cg_mul(c, cg_widen(c, c->code.threads), rows)), cg_mul(c, last, rows));
 }

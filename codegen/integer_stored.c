@@ -187,7 +187,7 @@ static void emit_text(cg *c, const integer_group *g) {
 
 /* Of 16-lane targets the text has never been run. */
 bool integer_stored_in_text(const cg *c) {
-    return c->lanes == 8 && !c->dot_bytes && !c->stands_in;
+    return c->lanes == 8 && !c->vnni && !c->emulated;
 }
 
 static LLVMValueRef skip(cg *c, LLVMTypeRef type, LLVMValueRef from, int64_t elements) {
@@ -207,7 +207,7 @@ static integer_group some_rows(cg *c, const integer_group *g, int first, int row
 }
 
 void integer_emit_stored_group(cg *c, const integer_group *g) {
-    if (c->dot_bytes) {
+    if (c->vnni) {
         emit_dot_group(c, g);
         return;
     }

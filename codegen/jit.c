@@ -167,10 +167,10 @@ gm_status cg_compile(const ir_module *module, const cg_options *options, gm_diag
             .diag = diag,
             .program = program,
             .lanes = target.lanes,
-            .dot_bytes = target.dot_bytes,
+            .vnni = target.vnni,
             .tiles = target.tiles,
             .ahead = target.ahead,
-            .stands_in = target.stands_in};
+            .emulated = target.emulated};
     c.context = LLVMContextCreate();
     c.llvm = LLVMModuleCreateWithNameInContext("gemmac", c.context);
     c.b = LLVMCreateBuilderInContext(c.context);

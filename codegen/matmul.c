@@ -1,4 +1,5 @@
-/* matmul: compiled matrix-vector kernels on stored blocks, streamed and packed matrix-matrix products.
+/* matmul: the choice of code by `impl`, the compiled matrix-vector kernels (gemv, int16) on stored blocks, and the call
+ * of packed products in the runtime. Streamed products are in widen.c, those in tile registers in matmul_tiles.c.
  *
  * A gemv kernel computes a range of rows of W·x. For each 32-element piece it forms Σ code·x in vector lanes and adds
  * scale · that to the row's accumulator, so that the scale costs one multiply per vector of sums; types with a minimum
@@ -127,8 +128,8 @@ LLVMValueRef cg_dot_row(cg *c, const cg_dot *job, LLVMValueRef index) {
     return y;
 }
 
-/* Of scratch: x in integers, or Σx per minimum. */
-static int64_t dot_bytes(const cg_dot *dot) {
+/* Bytes of scratch: for x in integers, or for Σx per minimum. */
+static int64_t vnni(const cg_dot *dot) {
     if (rt_interleaved_of(dot->dtype)) return dot->rows * cg_rows_x_bytes(dot->columns);
     if (dot->in_int16) return dot->rows * cg_int_x_bytes(dot->columns);
     return minimum_elems(dot->dtype) ? dot->columns / minimum_elems(dot->dtype) * 4 : 0;
@@ -138,18 +139,19 @@ void cg_dot_args(cg *c, cg_dot *dot, cg_kernel *kernel, LLVMValueRef w, LLVMValu
     dot->w = cg_kernel_arg(kernel, w);
     dot->x = cg_kernel_arg(kernel, x);
     dot->units = cg_kernel_arg(kernel, cg_i64(c, dot->columns / cg_unit_elems(dot->dtype)));
-    cg_reserve_scratch(c, dot_bytes(dot));
+    cg_reserve_scratch(c, vnni(dot));
 }
 
 void cg_dot_begin(cg *c, cg_dot *dot) {
-    if (!dot_bytes(dot)) return;
-    LLVMValueRef scratch = cg_scratch(c, dot_bytes(dot));
+    if (!vnni(dot)) return;
+    LLVMValueRef scratch = cg_scratch(c, vnni(dot));
     if (rt_interleaved_of(dot->dtype)) cg_rows_x(c, dot, scratch);
     else if (dot->in_int16) cg_int_x(c, dot, scratch);
     else emit_sums(c, dot, scratch);
 }
 
-/* By groups of rows: low and high are multiples of them, high below 0 where this thread has none of this weight. */
+/* Rows [low, high) of W, a group of interleaved rows at a time: both are multiples of a group's rows. low >= high where
+ * this thread has no rows of this weight. */
 static void emit_rows(cg *c, void *user) {
     gemv_job *job = user;
     LLVMValueRef rows = cg_i64(c, RT_INTERLEAVED_ROWS), y[RT_FEW_ROWS][CG_ROWS_VECTORS];
@@ -185,8 +187,8 @@ typedef struct gemv_rows {
     int64_t x_stride, out_stride;
 } gemv_rows;
 
-/* out[origin + i] = w[i]·x for the rows i of w that are this thread's, which are numbered from `from` to `to` with
- * those of other weights. */
+/* out[origin + i] = w[i]·x for this thread's rows i of w: those with from <= origin + i < to, where origin is the
+ * number of rows that the weights before w have. */
 static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool int16, const gemv_rows *rows, int64_t origin,
                       LLVMValueRef from, LLVMValueRef to) {
     bool interleaved = rt_interleaved_of(w->type.dtype),
@@ -218,7 +220,7 @@ static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool int16,
     cg_kernel_call(c, &kernel, name, interleaved ? emit_rows : emit_gemv, &job);
 }
 
-/* How many rows of x a row of W can meet at once: all of a few. */
+/* How many rows of x one reading of W serves: all of them when they are at most RT_FEW_ROWS, a number; else 1. */
 static int rows_at_once(cg *c, const ir_type *x) {
     int64_t rows = 1;
     for (int i = 0; i + 1 < x->rank; i++) {
@@ -246,7 +248,7 @@ static void emit_gemvs(cg *c, const ir_inst *inst, bool int16, LLVMValueRef coun
     }
 }
 
-/* The first that is not in use. */
+/* The first unused site of the program's table, which grows; the caller counts it in site_count. */
 static rt_site *next_site(cg *c) {
     cg_program *program = c->program;
     GM_ASSERT(program->site_count < CG_MAX_SITES);
@@ -280,7 +282,8 @@ static int site_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_st
     return c->program->site_count++;
 }
 
-/* Sites in a row for all that the weights stand for; NULL: the operands are not stored weights of one index. */
+/* One site for each tensor that the weights stand for, one after the other. Returns i64: the number of the site to run,
+ * which a layer_weight's index selects. NULL: W is not stored weights, or they do not share one index. */
 static LLVMValueRef sites_new(cg *c, const ir_inst *inst, int64_t x_stride, int64_t out_stride) {
     const ir_inst *first = inst->operands[1]->def;
     int64_t layers = first ? ir_stored_count(first) : 0;

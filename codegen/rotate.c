@@ -227,7 +227,7 @@ static void turn_quad(cg *c, int64_t columns, LLVMValueRef first, LLVMValueRef c
     LLVMTypeRef ints = LLVMVectorType(c->i32, (unsigned)c->lanes);
     LLVMValueRef signs = table_of(c, "signs", columns, c->i32, quad_signs, 0),
                  lanes = LLVMBuildBitCast(c->b, codes, ints, "");
-    if (c->dot_bytes) {
+    if (c->vnni) {
         LLVMValueRef starts = bias ? table_of(c, "starts", columns, c->i32, quad_start, bias) : NULL;
         for (int k = 0; k < QUAD; k++)
             x[k] = cg_add_quads(c, starts ? load_entry(c, starts, c->i32, first, k) : LLVMConstNull(ints), codes,

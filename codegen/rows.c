@@ -27,7 +27,7 @@ typedef struct row_output {
     rt_dtype dtype;
     bool full; /* has a column per column of the space */
     int64_t stride[IR_MAX_RANK];
-    int ring_axis, ring_start; /* positions of this axis go round, beginning at an argument; -1: none does */
+    int ring_axis, ring_start; /* the axis whose indices wrap around, -1: none; the argument with its first slot */
     int64_t ring_slots;
 } row_output;
 
@@ -73,7 +73,7 @@ static void key_dims(gm_string *key, const ir_dim *dims, int rank) {
     for (int i = 0; i < rank; i++) gm_string_printf(key, "%lld,", (long long)dims[i]);
 }
 
-/* Extents of the leading axis are those of the job, which may go through it singly. */
+/* A leading extent that spans the space counts as the job's: 1 where leading_begin loops over that axis. */
 static void key_type(const row_job *job, gm_string *key, const ir_type *type) {
     bool whole = type->rank == job->rank && type->dim[0] != 1;
     gm_string_printf(key, ":%d/%d", type->dtype, type->rank);
@@ -215,7 +215,8 @@ static void enter_column(row_job *job, LLVMValueRef column, LLVMValueRef other) 
 
 typedef void (*column_fn)(cg *c, row_job *job, void *user);
 
-/* emit for the columns [from, to); apart: from a column to the same one of the other half, 0: nobody asks for that. */
+/* A loop over the columns [from, to). apart: the distance from a column to its partner in the other half; 0: the body
+ * has no swap_halves. */
 static void column_loop(cg *c, row_job *job, LLVMValueRef from, LLVMValueRef to, int64_t apart, column_fn emit,
                         void *user) {
     cg_loop loop = cg_loop_begin(c, from, to, 1);
@@ -299,7 +300,7 @@ static void keep_column(cg *c, row_job *job, void *user) {
     cg_store(c, value_at(c, job, row->value, 0), cg_at(c, c->f32, row->floats, job->column[0]), 4);
 }
 
-/* From a rotated row to the next. */
+/* Bytes from one rotated row in the scratch to the next. */
 static int64_t rotated_bytes(int64_t columns) {
     return (columns * (int64_t)sizeof(float) + LINE - 1) / LINE * LINE;
 }
@@ -315,8 +316,8 @@ static void emit_rotation(cg *c, row_job *job, const ir_inst *inst) {
     job->rotated[inst->results[0]->id] = to;
 }
 
-/* Where position `index` of the ring's axis is. */
-static LLVMValueRef go_round(cg *c, const row_output *output, LLVMValueRef index) {
+/* The slot of the ring's axis for index `index`: (start + index) mod slots, 0 <= index < slots. */
+static LLVMValueRef wrap_index(cg *c, const row_output *output, LLVMValueRef index) {
     LLVMValueRef slots = cg_i64(c, output->ring_slots), at = cg_add(c, index, c->code.args[output->ring_start]);
     LLVMValueRef over = LLVMBuildICmp(c->b, LLVMIntSGE, at, slots, "");
     return LLVMBuildSelect(c->b, over, cg_sub(c, at, slots), at, "");
@@ -325,7 +326,7 @@ static LLVMValueRef go_round(cg *c, const row_output *output, LLVMValueRef index
 static void store_output(cg *c, row_job *job, const row_output *output, LLVMValueRef row) {
     LLVMTypeRef type = cg_type(c, output->dtype);
     LLVMValueRef value = value_at(c, job, output->value, 0), column = job->column[0], pointer = row;
-    if (output->ring_axis == job->rank - 1) column = go_round(c, output, column);
+    if (output->ring_axis == job->rank - 1) column = wrap_index(c, output, column);
     int64_t step = output->stride[job->rank - 1];
     if (output->full && step) pointer = cg_at(c, type, row, cg_mul(c, column, cg_i64(c, step)));
     LLVMBuildStore(c->b, cg_to_memory(c, output->dtype, value), pointer);
@@ -341,7 +342,7 @@ static LLVMValueRef row_pointer(cg *c, const row_job *job, LLVMTypeRef type, LLV
 static LLVMValueRef output_row(cg *c, row_job *job, const row_output *output) {
     int ring = output->ring_axis;
     LLVMValueRef index = ring >= 0 ? job->index[ring] : NULL;
-    if (ring >= 0 && ring < job->rank - 1) job->index[ring] = go_round(c, output, index);
+    if (ring >= 0 && ring < job->rank - 1) job->index[ring] = wrap_index(c, output, index);
     LLVMValueRef row = row_pointer(c, job, cg_type(c, output->dtype), c->code.args[output->arg], output->stride);
     if (ring >= 0) job->index[ring] = index;
     return row;
@@ -378,7 +379,8 @@ static void emit_row(cg *c, row_job *job, LLVMValueRef column_from, LLVMValueRef
     if (full) each_column(c, job, column_from, column_to, store_column, rows);
 }
 
-/* Few rows, of which none is needed whole: share out the columns; else the rows. */
+/* The threads divide the columns when there are fewer than SPLIT_ROWS rows and no reduction or rotation needs a row
+ * whole; else the rows. */
 static void emit_job(cg *c, void *user) {
     row_job *job = user;
     LLVMValueRef rows = cg_i64(c, 1), columns = cg_dim(c, job->dim[job->rank - 1]);
@@ -402,9 +404,9 @@ static void emit_job(cg *c, void *user) {
     cg_loop_end(c, &loop);
 }
 
-/* A loop over the leading axis around the kernel for one of it: argument by argument moved on. Every thread goes
- * through all of it: a share per thread would hand the kernel constants, for which LLVM may make a copy that sums in
- * another order. */
+/* A loop over the leading axis, around a kernel for one index of it; the arguments advance by their strides. Every
+ * thread runs all of the loop: a share for each would give the kernel constants, for which LLVM may make a copy that
+ * sums in another order. */
 static cg_loop leading_begin(cg *c, row_job *job, cg_kernel *kernel) {
     cg_loop loop = cg_loop_begin(c, cg_i64(c, 0), cg_i64(c, job->dim[0]), 1);
     for (int i = 0; i < job->input_count; i++) {
@@ -423,8 +425,9 @@ static cg_loop leading_begin(cg *c, row_job *job, cg_kernel *kernel) {
     return loop;
 }
 
-/* Sums of few rows are formed as those of one. */
-static bool goes_singly(const row_job *job) {
+/* Does leading_begin loop over the leading axis? Up to RT_FEW_ROWS rows are then reduced by the code for one, to the
+ * bit. Not where an iota counts along that axis. */
+static bool peels_leading_axis(const row_job *job) {
     if (!job->reduces || job->rank < 2 || job->dim[0] < 2 || job->dim[0] > RT_FEW_ROWS) return false;
     for (int i = 0; i < job->inst_count; i++) {
         const ir_inst *inst = job->insts[i];
@@ -440,7 +443,7 @@ static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
     job->rotated = calloc(job->id_limit, sizeof *job->rotated);
     for (int i = 0; i < SIDES; i++) job->column_value[i] = calloc(job->id_limit, sizeof *job->column_value[i]);
     GM_ASSERT(job->row_value && job->rotated && job->column_value[0] && job->column_value[1]);
-    bool singly = goes_singly(job);
+    bool singly = peels_leading_axis(job);
     cg_loop leading;
     if (singly) leading = leading_begin(c, job, kernel);
     make_key(c, job, &kernel->key);
@@ -453,7 +456,7 @@ static void run_job(cg *c, row_job *job, cg_kernel *kernel, const char *name) {
 
 /* ---- what is a job ---- */
 
-/* The row space of an instruction: the broadcast of all shapes of its body. */
+/* Broadcasts the row space with one more shape. */
 static void widen_space(row_job *job, const ir_type *type) {
     ir_type space = {.rank = job->rank}, joined;
     memcpy(space.dim, job->dim, sizeof space.dim);
@@ -462,6 +465,7 @@ static void widen_space(row_job *job, const ir_type *type) {
     memcpy(job->dim, joined.dim, sizeof joined.dim);
 }
 
+/* The row space of an instruction, the broadcast of all shapes of its body; and which kinds of operation it has. */
 static void space_of(row_job *job, const ir_inst *inst) {
     for (int i = 0; i < inst->operand_count; i++) widen_space(job, &inst->operands[i]->type);
     for (int i = 0; i < inst->result_count; i++) widen_space(job, &inst->results[i]->type);
@@ -508,7 +512,7 @@ void cg_emit_rows(cg *c, const ir_inst *inst) {
     job.insts = fused ? inst->regions[0]->insts : self;
     job.inst_count = fused ? inst->regions[0]->inst_count : 1;
     if (inst->operand_count > MAX_INPUTS || inst->result_count > MAX_OUTPUTS) {
-        cg_unsupported(c, inst, "that many operands");
+        cg_unsupported(c, inst, "more than 32 operands or 16 results");
         return;
     }
     space_of(&job, inst);

@@ -59,7 +59,7 @@ cg_branch screen_if_any(cg *c, LLVMValueRef lanes) {
 }
 
 int screen_together(const cg *c) {
-    return c->dot_bytes && c->lanes >= ROWS ? ROWS : LANES;
+    return c->vnni && c->lanes >= ROWS ? ROWS : LANES;
 }
 
 static LLVMTypeRef rows_type(cg *c, LLVMTypeRef type, int each) {
@@ -88,14 +88,14 @@ static LLVMValueRef pair_sums(cg *c, LLVMValueRef codes, LLVMValueRef q) {
 
 /* before (NULL: nothing) and Σ code·q of four columns in lanes of i32, or of pairs of them in int16. */
 static LLVMValueRef add_products(cg *c, LLVMValueRef before, LLVMValueRef codes, LLVMValueRef q) {
-    if (c->dot_bytes) return cg_add_quads(c, before ? before : LLVMConstNull(rows_type(c, c->i32, 1)), codes, q);
+    if (c->vnni) return cg_add_quads(c, before ? before : LLVMConstNull(rows_type(c, c->i32, 1)), codes, q);
     LLVMValueRef sums = pair_sums(c, codes, q);
     return before ? cg_add(c, before, sums) : sums;
 }
 
 /* The sum of a row's two pairs; in lanes of i32 they have been added. */
 static LLVMValueRef row_sums(cg *c, LLVMValueRef pairs) {
-    if (c->dot_bytes) return pairs;
+    if (c->vnni) return pairs;
     LLVMValueRef ones = cg_splat(c, LLVMConstInt(c->i16, 1, 0), 2 * LANES);
     if (c->lanes >= LANES) return cg_add_pairs(c, LLVMConstNull(screen_eight(c->i32, 1)), pairs, ones);
     return add_neighbours(c, LLVMBuildSExt(c->b, pairs, screen_eight(c->i32, 2), ""));
@@ -231,8 +231,8 @@ static void emit_bounds(cg *c, const screen_job *job, const estimate *e, const b
             for (size_t d = 0; d < GM_COUNT(digits); d++) {
                 LLVMValueRef four = load_four(c, digits[d], cg_mul(c, quad, cg_i64(c, QUAD))),
                              old = LLVMBuildLoad2(c->b, ints, to[d], "");
-                LLVMValueRef sum = c->dot_bytes ? add_products(c, old, bounds, four)
-                                                : cg_add(c, old, row_sums(c, pair_sums(c, bounds, four)));
+                LLVMValueRef sum = c->vnni ? add_products(c, old, bounds, four)
+                                           : cg_add(c, old, row_sums(c, pair_sums(c, bounds, four)));
                 LLVMBuildStore(c->b, sum, to[d]);
             }
         }

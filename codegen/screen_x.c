@@ -118,11 +118,11 @@ static LLVMValueRef length_of(cg *c, LLVMValueRef const *x, int parts) {
 }
 
 double screen_carry(const cg *c) {
-    return c->dot_bytes ? 1.0 / 16 : 0;
+    return c->vnni ? 1.0 / 16 : 0;
 }
 
 bool screen_spreads(const cg *c) {
-    return !c->dot_bytes && c->lanes >= SCREEN_LANES;
+    return !c->vnni && c->lanes >= SCREEN_LANES;
 }
 
 /* x - by·y. */

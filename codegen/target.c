@@ -10,7 +10,7 @@
 static const struct cpu {
     const char *name;
     int lanes;
-    bool dot_bytes, tiles;
+    bool vnni, tiles;
 } known[] = {
     {"x86-64", 4, false, false},          {"x86-64-v2", 4, false, false},      {"nehalem", 4, false, false},
     {"westmere", 4, false, false},        {"sandybridge", 4, false, false},    {"ivybridge", 4, false, false},
@@ -81,7 +81,7 @@ bool cg_target_here(const char *cpu, const char *host, const char *features) {
 
 bool cg_target_dots_bytes(const char *cpu) {
     const struct cpu *named = cpu ? known_cpu(cpu) : NULL;
-    if (cpu) return named && named->dot_bytes;
+    if (cpu) return named && named->vnni;
     char *host = LLVMGetHostCPUFeatures();
     bool dots = dots_bytes(host, lanes_of_features(host));
     LLVMDisposeMessage(host);
@@ -111,9 +111,9 @@ static int64_t ahead_of(const char *cpu) {
 
 /* Tiles have sums enough to hide the latency of vpdpwssd, which LLVM else takes apart for some CPUs: two instructions
  * for one. */
-static char *feature_text(const char *features, bool dot_bytes, bool tiles) {
+static char *feature_text(const char *features, bool vnni, bool tiles) {
     gm_string text = {0};
-    gm_string_printf(&text, "%s%s%s", features, *features && dot_bytes ? "," : "", dot_bytes ? "+fast-dpwssd" : "");
+    gm_string_printf(&text, "%s%s%s", features, *features && vnni ? "," : "", vnni ? "+fast-dpwssd" : "");
     /* the kernel refuses them */
     if (has_tile_features(features) && !tiles) gm_string_printf(&text, ",-amx-tile,-amx-int8,-amx-bf16");
     char *message = LLVMCreateMessage(text.data);
@@ -124,8 +124,8 @@ static char *feature_text(const char *features, bool dot_bytes, bool tiles) {
 /* As far as vectors, dots of bytes and tiles go. */
 static bool runs_here(const cg_target *target, const char *host_features) {
     int lanes = lanes_of_features(host_features);
-    if (target->stands_in) return lanes >= known_cpu(STAND_IN_CPU)->lanes;
-    return target->lanes <= lanes && (!target->dot_bytes || dots_bytes(host_features, target->lanes)) &&
+    if (target->emulated) return lanes >= known_cpu(STAND_IN_CPU)->lanes;
+    return target->lanes <= lanes && (!target->vnni || dots_bytes(host_features, target->lanes)) &&
            (!target->tiles || host_has_tiles(host_features));
 }
 
@@ -149,13 +149,13 @@ gm_status cg_target_open(const char *cpu, gm_diag *diag, cg_target *out) {
         return status;
     }
     char *host_features = LLVMGetHostCPUFeatures();
-    out->stands_in = is_stand_in(named);
-    out->cpu = cpu ? LLVMCreateMessage(out->stands_in ? STAND_IN_CPU : cpu) : LLVMGetHostCPUName();
+    out->emulated = is_stand_in(named);
+    out->cpu = cpu ? LLVMCreateMessage(out->emulated ? STAND_IN_CPU : cpu) : LLVMGetHostCPUName();
     out->lanes = named ? named->lanes : lanes_of_features(host_features);
-    out->dot_bytes = named ? named->dot_bytes : dots_bytes(host_features, out->lanes);
+    out->vnni = named ? named->vnni : dots_bytes(host_features, out->lanes);
     out->tiles = named ? named->tiles : host_has_tiles(host_features);
     out->ahead = ahead_of(out->cpu);
-    out->features = feature_text(cpu ? "" : host_features, out->dot_bytes && !out->stands_in, out->tiles);
+    out->features = feature_text(cpu ? "" : host_features, out->vnni && !out->emulated, out->tiles);
     out->runs_here = runs_here(out, host_features);
     LLVMDisposeMessage(host_features);
     out->machine = cg_target_machine(out, LLVMCodeGenLevelDefault);

@@ -88,7 +88,7 @@ void cg_tiles_configure(cg *c, LLVMValueRef rows, unsigned which) {
     LLVMTypeRef type = LLVMVectorType(c->i8, CONFIG);
     LLVMValueRef bytes[CONFIG], few = LLVMBuildTrunc(c->b, rows, c->i8, "");
     if (!c->code.tile_config) c->code.tile_config = cg_variable(c, type, NULL);
-    if (!c->code.tiles && c->stands_in) c->code.tiles = cg_variable(c, LLVMArrayType2(c->i8, CG_TILES * TILE), NULL);
+    if (!c->code.tiles && c->emulated) c->code.tiles = cg_variable(c, LLVMArrayType2(c->i8, CG_TILES * TILE), NULL);
     for (int i = 0; i < CONFIG; i++) bytes[i] = LLVMConstInt(c->i8, 0, 0);
     bytes[0] = number_of(c, PALETTE);
     for (int i = 0; i < CG_TILES; i++)
@@ -96,16 +96,16 @@ void cg_tiles_configure(cg *c, LLVMValueRef rows, unsigned which) {
     cg_store(c, LLVMConstVector(bytes, CONFIG), c->code.tile_config, 1);
     for (int i = 0; i < CG_TILES; i++)
         if (which >> i & 1) cg_store(c, few, cg_at(c, c->i8, c->code.tile_config, cg_i64(c, AT_ROWS + i)), 1);
-    if (!c->stands_in) cg_intrinsic(c, "llvm.x86.ldtilecfg", NULL, &c->code.tile_config, 1);
+    if (!c->emulated) cg_intrinsic(c, "llvm.x86.ldtilecfg", NULL, &c->code.tile_config, 1);
 }
 
 void cg_tiles_release(cg *c) {
-    if (!c->stands_in) cg_intrinsic(c, "llvm.x86.tilerelease", NULL, NULL, 0);
+    if (!c->emulated) cg_intrinsic(c, "llvm.x86.tilerelease", NULL, NULL, 0);
 }
 
 void cg_tile_zero(cg *c, int tile) {
     LLVMValueRef number = number_of(c, tile);
-    if (!c->stands_in) {
+    if (!c->emulated) {
         cg_intrinsic(c, "llvm.x86.tilezero", NULL, &number, 1);
         return;
     }
@@ -116,19 +116,19 @@ void cg_tile_zero(cg *c, int tile) {
 
 void cg_tile_load(cg *c, int tile, LLVMValueRef from, LLVMValueRef stride) {
     LLVMValueRef args[] = {number_of(c, tile), from, stride};
-    if (c->stands_in) copy_rows(c, tile, from, stride, true);
+    if (c->emulated) copy_rows(c, tile, from, stride, true);
     else cg_intrinsic(c, "llvm.x86.tileloadd64", NULL, args, 3);
 }
 
 void cg_tile_store(cg *c, int tile, LLVMValueRef to, LLVMValueRef stride) {
     LLVMValueRef args[] = {number_of(c, tile), to, stride};
-    if (c->stands_in) copy_rows(c, tile, to, stride, false);
+    if (c->emulated) copy_rows(c, tile, to, stride, false);
     else cg_intrinsic(c, "llvm.x86.tilestored64", NULL, args, 3);
 }
 
 static void add_products(cg *c, int sums, int a, int b, const char *name, add_fn written_out) {
     LLVMValueRef args[] = {number_of(c, sums), number_of(c, a), number_of(c, b)};
-    if (c->stands_in) write_dots(c, sums, a, b, written_out);
+    if (c->emulated) write_dots(c, sums, a, b, written_out);
     else cg_intrinsic(c, name, NULL, args, 3);
 }
 

@@ -28,7 +28,7 @@ static LLVMValueRef written_out(cg *c, int parts, LLVMValueRef acc, LLVMValueRef
 /* By "busd", four bytes, those of a unsigned, or "wssd", two int16. The intrinsic's operands are int16 or their parts,
  * as LLVM's version has it. */
 static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    if (c->stands_in) return written_out(c, kind[0] == 'b' ? 4 : 2, acc, a, b);
+    if (c->emulated) return written_out(c, kind[0] == 'b' ? 4 : 2, acc, a, b);
     char name[40];
     snprintf(name, sizeof name, "llvm.x86.avx512.vpdp%s.%u", kind, 32 * LLVMGetVectorSize(LLVMTypeOf(acc)));
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
@@ -40,12 +40,12 @@ static LLVMValueRef add_dots(cg *c, const char *kind, LLVMValueRef acc, LLVMValu
 }
 
 LLVMValueRef cg_add_quads(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    GM_ASSERT(c->dot_bytes);
+    GM_ASSERT(c->vnni);
     return add_dots(c, "busd", acc, a, b);
 }
 
 LLVMValueRef cg_add_pairs(cg *c, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b) {
-    if (c->dot_bytes) return add_dots(c, "wssd", acc, a, b);
+    if (c->vnni) return add_dots(c, "wssd", acc, a, b);
     LLVMTypeRef int16s = parts_of(c, acc, 2);
     unsigned lanes = LLVMGetVectorSize(LLVMTypeOf(acc));
     const char *name = lanes == 16  ? "llvm.x86.avx512.pmaddw.d.512"

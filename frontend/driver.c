@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Each of its sizes is bounded, their product is not. */
+/* Each factor of the KV cache's size is bounded by the configuration's checks, but their product may overflow. */
 static gm_status check_cache(const fe_config *config, int64_t context, gm_diag *diag) {
     size_t bytes = sizeof(float);
     const int64_t sizes[] = {config->layers, context, config->kv_heads, config->head_dim};
@@ -57,7 +57,7 @@ static bool holds_panels(const rt_weights *weights) {
     return false;
 }
 
-/* Read MODEL. What options leave open is settled: by an artefact's own, then by the defaults. */
+/* Read MODEL. What the options leave open is taken from the artefact, if MODEL is one, then from the defaults. */
 static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine,
                             pass_options *limits) {
     double start = gm_now();
@@ -107,7 +107,7 @@ static void let_go(fe_engine *engine) {
 
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
     GM_TRY(fe_engine_take_weights(engine, threads, true, diag)); /* the session reads the same table of weights */
-    rt_session_rest(engine->session, engine->tables->program.sources, engine->tables->program.source_count);
+    rt_session_set_evictable(engine->session, engine->tables->program.sources, engine->tables->program.source_count);
     return GM_OK;
 }
 

@@ -64,16 +64,20 @@ typedef struct fe_engine {
     struct cg_program *program;
     rt_session *session;      /* NULL with no_weights or no_session */
     struct fe_tables *tables; /* what the session borrows */
+    /* seconds: to read MODEL; to compile it or load an artefact's code, and to open the session */
     double load_s, compile_s;
     bool warm; /* an artefact's own machine code runs */
 } fe_engine;
 
-/* What the passes do for it (precision.c). auto: bf16 where the target has tile registers (AMX); int8 where it sums
- * products of bytes (vpdpbusd), if panels of the model's weights, in an artefact or not, are kept
- * (passes/keep_panels.c), or most of them have no small codes; else block8. model: NULL, or without weights: one whose
- * panels are kept. */
+/* The precision plan that a --precision stands for (precision.c). auto is bf16 where the target has tile registers
+ * (AMX). Where it has VNNI (vpdpbusd), auto is what an artefact was compiled for; else int8 if panels of the model's
+ * weights would be kept (passes/keep_panels.c) or at most half of the layers' elements are in small codes
+ * (rt_codes_of), else block8. On other targets auto is block8. model: NULL, or one without weights, counts as one whose
+ * panels are kept. artefact: as in pass_options. */
 pass_precision fe_pass_precision(fe_precision precision, const char *target_cpu, const fe_model *model, bool artefact);
-/* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. */
+/* Open MODEL (model.json, HF folder, config.json, .gguf or .gmx), compile it, make a session. *options is copied; its
+ * strings and decisions are borrowed. On failure *out is closed. Errors: those of fe_model_open, of the passes, the
+ * code generator and rt_session_open; GM_INVALID also for a context that the model does not have. */
 gm_status fe_engine_open(const char *path, const fe_options *options, gm_diag *diag, fe_engine *out);
 /* Makes the screens that the program reads (rt_sampling_screens), for an engine opened with no_screens. Nothing is done
  * when they are there. GM_NOMEM. */
@@ -83,7 +87,8 @@ void fe_engine_close(fe_engine *engine);
 /* The tokenizer of an opened model, with the index that an artefact keeps; NULL: the model has no vocabulary. The
  * caller owns it, and keeps the model open. GM_FORMAT: the index is of another vocabulary. */
 gm_status fe_tokenizer_open(const fe_model *model, gm_diag *diag, rt_tokenizer **out);
-/* What a session of the compiled program would take, without the weights; for an engine opened with no_session. */
+/* What rt_session_open would be given (entries, sizes, tables), but without weights: for an engine opened with
+ * no_session, to tell memory and cost in advance. Borrowed from the engine. */
 struct rt_program;
 const struct rt_program *fe_engine_program(const fe_engine *engine);
 /* Compile MODEL and write the artefact OUT.gmx (through a temporary file: nothing half-written stays). */

@@ -126,17 +126,19 @@ static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
     return GM_OK;
 }
 
-static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *tensor, rt_rest rest) {
+static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *tensor, rt_evict evict) {
     if (!tensor || !tensor->data || !rt_weights_is_mapped(&engine->model.weights, tensor)) return;
     sources[engine->tables->program.source_count++] =
-        (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, rest};
+        (rt_source){tensor->data, (const char *)tensor->data + tensor->bytes, evict};
 }
 
-/* When a weight is not needed from which `derived` was made: of a screen's single rows are, and of panels' what is read
- * to generate, where there are no interleaved rows. */
-static rt_rest source_rests(const fe_engine *engine, const char *derived, const rt_tensor *source) {
-    if (!program_reads(engine, source->name)) return RT_RESTS_ALWAYS;
-    return rt_is_screen(derived) ? RT_RESTS_ROWS : rt_is_panels(derived) ? RT_RESTS_PROMPT : RT_RESTS_PREDICTING;
+/* When a weight from which `derived` was made is not needed. Decoding reads single rows of one with a screen, and all
+ * of one with panels, where it has no interleaved rows. */
+static rt_evict source_evict(const fe_engine *engine, const char *derived, const rt_tensor *source) {
+    if (!program_reads(engine, source->name)) return RT_EVICT_ALWAYS;
+    return rt_is_screen(derived)   ? RT_EVICT_ROWS_IN_PREFILL
+           : rt_is_panels(derived) ? RT_EVICT_IN_PREFILL
+                                   : RT_EVICT_IN_DECODE;
 }
 
 static int by_address(const void *a, const void *b) {
@@ -152,7 +154,7 @@ static void join_sources(rt_source *sources, int *count) {
     qsort(sources, (size_t)*count, sizeof *sources, by_address);
     for (int i = 0; i < *count; i++) {
         rt_source *last = kept ? &sources[kept - 1] : NULL;
-        if (last && last->rest == sources[i].rest && (intptr_t)sources[i].from - (intptr_t)last->to < PAGE)
+        if (last && last->evict == sources[i].evict && (intptr_t)sources[i].from - (intptr_t)last->to < PAGE)
             last->to = sources[i].to;
         else sources[kept++] = sources[i];
     }
@@ -173,9 +175,9 @@ static void list_sources(fe_engine *engine) {
         const char *derived = cg_weight_name(engine->program, i);
         const rt_tensor *source = rt_derived_from(weights, derived);
         if (!source) continue;
-        list_source(engine, sources, source, source_rests(engine, derived, source));
-        rt_rest rest = rt_is_panels(derived) ? RT_RESTS_PREDICTING : RT_RESTS_PROMPT;
-        if (panels || rt_is_screen(derived)) list_source(engine, sources, rt_weights_find(weights, derived), rest);
+        list_source(engine, sources, source, source_evict(engine, derived, source));
+        rt_evict evict = rt_is_panels(derived) ? RT_EVICT_IN_DECODE : RT_EVICT_IN_PREFILL;
+        if (panels || rt_is_screen(derived)) list_source(engine, sources, rt_weights_find(weights, derived), evict);
     }
     join_sources(sources, &engine->tables->program.source_count);
     engine->tables->program.sources = sources;

@@ -17,7 +17,7 @@ typedef struct fe_setting {
     const char *key, *value; /* value: JSON text */
 } fe_setting;
 
-/* What the files leave out and the architecture's value stands in for, in the order it was looked for. */
+/* Settings that the files leave out, with the architecture's default that is used instead, in the order of reading. */
 typedef struct fe_defaulted {
     gm_arena arena;
     fe_setting *items;
@@ -43,7 +43,8 @@ typedef struct fe_model {
 gm_status fe_model_open(const char *path, bool no_weights, gm_diag *diag, fe_model *out);
 void fe_model_close(fe_model *model);
 
-/* GM_INVALID: at `output` lies a file that the model was read from. Of weights those that were mapped are known. */
+/* GM_INVALID: the file at `output` is one that the model was read from, and writing would destroy it. Weight files are
+ * recognised only if they are mapped. */
 gm_status fe_model_spare(const fe_model *model, const char *output, gm_diag *diag);
 
 /* rt_tokenizer_new, whose errors name the file. */

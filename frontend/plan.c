@@ -140,7 +140,7 @@ static int64_t resident_weights(const planner *p, bool decode, int64_t tokens, i
     int64_t bytes = 0;
     for (int i = 0; i < p->tensor_count; i++) {
         const tensor_use *use = &p->tensors[i];
-        bool gone = decode && (predict >= RT_RELEASE_PREDICTED || trades_all(p)) && given_back(p, use);
+        bool gone = decode && (predict >= RT_LONG_DECODE || trades_all(p)) && given_back(p, use);
         if ((use->prefill && !gone) || (decode && use->decode)) bytes += use->bytes;
         else if (use->rows) bytes += (int64_t)resident_rows(use, tokens);
     }
@@ -273,9 +273,7 @@ static fe_peak peak_part(const planner *p, bool decode, int64_t prompt, int64_t 
                     .packed = plan->packed_bytes,
                     .cache = resident_caches(p, tokens)};
     peak.weights = resident_weights(p, decode, tokens, predict);
-    peak.activations = decode && prompt >= RT_RELEASE_TOKENS ? step
-                       : prompt_left > step || !decode       ? prompt_left
-                                                             : step;
+    peak.activations = decode && prompt >= RT_LONG_PROMPT ? step : prompt_left > step || !decode ? prompt_left : step;
     peak.other = rt_session_fixed_bytes(p->program, plan->threads);
     peak.bytes = peak.base + peak.weights + peak.packed + peak.cache + peak.activations + peak.other;
     return peak;

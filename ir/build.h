@@ -15,10 +15,12 @@ typedef struct ir_builder {
 ir_func *ir_func_new(ir_builder *b, ir_module *module, const char *name);
 ir_value *ir_param(ir_builder *b, ir_region *region, ir_type type, const char *hint);
 void ir_yield(ir_builder *b, ir_value *const *values, int count);
-/* Names the value in dumps; returns it. */
+/* Sets the name that dumps give the value (NULL: a number); returns the value. hint is borrowed: a literal, or text in
+ * the module's arena. */
 ir_value *ir_named(ir_value *value, const char *hint);
 
-/* The general form. types: needed only where ir_infer cannot tell (else NULL). Copies operands and attrs. */
+/* The general form. type_count: the number of results. types: their types, needed only for ops whose results ir_infer
+ * cannot derive; else NULL. Copies operands, attrs and the list of regions. */
 ir_inst *ir_emit(ir_builder *b, ir_op op, ir_value *const *operands, int operand_count, const ir_attr *attrs,
                  int attr_count, ir_region *const *regions, int region_count, const ir_type *types, int type_count);
 ir_region *ir_region_new(ir_builder *b);
@@ -53,7 +55,7 @@ ir_value *ir_window(ir_builder *b, ir_value *x, ir_value *start, int axis, ir_di
 ir_value *ir_concat(ir_builder *b, ir_value *const *xs, int count, int axis);
 ir_value *ir_gather(ir_builder *b, ir_value *table, ir_value *ids);
 ir_value *ir_update(ir_builder *b, ir_value *x, ir_value *v, ir_value *const *starts, int count);
-/* Results types are taken from the callee's yields with its symbols replaced by the arguments' extents. */
+/* The result types are those of the callee's yields, with its symbols replaced by the extents of the arguments. */
 ir_inst *ir_call(ir_builder *b, const ir_func *callee, ir_value *const *args, int count);
 
 /* attribute makers */

@@ -27,7 +27,7 @@ static inline ir_dim ir_dim_symbol(int symbol) {
 static inline int ir_dim_symbol_of(ir_dim d) {
     return (int)(-(d + 1));
 }
-/* With what each symbol stands for. */
+/* The extent as a number; symbols[i]: the value of symbol i. */
 static inline ir_dim ir_dim_value(ir_dim d, const ir_dim *symbols) {
     return ir_dim_is_symbol(d) ? symbols[ir_dim_symbol_of(d)] : d;
 }
@@ -164,7 +164,7 @@ ir_type ir_tensor(rt_dtype dtype, int rank, const ir_dim *dims);
 bool ir_type_equal(const ir_type *a, const ir_type *b);
 /* Product of the extents with symbols at their bounds. */
 int64_t ir_type_max_elems(const ir_module *module, const ir_type *type);
-/* The same of rows, along the last axis. */
+/* Likewise the number of rows: the product of all extents but the last. rank >= 1. */
 int64_t ir_type_max_rows(const ir_module *module, const ir_type *type);
 int64_t ir_dim_max(const ir_module *module, ir_dim dim);
 /* The arena that running any function of a planned module needs: the largest frame. */
@@ -188,17 +188,18 @@ bool ir_attr_is(const ir_inst *inst, ir_attr_key key, const char *text); /* fals
 /* Bitwise, so that 0 and -0 stay apart. */
 bool ir_attr_equal(const ir_attr *a, const ir_attr *b);
 
-/* The stored tensors that a weight or a layer_weight stands for: how many (0: another op), and the name of each, in
- * `text`. */
+/* The bytes of a buffer for ir_stored_name. */
 enum { IR_NAME_BYTES = 256 };
 
-/* scaled_matmul: columns of W that share a scale, the same when bytes have been rotated (whose largest hardly grows
- * with their number), and columns of x beside W as it is stored. */
+/* Columns that share a scale in scaled_matmul: of W; of W with an x of i8 and rotated rows (more, since the largest
+ * magnitude of a rotated row hardly grows with its length); of x beside a W in its stored codes. */
 enum { IR_SCALE_GROUP = 256, IR_SCALE_GROUP_ROTATED = RT_PANEL_RUN, IR_SCALE_RUN = 32 };
 static inline int64_t ir_scale_group(rt_dtype x, bool rotated) {
     return x == RT_I8 && rotated ? IR_SCALE_GROUP_ROTATED : IR_SCALE_GROUP;
 }
+/* How many stored tensors a weight (1) or a layer_weight (its extent) stands for; 0: inst is another op. */
 int64_t ir_stored_count(const ir_inst *inst);
+/* The name of the i-th of them. text: a buffer of IR_NAME_BYTES, in which the name of a layer_weight is written. */
 const char *ir_stored_name(const ir_inst *inst, int64_t i, char *text);
 
 /* ---- type rules, text, checks ---- */

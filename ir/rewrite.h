@@ -24,24 +24,26 @@ struct ir_rewrite {
 ir_module *ir_rewrite_module(const ir_module *in, ir_rewrite_fn hook, void *user);
 /* An empty module with the symbols of `in`. */
 ir_module *ir_module_like(const ir_module *in);
-/* Copy one function into `out` under `name`; substitute, when not NULL, replaces symbol extents in every type, by
- * symbol. */
+/* Copy one function into `out` under `name`, with its alias and frame. substitute: NULL, or for each symbol of `in` the
+ * extent that takes its place in all types and attributes. The function belongs to `out`. */
 ir_func *ir_clone_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
                        const ir_dim *substitute, ir_rewrite_fn hook, void *user);
 
-/* As ir_clone_func without substitutes, but `params` makes the parameters and maps the old ones, and `yields` the
- * returned values. */
+/* As ir_clone_func without substitutes, but `params` creates the parameters and maps the old ones to values, and
+ * `yields` ends the body with ir_yield. The copy has neither alias nor frame. */
 typedef void (*ir_rewrite_part)(ir_rewrite *rewrite);
 ir_func *ir_retype_func(const ir_module *in, const ir_func *func, ir_module *out, const char *name,
                         ir_rewrite_part params, ir_rewrite_part yields, ir_rewrite_fn hook, void *user);
 
 ir_value *ir_rewrite_get(const ir_rewrite *rewrite, const ir_value *old);
 void ir_rewrite_map(ir_rewrite *rewrite, const ir_value *old, ir_value *replacement);
-/* A value of the new module, which takes the name of an old one, unless it has one. ir_rewrite_map does that. */
+/* Gives `value`, of the new module, the name of `old` unless it has one; returns it. ir_rewrite_map does this too. */
 ir_value *ir_rewrite_named(const ir_rewrite *rewrite, ir_value *value, const ir_value *old);
-/* The new module's values for the operands of an instruction, with room for `more` behind them; of its arena. */
+/* The new values of an old instruction's operands, in an array of the new module's arena with room for `more` further
+ * values. */
 ir_value **ir_rewrite_operands(const ir_rewrite *rewrite, const ir_inst *inst, int more);
-/* The old instruction with an attribute set or left out, to be cloned; of the new module's arena. */
+/* A copy of an old instruction with one attribute set, or removed; in the new module's arena. Its operands are still
+ * old values: it is to be given to ir_rewrite_clone. */
 ir_inst *ir_rewrite_with(ir_rewrite *rewrite, const ir_inst *inst, ir_attr attr);
 ir_inst *ir_rewrite_without(ir_rewrite *rewrite, const ir_inst *inst, ir_attr_key key);
 /* Clone one instruction (regions through the hook) and map its results; returns the new one. */

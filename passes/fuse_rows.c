@@ -5,24 +5,24 @@
  *   %r = rsqrt %t ; %n = mul %x, %r                  %r = rsqrt %t ; %n = mul %a, %r
  *   %v = convert %w ; %y = mul %n, %v                %v = convert %b ; %y = mul %n, %v ; yield %y }
  *
- * A group has one row space [d0, …, N]. Its members, in the sense of broadcasting to that space, are
- *   - whole rows [d0, …, N] or one number per row [d0, …, 1],
- *   - reductions of whole rows along the last axis, whole rows with their halves swapped, and rotated ones, which are
- *     kept,
- *   - smaller operands ([N] under [T, N]) that are cheap and that nobody else needs: they are computed again in every
- *     row.
- * A reduction and a swap compute their operand again, so none joins the exp, tanh and the like that its operand comes
- * from. A rotation computes its operand once, and what it makes is kept: it joins that work unless something else reads
- * it too, which would do it again. An operation joins the groups that it reads and a group of its own space; groups
- * that meet in an operation become one where the rules allow, else the one is closed. No open group reads another, and
- * a group stands where its last member stood: what lies between its members and does not read them comes before it.
- * What reads a member and is none closes the group; so do regions, calls, effects, dim and update, past which nothing
- * moves.
+ * A group has one row space [d0, …, N], to which the shapes of its members broadcast. A member is
+ *   - a whole row [d0, …, N] or one number per row [d0, …, 1];
+ *   - a reduction of whole rows along the last axis, a whole row with its halves swapped, or a rotated row;
+ *   - a smaller value ([N] under [T, N]) that is cheap and read only within the group: it is recomputed in every row.
+ * A reduction and a swap recompute their operand, so neither joins a group where the operand depends on exp, tanh or
+ * the like. A rotation computes its operand once and stores the rotated row; it may join such a group, unless the
+ * costly value has another reader too, which would compute it a second time.
  *
- * Rank-0 values are registers and stay outside; constants of one value and iotas are copied into the body; everything
- * else from outside is an operand. A group of one stays plain. Bit-exact: the same operations on the same numbers
- * (compiled reductions add in another order with or without the group). Ends with dce for the constants and iotas that
- * were only read by groups.
+ * Operations are taken in order. One joins an open group that it reads, else one of its own row space, else it begins a
+ * group. If it reads further open groups, one of them is merged in where the rules allow; the others are closed. So no
+ * open group reads another. The nest stands where the last member stood: what lies between members and does not read
+ * them comes before it. An operation that reads a member without joining closes the group. Regions, calls, effects, dim
+ * and update close all groups: nothing moves past them.
+ *
+ * Rank-0 values stay outside, in registers. Constants of one value, and iotas with the extent of the space along their
+ * axis, are copied into the body; everything else from outside is an operand. A group of one stays as it is. Bit-exact:
+ * the same operations on the same numbers (compiled reductions sum in an order of their own, with or without a group).
+ * Ends with dce, for constants and iotas that only groups read.
  */
 #include "passes/passes.h"
 #include "ir/rewrite.h"
@@ -30,7 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Limits of what one compiled loop nest takes. */
+/* Limits of a group, below those of a compiled loop nest (MAX_INPUTS and MAX_OUTPUTS of codegen/rows.c). */
 enum { MAX_MEMBERS = 64, MAX_OPERANDS = 24, MAX_RESULTS = 12, NO_GROUP = -1 };
 
 typedef struct row_group {
@@ -125,7 +125,8 @@ static bool is_member(const grouping *g, const ir_value *value, int at) {
     return at != NO_GROUP && g->group_of[value->id] == at;
 }
 
-/* The distinct values from outside that the two sets of instructions read. */
+/* How many distinct values the instructions read that neither groups `at` and `other` make nor the body copies; counts
+ * no further than MAX_OPERANDS + 1. */
 static int count_operands(const grouping *g, const ir_inst *const *insts, int count, int at, int other,
                           const ir_type *space) {
     const ir_value *seen[MAX_OPERANDS + 1];
@@ -147,7 +148,7 @@ static uint32_t uses_by(const ir_value *value, const ir_inst *const *insts, int 
     return uses;
 }
 
-/* What would leave the loop nest of these instructions. */
+/* How many of the instructions' results have readers other than these instructions. */
 static int count_results(const grouping *g, const ir_inst *const *insts, int count) {
     int results = 0;
     for (int i = 0; i < count; i++) {
@@ -157,7 +158,8 @@ static int count_results(const grouping *g, const ir_inst *const *insts, int cou
     return results;
 }
 
-/* Which of the instructions make the operand of insts[rotation], other rotations and what those need left out. */
+/* needed[i]: insts[i] is insts[rotation], or its operand is recomputed from insts[i]. Other rotations are not, nor what
+ * only they are made from: their rows are stored. */
 static void mark_needed(const ir_inst *const *insts, int rotation, bool *needed) {
     for (int i = rotation; i >= 0; i--) {
         needed[i] = i == rotation;
@@ -180,8 +182,8 @@ static bool rotates_costly(const grouping *g, const ir_inst *const *insts, const
     return false;
 }
 
-/* Would a reduction or a swap, for which the operand is computed again, do costly work twice, or a rotation? What reads
- * a rotated row finds it in memory. */
+/* Would costly work be done twice: by a reduction or a swap, which recompute their operand, or by a rotation, if the
+ * costly value has another reader too? Readers of a rotated row load it from memory. */
 static bool repeats_costly(const grouping *g, const ir_inst *const *insts, int count) {
     bool costly[MAX_MEMBERS];
     for (int i = 0; i < count; i++) {

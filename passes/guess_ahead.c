@@ -1,5 +1,5 @@
-/* guess_ahead: the generate loop guesses tokens by the likely rows of the head, and verifies several of them by the
- * whole head at once.
+/* guess_ahead: speculative decoding in the generate loop. Tokens are guessed (drafted) from the rows of the head that
+ * belong to likely ids (runtime/likely.h), and several are then verified at once, with the whole head.
  *
  *   while i < count and not stopped:                       (what form_generate_loop makes)
  *     rows = x, x, …; j = 0
@@ -14,15 +14,19 @@
  *     x, caches = @forward(token, position + a, caches)
  *     position, i += 1 + a
  *
- * A guess counts only where the head itself takes it, so the tokens are those of the plain loop; rows of the caches
- * that a wrong guess left behind are written again before they are read. Bit-exact where several rows of the head are
- * computed as each alone (passes/screen_head.c). The sampler's random numbers belong to a place and an id, so that
- * among likely ids it mostly chooses what it chooses among all (runtime/sampler.c). What is gained: a guess reads a
- * fourteenth of the head (runtime/likely.h), and the whole of it is read once for ROWS tokens, which pays where bytes
- * cost more than three-fold sums. The first token of a call waits for no guess.
+ * A guess is accepted only where the whole head chooses the same id, so the tokens are those of the plain loop. Rows of
+ * the caches that a rejected guess has written are overwritten before they are read. Bit-exact where several rows of
+ * the head are computed as each alone (passes/screen_head.c). When sampling, the random number of an id depends only on
+ * the seed, the position and the id, so that the choice among likely ids is mostly the choice among all
+ * (runtime/sampler.c).
  *
- * Needs the loop of form_generate_loop, a @head that takes any number of rows and that screen_head screens; else does
- * nothing, nor where a ring (kv_ring) is too short for guesses besides what the host may take back.
+ * Every guess runs all layers, as a token of the plain loop does; what is saved is reading the head. A guess reads
+ * about a fourteenth of it, and the whole is read once for ROWS tokens. That pays where reading costs more than
+ * multiplying ROWS rows instead of one. The first step of a call has no guesses, so that its first token is not
+ * delayed.
+ *
+ * Needs the loop of form_generate_loop, and a @head that takes any number of rows and that screen_head can screen. Does
+ * nothing otherwise, or where a ring (kv_ring) is too short for the guesses and the tokens that the host may take back.
  */
 #include "passes/loops.h"
 #include "passes/passes.h"
@@ -31,12 +35,12 @@
 
 enum { CARRY_CACHES = CARRY_MORE };
 
-/* Ids below this are always likely. Of English prose 8192, 16384 and 32768, with the blocks of latest tokens, leave out
- * 13, 9 and 5 % of the tokens, and are 4, 7 and 13 % of the rows. */
+/* Ids below this are always likely. Measured on English prose for 8192, 16384 and 32768, together with the blocks of
+ * recent tokens: 13, 9 and 5 % of the tokens are not likely ids, which are 4, 7 and 13 % of the head's rows. */
 enum { USUAL_IDS = 16384 };
 
-/* Of the head that are verified at once, so that there are fewer guesses by one. More spare little of what is read, and
- * lose more by a wrong guess. */
+/* Rows of x that the head verifies at once: one more than there are guesses. A larger number saves little more reading
+ * and loses more by a wrong guess. */
 enum { ROWS = 3 };
 
 typedef struct guessing {
@@ -92,8 +96,8 @@ static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir
     return test;
 }
 
-/* i32[1,1]: the choice among likely ids for the place `at` behind the position. What `tokens` holds from the position
- * on is of another run: at worst it makes some ids likely that are not. */
+/* i32[1,1]: the guess for position + at, chosen among likely ids. The sampler looks for recent tokens up to position +
+ * at, although `tokens` holds stale ids from `position` on: at worst they make some more ids likely. */
 static ir_value *guess_of(guessing *g, ir_value *row, ir_value *tokens, ir_value *position, ir_value *at) {
     ir_builder *b = g->b;
     ir_value *logits = loop_logits(b, g->model, row), *of[] = {logits, tokens, position};
@@ -129,7 +133,7 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
     ir_value *limit = limit_of(g, c), *zero = number(g, 0), *init[GUESS_MAX] = {ir_named(zero, "j")};
     ir_value *copies[ROWS];
     for (int i = 0; i < g->rows; i++) copies[i] = c[CARRY_X];
-    /* unused ones cost least as copies: of zeros any row may be the argmax */
+    /* rows without a guess are copies of x: for a row of zeros all logits tie, and no row of W is ruled out */
     init[GUESS_ROWS] = ir_named(ir_concat(b, copies, g->rows, 0), "rows");
     init[GUESS_IDS] = ir_named(no_ids(g), "ids");
     init[GUESS_DONE] = ir_named(ir_const_bool(b, false), "stop");

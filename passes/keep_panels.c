@@ -7,9 +7,9 @@
  * (runtime/panel.h). Then no chunk of a prompt unpacks, rotates and rounds W again; the numbers are the same, but for
  * codes beside the middle of two, since compiled code turns rows in another order (runtime/rotate.c). It costs a byte
  * for each weight, in the artefact, and in memory only while prompts are read, when pages are given back instead
- * (runtime/session.c): of the largest weight of the module, the head, of which a screen leaves single rows to be read,
- * and of what tokens are generated from. So none is kept where all panels together would be larger than the head or, in
- * an artefact, for which they are made once, than all weights as they are stored. Needs lower_precision;
+ * (runtime/residency.c): of the largest weight of the module, the head, of which a screen leaves single rows to be
+ * read, and of what tokens are generated from. So none is kept where all panels together would be larger than the head
+ * or, in an artefact, for which they are made once, than all weights as they are stored. Needs lower_precision;
  * interleave_rows takes what is left.
  */
 #include "passes/derived.h"

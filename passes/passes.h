@@ -4,8 +4,8 @@
 
 #include "ir/decisions.h"
 
-/* What options are when nobody says otherwise. */
-/* A chunk takes some tokens more than 512, so that a prompt of 512 with its <bos> is one. */
+/* The defaults of pass_options: context, chunk and rows. A chunk is larger than 512 so that a prompt of 512 tokens and
+ * <bos> is a single chunk. */
 enum { PASS_DEFAULT_CONTEXT = 4096, PASS_DEFAULT_CHUNK = 576, PASS_DEFAULT_ROWS = 32 };
 
 /* How matrix-matrix products are computed. */
@@ -24,11 +24,12 @@ const char *pass_precision_text(pass_precision precision);
 /* The precision of that text; PASS_F32 where there is none. */
 pass_precision pass_precision_of(const char *text);
 
-/* Words that name weights which keep 16 bits where nobody gives others; of plans that have none "". Of int8 those of K
- * and V, and the last layer's, which cost little: of a prompt it computes one row (passes/last_row.c). */
+/* The default of pass_options.wide. int8: "v_proj,layers.-1.": V, and the last layer, which costs little, since most of
+ * it is computed for a single row of a prompt (passes/last_row.c). Other plans: "". */
 const char *pass_default_wide(pass_precision precision);
 
-/* A way to compute a product: as exact as any other of the same product, alike but for the order of sums. */
+/* One of several ways to compute a product. They do the same arithmetic and differ at most in the order of sums, so
+ * that a choice by speed changes no precision. */
 typedef struct pass_candidate {
     const ir_inst *product; /* in the module that is passed along */
     const char *what;       /* plan and shape: the same text for products that are alike */
@@ -59,8 +60,10 @@ typedef struct pass_options {
     void *measure_user;
 } pass_options;
 
-/* A pass reads `in`, which it never changes, and returns a new module in *out (caller owns). Where it does not apply it
- * copies. Errors: GM_INVALID, plan_memory meets a symbol without a bound; those of options->measure. */
+/* A pass reads `in`, which it never changes, and returns a new module in *out (the caller owns it); where it does not
+ * apply, a copy. Errors: GM_INVALID: plan_memory meets a symbol without a bound, or specialize another function
+ * under the name of a copy that it makes. GM_UNSUPPORTED: legalize meets a matmul by a quantised parameter. Those of
+ * options->measure. */
 typedef gm_status (*pass_fn)(const pass_options *options, const ir_module *in, gm_diag *diag, ir_module **out);
 
 /* Bytes of kept panels (runtime/panel.h), of all weights as they are stored and of the largest of them. */
@@ -70,12 +73,12 @@ typedef struct pass_panel_sizes {
 /* Are such panels kept (keep_panels.c)? */
 bool pass_panels_fit(const pass_panel_sizes *sizes, bool artefact);
 
-/* GM_INVALID: a word of options->wide, in a plan that reads it, names no weight of a whole model's module: it would
- * change the plan without a sound. */
+/* GM_INVALID: in an int8 or block8 plan a word of options->wide is in no weight's name, so that it would silently have
+ * no effect. module: that of a whole model. */
 gm_status pass_check_wide(const pass_options *options, const ir_module *module, gm_diag *diag);
 
-/* How a pass ends that may leave values without readers: found nothing: `made` is the result; else that by dce, and
- * `made` is freed. */
+/* The end of a pass that may leave unused values behind. Takes over `made`. found: the pass changed something, and *out
+ * is `made` after dce; else *out is `made` itself. */
 gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, gm_diag *diag, ir_module **out);
 
 #define PASS(name, when, summary)                                                                                      \
@@ -87,8 +90,8 @@ gm_status pass_sweep(bool found, const pass_options *options, ir_module *made, g
 gm_status pass_specialize_for(const ir_module *in, const ir_func *func, const int64_t *values, gm_diag *diag,
                               ir_module **out);
 
-/* PASS_ROUNDING: as PASS_USUAL, but in the f32 plan as PASS_ON_REQUEST; PASS_COARSE: in the int16 plan too, which is as
- * good as exact. */
+/* When a pass runs: see passes.def. PASS_COARSE passes are on request in the int16 plan too, since that plan is as good
+ * as exact without them. */
 typedef enum pass_when { PASS_REQUIRED, PASS_USUAL, PASS_ROUNDING, PASS_COARSE, PASS_ON_REQUEST } pass_when;
 
 /* Is there a plan in which such a pass runs only when it is asked for? */

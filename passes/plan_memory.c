@@ -1,14 +1,16 @@
 /* plan_memory: give every tensor its place, before anything runs.
  *
- * Each instruction gets `offset = [o0, o1, …]`: per result the byte offset in the function's frame, or -1 when the
- * result has no memory of its own (a view, a register, a stored weight, or memory taken over in place); a call has one
- * more entry, where the callee's frame begins; a loop has one more per result, where that carry waits when carries
- * trade places, or -1. The function gets `frame`, the bytes it and its callees need.
+ * Each instruction gets `offset = [o0, o1, …]`. One entry per result: its byte offset in the function's frame, or -1
+ * when the result has no memory of its own (a view, a register, a stored weight, or memory taken over in place). A call
+ * has one entry more: where the callee's frame begins. scan and while have one more per result: a buffer through which
+ * that carry goes at the end of a trip when carries trade places, or -1. The function gets `frame`, the bytes that it
+ * and its callees need.
  *
- * A buffer lives from its definition to the last use of it or of any view of it; a use inside a loop of something
- * defined outside lives until the loop ends. Buffers are placed first-fit in order of definition (Pisarchyk & Lee 2020
- * compare orders; the frames here are small enough that the simplest does). Loop carries share one buffer between
- * parameter, yield and result. Changes no value. Compiled code relies on it; the interpreter ignores it.
+ * A buffer lives from its definition to the last use of it or of any view of it; one that is defined outside of a map,
+ * scan, while or if and used inside lives until that ends. Buffers are placed first-fit in order of definition
+ * (Pisarchyk & Lee 2020 compare orders; the frames here are small enough that the simplest does). A loop carry has one
+ * buffer for its parameters and its result, to which the yield is copied at the end of a trip unless it is there
+ * already. Changes no value. Compiled code relies on it; the interpreter ignores it.
  */
 #include "passes/passes.h"
 #include "ir/layout.h"
@@ -62,11 +64,12 @@ static void set_dense(planner *p, const ir_value *value, int root) {
     p->layout[value->id] = ir_layout_dense(p->module, &value->type);
 }
 
-/* ---- one rule per kind of instruction: fills roots, returns offsets later ---- */
+/* ---- one rule per kind of instruction: sets root and layout of its results; offsets come after placement ---- */
 
 static void plan_region(planner *p, const ir_region *region);
 
-/* Everything alive at `before` and used inside a loop stays until the loop's end. */
+/* At the end of an instruction with regions: the buffers from before them (below first_inner) that were used inside,
+ * after position `before`, live until here. */
 static void extend_over_loop(planner *p, int before, int first_inner) {
     for (int i = 0; i < first_inner; i++)
         if (p->buffers[i].end > before) p->buffers[i].end = p->position;
@@ -97,7 +100,8 @@ static bool stays_home(const planner *p, const ir_value *yield, int home) {
     return p->root[yield->id] == home && memcmp(&dense, &p->layout[yield->id], sizeof dense) == 0;
 }
 
-/* Carries that trade places (or a view of one) go through a buffer of their own at the end of a trip: exchange[i], else
+/* A carry whose yield lies in the memory of carries, and is not simply that carry's own memory as it stands (carries
+ * trade places, or it is a view of one), goes through a buffer of its own at the end of a trip: exchange[i], else
  * NO_ROOT. */
 static void plan_exchange(planner *p, const ir_inst *inst, int carries, int *exchange) {
     const ir_region *body = inst->regions[inst->region_count - 1];

@@ -32,7 +32,7 @@
 
 /* ---- what can be screened ---- */
 
-/* What the function returns; NULL: several things, or what it was given. */
+/* The instruction whose result the function returns; NULL: it returns several values or a parameter. */
 static const ir_inst *returned_by(const ir_func *func) {
     return func->body->yield_count == 1 ? func->body->yields[0]->def : NULL;
 }
@@ -57,7 +57,7 @@ static const ir_inst *product_of(const ir_func *func, double *cap) {
     return returned && returned->result_count == 1 ? match_made_by(capped(returned->results[0], cap), IR_MATMUL) : NULL;
 }
 
-/* Does the function read values on the way to what it returns only once? */
+/* Is each value from the product to the returned value read exactly once? */
 static bool is_read_once(const ir_func *func, const ir_inst *product) {
     uint32_t *uses = ir_count_uses(func);
     const ir_inst *at = returned_by(func);
@@ -78,16 +78,17 @@ const char *pass_why_not_screened(const ir_func *func) {
     if (impl && strcmp(impl, "gemv") != 0) return "its rows are summed in another order than those of a gemv";
     const ir_type *x = &product->operands[0]->type, *w = &product->operands[1]->type;
     const ir_inst *weight = product->operands[1]->def;
-    if (!weight || weight->op != IR_WEIGHT) return "W is no stored weight";
+    if (!weight || weight->op != IR_WEIGHT) return "W is not a stored weight";
     if (!rt_can_screen(w->dtype))
         return "a screen of 4 bits is not worth it beside this type, or its bound does not cover it";
-    if (!rt_can_screen_columns(w->dim[1]) || w->dim[0] > INT32_MAX) return "W has not the columns of a screen";
+    if (!rt_can_screen_columns(w->dim[1]) || w->dim[0] > INT32_MAX)
+        return "W has a number of columns that a screen cannot have, or too many rows";
     if (x->rank != 2 || x->dtype != RT_F32) return "x is not rows of f32";
     if (func->alias && func->alias[0] >= 0) return "the head writes where its argument lies";
     for (int i = 0; i < body->inst_count; i++)
         if (ir_has_effect(body->insts[i]) || body->insts[i]->op == IR_CALL)
             return "the head does something else besides";
-    return is_read_once(func, product) ? NULL : "the head reads the product itself too";
+    return is_read_once(func, product) ? NULL : "the product has other readers in the head";
 }
 
 /* The product that the function returns, of one row or a few, when its weight can be screened; else NULL. */
@@ -109,7 +110,8 @@ static const ir_region *region_of(const ir_region *within, const ir_inst *inst) 
     return found;
 }
 
-/* Who reads a value, in the region of its definition or in a branch of an `if` there. */
+/* Who reads a value as operand 0, in the region of its definition or in a branch of an `if` there: the last argmax or
+ * guess, and the last sample. */
 typedef struct readers {
     const ir_value *value;
     const ir_inst *argmax, *sample;       /* the last such; the argmax may be a guess */
@@ -172,7 +174,8 @@ static const ir_func *callee_of(const ir_rewrite *rw, const ir_inst *call) {
     return ir_func_find(rw->in, ir_attr_string(call, IR_ATTR_CALLEE));
 }
 
-/* A call that only an argmax and, in another branch, a sample read, or one of them. */
+/* Is inst a call whose result is read by one argmax, guess or sample alone, or by an argmax or guess and a sample in
+ * different branches of one `if`? */
 static bool is_choice(const ir_rewrite *rw, const ir_inst *inst, readers *r) {
     if (inst->op != IR_CALL || inst->result_count != 1) return false;
     *r = (readers){.value = inst->results[0]};

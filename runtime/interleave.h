@@ -48,8 +48,8 @@ typedef struct rt_interleaved_places {
 } rt_interleaved_places;
 rt_interleaved_places rt_interleaved_layout(rt_dtype dtype);
 
-/* Interleave RT_INTERLEAVED_ROWS rows of `columns` elements, a multiple of the block, that lie one after the other at
- * src as `stored` has them, to as many bytes as they have in the interleaved type of it. */
+/* dst = the group of RT_INTERLEAVED_ROWS rows that lie one after the other at src in type `stored`, each of `columns`
+ * elements, a multiple of the block. dst has rt_dtype_bytes of the interleaved type for all their elements. */
 void rt_interleave_group(rt_dtype stored, const void *src, size_t columns, void *dst);
 
 /* dst[0..columns) = row `row` of an interleaved matrix at src, to the bit what rt_dequantize_row makes of the stored

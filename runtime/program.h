@@ -28,12 +28,12 @@ typedef struct rt_program {
     int64_t hidden, vocab, context, chunk, rows;
     int64_t cache_bytes[RT_MAX_CACHES]; /* zeros at first; what lies in them is the program's own business */
     int cache_count;
-    bool forgets;              /* caches keep the latest tokens only, and RT_MAX_ROLLBACK more */
+    bool forgets;              /* a cache is a ring (kv_ring): old tokens are overwritten */
     int64_t dims[RT_MAX_DIMS]; /* value of each module symbol unless a call binds it */
     int dim_t, dim_r;          /* numbers of the symbols T and R, -1: none */
     int64_t arena_bytes, scratch_bytes;
     const void *const *weights;
-    const rt_source *sources; /* what rests between prompts and generation */
+    const rt_source *sources; /* weights whose pages are given back while they are not needed (residency.h) */
     int source_count;
     const rt_site *sites;
     int site_count;

@@ -1,5 +1,6 @@
-/* Which pages of mapped weights stay resident: prompts and single tokens read different ones, and both together are
- * more than a session may hold. */
+/* Which pages of mapped weights stay resident. Prefill ("prompts", in chunks) and decoding ("single tokens") read
+ * different tensors, and both together are more than a session may hold: so before one begins, pages that only the
+ * other needs are given back (rt_release_pages). They come from the page cache again when they are read. */
 #ifndef GM_RUNTIME_RESIDENCY_H
 #define GM_RUNTIME_RESIDENCY_H
 
@@ -7,51 +8,55 @@
 
 #include <stdbool.h>
 
-/* What of mapped files is not needed all the time, so that its pages can be given back. */
-typedef enum rt_rest {
-    /* not read, since what was derived from it is: but the system maps what lies beside pages that are */
-    RT_RESTS_ALWAYS,
-    RT_RESTS_PREDICTING, /* while tokens are generated: kept panels, and weights of which others are read instead */
-    /* while prompts are read, if there is no room beside them; in between, single rows of it are read: a screen says
-     * which */
-    RT_RESTS_ROWS,
-    RT_RESTS_PROMPT /* while prompts are read: screens, and beside kept panels what tokens are generated from */
-} rt_rest;
+/* When a mapped tensor is not needed, so that its pages can be given back. */
+typedef enum rt_evict {
+    /* never needed: what was derived from it is read instead. Some of its pages become resident with their
+     * neighbours */
+    RT_EVICT_ALWAYS,
+    RT_EVICT_IN_DECODE, /* not in decoding: kept panels, and weights of which decoding reads the interleaved copy */
+    /* not in prefill, if there is no room: a weight with a screen, of which decoding reads single rows that the screen
+     * selects (and a prompt, where the embedding is tied to the head, the rows of its tokens) */
+    RT_EVICT_ROWS_IN_PREFILL,
+    RT_EVICT_IN_PREFILL /* not in prefill: screens and, if prefill reads kept panels, the weights that decoding reads */
+} rt_evict;
 typedef struct rt_source {
     const void *from, *to;
-    rt_rest rest;
+    rt_evict evict;
 } rt_source;
 
-/* A prompt of this many tokens is long: it takes the room of all that single tokens have read, and its activations are
- * let go of before these. */
-enum { RT_RELEASE_TOKENS = 256 };
-/* The pages of stored weights that only prompts need are given back before so many tokens are generated. */
-enum { RT_RELEASE_PREDICTED = 32 };
+/* A prompt of at least this many tokens is long: before it, the pages of RT_EVICT_IN_PREFILL are given back, and before
+ * the decoding that follows it, those of its activations. */
+enum { RT_LONG_PROMPT = 256 };
+/* Pages that only prefill needs are given back before at least this many tokens are generated. */
+enum { RT_LONG_DECODE = 32 };
 
 typedef struct rt_residency {
     const rt_source *sources; /* borrowed */
     int count;
-    /* single tokens, all of the head, or prompts have read sources: their pages are resident */
-    bool has_predicted, has_read_head, has_read_chunks;
-    bool keeps_rows; /* while prompts are read: without them they need no more than what else is given back */
-    /* prompts need more than the rows leave: what else rests is given back for any of them, and theirs for any
-     * tokens */
+    /* what has made pages resident that were not given back since: decoding, a reading of the whole head, prefill */
+    bool decode_resident, head_resident, prefill_resident;
+    /* RT_EVICT_ROWS_IN_PREFILL stay in prefill: giving back RT_EVICT_IN_PREFILL makes all the room that it needs */
+    bool keeps_rows;
+    /* prefill needs more room than RT_EVICT_ROWS_IN_PREFILL leave: pages are given back before every prompt and before
+     * any tokens, however few they are */
     bool trades_all;
 } rt_residency;
 
-/* activations: bytes that prompts write besides. What is resident stays known. */
+/* Sets the sources, which are borrowed. activations: bytes that prefill writes besides. What is known to be resident
+ * stays known. */
 void rt_residency_set(rt_residency *r, const rt_source *sources, int count, size_t activations);
-/* Chunks of a prompt of n tokens are about to be read: what single tokens have read is not to be resident beside all
- * that these read. */
-void rt_residency_begin_prompt(rt_residency *r, int64_t n);
-/* Between two chunks: pages around rows of the embedding, of which a long prompt would leave most resident. */
-void rt_residency_within_prompt(rt_residency *r);
-/* Single tokens, `many` of them or few, are about to be computed: what chunks have read is not to be resident beside
- * what these do. */
-void rt_residency_begin_tokens(rt_residency *r, bool many);
-/* All of the head has been read. */
+/* To be called before the prefill of n tokens in chunks: gives back pages that decoding has made resident and prefill
+ * does not need, unless there is room for both. */
+void rt_residency_begin_prefill(rt_residency *r, int64_t n);
+/* To be called between calls of @prefill: gives back the pages around the rows of the embedding, of which a long prompt
+ * would make most resident. */
+void rt_residency_within_prefill(rt_residency *r);
+/* To be called before decoding: gives back what prefill has read and decoding does not need, if `many` tokens are to
+ * come (RT_LONG_DECODE), or with trades_all. */
+void rt_residency_begin_decode(rt_residency *r, bool many);
+/* Notes that the whole head has been read: its pages are resident. */
 void rt_residency_note_head(rt_residency *r);
-/* All of everything has been read. */
+/* Notes that scoring has read everything. */
 void rt_residency_note_scoring(rt_residency *r);
 
 #endif

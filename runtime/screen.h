@@ -1,36 +1,38 @@
-/* Screens: a 4-bit copy of a weight matrix with bounds that say how far a product with it may be off. Reading the copy
- * is enough to rule out almost every row of an argmax(W·x), and most rows where a choice is among the largest;
- * codegen/screen.c computes the others.
+/* Screens: a 4-bit copy v of a weight matrix W, with bounds on how far a product with v may be from the product with W.
+ * Reading the copy is enough to rule out almost every row of an argmax(W·x), and most rows when the choice is among the
+ * k largest; codegen/screen.c computes the other rows in full.
  *
- * It has runs of 32 elements of a row, each with a scale s (u8) and a code of 0 to 15 per element; a row has a unit u
- * (bf16, >= 0 or NaN); v = u·s·(code - 8). Some columns count more than others: where x is large, so usually is W. So
- * the first run of a row is that of the 32 columns whose squares have the largest sum, the second what the first leaves
- * of them, w - v, and the others follow in their order. Sixteen rows form a group, so that vector lanes are rows and no
- * sum crosses lanes. It is of type S4:
+ * A row of the screen consists of runs of 32 elements. A run has a scale s (u8) and a code from 0 to 15 per element; a
+ * row has a unit u (bf16, >= 0 or NaN): v = u·s·(code - 8). Where x is large, W usually is too, so some columns count
+ * more than others: the first run has the 32 columns with the largest sums of squares, the second run has the same
+ * columns once more, with what the first leaves of them (w - v), and the other columns follow in their order. K columns
+ * of W make K/32 + 1 runs. Sixteen rows form a group, so that vector lanes are rows and no sum crosses lanes. The type
+ * is S4:
  *
- *   u16 order[runs][32]                   the column of W that a column of the screen is of
- *   u8 codes[2][groups][runs][2][16][4]   in each plane eight of a row's sixteen bytes, four together; byte i: of
- *                                         columns i and 16 + i, in the lower and upper nibble
- *   heads[groups] of                      in whole lines of 64 bytes
+ *   u16 order[runs][32]                   for each column of the screen, the column of W that it holds
+ *   u8 codes[2][groups][runs][2][16][4]   a row has sixteen bytes in a run, eight in either plane, four together; byte
+ *                                         i holds column i in its lower nibble and column 16 + i in its upper one
+ *   heads[groups], each of                in whole lines of 64 bytes
  *     bf16 units[2][16]                   u, and the unit z of the bounds
- *     u8 bounds[quads][16][4]             of four runs of columns, the first two runs having one bound; 0 behind the
- *                                         last
+ *     u8 bounds[quads][16][4]             a bound for each 32 columns of W (one for the first two runs together), in
+ *                                         quads of four; 0 after the last
  *     u8 scales[runs][16]
  *
- * Its tensor has 32 columns and some rows more than W. Rows after the last whole group have no screen: nothing is known
- * of them, and they are always computed. Two planes, because a CPU reads more streams at once faster than one that has
- * to be taken apart in between.
+ * The screen's tensor has 32 columns more than W, and some more rows. Rows of W after the last whole group have no
+ * screen: nothing is known of them, and they are always computed. There are two planes because a CPU reads two streams
+ * at once faster than a single one with unpacking in between.
  *
- * x̂ is x in 8 bits with a step for each run, for the first run in twice 8 bits. For every x (f32, below about
- * RT_SCREEN_MAX_X) and every other row:
+ * x̂ is x in 8 bits with a step for each run; the first run has 8 bits more. For every x (f32, below about
+ * RT_SCREEN_MAX_X) and every row that has a screen:
  *
- *   |kernel(w, x) - estimate(v, x̂)|  <=  Σ over runs of columns of (z·bound·‖x‖ + u·excess(x)) + RT_SCREEN_LEAST
+ *   |kernel(w, x) - estimate(v, x̂)|  <=  Σ (z·bound·‖x‖ + u·excess(x)) + RT_SCREEN_LEAST
  *
- * kernel is the compiled matrix-vector product (codegen/matmul.c), estimate the compiled product of
- * codegen/screen_estimate.c. A bound covers the distance ‖w - v‖ (Cauchy-Schwarz; none of the first run, whose
- * distances the second one holds), RT_SCREEN_X_ERROR·‖v‖ for x̂, RT_SCREEN_TOP_X_ERROR·‖v‖ in the first run, and what
- * both kernels may round; excess, how far ‖x - x̂‖ is beyond these errors of ‖x‖, times the largest ‖v‖/u that there
- * is. A row that no scales describe (not finite, or huge) has the unit NaN, by which it is never ruled out. */
+ * where the sum is over sets of 32 columns of W, and ‖x‖ is the length of x in a set. kernel is the compiled
+ * matrix-vector product (codegen/matmul.c), estimate the compiled product of codegen/screen_estimate.c. z·bound covers
+ * ‖w - v‖ (Cauchy-Schwarz; nothing for the first run, whose remainder the second run holds), RT_SCREEN_X_ERROR·‖v‖ for
+ * the rounding of x (RT_SCREEN_TOP_X_ERROR·‖v‖ in the first run), and the roundings of both kernels. excess is how far
+ * ‖x - x̂‖ exceeds these fractions of ‖x‖, times the largest ‖v‖/u that is possible. A row that scales cannot describe
+ * (not finite, or huge) has the unit NaN and is never ruled out. */
 #ifndef GM_RUNTIME_SCREEN_H
 #define GM_RUNTIME_SCREEN_H
 
@@ -56,7 +58,7 @@ enum {
 
 /* Types whose products the bound covers and that are worth it: above 6 bits an element, value = scale · code. */
 bool rt_can_screen(rt_dtype dtype);
-/* Rows of so many columns can be screened, and 32 columns more are not much beside them. */
+/* Can rows of this many columns be screened, and are they long enough that the 32 columns more hardly matter? */
 bool rt_can_screen_columns(int64_t columns);
 
 /* Where things lie in the screen of a matrix [rows, columns], and how many groups and runs of a row there are. */

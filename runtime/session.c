@@ -79,7 +79,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     gm_status status = rt_team_open(threads, diag, &s->team);
     if (status == GM_OK) status = open_memory(s, diag);
     if (status == GM_OK) status = open_frame(s, diag);
-    if (status == GM_OK) rt_session_rest(s, program->sources, program->source_count);
+    if (status == GM_OK) rt_session_set_evictable(s, program->sources, program->source_count);
     if (status != GM_OK) {
         rt_session_close(s);
         return status;
@@ -88,7 +88,7 @@ gm_status rt_session_open(const rt_program *program, int threads, gm_diag *diag,
     return GM_OK;
 }
 
-void rt_session_rest(rt_session *s, const rt_source *sources, int count) {
+void rt_session_set_evictable(rt_session *s, const rt_source *sources, int count) {
     rt_residency_set(&s->weights, sources, count, (size_t)s->program.arena_bytes + rt_frame_scratch(s->frame));
 }
 
@@ -252,22 +252,22 @@ static void advise_activations(const rt_session *s, int advice) {
 /* Large pages, where the system has them, for activations that a long prompt writes all over: fewer faults and misses
  * of the TLB. A short prompt writes the first rows of each buffer, and would make a large page of each. */
 static void claim_activations(rt_session *s, int64_t n) {
-    advise_activations(s, n < RT_RELEASE_TOKENS ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
-    s->has_activations |= n >= RT_RELEASE_TOKENS;
+    advise_activations(s, n < RT_LONG_PROMPT ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+    s->has_activations |= n >= RT_LONG_PROMPT;
 }
 
-/* Where there is no chunk to be filled, and for few tokens: a chunk rounds all of W on the way. */
+/* Token by token: without @prefill, and for at most RT_FEW_ROWS tokens, since a chunk would round all of W. */
 static void prefill_by_steps(rt_session *s, int64_t n) {
     for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
 }
 
-/* Tokens of each of n tokens' chunks but the last (passes/chunk_prefill.c). */
+/* The tokens of a chunk when n tokens are split as in passes/chunk_prefill.c; the last chunk may have fewer. */
 static int64_t chunk_of(const rt_session *s, int64_t n) {
     int64_t chunks = (n + s->program.chunk - 1) / s->program.chunk;
     return (n + chunks - 1) / chunks;
 }
 
-/* For n tokens at once. */
+/* Make oneDNN's primitives for the chunks of one @prefill call of n tokens: their size, and that of the last. */
 static gm_status prepare_chunks(const rt_session *s, int64_t n, gm_diag *diag) {
     GM_TRY(rt_matmul_prepare(s->frame->matmul, chunk_of(s, n), s->team, diag));
     return rt_matmul_prepare(s->frame->matmul, n % chunk_of(s, n), s->team, diag);
@@ -291,7 +291,7 @@ static gm_status prefill_by_loop(rt_session *s, int64_t n, gm_diag *diag) {
     GM_TRY(prepare_chunks(s, part, diag));
     if (n % part) GM_TRY(prepare_chunks(s, n % part, diag));
     for (int64_t done = 0; done < n; done += part) {
-        if (done) rt_residency_within_prompt(&s->weights);
+        if (done) rt_residency_within_prefill(&s->weights);
         prefill_part(s, n - done < part ? n - done : part);
     }
     return GM_OK;
@@ -311,11 +311,11 @@ gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_di
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
     if (s->program.prefill.entry && (n > RT_FEW_ROWS || !s->program.step.entry)) {
         claim_activations(s, n);
-        rt_residency_begin_prompt(&s->weights, n);
+        rt_residency_begin_prefill(&s->weights, n);
         GM_TRY(prefill_by_loop(s, n, diag));
     } else {
         release_activations(s);
-        rt_residency_begin_tokens(&s->weights, true);
+        rt_residency_begin_decode(&s->weights, true);
         prefill_by_steps(s, n);
     }
     s->has_x = true;
@@ -451,7 +451,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     g.read = atomic_load(&s->frame->ring->written);
     set_options(&g, stops, stop_count);
     release_activations(s);
-    rt_residency_begin_tokens(&s->weights, g.max >= RT_RELEASE_PREDICTED);
+    rt_residency_begin_decode(&s->weights, g.max >= RT_LONG_DECODE);
     gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
     while (status == GM_OK && s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
@@ -473,7 +473,7 @@ static gm_status open_scoring(rt_session *s, gm_diag *diag) {
     return s->rows && s->logits ? GM_OK : gm_fail(diag, GM_NOMEM, "out of memory for logits");
 }
 
-/* *more: has nobody stopped it? */
+/* Logits of the first `count` of s->rows; first: their place in the call. *more: false once on_logits has said so. */
 static gm_status score_rows(rt_session *s, int64_t first, int64_t count, rt_logits_fn on_logits, void *user, bool *more,
                             gm_diag *diag) {
     for (int64_t done = 0; done < count && *more; done += s->program.rows) {

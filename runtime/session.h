@@ -8,12 +8,14 @@ typedef struct rt_session rt_session;
 struct rt_program;
 struct rt_source;
 
-/* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_NOMEM when
- * the cache, the activations or the packed weights do not fit. */
+/* A session with an empty sequence. Copies *program; borrows what it points to. threads 0: the default. GM_INVALID:
+ * threads out of range; GM_NOMEM: no room for the caches, the activations or the packed weights, or no thread;
+ * GM_UNSUPPORTED: oneDNN refuses a product. */
 gm_status rt_session_open(const struct rt_program *program, int threads, gm_diag *diag, rt_session **out);
 
-/* Other sources than those that it was opened with, borrowed, when weights were derived since. */
-void rt_session_rest(rt_session *session, const struct rt_source *sources, int count);
+/* Replaces the list of weights whose pages the session gives back (runtime/residency.h), borrowed: to be called when
+ * weights have been derived after it was opened. */
+void rt_session_set_evictable(rt_session *session, const struct rt_source *sources, int count);
 
 /* Bytes that a session takes at once whatever it is used for, its caches, activations and packed weights left out. */
 int64_t rt_session_fixed_bytes(const struct rt_program *program, int threads);
@@ -41,27 +43,31 @@ int64_t rt_session_vocab(const rt_session *session);
 /* Forget the sequence (keeps memory). */
 void rt_session_reset(rt_session *session);
 
-/* Let the sequence end after n tokens: fewer than it has, or as many as it has had since it was last reset, when the
- * caches still hold what the latest call that came to each place left there. The next generate runs the last token once
- * more, first. GM_INVALID: it never had so many; GM_UNSUPPORTED: caches that forget old tokens. */
+/* Set the length of the sequence to n tokens: fewer than it has, or again up to the most that it has had since the last
+ * reset. Tokens and caches then hold, at each position, what was written there last. The next generate first runs the
+ * last token once more. GM_INVALID: it never had n tokens; GM_UNSUPPORTED: a cache is a ring (kv_ring) and has lost old
+ * tokens. */
 gm_status rt_session_seek(rt_session *session, int64_t n, gm_diag *diag);
-/* Can it seek? */
+/* Does the session support rt_session_seek? */
 bool rt_session_seeks(const rt_session *session);
 
 /* Append ids[0..n) to the sequence. GM_INVALID: an id outside the vocabulary, more tokens than the context holds, n =
- * 0. GM_FORMAT: the activations are not finite. */
+ * 0; nothing is appended then. GM_FORMAT: the activations are not finite. GM_NOMEM, GM_UNSUPPORTED: from oneDNN. */
 gm_status rt_session_prefill(rt_session *session, const int32_t *ids, int64_t n, gm_diag *diag);
 
-/* Generate up to max tokens after a prefill (or an earlier generate). stops: ids that end generation; the stop id
- * itself is neither counted in *out_count nor passed to on_token. out must hold max ids. GM_FORMAT: the activations are
- * not finite; tokens that were passed on before mean nothing then. */
+/* Generate up to max tokens, fewer when the context is full, after a prefill (or an earlier generate). stops: at most
+ * RT_MAX_STOPS ids that end generation; the stop id itself becomes part of the sequence, but is neither counted in
+ * *out_count nor passed to on_token (NULL: none). out must hold max ids. GM_INVALID: the sequence is empty, or too many
+ * stops. GM_FORMAT: the activations are not finite; tokens that were passed on before mean nothing then. GM_NOMEM,
+ * GM_UNSUPPORTED. */
 gm_status rt_session_generate(rt_session *session, const rt_sampling *sampling, const int32_t *stops, int stop_count,
                               int64_t max, rt_token_fn on_token, void *user, int32_t *out, int64_t *out_count,
                               rt_stop *out_stop, gm_diag *diag);
 
-/* Append ids and give the logits after each of them: [n, vocab] into `logits`, piece by piece: on_logits is called with
- * the rows of each piece, [rows, vocab], which it may read until it returns; false: no more. GM_FORMAT: activations or
- * logits are not finite. */
+/* Append ids[0..n) and give the logits after each of them, piece by piece: on_logits gets logits[rows, vocab], those
+ * after ids first … first + rows - 1, and may read them until it returns; it returns false to stop, after which ids of
+ * later chunks are not appended. Errors as of rt_session_prefill; GM_FORMAT also for logits that are not finite;
+ * GM_NOMEM. */
 typedef bool (*rt_logits_fn)(void *user, int64_t first, int64_t rows, const float *logits);
 gm_status rt_session_score(rt_session *session, const int32_t *ids, int64_t n, rt_logits_fn on_logits, void *user,
                            gm_diag *diag);

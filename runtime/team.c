@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* of rt_ticks: a tenth of a millisecond, four milliseconds */
+/* Ticks of rt_ticks, the time-stamp counter: at 2.5 GHz a tenth of a millisecond, and four milliseconds. */
 enum { SPIN_TICKS = 250000, YIELD_TICKS = 40 * SPIN_TICKS };
 
 struct rt_team {
@@ -55,7 +55,8 @@ int rt_team_default_threads(void) {
     return threads > RT_MAX_THREADS ? RT_MAX_THREADS : threads;
 }
 
-/* What OpenMP will start: fewer than the compiled code counts on would leave it at its first barrier for ever. */
+/* How many threads OpenMP will start. If it started fewer than compiled code is told, these would wait at the first
+ * barrier for ever. */
 static int startable(int threads) {
     int limit = omp_get_thread_limit();
     return threads < limit ? threads : limit;
@@ -168,8 +169,8 @@ static void sleep_until(rt_barrier *barrier, unsigned phase) {
     atomic_fetch_sub(&barrier->sleepers, 1);
 }
 
-/* Did another thread come to its last barrier on the CPU that this thread is on? Then it is not to be waited for at
- * work: it cannot run. */
+/* Was another thread on this thread's CPU when it last arrived at a barrier? Then this thread must not spin while it
+ * waits: the other cannot run meanwhile. */
 static bool shares_cpu(rt_barrier *barrier, int32_t thread, int32_t threads) {
     int here = sched_getcpu() + 1;
     if (atomic_load_explicit(&barrier->cpu[thread], memory_order_relaxed) != here)
@@ -179,10 +180,11 @@ static bool shares_cpu(rt_barrier *barrier, int32_t thread, int32_t threads) {
     return false;
 }
 
-/* Counting barrier with a phase number: the last to arrive opens the next phase, with no piece of work dealt yet. The
- * others spin for about as long as it takes to fall asleep and to be woken (a kernel is microseconds), then sleep, so
- * that what keeps one of them waiting may run. Where threads share a CPU, they leave it to each other at once, and
- * sleep only when the longest kernels should be done: a thread that is woken costs as much as many kernels. */
+/* Counting barrier with a phase number. The last thread to arrive resets the counter of dealt work (codegen/deal.c) and
+ * opens the next phase. The others spin for about as long as it takes to fall asleep and be woken (a kernel takes
+ * microseconds), then sleep, so that whatever keeps the missing thread off its CPU can finish. Threads that share a CPU
+ * yield it to each other at once, and sleep only after the time of the longest kernels: waking a thread costs as much
+ * as many kernels. */
 void rt_barrier_wait(rt_frame *frame, int32_t thread) {
     rt_barrier *barrier = &frame->barrier;
     if (frame->threads == 1) {

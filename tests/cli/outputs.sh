@@ -127,7 +127,7 @@ check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +hea
 check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x %[a-z_]+ = matmul .*: int16, since plan int16' "$work/out"
 check explain_one_token "$(grep attention "$work/out")" grep -Eq '^code +forward\.T1 +[0-9]+x %attention = attention .*: attention of one token, .*a window of [0-9]+ keys, a cache of [0-9]+ slots in bf16, K by row; .*tiles of [0-9]+ keys by' "$work/out"
 check explain_many_tokens "$(grep attention "$work/out")" grep -Eq '^code +forward +[0-9]+x %attention = attention .*: attention of blocks of tokens, since tokens: more than 6; all keys before, .*panel of 128 keys (that is packed once for all of them|of their own), in (floats|integers of 16 bits), tiles of [0-9]+ rows' "$work/out"
-check explain_head "$(grep screen_head "$work/out")" grep -Eq '^screen_head +head\.R1 +1x %logits = matmul .*: the full product, since W has not the columns of a screen' "$work/out"
+check explain_head "$(grep screen_head "$work/out")" grep -Eq '^screen_head +head\.R1 +1x %logits = matmul .*: the full product, since W has a number of columns that a screen cannot have' "$work/out"
 check explain_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
 json explain_json '\[ \{"step":"[a-z_]+","func":"[a-zA-Z0-9.]+","what":"[^"]+","choice":"[^"]+","reason":"[^"]+","count":[0-9]+\}(, \{"step":[^}]*\})* \]' \
     compile "$gguf" --explain --no-weights --format json
