@@ -21,9 +21,16 @@ enum {
 };
 _Static_assert((int)CG_MAX_SITES >= (int)IR_MAX_LAYERS, "a product of layers has a site for each");
 
-/* Where bytes lie, for hazards. object: 0 this function's arena, 1 + i parameter i, 1000 + i the caller's memory for
- * result i (emit.c), 2000 the counter of cg_dealt (deal.c); -1 nothing to track: constants, weights, and the parts of a
- * concat after the first. */
+/* What bytes lie in, for hazards. */
+enum {
+    CG_UNTRACKED = -1, /* constants, weights, and the parts of a concat after the first */
+    CG_ARENA,          /* of the function */
+    CG_PARAMETER,      /* + i: parameter i */
+    CG_RESULT = 1000,  /* + i: the caller's memory for result i (emit.c) */
+    CG_WORK = 2000     /* the counter of cg_dealt (deal.c) */
+};
+_Static_assert(CG_MAX_ARGS < CG_RESULT - CG_PARAMETER && CG_MAX_ARGS < CG_WORK - CG_RESULT, "objects are distinct");
+
 typedef struct cg_extent {
     int object;
     int64_t low, high; /* bytes; within the object */

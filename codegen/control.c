@@ -53,7 +53,7 @@ static bool waiting_slot(cg *c, const ir_inst *inst, int i, cg_slot *out) {
     int64_t bytes = (int64_t)rt_dtype_bytes(type->dtype, (size_t)ir_type_max_elems(c->module, type));
     *out = (cg_slot){.base = cg_at(c, c->i8, c->arena_base, cg_i64(c, at)),
                      .layout = ir_layout_dense(c->module, type),
-                     .extent = {0, at, at + bytes}};
+                     .extent = {CG_ARENA, at, at + bytes}};
     return true;
 }
 

@@ -9,9 +9,7 @@
  */
 #include "codegen/cg.h"
 
-enum { DEALT_OBJECT = 2000 }; /* no parameter has this number (emit.c) */
-
-const cg_slot cg_dealt = {.extent = {DEALT_OBJECT, 0, 1}};
+const cg_slot cg_dealt = {.extent = {CG_WORK, 0, 1}};
 
 static LLVMValueRef take(cg *c) {
     LLVMValueRef count = cg_at(c, c->i8, c->code.frame, cg_i64(c, offsetof(rt_frame, barrier.dealt)));

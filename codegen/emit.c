@@ -29,7 +29,7 @@ bool cg_place_result(cg *c, const ir_inst *inst, int i) {
     int64_t bytes = (int64_t)rt_dtype_bytes(value->type.dtype, (size_t)ir_type_max_elems(c->module, &value->type));
     *cg_slot_of(c, value) = (cg_slot){.base = cg_at(c, c->i8, c->arena_base, cg_i64(c, offset->ints[i])),
                                       .layout = ir_layout_dense(c->module, &value->type),
-                                      .extent = {0, offset->ints[i], offset->ints[i] + bytes}};
+                                      .extent = {CG_ARENA, offset->ints[i], offset->ints[i] + bytes}};
     return true;
 }
 
@@ -79,8 +79,9 @@ static void emit_return(cg *c, unsigned first_result) {
         const cg_slot *home = alias >= 0 ? cg_slot_of(c, body->params[alias]) : NULL;
         if (home && home->base == slot->base && memcmp(&home->layout, &slot->layout, sizeof slot->layout) == 0)
             continue;
-        cg_slot out = {
-            .base = pointer, .layout = ir_layout_dense(c->module, &value->type), .extent = {1000 + i, 0, INT64_MAX}};
+        cg_slot out = {.base = pointer,
+                       .layout = ir_layout_dense(c->module, &value->type),
+                       .extent = {CG_RESULT + i, 0, INT64_MAX}};
         if (home) out = *home;
         cg_emit_copy(c, &value->type, slot, &out);
     }
@@ -114,7 +115,7 @@ static void emit_function(cg *c, const ir_func *func) {
         else
             *cg_slot_of(c, param) = (cg_slot){.base = LLVMGetParam(fn, n),
                                               .layout = ir_layout_dense(c->module, &param->type),
-                                              .extent = {1 + i, 0, INT64_MAX}};
+                                              .extent = {CG_PARAMETER + i, 0, INT64_MAX}};
     }
     cg_emit_region(c, func->body);
     if (c->status == GM_OK) emit_return(c, n);
@@ -241,7 +242,7 @@ static void emit_computed(cg *c, const ir_inst *inst) {
 }
 
 /* For --check: give the trace all results that are scalars or dense tensors, between two barriers; tensors that are
- * constants or weights (object -1) are left out. */
+ * constants or weights (CG_UNTRACKED) are left out. */
 static void emit_trace(cg *c, const ir_inst *inst) {
     int64_t number = cg_trace_number(c->module, inst);
     if (number < 0 || !inst->result_count) return;

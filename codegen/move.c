@@ -45,7 +45,7 @@ static void emit_const(cg *c, const ir_inst *inst) {
     const ir_type *type = &inst->results[0]->type;
     const ir_attr *list = ir_attr_find(inst, IR_ATTR_VALUES), *value = ir_attr_find(inst, IR_ATTR_VALUE);
     cg_slot *slot = cg_slot_of(c, inst->results[0]);
-    *slot = (cg_slot){.extent = {.object = -1}};
+    *slot = (cg_slot){.extent = {.object = CG_UNTRACKED}};
     if (type->rank == 0) {
         ir_attr first = list ? element_of(type->dtype, list->floats[0]) : (ir_attr){0};
         LLVMValueRef element = cg_const_element(c, type->dtype, list ? &first : value);
@@ -86,8 +86,9 @@ static LLVMValueRef weight_number(cg *c, const ir_inst *inst) {
 static void emit_weight(cg *c, const ir_inst *inst) {
     LLVMValueRef table = cg_frame_field(c, offsetof(rt_frame, weights), c->ptr);
     LLVMValueRef base = LLVMBuildLoad2(c->b, c->ptr, cg_at(c, c->ptr, table, weight_number(c, inst)), "");
-    *cg_slot_of(c, inst->results[0]) = (cg_slot){
-        .base = base, .layout = ir_layout_dense(c->module, &inst->results[0]->type), .extent = {.object = -1}};
+    *cg_slot_of(c, inst->results[0]) = (cg_slot){.base = base,
+                                                 .layout = ir_layout_dense(c->module, &inst->results[0]->type),
+                                                 .extent = {.object = CG_UNTRACKED}};
 }
 
 void cg_emit_source(cg *c, const ir_inst *inst) {
@@ -169,7 +170,7 @@ static void emit_concat(cg *c, const ir_inst *inst) {
         part.base = cg_at(c, cg_type(c, x->type.dtype), part.base, cg_i64(c, start * part.layout.stride[axis]));
         /* The parts are disjoint: only the first has to wait for earlier users of this memory, none for another
          * part. */
-        if (i > 0) part.extent.object = -1;
+        if (i > 0) part.extent.object = CG_UNTRACKED;
         cg_emit_copy(c, &x->type, cg_slot_of(c, x), &part);
         start += x->type.dim[axis];
     }

@@ -22,7 +22,7 @@ static gm_status check_cache(const fe_config *config, int64_t context, gm_diag *
     return GM_OK;
 }
 
-static gm_status limits_of(const fe_options *options, const fe_model *model, gm_diag *diag, pass_options *out) {
+static gm_status pass_options_of(const fe_options *options, const fe_model *model, gm_diag *diag, pass_options *out) {
     const fe_config *config = &model->config;
     int64_t context = options->context                         ? options->context
                       : config->context < PASS_DEFAULT_CONTEXT ? config->context
@@ -59,7 +59,7 @@ static bool holds_panels(const rt_weights *weights) {
 
 /* Read MODEL. What the options leave open is taken from the artefact, if MODEL is one, then from the defaults. */
 static gm_status load_model(const char *path, fe_options *options, gm_diag *diag, fe_engine *engine,
-                            pass_options *limits) {
+                            pass_options *pass_opts) {
     double start = gm_now();
     GM_TRY(fe_model_open(path, options->no_weights, diag, &engine->model));
     const fe_gmx *gmx = engine->model.gmx;
@@ -67,24 +67,25 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     if (gmx && !options->target_cpu && gmx->key.target_cpu && cg_target_runs(gmx->key.target_cpu))
         options->target_cpu = gmx->key.target_cpu;
     if (!options->no_text) GM_TRY(fe_tokenizer_open(&engine->model, diag, &engine->tokenizer));
-    GM_TRY(limits_of(options, &engine->model, diag, limits));
-    limits->tiles = cg_target_has_tiles(options->target_cpu);
-    limits->artefact = options->artefact || holds_panels(&engine->model.weights);
-    limits->precision = fe_pass_precision(options->precision, options->target_cpu, &engine->model, limits->artefact);
+    GM_TRY(pass_options_of(options, &engine->model, diag, pass_opts));
+    pass_opts->tiles = cg_target_has_tiles(options->target_cpu);
+    pass_opts->artefact = options->artefact || holds_panels(&engine->model.weights);
+    pass_opts->precision =
+        fe_pass_precision(options->precision, options->target_cpu, &engine->model, pass_opts->artefact);
     engine->load_s = gm_now() - start;
     return GM_OK;
 }
 
-static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *limits,
+static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
                                gm_diag *diag) {
     const char *why = NULL;
     double start = gm_now();
     if (engine->model.gmx) GM_TRY(fe_engine_adopt_measurements(engine, options, diag));
-    if (engine->model.gmx) GM_TRY(fe_engine_why_cold(engine->model.gmx, options, limits, diag, &why));
+    if (engine->model.gmx) GM_TRY(fe_engine_why_cold(engine->model.gmx, options, pass_opts, diag, &why));
     engine->warm = engine->model.gmx && !why;
     if (why && options->time_passes) fprintf(stderr, "%s: compiled again, since %s\n", engine->model.path, why);
-    GM_TRY(engine->warm ? fe_engine_start_warm(engine, options, limits, diag)
-                        : fe_engine_compile(engine, options, limits, diag));
+    GM_TRY(engine->warm ? fe_engine_start_warm(engine, options, pass_opts, diag)
+                        : fe_engine_compile(engine, options, pass_opts, diag));
     engine->compile_s = gm_now() - start;
     if (options->time_passes)
         fprintf(stderr, "%s %.3f s\n", engine->warm ? "warm start" : "passes and code", engine->compile_s);
@@ -112,11 +113,11 @@ gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
 }
 
 static gm_status build_engine(const char *path, fe_options options, gm_diag *diag, fe_engine *engine) {
-    pass_options limits;
-    GM_TRY(load_model(path, &options, diag, engine, &limits));
-    GM_TRY(compile_model(engine, &options, &limits, diag));
+    pass_options pass_opts;
+    GM_TRY(load_model(path, &options, diag, engine, &pass_opts));
+    GM_TRY(compile_model(engine, &options, &pass_opts, diag));
     if (fe_engine_for_dumps(&options)) return GM_OK;
-    fe_engine_describe(engine, &limits);
+    fe_engine_describe(engine, &pass_opts);
     if (options.no_session) return GM_OK;
     double start = gm_now();
     rt_weights_release(&engine->model.weights); /* of the vocabulary and of headers, which were read once */
@@ -157,29 +158,29 @@ void fe_engine_close(fe_engine *engine) {
 }
 
 /* The weights are written while the code is made. */
-static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *limits,
+static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
                                const char *out_path, gm_diag *diag) {
     fe_gmx_writer *writer;
     GM_TRY(fe_gmx_begin(out_path, diag, &writer));
     gm_status status = fe_engine_hand_over(engine, writer, diag);
-    if (status == GM_OK) status = compile_model(engine, options, limits, diag);
+    if (status == GM_OK) status = compile_model(engine, options, pass_opts, diag);
     if (status == GM_OK) status = fe_engine_derive(engine, options->threads, true, writer, diag);
-    if (status == GM_OK) return fe_engine_finish_artefact(engine, options, limits, writer, diag);
+    if (status == GM_OK) return fe_engine_finish_artefact(engine, options, pass_opts, writer, diag);
     fe_gmx_abandon(writer);
     return status;
 }
 
 gm_status fe_compile(const char *path, const fe_options *options, const char *out_path, gm_diag *diag) {
     fe_options settled = *options;
-    pass_options limits;
+    pass_options pass_opts;
     settled.artefact = true;
     if (options->no_weights)
         return gm_fail(diag, GM_INVALID, "%s: an artefact needs the weights (--no-weights is for dumps)", out_path);
     fe_engine engine = new_engine();
-    gm_status status = load_model(path, &settled, diag, &engine, &limits);
+    gm_status status = load_model(path, &settled, diag, &engine, &pass_opts);
     /* an artefact may take its own place */
     if (status == GM_OK && !engine.model.gmx) status = fe_model_spare(&engine.model, out_path, diag);
-    if (status == GM_OK) status = make_artefact(&engine, &settled, &limits, out_path, diag);
+    if (status == GM_OK) status = make_artefact(&engine, &settled, &pass_opts, out_path, diag);
     fe_engine_close(&engine);
     return status;
 }

@@ -29,7 +29,7 @@ gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const 
  * such a function. */
 bool fe_engine_caches_of(const ir_module *module, rt_program *out);
 /* What a session needs to know of the compiled program, but for its weights. */
-void fe_engine_describe(fe_engine *engine, const pass_options *limits);
+void fe_engine_describe(fe_engine *engine, const pass_options *pass_opts);
 
 /* The tensors of the model for an artefact but for those that are derived. */
 gm_status fe_engine_hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag);
@@ -44,12 +44,13 @@ gm_status fe_engine_take_weights(fe_engine *engine, int threads, bool screens, g
 /* An artefact's measurements hold for the target they were made on. */
 gm_status fe_engine_adopt_measurements(fe_engine *engine, const fe_options *options, gm_diag *diag);
 /* *out is NULL when the artefact's machine code can run, else the reason why not. */
-gm_status fe_engine_why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *limits, gm_diag *diag,
+gm_status fe_engine_why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *pass_opts, gm_diag *diag,
                              const char **out);
 /* The module and the program that an artefact holds. GM_FORMAT: they are not those of its model. */
-gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, const pass_options *limits, gm_diag *diag);
+gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
+                               gm_diag *diag);
 /* Writes all but weights, which the writer has, and frees it. */
-gm_status fe_engine_finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits,
+gm_status fe_engine_finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
                                     fe_gmx_writer *writer, gm_diag *diag);
 
 #endif

@@ -6,13 +6,13 @@
 #include <string.h>
 
 /* What the options ask for; `target` holds a text of the key. */
-static gm_status key_of(const fe_options *options, const pass_options *limits, gm_diag *diag, gm_string *target,
+static gm_status key_of(const fe_options *options, const pass_options *pass_opts, gm_diag *diag, gm_string *target,
                         fe_gmx_key *out) {
     GM_TRY(cg_target_text(options->target_cpu, diag, target));
-    *out = (fe_gmx_key){.context = limits->context,
+    *out = (fe_gmx_key){.context = pass_opts->context,
                         .chunk = options->chunk ? options->chunk : PASS_DEFAULT_CHUNK,
                         .precision = options->precision,
-                        .plan = pass_precision_text(limits->precision),
+                        .plan = pass_precision_text(pass_opts->precision),
                         .passes = options->passes,
                         .skip = options->skip,
                         .with = options->with,
@@ -24,11 +24,11 @@ static gm_status key_of(const fe_options *options, const pass_options *limits, g
     return GM_OK;
 }
 
-gm_status fe_engine_why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *limits, gm_diag *diag,
+gm_status fe_engine_why_cold(const fe_gmx *gmx, const fe_options *options, const pass_options *pass_opts, gm_diag *diag,
                              const char **out) {
     gm_string target = {0};
     fe_gmx_key wanted;
-    gm_status status = key_of(options, limits, diag, &target, &wanted);
+    gm_status status = key_of(options, pass_opts, diag, &target, &wanted);
     if (status == GM_OK)
         *out = options->dump.what                             ? "a dump is asked for"
                : options->decisions                           ? "reasons are asked for"
@@ -51,11 +51,11 @@ static bool takes_caches(const ir_module *module, const char *name, int at) {
 }
 
 /* The module is one that the session can run. */
-static gm_status check_forward(const fe_engine *engine, const pass_options *limits, gm_diag *diag) {
+static gm_status check_forward(const fe_engine *engine, const pass_options *pass_opts, gm_diag *diag) {
     rt_program program = {.cache_count = 0};
     int chunk = ir_symbol_find(engine->module, "T");
     bool fits = fe_engine_caches_of(engine->module, &program) &&
-                (chunk < 0 || engine->module->symbols[chunk].max == limits->chunk);
+                (chunk < 0 || engine->module->symbols[chunk].max == pass_opts->chunk);
     static const struct {
         const char *name;
         int caches_at;
@@ -67,7 +67,7 @@ static gm_status check_forward(const fe_engine *engine, const pass_options *limi
                           engine->model.path);
 }
 
-gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, const pass_options *limits,
+gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
                                gm_diag *diag) {
     const fe_gmx *gmx = engine->model.gmx;
     cg_image image = {.path = engine->model.path,
@@ -77,15 +77,15 @@ gm_status fe_engine_start_warm(fe_engine *engine, const fe_options *options, con
                       .object_bytes = gmx->object.bytes};
     GM_TRY(ir_parse(gmx->ir.data, gmx->ir.bytes, engine->model.path, diag, &engine->module));
     GM_TRY(fe_gmx_check_module(&engine->model, engine->module, diag));
-    GM_TRY(check_forward(engine, limits, diag));
+    GM_TRY(check_forward(engine, pass_opts, diag));
     return fe_engine_for_dumps(options) ? GM_OK : cg_image_read(engine->module, &image, diag, &engine->program);
 }
 
-gm_status fe_engine_finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *limits,
+gm_status fe_engine_finish_artefact(const fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
                                     fe_gmx_writer *writer, gm_diag *diag) {
     gm_string target = {0}, index = {0}, ir = {0}, program = {0};
     fe_gmx gmx = {0};
-    gm_status status = key_of(options, limits, diag, &target, &gmx.key);
+    gm_status status = key_of(options, pass_opts, diag, &target, &gmx.key);
     gmx.key.measured = engine->tables->measured.items;
     gmx.key.measured_count = engine->tables->measured.count;
     if (status == GM_OK) {

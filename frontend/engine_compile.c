@@ -54,16 +54,16 @@ static gm_status check_pass_names(const char *list, gm_diag *diag) {
     return GM_OK;
 }
 
-static gm_status run_passes(const fe_options *options, const pass_options *limits, ir_module *in, gm_diag *diag,
+static gm_status run_passes(const fe_options *options, const pass_options *pass_opts, ir_module *in, gm_diag *diag,
                             ir_module **out) {
     gm_arena arena = {0};
     fe_dump_state dump = {.options = options};
     gm_status status = check_pass_names(options->passes, diag);
-    if (status == GM_OK) status = pass_check_wide(limits, in, diag);
+    if (status == GM_OK) status = pass_check_wide(pass_opts, in, diag);
     if (status == GM_OK) status = fe_dump_start(&dump, in, diag);
     if (status != GM_OK) ir_module_free(in);
     else {
-        pass_pipeline_request request = {.options = limits,
+        pass_pipeline_request request = {.options = pass_opts,
                                          .skip = list_of(options, options->skip, is_left_out, &arena),
                                          .with = list_of(options, options->with, is_asked_for, &arena),
                                          .want_changed = options->time_passes,
@@ -125,7 +125,7 @@ static gm_status compile_module(const fe_options *options, const ir_module *modu
 }
 
 gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag) {
-    pass_options with_measure = *settled, *limits = &with_measure;
+    pass_options with_measure = *settled, *pass_opts = &with_measure;
     measuring m = {.request = {.options = settled,
                                .weights = &engine->model.weights,
                                .target_cpu = options->target_cpu,
@@ -134,10 +134,10 @@ gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const 
                    .more = options->measure};
     if (options->measure && options->no_weights)
         return gm_fail(diag, GM_INVALID, "--measure runs products, which needs the weights");
-    if (options->measure || m.known->count) limits->measure = measure, limits->measure_user = &m;
+    if (options->measure || m.known->count) pass_opts->measure = measure, pass_opts->measure_user = &m;
     ir_module *naive =
         fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
-    GM_TRY(run_passes(options, limits, naive, diag, &engine->module));
+    GM_TRY(run_passes(options, pass_opts, naive, diag, &engine->module));
     bool code_wanted = fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm") || options->decisions;
     if (fe_engine_for_dumps(options) && !code_wanted) return GM_OK;
     return compile_module(options, engine->module, diag, &engine->program);

@@ -35,7 +35,7 @@ static rt_function function_of(const fe_engine *engine, const char *name) {
 
 _Static_assert((int)RT_MAX_DIMS == (int)IR_MAX_SYMBOLS, "a value for each symbol");
 
-void fe_engine_describe(fe_engine *engine, const pass_options *limits) {
+void fe_engine_describe(fe_engine *engine, const pass_options *pass_opts) {
     const fe_config *config = &engine->model.config;
     int sites = cg_site_count(engine->program);
     engine->tables->sites = calloc((size_t)sites + 1, sizeof(rt_site));
@@ -51,9 +51,9 @@ void fe_engine_describe(fe_engine *engine, const pass_options *limits) {
                             .generate = function_of(engine, "generate"),
                             .hidden = config->hidden,
                             .vocab = config->vocab,
-                            .context = limits->context,
-                            .chunk = limits->chunk,
-                            .rows = limits->rows,
+                            .context = pass_opts->context,
+                            .chunk = pass_opts->chunk,
+                            .rows = pass_opts->rows,
                             .dim_t = ir_symbol_find(engine->module, "T"),
                             .dim_r = ir_symbol_find(engine->module, "R"),
                             .arena_bytes = ir_frame_bytes(engine->module),
