@@ -206,7 +206,7 @@ static void gemv_call(cg *c, const ir_inst *inst, const ir_value *w, bool int16,
     job.low = cg_kernel_arg(&kernel, cg_max(c, cg_sub(c, from, start), zero));
     job.high = cg_kernel_arg(&kernel, cg_min(c, cg_sub(c, to, start), cg_i64(c, w->type.dim[0])));
     char name[32];
-    snprintf(name, sizeof name, "%s_%s", integers ? "int16" : "gemv", rt_dtype_of(w->type.dtype)->text);
+    snprintf(name, sizeof name, "%s_%s", integers ? "gemv_int16" : "gemv", rt_dtype_of(w->type.dtype)->text);
     gm_string_printf(&kernel.key, "%s", name);
     if (integers)
         ir_decide(c->options->decisions, "code", c->module, c->func, inst, name,
@@ -315,7 +315,7 @@ void cg_emit_matmul(cg *c, const ir_inst *inst) {
     const ir_value *x = inst->operands[0], *y = inst->results[0];
     const cg_slot *in = cg_slot_of(c, x), *out = cg_slot_of(c, y);
     int64_t in_stride, out_stride;
-    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), int16 = ir_attr_is(inst, IR_ATTR_IMPL, "int16"),
+    bool tiles = ir_attr_is(inst, IR_ATTR_IMPL, "tiles"), int16 = ir_attr_is(inst, IR_ATTR_IMPL, "gemv_int16"),
          gemv = int16 || ir_attr_is(inst, IR_ATTR_IMPL, "gemv");
     const cg_slot *reads[1 + IR_MAX_WEIGHTS], *writes[] = {out, &cg_dealt};
     for (int i = 0; i < inst->operand_count; i++) reads[i] = cg_slot_of(c, inst->operands[i]);

@@ -262,10 +262,11 @@ static void print_notes(const ablate *a, gm_string *out, bool md) {
     for (int i = 0; i < a->count; i++)
         if (a->results[i].group > groups) groups = a->results[i].group;
     gm_string_printf(out,
-                     "%s%lld prompt tokens, %lld new tokens, greedy, context %lld; mean ± std of "
+                     "%s%s plan, %lld prompt tokens, %lld new tokens, greedy, context %lld; mean ± std of "
                      "%lld runs after a warm-up; tokens compared with %s's.\n",
-                     md ? "\n" : "", (long long)r->id_count, (long long)r->predict, (long long)r->options.context,
-                     (long long)r->repetitions, r->reference->name);
+                     md ? "\n" : "", fe_precision_text(r->options.precision), (long long)r->id_count,
+                     (long long)r->predict, (long long)r->options.context, (long long)r->repetitions,
+                     r->reference->name);
     if (groups == 1) gm_string_printf(out, "All rows were open together and run in turn.\n");
     else
         gm_string_printf(out,

@@ -1,4 +1,4 @@
-/* gemmac run: one function of a .gir file on made-up inputs, interpreted, compiled, or both and
+/* gemmac run: one function of a .gir file on random inputs, interpreted, compiled, or both and
  * compared. */
 #include "frontend/cmd_run.h"
 #include "frontend/commands.h"

@@ -58,7 +58,7 @@ static int64_t integer_values(const ir_func *func, const ir_value *param, const 
     return u.values;
 }
 
-/* ---- made-up numbers ---- */
+/* ---- random numbers ---- */
 
 static uint64_t next_random(uint64_t *state) { /* splitmix64 */
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);

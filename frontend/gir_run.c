@@ -168,7 +168,7 @@ static bool same_element(ir_exactness exactness, rt_dtype dtype, double want, do
 /* Some products round x or W on the way, which may fall on either side too. */
 static ir_exactness exactness_of(const checker *c, const ir_inst *inst) {
     ir_exactness exactness = ir_exactness_of(c->module, inst);
-    bool rounded = ir_attr_is(inst, IR_ATTR_IMPL, "int16") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ||
+    bool rounded = ir_attr_is(inst, IR_ATTR_IMPL, "gemv_int16") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ||
                    ir_attr_is(inst, IR_ATTR_IMPL, "integer");
     bool scaled = inst->op == IR_SCALED_MATMUL || (inst->op == IR_GATED_MATMUL && inst->operand_count == 4);
     bool rounds = scaled || (rounded && (inst->op == IR_MATMUL || inst->op == IR_GATED_MATMUL));

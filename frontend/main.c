@@ -28,7 +28,7 @@ static const command commands[] = {
      MODEL_FLAGS | DUMP_FLAGS | F(OUTPUT) | F(NO_WEIGHTS) | F(KL_BUDGET) | F(FILE) | F(TOKENS) | F(EXPLAIN) |
          F(MEASURE),
      "MODEL [-o OUT.gmx] [--kl-budget X] [--measure] [--dump WHAT] [--explain]",
-     "compile a model into an artefact, or dump a stage"},
+     "compile a model into an artefact (without -o its name with .gmx, in the current folder), or dump a stage"},
     {"generate", cmd_generate,
      MODEL_FLAGS | DUMP_FLAGS | PROMPT_FLAGS | SAMPLING_FLAGS | F(PREDICT) | F(STOP) | F(IGNORE_EOS) | F(MEASURE),
      "MODEL (-p TEXT | -f FILE | --ids LIST) [-n N]", "continue a prompt"},
@@ -70,7 +70,7 @@ static const command commands[] = {
     {"run", cmd_run,
      COMMON_FLAGS | F(OPT_PASSES) | F(TIME) | F(CONTEXT) | F(CHUNK) | F(FUNC) | F(DIMS) | F(RUN_SEED) | F(FORMAT) |
          F(INTERP) | F(JIT) | F(CHECK),
-     "[-p PASS,PASS] IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on made-up inputs"},
+     "[-p PASS,PASS] IN.gir [--func NAME] [--interp | --jit | --check]", "run a function on random inputs"},
 };
 
 static const command *find_command(const char *name) {

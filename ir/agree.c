@@ -35,9 +35,17 @@ static ir_exactness of_class(const ir_inst *inst) {
     }
 }
 
+/* Is it a chain of element-wise operations? What one of them rounds, another may be left with when terms cancel. */
+static bool is_chain(const ir_inst *inst) {
+    int elements = 0;
+    for (int i = 0; inst->op == IR_FUSE && i < inst->regions[0]->inst_count; i++)
+        elements += of_class(inst->regions[0]->insts[i]) == IR_EXACT_ELEM;
+    return elements > 1;
+}
+
 static void note(const ir_inst *inst, void *user) {
     search *s = user;
-    ir_exactness exactness = of_class(inst);
+    ir_exactness exactness = is_chain(inst) ? IR_EXACT_FUSED : of_class(inst);
     if (inst->op == IR_ATTENTION && ir_attr_find(inst, IR_ATTR_IMPL))
         exactness = ir_attr_is(inst, IR_ATTR_IMPL, "tiles") ? IR_EXACT_HALVES : IR_EXACT_INT16;
     if (exactness > s->worst) s->worst = exactness;

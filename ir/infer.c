@@ -257,7 +257,7 @@ static bool rule_matmul(const rule_context *c) {
     REQUIRE(c->inst->operand_count >= 2, "needs x and at least one weight");
     const ir_type *x = operand(c, 0);
     REQUIRE(x->rank >= 1 && (x->dtype == RT_F32 || x->dtype == RT_BF16), "x must be f32 or bf16 of rank >= 1");
-    bool int16 = ir_attr_is(c->inst, IR_ATTR_IMPL, "int16"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
+    bool int16 = ir_attr_is(c->inst, IR_ATTR_IMPL, "gemv_int16"), tiles = ir_attr_is(c->inst, IR_ATTR_IMPL, "tiles");
     for (int i = 1; i < c->inst->operand_count; i++) {
         REQUIRE(operand(c, i)->dtype != RT_I8_P16, "panels are multiplied by scaled_matmul");
         REQUIRE(!rt_interleaved_of(operand(c, i)->dtype) || int16 || tiles,
@@ -793,5 +793,6 @@ bool ir_infer(const ir_module *module, const ir_inst *inst, ir_type *out, char *
         REQUIRE(!storage || (multiplies && i > 0) || (inst->op == IR_GATHER && i == 0) || inst->op == IR_CALL,
                 "operand %d has a storage type", i);
     }
+    GM_ASSERT(rules[inst->op] && "every operation has a type rule in this file");
     return rules[inst->op](c);
 }

@@ -372,10 +372,10 @@ static bool check_and_emit(parser *p, inst_text *t, const char *start) {
     if (t->type_count != t->result_count) return fail(p, "%d results but %d types", t->result_count, t->type_count);
     if (!ir_infer(p->b.module, &probe, inferred, why)) return fail(p, "%s: %s", ir_op_of(t->op)->text, why);
     for (int i = 0; i < t->type_count; i++) {
-        char text[96];
+        char is[96], said[96];
         if (!ir_type_equal(&inferred[i], &t->types[i]))
-            return fail(p, "%s: result %d has type %s", ir_op_of(t->op)->text, i,
-                        ir_type_text(p->b.module, &inferred[i], text));
+            return fail(p, "%s: result %d has type %s, not %s", ir_op_of(t->op)->text, i,
+                        ir_type_text(p->b.module, &inferred[i], is), ir_type_text(p->b.module, &t->types[i], said));
     }
     p->at = after;
     ir_inst *inst = ir_emit(&p->b, t->op, t->operands, t->operand_count, t->attrs, t->attr_count, t->regions,

@@ -1,17 +1,18 @@
 /* choose_matmul: say how each matmul will run, and each attention that is not done in floats, in its `impl` attribute.
  *
- *   gemv    compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is the
- *           cost. Each row as if it were alone, to the bit: drafted tokens are verified so
- *   int16   the same with x in 15 bits for each 32 columns, where the target and the type of W have it
- *           (codegen/dot_int.c, and dot_rows.c where interleave_rows turns W to it): every plan but f32. Not for
- *           products that a function returns: those are logits, which near ties and the rows of a screened head want as
- *           they are
- *   stream  slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
- *   packed  oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay small
- *   tiles   compiled products of bf16, W rounded on the way: the bf16 plan where the target has tile registers, from
- *           INTEGER_ROWS rows of x on
- *   integer compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since W
- *           is rounded on the way
+ *   gemv        compiled matrix-vector kernel on the stored blocks: at most RT_FEW_ROWS rows of x, so reading W is
+ *               the cost. Each row as if it were alone, to the bit: drafted tokens are verified so
+ *   gemv_int16  the same with x in 15 bits for each 32 columns, where the target and the type of W have it
+ *               (codegen/dot_int.c, and dot_rows.c where interleave_rows turns W to it): every plan but f32. Not for
+ *               products that a function returns: those are logits, which near ties and the rows of a screened head
+ *               want as they are
+ *   stream      slices of W widened by compiled code and multiplied in f32 by oneDNN: no second copy of the weights
+ *   packed      oneDNN on weights rounded to bf16 and packed once at load: the bf16 plan, as long as the copies stay
+ *               small
+ *   tiles       compiled products of bf16, W rounded on the way: the bf16 plan where the target has tile registers,
+ *               from INTEGER_ROWS rows of x on
+ *   integer     compiled integer products: the int16, int8 and block8 plans, for at least INTEGER_ROWS rows of x, since
+ *               W is rounded on the way
  *
  * attention of more than RT_FEW_ROWS tokens: int16 in every plan but f32, its products in integers as well
  * (codegen/attention_int16.c); tiles in the bf16 plan where the target has tile registers, its products in bf16 where
@@ -103,7 +104,7 @@ static const char *rule_of(const ir_module *module, const ir_func *func, const c
     if (rows <= RT_FEW_ROWS && is_returned(func, inst->results[0]))
         return RULE("gemv", FEW ", a product that is returned leaves x as it is", (long long)rows, RT_FEW_ROWS);
     if (rows <= RT_FEW_ROWS)
-        return RULE("int16", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS,
+        return RULE("gemv_int16", FEW ", plan %s takes x in 15 bits for each 32 columns", (long long)rows, RT_FEW_ROWS,
                     plan);
     bool integer = state->options->precision != PASS_F32 && state->options->precision != PASS_BF16;
     int64_t most = ir_type_max_rows(module, x), elems = elems_of(inst), room = room_of(state);

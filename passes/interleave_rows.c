@@ -1,7 +1,7 @@
 /* interleave_rows: weights of integer products, and of those in tiles, are read with sixteen rows side by side.
  *
  *   %w = weight {name = "w"} : q5_0[N,K]                  ->   %w = weight {name = "w:r16"} : q5_0_r16[N,K]
- *   %y = matmul %x, %w {impl = "int16"}                        %y = matmul %x, %w {impl = "int16"}
+ *   %y = matmul %x, %w {impl = "gemv_int16"}                   %y = matmul %x, %w {impl = "gemv_int16"}
  *   the same with impl "tiles"
  *   %y = scaled_matmul %q, %s, %w {…}                          %y = scaled_matmul %q, %s, %w {…}
  *
@@ -14,7 +14,7 @@
 
 static int first_weight(const ir_inst *inst) {
     if (inst->op == IR_SCALED_MATMUL) return 2;
-    bool takes = ir_attr_is(inst, IR_ATTR_IMPL, "int16") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
+    bool takes = ir_attr_is(inst, IR_ATTR_IMPL, "gemv_int16") || ir_attr_is(inst, IR_ATTR_IMPL, "tiles");
     return inst->op == IR_MATMUL && takes ? 1 : inst->operand_count;
 }
 

@@ -128,6 +128,11 @@ static int line_of_difference(const char *a, const char *b) {
     return line;
 }
 
+static char *line_of(gir_file *file, const char *text, int line) {
+    for (; line > 1; line--) text = strchr(text, '\n') ? strchr(text, '\n') + 1 : "";
+    return gm_arena_strndup(&file->arena, text, strcspn(text, "\n"));
+}
+
 static bool check_round_trip(gir_file *file, const ir_module *module, const char *what) {
     gm_diag diag = {0};
     ir_module *again = NULL;
@@ -152,11 +157,14 @@ static bool check_error(gir_file *file, const char *want) {
     return gir_fail(file, "fails with \"%s\" instead of \"%s\"", diag.message, want);
 }
 
+/* Writes what is printed under "# expect:", which a file that runs passes may lack. */
 static bool bless(gir_file *file, const char *printed) {
     FILE *out = fopen(file->path, "wb");
+    size_t kept = file->expect ? file->expect_offset : file->bytes;
     if (!out) return gir_fail(file, "cannot be written");
-    fwrite(file->text, 1, file->expect_offset, out);
-    if (file->expect_offset && file->text[file->expect_offset - 1] != '\n') fputc('\n', out);
+    fwrite(file->text, 1, kept, out);
+    if (kept && file->text[kept - 1] != '\n') fputc('\n', out);
+    if (!file->expect) fputs("# expect:\n", out);
     for (const char *line = printed; *line;) {
         size_t length = strcspn(line, "\n");
         fprintf(out, "#%s%.*s\n", length ? " " : "", (int)length, line);
@@ -167,10 +175,12 @@ static bool bless(gir_file *file, const char *printed) {
 
 static bool check_expectation(gir_file *file, bool blessing) {
     char *printed = print_module(file, file->after);
-    if (strcmp(printed, file->expect) == 0) return true;
+    if (file->expect && strcmp(printed, file->expect) == 0) return true;
     if (blessing) return bless(file, printed);
-    return gir_fail(file, "prints something else from line %d of the expectation",
-                    line_of_difference(printed, file->expect));
+    int line = line_of_difference(printed, file->expect);
+    char *found = line_of(file, printed, line), *wanted = line_of(file, file->expect, line);
+    return gir_fail(file, "line %d of the expectation is\n  %s\nbut this is printed (--bless writes it):\n  %s", line,
+                    wanted, found);
 }
 
 /* ---- passes ---- */
@@ -294,7 +304,8 @@ static bool compare_runs(gir_file *file, gir_run_fn *run, const char *what, cons
         if (!after) continue;
         compared++;
         for (int seed = 1; seed <= count; seed++)
-            if (!compare_run(file, run, what, before, after, (uint64_t)seed)) return false;
+            if (!compare_run(file, run, what, before, after, (uint64_t)seed))
+                return gir_fail(file, "@%s, seed %d: %s", before->name, seed, gm_arena_strdup(&file->arena, file->why));
     }
     return compared || gir_fail(file, "%s: no function is left after the passes", what);
 }
@@ -393,7 +404,8 @@ static bool check_module(gir_file *file, bool blessing) {
     if (!check_round_trip(file, file->after, "after the passes")) return false;
     if (!gir_make_weights(file, file->module) || !gir_make_weights(file, file->after)) return false;
     if (!run_directives(file, &checks)) return false;
-    if (file->expect && !check_expectation(file, blessing)) return false;
+    bool prints = file->expect || (blessing && directive_of(file, "run"));
+    if (prints && !check_expectation(file, blessing)) return false;
     return checks || gir_fail(file, "checks nothing");
 }
 
@@ -453,6 +465,10 @@ static void test_path(const char *path, tally *sum) {
 
 int main(int argc, char **argv) {
     tally sum = {0};
+    if (argc < 2 || strcmp(argv[1], "--help") == 0) {
+        puts("usage: gir_test [--bless] [--target-cpu CPU] FILE|FOLDER…");
+        return argc < 2;
+    }
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--bless") == 0) sum.bless = true;
         else if (strcmp(argv[i], "--target-cpu") == 0 && i + 1 < argc) gir_target_cpu = argv[++i];

@@ -131,3 +131,8 @@ bad run_beyond_the_extent 'leaves axis 0 of extent 4' run "$work/beyond.gir" --f
 bad run_beyond_the_bound 'makes T = 5, its bound is 4' run "$work/beyond.gir" --func long --jit --dims T=5
 good run_blocks_interpreted '0: f32\[3,8\] =.*' run "$work/beyond.gir" --func blocks --interp
 bad run_blocks_compiled 'matmul of a parameter in q8_0: expected a weight' run "$work/beyond.gir" --func blocks --jit
+
+# Chains of operations whose terms cancel, as in gelu: what one of them rounds is not what the chain may be off by.
+gm compile "$data/tiny/gemma3-tiny" --no-weights --precision f32 --dump=after:fuse_rows
+cp "$work/out" "$work/fused.gir"
+good check_fused '@forward\.T1: compiled and interpreted values agree' run "$work/fused.gir" --check --seed 3

@@ -122,8 +122,8 @@ bad wide_names_nothing "--wide v_porj: no weight.s name holds this word" compile
 bad wide_beyond_the_layers "--wide layers.-99.: no weight" compile "$gguf" --precision block8 --wide layers.-99. -o out.gmx
 # --explain: reasons and nothing else.
 gm compile "$gguf" --precision int16 --explain --no-weights
-check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x %[a-z_]+ = matmul f32\[1,[0-9]+\] .*: int16, since rows of x: 1, at most 6' "$work/out"
-check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x %logits = matmul .*gemv|^code +forward\.T1 +[0-9]+x %[a-z_]+ = matmul .*: (int16|gemv)_q8_0(_r16)?, since ' "$work/out"
+check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x %[a-z_]+ = matmul f32\[1,[0-9]+\] .*: gemv_int16, since rows of x: 1, at most 6' "$work/out"
+check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x %logits = matmul .*gemv|^code +forward\.T1 +[0-9]+x %[a-z_]+ = matmul .*: gemv(_int16)?_q8_0(_r16)?, since ' "$work/out"
 check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x %[a-z_]+ = matmul .*: int16, since plan int16' "$work/out"
 check explain_one_token "$(grep attention "$work/out")" grep -Eq '^code +forward\.T1 +[0-9]+x %attention = attention .*: attention of one token, .*a window of [0-9]+ keys, a cache of [0-9]+ slots in bf16, K by row; .*tiles of [0-9]+ keys by' "$work/out"
 check explain_many_tokens "$(grep attention "$work/out")" grep -Eq '^code +forward +[0-9]+x %attention = attention .*: attention of blocks of tokens, since tokens: more than 6; all keys before, .*panel of 128 keys (that is packed once for all of them|of their own), in (floats|integers of 16 bits), tiles of [0-9]+ rows' "$work/out"

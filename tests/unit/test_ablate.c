@@ -320,8 +320,8 @@ START_TEST(rows_are_different_programs) {
     for (int i = 0; i < row_count; i++) texts[i] = text_of(&rows[i]);
     for (int i = 0; i < row_count; i++)
         for (int j = 0; j < i; j++)
-            ck_assert_msg((strcmp(texts[i].data, texts[j].data) == 0) == same_programs(&rows[i], &rows[j]), "%s and %s",
-                          rows[i].name, rows[j].name);
+            ck_assert_msg((strcmp(texts[i].data, texts[j].data) == 0) == same_programs(&rows[i], &rows[j]),
+                          "%s and %s (is the list in changes_nothing right?)", rows[i].name, rows[j].name);
     for (int i = 0; i < row_count; i++) gm_string_free(&texts[i]);
     free(texts);
 }
@@ -356,7 +356,7 @@ static void run_rows(int first, int count, int64_t memory, int *groups) {
         ck_assert_msg(same || rounds, "%s: token %lld", results[i].row->name, (long long)results[i].tokens_differ_at);
         ck_assert(same == isnan(results[i].logit_margin));
         ck_assert(isnan(results[i].effect.percent) == !results[i].base);
-        ck_assert(results[i].same_program == changes_nothing(results[i].row));
+        ck_assert_msg(results[i].same_program == changes_nothing(results[i].row), "%s", results[i].row->name);
         if (results[i].group > *groups) *groups = results[i].group;
     }
     free(results);

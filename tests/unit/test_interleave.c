@@ -121,12 +121,12 @@ static void write_function(const char *type, rt_dtype dtype, gm_string *out) {
             gm_string_printf(&params, "%s%%x%d_%d: f32[%d,%d]", comma, i, p, rows, columns);
             gm_string_printf(&types_text, "%sf32[%d,%d], f32[1,%d]", comma, rows, all, all);
             gm_string_printf(&returned, "%s%%y%d_%d, %%z%d_%d", comma, i, p, i, p);
-            gm_string_printf(&body, "  %%y%d_%d = matmul %%x%d_%d, %%w%d, %%v%d {impl = \"int16\"} : f32[%d,%d]\n", i,
-                             p, i, p, i, i, rows, all);
+            gm_string_printf(&body, "  %%y%d_%d = matmul %%x%d_%d, %%w%d, %%v%d {impl = \"gemv_int16\"} : f32[%d,%d]\n",
+                             i, p, i, p, i, i, rows, all);
             gm_string_printf(&body, "  %%l%d_%d = slice %%x%d_%d {axis = 0, start = %d, size = 1} : f32[1,%d]\n", i, p,
                              i, p, rows - 1, columns);
-            gm_string_printf(&body, "  %%z%d_%d = matmul %%l%d_%d, %%w%d, %%v%d {impl = \"int16\"} : f32[1,%d]\n", i, p,
-                             i, p, i, i, all);
+            gm_string_printf(&body, "  %%z%d_%d = matmul %%l%d_%d, %%w%d, %%v%d {impl = \"gemv_int16\"} : f32[1,%d]\n",
+                             i, p, i, p, i, i, all);
         }
     }
     gm_string_printf(out, "func @f(%s) -> (%s) {\n%s  return %s\n}\n", params.data, types_text.data, body.data,

@@ -8,7 +8,7 @@
 
 enum { ROWS = 19, X_ROWS = 7, SECONDS = 240, MAX_WIDTHS = 5 };
 
-/* Does impl "int16" hold x so, where vectors have eight floats? Else it is gemv. */
+/* Does impl "gemv_int16" hold x so, where vectors have eight floats? Else it is gemv. */
 static bool in_int16(rt_dtype dtype) {
     return dtype == RT_Q4_0 || dtype == RT_Q5_0 || dtype == RT_Q8_0 || dtype == RT_Q4_K || dtype == RT_Q5_K ||
            dtype == RT_Q6_K;
@@ -41,7 +41,7 @@ static void check_product(const char *cpu, const rt_tensor *w, const float *x, i
                           int64_t first, int64_t stride, const char *what) {
     gm_arena arena = {0};
     bool narrow = cpu && strcmp(cpu, "x86-64") == 0,
-         int16 = in_int16(w->dtype) && !narrow && strncmp(what, "int16", 5) == 0;
+         int16 = in_int16(w->dtype) && !narrow && strncmp(what, "gemv_int16", 10) == 0;
     for (int64_t n = 0; n < w->dim[0]; n++) {
         const float *row = widened_row(w, n, &arena);
         for (int64_t m = 0; m < rows; m++)
@@ -66,9 +66,14 @@ static int widths_of(rt_dtype dtype, int64_t *widths) {
 static const struct product {
     const char *name, *impl;
     int64_t rows;
-} products[] = {{"gemv", "gemv", 1},          {"gemv of 3 rows", "gemv", 3},   {"gemv of edges", "gemv", EDGES},
-                {"int16", "int16", 1},        {"int16 of 3 rows", "int16", 3}, {"int16 of edges", "int16", EDGES},
-                {"packed", "packed", X_ROWS}, {"stream", "stream", X_ROWS}};
+} products[] = {{"gemv", "gemv", 1},
+                {"gemv of 3 rows", "gemv", 3},
+                {"gemv of edges", "gemv", EDGES},
+                {"gemv_int16", "gemv_int16", 1},
+                {"gemv_int16 of 3 rows", "gemv_int16", 3},
+                {"gemv_int16 of edges", "gemv_int16", EDGES},
+                {"packed", "packed", X_ROWS},
+                {"stream", "stream", X_ROWS}};
 enum { PRODUCTS = GM_COUNT(products), PER_WIDTH = PRODUCTS + 1 };
 
 /* Parameters: ids, then x of each number of rows of each width; results: of each width the gather, then the
@@ -178,8 +183,8 @@ START_TEST(mixed_types) {
     state = 77;
     check_mixed(cpu, "gemv", 1, 0, GM_COUNT(types));
     check_mixed(cpu, "gemv", 3, 4, 9);
-    check_mixed(cpu, "int16", 1, 0, GM_COUNT(types));
-    check_mixed(cpu, "int16", 3, 4, 9);
+    check_mixed(cpu, "gemv_int16", 1, 0, GM_COUNT(types));
+    check_mixed(cpu, "gemv_int16", 3, 4, 9);
     check_mixed(cpu, "packed", X_ROWS, 7, 3);
     check_mixed(cpu, "stream", X_ROWS, 12, 3);
 }

@@ -23,8 +23,8 @@ static const char *const products =
     "  %v = matmul %x, %b : f32[T,32]\n"
     "  %w = matmul %one, %a, %b : f32[1,96]\n"
     "  %r = matmul %x, %c : f32[T,40]\n"
-    "  %s = matmul %x, %a, %b : f32[T,96]\n"
-    "  return %u, %v, %w, %r, %s\n"
+    "  %u.1 = matmul %x, %a, %b : f32[T,96]\n"
+    "  return %u, %v, %w, %r, %u.1\n"
     "}\n";
 
 /* Answers of the stand-in for a clock, by words of a candidate; asked counts the questions. */
