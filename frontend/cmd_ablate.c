@@ -273,6 +273,8 @@ static void print_notes(const ablate *a, gm_string *out, bool md) {
                          "%d groups of rows, each with the bases it needs and run in turn, since "
                          "all together need more than %lld MiB; effects are within a group.\n",
                          groups, (long long)(r->memory >> 20));
+    gm_string_printf(out, "report, s: what the variant took in the experiments in JAX that gemmac began with, on "
+                          "another machine: prefill / generation / total.\n");
 }
 
 static void print_table(ablate *a, gm_string *out, bool md) {

@@ -92,9 +92,11 @@ static void text_report(const fe_profile_result *result, gm_string *out) {
     for (int p = 0; p < FE_PHASES; p++)
         if (result->phases[p].tokens) text_phase(result, p, out);
     if (result->probe.bytes_per_s > 0)
-        gm_string_printf(out, "this machine at most: %.1f GB/s read, %.1f GFLOP/s in products of %s\n",
-                         result->probe.bytes_per_s / 1e9, result->probe.flop_per_s / 1e9,
-                         rt_dtype_of(result->probe.products)->text);
+        gm_string_printf(
+            out,
+            "this machine at most: %.1f GB/s read, %.1f GFLOP/s in products of %s (measured after the runs; a "
+            "share above 100 %% was reached while it was faster)\n",
+            result->probe.bytes_per_s / 1e9, result->probe.flop_per_s / 1e9, rt_dtype_of(result->probe.products)->text);
     if (result->dropped) gm_string_printf(out, "%lld events did not fit and are missing\n", (long long)result->dropped);
     if (!result->same_tokens) gm_string_printf(out, "the profiled program gave other tokens\n");
 }

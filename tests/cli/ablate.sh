@@ -6,7 +6,7 @@ row() { printf '\\{"row":"%s","base":%s,("[a-z_]+":%s,){6}"effect_percent":%s,"e
 json ablate_json "\\[ $(row host-loop null null 1 false), $(row device-generate '"host-loop"' '(true|false)' 1 false) \\]" ablate "$gguf" $some --rows device-generate --format json
 json ablate_base "\\[ $(row host-loop '"full"' '(true|false)' 1 false), $(row full null null 1 false) \\]" ablate "$gguf" $some --rows host-loop --base full --format json
 json ablate_in_groups "\\[ .*\"group\":1,.*\"group\":2,.* \\]" ablate "$gguf" $some --rows device-generate,full --base host-loop --memory 1 --format json
-good ablate_text 'row +base +prefill s .* host-loop .* device-generate +host-loop .* f32 plan, 3 prompt tokens, 4 new tokens, greedy, context 512; mean ± std of 2 runs after a warm-up; tokens compared with host-loop.s\. All rows were open together and run in turn\.' \
+good ablate_text 'row +base +prefill s .* host-loop .* device-generate +host-loop .* f32 plan, 3 prompt tokens, 4 new tokens, greedy, context 512; mean ± std of 2 runs after a warm-up; tokens compared with host-loop.s\. All rows were open together and run in turn\. report, s: .*' \
     ablate "$gguf" $some --rows device-generate
 good ablate_md '\| row +\| base .*\|---\|.*\| device-generate +\| host-loop .*- \*\*device-generate\*\* \(generation is one loop in the IR\), against host-loop: .*' ablate "$gguf" $some --rows device-generate --format md
 gm ablate "$gguf" $some --rows device-generate --format csv
