@@ -11,7 +11,7 @@ typedef struct writer {
 } writer;
 
 static void print(gm_string *text) {
-    fwrite(text->data, 1, text->length, stdout);
+    if (text->length) fwrite(text->data, 1, text->length, stdout);
     fflush(stdout);
     gm_string_free(text);
 }
