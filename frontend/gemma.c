@@ -231,7 +231,8 @@ static ir_value *attention(lowering *l, ir_value *x, int64_t i) {
 static ir_value *gelu(lowering *l, ir_value *x) {
     if (!l->config->gelu_erf) return ir_gelu(&l->b, x);
     ir_value *gate = ir_unary(&l->b, IR_ERF, times(l, x, 0.70710678118654752));
-    return op2(l, IR_MUL, times(l, x, 0.5), op2(l, IR_ADD, gate, ir_const_float(&l->b, 1.0)));
+    ir_value *factor = op2(l, IR_ADD, gate, ir_const_float(&l->b, 1.0)), *half = times(l, x, 0.5);
+    return op2(l, IR_MUL, half, factor);
 }
 
 static ir_value *mlp(lowering *l, ir_value *x, int64_t i) {

@@ -197,7 +197,8 @@ ir_value *ir_gelu(ir_builder *b, ir_value *g) {
     ir_value *one = ir_const_float(b, 1), *cube = ir_binary(b, IR_MUL, ir_binary(b, IR_MUL, g, g), g);
     ir_value *inner = ir_binary(b, IR_ADD, g, ir_binary(b, IR_MUL, cube, ir_const_float(b, IR_GELU_CUBE)));
     ir_value *t = ir_unary(b, IR_TANH, ir_binary(b, IR_MUL, inner, ir_const_float(b, IR_GELU_FACTOR)));
-    return ir_binary(b, IR_MUL, ir_binary(b, IR_MUL, g, ir_const_float(b, 0.5)), ir_binary(b, IR_ADD, t, one));
+    ir_value *factor = ir_binary(b, IR_ADD, t, one), *half = ir_binary(b, IR_MUL, g, ir_const_float(b, 0.5));
+    return ir_binary(b, IR_MUL, half, factor);
 }
 
 ir_value *ir_soft_cap(ir_builder *b, ir_value *x, double cap) {

@@ -1,5 +1,6 @@
-/* Typed builders: the way to create functions and instructions. A broken type rule here is our bug and aborts with
- * the rule's text; text that a user wrote goes through ir_parse, which reports instead. */
+/* Typed builders: the way to create functions and instructions. A broken type rule here is our bug and aborts with the
+ * rule's text; text that a user wrote goes through ir_parse, which reports instead. Two calls that emit are never
+ * arguments of one call: C does not say which comes first, and the text of a module would depend on the compiler. */
 #ifndef GM_IR_BUILD_H
 #define GM_IR_BUILD_H
 

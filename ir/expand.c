@@ -62,7 +62,8 @@ static ir_value *expand_GATED_MATMUL(ir_builder *b, const ir_inst *inst, ir_valu
     ir_value *both = ir_emit1(b, product, operands, inst->operand_count, inst->attrs, inst->attr_count, NULL);
     int axis = both->type.rank - 1;
     int64_t n = inst->results[0]->type.dim[axis];
-    ir_value *y = ir_binary(b, IR_MUL, ir_gelu(b, ir_slice(b, both, axis, 0, n)), ir_slice(b, both, axis, n, n));
+    ir_value *up = ir_slice(b, both, axis, n, n), *gate = ir_slice(b, both, axis, 0, n);
+    ir_value *y = ir_binary(b, IR_MUL, ir_gelu(b, gate), up);
     return inst->results[0]->type.dtype == RT_F32 ? y : ir_convert(b, y, inst->results[0]->type.dtype);
 }
 

@@ -140,7 +140,8 @@ static ir_region *verify_test(drafting *d, const verification *v, ir_value *cons
     b->region = test = loop_region(d->b, init, VERIFY_CARRIES, c);
     ir_value *accepted = c[VERIFY_ACCEPTED], *last = ir_const_int(b, d->draft);
     ir_value *drafted = token_at(d, v->ids, ir_binary(b, IR_MIN, plus(d, accepted, 1), last));
-    ir_value *go = both(d, ir_binary(b, IR_LT, accepted, last), ir_binary(b, IR_EQ, c[VERIFY_NEXT], drafted));
+    ir_value *right = ir_binary(b, IR_EQ, c[VERIFY_NEXT], drafted), *more = ir_binary(b, IR_LT, accepted, last);
+    ir_value *go = both(d, more, right);
     ir_value *wanted = ir_binary(b, IR_LT, ir_binary(b, IR_ADD, v->count, accepted), d->choice.count);
     go = both(d, go, both(d, wanted, ir_unary(b, IR_NOT, c[VERIFY_DONE])));
     ir_yield(b, &go, 1);
@@ -251,7 +252,8 @@ static ir_value *trips_of(drafting *d, ir_value *const *c, ir_value *at) {
     ir_value *found = ir_binary(b, IR_LT, ir_const_int(b, 0), at),
              *wanted = ir_binary(b, IR_LT, plus(d, c[CARRY_COUNT], 1), d->choice.count);
     ir_value *room = ir_binary(b, IR_LT, plus(d, c[CARRY_POSITION], d->draft), d->capacity);
-    ir_value *go = both(d, both(d, found, room), both(d, wanted, ir_unary(b, IR_NOT, c[CARRY_DONE])));
+    ir_value *needed = both(d, wanted, ir_unary(b, IR_NOT, c[CARRY_DONE])), *can = both(d, found, room);
+    ir_value *go = both(d, can, needed);
     return ir_named(ir_convert(b, go, RT_I32), "drafted");
 }
 

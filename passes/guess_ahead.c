@@ -78,9 +78,11 @@ enum { GUESS_COUNT, GUESS_ROWS, GUESS_IDS, GUESS_DONE, GUESS_CACHES, GUESS_MAX =
 /* The most guesses of this round. */
 static ir_value *limit_of(guessing *g, ir_value *const *c) {
     ir_builder *b = g->b;
-    ir_value *wanted = ir_binary(b, IR_SUB, ir_binary(b, IR_SUB, g->choice.count, c[CARRY_COUNT]), number(g, 1));
+    ir_value *one = number(g, 1), *left = ir_binary(b, IR_SUB, g->choice.count, c[CARRY_COUNT]);
+    ir_value *wanted = ir_binary(b, IR_SUB, left, one);
     ir_value *most = ir_binary(b, IR_MIN, wanted, number(g, g->rows - 1));
-    ir_value *screened = ir_binary(b, IR_OR, loop_greedy(b, &g->choice), loop_chooses_few(b, &g->choice));
+    ir_value *few = loop_chooses_few(b, &g->choice), *greedy = loop_greedy(b, &g->choice);
+    ir_value *screened = ir_binary(b, IR_OR, greedy, few);
     ir_value *may = ir_binary(b, IR_AND, screened, ir_binary(b, IR_LT, number(g, 0), c[CARRY_COUNT]));
     return ir_named(ir_select(b, may, most, number(g, 0)), "limit");
 }
@@ -90,7 +92,8 @@ static ir_region *guess_test(guessing *g, ir_value *const *init, int carries, ir
     ir_region *outer = b->region, *test;
     ir_value *c[GUESS_MAX];
     b->region = test = loop_region(b, init, carries, c);
-    ir_value *go = ir_binary(b, IR_AND, ir_binary(b, IR_LT, c[GUESS_COUNT], limit), ir_unary(b, IR_NOT, c[GUESS_DONE]));
+    ir_value *running = ir_unary(b, IR_NOT, c[GUESS_DONE]), *more = ir_binary(b, IR_LT, c[GUESS_COUNT], limit);
+    ir_value *go = ir_binary(b, IR_AND, more, running);
     ir_yield(b, &go, 1);
     b->region = outer;
     return test;
@@ -146,8 +149,8 @@ static ir_value **guess(guessing *g, ir_value *const *c) {
 
 /* ids with only the first. */
 static ir_value *one_id(guessing *g, ir_value *id) {
-    ir_value *zero = number(g, 0);
-    return ir_update(g->b, no_ids(g), ir_reshape(g->b, id, 1, (ir_dim[]){1}), &zero, 1);
+    ir_value *zero = number(g, 0), *row = ir_reshape(g->b, id, 1, (ir_dim[]){1});
+    return ir_update(g->b, no_ids(g), row, &zero, 1);
 }
 
 /* i32[rows]: the token that follows each of the rows; only the first one's when nothing was guessed. */
@@ -172,8 +175,8 @@ static ir_region *take_test(guessing *g, ir_value *const *init, ir_value *const 
     ir_region *outer = b->region, *test;
     ir_value *c[TAKE_CARRIES];
     b->region = test = loop_region(b, init, TAKE_CARRIES, c);
-    ir_value *at = c[TAKE_ACCEPTED],
-             *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), ir_index(b, guessed[GUESS_IDS], at, 0));
+    ir_value *at = c[TAKE_ACCEPTED], *guess = ir_index(b, guessed[GUESS_IDS], at, 0);
+    ir_value *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), guess);
     ir_value *more = ir_binary(b, IR_AND, ir_binary(b, IR_LT, at, guessed[GUESS_COUNT]), right);
     ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[TAKE_DONE]));
     ir_yield(b, &go, 1);
@@ -187,8 +190,8 @@ static ir_region *take_body(guessing *g, ir_value *const *init, ir_value *best, 
     ir_value *c[TAKE_CARRIES];
     b->region = body = loop_region(b, init, TAKE_CARRIES, c);
     ir_value *accepted = plus(g, c[TAKE_ACCEPTED], number(g, 1));
-    loop_taken taken =
-        loop_take(b, &g->choice, ir_index(b, best, accepted, 0), c[TAKE_TOKENS], plus(g, position, accepted));
+    ir_value *place = plus(g, position, accepted), *token = ir_index(b, best, accepted, 0);
+    loop_taken taken = loop_take(b, &g->choice, token, c[TAKE_TOKENS], place);
     ir_value *yields[TAKE_CARRIES] = {taken.tokens, accepted, taken.stopped};
     ir_yield(b, yields, TAKE_CARRIES);
     b->region = outer;

@@ -202,11 +202,12 @@ ir_value *loop_greedy(ir_builder *b, const loop_choice *choice) {
 }
 
 ir_value *loop_chooses_few(ir_builder *b, const loop_choice *choice) {
-    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K, "top_k"),
-             *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), temperature(b, choice));
+    ir_value *top_k = option(b, choice, RT_SAMPLE_TOP_K, "top_k"), *heat = temperature(b, choice);
+    ir_value *warm = ir_binary(b, IR_LT, ir_const_float(b, 0), heat);
     ir_value *some = ir_binary(b, IR_LE, ir_const_float(b, 1), top_k),
              *few = ir_binary(b, IR_LE, top_k, ir_const_float(b, RT_SAMPLE_MOST_REACH));
-    return ir_binary(b, IR_AND, ir_binary(b, IR_AND, warm, is_plain(b, choice)), ir_binary(b, IR_AND, some, few));
+    ir_value *reach = ir_binary(b, IR_AND, some, few), *plain = ir_binary(b, IR_AND, warm, is_plain(b, choice));
+    return ir_binary(b, IR_AND, plain, reach);
 }
 
 ir_value *loop_logits(ir_builder *b, const loop_model *model, ir_value *x) {

@@ -11,7 +11,8 @@ static ir_value *number(ir_builder *b, double value) {
 /* Magnitudes; NaN counts as infinity, since a maximum would pass it over. Of NaN and a number the number is the
  * minimum. */
 static ir_value *sizes(ir_builder *b, ir_value *x) {
-    return ir_binary(b, IR_MIN, ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), number(b, INFINITY));
+    ir_value *infinity = number(b, INFINITY); /* first: arguments that both emit have no order */
+    return ir_binary(b, IR_MIN, ir_binary(b, IR_MAX, x, ir_unary(b, IR_NEG, x)), infinity);
 }
 
 quantised quantise_rows(ir_builder *b, ir_value *x, int largest, rt_dtype dtype) {
