@@ -32,7 +32,7 @@ enum {
 _Static_assert(CG_MAX_ARGS < CG_RESULT - CG_PARAMETER && CG_MAX_ARGS < CG_WORK - CG_RESULT, "objects are distinct");
 
 typedef struct cg_extent {
-    int object;
+    int object;        /* one of these */
     int64_t low, high; /* bytes; within the object */
 } cg_extent;
 

@@ -175,8 +175,8 @@ static ir_region *take_test(guessing *g, ir_value *const *init, ir_value *const 
     ir_region *outer = b->region, *test;
     ir_value *c[TAKE_CARRIES];
     b->region = test = loop_region(b, init, TAKE_CARRIES, c);
-    ir_value *at = c[TAKE_ACCEPTED], *guess = ir_index(b, guessed[GUESS_IDS], at, 0);
-    ir_value *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), guess);
+    ir_value *at = c[TAKE_ACCEPTED], *drafted = ir_index(b, guessed[GUESS_IDS], at, 0);
+    ir_value *right = ir_binary(b, IR_EQ, ir_index(b, best, at, 0), drafted);
     ir_value *more = ir_binary(b, IR_AND, ir_binary(b, IR_LT, at, guessed[GUESS_COUNT]), right);
     ir_value *go = ir_binary(b, IR_AND, more, ir_unary(b, IR_NOT, c[TAKE_DONE]));
     ir_yield(b, &go, 1);

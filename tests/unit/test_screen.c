@@ -289,17 +289,27 @@ static void make_rows(rt_dtype dtype, table_kind kind, uint8_t *data, int64_t co
     }
 }
 
-static const rt_tensor *add_table(rt_weights *weights, const char *name, rt_dtype dtype, table_kind kind,
-                                  int64_t columns) {
+/* A weight of data[rows, columns], and its screen. */
+static void add_screened(rt_weights *weights, const char *name, rt_dtype dtype, int64_t rows, int64_t columns,
+                         const void *data) {
     gm_diag diag = {0};
-    size_t bytes = rt_dtype_bytes(dtype, (size_t)columns) * ROWS;
-    uint8_t *data = gm_arena_alloc(&weights->arena, bytes);
-    make_rows(dtype, kind, data, columns);
-    rt_tensor tensor = {.name = name, .dtype = dtype, .rank = 2, .dim = {ROWS, columns}, .data = data, .bytes = bytes};
+    rt_tensor tensor = {.name = name,
+                        .dtype = dtype,
+                        .rank = 2,
+                        .dim = {rows, columns},
+                        .data = data,
+                        .bytes = rt_dtype_bytes(dtype, (size_t)columns) * (size_t)rows};
     ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
     ck_assert_msg(rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL,
                             &diag) == GM_OK,
                   "%s", diag.message);
+}
+
+static const rt_tensor *add_table(rt_weights *weights, const char *name, rt_dtype dtype, table_kind kind,
+                                  int64_t columns) {
+    uint8_t *data = gm_arena_alloc(&weights->arena, rt_dtype_bytes(dtype, (size_t)columns) * ROWS);
+    make_rows(dtype, kind, data, columns);
+    add_screened(weights, name, dtype, ROWS, columns, data);
     return rt_weights_find(weights, name);
 }
 
@@ -454,7 +464,6 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     float *w = (float *)gm_arena_alloc(&weights->arena, GROUP * PAIR_COLUMNS * sizeof *w), *better = w + PAIR_COLUMNS;
     static uint8_t screen[2 * PAIR_COLUMNS * GROUP];
     double score = 0, square = 0, v[PAIR_COLUMNS + RUN];
-    gm_diag diag = {0};
     memset(w, 0, GROUP * PAIR_COLUMNS * sizeof *w);
     for (int i = 0; i < PAIR_COLUMNS; i++) better[i] = random_float(-1, 1);
     /* The first run's columns whatever the other rows become: so that the screen of this one stays as it is. */
@@ -469,16 +478,7 @@ static void make_pair(rt_weights *weights, const char *name, float *x) {
     }
     for (int i = 0; i < GROUP * PAIR_COLUMNS; i++)
         if (i / PAIR_COLUMNS != 1) w[i] = (float)((score - 0.01 * fabs(score)) / square * (double)x[i % PAIR_COLUMNS]);
-    rt_tensor tensor = {.name = name,
-                        .dtype = RT_F32,
-                        .rank = 2,
-                        .dim = {GROUP, PAIR_COLUMNS},
-                        .data = w,
-                        .bytes = GROUP * PAIR_COLUMNS * sizeof *w};
-    ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(
-        rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag),
-        GM_OK);
+    add_screened(weights, name, RT_F32, GROUP, PAIR_COLUMNS, w);
     view made = view_of(rt_weights_find(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name))->data,
                         PAIR_COLUMNS);
     double again[PAIR_COLUMNS + RUN];
@@ -567,7 +567,6 @@ static double margin_of(const float *w, const float *x) {
 static void make_trial(rt_weights *weights, const char *name, float *x, int *largest) {
     float *w = (float *)gm_arena_alloc(&weights->arena, TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w),
           *highest = w + HIGHEST * TRIAL_COLUMNS;
-    gm_diag diag = {0};
     memset(w, 0, TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w);
     for (int i = 0; i < TRIAL_COLUMNS; i++) highest[i] = random_float(-1, 1);
     for (int i = 0; i < 2 * TRIAL_COLUMNS; i++) x[i] = random_float(-1, 1);
@@ -575,16 +574,7 @@ static void make_trial(rt_weights *weights, const char *name, float *x, int *lar
     double margin = margin_of(w, x);
     set_score(highest, x, 0.7 * margin);
     set_score(w + LARGEST * TRIAL_COLUMNS, x, 0.25 * margin);
-    rt_tensor tensor = {.name = name,
-                        .dtype = RT_F32,
-                        .rank = 2,
-                        .dim = {TRIAL_ROWS, TRIAL_COLUMNS},
-                        .data = w,
-                        .bytes = TRIAL_ROWS * TRIAL_COLUMNS * sizeof *w};
-    ck_assert_int_eq(rt_weights_add(weights, "test", &tensor, &diag), GM_OK);
-    ck_assert_int_eq(
-        rt_derive(weights, rt_derived_name(&weights->arena, RT_DERIVED_SCREEN, name), RT_DERIVED_KEPT, NULL, &diag),
-        GM_OK);
+    add_screened(weights, name, RT_F32, TRIAL_ROWS, TRIAL_COLUMNS, w);
     set_score(highest, x, 0.1 * margin);
     for (int r = 0; r < TRIAL_X; r++) {
         double most = -INFINITY;
