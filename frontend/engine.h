@@ -31,6 +31,8 @@ bool fe_engine_caches_of(const ir_module *module, rt_program *out);
 /* What a session needs to know of the compiled program, but for its weights. */
 void fe_engine_describe(fe_engine *engine, const pass_options *pass_opts);
 
+/* Does the program read kept panels (runtime/panel.h)? */
+bool fe_engine_reads_panels(const fe_engine *engine);
 /* The tensors of the model for an artefact but for those that are derived. */
 gm_status fe_engine_hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag);
 /* What the program reads, the model does not have, and can be made from what it has; goes to `writer`, if there is one.

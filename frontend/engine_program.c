@@ -33,6 +33,12 @@ static rt_function function_of(const fe_engine *engine, const char *name) {
     return function;
 }
 
+/* A chunk costs what so many single tokens do: two where it takes W in bytes as they lie, in codes or kept panels; more
+ * where it rounds all of W, or oneDNN has packed W in a wider type. */
+static int64_t most_steps(const fe_engine *engine, pass_precision precision) {
+    return precision == PASS_BLOCK8 || fe_engine_reads_panels(engine) ? 2 : RT_FEW_ROWS;
+}
+
 _Static_assert((int)RT_MAX_DIMS == (int)IR_MAX_SYMBOLS, "a value for each symbol");
 
 void fe_engine_describe(fe_engine *engine, const pass_options *pass_opts) {
@@ -54,6 +60,7 @@ void fe_engine_describe(fe_engine *engine, const pass_options *pass_opts) {
                             .context = pass_opts->context,
                             .chunk = pass_opts->chunk,
                             .rows = pass_opts->rows,
+                            .steps = most_steps(engine, pass_opts->precision),
                             .dim_t = ir_symbol_find(engine->module, "T"),
                             .dim_r = ir_symbol_find(engine->module, "R"),
                             .arena_bytes = ir_frame_bytes(engine->module),

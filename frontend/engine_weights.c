@@ -43,7 +43,7 @@ gm_status fe_engine_hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm
     return status;
 }
 
-static bool reads_panels(const fe_engine *engine) {
+bool fe_engine_reads_panels(const fe_engine *engine) {
     for (int i = 0; i < cg_weight_count(engine->program); i++)
         if (rt_is_panels(cg_weight_name(engine->program, i))) return true;
     return false;
@@ -81,7 +81,8 @@ static size_t list_kind(const fe_engine *engine, rt_derived kind, rt_tensor *out
 static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer,
                              gm_diag *diag) {
     rt_weights *weights = &engine->model.weights;
-    bool rests = reads_panels(engine); /* panels while tokens are generated, all else while prompts are read */
+    /* panels while tokens are generated, all else while prompts are read */
+    bool rests = fe_engine_reads_panels(engine);
     rt_derived_use use = writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
     rt_tensor *list = calloc((size_t)cg_weight_count(engine->program) + 1, sizeof *list);
     GM_ASSERT(list);
@@ -166,7 +167,7 @@ static void list_sources(fe_engine *engine) {
     int count = cg_weight_count(engine->program);
     const rt_weights *weights = &engine->model.weights;
     rt_source *sources = calloc(2 * (size_t)count + 1, sizeof *sources);
-    bool panels = reads_panels(engine);
+    bool panels = fe_engine_reads_panels(engine);
     GM_ASSERT(sources);
     free(engine->tables->sources);
     engine->tables->sources = sources;

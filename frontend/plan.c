@@ -83,7 +83,7 @@ static const ir_func *func_or(const planner *p, const char *name, const char *ot
 
 /* What takes the prompt: few tokens are taken one by one. */
 static const char *prefill_name(const planner *p) {
-    return p->plan->prompt > RT_FEW_ROWS ? "prefill" : "forward.T1";
+    return p->plan->prompt > p->program->steps ? "prefill" : "forward.T1";
 }
 
 static bool has_func(const planner *p, const char *name) {

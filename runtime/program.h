@@ -26,6 +26,7 @@ typedef struct rt_program {
     /* (x, tokens, position, count, options, seed, stops, caches…) -> (x, tokens, position, stopped, caches…) */
     rt_function generate;
     int64_t hidden, vocab, context, chunk, rows;
+    int64_t steps;                      /* prompts of at most so many tokens go through `step`, where there is one */
     int64_t cache_bytes[RT_MAX_CACHES]; /* zeros at first; what lies in them is the program's own business */
     int cache_count;
     bool forgets;              /* a cache is a ring (kv_ring): old tokens are overwritten */

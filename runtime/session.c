@@ -256,7 +256,7 @@ static void claim_activations(rt_session *s, int64_t n) {
     s->has_activations |= n >= RT_LONG_PROMPT;
 }
 
-/* Token by token: without @prefill, and for at most RT_FEW_ROWS tokens, since a chunk would round all of W. */
+/* Token by token: without @prefill, and for so few tokens that a chunk would take longer. */
 static void prefill_by_steps(rt_session *s, int64_t n) {
     for (int64_t i = 0; i < n; i++) run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
 }
@@ -309,7 +309,7 @@ static void release_activations(rt_session *s) {
 gm_status rt_session_prefill(rt_session *s, const int32_t *ids, int64_t n, gm_diag *diag) {
     GM_TRY(check_ids(s, ids, n, diag));
     memcpy(&s->tokens[s->length], ids, (size_t)n * sizeof *ids);
-    if (s->program.prefill.entry && (n > RT_FEW_ROWS || !s->program.step.entry)) {
+    if (s->program.prefill.entry && (n > s->program.steps || !s->program.step.entry)) {
         claim_activations(s, n);
         rt_residency_begin_prefill(&s->weights, n);
         GM_TRY(prefill_by_loop(s, n, diag));
