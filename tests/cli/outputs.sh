@@ -120,14 +120,22 @@ wide wide_all 48 0 --wide proj
 wide wide_some 12 36 --wide mlp.down
 bad wide_names_nothing "--wide v_porj: no weight.s name holds this word" compile "$gguf" --precision int8 --wide v_proj,v_porj -o out.gmx
 bad wide_beyond_the_layers "--wide layers.-99.: no weight" compile "$gguf" --precision block8 --wide layers.-99. -o out.gmx
-# --explain: reasons and nothing else.
+# --explain: reasons and nothing else. explained: a line for each product, behind the choice that was made for it.
+explained() {
+    awk '/^ /{sub(/^ +/, ""); print choice " | " $0; next} {choice = $0}' "$work/out" >"$work/lines"
+}
+explains() { # NAME REGEX
+    check "$1" "$(head -c 600 "$work/out" "$work/err")" grep -Eq "$2" "$work/lines"
+}
 gm compile "$gguf" --precision int16 --explain --no-weights
-check explain_text "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward\.T1 +[0-9]+x %[a-z_]+ = matmul f32\[1,[0-9]+\] .*: gemv_int16, since rows of x: 1, at most 6' "$work/out"
-check explain_code "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^code +head\.R1 +1x %logits = matmul .*gemv|^code +forward\.T1 +[0-9]+x %[a-z_]+ = matmul .*: gemv(_int16)?_q8_0(_r16)?, since ' "$work/out"
-check explain_plan "$(head -c 600 "$work/out" "$work/err")" grep -Eq '^lower_precision +forward +[0-9]+x %[a-z_]+ = matmul .*: int16, since plan int16' "$work/out"
-check explain_one_token "$(grep attention "$work/out")" grep -Eq '^code +forward\.T1 +[0-9]+x %attention = attention .*: attention of one token, .*a window of [0-9]+ keys, a cache of [0-9]+ slots in bf16, K by row; .*tiles of [0-9]+ keys by' "$work/out"
-check explain_many_tokens "$(grep attention "$work/out")" grep -Eq '^code +forward +[0-9]+x %attention = attention .*: attention of blocks of tokens, since tokens: more than 6; all keys before, .*panel of 128 keys (that is packed once for all of them|of their own), in (floats|integers of 16 bits), tiles of [0-9]+ rows' "$work/out"
-check explain_head "$(grep screen_head "$work/out")" grep -Eq '^screen_head +head\.R1 +1x %logits = matmul .*: the full product, since W has a number of columns that a screen cannot have' "$work/out"
+explained
+check explain_once "$(grep '^[a-z]' "$work/out" | sort | uniq -d | head -3)" [ -z "$(grep '^[a-z]' "$work/out" | sort | uniq -d)" ]
+explains explain_text '^choose_matmul: gemv_int16, since rows of x: 1, at most 6.* \| forward\.T1 +[0-9]+x %[a-z_]+ = matmul f32\[1,[0-9]+\] '
+explains explain_code '^code: .*gemv.*\| head\.R1 +1x %logits = matmul |^code: gemv(_int16)?_q8_0(_r16)?, since .*\| forward\.T1 +[0-9]+x %[a-z_]+ = matmul '
+explains explain_plan '^lower_precision: int16, since plan int16.* \| forward +[0-9]+x %[a-z_]+ = matmul '
+explains explain_one_token '^code: attention of one token, .*a window of [0-9]+ keys, a cache of [0-9]+ slots in bf16, K by row; .*tiles of [0-9]+ keys by.* \| forward\.T1 +[0-9]+x %attention = attention '
+explains explain_many_tokens '^code: attention of blocks of tokens, since tokens: more than 6; all keys before, .*panel of 128 keys (that is packed once for all of them|of their own), in (floats|integers of 16 bits), tiles of [0-9]+ rows.* \| forward +[0-9]+x %attention = attention '
+explains explain_head '^screen_head: the full product, since W has a number of columns that a screen cannot have.* \| head\.R1 +1x %logits = matmul '
 check explain_only "left: $(ls -A "$work/cwd")" [ -z "$(ls -A "$work/cwd")" ]
 json explain_json '\[ \{"step":"[a-z_]+","func":"[a-zA-Z0-9.]+","what":"[^"]+","choice":"[^"]+","reason":"[^"]+","count":[0-9]+\}(, \{"step":[^}]*\})* \]' \
     compile "$gguf" --explain --no-weights --format json
@@ -136,13 +144,15 @@ check explain_artefact "$(ls -A "$work/cwd")" [ "$(ls -A "$work/cwd")" = explain
 check explain_f32 "$(head -c 600 "$work/out")" grep -q 'plan f32: W is widened a slice at a time' "$work/out"
 # --measure: what was measured is the reason, is kept, and is used again; which way was the fastest is nobody's business here.
 gm compile "$gguf" --precision int16 --measure --explain -o measured.gmx
-check measured_reason "$(head -c 900 "$work/out" "$work/err")" grep -Eq '^choose_matmul +forward +[0-9]+x %[a-z_]+ = matmul .*: integer(, tile [48])?, since measured [0-9.e+-]+ ms of one thread; integer' "$work/out"
-grep '^choose_matmul  *forward  ' "$work/out" >"$work/reasons"
+explained
+explains measured_reason '^choose_matmul: integer(, tile [48])?, since measured [0-9.e+-]+ ms of one thread; integer.* \| forward +[0-9]+x %[a-z_]+ = matmul '
+grep '^choose_matmul: .*| forward  ' "$work/lines" >"$work/reasons"
 cp "$work/cwd/measured.gmx" "$work/measured.gmx"
 json measured_inspect '.*"measured":\[\{"what":"int16 f32\[[0-9,]+\] q8_0.*","choice":"integer","seconds":[0-9.e-]+\},.*\]\},"defaulted":.*' inspect "$work/measured.gmx" --format json
 good measured_inspect_text '.*measured +int16 f32\[.*: integer, tile 4, [0-9.e+-]+ ms measured .*' inspect "$work/measured.gmx"
 gm compile "$work/measured.gmx" --explain
-check measured_again "$(head -c 600 "$work/out")" [ "$(grep '^choose_matmul  *forward  ' "$work/out")" = "$(cat "$work/reasons")" ]
+explained
+check measured_again "$(head -c 600 "$work/out")" [ "$(grep '^choose_matmul: .*| forward  ' "$work/lines")" = "$(cat "$work/reasons")" ]
 gm compile "$work/measured.gmx" --explain --target-cpu x86-64-v2 --no-weights
 check measured_elsewhere "$(head -c 600 "$work/out")" [ "$(grep -c measured "$work/out")" = 0 ]
 gm generate "$work/measured.gmx" --ids 2,5 -n 2 --temp 0 --time

@@ -25,6 +25,15 @@ check profile_tracks "$(head -c 300 "$work/cwd/trace.json")" [ "$(grep -c '"name
 check profile_events "$(head -c 600 "$work/cwd/trace.json")" grep -Eq "^\\{\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":$real,\"dur\":$real,\"name\":\"matmul/gemv %[a-z0-9_.]+\",\"cat\":\"matmul/gemv\",\"args\":\\{\"phase\":\"decode\",\"func\":\"forward.T1\",\"value\":\"%[a-z0-9_.]+\",\"layer\":[0-9]+,\"shape\":\"f32\\[1,[0-9]+\\]\",\"bytes\":[0-9]+,\"flop\":[0-9]+\\}\\},?\$" "$work/cwd/trace.json"
 good profile_artefact 'prefill: 3 tokens .*' profile "$work/model.gmx" --ids 2,5,9 -n 2 -r 1 --no-probe
 good profile_skip 'prefill: 3 tokens .*' profile "$hf" --ids 2,5,9 -n 2 -r 1 --no-probe --skip form_generate_loop,form_prefill_loop,chunk_prefill
+# Few tokens of a prompt go one by one, fewer where a chunk takes W in bytes as they lie. chunks NAME PRECISION IDS SCANS
+chunks() {
+    gm profile "$gguf" --precision "$2" --ids "$3" -n 1 -r 1 --no-probe
+    check "$1" "$(cat "$work/out" "$work/err")" [ "$(grep -c '^  scan ' "$work/out")" = "$4" ]
+}
+chunks profile_two_in_bytes block8 2,5 0
+chunks profile_three_in_bytes block8 2,5,6 1
+chunks profile_six_in_floats f32 2,5,6,7,8,9 0
+chunks profile_seven_in_floats f32 2,5,6,7,8,9,10 1
 bad profile_no_prompt 'no prompt given' profile "$hf"
 bad profile_no_room 'too small' profile "$hf" --ids 2,5,9 -n 6 -c 8
 bad profile_no_folder 'trace.json' profile "$hf" --ids 2,5,9 -n 1 -r 1 --no-probe -o none/trace.json
