@@ -21,9 +21,12 @@ static int show_on_output(void *user, const char *text, size_t bytes) {
     return errno ? errno : EIO;
 }
 
-static bool on_token(void *user, int32_t token) {
+static bool on_token(void *user, int32_t token, const float *logits) {
     cmd_answer *a = user;
     gm_string piece = {0}, certain = {0};
+    if (logits)
+        fe_likelies_set(&a->scored, fe_likelies_grow(&a->scored, 1), logits, rt_session_vocab(a->engine->session),
+                        token);
     if (!a->engine->tokenizer) {
         if (a->show) gm_string_printf(&certain, "%s%d", a->text.length ? " " : "", token);
     } else {
@@ -55,10 +58,27 @@ cmd_answer cmd_answer_new(fe_engine *engine, const cmd_options *options) {
                         .match = {.stops = options->stops.data, .count = options->stops.count}};
 }
 
+/* Row i are the logits behind token first + i of the prompt: what they say of the next. */
+static bool score_prompt(void *user, int64_t first, int64_t rows, const float *logits) {
+    cmd_answer *a = user;
+    int64_t vocab = rt_session_vocab(a->engine->session), last = (int64_t)a->prompt.count - 1 - first;
+    if (rows > last) rows = last;
+#pragma omp parallel for schedule(dynamic) num_threads(rt_session_threads(a->engine->session))
+    for (int64_t i = 0; i < rows; i++)
+        fe_likelies_set(&a->scored, (size_t)(first + i + 1), logits + i * vocab, vocab, a->prompt.data[first + i + 1]);
+    return true;
+}
+
 /* The ids of the sequence so far that begin the prompt too need not be read again. */
 static gm_status prefill(cmd_answer *a, int64_t held, gm_diag *diag) {
     double start = gm_now();
-    GM_TRY(rt_session_prefill(a->engine->session, a->prompt.data + held, (int64_t)a->prompt.count - held, diag));
+    const int32_t *ids = a->prompt.data + held;
+    int64_t count = (int64_t)a->prompt.count - held;
+    if (a->echoes) {
+        GM_ASSERT(!held && !a->scored.count);
+        fe_likelies_set_first(&a->scored, fe_likelies_grow(&a->scored, a->prompt.count), ids[0]);
+        GM_TRY(rt_session_score(a->engine->session, ids, count, score_prompt, a, diag));
+    } else GM_TRY(rt_session_prefill(a->engine->session, ids, count, diag));
     a->prefill_s = gm_now() - start;
     return GM_OK;
 }
@@ -72,6 +92,7 @@ gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held
     a->ids = malloc(sizeof *a->ids * (size_t)(max + 1));
     if (!a->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
     a->sampling = cmd_sampling(options, &a->engine->model.defaults);
+    a->sampling.logits = a->scores;
     if (rt_sampling_screens(&a->sampling, rt_session_vocab(session)))
         GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
     GM_TRY(prefill(a, held, diag));
@@ -89,6 +110,7 @@ void cmd_answer_free(cmd_answer *a) {
     gm_string_free(&a->match.held);
     gm_string_free(&a->stream.pending);
     rt_ids_free(&a->prompt);
+    fe_likelies_free(&a->scored);
     free(a->ids);
 }
 

@@ -29,8 +29,10 @@ typedef struct exchange {
     fe_http_request *http;
     serve_request request;
     cmd_answer answer;
-    int64_t made; /* when, Unix time */
-    bool begun;   /* its stream */
+    gm_string echo;  /* of the prompt, until it is told */
+    serve_told told; /* log probabilities */
+    int64_t made;    /* when, Unix time */
+    bool begun;      /* its stream */
 } exchange;
 
 /* ---- JSON ---- */
@@ -61,14 +63,21 @@ static void write_head(const exchange *e, bool piece, gm_string *out) {
     gm_string_printf(out, ",\"choices\":[");
 }
 
+/* A JSON string, behind the prompt if that is still to be told. */
+static void write_text(exchange *e, const char *text, size_t bytes, gm_string *out) {
+    gm_string_append(&e->echo, text, bytes);
+    cmd_json_text(out, e->echo.data ? e->echo.data : "", e->echo.length);
+    gm_string_free(&e->echo);
+}
+
 /* One choice. text: NULL for none; reason: NULL while there is more to come. */
-static void write_choice(const exchange *e, bool piece, const char *text, size_t bytes, const char *reason,
-                         gm_string *out) {
+static void write_choice(exchange *e, bool piece, const char *text, size_t bytes, const char *reason, gm_string *out) {
     gm_string_printf(out, "{\"index\":0,");
+    if (e->request.scores) serve_write_logprobs(&e->s->engine, e->request.chat, &e->answer.scored, &e->told, out);
     if (e->request.chat) gm_string_printf(out, piece ? "\"delta\":{" : "\"message\":{\"role\":\"assistant\",");
     if (text) {
         gm_string_printf(out, e->request.chat ? "\"content\":" : "\"text\":");
-        cmd_json_text(out, text, bytes);
+        write_text(e, text, bytes, out);
     }
     gm_string_printf(out, "%s%s\"finish_reason\":", e->request.chat ? "}" : "", e->request.chat || text ? "," : "");
     gm_string_printf(out, reason ? "\"%s\"}" : "null}", reason);
@@ -134,6 +143,14 @@ static void end_stream(exchange *e, int64_t prompt) {
 
 /* ---- answers ---- */
 
+static void begin_echo(exchange *e) {
+    const serve_request *request = &e->request;
+    const rt_ids *ids = &request->ids;
+    if (!request->echo) return;
+    if (request->prompt) gm_string_append(&e->echo, request->prompt, strlen(request->prompt));
+    else if (e->s->engine.tokenizer) rt_decode(e->s->engine.tokenizer, ids->data, ids->count, true, &e->echo);
+}
+
 static gm_status read_prompt(exchange *e, gm_diag *diag) {
     const serve_request *request = &e->request;
     const server *s = e->s;
@@ -173,6 +190,11 @@ static gm_status run(exchange *e, gm_diag *diag) {
     cmd_stops stops =
         e->request.chat ? s->chat_stops : (cmd_stops){s->engine.model.config.stops, s->engine.model.config.stop_count};
     int64_t held = 0;
+    e->answer.scores = e->request.scores;
+    e->answer.echoes = e->request.scores && e->request.echo;
+    e->answer.scored.top = (int)e->request.top;
+    if (e->answer.echoes) rt_ids_free(&s->held);
+    begin_echo(e);
     GM_TRY(cmd_held_keep(&s->held, s->engine.session, &e->answer.prompt, diag, &held));
     if (e->request.stream) begin_stream(e);
     gm_status status = cmd_answer_run(&e->answer, options, held,
@@ -226,6 +248,7 @@ static void complete(server *s, fe_http_request *http, bool chat) {
     else if (e.request.stream) end_stream(&e, prompt);
     else answer_whole(&e, prompt);
     cmd_answer_free(&e.answer);
+    gm_string_free(&e.echo);
     serve_request_free(&e.request);
     gm_arena_free(&arena);
 }

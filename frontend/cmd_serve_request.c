@@ -65,20 +65,21 @@ static gm_status read_stops(const cJSON *item, cmd_options *options, gm_arena *a
     return GM_OK;
 }
 
-static gm_status read_ids(const cJSON *list, serve_request *out, gm_diag *diag) {
+static gm_status read_ids(const cJSON *key, const cJSON *list, serve_request *out, gm_diag *diag) {
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
         int64_t id;
-        if (!fe_json_int(item, 0, INT32_MAX, &id)) return refuse(list, "a text or a list of token ids", diag);
+        if (!fe_json_int(item, 0, INT32_MAX, &id)) return refuse(key, "a text or a list of token ids", diag);
         rt_ids_push(&out->ids, (int32_t)id);
     }
-    return out->ids.count ? GM_OK : refuse(list, "a text or a list of token ids", diag);
+    return out->ids.count ? GM_OK : refuse(key, "a text or a list of token ids", diag);
 }
 
+/* Also in a list of one. */
 static gm_status read_prompt(const cJSON *item, gm_arena *arena, serve_request *out, gm_diag *diag) {
-    bool single = cJSON_IsArray(item) && cJSON_GetArraySize(item) == 1 && cJSON_IsString(item->child);
+    bool single = cJSON_IsArray(item) && cJSON_GetArraySize(item) == 1 && !cJSON_IsNumber(item->child);
     const cJSON *text = single ? item->child : item;
-    if (cJSON_IsArray(text)) return read_ids(item, out, diag);
+    if (cJSON_IsArray(text)) return read_ids(item, text, out, diag);
     if (!cJSON_IsString(text)) return refuse(item, "a text or a list of token ids", diag);
     out->prompt = gm_arena_strdup(arena, text->valuestring);
     return GM_OK;
@@ -94,8 +95,7 @@ static bool is_idle(const cJSON *item) {
 
 static gm_status check_idle(const cJSON *item, gm_diag *diag) {
     static const char *const absent[] = {
-        "tools",      "functions", "logprobs", "top_logprobs", "frequency_penalty", "presence_penalty",
-        "logit_bias", "suffix",    "echo"};
+        "tools", "functions", "top_logprobs", "frequency_penalty", "presence_penalty", "logit_bias", "suffix", "echo"};
     static const char *const single[] = {"n", "best_of"};
     for (size_t i = 0; i < GM_COUNT(absent); i++)
         if (strcmp(item->string, absent[i]) == 0 && !is_idle(item))
@@ -116,12 +116,26 @@ static gm_status read_bool(const cJSON *item, bool *out, gm_diag *diag) {
     return cJSON_IsBool(item) ? GM_OK : refuse(item, "true or false", diag);
 }
 
+static gm_status read_top(const cJSON *item, serve_request *out, gm_diag *diag) {
+    return fe_json_int(item, 0, FE_LIKELY_MOST, &out->top) ? GM_OK : refuse(item, "a whole number 0 to 20", diag);
+}
+
+/* Of a text a number, of a chat true, with the number in another key. */
+static gm_status read_logprobs(const cJSON *item, serve_request *out, gm_diag *diag) {
+    if (out->chat) return read_bool(item, &out->scores, diag);
+    out->scores = !cJSON_IsFalse(item);
+    return out->scores ? read_top(item, out, diag) : GM_OK;
+}
+
 static gm_status read_key(const cJSON *item, gm_arena *arena, gm_diag *diag, serve_request *out) {
     if (cJSON_IsNull(item)) return GM_OK;
     for (size_t i = 0; i < GM_COUNT(numbers); i++)
         if (strcmp(item->string, numbers[i].key) == 0) return read_number(&numbers[i], item, &out->options, diag);
     if (strcmp(item->string, "stop") == 0) return read_stops(item, &out->options, arena, diag);
     if (strcmp(item->string, "stream") == 0) return read_bool(item, &out->stream, diag);
+    if (strcmp(item->string, "logprobs") == 0) return read_logprobs(item, out, diag);
+    if (out->chat && strcmp(item->string, "top_logprobs") == 0) return read_top(item, out, diag);
+    if (!out->chat && strcmp(item->string, "echo") == 0) return read_bool(item, &out->echo, diag);
     const cJSON *usage = strcmp(item->string, "stream_options") == 0 ? fe_json_get(item, "include_usage") : NULL;
     if (usage) return read_bool(usage, &out->usage, diag);
     return check_idle(item, diag);
@@ -134,6 +148,8 @@ static gm_status read_all(const cJSON *root, fe_generation generation, gm_arena 
     if (!cJSON_IsObject(root)) return gm_fail(diag, GM_INVALID, "%s: expected an object", source);
     cJSON_ArrayForEach(item, root) GM_TRY(read_key(item, arena, diag, out));
     if (!text) return gm_fail(diag, GM_INVALID, "%s: expected key \"%s\"", source, wanted);
+    if (out->top && !out->scores)
+        return gm_fail(diag, GM_INVALID, "%s: key \"top_logprobs\": expected \"logprobs\" to be true", source);
     return out->chat ? fe_chat_from_json(generation, text, "messages", arena, diag, &out->messages, &out->count)
                      : read_prompt(text, arena, out, diag);
 }

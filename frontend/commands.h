@@ -3,6 +3,7 @@
 #define GM_FRONTEND_COMMANDS_H
 
 #include "frontend/driver.h"
+#include "frontend/likely.h"
 #include "frontend/stop_match.h"
 
 /* ---- options ---- */
@@ -120,6 +121,9 @@ typedef struct cmd_answer {
     rt_stop reason;
     double prefill_s, generate_s;
     rt_sampling sampling; /* once it was run */
+    bool scores,
+        echoes; /* keep log probabilities of the answer's tokens; of the prompt's before them, then none is held */
+    fe_likelies scored; /* those, with as many of the likeliest as `top` says */
 } cmd_answer;
 
 typedef struct cmd_stops {

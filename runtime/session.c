@@ -349,7 +349,7 @@ static void options_of(const rt_sampling *from, float *options) {
 bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab) {
     float options[RT_SAMPLE_OPTIONS] = {0};
     options_of(sampling, options);
-    return rt_sample_reach(options, vocab) > 0;
+    return !sampling->logits && rt_sample_reach(options, vocab) > 0;
 }
 
 static void set_options(generation *g, const int32_t *stops, int stop_count) {
@@ -364,20 +364,20 @@ static bool is_stop(const generation *g, int32_t token) {
 }
 
 /* A new token, in order: counted and handed on unless it is a stop id or generation has ended. */
-static void take_token(generation *g, int32_t token) {
+static void take_token(generation *g, int32_t token, const float *logits) {
     if (g->stopped || g->cancelled) return;
     if (is_stop(g, token)) {
         g->stopped = true;
         return;
     }
     g->out[g->count++] = token;
-    if (g->on_token && !g->on_token(g->user, token)) g->cancelled = true;
+    if (g->on_token && !g->on_token(g->user, token, logits)) g->cancelled = true;
 }
 
 static void drain_ring(generation *g) {
     rt_ring *ring = g->s->frame->ring;
     uint64_t written = atomic_load_explicit(&ring->written, memory_order_acquire);
-    while (g->read < written) take_token(g, ring->token[g->read++ % RT_RING_CAPACITY]);
+    while (g->read < written) take_token(g, ring->token[g->read++ % RT_RING_CAPACITY], NULL);
 }
 
 static void wait_and_drain(generation *g) {
@@ -411,7 +411,8 @@ static gm_status generate_slice(generation *g, int64_t n, gm_diag *diag) {
     return check_finite(s, "activations", s->x, s->program.hidden, diag);
 }
 
-/* The host's own loop, when the program has none: logits come back, the host picks, one call per token. */
+/* The host's own loop, when the program has none or logits are wanted: they come back, the host picks, one call per
+ * token. */
 static gm_status generate_by_steps(generation *g, gm_diag *diag) {
     rt_session *s = g->s;
     if (!s->logits) s->logits = malloc((size_t)(s->program.rows * s->program.vocab) * sizeof *s->logits);
@@ -422,7 +423,7 @@ static gm_status generate_by_steps(generation *g, gm_diag *diag) {
         int32_t token = rt_sample(s->logits, s->program.vocab, &by, s->frame->sample_scratch);
         s->tokens[s->length] = token;
         run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);
-        take_token(g, token);
+        take_token(g, token, g->sampling->logits ? s->logits : NULL);
         GM_TRY(check_finite(s, "activations", s->x, s->program.hidden, diag));
     }
     return GM_OK;
@@ -452,8 +453,9 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     set_options(&g, stops, stop_count);
     release_activations(s);
     rt_residency_begin_decode(&s->weights, g.max >= RT_LONG_DECODE);
-    gm_status status = s->program.generate.entry ? GM_OK : generate_by_steps(&g, diag);
-    while (status == GM_OK && s->program.generate.entry && g.count < g.max && !g.stopped && !g.cancelled) {
+    bool looped = s->program.generate.entry && !sampling->logits;
+    gm_status status = looped ? GM_OK : generate_by_steps(&g, diag);
+    while (status == GM_OK && looped && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;
         status = generate_slice(&g, left < slice ? left : slice, diag);
     }

@@ -27,14 +27,17 @@ typedef struct rt_sampling {
     float repeat_penalty; /* 1: none */
     int32_t repeat_last_n;
     uint64_t seed;
+    bool logits; /* hand them on with each token: the same tokens, slower, by a call of the program for each */
 } rt_sampling;
-/* May choices from `vocab` tokens read screens of the weights (runtime/screen.h), where the program has them? */
+/* May choices by it from `vocab` tokens read screens of the weights (runtime/screen.h), where the program has them? */
 bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab);
 
 typedef enum rt_stop { RT_STOP_LENGTH, RT_STOP_EOS, RT_STOP_HOST } rt_stop;
 
-/* Called on the calling thread for each token as it comes; return false to stop after it. */
-typedef bool (*rt_token_fn)(void *user, int32_t token);
+/* Called on the calling thread for each token as it comes; return false to stop after it. logits[vocab]: those that it
+ * was chosen from, before what the sampling makes of them, to be read until this returns; NULL unless the sampling asks
+ * for them. */
+typedef bool (*rt_token_fn)(void *user, int32_t token, const float *logits);
 
 /* Tokens in the cache so far, and the largest number it can hold. */
 int64_t rt_session_length(const rt_session *session);

@@ -16,7 +16,7 @@ static void print(gm_string *text) {
     gm_string_free(text);
 }
 
-static bool on_token(void *user, int32_t token) {
+static bool on_token(void *user, int32_t token, const float *logits) {
     writer *w = user;
     gm_string text = {0};
     rt_stream_push(w->tokenizer, &w->stream, token, &text);

@@ -99,6 +99,35 @@ post stopped 200 '\{.*"finish_reason":"stop".*' /v1/completions "{\"prompt\":[2,
 before=$(field text)
 check stopped_before "$middle in $(field text)" sh -c "! printf '%s' '$(field text)' | grep -Fq '$middle'"
 
+# Log probabilities: of the same tokens as without them, in the form of each path.
+real='-?[0-9.]+(e-[0-9]+)?' string='"([^"\\]|\\.)*"'
+for sampling in '"temperature":0' '"temperature":1,"seed":4'; do
+    post plain 200 '\{.*' /v1/completions "{\"prompt\":[2,5,7],\"max_tokens\":8,$sampling}"
+    plain=$(field text)
+    post scored 200 "\\{.*\"choices\":\\[\\{\"index\":0,\"logprobs\":\\{\"tokens\":\\[($string,?){8}\\],\"token_logprobs\":\\[($real,?){8}\\],\"top_logprobs\":\\[(\\{$string:$real,$string:$real\\},?){8}\\],\"text_offset\":\\[0(,[0-9]+){7}\\]\\},\"text\":.*" \
+        /v1/completions "{\"prompt\":[2,5,7],\"max_tokens\":8,\"logprobs\":2,$sampling}"
+    check "scored_same $sampling" "$plain / $(field text)" [ "$(field text)" = "$plain" ]
+done
+likely="\\{\"token\":$string,\"logprob\":$real,\"bytes\":\\[[0-9,]*\\]"
+post chat_scored 200 "\\{.*\"logprobs\":\\{\"content\":\\[($likely,\"top_logprobs\":\\[$likely\\}\\]\\},?)+\\]\\},\"message\":.*" \
+    /v1/chat/completions "{\"messages\":$conversation,\"max_tokens\":6,\"logprobs\":true,\"top_logprobs\":1}"
+check chat_scored_same "expected $expected: $(cat "$work/answer")" grep -Fq "\"content\":\"$expected\"" "$work/answer"
+ask POST /v1/completions '{"prompt":[2,5,7],"max_tokens":6,"logprobs":0,"stream":true}'
+told=$(sed -n 's/.*"token_logprobs":\[\([^]]*\)\].*/\1/p' "$work/answer" | tr , '\n' | grep -c .)
+check stream_scored "$told: $(cat "$work/answer")" [ "$told" = 6 ]
+# Of a prompt that is said too they are what perplexity sums: its first token has none.
+printf 'the quick brown fox jumps over the lazy dog and the quick brown fox' >"$work/text"
+ids=$("$gemmac" tokenize "$gguf" --no-bos --format json <"$work/text" | tr -dc '0-9,' | cut -d, -f1-11)
+post echo 200 "\\{.*\"token_logprobs\":\\[null(,$real){12}\\],\"top_logprobs\":\\[null(,\\{$string:$real\\}){11},.*\"text\":\".*quick.*" \
+    /v1/completions "{\"prompt\":[[2,$ids]],\"max_tokens\":1,\"logprobs\":1,\"echo\":true}"
+sum=$(sed -n 's/.*"token_logprobs":\[null,\([^]]*\)\].*/\1/p' "$work/answer" | tr , '\n' | head -n 11 | awk '{ s -= $1 } END { printf "%.5f", s / NR }')
+nll=$("$gemmac" perplexity "$gguf" -f "$work/text" -c 12 --tokens 12 --precision f32 --format json | sed 's/.*"nll":\([^,]*\),.*/\1/' | awk '{ printf "%.5f", $1 }')
+check echo_sums "$sum, perplexity says $nll" [ "$sum" = "$nll" ]
+post echo_only 200 '\{.*"choices":\[\{"index":0,"text":"the quick","finish_reason":"length"\}\].*' /v1/completions '{"prompt":"the quick","max_tokens":0,"echo":true}'
+refused many_logprobs 'logprobs.*expected a whole number 0 to 20' '{"prompt":"a","logprobs":21}'
+refused top_alone 'top_logprobs.*expected .*logprobs.* to be true' '{"messages":[],"top_logprobs":2}' /v1/chat/completions
+refused chat_echo 'does not do this' '{"messages":[],"echo":true}' /v1/chat/completions
+
 refused nothing 'byte 0: expected a JSON value' ''
 refused no_object 'expected an object' '[]'
 refused no_prompt 'expected key' '{}'

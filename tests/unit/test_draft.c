@@ -62,7 +62,7 @@ typedef struct outcome {
     float *logits; /* of one more token: they depend on every row of the caches */
 } outcome;
 
-static bool on_token(void *user, int32_t token) {
+static bool on_token(void *user, int32_t token, const float *logits) {
     outcome *o = user;
     o->streamed[o->seen++] = token;
     return o->seen < o->cancel;

@@ -30,7 +30,7 @@ static void open_engine(const char *with, const char *skip, fe_engine *out) {
     ck_assert_msg(fe_engine_open(model, &options, &diag, out) == GM_OK, "%s: %s", with ? with : "plain", diag.message);
 }
 
-static bool stop_early(void *user, int32_t token) {
+static bool stop_early(void *user, int32_t token, const float *logits) {
     return ++*(int *)user < STOP_AFTER;
 }
 
