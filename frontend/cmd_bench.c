@@ -161,8 +161,14 @@ static rt_sampling sampling_of(const cmd_options *options, const fe_defaults *de
 }
 
 static gm_status check_sampling(const cmd_options *options, gm_diag *diag) {
-    static const cmd_flag flags[] = {FLAG_TOP_K,          FLAG_TOP_P,         FLAG_MIN_P,
-                                     FLAG_REPEAT_PENALTY, FLAG_REPEAT_LAST_N, FLAG_BENCH_SEED};
+    static const cmd_flag flags[] = {FLAG_TOP_K,
+                                     FLAG_TOP_P,
+                                     FLAG_MIN_P,
+                                     FLAG_REPEAT_PENALTY,
+                                     FLAG_FREQUENCY_PENALTY,
+                                     FLAG_PRESENCE_PENALTY,
+                                     FLAG_REPEAT_LAST_N,
+                                     FLAG_BENCH_SEED};
     for (size_t i = 0; i < GM_COUNT(flags) && !(options->temperature > 0); i++)
         if (cmd_given(options, flags[i]))
             return gm_fail(diag, GM_INVALID,

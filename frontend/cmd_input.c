@@ -181,6 +181,8 @@ rt_sampling cmd_sampling(const cmd_options *options, const fe_defaults *defaults
         .min_p = (float)either(cmd_given(o, FLAG_MIN_P), o->min_p, defaults->min_p, 0),
         .repeat_penalty =
             (float)either(cmd_given(o, FLAG_REPEAT_PENALTY), o->repeat_penalty, defaults->repeat_penalty, 1),
+        .frequency_penalty = (float)o->frequency_penalty,
+        .presence_penalty = (float)o->presence_penalty,
         .repeat_last_n = (int32_t)cmd_int_or(o, FLAG_REPEAT_LAST_N, o->repeat_last_n, 64),
         .seed = seed_of(o),
     };

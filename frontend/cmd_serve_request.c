@@ -27,6 +27,8 @@ static const struct number {
     {"top_p", FLAG_TOP_P, OF(top_p), false, 0, 1, "a number 0 to 1"},
     {"min_p", FLAG_MIN_P, OF(min_p), false, 0, 1, "a number 0 to 1"},
     {"repeat_penalty", FLAG_REPEAT_PENALTY, OF(repeat_penalty), false, 0.01, 100, "a number 0.01 to 100"},
+    {"frequency_penalty", FLAG_FREQUENCY_PENALTY, OF(frequency_penalty), false, -2, 2, "a number -2 to 2"},
+    {"presence_penalty", FLAG_PRESENCE_PENALTY, OF(presence_penalty), false, -2, 2, "a number -2 to 2"},
     {"top_k", FLAG_TOP_K, OF(top_k), true, 0, INT32_MAX, "a whole number from 0 on"},
     {"seed", FLAG_SEED, OF(seed), true, -1, 1LL << 53, "a whole number from -1 on"},
     {"max_tokens", FLAG_CHAT_PREDICT, OF(predict), true, -1, INT32_MAX, "a whole number from -1 on"},
@@ -94,8 +96,7 @@ static bool is_idle(const cJSON *item) {
 }
 
 static gm_status check_idle(const cJSON *item, gm_diag *diag) {
-    static const char *const absent[] = {
-        "tools", "functions", "top_logprobs", "frequency_penalty", "presence_penalty", "logit_bias", "suffix", "echo"};
+    static const char *const absent[] = {"tools", "functions", "top_logprobs", "logit_bias", "suffix", "echo"};
     static const char *const single[] = {"n", "best_of"};
     for (size_t i = 0; i < GM_COUNT(absent); i++)
         if (strcmp(item->string, absent[i]) == 0 && !is_idle(item))

@@ -42,7 +42,7 @@ typedef struct cmd_options {
     int64_t format, precision, kl_base, run_mode;
     int64_t predict, top_k, repeat_last_n, seed, context, threads, chunk, tokens, repetitions, memory, plan_prompt,
         port;
-    double kl_budget, temperature, top_p, min_p, repeat_penalty;
+    double kl_budget, temperature, top_p, min_p, repeat_penalty, frequency_penalty, presence_penalty;
     bool help, no_bos, special, skip_special, no_generation_prompt, ignore_eos, time, explain, measure, no_weights,
         no_probe;
     cmd_flags given;

@@ -14,7 +14,8 @@
      F(FORMAT))
 #define DUMP_FLAGS     (F(DUMP) | F(DUMP_DIR))
 #define PROMPT_FLAGS   (F(PROMPT) | F(FILE) | F(IDS) | F(NO_BOS) | F(SPECIAL))
-#define SAMPLING_FLAGS (F(TEMP) | F(TOP_K) | F(TOP_P) | F(MIN_P) | F(REPEAT_PENALTY) | F(REPEAT_LAST_N) | F(SEED))
+#define PENALTY_FLAGS  (F(REPEAT_PENALTY) | F(FREQUENCY_PENALTY) | F(PRESENCE_PENALTY) | F(REPEAT_LAST_N))
+#define SAMPLING_FLAGS (F(TEMP) | F(TOP_K) | F(TOP_P) | F(MIN_P) | PENALTY_FLAGS | F(SEED))
 
 typedef struct command {
     const char *name;

@@ -96,6 +96,11 @@ static bool penalises(const float *options) {
     return penalty > 0 && penalty != 1 && options[RT_SAMPLE_REPEAT_LAST_N] >= 1;
 }
 
+static bool takes_off(const float *options) {
+    bool any = options[RT_SAMPLE_FREQUENCY] != 0 || options[RT_SAMPLE_PRESENCE] != 0;
+    return any && options[RT_SAMPLE_REPEAT_LAST_N] >= 1;
+}
+
 /* The first of the latest tokens that the penalty looks at. */
 static int64_t first_seen(const rt_choice *by) {
     float last_n = by->options[RT_SAMPLE_REPEAT_LAST_N];
@@ -132,6 +137,19 @@ static void penalise(rt_scores *set, const rt_choice *by) {
         int64_t at = place_of(set, by->tokens[i]);
         if (at == set->count || set->id[at] != by->tokens[i]) continue;
         set->score[at] = penalised(set->weight[at], by->options[RT_SAMPLE_REPEAT_PENALTY]);
+    }
+}
+
+/* What occurs is marked by a weight of its own, so that its presence counts once. */
+static void take_off(rt_scores *set, const rt_choice *by) {
+    if (!takes_off(by->options)) return;
+    memset(set->weight, 0, (size_t)set->count * sizeof(float));
+    for (int64_t i = first_seen(by); i < by->position; i++) {
+        int64_t at = place_of(set, by->tokens[i]);
+        if (at == set->count || set->id[at] != by->tokens[i]) continue;
+        set->score[at] -= by->options[RT_SAMPLE_FREQUENCY];
+        if (set->weight[at] == 0) set->score[at] -= by->options[RT_SAMPLE_PRESENCE];
+        set->weight[at] = 1;
     }
 }
 
@@ -250,6 +268,7 @@ int32_t rt_sample_scores(rt_scores *set, const rt_choice *by) {
     const float *options = by->options;
     if (!set->count) return 0;
     penalise(set, by);
+    take_off(set, by);
     float temperature = options[RT_SAMPLE_TEMPERATURE];
     int64_t best = best_place(set->score, set->count);
     /* Without a finite best there is no distribution to draw from. */
@@ -276,7 +295,8 @@ int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void 
 int64_t rt_sample_reach(const float *options, int64_t vocab) {
     float top_k = options[RT_SAMPLE_TEMPERATURE] > 0 ? options[RT_SAMPLE_TOP_K] : 1;
     bool few = top_k >= 1 && top_k <= (float)RT_SAMPLE_MOST_REACH && (top_k < (float)vocab || top_k == 1);
-    return few && !(penalises(options) && options[RT_SAMPLE_REPEAT_PENALTY] < 1) ? (int64_t)top_k : 0;
+    bool raises = penalises(options) && options[RT_SAMPLE_REPEAT_PENALTY] < 1;
+    return few && !raises && !takes_off(options) ? (int64_t)top_k : 0;
 }
 
 /* A score below `least` that divided by the temperature is as large as it: its quotient q is the same float, from which

@@ -12,8 +12,10 @@ typedef enum rt_sample_option {
     RT_SAMPLE_TOP_P,          /* keep the smallest head of the distribution reaching p; 1: all */
     RT_SAMPLE_MIN_P,          /* keep p(token) >= min_p * p(best); 0: all */
     RT_SAMPLE_REPEAT_PENALTY, /* 1: none */
-    RT_SAMPLE_REPEAT_LAST_N,  /* how many of the latest tokens it looks at */
-    RT_SAMPLE_OPTIONS = 8
+    RT_SAMPLE_REPEAT_LAST_N,  /* how many of the latest tokens penalties look at */
+    RT_SAMPLE_FREQUENCY,      /* taken off a token's logit for each time that it is there */
+    RT_SAMPLE_PRESENCE,       /* taken off once */
+    RT_SAMPLE_OPTIONS
 } rt_sample_option;
 
 /* What a token is chosen by, besides logits. Random numbers are a function of the seed, the place position + row and
@@ -27,7 +29,7 @@ typedef struct rt_choice {
 } rt_choice;
 
 /* logits [vocab] are not changed. scratch: at least rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside.
- * Order: repeat penalty, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where all are. */
+ * Order: repeat penalty, the two others, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where all are. */
 int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void *scratch);
 size_t rt_sample_scratch_bytes(int64_t vocab);
 
@@ -48,8 +50,8 @@ int32_t rt_sample_scores(rt_scores *among, const rt_choice *by);
 
 enum { RT_SAMPLE_MOST_REACH = 256 };
 /* k, 1 … RT_SAMPLE_MOST_REACH, when the token depends only on the k largest logits, as the repeat penalty leaves them,
- * and those that tie with them: on none below rt_sample_floor of any number that k of these reach. 0: on all. The
- * penalty then makes no logit larger. */
+ * and those that tie with them: on none below rt_sample_floor of any number that k of these reach. 0: on all. There is
+ * then no other penalty, and that one makes no logit larger. */
 int64_t rt_sample_reach(const float *options, int64_t vocab);
 float rt_sample_floor(float least, const float *options);
 /* What the repeat penalty leaves of the logit of id. */

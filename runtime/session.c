@@ -344,12 +344,19 @@ static void options_of(const rt_sampling *from, float *options) {
     options[RT_SAMPLE_MIN_P] = from->min_p;
     options[RT_SAMPLE_REPEAT_PENALTY] = from->repeat_penalty;
     options[RT_SAMPLE_REPEAT_LAST_N] = (float)from->repeat_last_n;
+    options[RT_SAMPLE_FREQUENCY] = from->frequency_penalty;
+    options[RT_SAMPLE_PRESENCE] = from->presence_penalty;
+}
+
+/* Must the host do it? The compiled loop passes no logits on, and knows of the repeat penalty alone. */
+static bool picks_on_host(const rt_sampling *sampling) {
+    return sampling->logits || sampling->frequency_penalty != 0 || sampling->presence_penalty != 0;
 }
 
 bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab) {
     float options[RT_SAMPLE_OPTIONS] = {0};
     options_of(sampling, options);
-    return !sampling->logits && rt_sample_reach(options, vocab) > 0;
+    return !picks_on_host(sampling) && rt_sample_reach(options, vocab) > 0;
 }
 
 static void set_options(generation *g, const int32_t *stops, int stop_count) {
@@ -411,8 +418,7 @@ static gm_status generate_slice(generation *g, int64_t n, gm_diag *diag) {
     return check_finite(s, "activations", s->x, s->program.hidden, diag);
 }
 
-/* The host's own loop, when the program has none or logits are wanted: they come back, the host picks, one call per
- * token. */
+/* The host's own loop, when the program has none that does it: logits come back, the host picks, one call per token. */
 static gm_status generate_by_steps(generation *g, gm_diag *diag) {
     rt_session *s = g->s;
     if (!s->logits) s->logits = malloc((size_t)(s->program.rows * s->program.vocab) * sizeof *s->logits);
@@ -453,7 +459,7 @@ gm_status rt_session_generate(rt_session *s, const rt_sampling *sampling, const 
     set_options(&g, stops, stop_count);
     release_activations(s);
     rt_residency_begin_decode(&s->weights, g.max >= RT_LONG_DECODE);
-    bool looped = s->program.generate.entry && !sampling->logits;
+    bool looped = s->program.generate.entry && !picks_on_host(sampling);
     gm_status status = looped ? GM_OK : generate_by_steps(&g, diag);
     while (status == GM_OK && looped && g.count < g.max && !g.stopped && !g.cancelled) {
         int64_t left = g.max - g.count, slice = on_token ? RT_MAX_ROLLBACK : RT_RING_CAPACITY;

@@ -24,8 +24,9 @@ typedef struct rt_sampling {
     float temperature; /* 0: greedy */
     int32_t top_k;     /* 0: all */
     float top_p, min_p;
-    float repeat_penalty; /* 1: none */
-    int32_t repeat_last_n;
+    float repeat_penalty;                      /* 1: none */
+    float frequency_penalty, presence_penalty; /* 0: none; with them the host picks, as for `logits` */
+    int32_t repeat_last_n;                     /* latest tokens that penalties see */
     uint64_t seed;
     bool logits; /* hand them on with each token: the same tokens, slower, by a call of the program for each */
 } rt_sampling;

@@ -115,7 +115,18 @@ check chat_scored_same "expected $expected: $(cat "$work/answer")" grep -Fq "\"c
 ask POST /v1/completions '{"prompt":[2,5,7],"max_tokens":6,"logprobs":0,"stream":true}'
 told=$(sed -n 's/.*"token_logprobs":\[\([^]]*\)\].*/\1/p' "$work/answer" | tr , '\n' | grep -c .)
 check stream_scored "$told: $(cat "$work/answer")" [ "$told" = 6 ]
-# Of a prompt that is said too they are what perplexity sums: its first token has none.
+# Penalties are those of generate. With a large one no token comes twice, nor one of the prompt's.
+post penalised 200 '\{.*' /v1/completions '{"prompt":[2,5,7],"max_tokens":12,"frequency_penalty":1.5,"presence_penalty":2}'
+penalised() { "$gemmac" generate "$gguf" --ids 2,5,7 -n 12 --ignore-eos --precision f32 -c 64 --temp 0 --format json "$@"; }
+expected=$(penalised --frequency-penalty 1.5 --presence-penalty 2 | said_by)
+check penalised_same "expected $expected: $(cat "$work/answer")" grep -Fq "\"text\":\"$expected\"" "$work/answer"
+check penalised_differs "$expected" [ "$expected" != "$(penalised | said_by)" ]
+for penalty in frequency presence; do
+    ids=$(penalised --$penalty-penalty 100 | sed 's/.*"ids":\[\([0-9,]*\)\].*/2,5,7,\1/' | tr , '\n')
+    check "no_$penalty" "$(echo $ids)" [ "$(echo "$ids" | wc -l) $(echo "$ids" | sort -u | wc -l)" = '15 15' ]
+done
+refused large_penalty 'presence_penalty.*expected a number -2 to 2' '{"prompt":"a","presence_penalty":3}'
+# Of a prompt that is said too log probabilities are what perplexity sums: its first token has none.
 printf 'the quick brown fox jumps over the lazy dog and the quick brown fox' >"$work/text"
 ids=$("$gemmac" tokenize "$gguf" --no-bos --format json <"$work/text" | tr -dc '0-9,' | cut -d, -f1-11)
 post echo 200 "\\{.*\"token_logprobs\":\\[null(,$real){12}\\],\"top_logprobs\":\\[null(,\\{$string:$real\\}){11},.*\"text\":\".*quick.*" \

@@ -27,15 +27,20 @@ static void fill_options(setting from, float options[RT_SAMPLE_OPTIONS]) {
 }
 
 /* One draw with exactly the scratch promised, which an address sanitizer then watches. */
-static int32_t sample_at(const float *logits, int64_t vocab, setting set, const int32_t *tokens, int64_t position,
-                         uint64_t seed) {
-    float options[RT_SAMPLE_OPTIONS];
-    fill_options(set, options);
+static int32_t sample_with(const float *logits, int64_t vocab, const float *options, const int32_t *tokens,
+                           int64_t position, uint64_t seed) {
     void *scratch = malloc(rt_sample_scratch_bytes(vocab));
     int32_t id = rt_sample(
         logits, vocab, &(rt_choice){.options = options, .tokens = tokens, .position = position, .seed = seed}, scratch);
     free(scratch);
     return id;
+}
+
+static int32_t sample_at(const float *logits, int64_t vocab, setting set, const int32_t *tokens, int64_t position,
+                         uint64_t seed) {
+    float options[RT_SAMPLE_OPTIONS];
+    fill_options(set, options);
+    return sample_with(logits, vocab, options, tokens, position, seed);
 }
 
 static int32_t greedy(const float *logits, int64_t vocab) {
@@ -295,6 +300,46 @@ START_TEST(penalty_before_distribution) {
 }
 END_TEST
 
+/* The best of four logits under all three penalties. */
+static int32_t taken_off(const float *logits, float repeat, float frequency, float presence, const int32_t *tokens,
+                         int64_t position) {
+    const float options[RT_SAMPLE_OPTIONS] = {[RT_SAMPLE_REPEAT_PENALTY] = repeat,
+                                              [RT_SAMPLE_REPEAT_LAST_N] = 64,
+                                              [RT_SAMPLE_FREQUENCY] = frequency,
+                                              [RT_SAMPLE_PRESENCE] = presence};
+    return sample_with(logits, 4, options, tokens, position, 1);
+}
+
+START_TEST(frequency_and_presence) {
+    const float logits[] = {3, 2.9f, -1, 2.85f};
+    const int32_t tokens[] = {0, 1, 1, 1, 7, -1};
+    ck_assert_int_eq(taken_off(logits, 1, 0, 0, tokens, 6), 0);
+    ck_assert_int_eq(taken_off(logits, 1, 0.06f, 0, tokens, 6), 0); /* 2.94, 2.72 */
+    ck_assert_int_eq(taken_off(logits, 1, 0.2f, 0, tokens, 6), 3);  /* 2.8, 2.3 */
+    ck_assert_int_eq(taken_off(logits, 1, 0.2f, 0, tokens, 0), 0);
+    ck_assert_int_eq(taken_off(logits, 1, -0.1f, 0, tokens, 6), 1); /* 3.1, 3.2 */
+    ck_assert_int_eq(taken_off(logits, 1, 0, 0.04f, tokens, 6), 0); /* 2.96, 2.86, however often it is there */
+    ck_assert_int_eq(taken_off(logits, 1, 0, -0.04f, tokens, 6), 0);
+    ck_assert_int_eq(taken_off(logits, 1, 0, 0.2f, tokens, 6), 3);
+    /* Behind the repeat penalty: 3.33 and 3.22, less 0.5 or 0.4. */
+    ck_assert_int_eq(taken_off(logits, 0.9f, 0, 0.5f, tokens, 6), 3);
+    ck_assert_int_eq(taken_off(logits, 0.9f, 0, 0.4f, tokens, 6), 0);
+}
+END_TEST
+
+START_TEST(all_are_reached_under_other_penalties) {
+    float options[RT_SAMPLE_OPTIONS];
+    fill_options((setting){.temperature = 1, .top_k = 5, .penalty = 1, .last_n = 64}, options);
+    ck_assert_int_eq(rt_sample_reach(options, 100), 5);
+    options[RT_SAMPLE_FREQUENCY] = 0.1f;
+    ck_assert_int_eq(rt_sample_reach(options, 100), 0);
+    options[RT_SAMPLE_FREQUENCY] = 0, options[RT_SAMPLE_PRESENCE] = 0.1f;
+    ck_assert_int_eq(rt_sample_reach(options, 100), 0);
+    options[RT_SAMPLE_REPEAT_LAST_N] = 0;
+    ck_assert_int_eq(rt_sample_reach(options, 100), 5);
+}
+END_TEST
+
 /* ---- randomness ---- */
 
 START_TEST(repeatable) {
@@ -544,6 +589,8 @@ int main(void) {
     tcase_add_test(tcase, at_the_limits);
     tcase_add_test(tcase, penalties);
     tcase_add_test(tcase, penalty_before_distribution);
+    tcase_add_test(tcase, frequency_and_presence);
+    tcase_add_test(tcase, all_are_reached_under_other_penalties);
     tcase_add_test(tcase, repeatable);
     tcase_add_test(tcase, independent);
     tcase_add_test(tcase, others_do_not_matter);
