@@ -29,7 +29,8 @@ typedef struct rt_choice {
 } rt_choice;
 
 /* logits [vocab] are not changed. scratch: at least rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside.
- * Order: repeat penalty, the two others, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where all are. */
+ * Order: repeat penalty, the two others, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where all
+ * are. */
 int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void *scratch);
 size_t rt_sample_scratch_bytes(int64_t vocab);
 
