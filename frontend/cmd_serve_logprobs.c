@@ -2,7 +2,7 @@
  * object for each token of a chat. */
 #include "frontend/cmd_serve.h"
 
-#include <string.h>
+#include <math.h>
 
 /* ---- one token ---- */
 
@@ -77,10 +77,18 @@ static void write_chat(const fe_engine *engine, const fe_likelies *list, size_t 
 
 /* ---- of a text ---- */
 
+static void write_name(const fe_engine *engine, const fe_likelies *list, size_t token, gm_string *out) {
+    write_token(engine, fe_likelies_at(list, token)->id, out);
+}
+
+static void write_logprob(const fe_engine *engine, const fe_likelies *list, size_t token, gm_string *out) {
+    cmd_json_real(out, fe_likelies_at(list, token)->logprob);
+}
+
 /* An object of tokens with their log probabilities; null where nothing is known. */
 static void write_top(const fe_engine *engine, const fe_likelies *list, size_t token, gm_string *out) {
     const fe_likely *entry = fe_likelies_at(list, token);
-    if (!list->top || entry->logprob != entry->logprob) {
+    if (!list->top || isnan(entry->logprob)) {
         gm_string_printf(out, "null");
         return;
     }
@@ -94,22 +102,19 @@ static void write_top(const fe_engine *engine, const fe_likelies *list, size_t t
 }
 
 static void write_lists(const fe_engine *engine, const fe_likelies *list, serve_told *told, gm_string *out) {
-    gm_string_printf(out, "{\"tokens\":[");
-    for (size_t i = told->tokens; i < list->count; i++) {
-        gm_string_printf(out, i > told->tokens ? "," : "");
-        write_token(engine, fe_likelies_at(list, i)->id, out);
+    static const struct {
+        const char *name;
+        void (*write)(const fe_engine *engine, const fe_likelies *list, size_t token, gm_string *out);
+    } lists[] = {{"tokens", write_name}, {"token_logprobs", write_logprob}, {"top_logprobs", write_top}};
+    for (size_t n = 0; n < GM_COUNT(lists); n++) {
+        gm_string_printf(out, "%s\"%s\":[", n ? "" : "{", lists[n].name);
+        for (size_t i = told->tokens; i < list->count; i++) {
+            gm_string_printf(out, i > told->tokens ? "," : "");
+            lists[n].write(engine, list, i, out);
+        }
+        gm_string_printf(out, "],");
     }
-    gm_string_printf(out, "],\"token_logprobs\":[");
-    for (size_t i = told->tokens; i < list->count; i++) {
-        gm_string_printf(out, i > told->tokens ? "," : "");
-        cmd_json_real(out, fe_likelies_at(list, i)->logprob);
-    }
-    gm_string_printf(out, "],\"top_logprobs\":[");
-    for (size_t i = told->tokens; i < list->count; i++) {
-        gm_string_printf(out, i > told->tokens ? "," : "");
-        write_top(engine, list, i, out);
-    }
-    gm_string_printf(out, "],\"text_offset\":[");
+    gm_string_printf(out, "\"text_offset\":[");
     for (size_t i = told->tokens; i < list->count; i++) {
         gm_string_printf(out, "%s%zu", i > told->tokens ? "," : "", told->characters);
         told->characters += characters_of(engine, fe_likelies_at(list, i)->id);

@@ -101,7 +101,7 @@ static bool takes_off(const float *options) {
     return any && options[RT_SAMPLE_REPEAT_LAST_N] >= 1;
 }
 
-/* The first of the latest tokens that the penalty looks at. */
+/* The first of the latest tokens that penalties look at. */
 static int64_t first_seen(const rt_choice *by) {
     float last_n = by->options[RT_SAMPLE_REPEAT_LAST_N];
     return last_n < (float)by->position ? by->position - (int64_t)last_n : 0;
@@ -129,26 +129,19 @@ static int64_t place_of(const rt_scores *set, int32_t id) {
     return low;
 }
 
-/* A penalised logit is computed from the original one, so a token counts once however often it occurs. */
+/* What occurs is marked by a weight of its own: the repeat penalty and presence count once, frequency each time. */
 static void penalise(rt_scores *set, const rt_choice *by) {
-    if (!penalises(by->options)) return;
-    memcpy(set->weight, set->score, (size_t)set->count * sizeof(float));
-    for (int64_t i = first_seen(by); i < by->position; i++) {
-        int64_t at = place_of(set, by->tokens[i]);
-        if (at == set->count || set->id[at] != by->tokens[i]) continue;
-        set->score[at] = penalised(set->weight[at], by->options[RT_SAMPLE_REPEAT_PENALTY]);
-    }
-}
-
-/* What occurs is marked by a weight of its own, so that its presence counts once. */
-static void take_off(rt_scores *set, const rt_choice *by) {
-    if (!takes_off(by->options)) return;
+    const float *options = by->options;
+    bool repeats = penalises(options);
+    if (!repeats && !takes_off(options)) return;
     memset(set->weight, 0, (size_t)set->count * sizeof(float));
     for (int64_t i = first_seen(by); i < by->position; i++) {
         int64_t at = place_of(set, by->tokens[i]);
         if (at == set->count || set->id[at] != by->tokens[i]) continue;
-        set->score[at] -= by->options[RT_SAMPLE_FREQUENCY];
-        if (set->weight[at] == 0) set->score[at] -= by->options[RT_SAMPLE_PRESENCE];
+        bool first = set->weight[at] == 0;
+        if (first && repeats) set->score[at] = penalised(set->score[at], options[RT_SAMPLE_REPEAT_PENALTY]);
+        set->score[at] -= options[RT_SAMPLE_FREQUENCY];
+        if (first) set->score[at] -= options[RT_SAMPLE_PRESENCE];
         set->weight[at] = 1;
     }
 }
@@ -268,7 +261,6 @@ int32_t rt_sample_scores(rt_scores *set, const rt_choice *by) {
     const float *options = by->options;
     if (!set->count) return 0;
     penalise(set, by);
-    take_off(set, by);
     float temperature = options[RT_SAMPLE_TEMPERATURE];
     int64_t best = best_place(set->score, set->count);
     /* Without a finite best there is no distribution to draw from. */

@@ -29,10 +29,11 @@ START_TEST(auto_is_int8_where_panels_are_kept) {
         int count;
         rt_dtype dtype;
         pass_precision opened, artefact;
-    } cases[] = {{16, RT_Q4_K, PASS_INT8, PASS_INT8},   /* panels smaller than the head */
-                 {32, RT_Q4_K, PASS_BLOCK8, PASS_INT8}, /* smaller than all that is stored */
-                 {64, RT_Q4_K, PASS_BLOCK8, PASS_INT8}, /* 8.7 MB of panels beside 7 MB, less than a third more */
-                 {96, RT_Q4_K, PASS_BLOCK8, PASS_BLOCK8}, {64, RT_BF16, PASS_INT8, PASS_INT8}, /* no small codes */
+    } cases[] = {{16, RT_Q4_K, PASS_INT8, PASS_INT8},     /* panels smaller than the head */
+                 {32, RT_Q4_K, PASS_BLOCK8, PASS_INT8},   /* smaller than all that is stored */
+                 {64, RT_Q4_K, PASS_BLOCK8, PASS_INT8},   /* 8.7 MB of panels beside 7 MB, less than a third more */
+                 {96, RT_Q4_K, PASS_BLOCK8, PASS_BLOCK8}, /* 13 MB beside 9.3 */
+                 {64, RT_BF16, PASS_INT8, PASS_INT8},     /* no small codes */
                  {64, RT_Q8_0, PASS_INT8, PASS_INT8}};
     for (size_t i = 0; i < GM_COUNT(cases); i++) {
         fe_model model = {0};
