@@ -93,6 +93,8 @@ gm_status cmd_answer_run(cmd_answer *a, const cmd_options *options, int64_t held
     if (!a->ids) return gm_fail(diag, GM_NOMEM, "out of memory for %lld ids", (long long)max);
     a->sampling = cmd_sampling(options, &a->engine->model.defaults);
     a->sampling.logits = a->scores;
+    a->sampling.biases = a->biases;
+    a->sampling.bias_count = a->bias_count;
     if (rt_sampling_screens(&a->sampling, rt_session_vocab(session)))
         GM_TRY(fe_engine_screens(a->engine, (int)options->threads, diag));
     GM_TRY(prefill(a, held, diag));

@@ -3,6 +3,9 @@
 #include "frontend/cmd_serve.h"
 #include "frontend/json.h"
 
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char source[] = "request";
@@ -67,23 +70,62 @@ static gm_status read_stops(const cJSON *item, cmd_options *options, gm_arena *a
     return GM_OK;
 }
 
-static gm_status read_ids(const cJSON *key, const cJSON *list, serve_request *out, gm_diag *diag) {
+static gm_status refuse_prompt(const cJSON *key, gm_diag *diag) {
+    return refuse(key, "a text, a list of token ids, or a list of such", diag);
+}
+
+static gm_status read_ids(const cJSON *key, const cJSON *list, rt_ids *out, gm_diag *diag) {
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
         int64_t id;
-        if (!fe_json_int(item, 0, INT32_MAX, &id)) return refuse(key, "a text or a list of token ids", diag);
-        rt_ids_push(&out->ids, (int32_t)id);
+        if (!fe_json_int(item, 0, INT32_MAX, &id)) return refuse_prompt(key, diag);
+        rt_ids_push(out, (int32_t)id);
     }
-    return out->ids.count ? GM_OK : refuse(key, "a text or a list of token ids", diag);
+    return out->count ? GM_OK : refuse_prompt(key, diag);
 }
 
-/* Also in a list of one. */
-static gm_status read_prompt(const cJSON *item, gm_arena *arena, serve_request *out, gm_diag *diag) {
-    bool single = cJSON_IsArray(item) && cJSON_GetArraySize(item) == 1 && !cJSON_IsNumber(item->child);
-    const cJSON *text = single ? item->child : item;
-    if (cJSON_IsArray(text)) return read_ids(item, text, out, diag);
-    if (!cJSON_IsString(text)) return refuse(item, "a text or a list of token ids", diag);
-    out->prompt = gm_arena_strdup(arena, text->valuestring);
+static gm_status read_prompts(const cJSON *key, gm_arena *arena, serve_request *out, gm_diag *diag) {
+    bool many = cJSON_IsArray(key) && key->child && !cJSON_IsNumber(key->child);
+    size_t count = many ? (size_t)cJSON_GetArraySize(key) : 1;
+    out->prompts = GM_NEW_ARRAY(arena, serve_prompt, count);
+    for (const cJSON *item = many ? key->child : key; out->prompt_count < count; item = item->next) {
+        serve_prompt *prompt = &out->prompts[out->prompt_count++];
+        if (cJSON_IsArray(item)) GM_TRY(read_ids(key, item, &prompt->ids, diag));
+        else if (cJSON_IsString(item)) prompt->text = gm_arena_strdup(arena, item->valuestring);
+        else return refuse_prompt(key, diag);
+    }
+    return GM_OK;
+}
+
+static gm_status read_chat(const cJSON *messages, fe_generation generation, gm_arena *arena, serve_request *out,
+                           gm_diag *diag) {
+    out->prompts = GM_NEW_ARRAY(arena, serve_prompt, 1);
+    out->prompt_count = 1;
+    return fe_chat_from_json(generation, messages, "messages", arena, diag, &out->messages, &out->count);
+}
+
+/* ---- biases ---- */
+
+/* The number that a key is; -1: none. */
+static int64_t id_of(const char *key) {
+    char *end;
+    errno = 0;
+    long long id = strtoll(key, &end, 10);
+    bool digits = key[0] >= '0' && key[0] <= '9' && !*end && !errno;
+    return digits && id <= INT32_MAX ? (int64_t)id : -1;
+}
+
+static gm_status read_biases(const cJSON *key, gm_arena *arena, serve_request *out, gm_diag *diag) {
+    const cJSON *item;
+    if (!cJSON_IsObject(key)) return refuse(key, "an object of token ids", diag);
+    out->biases = GM_NEW_ARRAY(arena, rt_bias, cJSON_GetArraySize(key));
+    out->bias_count = 0;
+    cJSON_ArrayForEach(item, key) {
+        int64_t id = id_of(item->string);
+        bool fits = cJSON_IsNumber(item) && fabs(item->valuedouble) <= 100;
+        if (id < 0 || !fits) return refuse(key, "token ids with numbers -100 to 100", diag);
+        out->biases[out->bias_count++] = (rt_bias){(int32_t)id, (float)item->valuedouble};
+    }
     return GM_OK;
 }
 
@@ -96,15 +138,10 @@ static bool is_idle(const cJSON *item) {
 }
 
 static gm_status check_idle(const cJSON *item, gm_diag *diag) {
-    static const char *const absent[] = {"tools", "functions", "top_logprobs", "logit_bias", "suffix", "echo"};
-    static const char *const single[] = {"n", "best_of"};
+    static const char *const absent[] = {"tools", "functions", "top_logprobs", "suffix", "echo"};
     for (size_t i = 0; i < GM_COUNT(absent); i++)
         if (strcmp(item->string, absent[i]) == 0 && !is_idle(item))
             return refuse(item, "nothing: gemmac serve does not do this", diag);
-    for (size_t i = 0; i < GM_COUNT(single); i++)
-        if (strcmp(item->string, single[i]) == 0 && !(cJSON_IsNumber(item) && item->valuedouble == 1) &&
-            !cJSON_IsNull(item))
-            return refuse(item, "1", diag);
     const cJSON *type = strcmp(item->string, "response_format") == 0 ? fe_json_get(item, "type") : NULL;
     if (cJSON_IsString(type) && strcmp(type->valuestring, "text") != 0) return refuse(item, "text", diag);
     return GM_OK;
@@ -115,6 +152,10 @@ static gm_status check_idle(const cJSON *item, gm_diag *diag) {
 static gm_status read_bool(const cJSON *item, bool *out, gm_diag *diag) {
     *out = cJSON_IsTrue(item);
     return cJSON_IsBool(item) ? GM_OK : refuse(item, "true or false", diag);
+}
+
+static gm_status read_choices(const cJSON *item, int64_t *out, gm_diag *diag) {
+    return fe_json_int(item, 1, SERVE_MOST_CHOICES, out) ? GM_OK : refuse(item, "a whole number 1 to 128", diag);
 }
 
 static gm_status read_top(const cJSON *item, serve_request *out, gm_diag *diag) {
@@ -134,6 +175,9 @@ static gm_status read_key(const cJSON *item, gm_arena *arena, gm_diag *diag, ser
         if (strcmp(item->string, numbers[i].key) == 0) return read_number(&numbers[i], item, &out->options, diag);
     if (strcmp(item->string, "stop") == 0) return read_stops(item, &out->options, arena, diag);
     if (strcmp(item->string, "stream") == 0) return read_bool(item, &out->stream, diag);
+    if (strcmp(item->string, "logit_bias") == 0) return read_biases(item, arena, out, diag);
+    if (strcmp(item->string, "n") == 0) return read_choices(item, &out->choices, diag);
+    if (strcmp(item->string, "best_of") == 0) return read_choices(item, &out->best_of, diag);
     if (strcmp(item->string, "logprobs") == 0) return read_logprobs(item, out, diag);
     if (out->chat && strcmp(item->string, "top_logprobs") == 0) return read_top(item, out, diag);
     if (!out->chat && strcmp(item->string, "echo") == 0) return read_bool(item, &out->echo, diag);
@@ -151,14 +195,15 @@ static gm_status read_all(const cJSON *root, fe_generation generation, gm_arena 
     if (!text) return gm_fail(diag, GM_INVALID, "%s: expected key \"%s\"", source, wanted);
     if (out->top && !out->scores)
         return gm_fail(diag, GM_INVALID, "%s: key \"top_logprobs\": expected \"logprobs\" to be true", source);
-    return out->chat ? fe_chat_from_json(generation, text, "messages", arena, diag, &out->messages, &out->count)
-                     : read_prompt(text, arena, out, diag);
+    if (out->best_of && out->best_of != out->choices)
+        return gm_fail(diag, GM_INVALID, "%s: key \"best_of\": expected as many as \"n\"", source);
+    return out->chat ? read_chat(text, generation, arena, out, diag) : read_prompts(text, arena, out, diag);
 }
 
 gm_status serve_request_read(const gm_string *body, bool chat, fe_generation generation, const cmd_options *options,
                              gm_arena *arena, gm_diag *diag, serve_request *out) {
     cJSON *root = NULL;
-    *out = (serve_request){.chat = chat, .options = *options};
+    *out = (serve_request){.chat = chat, .choices = 1, .options = *options};
     GM_TRY(fe_json_parse(body->data, body->length, source, diag, &root));
     gm_status status = read_all(root, generation, arena, diag, out);
     cJSON_Delete(root);
@@ -166,5 +211,5 @@ gm_status serve_request_read(const gm_string *body, bool chat, fe_generation gen
 }
 
 void serve_request_free(serve_request *request) {
-    rt_ids_free(&request->ids);
+    for (size_t i = 0; i < request->prompt_count; i++) rt_ids_free(&request->prompts[i].ids);
 }

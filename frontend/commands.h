@@ -120,6 +120,8 @@ typedef struct cmd_answer {
     int64_t count;
     rt_stop reason;
     double prefill_s, generate_s;
+    const struct rt_bias *biases; /* [bias_count], borrowed: added to logits (runtime/sampler.h) */
+    int64_t bias_count;
     rt_sampling sampling; /* once it was run */
     bool scores,
         echoes; /* keep log probabilities of the answer's tokens; of the prompt's before them, then none is held */

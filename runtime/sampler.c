@@ -129,6 +129,13 @@ static int64_t place_of(const rt_scores *set, int32_t id) {
     return low;
 }
 
+static void add_biases(rt_scores *set, const rt_choice *by) {
+    for (int64_t i = 0; i < by->bias_count; i++) {
+        int64_t at = place_of(set, by->biases[i].id);
+        if (at < set->count && set->id[at] == by->biases[i].id) set->score[at] += by->biases[i].bias;
+    }
+}
+
 /* What occurs is marked by a weight of its own: the repeat penalty and presence count once, frequency each time. */
 static void penalise(rt_scores *set, const rt_choice *by) {
     const float *options = by->options;
@@ -260,6 +267,7 @@ static int32_t draw(const rt_scores *set, uint64_t state) {
 int32_t rt_sample_scores(rt_scores *set, const rt_choice *by) {
     const float *options = by->options;
     if (!set->count) return 0;
+    add_biases(set, by);
     penalise(set, by);
     float temperature = options[RT_SAMPLE_TEMPERATURE];
     int64_t best = best_place(set->score, set->count);

@@ -18,6 +18,12 @@ typedef enum rt_sample_option {
     RT_SAMPLE_OPTIONS
 } rt_sample_option;
 
+/* What is added to the logit of an id. */
+typedef struct rt_bias {
+    int32_t id;
+    float bias;
+} rt_bias;
+
 /* What a token is chosen by, besides logits. Random numbers are a function of the seed, the place position + row and
  * the id alone: a run can be repeated from any point, and what else there is to choose from changes them for no id. */
 typedef struct rt_choice {
@@ -26,11 +32,13 @@ typedef struct rt_choice {
     int64_t position;
     int64_t row; /* so many places behind it the token goes, where those between are not known yet */
     uint64_t seed;
+    const rt_bias *biases; /* [bias_count]; none where only some logits are known */
+    int64_t bias_count;
 } rt_choice;
 
 /* logits [vocab] are not changed. scratch: at least rt_sample_scratch_bytes(vocab) bytes, no allocation happens inside.
- * Order: repeat penalty, the two others, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where all
- * are. */
+ * Order: biases, repeat penalty, the two others, temperature, top-k, top-p, min-p. A NaN logit is never chosen; 0 where
+ * all are. */
 int32_t rt_sample(const float *logits, int64_t vocab, const rt_choice *by, void *scratch);
 size_t rt_sample_scratch_bytes(int64_t vocab);
 

@@ -350,7 +350,8 @@ static void options_of(const rt_sampling *from, float *options) {
 
 /* Must the host do it? The compiled loop passes no logits on, and knows of the repeat penalty alone. */
 static bool picks_on_host(const rt_sampling *sampling) {
-    return sampling->logits || sampling->frequency_penalty != 0 || sampling->presence_penalty != 0;
+    return sampling->logits || sampling->bias_count || sampling->frequency_penalty != 0 ||
+           sampling->presence_penalty != 0;
 }
 
 bool rt_sampling_screens(const rt_sampling *sampling, int64_t vocab) {
@@ -425,7 +426,12 @@ static gm_status generate_by_steps(generation *g, gm_diag *diag) {
     if (!s->logits) return gm_fail(diag, GM_NOMEM, "out of memory for logits");
     while (g->count < g->max && !g->stopped && !g->cancelled) {
         run_head(s, &s->program.head_one, s->x, 1, s->logits);
-        rt_choice by = {.options = g->options, .tokens = s->tokens, .position = s->length, .seed = g->sampling->seed};
+        rt_choice by = {.options = g->options,
+                        .tokens = s->tokens,
+                        .position = s->length,
+                        .seed = g->sampling->seed,
+                        .biases = g->sampling->biases,
+                        .bias_count = g->sampling->bias_count};
         int32_t token = rt_sample(s->logits, s->program.vocab, &by, s->frame->sample_scratch);
         s->tokens[s->length] = token;
         run_forward(s, &s->program.step, &s->tokens[s->length], 1, s->x);

@@ -28,6 +28,8 @@ typedef struct rt_sampling {
     float frequency_penalty, presence_penalty; /* 0: none; with them the host picks, as for `logits` */
     int32_t repeat_last_n;                     /* latest tokens that penalties see */
     uint64_t seed;
+    const struct rt_bias *biases; /* [bias_count] (runtime/sampler.h), borrowed; with them the host picks too */
+    int64_t bias_count;
     bool logits; /* hand them on with each token: the same tokens, slower, by a call of the program for each */
 } rt_sampling;
 /* May choices by it from `vocab` tokens read screens of the weights (runtime/screen.h), where the program has them? */

@@ -115,6 +115,40 @@ check chat_scored_same "expected $expected: $(cat "$work/answer")" grep -Fq "\"c
 ask POST /v1/completions '{"prompt":[2,5,7],"max_tokens":6,"logprobs":0,"stream":true}'
 told=$(sed -n 's/.*"token_logprobs":\[\([^]]*\)\].*/\1/p' "$work/answer" | tr , '\n' | grep -c .)
 check stream_scored "$told: $(cat "$work/answer")" [ "$told" = 6 ]
+# Several choices for several prompts are those that each prompt alone gets, with seeds that follow one another.
+# texts_of: the texts of the choices, a line for each, with their numbers.
+texts_of() { grep -o '"index":[0-9]*,"text":"\([^"\\]\|\\.\)*"' "$work/answer"; }
+sampled='"max_tokens":8,"temperature":1'
+single() { # INDEX PROMPT SEED
+    ask POST /v1/completions "{\"prompt\":$2,$sampled,\"seed\":$3}"
+    texts_of | sed "s/\"index\":0/\"index\":$1/"
+}
+{ single 0 '"the"' 5; single 1 '"the"' 6; single 2 '[2,9]' 5; single 3 '[2,9]' 6; } >"$work/alone"
+post choices 200 "\\{.*\\],$(usage '[0-9]+' 32 '[0-9]+')\\}" /v1/completions "{\"prompt\":[\"the\",[2,9]],\"n\":2,$sampled,\"seed\":5}"
+read_tokens=$(sed -n 's/.*"prompt_tokens":\([0-9]*\).*/\1/p' "$work/answer")
+check choices_same "$(texts_of), alone $(cat "$work/alone")" [ "$(texts_of)" = "$(cat "$work/alone")" ]
+check choices_differ "$(cat "$work/alone")" [ "$(sed 's/.*"text"//' "$work/alone" | sort -u | wc -l)" -ge 3 ]
+check choices_read "$read_tokens" [ "$read_tokens" = $((2 + $("$gemmac" tokenize "$gguf" --format json -p the | tr -dc '0-9,' | tr , '\n' | grep -c .))) ]
+ask POST /v1/completions "{\"prompt\":[\"the\",[2,9]],\"n\":2,$sampled,\"seed\":5,\"stream\":true}"
+for i in 0 1 2 3; do
+    sed -n "s/.*\"index\":$i,\"text\":\"\(.*\)\",\"finish_reason\":.*/\1/p" "$work/answer" | tr -d '\n' | sed "s/.*/\"index\":$i,\"text\":\"&\"/"
+    echo
+done >"$work/streamed"
+check choices_streamed "$(cat "$work/answer"), alone $(cat "$work/alone")" cmp -s "$work/streamed" "$work/alone"
+check choices_ends "$(cat "$work/answer")" [ "$(grep -c '"finish_reason":"length"' "$work/answer") $(grep -c DONE "$work/answer")" = '4 1' ]
+post chat_choices 200 '\{.*"choices":\[\{"index":0,"message":.*\},\{"index":1,"message":.*\}\],.*' \
+    /v1/chat/completions "{\"messages\":$conversation,\"max_tokens\":4,\"n\":2}"
+post echo_both 200 '\{.*"index":0,"text":"the quick".*"index":1,"text":"dog".*' /v1/completions '{"prompt":["the quick","dog"],"max_tokens":0,"echo":true}'
+post scored_both 200 "\\{.*\"index\":0,\"logprobs\":\\{.*\"text_offset\":\\[0,[0-9]+\\].*\"index\":1,\"logprobs\":\\{.*\"text_offset\":\\[0,[0-9]+\\].*" \
+    /v1/completions '{"prompt":["the","dog"],"max_tokens":2,"logprobs":1}'
+# Biases: of an id that is pushed up comes nothing else, one that is pushed down does not come.
+post pushed 200 '\{.*' /v1/completions '{"prompt":[2,5,7],"max_tokens":3,"logit_bias":{"9":100}}'
+check pushed_up "$(cat "$work/answer")" grep -Fq "\"text\":\"$("$gemmac" detokenize "$gguf" --ids 9,9,9 --format json | sed -n 's/.*"text":"\(.*\)".*/\1/p')\"" "$work/answer"
+first_id() { "$gemmac" generate "$gguf" --ids 2,5,7 -n 1 --precision f32 -c 64 --temp 0 --format json | sed 's/.*"ids":\[\([0-9]*\)\].*/\1/'; }
+post unpushed 200 '\{.*' /v1/completions '{"prompt":[2,5,7],"max_tokens":1}'
+first=$(field text)
+post pushed_down 200 '\{.*' /v1/completions "{\"prompt\":[2,5,7],\"max_tokens\":1,\"logit_bias\":{\"$(first_id)\":-100,\"99999999\":5}}"
+check pushed_away "$first / $(field text)" [ "$(field text)" != "$first" ]
 # Penalties are those of generate. With a large one no token comes twice, nor one of the prompt's.
 post penalised 200 '\{.*' /v1/completions '{"prompt":[2,5,7],"max_tokens":12,"frequency_penalty":1.5,"presence_penalty":2}'
 penalised() { "$gemmac" generate "$gguf" --ids 2,5,7 -n 12 --ignore-eos --precision f32 -c 64 --temp 0 --format json "$@"; }
@@ -142,14 +176,22 @@ refused chat_echo 'does not do this' '{"messages":[],"echo":true}' /v1/chat/comp
 refused nothing 'byte 0: expected a JSON value' ''
 refused no_object 'expected an object' '[]'
 refused no_prompt 'expected key' '{}'
-refused bad_prompt 'expected a text or a list of token ids' '{"prompt":5}'
-refused several_prompts 'expected a text or a list of token ids' '{"prompt":["a","b"]}'
+not_prompt='expected a text, a list of token ids, or a list of such'
+refused bad_prompt "$not_prompt" '{"prompt":5}'
+refused empty_prompts "$not_prompt" '{"prompt":[]}'
+refused empty_among "$not_prompt" '{"prompt":["a",[]]}'
+refused mixed_ids "$not_prompt" '{"prompt":[5,"a"]}'
+refused bad_id_among 'outside the vocabulary' '{"prompt":["a",[99999999]]}'
 refused bad_id 'outside the vocabulary' '{"prompt":[99999999]}'
 refused bad_number 'temperature' '{"prompt":"a","temperature":-1}'
 refused bad_count 'max_tokens' '{"prompt":"a","max_tokens":1.5}'
 refused bad_stop 'stop' '{"prompt":"a","stop":[5]}'
 refused many_stops 'at most 16 texts' "{\"prompt\":\"a\",\"stop\":[$(yes '"a",' | head -n 16 | tr -d '\n')\"a\"]}"
-refused several 'expected 1' '{"prompt":"a","n":2}'
+refused no_choices 'expected a whole number 1 to 128' '{"prompt":"a","n":0}'
+refused best 'expected as many as .*n' '{"prompt":"a","n":2,"best_of":3}'
+refused bad_biases 'expected an object of token ids' '{"prompt":"a","logit_bias":[5]}'
+refused bad_bias 'expected token ids with numbers -100 to 100' '{"prompt":"a","logit_bias":{"5":101}}'
+refused bias_of_text 'expected token ids with numbers' '{"prompt":"a","logit_bias":{"the":1}}'
 refused tools 'does not do this' '{"messages":[],"tools":[{}]}' /v1/chat/completions
 refused roles 'roles must alternate' '{"messages":[{"role":"assistant","content":"a"}]}' /v1/chat/completions
 refused too_long 'expected at most the context of 64' "{\"prompt\":[$(many 65 5)]}"

@@ -327,6 +327,31 @@ START_TEST(frequency_and_presence) {
 }
 END_TEST
 
+/* The best of four logits under biases and, if `penalty` is not 1, with its first token penalised. */
+static int32_t biased(const float *logits, const rt_bias *biases, int64_t count, float penalty) {
+    const float options[RT_SAMPLE_OPTIONS] = {[RT_SAMPLE_REPEAT_PENALTY] = penalty, [RT_SAMPLE_REPEAT_LAST_N] = 64};
+    const int32_t tokens[] = {0};
+    rt_choice by = {.options = options, .tokens = tokens, .position = 1, .biases = biases, .bias_count = count};
+    _Alignas(64) char scratch[3 * 64];
+    ck_assert_uint_le(rt_sample_scratch_bytes(4), sizeof scratch);
+    return rt_sample(logits, 4, &by, scratch);
+}
+
+START_TEST(biases) {
+    const float logits[] = {3, 2.9f, -1, 2.85f};
+    const rt_bias list[] = {{3, 0.1f}, {0, -0.5f}, {1, 0.2f}, {0, -0.5f}, {4, 100}, {INT32_MAX, 100}, {2, 5}};
+    ck_assert_int_eq(biased(logits, list, 0, 1), 0);
+    ck_assert_int_eq(biased(logits, list, 1, 1), 0); /* 3, 2.95 */
+    ck_assert_int_eq(biased(logits, list, 2, 1), 3); /* 2.5, 2.95 */
+    ck_assert_int_eq(biased(logits, list, 6, 1), 1); /* 3.1; ids outside change nothing */
+    ck_assert_int_eq(biased(logits, list, 7, 1), 2); /* 4 */
+    ck_assert_int_eq(biased(logits, list + 6, 1, 1), 2);
+    /* Before the penalty, which divides what is positive by then. */
+    ck_assert_int_eq(biased(logits, (rt_bias[]){{0, 1}}, 1, 1.3f), 0);    /* 4 / 1.3 > 2.9 */
+    ck_assert_int_eq(biased(logits, (rt_bias[]){{0, 0.7f}}, 1, 1.3f), 1); /* 3.7 / 1.3 < 2.9, 3 / 1.3 + 0.7 > 2.9 */
+}
+END_TEST
+
 START_TEST(all_are_reached_under_other_penalties) {
     float options[RT_SAMPLE_OPTIONS];
     fill_options((setting){.temperature = 1, .top_k = 5, .penalty = 1, .last_n = 64}, options);
@@ -590,6 +615,7 @@ int main(void) {
     tcase_add_test(tcase, penalties);
     tcase_add_test(tcase, penalty_before_distribution);
     tcase_add_test(tcase, frequency_and_presence);
+    tcase_add_test(tcase, biases);
     tcase_add_test(tcase, all_are_reached_under_other_penalties);
     tcase_add_test(tcase, repeatable);
     tcase_add_test(tcase, independent);
