@@ -76,24 +76,41 @@ static gm_status load_model(const char *path, fe_options *options, gm_diag *diag
     return GM_OK;
 }
 
-static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
-                               gm_diag *diag) {
+/* To the module, and to its program where an artefact has that. */
+static gm_status lower_model(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
+                             gm_diag *diag) {
     const char *why = NULL;
-    double start = gm_now();
     if (engine->model.gmx) GM_TRY(fe_engine_adopt_measurements(engine, options, diag));
     if (engine->model.gmx) GM_TRY(fe_engine_why_cold(engine->model.gmx, options, pass_opts, diag, &why));
     engine->warm = engine->model.gmx && !why;
     if (why && options->time_passes) fprintf(stderr, "%s: compiled again, since %s\n", engine->model.path, why);
     GM_TRY(engine->warm ? fe_engine_start_warm(engine, options, pass_opts, diag)
-                        : fe_engine_compile(engine, options, pass_opts, diag));
-    engine->compile_s = gm_now() - start;
-    if (options->time_passes)
-        fprintf(stderr, "%s %.3f s\n", engine->warm ? "warm start" : "passes and code", engine->compile_s);
+                        : fe_engine_lower(engine, options, pass_opts, diag));
+    fe_engine_list_reads(engine);
+    return GM_OK;
+}
+
+/* Code is made while weights are derived, where `derives`; `writer`, NULL: none, gets them. */
+static gm_status compile_model(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
+                               bool derives, fe_gmx_writer *writer, gm_diag *diag) {
+    double begin = gm_now();
+    fe_deriving *deriving = NULL;
+    bool screens = writer || !options->no_screens;
+    GM_TRY(lower_model(engine, options, pass_opts, diag));
+    if (derives) GM_TRY(fe_engine_derive_begin(engine, options->threads, screens, writer, diag, &deriving));
+    gm_status status = engine->warm ? GM_OK : fe_engine_emit(engine, options, diag);
+    double code_s = gm_now() - begin;
+    gm_status derived = fe_engine_derive_end(deriving, diag);
+    engine->compile_s = gm_now() - begin;
+    if (status != GM_OK || derived != GM_OK) return status != GM_OK ? status : derived;
+    if (options->time_passes && engine->warm) fprintf(stderr, "warm start %.3f s\n", engine->compile_s);
+    else if (options->time_passes)
+        fprintf(stderr, "passes and code %.3f s, derived weights %.3f s later\n", code_s, engine->compile_s - code_s);
     return GM_OK;
 }
 
 static gm_status open_session(fe_engine *engine, const fe_options *options, gm_diag *diag) {
-    GM_TRY(fe_engine_take_weights(engine, options->threads, !options->no_screens, diag));
+    GM_TRY(fe_engine_take_weights(engine, options->no_screens, diag));
     engine->tables->program.weights = (const void *const *)engine->tables->weights;
     return rt_session_open(&engine->tables->program, options->threads, diag, &engine->session);
 }
@@ -107,7 +124,10 @@ static void let_go(fe_engine *engine) {
 }
 
 gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
-    GM_TRY(fe_engine_take_weights(engine, threads, true, diag)); /* the session reads the same table of weights */
+    fe_deriving *deriving;
+    GM_TRY(fe_engine_derive_begin(engine, threads, true, NULL, diag, &deriving));
+    GM_TRY(fe_engine_derive_end(deriving, diag));
+    GM_TRY(fe_engine_take_weights(engine, false, diag)); /* the session reads the same table of weights */
     rt_session_set_evictable(engine->session, engine->tables->program.sources, engine->tables->program.source_count);
     return GM_OK;
 }
@@ -115,8 +135,9 @@ gm_status fe_engine_screens(fe_engine *engine, int threads, gm_diag *diag) {
 static gm_status build_engine(const char *path, fe_options options, gm_diag *diag, fe_engine *engine) {
     pass_options pass_opts;
     GM_TRY(load_model(path, &options, diag, engine, &pass_opts));
-    GM_TRY(compile_model(engine, &options, &pass_opts, diag));
-    if (fe_engine_for_dumps(&options)) return GM_OK;
+    bool dumps = fe_engine_for_dumps(&options);
+    GM_TRY(compile_model(engine, &options, &pass_opts, !dumps && !options.no_session, NULL, diag));
+    if (dumps) return GM_OK;
     fe_engine_describe(engine, &pass_opts);
     if (options.no_session) return GM_OK;
     double start = gm_now();
@@ -149,6 +170,8 @@ void fe_engine_close(fe_engine *engine) {
     fe_model_close(&engine->model);
     if (engine->tables) {
         fe_measurements_free(&engine->tables->measured);
+        free(engine->tables->reads);
+        gm_arena_free(&engine->tables->names);
         free(engine->tables->weights);
         free(engine->tables->sources);
         free(engine->tables->sites);
@@ -157,14 +180,13 @@ void fe_engine_close(fe_engine *engine) {
     *engine = (fe_engine){0};
 }
 
-/* The weights are written while the code is made. */
+/* The weights are derived and written while the code is made. */
 static gm_status make_artefact(fe_engine *engine, const fe_options *options, const pass_options *pass_opts,
                                const char *out_path, gm_diag *diag) {
     fe_gmx_writer *writer;
     GM_TRY(fe_gmx_begin(out_path, diag, &writer));
     gm_status status = fe_engine_hand_over(engine, writer, diag);
-    if (status == GM_OK) status = compile_model(engine, options, pass_opts, diag);
-    if (status == GM_OK) status = fe_engine_derive(engine, options->threads, true, writer, diag);
+    if (status == GM_OK) status = compile_model(engine, options, pass_opts, true, writer, diag);
     if (status == GM_OK) return fe_engine_finish_artefact(engine, options, pass_opts, writer, diag);
     fe_gmx_abandon(writer);
     return status;

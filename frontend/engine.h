@@ -12,6 +12,9 @@
  * take. */
 struct fe_tables {
     fe_measurements measured;
+    const char **reads; /* [read_count] names of the weights that the module reads */
+    int read_count;
+    gm_arena names;
     const void **weights;
     rt_source *sources;
     rt_site *sites;
@@ -20,10 +23,11 @@ struct fe_tables {
 
 /* Only the IR and texts of the code are wanted. */
 bool fe_engine_for_dumps(const fe_options *options);
-/* From the model's configuration to engine->module, and to engine->program where code is wanted. Prints what
- * options->dump asks for. GM_INVALID: the options name passes or weights that there are not; else as the passes and the
- * code generator. */
-gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag);
+/* From the model's configuration to engine->module. Prints what options->dump asks for. GM_INVALID: the options name
+ * passes or weights that there are not; else as the passes. */
+gm_status fe_engine_lower(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag);
+/* From engine->module to engine->program, where code is wanted; prints as well. As the code generator. */
+gm_status fe_engine_emit(fe_engine *engine, const fe_options *options, gm_diag *diag);
 
 /* The KV caches in `out`: what @forward takes after ids and position, as large as those parameters. False: it is not
  * such a function. */
@@ -31,17 +35,23 @@ bool fe_engine_caches_of(const ir_module *module, rt_program *out);
 /* What a session needs to know of the compiled program, but for its weights. */
 void fe_engine_describe(fe_engine *engine, const pass_options *pass_opts);
 
-/* Does the program read kept panels (runtime/panel.h)? */
+/* Fills the table of what the module reads. */
+void fe_engine_list_reads(fe_engine *engine);
+/* Does it read kept panels (runtime/panel.h)? */
 bool fe_engine_reads_panels(const fe_engine *engine);
 /* The tensors of the model for an artefact but for those that are derived. */
 gm_status fe_engine_hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag);
-/* What the program reads, the model does not have, and can be made from what it has; goes to `writer`, if there is one.
- * What the model has for another program is dropped. `screens` may be left for later. GM_NOMEM, GM_IO; GM_FORMAT:
- * something cannot be made. */
-gm_status fe_engine_derive(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag);
-/* The same without a writer; then the program's tables of weights, and of the pages that rest between prompts and
- * generation, are filled. */
-gm_status fe_engine_take_weights(fe_engine *engine, int threads, bool screens, gm_diag *diag);
+/* What the module reads, the model does not have, and can be made from what it has: it is made by threads of its own
+ * from begin to end, during which nobody else may change the model's weights. What is derived goes to `writer`, if there
+ * is one. What the model has for another module is dropped. `screens` may be left for later. GM_NOMEM, GM_IO; GM_FORMAT:
+ * something cannot be made. To end NULL is nothing. */
+typedef struct fe_deriving fe_deriving;
+gm_status fe_engine_derive_begin(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag,
+                                 fe_deriving **out);
+gm_status fe_engine_derive_end(fe_deriving *deriving, gm_diag *diag);
+/* Fills the program's tables of weights, and of the pages that rest between prompts and generation, once all is derived.
+ * Screens may be missing where they are `lazy`. GM_FORMAT: something is missing. */
+gm_status fe_engine_take_weights(fe_engine *engine, bool lazy, gm_diag *diag);
 
 /* An artefact's measurements hold for the target they were made on. */
 gm_status fe_engine_adopt_measurements(fe_engine *engine, const fe_options *options, gm_diag *diag);

@@ -124,7 +124,7 @@ static gm_status compile_module(const fe_options *options, const ir_module *modu
     return status;
 }
 
-gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag) {
+gm_status fe_engine_lower(fe_engine *engine, const fe_options *options, const pass_options *settled, gm_diag *diag) {
     pass_options with_measure = *settled, *pass_opts = &with_measure;
     measuring m = {.request = {.options = settled,
                                .weights = &engine->model.weights,
@@ -137,7 +137,10 @@ gm_status fe_engine_compile(fe_engine *engine, const fe_options *options, const 
     if (options->measure || m.known->count) pass_opts->measure = measure, pass_opts->measure_user = &m;
     ir_module *naive =
         fe_gemma_build(&engine->model.config, engine->model.weights.count ? &engine->model.weights : NULL);
-    GM_TRY(run_passes(options, pass_opts, naive, diag, &engine->module));
+    return run_passes(options, pass_opts, naive, diag, &engine->module);
+}
+
+gm_status fe_engine_emit(fe_engine *engine, const fe_options *options, gm_diag *diag) {
     bool code_wanted = fe_dump_wants(options, "llvm") || fe_dump_wants(options, "asm") || options->decisions;
     if (fe_engine_for_dumps(options) && !code_wanted) return GM_OK;
     return compile_module(options, engine->module, diag, &engine->program);

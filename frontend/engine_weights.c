@@ -1,25 +1,45 @@
 /* A part of the driver: the weights that a program reads, and what is derived from them. */
 #include "codegen/codegen.h"
 #include "frontend/engine.h"
+#include "ir/rewrite.h"
 #include "runtime/derive.h"
 #include "runtime/team.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static bool program_reads(const fe_engine *engine, const char *name) {
-    for (int i = 0; i < cg_weight_count(engine->program); i++)
-        if (strcmp(cg_weight_name(engine->program, i), name) == 0) return true;
+/* ---- what is read ---- */
+
+static bool module_reads(const fe_engine *engine, const char *name) {
+    for (int i = 0; i < engine->tables->read_count; i++)
+        if (strcmp(engine->tables->reads[i], name) == 0) return true;
     return false;
 }
 
-/* What an artefact kept for another program. */
-static void drop_derived(fe_engine *engine) {
-    rt_weights *weights = &engine->model.weights;
-    for (size_t i = weights->count; i-- > 0;)
-        if (rt_derived_source(weights->tensors[i].name) && !program_reads(engine, weights->tensors[i].name))
-            rt_weights_drop(weights, weights->tensors[i].name);
+static void note_reads(const ir_inst *inst, void *user) {
+    fe_engine *engine = user;
+    struct fe_tables *tables = engine->tables;
+    char text[IR_NAME_BYTES];
+    for (int64_t i = 0; i < ir_stored_count(inst); i++) {
+        const char *name = ir_stored_name(inst, i, text);
+        if (module_reads(engine, name)) continue;
+        tables->reads = realloc(tables->reads, sizeof *tables->reads * (size_t)(tables->read_count + 1));
+        GM_ASSERT(tables->reads);
+        tables->reads[tables->read_count++] = gm_arena_strdup(&tables->names, name);
+    }
 }
+
+void fe_engine_list_reads(fe_engine *engine) {
+    for (int i = 0; i < engine->module->func_count; i++) ir_visit(engine->module->funcs[i]->body, note_reads, engine);
+}
+
+bool fe_engine_reads_panels(const fe_engine *engine) {
+    for (int i = 0; i < engine->tables->read_count; i++)
+        if (rt_is_panels(engine->tables->reads[i])) return true;
+    return false;
+}
+
+/* ---- for an artefact ---- */
 
 /* By name where they are as large. */
 static int by_size(const void *a, const void *b) {
@@ -43,72 +63,105 @@ gm_status fe_engine_hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm
     return status;
 }
 
-bool fe_engine_reads_panels(const fe_engine *engine) {
-    for (int i = 0; i < cg_weight_count(engine->program); i++)
-        if (rt_is_panels(cg_weight_name(engine->program, i))) return true;
-    return false;
-}
+/* ---- deriving ---- */
 
-static gm_status derive_one(fe_engine *engine, const char *name, rt_derived_use use, int threads, rt_team **team,
-                            gm_diag *diag) {
+struct fe_deriving {
+    fe_engine *engine;
+    fe_gmx_writer *writer;
+    const char **names; /* [count] */
+    size_t count;
+    rt_team *team; /* NULL: one thread, at the end */
+    rt_deriving *run;
+    gm_status status; /* of the writer */
+    gm_diag diag;
+};
+
+/* What an artefact kept for another program. */
+static void drop_derived(fe_engine *engine) {
     rt_weights *weights = &engine->model.weights;
-    if (rt_weights_find(weights, name)) return GM_OK;
-    if (!*team) GM_TRY(rt_team_open(threads, diag, team));
-    return rt_derive(weights, name, use, *team, diag);
+    for (size_t i = weights->count; i-- > 0;)
+        if (rt_derived_source(weights->tensors[i].name) && !module_reads(engine, weights->tensors[i].name))
+            rt_weights_drop(weights, weights->tensors[i].name);
 }
 
-/* The shapes of all of a kind that the program reads, small ones first: prompts read few of the interleaved rows, of
- * small matrices, which then share their large pages. Returns how many there are. */
-static size_t list_kind(const fe_engine *engine, rt_derived kind, rt_tensor *out) {
-    const rt_weights *weights = &engine->model.weights;
+/* Adds names of all of a kind that the module reads and the model does not have, small ones first: prompts read few of
+ * the interleaved rows, of small matrices, which then share their large pages. What the model has goes to the writer. */
+static gm_status list_kind(fe_deriving *d, rt_derived kind, gm_diag *diag) {
+    const struct fe_tables *tables = d->engine->tables;
+    const rt_weights *weights = &d->engine->model.weights;
+    rt_tensor *list = calloc((size_t)tables->read_count + 1, sizeof *list);
+    GM_ASSERT(list);
     size_t count = 0;
-    for (int i = 0; i < cg_weight_count(engine->program); i++) {
-        const char *name = cg_weight_name(engine->program, i);
+    for (int i = 0; i < tables->read_count; i++) {
+        const char *name = tables->reads[i];
         if (rt_derived_kind(name) != kind) continue;
         const rt_tensor *there = rt_weights_find(weights, name),
                         *source = there ? NULL : rt_derived_from(weights, name);
-        if (there) out[count] = *there;
+        if (there) list[count] = *there;
         /* What cannot be derived is refused when it is. */
-        else if (!source || !rt_derived_shape(name, source, &out[count])) out[count] = (rt_tensor){.name = name};
+        else if (!source || !rt_derived_shape(name, source, &list[count])) list[count] = (rt_tensor){.name = name};
         count++;
     }
-    qsort(out, count, sizeof *out, by_size);
-    return count;
-}
-
-/* All of a kind that the program reads and the model does not have, but can be made from what it has. It goes to a
- * writer, if there is one. Opens *team when something is missing. */
-static gm_status derive_kind(fe_engine *engine, rt_derived kind, int threads, rt_team **team, fe_gmx_writer *writer,
-                             gm_diag *diag) {
-    rt_weights *weights = &engine->model.weights;
-    /* panels while tokens are generated, all else while prompts are read */
-    bool rests = fe_engine_reads_panels(engine);
-    rt_derived_use use = writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
-    rt_tensor *list = calloc((size_t)cg_weight_count(engine->program) + 1, sizeof *list);
-    GM_ASSERT(list);
+    qsort(list, count, sizeof *list, by_size);
     gm_status status = GM_OK;
-    size_t count = list_kind(engine, kind, list);
     for (size_t i = 0; i < count && status == GM_OK; i++) {
-        status = derive_one(engine, list[i].name, use, threads, team, diag);
-        if (writer && status == GM_OK)
-            status = fe_gmx_add(writer, weights, rt_weights_find(weights, list[i].name), diag);
+        const rt_tensor *there = rt_weights_find(weights, list[i].name);
+        if (!there) d->names[d->count++] = list[i].name;
+        else if (d->writer) status = fe_gmx_add(d->writer, weights, there, diag);
     }
     free(list);
     return status;
 }
 
+static void write_derived(void *user, const rt_tensor *made) {
+    fe_deriving *d = user;
+    if (d->status == GM_OK) d->status = fe_gmx_add(d->writer, &d->engine->model.weights, made, &d->diag);
+}
+
+/* More threads than one derive while the caller goes on. */
+static gm_status start(fe_deriving *d, int threads, gm_diag *diag) {
+    /* panels rest while tokens are generated, all else while prompts are read */
+    bool rests = fe_engine_reads_panels(d->engine);
+    rt_derived_use use = d->writer ? RT_DERIVED_WRITTEN : rests ? RT_DERIVED_LET_GO : RT_DERIVED_KEPT;
+    if (!threads) threads = rt_team_default_threads();
+    if (threads > 1) GM_TRY(rt_team_open(threads, diag, &d->team));
+    return rt_derive_begin(&d->engine->model.weights, d->names, d->count, use, d->writer ? write_derived : NULL, d,
+                           d->team, diag, &d->run);
+}
+
 /* Screens come first: a writer has most to do with them. What is read at the same time lies together. */
-gm_status fe_engine_derive(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag) {
-    rt_team *team = NULL;
-    gm_status status = GM_OK;
+gm_status fe_engine_derive_begin(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag,
+                                 fe_deriving **out) {
+    fe_deriving *d = calloc(1, sizeof *d);
+    GM_ASSERT(d);
+    *d = (fe_deriving){.engine = engine, .writer = writer};
+    d->names = calloc((size_t)engine->tables->read_count + 1, sizeof *d->names);
+    GM_ASSERT(d->names);
     drop_derived(engine);
+    gm_status status = GM_OK;
     for (rt_derived kind = 0; kind < RT_DERIVED_COUNT && status == GM_OK; kind++)
-        if (screens || kind != RT_DERIVED_SCREEN) status = derive_kind(engine, kind, threads, &team, writer, diag);
-    /* else all that was derived into files would be resident at once */
-    if (team && !writer) rt_weights_release(&engine->model.weights);
-    rt_team_close(team);
+        if (screens || kind != RT_DERIVED_SCREEN) status = list_kind(d, kind, diag);
+    if (status == GM_OK && d->count) status = start(d, threads, diag);
+    *out = d;
+    if (status == GM_OK) return GM_OK;
+    fe_engine_derive_end(d, NULL);
+    *out = NULL;
     return status;
 }
+
+gm_status fe_engine_derive_end(fe_deriving *d, gm_diag *diag) {
+    if (!d) return GM_OK;
+    gm_status status = d->run ? rt_derive_end(d->run, diag) : GM_OK;
+    if (status == GM_OK && d->status != GM_OK) status = gm_fail(diag, d->status, "%s", d->diag.message);
+    /* else all that was derived into files would be resident at once */
+    if (d->run && !d->writer) rt_weights_release(&d->engine->model.weights);
+    rt_team_close(d->team);
+    free(d->names);
+    free(d);
+    return status;
+}
+
+/* ---- the program's tables ---- */
 
 /* Screens may be missing when `lazy`: only the choice of tokens reads them. */
 static gm_status bind_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
@@ -136,7 +189,7 @@ static void list_source(fe_engine *engine, rt_source *sources, const rt_tensor *
 /* When a weight from which `derived` was made is not needed. Decoding reads single rows of one with a screen, and all
  * of one with panels, where it has no interleaved rows. */
 static rt_evict source_evict(const fe_engine *engine, const char *derived, const rt_tensor *source) {
-    if (!program_reads(engine, source->name)) return RT_EVICT_ALWAYS;
+    if (!module_reads(engine, source->name)) return RT_EVICT_ALWAYS;
     return rt_is_screen(derived)   ? RT_EVICT_ROWS_IN_PREFILL
            : rt_is_panels(derived) ? RT_EVICT_IN_PREFILL
                                    : RT_EVICT_IN_DECODE;
@@ -184,9 +237,8 @@ static void list_sources(fe_engine *engine) {
     engine->tables->program.sources = sources;
 }
 
-gm_status fe_engine_take_weights(fe_engine *engine, int threads, bool screens, gm_diag *diag) {
-    GM_TRY(fe_engine_derive(engine, threads, screens, NULL, diag));
-    GM_TRY(bind_weights(engine, !screens, diag));
+gm_status fe_engine_take_weights(fe_engine *engine, bool lazy, gm_diag *diag) {
+    GM_TRY(bind_weights(engine, lazy, diag));
     list_sources(engine);
     return GM_OK;
 }

@@ -1,10 +1,12 @@
-/* Deriving weights: names, and the matrix in slices of rows on the threads of a team. */
+/* Deriving weights: names, and matrices one after the other, in slices of rows on the threads of a team. No thread waits
+ * for others at the end of a matrix. */
 #include "runtime/derive.h"
 #include "runtime/interleave.h"
 #include "runtime/panel.h"
 #include "runtime/release.h"
 #include "runtime/screen.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,21 +171,32 @@ bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor) {
            tensor->rank == like.rank && memcmp(like.dim, tensor->dim, sizeof like.dim) == 0;
 }
 
-/* ---- a matrix ---- */
+/* ---- matrices ---- */
 
 typedef struct job {
     derivation work;
     rt_derived kind;
+    rt_tensor made;
+    pthread_mutex_t lock; /* while it begins */
+    bool begun, done, in_file;
     atomic_size_t next; /* row that no thread has taken */
+    atomic_size_t left; /* rows that are not made */
 } job;
 
-/* Before the threads begin. */
-static void begin(job *j) {
-    if (!kinds[j->kind].begin) return;
-    float *row = malloc(columns_of(&j->work) * sizeof *row);
-    if (row) kinds[j->kind].begin(&j->work, row);
-    else atomic_store(&j->work.failed, true);
-    free(row);
+struct rt_deriving {
+    rt_weights *weights;
+    rt_team *team; /* NULL: they are made at the end */
+    rt_derived_use use;
+    rt_derived_fn made;
+    void *user;
+    job *jobs;
+    size_t count, told; /* told: the first ones, of which `made` knows */
+    pthread_mutex_t lock;
+};
+
+/* Whole groups. */
+static size_t rows_of(const job *j) {
+    return (size_t)j->work.source->dim[0] / GROUP * GROUP;
 }
 
 /* Rows to a slice, whole groups. */
@@ -192,24 +205,66 @@ static size_t slice_of(size_t rows, int threads) {
     return slice < GROUP ? GROUP : slice < SLICE_ROWS ? slice : SLICE_ROWS;
 }
 
+static void tell(rt_deriving *d, job *done) {
+    pthread_mutex_lock(&d->lock);
+    done->done = true;
+    for (; d->told < d->count && d->jobs[d->told].done; d->told++)
+        if (d->made && !atomic_load(&d->jobs[d->told].work.failed)) d->made(d->user, &d->jobs[d->told].made);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void let_go(const void *data, size_t bytes) {
+    rt_release_pages(data, (const uint8_t *)data + bytes);
+}
+
+/* No row is left. */
+static void finish(rt_deriving *d, job *j) {
+    if (j->work.mapped) let_go(j->work.source->data, j->work.source->bytes);
+    if (j->in_file && d->use == RT_DERIVED_LET_GO) let_go(j->made.data, j->made.bytes);
+    tell(d, j);
+}
+
+/* Before any group. */
+static void begin(rt_deriving *d, job *j) {
+    pthread_mutex_lock(&j->lock);
+    bool first = !j->begun;
+    if (first && kinds[j->kind].begin) {
+        float *row = malloc(columns_of(&j->work) * sizeof *row);
+        if (row) kinds[j->kind].begin(&j->work, row);
+        else atomic_store(&j->work.failed, true);
+        free(row);
+    }
+    j->begun = true;
+    pthread_mutex_unlock(&j->lock);
+    if (first && !rows_of(j)) finish(d, j);
+}
+
 /* Slices of rows, as threads come for them: others may be at work on the same cores. */
-static void derive_slices(void *user, int thread, int threads) {
-    job *j = user;
+static void derive_slices(rt_deriving *d, job *j, int threads) {
     derivation *work = &j->work;
-    size_t rows = (size_t)work->source->dim[0] / GROUP * GROUP, slice = slice_of(rows, threads),
+    size_t rows = rows_of(j), slice = slice_of(rows, threads),
            in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
-    float *scratch =
-        atomic_load(&work->failed) ? NULL : malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
-    (void)thread;
+    float *scratch = malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
     if (!scratch) atomic_store(&work->failed, true);
-    for (size_t start; scratch && (start = atomic_fetch_add(&j->next, slice)) < rows;) {
+    for (size_t start; (start = atomic_fetch_add(&j->next, slice)) < rows;) {
         size_t end = start + slice < rows ? start + slice : rows;
-        for (size_t i = start; i < end; i += GROUP) kinds[j->kind].group(work, i / GROUP, scratch);
+        for (size_t i = start; i < end && !atomic_load(&work->failed); i += GROUP)
+            kinds[j->kind].group(work, i / GROUP, scratch);
         /* of a large matrix, little by little */
         if (work->mapped && slice == SLICE_ROWS) rt_release_pages(in + start * in_bytes, in + end * in_bytes);
+        if (atomic_fetch_sub(&j->left, end - start) == end - start) finish(d, j);
     }
     free(scratch);
+}
+
+static void derive_all(void *user, int thread, int threads) {
+    rt_deriving *d = user;
+    (void)thread;
+    for (size_t i = 0; i < d->count; i++) {
+        begin(d, &d->jobs[i]);
+        derive_slices(d, &d->jobs[i], threads);
+    }
 }
 
 static uint8_t *pages_for(rt_weights *weights, rt_derived kind, rt_derived_use use, size_t bytes) {
@@ -221,30 +276,70 @@ static uint8_t *pages_for(rt_weights *weights, rt_derived kind, rt_derived_use u
     return rt_weights_file_pages(weights, kind, bytes);
 }
 
-static gm_status derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag) {
-    const rt_tensor *source = rt_derived_from(weights, name);
+static gm_status prepare(rt_deriving *d, const char *name, gm_diag *diag) {
+    const rt_tensor *source = rt_derived_from(d->weights, name);
     rt_derived kind = rt_derived_kind(name);
+    rt_tensor made;
     if (!source || !source->data)
         return gm_fail(diag, GM_FORMAT, "tensor \"%.*s\" is missing, which \"%s\" is derived from",
                        (int)rt_derived_source(name), name, name);
-    rt_tensor made;
     if (!rt_derived_shape(name, source, &made))
         return gm_fail(diag, GM_FORMAT, "tensor \"%s\" cannot become %s", source->name, kinds[kind].expected);
-    uint8_t *out = pages_for(weights, kind, use, made.bytes);
-    job j = {
-        .work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(weights, source)},
-        .kind = kind};
+    uint8_t *out = pages_for(d->weights, kind, d->use, made.bytes);
     if (!out) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\", %zu bytes", name, made.bytes);
-    begin(&j);
-    if (team) rt_team_run(team, derive_slices, &j);
-    else derive_slices(&j, 0, 1);
-    if (j.work.mapped) rt_release_pages(source->data, (const uint8_t *)source->data + source->bytes);
-    if (atomic_load(&j.work.failed)) return gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", name);
-    made.data = j.work.out;
-    return rt_weights_add(weights, name, &made, diag);
+    made.data = out;
+    job *j = &d->jobs[d->count++];
+    *j = (job){
+        .work = {.source = source, .type = made.dtype, .out = out, .mapped = rt_weights_is_mapped(d->weights, source)},
+        .kind = kind,
+        .made = made,
+        .in_file = rt_weights_is_mapped(d->weights, &made)};
+    atomic_store(&j->left, rows_of(j));
+    pthread_mutex_init(&j->lock, NULL);
+    return GM_OK;
+}
+
+static void dispose(rt_deriving *d) {
+    for (size_t i = 0; i < d->count; i++) pthread_mutex_destroy(&d->jobs[i].lock);
+    pthread_mutex_destroy(&d->lock);
+    free(d->jobs);
+    free(d);
+}
+
+gm_status rt_derive_begin(rt_weights *weights, const char *const *names, size_t count, rt_derived_use use,
+                          rt_derived_fn made, void *user, rt_team *team, gm_diag *diag, rt_deriving **out) {
+    rt_deriving *d = calloc(1, sizeof *d);
+    GM_ASSERT(d);
+    *d = (rt_deriving){.weights = weights, .team = team, .use = use, .made = made, .user = user};
+    d->jobs = calloc(count + 1, sizeof *d->jobs);
+    GM_ASSERT(d->jobs);
+    pthread_mutex_init(&d->lock, NULL);
+    gm_status status = GM_OK;
+    for (size_t i = 0; i < count && status == GM_OK; i++)
+        if (!rt_weights_find(weights, names[i])) status = prepare(d, names[i], diag);
+    if (status != GM_OK) dispose(d);
+    else if (team) rt_team_start(team, derive_all, d);
+    *out = status == GM_OK ? d : NULL;
+    return status;
+}
+
+gm_status rt_derive_end(rt_deriving *d, gm_diag *diag) {
+    gm_status status = GM_OK;
+    if (d->team) rt_team_wait(d->team);
+    else derive_all(d, 0, 1);
+    for (size_t i = 0; i < d->count && status == GM_OK; i++) {
+        const rt_tensor *made = &d->jobs[i].made;
+        if (atomic_load(&d->jobs[i].work.failed))
+            status = gm_fail(diag, GM_NOMEM, "out of memory for \"%s\"", made->name);
+        else status = rt_weights_add(d->weights, made->name, made, diag);
+    }
+    dispose(d);
+    return status;
 }
 
 gm_status rt_derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag) {
+    rt_deriving *deriving;
     GM_ASSERT(rt_derived_source(name));
-    return rt_weights_find(weights, name) ? GM_OK : derive(weights, name, use, team, diag);
+    GM_TRY(rt_derive_begin(weights, &name, 1, use, NULL, NULL, team, diag, &deriving));
+    return rt_derive_end(deriving, diag);
 }

@@ -34,9 +34,18 @@ bool rt_is_panels(const char *name);
 bool rt_derived_shape(const char *name, const rt_tensor *source, rt_tensor *out);
 /* Is a tensor of the type and shape that its name says, derived from one of `weights`? */
 bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor);
-/* Make sure that `weights` holds what is called `name`: it is derived from its source when it is missing, on team
- * (NULL: the calling thread), into memory for that use, which weights owns. Pages of a mapped source are let go of on
- * the way. GM_FORMAT when the source is missing or nothing can be derived from it, GM_NOMEM. */
+/* Make sure that `weights` holds what is called names[count]: what is missing is derived from its source, into memory
+ * for that use, which weights owns. It begins on the threads of `team` while the caller goes on, which may not change
+ * weights meanwhile nor use the team, or without a team (NULL) when the caller waits for the end; that adds it to
+ * weights. Pages of a mapped source, and of what is let go of, are let go of on the way. made: is told of each, in the
+ * order of names, by any thread, one at a time; NULL: nobody is. names and what they point to are borrowed until the end.
+ * GM_FORMAT when a source is missing or nothing can be derived from it; GM_NOMEM. */
+typedef struct rt_deriving rt_deriving;
+typedef void (*rt_derived_fn)(void *user, const rt_tensor *made);
+gm_status rt_derive_begin(rt_weights *weights, const char *const *names, size_t count, rt_derived_use use,
+                          rt_derived_fn made, void *user, rt_team *team, gm_diag *diag, rt_deriving **out);
+gm_status rt_derive_end(rt_deriving *deriving, gm_diag *diag);
+/* One, at once. */
 gm_status rt_derive(rt_weights *weights, const char *name, rt_derived_use use, rt_team *team, gm_diag *diag);
 
 #endif
