@@ -1,5 +1,5 @@
-/* Deriving weights: names, and matrices one after the other, in slices of rows on the threads of a team. No thread waits
- * for others at the end of a matrix. */
+/* Deriving weights: names, and matrices one after the other, in slices of rows on the threads of a team. No thread
+ * waits for others at the end of a matrix. */
 #include "runtime/derive.h"
 #include "runtime/interleave.h"
 #include "runtime/panel.h"

@@ -38,8 +38,8 @@ bool rt_is_derived(const rt_weights *weights, const rt_tensor *tensor);
  * for that use, which weights owns. It begins on the threads of `team` while the caller goes on, which may not change
  * weights meanwhile nor use the team, or without a team (NULL) when the caller waits for the end; that adds it to
  * weights. Pages of a mapped source, and of what is let go of, are let go of on the way. made: is told of each, in the
- * order of names, by any thread, one at a time; NULL: nobody is. names and what they point to are borrowed until the end.
- * GM_FORMAT when a source is missing or nothing can be derived from it; GM_NOMEM. */
+ * order of names, by any thread, one at a time; NULL: nobody is. names and what they point to are borrowed until the
+ * end. GM_FORMAT when a source is missing or nothing can be derived from it; GM_NOMEM. */
 typedef struct rt_deriving rt_deriving;
 typedef void (*rt_derived_fn)(void *user, const rt_tensor *made);
 gm_status rt_derive_begin(rt_weights *weights, const char *const *names, size_t count, rt_derived_use use,
