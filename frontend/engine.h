@@ -49,8 +49,8 @@ typedef struct fe_deriving fe_deriving;
 gm_status fe_engine_derive_begin(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag,
                                  fe_deriving **out);
 gm_status fe_engine_derive_end(fe_deriving *deriving, gm_diag *diag);
-/* Fills the program's tables of weights, and of the pages that rest between prompts and generation, once all is derived.
- * Screens may be missing where they are `lazy`. GM_FORMAT: something is missing. */
+/* Fills the program's tables of weights, and of the pages that rest between prompts and generation, once all is
+ * derived. Screens may be missing where they are `lazy`. GM_FORMAT: something is missing. */
 gm_status fe_engine_take_weights(fe_engine *engine, bool lazy, gm_diag *diag);
 
 /* An artefact's measurements hold for the target they were made on. */

@@ -85,7 +85,8 @@ static void drop_derived(fe_engine *engine) {
 }
 
 /* Adds names of all of a kind that the module reads and the model does not have, small ones first: prompts read few of
- * the interleaved rows, of small matrices, which then share their large pages. What the model has goes to the writer. */
+ * the interleaved rows, of small matrices, which then share their large pages. What the model has goes to the
+ * writer. */
 static gm_status list_kind(fe_deriving *d, rt_derived kind, gm_diag *diag) {
     const struct fe_tables *tables = d->engine->tables;
     const rt_weights *weights = &d->engine->model.weights;
