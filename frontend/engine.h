@@ -42,9 +42,9 @@ bool fe_engine_reads_panels(const fe_engine *engine);
 /* The tensors of the model for an artefact but for those that are derived. */
 gm_status fe_engine_hand_over(const fe_engine *engine, fe_gmx_writer *writer, gm_diag *diag);
 /* What the module reads, the model does not have, and can be made from what it has: it is made by threads of its own
- * from begin to end, during which nobody else may change the model's weights. What is derived goes to `writer`, if there
- * is one. What the model has for another module is dropped. `screens` may be left for later. GM_NOMEM, GM_IO; GM_FORMAT:
- * something cannot be made. To end NULL is nothing. */
+ * from begin to end, during which nobody else may change the model's weights. What is derived goes to `writer`, if
+ * there is one. What the model has for another module is dropped. `screens` may be left for later. GM_NOMEM, GM_IO;
+ * GM_FORMAT: something cannot be made. To end NULL is nothing. */
 typedef struct fe_deriving fe_deriving;
 gm_status fe_engine_derive_begin(fe_engine *engine, int threads, bool screens, fe_gmx_writer *writer, gm_diag *diag,
                                  fe_deriving **out);
