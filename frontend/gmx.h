@@ -65,7 +65,8 @@ gm_status fe_gmx_check_module(const fe_model *model, const ir_module *module, gm
 
 /* Begin an artefact at `path`, which appears complete or not at all; what is there and not a regular file is written
  * directly. Between the two calls tensors are handed over, whose bytes a thread writes meanwhile: they must stay as
- * they are. What is derived is let go of as it is written: nobody may read it again. */
+ * they are. What is derived is let go of as it is written: nobody may read it again. Where much of it waits to be
+ * written, whoever hands over more waits too. */
 typedef struct fe_gmx_writer fe_gmx_writer;
 gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out);
 gm_status fe_gmx_add(fe_gmx_writer *writer, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag);

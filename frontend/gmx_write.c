@@ -20,7 +20,8 @@
 enum {
     LARGE = RT_LARGE_PAGE,
     SMALL = 1 << 16 /* blocks of the file, each written at once */,
-    LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */
+    LET_GO_BYTES = 1 << 24 /* of a mapped model or of what is derived, when so many bytes are read */,
+    MOST_WAITING = 1 << 28 /* bytes that are derived and not written: whoever derives waits for the writer then */
 };
 
 /* Bytes of the data part. */
@@ -28,6 +29,7 @@ typedef struct piece {
     const char *name; /* of the tensor; NULL: a section */
     const void *data;
     gmx_place place;
+    bool derived; /* and in memory of this process's own */
     bool last;    /* nobody reads it after this, or its pages can be read from their file again */
     size_t block; /* LARGE or SMALL */
 } piece;
@@ -38,9 +40,10 @@ struct fe_gmx_writer {
     pthread_t thread;
     bool threaded, closed; /* closed: no more pieces come */
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t changed, less; /* less: is waiting */
     piece *pieces;
     size_t count, capacity, written; /* pieces, the first of which are written */
+    size_t waiting;                  /* bytes of the others that are derived */
     size_t end;                      /* of the data so far */
     /* what is to be written next: `staged` bytes, at `at` of the file; of the thread alone */
     char *block;
@@ -104,8 +107,10 @@ static bool next_piece(fe_gmx_writer *w, piece *out) {
 
 static void note_written(fe_gmx_writer *w, int pieces, int reason) {
     pthread_mutex_lock(&w->lock);
-    w->written += (size_t)pieces;
+    for (int i = 0; i < pieces; i++, w->written++)
+        if (w->pieces[w->written].derived) w->waiting -= w->pieces[w->written].place.bytes;
     if (!w->reason) w->reason = reason;
+    pthread_cond_broadcast(&w->less);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -121,6 +126,8 @@ static bool add_piece(fe_gmx_writer *w, piece p, size_t bytes) {
     p.place = (gmx_place){w->end, bytes};
     if (bytes > SIZE_MAX - w->end || !gmx_align(w->end + bytes, &w->end)) return false;
     pthread_mutex_lock(&w->lock);
+    while (p.derived && w->threaded && w->waiting > MOST_WAITING && !w->reason) pthread_cond_wait(&w->less, &w->lock);
+    if (p.derived) w->waiting += bytes;
     if (w->count == w->capacity) {
         w->capacity = w->capacity ? 2 * w->capacity : 64;
         w->pieces = realloc(w->pieces, w->capacity * sizeof *w->pieces);
@@ -154,6 +161,7 @@ gm_status fe_gmx_begin(const char *path, gm_diag *diag, fe_gmx_writer **out) {
     gm_status status = fe_new_file_open(gm_arena_strdup(&w->arena, path), diag, &w->file);
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
+    pthread_cond_init(&w->less, NULL);
     *out = w;
     if (status == GM_OK) {
         w->threaded = !w->file.through && pthread_create(&w->thread, NULL, write_pieces, w) == 0;
@@ -171,6 +179,7 @@ void fe_gmx_abandon(fe_gmx_writer *w) {
     if (w->file.fd >= 0) fe_new_file_close(&w->file, GM_IO, NULL);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->changed);
+    pthread_cond_destroy(&w->less);
     free(w->pieces);
     free(w->block);
     gm_arena_free(&w->arena);
@@ -189,6 +198,7 @@ gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tenso
     bool derived = rt_derived_kind(tensor->name) != RT_DERIVED_COUNT;
     piece p = {.name = gm_arena_strdup(&w->arena, tensor->name),
                .data = tensor->data,
+               .derived = derived && !rt_weights_is_mapped(weights, tensor),
                .last = derived || rt_weights_is_mapped(weights, tensor)};
     p.block = derived ? LARGE : SMALL;
     pthread_mutex_lock(&w->lock);
