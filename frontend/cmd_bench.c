@@ -161,19 +161,10 @@ static rt_sampling sampling_of(const cmd_options *options, const fe_defaults *de
 }
 
 static gm_status check_sampling(const cmd_options *options, gm_diag *diag) {
-    static const cmd_flag flags[] = {FLAG_TOP_K,
-                                     FLAG_TOP_P,
-                                     FLAG_MIN_P,
-                                     FLAG_REPEAT_PENALTY,
-                                     FLAG_FREQUENCY_PENALTY,
-                                     FLAG_PRESENCE_PENALTY,
-                                     FLAG_REPEAT_LAST_N,
-                                     FLAG_BENCH_SEED};
-    for (size_t i = 0; i < GM_COUNT(flags) && !(options->temperature > 0); i++)
-        if (cmd_given(options, flags[i]))
-            return gm_fail(diag, GM_INVALID,
-                           "bench is greedy without a --temp above 0, so other settings of the sampler say nothing");
-    return GM_OK;
+    bool settings = options->given & (CMD_SAMPLER_FLAGS | CMD_FLAG(BENCH_SEED));
+    if (options->temperature > 0 || !settings) return GM_OK;
+    return gm_fail(diag, GM_INVALID,
+                   "bench is greedy without a --temp above 0, so other settings of the sampler say nothing");
 }
 
 /* The most memory this process had in use, mapped files included, in MB of 10^6 bytes. */

@@ -17,6 +17,11 @@ typedef enum cmd_flag {
 /* A bit per flag. */
 typedef unsigned __int128 cmd_flags;
 _Static_assert(FLAG_COUNT <= 128, "sets of flags are 128-bit masks");
+#define CMD_FLAG(name) ((cmd_flags)1 << FLAG_##name)
+/* What the sampler takes besides a temperature and a seed. */
+#define CMD_SAMPLER_FLAGS                                                                                              \
+    (CMD_FLAG(TOP_K) | CMD_FLAG(TOP_P) | CMD_FLAG(MIN_P) | CMD_FLAG(REPEAT_PENALTY) | CMD_FLAG(FREQUENCY_PENALTY) |    \
+     CMD_FLAG(PRESENCE_PENALTY) | CMD_FLAG(REPEAT_LAST_N))
 
 typedef struct cmd_ints {
     int64_t *data;

@@ -7,15 +7,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#define F(name)      ((cmd_flags)1 << FLAG_##name)
+#define F(name)      CMD_FLAG(name)
 #define COMMON_FLAGS (F(HELP) | F(THREADS) | F(PRECISION) | F(SKIP))
 #define MODEL_FLAGS                                                                                                    \
     (COMMON_FLAGS | F(MODEL) | F(PASSES) | F(WITH) | F(WIDE) | F(CONTEXT) | F(CHUNK) | F(TARGET_CPU) | F(TIME) |       \
      F(FORMAT))
 #define DUMP_FLAGS     (F(DUMP) | F(DUMP_DIR))
 #define PROMPT_FLAGS   (F(PROMPT) | F(FILE) | F(IDS) | F(NO_BOS) | F(SPECIAL))
-#define PENALTY_FLAGS  (F(REPEAT_PENALTY) | F(FREQUENCY_PENALTY) | F(PRESENCE_PENALTY) | F(REPEAT_LAST_N))
-#define SAMPLING_FLAGS (F(TEMP) | F(TOP_K) | F(TOP_P) | F(MIN_P) | PENALTY_FLAGS | F(SEED))
+#define SAMPLING_FLAGS (F(TEMP) | CMD_SAMPLER_FLAGS | F(SEED))
 
 typedef struct command {
     const char *name;
@@ -42,8 +41,8 @@ static const command commands[] = {
      "answer over HTTP, in the JSON of OpenAI's completions and chat completions"},
 #endif
     {"bench", cmd_bench,
-     MODEL_FLAGS | (SAMPLING_FLAGS & ~(F(TEMP) | F(SEED))) | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) |
-         F(BENCH_PREDICT) | F(DEPTH) | F(REPETITIONS) | F(MEASURE) | F(FILE),
+     MODEL_FLAGS | CMD_SAMPLER_FLAGS | F(BENCH_TEMP) | F(BENCH_SEED) | F(BENCH_PROMPT) | F(BENCH_PREDICT) | F(DEPTH) |
+         F(REPETITIONS) | F(MEASURE) | F(FILE),
      "MODEL [-p 512] [-n 64] [-r 5] [-f FILE] [--temp X]", "measure prefill and decoding"},
     {"ablate", cmd_ablate,
      (MODEL_FLAGS & ~(F(SKIP) | F(PASSES) | F(WITH) | F(TIME) | F(FORMAT))) | PROMPT_FLAGS | F(ABLATE_PREDICT) |

@@ -3,6 +3,7 @@
 #include "tests/unit/suite.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,6 +155,27 @@ START_TEST(costs_are_those_counted_by_hand) {
 }
 END_TEST
 
+/* So that an operation which is added has its FLOP. */
+START_TEST(arithmetic_of_elements_counts) {
+    static const ir_op free_ops[] = {IR_NOT, IR_CONVERT, IR_AND, IR_OR, IR_LT, IR_LE, IR_EQ, IR_SELECT};
+    for (ir_op op = 0; op < IR_OP_COUNT; op++) {
+        const ir_op_info *info = ir_op_of(op);
+        bool counts = info->class == IR_CLASS_ELEM;
+        for (size_t i = 0; i < GM_COUNT(free_ops); i++) counts &= op != free_ops[i];
+        if (!counts) continue;
+        char text[200], operands[40] = "%x";
+        for (int i = 1; i < info->operands; i++) strcat(operands, ", %x");
+        snprintf(text, sizeof text,
+                 "func @f(%%x: f32[2,4]) -> (f32[2,4]) {\n  %%y = %s %s : f32[2,4]\n  return %%y\n}\n", info->text,
+                 operands);
+        ir_module *module = parse(text);
+        ir_cost cost = ir_cost_func(module, module->funcs[0], &(ir_cost_at){NULL, 0});
+        ck_assert_msg(cost.flop >= 8, "%s: %g FLOP, expected one for each element", info->text, cost.flop);
+        ir_module_free(module);
+    }
+}
+END_TEST
+
 START_TEST(symbols_have_their_bounds_unless_given) {
     ir_module *module = parse(F("%x: f32[T]", "f32[T]", "  %z = neg %x : f32[T]\n  return %z\n"));
     ir_cost cost = ir_cost_func(module, module->funcs[0], &(ir_cost_at){NULL, 0});
@@ -192,6 +214,7 @@ int main(void) {
     Suite *suite = suite_create("cost");
     TCase *tests = tcase_create("cost");
     tcase_add_loop_test(tests, costs_are_those_counted_by_hand, 0, (int)GM_COUNT(all_known));
+    tcase_add_test(tests, arithmetic_of_elements_counts);
     tcase_add_test(tests, symbols_have_their_bounds_unless_given);
     tcase_add_test(tests, layers_come_from_weights);
     suite_add_tcase(suite, tests);
