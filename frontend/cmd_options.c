@@ -53,8 +53,7 @@ static gm_status bad_value(const parse *p, const char *value, const char *why) {
 
 /* ---- values ---- */
 
-/* A decimal integer that fills text[0..length) exactly. */
-static bool read_int(const char *text, size_t length, int64_t *out) {
+bool cmd_read_int(const char *text, size_t length, int64_t *out) {
     char digits[32], *end;
     size_t sign = length && text[0] == '-';
     if (length <= sign || length >= sizeof digits) return false;
@@ -69,7 +68,7 @@ static bool read_int(const char *text, size_t length, int64_t *out) {
 
 static gm_status store_int(const parse *p, const flag_row *row, const char *text, size_t length, int64_t *out) {
     char why[96];
-    if (!read_int(text, length, out)) return bad_part(p, text, length, "expected a whole number");
+    if (!cmd_read_int(text, length, out)) return bad_part(p, text, length, "expected a whole number");
     if (*out >= row->min && *out <= row->max) return GM_OK;
     snprintf(why, sizeof why, "expected a number from %lld to %lld", (long long)row->min, (long long)row->max);
     return bad_part(p, text, length, why);
@@ -81,7 +80,7 @@ static gm_status store_ints(const parse *p, const flag_row *row, const char *tex
     *out = (cmd_ints){.data = GM_NEW_ARRAY(arena, int64_t, count)};
     for (const char *at = text;;) {
         size_t length = strcspn(at, ",");
-        if (!read_int(at, length, &out->data[out->count]))
+        if (!cmd_read_int(at, length, &out->data[out->count]))
             return bad_value(p, text, "expected whole numbers separated by commas");
         GM_TRY(store_int(p, row, at, length, &out->data[out->count++]));
         if (!at[length]) return GM_OK;

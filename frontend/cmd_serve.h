@@ -23,7 +23,6 @@ typedef struct serve_request {
     serve_prompt *prompts;
     size_t prompt_count;
     int64_t choices; /* 1 … SERVE_MOST_CHOICES */
-    int64_t best_of; /* as many, or 0: not said */
     rt_bias *biases; /* [bias_count], on ids that no vocabulary needs to have */
     int64_t bias_count;
     /* the server's, with what the client says of sampling, of the most tokens and of texts that end an answer */

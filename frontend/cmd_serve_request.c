@@ -3,9 +3,7 @@
 #include "frontend/cmd_serve.h"
 #include "frontend/json.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char source[] = "request";
@@ -106,24 +104,16 @@ static gm_status read_chat(const cJSON *messages, fe_generation generation, gm_a
 
 /* ---- biases ---- */
 
-/* The number that a key is; -1: none. */
-static int64_t id_of(const char *key) {
-    char *end;
-    errno = 0;
-    long long id = strtoll(key, &end, 10);
-    bool digits = key[0] >= '0' && key[0] <= '9' && !*end && !errno;
-    return digits && id <= INT32_MAX ? (int64_t)id : -1;
-}
-
 static gm_status read_biases(const cJSON *key, gm_arena *arena, serve_request *out, gm_diag *diag) {
     const cJSON *item;
     if (!cJSON_IsObject(key)) return refuse(key, "an object of token ids", diag);
     out->biases = GM_NEW_ARRAY(arena, rt_bias, cJSON_GetArraySize(key));
     out->bias_count = 0;
     cJSON_ArrayForEach(item, key) {
-        int64_t id = id_of(item->string);
+        int64_t id;
+        bool named = cmd_read_int(item->string, strlen(item->string), &id) && *item->string != '-' && id <= INT32_MAX;
         bool fits = cJSON_IsNumber(item) && fabs(item->valuedouble) <= 100;
-        if (id < 0 || !fits) return refuse(key, "token ids with numbers -100 to 100", diag);
+        if (!named || !fits) return refuse(key, "token ids with numbers -100 to 100", diag);
         out->biases[out->bias_count++] = (rt_bias){(int32_t)id, (float)item->valuedouble};
     }
     return GM_OK;
@@ -154,8 +144,16 @@ static gm_status read_bool(const cJSON *item, bool *out, gm_diag *diag) {
     return cJSON_IsBool(item) ? GM_OK : refuse(item, "true or false", diag);
 }
 
-static gm_status read_choices(const cJSON *item, int64_t *out, gm_diag *diag) {
-    return fe_json_int(item, 1, SERVE_MOST_CHOICES, out) ? GM_OK : refuse(item, "a whole number 1 to 128", diag);
+static gm_status read_choices(const cJSON *item, serve_request *out, gm_diag *diag) {
+    bool fits = fe_json_int(item, 1, SERVE_MOST_CHOICES, &out->choices);
+    return fits ? GM_OK : refuse(item, "a whole number 1 to 128", diag);
+}
+
+/* Of which the best are to be told: all, once their number is read. */
+static gm_status check_best(const cJSON *best, const serve_request *request, gm_diag *diag) {
+    int64_t count;
+    bool all = fe_json_is_none(best) || fe_json_int(best, request->choices, request->choices, &count);
+    return all ? GM_OK : refuse(best, "as many as \"n\"", diag);
 }
 
 static gm_status read_top(const cJSON *item, serve_request *out, gm_diag *diag) {
@@ -176,8 +174,7 @@ static gm_status read_key(const cJSON *item, gm_arena *arena, gm_diag *diag, ser
     if (strcmp(item->string, "stop") == 0) return read_stops(item, &out->options, arena, diag);
     if (strcmp(item->string, "stream") == 0) return read_bool(item, &out->stream, diag);
     if (strcmp(item->string, "logit_bias") == 0) return read_biases(item, arena, out, diag);
-    if (strcmp(item->string, "n") == 0) return read_choices(item, &out->choices, diag);
-    if (strcmp(item->string, "best_of") == 0) return read_choices(item, &out->best_of, diag);
+    if (strcmp(item->string, "n") == 0) return read_choices(item, out, diag);
     if (strcmp(item->string, "logprobs") == 0) return read_logprobs(item, out, diag);
     if (out->chat && strcmp(item->string, "top_logprobs") == 0) return read_top(item, out, diag);
     if (!out->chat && strcmp(item->string, "echo") == 0) return read_bool(item, &out->echo, diag);
@@ -195,8 +192,7 @@ static gm_status read_all(const cJSON *root, fe_generation generation, gm_arena 
     if (!text) return gm_fail(diag, GM_INVALID, "%s: expected key \"%s\"", source, wanted);
     if (out->top && !out->scores)
         return gm_fail(diag, GM_INVALID, "%s: key \"top_logprobs\": expected \"logprobs\" to be true", source);
-    if (out->best_of && out->best_of != out->choices)
-        return gm_fail(diag, GM_INVALID, "%s: key \"best_of\": expected as many as \"n\"", source);
+    GM_TRY(check_best(fe_json_get(root, "best_of"), out, diag));
     return out->chat ? read_chat(text, generation, arena, out, diag) : read_prompts(text, arena, out, diag);
 }
 

@@ -70,6 +70,8 @@ static inline void cmd_give(cmd_options *options, cmd_flag flag) {
     options->given |= (cmd_flags)1 << flag;
 }
 void cmd_options_free(cmd_options *options);
+/* False unless text[0..length) is all of a decimal integer. */
+bool cmd_read_int(const char *text, size_t length, int64_t *out);
 /* The accepted flags with their meaning, a line each, on standard output. */
 void cmd_print_flags(cmd_flags accepted);
 

@@ -105,10 +105,11 @@ static bool next_piece(fe_gmx_writer *w, piece *out) {
     return any;
 }
 
-static void note_written(fe_gmx_writer *w, int pieces, int reason) {
+/* done: a piece, or NULL. */
+static void note_written(fe_gmx_writer *w, const piece *done, int reason) {
     pthread_mutex_lock(&w->lock);
-    for (int i = 0; i < pieces; i++, w->written++)
-        if (w->pieces[w->written].derived) w->waiting -= w->pieces[w->written].place.bytes;
+    if (done) w->written++;
+    if (done && done->derived) w->waiting -= done->place.bytes;
     if (!w->reason) w->reason = reason;
     pthread_cond_broadcast(&w->less);
     pthread_mutex_unlock(&w->lock);
@@ -116,8 +117,8 @@ static void note_written(fe_gmx_writer *w, int pieces, int reason) {
 
 static void *write_pieces(void *argument) {
     fe_gmx_writer *w = argument;
-    for (piece p; next_piece(w, &p);) note_written(w, 1, stage_piece(w, &p) ? 0 : errno);
-    if (!atomic_load(&w->abandoned)) note_written(w, 0, put_block(w) ? 0 : errno);
+    for (piece p; next_piece(w, &p);) note_written(w, &p, stage_piece(w, &p) ? 0 : errno);
+    if (!atomic_load(&w->abandoned)) note_written(w, NULL, put_block(w) ? 0 : errno);
     return NULL;
 }
 
@@ -195,11 +196,11 @@ static const piece *piece_of(const fe_gmx_writer *w, const char *tensor) {
 }
 
 gm_status fe_gmx_add(fe_gmx_writer *w, const rt_weights *weights, const rt_tensor *tensor, gm_diag *diag) {
-    bool derived = rt_derived_kind(tensor->name) != RT_DERIVED_COUNT;
+    bool derived = rt_derived_kind(tensor->name) != RT_DERIVED_COUNT, mapped = rt_weights_is_mapped(weights, tensor);
     piece p = {.name = gm_arena_strdup(&w->arena, tensor->name),
                .data = tensor->data,
-               .derived = derived && !rt_weights_is_mapped(weights, tensor),
-               .last = derived || rt_weights_is_mapped(weights, tensor)};
+               .derived = derived && !mapped,
+               .last = derived || mapped};
     p.block = derived ? LARGE : SMALL;
     pthread_mutex_lock(&w->lock);
     int reason = w->reason;

@@ -118,7 +118,7 @@ float rt_sample_penalised(float logit, int32_t id, const rt_choice *by) {
     return at < by->position ? penalised(logit, by->options[RT_SAMPLE_REPEAT_PENALTY]) : logit;
 }
 
-/* Where id is, or would be. */
+/* Where id is; -1: nowhere. */
 static int64_t place_of(const rt_scores *set, int32_t id) {
     int64_t low = 0, high = set->count;
     while (low < high) {
@@ -126,13 +126,13 @@ static int64_t place_of(const rt_scores *set, int32_t id) {
         if (set->id[middle] < id) low = middle + 1;
         else high = middle;
     }
-    return low;
+    return low < set->count && set->id[low] == id ? low : -1;
 }
 
 static void add_biases(rt_scores *set, const rt_choice *by) {
     for (int64_t i = 0; i < by->bias_count; i++) {
         int64_t at = place_of(set, by->biases[i].id);
-        if (at < set->count && set->id[at] == by->biases[i].id) set->score[at] += by->biases[i].bias;
+        if (at >= 0) set->score[at] += by->biases[i].bias;
     }
 }
 
@@ -144,7 +144,7 @@ static void penalise(rt_scores *set, const rt_choice *by) {
     memset(set->weight, 0, (size_t)set->count * sizeof(float));
     for (int64_t i = first_seen(by); i < by->position; i++) {
         int64_t at = place_of(set, by->tokens[i]);
-        if (at == set->count || set->id[at] != by->tokens[i]) continue;
+        if (at < 0) continue;
         bool first = set->weight[at] == 0;
         if (first && repeats) set->score[at] = penalised(set->score[at], options[RT_SAMPLE_REPEAT_PENALTY]);
         set->score[at] -= options[RT_SAMPLE_FREQUENCY];
