@@ -16,9 +16,31 @@ static inline float block_f16(const uint8_t *src) {
     return rt_f16_to_f32(block_u16(src));
 }
 
-/* Element i of 32 nibbles: the low nibbles of the 16 bytes are the first half. */
-static inline int block_nibble(const uint8_t *bytes, int i) {
-    return i < 16 ? bytes[i] & 15 : bytes[i - 16] >> 4;
+/* Codes are written and read sixteen at a time, so that what is read was written in one piece. */
+typedef uint8_t block_octets __attribute__((vector_size(16)));
+typedef uint64_t block_words __attribute__((vector_size(16)));
+
+/* 32 codes: the low nibbles of the 16 bytes are the first half. */
+static inline void block_nibbles(const uint8_t *bytes, uint8_t *codes) {
+    block_octets pairs, low, high;
+    memcpy(&pairs, bytes, sizeof pairs);
+    low = pairs & 15;
+    high = pairs >> 4;
+    memcpy(codes, &low, sizeof low);
+    memcpy(codes + 16, &high, sizeof high);
+}
+
+/* Bit i becomes the fifth of code i of 32. */
+static inline void block_fifth_bits(uint32_t bits, uint8_t *codes) {
+    const block_octets place = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    for (int i = 0; i < 32; i += 16) {
+        block_words copies = {(bits >> i & 255) * ones, (bits >> (i + 8) & 255) * ones};
+        block_octets sixteen;
+        memcpy(&sixteen, codes + i, sizeof sixteen);
+        sixteen |= (block_octets)(((block_octets)copies & place) != 0) & 16;
+        memcpy(codes + i, &sixteen, sizeof sixteen);
+    }
 }
 
 static inline int block_bit(uint32_t bits, int i) {
@@ -36,16 +58,18 @@ static inline void block_scale_min(const uint8_t *packed, int s, int *scale, int
     }
 }
 
-/* Code i of Q4_K (high NULL) or Q5_K, of 256. */
-static inline int block_k_code(const uint8_t *low, const uint8_t *high, int i) {
-    int s = i / 32, l = i % 32, code = low[32 * (s / 2) + l] >> 4 * (s % 2) & 15;
-    return high ? code | block_bit(high[l], s) << 4 : code;
+/* The 32 codes of sub-block s (of 8) of Q4_K (high NULL) or Q5_K. */
+static inline void block_k_codes(const uint8_t *low, const uint8_t *high, int s, uint8_t *codes) {
+    for (int i = 0; i < 32; i++) codes[i] = low[32 * (s / 2) + i] >> 4 * (s % 2) & 15;
+    for (int i = 0; i < 32 && high; i++) codes[i] |= (uint8_t)(block_bit(high[i], s) << 4);
 }
 
-/* Code i of Q6_K, of 256: 0 to 63. */
-static inline int block_q6_code(const uint8_t *low, const uint8_t *high, int i) {
-    int g = i / 128, j = i % 128 / 32, l = i % 32;
-    return (low[64 * g + 32 * (j & 1) + l] >> 4 * (j / 2) & 15) | (high[32 * g + l] >> 2 * j & 3) << 4;
+/* The 32 codes, 0 to 63, of part s (of 8) of Q6_K. */
+static inline void block_q6_codes(const uint8_t *low, const uint8_t *high, int s, uint8_t *codes) {
+    int g = s / 4, j = s % 4;
+    low += 64 * g + 32 * (j & 1);
+    for (int i = 0; i < 32; i++)
+        codes[i] = (uint8_t)((low[i] >> 4 * (j / 2) & 15) | (high[32 * g + i] >> 2 * j & 3) << 4);
 }
 
 #endif

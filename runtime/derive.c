@@ -27,7 +27,7 @@ typedef struct derivation {
     atomic_bool failed;
 } derivation;
 
-/* scratch: as many floats as the kind needs. */
+/* scratch: GROUP floats for each column. */
 typedef void (*group_fn)(const derivation *work, size_t group, float *scratch);
 
 static size_t columns_of(const derivation *work) {
@@ -44,16 +44,16 @@ static void screen_order(const derivation *work, float *row) {
     rt_screen_order(&matrix, row, work->out);
 }
 
-static void screen_group(const derivation *work, size_t group, float *row) {
+static void screen_group(const derivation *work, size_t group, float *scratch) {
     rt_screened matrix = screened_of(work);
-    rt_screen_group(&matrix, (int64_t)group, row, work->out);
+    rt_screen_group(&matrix, (int64_t)group, scratch, work->out);
 }
 
 static size_t group_bytes(rt_dtype dtype, const derivation *work) {
     return GROUP * rt_dtype_bytes(dtype, columns_of(work));
 }
 
-static void interleave_group(const derivation *work, size_t group, float *row) {
+static void interleave_group(const derivation *work, size_t group, float *scratch) {
     rt_dtype stored = work->source->dtype;
     const uint8_t *rows = (const uint8_t *)work->source->data + group * group_bytes(stored, work);
     rt_interleave_group(stored, rows, columns_of(work), work->out + group * group_bytes(work->type, work));
@@ -91,20 +91,19 @@ static const struct {
     bool (*shape)(rt_tensor *matrix);
     void (*begin)(const derivation *work, float *row); /* before any group; NULL: nothing */
     group_fn group;
-    size_t scratch; /* floats for each column */
 } kinds[RT_DERIVED_COUNT] = {
     [RT_DERIVED_SCREEN] =
         {":s4",
          "a screen: expected a matrix of f32, f16, bf16, q8_0 or q6_k and a multiple of 32 columns, at least 128",
-         screen_shape, screen_order, screen_group, 1},
+         screen_shape, screen_order, screen_group},
     [RT_DERIVED_ROWS] =
         {":r16",
          "interleaved rows: expected a matrix of q4_0, q5_0, q8_0, q4_k, q5_k or q6_k and a multiple of 16 rows",
-         rows_shape, NULL, interleave_group, 1},
+         rows_shape, NULL, interleave_group},
     [RT_DERIVED_PANELS] =
         {":p16",
          "panels of 8-bit integers: expected a matrix of floats or of blocks, a multiple of 16 rows and of 128 columns",
-         panels_shape, NULL, panel_group, RT_PANEL_SCRATCH},
+         panels_shape, NULL, panel_group},
 };
 
 /* ---- names ---- */
@@ -245,7 +244,7 @@ static void derive_slices(rt_deriving *d, job *j, int threads) {
     size_t rows = rows_of(j), slice = slice_of(rows, threads),
            in_bytes = rt_dtype_bytes(work->source->dtype, columns_of(work));
     const uint8_t *in = work->source->data;
-    float *scratch = malloc(kinds[j->kind].scratch * columns_of(work) * sizeof *scratch);
+    float *scratch = malloc(GROUP * columns_of(work) * sizeof *scratch);
     if (!scratch) atomic_store(&work->failed, true);
     for (size_t start; (start = atomic_fetch_add(&j->next, slice)) < rows;) {
         size_t end = start + slice < rows ? start + slice : rows;

@@ -61,22 +61,6 @@ size_t rt_dtype_bytes(rt_dtype dtype, size_t elems) {
 
 /* ---- 16-bit floats ---- */
 
-float rt_f16_to_f32(uint16_t bits) {
-    uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
-    uint32_t exponent = bits >> 10 & 31, mantissa = bits & 0x3FF;
-    if (exponent == 31) { /* infinity; a signalling NaN becomes quiet, as hardware makes it */
-        uint32_t quiet = mantissa ? 0x400000 : 0;
-        return rt_float_of_bits(sign | 0x7F800000 | quiet | mantissa << 13);
-    }
-    if (exponent == 0) /* subnormal: an exact product */
-        return rt_float_of_bits(sign | rt_float_bits((float)mantissa * 0x1p-24f));
-    return rt_float_of_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-}
-
-float rt_bf16_to_f32(uint16_t bits) {
-    return rt_float_of_bits((uint32_t)bits << 16);
-}
-
 uint16_t rt_f32_to_bf16(float value) {
     uint32_t bits = rt_float_bits(value);
     if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x40);

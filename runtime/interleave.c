@@ -52,13 +52,13 @@ rt_interleaved_places rt_interleaved_layout(rt_dtype dtype) {
 
 GM_INLINE void take_Q4_0(const uint8_t *src, parts *out) {
     out->d = block_u16(src);
-    for (int i = 0; i < 32; i++) out->codes[i] = (uint8_t)block_nibble(src + 2, i);
+    block_nibbles(src + 2, out->codes);
 }
 
 GM_INLINE void take_Q5_0(const uint8_t *src, parts *out) {
-    uint32_t high = block_u32(src + 2);
     out->d = block_u16(src);
-    for (int i = 0; i < 32; i++) out->codes[i] = (uint8_t)(block_nibble(src + 6, i) | block_bit(high, i) << 4);
+    block_nibbles(src + 6, out->codes);
+    block_fifth_bits(block_u32(src + 2), out->codes);
 }
 
 GM_INLINE void take_Q8_0(const uint8_t *src, parts *out) {
@@ -74,14 +74,14 @@ GM_INLINE void take_k(const uint8_t *src, const uint8_t *low, const uint8_t *hig
         block_scale_min(src + 4, s, &scale, &minimum);
         out->scales[s] = (uint8_t)scale;
         out->minima[s] = (uint8_t)minimum;
+        block_k_codes(low, high, s, out->codes + 32 * s);
     }
-    for (int i = 0; i < 256; i++) out->codes[i] = (uint8_t)block_k_code(low, high, i);
 }
 
 GM_INLINE void take_Q6_K(const uint8_t *src, parts *out) {
     out->d = block_u16(src + 208);
     memcpy(out->scales, src + 192, 16);
-    for (int i = 0; i < 256; i++) out->codes[i] = (uint8_t)block_q6_code(src, src + 128, i);
+    for (int s = 0; s < 8; s++) block_q6_codes(src, src + 128, s, out->codes + 32 * s);
 }
 
 GM_INLINE void take(rt_dtype stored, const uint8_t *src, parts *out) {

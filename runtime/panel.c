@@ -1,20 +1,12 @@
 /* Making kept panels, sixteen rows side by side, and reading them back: see panel.h. Compiled code multiplies them
  * (codegen/integer.c). */
 #include "runtime/panel.h"
+#include "runtime/lanes.h"
 #include "runtime/rotate.h"
 
 #include <string.h>
 
 enum { ROWS = RT_PANEL_ROWS, UNIT = 4, LEVELS = 127 };
-
-/* x[columns][ROWS] = the rows; row: of one of them. */
-static void widen(rt_dtype stored, const uint8_t *src, int64_t columns, float *row, float *x) {
-    size_t bytes = rt_dtype_bytes(stored, (size_t)columns);
-    for (int r = 0; r < ROWS; r++) {
-        rt_dequantize_row(stored, src + (size_t)r * bytes, row, (size_t)columns);
-        for (int64_t k = 0; k < columns; k++) x[k * ROWS + r] = row[k];
-    }
-}
 
 /* The largest magnitudes, by their bits: NaN counts as more than infinity. */
 GM_EACH_CPU static void largest_of(const float *x, int64_t columns, uint32_t *most) {
@@ -50,10 +42,10 @@ static size_t scales_of(int64_t columns) {
     return (size_t)columns * ROWS;
 }
 
-void rt_panel_group(rt_dtype stored, const void *src, int64_t columns, float *scratch, void *dst) {
+void rt_panel_group(rt_dtype stored, const void *src, int64_t columns, float *x, void *dst) {
     GM_ASSERT(columns % RT_PANEL_BLOCK == 0);
-    float *x = scratch, *scales = (float *)((uint8_t *)dst + scales_of(columns));
-    widen(stored, src, columns, scratch + columns * ROWS, x);
+    float *scales = (float *)((uint8_t *)dst + scales_of(columns));
+    rt_dequantize_lanes(stored, src, columns, x);
     rt_rotate_rows(x, columns, ROWS);
     for (int64_t from = 0; from < columns; from += RT_PANEL_RUN) {
         int64_t count = columns - from < RT_PANEL_RUN ? columns - from : RT_PANEL_RUN;

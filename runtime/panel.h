@@ -12,17 +12,11 @@
 
 #include "runtime/dtype.h"
 
-enum {
-    RT_PANEL_ROWS = 16,
-    RT_PANEL_BLOCK = 128,
-    RT_PANEL_RUN = 2048,
-    RT_PANEL_OFFSET = 128,
-    RT_PANEL_SCRATCH = RT_PANEL_ROWS + 1
-};
+enum { RT_PANEL_ROWS = 16, RT_PANEL_BLOCK = 128, RT_PANEL_RUN = 2048, RT_PANEL_OFFSET = 128 };
 
 /* The group at dst from RT_PANEL_ROWS rows of `columns` elements of a FLOAT or QUANT type, which lie one after the
- * other at src. scratch: RT_PANEL_SCRATCH floats for each column. */
-void rt_panel_group(rt_dtype stored, const void *src, int64_t columns, float *scratch, void *dst);
+ * other at src. x: scratch, RT_PANEL_ROWS floats for each column. */
+void rt_panel_group(rt_dtype stored, const void *src, int64_t columns, float *x, void *dst);
 /* codes[0..columns) = the codes of row `row` of the groups at src, without the offset of 128; scales = its scales, one
  * for each RT_PANEL_RUN columns or part of them. */
 void rt_panel_row(const void *src, int64_t row, int64_t columns, float *codes, float *scales);

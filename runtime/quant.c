@@ -28,25 +28,33 @@ static void rows_BF16(const uint8_t *src, float *dst, size_t elems) {
 /* ---- blocks of 32 ---- */
 
 static void block_Q4_0(const uint8_t *src, float *dst) { /* d, nibbles[16] */
+    uint8_t codes[32];
     float d = block_f16(src);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)(block_nibble(src + 2, i) - 8);
+    block_nibbles(src + 2, codes);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)(codes[i] - 8);
 }
 
 static void block_Q4_1(const uint8_t *src, float *dst) { /* d, m, nibbles[16] */
+    uint8_t codes[32];
     float d = block_f16(src), m = block_f16(src + 2);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)block_nibble(src + 4, i) + m;
+    block_nibbles(src + 4, codes);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)codes[i] + m;
 }
 
 static void block_Q5_0(const uint8_t *src, float *dst) { /* d, u32 fifth bits, nibbles[16] */
+    uint8_t codes[32];
     float d = block_f16(src);
-    uint32_t high = block_u32(src + 2);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)((block_nibble(src + 6, i) | block_bit(high, i) << 4) - 16);
+    block_nibbles(src + 6, codes);
+    block_fifth_bits(block_u32(src + 2), codes);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)(codes[i] - 16);
 }
 
 static void block_Q5_1(const uint8_t *src, float *dst) { /* d, m, u32 fifth bits, nibbles[16] */
+    uint8_t codes[32];
     float d = block_f16(src), m = block_f16(src + 2);
-    uint32_t high = block_u32(src + 4);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)(block_nibble(src + 8, i) | block_bit(high, i) << 4) + m;
+    block_nibbles(src + 8, codes);
+    block_fifth_bits(block_u32(src + 4), codes);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)codes[i] + m;
 }
 
 static void block_Q8_0(const uint8_t *src, float *dst) { /* d, i8[32] */
@@ -56,33 +64,36 @@ static void block_Q8_0(const uint8_t *src, float *dst) { /* d, i8[32] */
 
 /* ---- blocks of 256: element i lies in half g, quarter j of it, at place l of 32 ---- */
 
-static void block_Q4_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12], nibbles[128] */
+static inline void block_k(const uint8_t *src, const uint8_t *low, const uint8_t *high, float *dst) {
     float d = block_f16(src), dmin = block_f16(src + 2);
-    const uint8_t *packed = src + 4, *codes = src + 16;
     for (int s = 0; s < 8; s++) {
         int scale, minimum;
-        block_scale_min(packed, s, &scale, &minimum);
+        uint8_t codes[32];
+        block_scale_min(src + 4, s, &scale, &minimum);
+        block_k_codes(low, high, s, codes);
         float step = d * (float)scale, offset = dmin * (float)minimum;
-        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)block_k_code(codes, NULL, 32 * s + l) - offset;
+        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)codes[l] - offset;
     }
+}
+
+static void block_Q4_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12], nibbles[128] */
+    block_k(src, src + 16, NULL, dst);
 }
 
 static void block_Q5_K(const uint8_t *src, float *dst) { /* d, dmin, scales[12], high[32], low[128] */
-    float d = block_f16(src), dmin = block_f16(src + 2);
-    const uint8_t *packed = src + 4, *high = src + 16, *codes = src + 48;
-    for (int s = 0; s < 8; s++) {
-        int scale, minimum;
-        block_scale_min(packed, s, &scale, &minimum);
-        float step = d * (float)scale, offset = dmin * (float)minimum;
-        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)block_k_code(codes, high, 32 * s + l) - offset;
-    }
+    block_k(src, src + 48, src + 16, dst);
 }
 
 static void block_Q6_K(const uint8_t *src, float *dst) { /* low[128], high[64], i8 scales[16], d */
-    const uint8_t *low = src, *high = src + 128, *scales = src + 192;
+    const uint8_t *scales = src + 192;
     float d = block_f16(src + 208);
-    for (int i = 0; i < 256; i++) {
-        dst[i] = d * (float)(int8_t)scales[i / 16] * (float)(block_q6_code(low, high, i) - 32);
+    for (int s = 0; s < 8; s++) {
+        uint8_t codes[32];
+        block_q6_codes(src, src + 128, s, codes);
+        for (int h = 0; h < 2; h++) {
+            float step = d * (float)(int8_t)scales[2 * s + h];
+            for (int l = 16 * h; l < 16 * (h + 1); l++) dst[32 * s + l] = step * (float)(codes[l] - 32);
+        }
     }
 }
 
@@ -112,8 +123,10 @@ static void block_Q3_K(const uint8_t *src, float *dst) { /* high[32], codes[64],
 static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 static void block_IQ4_NL(const uint8_t *src, float *dst) { /* d, nibbles[16] */
+    uint8_t codes[32];
     float d = block_f16(src);
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)iq4_values[block_nibble(src + 2, i)];
+    block_nibbles(src + 2, codes);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)iq4_values[codes[i]];
 }
 
 static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4], nibbles[128] */
@@ -122,7 +135,9 @@ static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4
     for (int s = 0; s < 8; s++) {
         int scale = (src[4 + s / 2] >> 4 * (s % 2) & 15) | (int)(high >> 2 * s & 3) << 4;
         float step = d * (float)(scale - 32);
-        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)iq4_values[block_nibble(src + 8 + 16 * s, l)];
+        uint8_t codes[32];
+        block_nibbles(src + 8 + 16 * s, codes);
+        for (int l = 0; l < 32; l++) dst[32 * s + l] = step * (float)iq4_values[codes[l]];
     }
 }
 
@@ -130,8 +145,10 @@ static void block_IQ4_XS(const uint8_t *src, float *dst) { /* d, u16 high, low[4
 static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 static void block_MXFP4(const uint8_t *src, float *dst) { /* u8 exponent, nibbles[16] */
-    float d = ldexpf(1.0f, src[0] - 128);                 /* twice E2M1's unit, hence 128 */
-    for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[block_nibble(src + 1, i)];
+    uint8_t codes[32];
+    float d = ldexpf(1.0f, src[0] - 128); /* twice E2M1's unit, hence 128 */
+    block_nibbles(src + 1, codes);
+    for (int i = 0; i < 32; i++) dst[i] = d * (float)fp4_values[codes[i]];
 }
 
 /* Half of an E4M3 number without its sign: 3 bits of mantissa, exponent bias 7. NaN stands for 0. */

@@ -84,7 +84,8 @@ typedef struct rt_screened {
 
 /* The order of its columns, which a screen begins with. row: scratch of as many floats as there are columns. */
 void rt_screen_order(const rt_screened *matrix, float *row, uint8_t *screen);
-/* Group `group` of a screen whose order is there, into bytes that were zero. row: scratch as above. */
-void rt_screen_group(const rt_screened *matrix, int64_t group, float *row, uint8_t *screen);
+/* Group `group` of a screen whose order is there, into bytes that were zero. scratch: RT_SCREEN_ROWS floats for each
+ * column. */
+void rt_screen_group(const rt_screened *matrix, int64_t group, float *scratch, uint8_t *screen);
 
 #endif

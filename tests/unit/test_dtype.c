@@ -2,6 +2,8 @@
 #include <math.h>
 
 #include "model_files.h"
+#include "runtime/lanes.h"
+#include "tests/unit/random_values.h"
 #include "tests/unit/suite.h"
 
 /* ---- the table ---- */
@@ -160,6 +162,39 @@ START_TEST(blocks) {
 }
 END_TEST
 
+/* ---- sixteen rows side by side ---- */
+
+/* Of any bytes, so that some are not finite; in a piece, at its end, and behind it. */
+static void check_lanes(rt_dtype dtype, int64_t columns) {
+    size_t bytes = rt_dtype_bytes(dtype, (size_t)columns);
+    uint8_t *rows = malloc(RT_LANES * bytes);
+    float *row = malloc((size_t)columns * sizeof *row), *lanes = malloc(RT_LANES * (size_t)columns * sizeof *lanes);
+    for (size_t i = 0; i < RT_LANES * bytes; i++) rows[i] = (uint8_t)next_random();
+    rt_dequantize_lanes(dtype, rows, columns, lanes);
+    for (size_t r = 0; r < RT_LANES; r++) {
+        rt_dequantize_row(dtype, rows + r * bytes, row, (size_t)columns);
+        for (int64_t k = 0; k < columns; k++)
+            ck_assert_msg(bits_of(lanes[k * RT_LANES + (int64_t)r]) == bits_of(row[k]), "%s: row %zu, column %d of %d",
+                          rt_dtype_of(dtype)->text, r, (int)k, (int)columns);
+    }
+    free(rows);
+    free(row);
+    free(lanes);
+}
+
+START_TEST(lanes_are_rows) {
+    state = 9;
+    for (rt_dtype i = 0; i < RT_DTYPE_COUNT; i++) {
+        rt_dtype_class class = rt_dtype_of(i)->class;
+        int block = rt_dtype_of(i)->block_elems;
+        if (class != RT_CLASS_QUANT && class != RT_CLASS_FLOAT) continue;
+        for (int64_t n = 1; n * block <= 3 * 256; n *= 2)
+            if (n * block % 8 == 0) check_lanes(i, n * block);
+        check_lanes(i, 2 * 256 + (block > 8 ? block : 8));
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("dtype");
     TCase *tcase = tcase_create("dtype");
@@ -171,6 +206,7 @@ int main(void) {
     tcase_add_test(tcase, bf16);
     tcase_add_test(tcase, nan_scales);
     tcase_add_test(tcase, blocks);
+    tcase_add_test(tcase, lanes_are_rows);
     suite_add_tcase(suite, tcase);
     return suite_run(suite);
 }

@@ -164,7 +164,7 @@ static void check_row(const char *what, const view *s, const float *w, int row) 
 /* The screen of a group of rows. */
 static view screen_rows(rt_dtype dtype, const uint8_t *rows, int64_t columns, uint8_t *screen) {
     rt_screened matrix = {dtype, GROUP, columns, rows};
-    float scratch[MAX_COLUMNS];
+    float scratch[MAX_COLUMNS * GROUP];
     memset(screen, 0, (size_t)rt_screen_layout(GROUP, columns).bytes);
     rt_screen_order(&matrix, scratch, screen);
     rt_screen_group(&matrix, 0, scratch, screen);
@@ -199,6 +199,26 @@ START_TEST(bound_holds) {
             snprintf(what, sizeof what, "%s of %g", rt_dtype_of(dtype)->text, (double)sizes[s]);
             check_rows(what, dtype, row, MAX_COLUMNS);
         }
+}
+END_TEST
+
+/* No row tells on another: some are zeros, tiny or large beside some that are not finite. */
+START_TEST(rows_do_not_mix) {
+    enum { COLUMNS = 160 };
+    static const float sizes[] = {0, 1e-40f, 1e-8f, 1, INFINITY, 1000, NAN, 1e30f};
+    float w[GROUP][COLUMNS];
+    static uint8_t screen[4 * COLUMNS * GROUP];
+    char what[32];
+    state = 10;
+    for (int round = 0; round < 50; round++) {
+        for (int r = 0; r < GROUP; r++)
+            fill_row(RT_F32, (uint8_t *)w[r], COLUMNS, sizes[next_random() % GM_COUNT(sizes)]);
+        view s = screen_rows(RT_F32, (const uint8_t *)w, COLUMNS, screen);
+        for (int r = 0; r < GROUP; r++) {
+            snprintf(what, sizeof what, "row %d of round %d", r, round);
+            check_row(what, &s, w[r], r);
+        }
+    }
 }
 END_TEST
 
@@ -684,6 +704,7 @@ int main(void) {
     tcase_set_timeout(tcase, SECONDS);
     tcase_add_loop_test(tcase, bound_holds, 0, (int)GM_COUNT(types));
     tcase_add_test(tcase, bound_holds_on_edges);
+    tcase_add_test(tcase, rows_do_not_mix);
     tcase_add_test(tcase, columns_are_ordered);
     tcase_add_loop_test(tcase, same_choice, 0, (int)(GM_COUNT(types) * GM_COUNT(cpus)));
     tcase_add_loop_test(tcase, scores_at_their_bounds, 0, (int)GM_COUNT(cpus));
