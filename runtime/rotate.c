@@ -57,8 +57,11 @@ GM_INLINE void mirror(float *rows, int64_t runs, int64_t run, int64_t width, flo
         float sum[MIRRORED] = {0};
         for (int64_t r = 0; r < runs; r++)
             for (int64_t j = 0; j < width; j++) sum[j] += rows[r * run + i + j];
-        for (int64_t r = 0; r < runs; r++)
-            for (int64_t j = 0; j < width; j++) rows[r * run + i + j] = fmaf(share, sum[j], rows[r * run + i + j]);
+        for (int64_t r = 0; r < runs; r++) {
+            float *at = rows + r * run + i;
+#pragma omp simd /* gcc takes fmaf apart else */
+            for (int64_t j = 0; j < width; j++) at[j] = fmaf(share, sum[j], at[j]);
+        }
     }
 }
 
