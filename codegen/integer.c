@@ -180,9 +180,10 @@ static int64_t vector_of(const cg *c, const tile_job *job, int v) {
     return integer_in_place(c, job->kind) ? integer_kept_vector(c, job->kind, v) : v * c->lanes;
 }
 
-static LLVMValueRef unit_at(cg *c, const tile_job *job, LLVMValueRef unit, int v) {
+/* panel: the kernel's argument. */
+static LLVMValueRef unit_at(cg *c, const tile_job *job, int panel, LLVMValueRef unit, int v) {
     int64_t apart = integer_in_place(c, job->kind) ? RT_PANEL_ROWS : integer_panel_rows(c);
-    return cg_at(c, c->i32, c->code.args[job->panel],
+    return cg_at(c, c->i32, c->code.args[panel],
                  cg_add(c, cg_mul(c, unit, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
 }
 
@@ -193,13 +194,28 @@ static LLVMValueRef scales_at(cg *c, const tile_job *job, LLVMValueRef group, in
                  cg_add(c, cg_mul(c, group, cg_i64(c, apart)), cg_i64(c, vector_of(c, job, v))));
 }
 
+/* A unit of the panel that will likely come next: a few rows of x are multiplied as fast as panels are read. With many,
+ * the units are there after the first tile, and asking again costs nothing beside their products. */
+static void prefetch_next_unit(cg *c, const tile_job *job, LLVMValueRef unit) {
+    for (int v = 0; v < VECTORS; v++)
+        if (v * c->lanes % RT_PANEL_ROWS == 0) cg_prefetch_second(c, unit_at(c, job, job->next, unit, v));
+}
+
+/* The same of a group's scales, which lie behind the units as units do. */
+static void prefetch_next_scales(cg *c, const tile_job *job, LLVMValueRef group) {
+    LLVMValueRef blocks = cg_mul(c, group, cg_i64(c, integer_group_of(job->kind) / RT_PANEL_BLOCK));
+    prefetch_next_unit(c, job, cg_add(c, cg_i64(c, job->kind->columns / 4), blocks));
+}
+
 /* Units [from, to) of the columns. One at a time, unrolled late: LLVM reassociates the sums of several, which takes
  * more registers than there are. */
 static void emit_products(cg *c, const tile_job *job, const tile *t, LLVMValueRef from, LLVMValueRef to) {
     cg_loop units = cg_loop_begin(c, from, to, 1);
     operand w[VECTORS];
     for (int v = 0; v < VECTORS; v++)
-        w[v] = operand_of(c, job->kind, cg_load(c, cg_vector(c, c->i32), unit_at(c, job, units.index, v), 4));
+        w[v] =
+            operand_of(c, job->kind, cg_load(c, cg_vector(c, c->i32), unit_at(c, job, job->panel, units.index, v), 4));
+    if (integer_in_place(c, job->kind)) prefetch_next_unit(c, job, units.index);
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef unit = cg_spread(c, cg_load(c, c->i32, cg_at(c, c->i32, t->row[r], units.index), 1));
         operand x = operand_of(c, job->kind, unit);
@@ -223,6 +239,7 @@ static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
 
 /* What the sums of a group begin with. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
+    if (integer_in_place(c, job->kind)) prefetch_next_scales(c, job, group);
     for (int r = 0; r < t->rows; r++) {
         LLVMValueRef start = LLVMConstNull(cg_vector(c, c->i32)), *args = c->code.args;
         if (has_starts(c, job->kind)) {
@@ -341,21 +358,6 @@ static void emit_tile(cg *c, const tile_job *job, tile *t) {
     }
 }
 
-/* With each of the first MOST_TILES whole tiles (first: its first row of x), prefetches a share of the panel that will
- * likely come next; else that panel's first tile would wait for memory. */
-static void prefetch_next_panel(cg *c, const tile_job *job, LLVMValueRef first) {
-    enum { MOST_TILES = 8, LINE = 64 };
-    int64_t bytes = (int64_t)rt_dtype_bytes(job->kind->w, (size_t)(integer_panel_rows(c) * job->kind->columns));
-    LLVMValueRef tall = cg_i64(c, job->kind->tall), lines = cg_i64(c, bytes / LINE), one = cg_i64(c, 1);
-    /* Not 0: this is a whole tile. */
-    LLVMValueRef tiles = cg_min(c, LLVMBuildUDiv(c->b, c->code.args[job->x_rows], tall, ""), cg_i64(c, MOST_TILES));
-    LLVMValueRef share = LLVMBuildUDiv(c->b, cg_add(c, lines, cg_sub(c, tiles, one)), tiles, "");
-    LLVMValueRef from = cg_mul(c, LLVMBuildUDiv(c->b, first, tall, ""), share);
-    cg_loop loop = cg_loop_begin(c, from, cg_min(c, cg_add(c, from, share), lines), 1);
-    cg_prefetch_second(c, cg_at(c, c->i8, c->code.args[job->next], cg_mul(c, loop.index, cg_i64(c, LINE))));
-    cg_loop_end_unrolled(c, &loop, 4);
-}
-
 /* Rows [first, …) in tiles of `rows`, as many as are whole; returns the row after them. */
 static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, int rows) {
     tile t = {.rows = rows};
@@ -365,7 +367,6 @@ static LLVMValueRef emit_tiles(cg *c, const tile_job *job, LLVMValueRef first, i
         for (int v = 0; v < VECTORS; v++) t.acc[r][v] = cg_variable(c, cg_vector(c, c->i32), NULL);
     cg_loop loop = cg_loop_begin(c, first, end, rows);
     t.first = loop.index;
-    if (integer_in_place(c, job->kind) && rows == job->kind->tall) prefetch_next_panel(c, job, loop.index);
     emit_tile(c, job, &t);
     cg_loop_end(c, &loop);
     return end;
