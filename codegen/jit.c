@@ -2,7 +2,6 @@
 #include "codegen/cg.h"
 #include "runtime/likely.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,11 +59,12 @@ static gm_status add_objects(cg_program *program, gm_diag *diag) {
 }
 
 static rt_entry look_up(LLVMOrcLLJITRef jit, const char *name) {
-    char symbol[256];
+    gm_string symbol = {0};
     LLVMOrcExecutorAddress address = 0;
-    snprintf(symbol, sizeof symbol, "gm_entry.%s", name);
-    LLVMErrorRef error = LLVMOrcLLJITLookup(jit, &address, symbol);
+    gm_string_printf(&symbol, "gm_entry.%s", name);
+    LLVMErrorRef error = LLVMOrcLLJITLookup(jit, &address, symbol.data);
     if (error) LLVMConsumeError(error);
+    gm_string_free(&symbol);
     return error ? NULL : (rt_entry)(uintptr_t)address;
 }
 
