@@ -111,9 +111,13 @@ static int show_in_stream(void *user, const char *text, size_t bytes) {
     return send_piece(user, text, bytes, NULL) ? 0 : EPIPE;
 }
 
+static bool is_awaited(const exchange *e) {
+    return fe_http_write(e->http, "", 0);
+}
+
 /* Nothing is shown of an answer in one piece; but nobody may be waiting for it any more. */
 static int show_nothing(void *user, const char *text, size_t bytes) {
-    return fe_http_write(((exchange *)user)->http, "", 0) ? 0 : EPIPE;
+    return is_awaited(user) ? 0 : EPIPE;
 }
 
 static void begin_stream(exchange *e) {
@@ -209,9 +213,7 @@ static void keep_choice(exchange *e) {
     write_choice(e, false, text->data ? text->data : "", text->length, reason_of(e), &e->choices);
 }
 
-/* *gone: nobody waits for it any more. */
-static gm_status make_choice(exchange *e, const serve_prompt *prompt, const cmd_options *options, bool *gone,
-                             gm_diag *diag) {
+static gm_status make_choice(exchange *e, const serve_prompt *prompt, const cmd_options *options, gm_diag *diag) {
     set_answer(e, prompt, options);
     if (e->request.stream) begin_choice(e);
     gm_status status = run(e, options, diag);
@@ -219,7 +221,6 @@ static gm_status make_choice(exchange *e, const serve_prompt *prompt, const cmd_
     else rt_ids_free(&e->s->held);
     if (status == GM_OK && e->request.stream) send_piece(e, e->request.chat ? NULL : "", 0, reason_of(e));
     else if (status == GM_OK) keep_choice(e);
-    *gone = e->answer.failed;
     e->said += e->answer.count;
     e->index++;
     cmd_answer_free(&e->answer);
@@ -227,15 +228,14 @@ static gm_status make_choice(exchange *e, const serve_prompt *prompt, const cmd_
     return status;
 }
 
-/* All choices of the first prompt, then those of the next. With a seed of the client's the choices of one prompt have
- * seeds one after the other. */
+/* All choices of the first prompt, then those of the next, while somebody waits for them. With a seed of the client's
+ * the choices of one prompt have seeds one after the other. */
 static gm_status make_choices(exchange *e, gm_diag *diag) {
     const serve_request *request = &e->request;
-    bool gone = false;
     for (size_t p = 0; p < request->prompt_count; p++) {
         cmd_options options = request->options;
-        for (int64_t i = 0; i < request->choices && !gone; i++) {
-            GM_TRY(make_choice(e, &request->prompts[p], &options, &gone, diag));
+        for (int64_t i = 0; i < request->choices && is_awaited(e); i++) {
+            GM_TRY(make_choice(e, &request->prompts[p], &options, diag));
             if (options.seed >= 0) options.seed++;
         }
     }

@@ -235,6 +235,11 @@ for stream in true false; do
 done
 check hang_up_ends "$(grep decode "$work/err")" [ "$(grep -c decode "$work/err") $(grep -c 'decode 1 tokens' "$work/err")" = '2 2' ]
 
+# So does one that is only scored, between its prompts.
+printf '{"prompt":[%s],"max_tokens":0,"echo":true,"logprobs":1}' "$(many 2000 "[$(many 200 5)]")" | "$client" "$port" POST /v1/completions hang-up
+post after_scoring 200 '\{.*' /v1/completions '{"prompt":[2,5],"max_tokens":1}'
+check hang_up_ends_scoring "$(grep -c 'decode 0' "$work/err")" [ "$(grep -c 'decode 0 tokens' "$work/err")" -lt 2000 ]
+
 # A prompt that spoils what the session holds fails, and leaves nothing of it to the next: the row of id 200 is NaN here, the others are not.
 mkdir "$work/nan"
 cp "$data/tiny/gemma3-tiny"/*config.json "$data/tiny/gemma3-tiny/model.safetensors" "$work/nan/" && chmod u+w "$work/nan"/*
