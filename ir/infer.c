@@ -87,7 +87,10 @@ static bool rule_layer_weight(const rule_context *c) {
     const ir_attr *extent = ir_attr_find(c->inst, IR_ATTR_EXTENT);
     REQUIRE(is_index(operand(c, 0)), "operand must be an i32 scalar");
     REQUIRE(star && !strchr(star + 1, '*') && strlen(name) < IR_NAME_BYTES - 24, "needs a name with one '*'");
-    REQUIRE(ir_attr_find(c->inst, IR_ATTR_START) && ir_attr_find(c->inst, IR_ATTR_STEP), "needs start and step");
+    const ir_attr *start = ir_attr_find(c->inst, IR_ATTR_START), *step = ir_attr_find(c->inst, IR_ATTR_STEP);
+    REQUIRE(start && step, "needs start and step");
+    REQUIRE(start->i >= 0 && start->i <= INT32_MAX && step->i >= 0 && step->i <= INT32_MAX,
+            "start and step must be numbers of layers");
     REQUIRE(extent && !ir_dim_is_symbol(extent->i) && extent->i > 0 && extent->i <= IR_MAX_LAYERS,
             "needs extent, a number up to %d", IR_MAX_LAYERS);
     REQUIRE(c->out->rank <= RT_MAX_TENSOR_RANK, "weights have at most %d dimensions", RT_MAX_TENSOR_RANK);
@@ -673,6 +676,8 @@ static bool rule_attention(const rule_context *c) {
     const char *impl = ir_attr_string(c->inst, IR_ATTR_IMPL);
     REQUIRE(!impl || strcmp(impl, "int16") == 0 || strcmp(impl, "tiles") == 0, "impl must be \"int16\" or \"tiles\"");
     int64_t window = ir_attr_int(c->inst, IR_ATTR_WINDOW, 0);
+    REQUIRE(window >= 0 && window <= INT32_MAX, "window must be a number of keys, or 0");
+    REQUIRE(ir_attr_float(c->inst, IR_ATTR_CAP, 0) >= 0, "cap must not be negative");
     REQUIRE(!ring || (window > 0 && !ir_dim_is_symbol(k->dim[0])), "a ring needs a window and a number of slots");
     REQUIRE(!ring || k->dim[0] >= window + (ir_dim_is_symbol(q->dim[0]) ? 1 : q->dim[0]) - 1,
             "the ring is shorter than the window");
