@@ -237,7 +237,7 @@ static LLVMValueRef sum_place(cg *c, const tile_job *job, int r, int v) {
     return cg_at(c, c->f32, c->code.args[job->sums], cg_i64(c, r * integer_panel_rows(c) + v * c->lanes));
 }
 
-/* What the sums of a group begin with. */
+/* What the sums of a group begin with. From here on the next panel's scales are on their way. */
 static void emit_starts(cg *c, const tile_job *job, const tile *t, LLVMValueRef group) {
     if (integer_in_place(c, job->kind)) prefetch_next_scales(c, job, group);
     for (int r = 0; r < t->rows; r++) {

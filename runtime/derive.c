@@ -2,6 +2,7 @@
  * waits for others at the end of a matrix. */
 #include "runtime/derive.h"
 #include "runtime/interleave.h"
+#include "runtime/lanes.h"
 #include "runtime/panel.h"
 #include "runtime/release.h"
 #include "runtime/screen.h"
@@ -14,7 +15,7 @@
 enum { SLICE_ROWS = 1024, SHARES = 8 /* slices to a thread, of matrices that are not large */, GROUP = 16 };
 _Static_assert((int)RT_DERIVED_COUNT <= (int)RT_WEIGHT_POOLS, "a pool for each kind");
 _Static_assert((int)RT_SCREEN_ROWS == (int)GROUP && (int)RT_INTERLEAVED_ROWS == (int)GROUP &&
-                   (int)RT_PANEL_ROWS == (int)GROUP,
+                   (int)RT_PANEL_ROWS == (int)GROUP && (int)RT_LANES == (int)GROUP,
                "groups of sixteen rows");
 
 /* ---- kinds ---- */
